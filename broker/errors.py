@@ -1,0 +1,109 @@
+"""Everything that can go wrong, as one tree. Each leaf has a stable `code`, which is part of the wire contract.
+
+BrokerError
+├── NotFound            not-found            no such operation
+├── Gone                gone                 it was deleted
+├── OperationExists     operation-exists     created before, with another body
+├── OperationRunning    operation-running    it has to end before it can be deleted
+├── OperationEnded      operation-ended      nothing changes a terminal operation
+├── Fenced              fenced               a later attempt has taken over
+├── Conflict            conflict             its status changed meanwhile; look again
+├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
+├── TooLarge            too-large            the input is over a limit
+├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
+├── StorageFull         storage-full         Redis refuses writes
+└── SetupError          setup                this process can't start as it is configured
+"""
+
+from typing import ClassVar
+
+
+class BrokerError(Exception):
+    """The root. `detail` says what happened, why, and what to do."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class NotFound(BrokerError):
+    """No operation has this id."""
+
+    code = "not-found"
+
+
+class Gone(BrokerError):
+    """The operation was deleted, and its id is not free yet."""
+
+    code = "gone"
+
+
+class OperationExists(BrokerError):
+    """An operation of this id was created with a different body."""
+
+    code = "operation-exists"
+
+
+class OperationRunning(BrokerError):
+    """The operation has not ended, so it can't be deleted without force."""
+
+    code = "operation-running"
+
+
+class OperationEnded(BrokerError):
+    """The operation is terminal; nothing changes it any more."""
+
+    code = "operation-ended"
+
+
+class Fenced(BrokerError):
+    """A later attempt has taken the operation over; this one must stop."""
+
+    code = "fenced"
+
+
+class Conflict(BrokerError):
+    """The operation's status is no longer what the caller took it for."""
+
+    code = "conflict"
+
+
+class Invalid(BrokerError):
+    """The input is wrong. Nothing was stored."""
+
+    code = "invalid"
+
+
+class TooLarge(BrokerError):
+    """The input is over a limit. Nothing was stored."""
+
+    code = "too-large"
+
+
+class StorageUnavailable(BrokerError):
+    """Redis can't be reached, or is loading, failing over or read-only. Trying again later may work."""
+
+    code = "storage-unavailable"
+
+
+class StorageFull(BrokerError):
+    """Redis is out of memory and refuses writes."""
+
+    code = "storage-full"
+
+
+class SetupError(BrokerError):
+    """This process can't start as it is configured: one clear line for the person who started it."""
+
+    code = "setup"
+
+
+def refusal(code: str, detail: str) -> BrokerError:
+    """Return the error that a script's refusal stands for."""
+    return _BY_CODE[code](detail)
+
+
+_BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerError.__subclasses__()}

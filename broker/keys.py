@@ -1,0 +1,93 @@
+"""Every key the broker uses, named in one place.
+
+An operation belongs to a lane, `crc32(id) % lanes`. All keys of a lane share a hash tag, so that one script can
+change them together, also on a cluster.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+_SLOTS = 16384
+
+
+def hash_slot(tag: bytes) -> int:
+    """Return the cluster slot of a hash tag: CRC-16/XMODEM modulo 16384 (Redis Cluster specification)."""
+    crc = 0
+    for byte in tag:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
+        crc &= 0xFFFF
+    return crc % _SLOTS
+
+
+@lru_cache(maxsize=32)
+def lane_tags(prefix: str, lanes: int) -> tuple[str, ...]:
+    """Return a hash tag for each lane, chosen so that the lanes' slots spread evenly over a cluster.
+
+    Lane i gets the first of `prefix:i`, `prefix:i.1`, … whose slot lies in the i-th of `lanes` equal parts.
+    """
+    tags = []
+    for lane in range(lanes):
+        low, high = lane * _SLOTS // lanes, (lane + 1) * _SLOTS // lanes
+        tag, attempt = f"{prefix}:{lane}", 0
+        while not low <= hash_slot(tag.encode()) < high:
+            attempt += 1
+            tag = f"{prefix}:{lane}.{attempt}"
+        tags.append(tag)
+    return tuple(tags)
+
+
+def meta_key(prefix: str) -> str:
+    """Return the key that holds what all who share this Redis must agree on."""
+    return f"{prefix}:meta"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKeys:
+    """The keys that the operations of a lane share."""
+
+    feed: str
+    index: str
+    expiry: str
+    leases: str
+    operations: str
+    """What an operation's own keys begin with."""
+
+    def index_of(self, field: str, value: str) -> str:
+        """Return the key that lists the operations whose `field` is `value`, by last change."""
+        return f"{self.index}:{field}:{value}"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationKeys:
+    """The keys of one operation, and the lane it is in."""
+
+    snapshot: str
+    log: str
+    signals: str
+    lane: LaneKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """All keys under one prefix."""
+
+    prefix: str
+    lanes: int
+
+    def lane_of(self, operation: str) -> int:
+        """Return the lane an operation belongs to."""
+        return crc32(operation.encode()) % self.lanes
+
+    def lane(self, lane: int) -> LaneKeys:
+        """Return the keys of a lane."""
+        tag = "{" + lane_tags(self.prefix, self.lanes)[lane] + "}"
+        return LaneKeys(f"{tag}:feed", f"{tag}:index", f"{tag}:expiry", f"{tag}:leases", f"{tag}:op:")
+
+    def operation(self, operation: str) -> OperationKeys:
+        """Return the keys of an operation."""
+        lane = self.lane(self.lane_of(operation))
+        snapshot = lane.operations + operation
+        return OperationKeys(snapshot, f"{snapshot}:events", f"{snapshot}:signals", lane)

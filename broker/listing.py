@@ -1,0 +1,129 @@
+"""Listing operations: the lanes' indexes merged, newest change first; the cursor survives changes between pages.
+
+One index narrows the walk, that of the rarest filter; the other filters are applied to the snapshots it leads to.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+from broker.connections import storage_errors
+from broker.errors import Gone, Invalid, NotFound
+from broker.keys import Keyspace
+from broker.models import Operation, Status
+from broker.snapshots import FIELDS, read_snapshot
+
+_WALK = 2_000
+"""Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a listing is narrowed to; None does not narrow."""
+
+    status: Status | None = None
+    owner: str | None = None
+    kind: str | None = None
+    tag: str | None = None
+    parent: str | None = None
+
+    def chosen(self) -> list[tuple[str, str]]:
+        """Return the fields that narrow, with their values."""
+        pairs = (("owner", self.owner), ("parent", self.parent), ("tag", self.tag), ("kind", self.kind))
+        found = [(field, value) for field, value in pairs if value is not None]
+        return [*found, ("status", self.status.value)] if self.status is not None else found
+
+    def match(self, operation: Operation) -> bool:
+        """Return whether an operation passes."""
+        return (
+            self.status in (None, operation.status)
+            and self.owner in (None, operation.owner)
+            and self.kind in (None, operation.kind)
+            and self.parent in (None, operation.parent)
+            and (self.tag is None or self.tag in operation.tags)
+        )
+
+
+Mark = tuple[int, str]
+"""A place in a listing: the time of last change, and the id among those of the same millisecond."""
+
+
+def _read_cursor(cursor: str) -> Mark:
+    try:
+        score, _, operation = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        return int(score), operation
+    except (binascii.Error, ValueError):
+        raise Invalid("this cursor is none of ours: take it from `next_cursor`, unchanged", field="cursor") from None
+
+
+def _write_cursor(mark: Mark) -> str:
+    return base64.urlsafe_b64encode(f"{mark[0]} {mark[1]}".encode()).decode()
+
+
+async def page(
+    client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
+) -> tuple[list[Operation], str | None]:
+    """Return a page of operations and the next page's cursor, or None when there is no more."""
+    mark = _read_cursor(cursor) if cursor else None
+    suffix = await _rarest(client, keyspace, filters)
+    found: list[Operation] = []
+    walked = 0
+    while walked < _WALK:
+        marks = await _walk(client, keyspace, suffix, mark, limit)
+        for place, operation in await _load(client, keyspace, marks):
+            mark = place
+            if operation is not None and filters.match(operation):
+                found.append(operation)
+                if len(found) == limit:
+                    return found, _write_cursor(mark)
+        if len(marks) < limit:
+            return found, None
+        walked += len(marks)
+    return found, _write_cursor(mark) if mark else None
+
+
+async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> str:
+    chosen = filters.chosen()
+    if len(chosen) < 2:
+        return "".join(f":{field}:{value}" for field, value in chosen)
+    async with client.pipeline(transaction=False) as pipeline:
+        for field, value in chosen:
+            for lane in range(keyspace.lanes):
+                pipeline.zcard(keyspace.lane(lane).index_of(field, value))
+        with storage_errors():
+            cards = await pipeline.execute()
+    sizes = [sum(cards[i * keyspace.lanes : (i + 1) * keyspace.lanes]) for i in range(len(chosen))]
+    field, value = chosen[sizes.index(min(sizes))]
+    return f":{field}:{value}"
+
+
+async def _walk(client: Any, keyspace: Keyspace, suffix: str, mark: Mark | None, limit: int) -> list[Mark]:
+    """Return the next `limit` places after a mark, over all lanes; fewer mean that there are no more."""
+    async with client.pipeline(transaction=False) as pipeline:
+        for lane in range(keyspace.lanes):
+            key = keyspace.lane(lane).index + suffix
+            if mark is not None:  # those of the mark's own millisecond may stand on both sides of it
+                pipeline.zrevrangebyscore(key, mark[0], mark[0], withscores=True)
+            top = "+inf" if mark is None else f"({mark[0]}"
+            pipeline.zrevrangebyscore(key, top, "-inf", start=0, num=limit, withscores=True)
+        with storage_errors():
+            replies = await pipeline.execute()
+    places = ((int(score), member.decode()) for reply in replies for member, score in reply)
+    return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
+
+
+async def _load(client: Any, keyspace: Keyspace, marks: list[Mark]) -> list[tuple[Mark, Operation | None]]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for _, operation in marks:
+            pipeline.hmget(keyspace.operation(operation).snapshot, FIELDS)
+        with storage_errors():
+            replies = await pipeline.execute()
+    return [(mark, _snapshot(mark[1], values)) for mark, values in zip(marks, replies, strict=True)]
+
+
+def _snapshot(operation: str, values: list[bytes | None]) -> Operation | None:
+    try:
+        return read_snapshot(operation, values)
+    except (NotFound, Gone):
+        return None  # its index entry is about to be swept

@@ -1,0 +1,38 @@
+-- Creates an operation, once: its snapshot, its place in the listings, and the first event of its log.
+--
+-- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
+--       (also changed: KEYS[5]..':<field>:<value>', in the same slot)
+-- ARGV  1 operation's id
+--       2 what it was created with (JSON; the same bytes mean the same operation)
+--       3 indexes it is listed in, `<field>:<value>` a line
+--       4 limits: history length, feed length, retention ms, idle limit ms, separated by spaces
+--       5 lease in milliseconds, 0 for none
+-- Reply {'ok', position, n, cancel flag, 1 if it was made now or 0 if it existed}; or {code, detail}.
+
+local function text(number) return string.format('%.0f', number) end
+
+local id = ARGV[1]
+local there = redis.call('HMGET', KEYS[1], 'gone', 'spec', 'position', 'n', 'cancel')
+if there[1] then return { 'gone', 'operation ' .. id .. ' was deleted; its id is not free yet' } end
+if there[2] then
+  if there[2] ~= ARGV[2] then
+    return { 'operation-exists', 'operation ' .. id .. ' was created before with a different body' }
+  end
+  return { 'ok', there[3], tonumber(there[4]), there[5] and 1 or 0, 0 }
+end
+
+local _, feed_length, _, idle_ms = string.match(ARGV[4], '(%d+) (%d+) (%d+) (%d+)')
+local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
+local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, unpack(event))
+redis.call('XADD', KEYS[2], position, unpack(event))
+local ms = string.match(position, '%d+')
+local expires = text(tonumber(ms) + tonumber(idle_ms))
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'indexes', ARGV[3], 'limits', ARGV[4], 'lease_ms', ARGV[5],
+  'status', 'pending', 'attempt', '1', 'n', '1', 'position', position, 'created', ms, 'touched', ms, 'expires', expires)
+redis.call('ZADD', KEYS[5], ms, id)
+redis.call('ZADD', KEYS[5] .. ':status:pending', ms, id)
+for suffix in string.gmatch(ARGV[3], '[^\n]+') do redis.call('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end
+redis.call('ZADD', KEYS[6], expires, id .. '\n' .. ARGV[3])
+redis.call('PEXPIRE', KEYS[1], idle_ms)
+redis.call('PEXPIRE', KEYS[2], idle_ms)
+return { 'ok', position, 1, 0, 1 }

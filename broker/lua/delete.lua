@@ -1,0 +1,28 @@
+-- Forgets an operation, tells the replicas that watch it, and leaves a tombstone.
+--
+-- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
+--       (also changed: KEYS[5]..':<field>:<value>', in the same slot)
+-- ARGV  1 operation's id
+--       2 '1' to delete one that has not ended
+--       3 how long the tombstone stays, in milliseconds
+-- Reply {'ok'}; or {code, detail}.
+
+local id = ARGV[1]
+local there = redis.call('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits')
+local status, indexes = there[2], there[3]
+if there[1] then return { 'gone', 'operation ' .. id .. ' was deleted before' } end
+if not status then return { 'not-found', 'there is no operation ' .. id } end
+if ARGV[2] ~= '1' and status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then
+  return { 'operation-running', 'operation ' .. id .. ' is ' .. status .. ': cancel it, or delete it with force' }
+end
+local _, feed_length = string.match(there[4], '(%d+) (%d+)')
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('ZREM', KEYS[5], id)
+redis.call('ZREM', KEYS[5] .. ':status:' .. status, id)
+for suffix in string.gmatch(indexes, '[^\n]+') do redis.call('ZREM', KEYS[5] .. ':' .. suffix, id) end
+redis.call('ZREM', KEYS[6], id .. '\n' .. indexes)
+redis.call('ZREM', KEYS[7], id)
+redis.call('HSET', KEYS[1], 'gone', '1')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return { 'ok' }

@@ -1,0 +1,10 @@
+-- Says what all who share this Redis must agree on, and fixes it at first start.
+--
+-- KEYS  1 meta
+-- ARGV  1 schema version  2 lanes  3 the lanes' hash tags, separated by spaces
+-- Reply {schema version, lanes, hash tags} as they stand.
+
+redis.call('HSETNX', KEYS[1], 'schema', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'lanes', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'tags', ARGV[3])
+return redis.call('HMGET', KEYS[1], 'schema', 'lanes', 'tags')

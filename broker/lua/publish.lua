@@ -1,0 +1,175 @@
+-- Appends events to an operation's log and to its lane's feed, all of them or none, and keeps its snapshot.
+--
+-- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
+--       (also changed: KEYS[5]..':<field>:<value>', in the same slot; the fields are those given at creation)
+-- ARGV  1 operation's id
+--       2 attempt that publishes, or '' for the present one
+--       3 worker's name, or '' to leave it
+--       4 status the operation must have now, or '' for any
+--       then five for each event: type, data (JSON), status it brings ('' for none), producer, seq
+--       (both '' when a repeat need not be noticed; of one producer, seq must go up)
+-- Reply {'ok', position, n, cancel flag} of the last event, or of its first taking if it is a repeat;
+--       or {code, detail}, and then nothing was changed.
+
+local TERMINAL = { succeeded = true, failed = true, cancelled = true }
+local NEXT = {
+  pending = { running = true, cancelling = true },
+  running = { running = true, stalled = true, cancelling = true },
+  stalled = { running = true, cancelling = true },
+  cancelling = {},
+}
+local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
+local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
+
+local function text(number) return string.format('%.0f', number) end
+local function after(a, b)
+  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
+  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
+  a_ms, b_ms = tonumber(a_ms), tonumber(b_ms)
+  return a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) > tonumber(b_seq))
+end
+
+local id = ARGV[1]
+local state = redis.call('HMGET', KEYS[1], 'status', 'n', 'position', 'attempt', 'cancel', 'limits', 'lease_ms',
+  'touched', 'indexes', 'gone')
+if state[10] then return { 'gone', 'operation ' .. id .. ' was deleted' } end
+local before = state[1]
+if not before then return { 'not-found', 'there is no operation ' .. id } end
+local n, position, cancel = tonumber(state[2]), state[3], state[5] and 1 or 0
+
+-- Repeats first: a publisher whose answer was lost gets it, whatever has happened since.
+local seqs, fresh, answer = {}, {}, nil
+for i = 5, #ARGV, 5 do
+  local producer, seq = ARGV[i + 3], ARGV[i + 4]
+  local taken = nil
+  if producer ~= '' then
+    if seqs[producer] == nil then seqs[producer] = redis.call('HGET', KEYS[1], 'producer:' .. producer) or '0' end
+    local last = tonumber(string.match(seqs[producer], '^%d+'))
+    if tonumber(seq) <= last then taken = seqs[producer] else seqs[producer] = seq end
+  end
+  if not taken then
+    fresh[#fresh + 1] = { ARGV[i], ARGV[i + 1], ARGV[i + 2], producer, seq }
+    answer = nil
+  else
+    answer = { producer, seq, taken }
+  end
+end
+
+if #fresh == 0 then
+  if not answer then return { 'invalid', 'there is nothing to publish' } end
+  local producer, seq, taken = answer[1], answer[2], answer[3]
+  local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
+  if last_seq ~= seq then -- an older one: its entry tells, as long as history is kept
+    for _, entry in ipairs(redis.call('XREVRANGE', KEYS[2], last_position, '-')) do
+      local fields = {}
+      for f = 1, #entry[2], 2 do fields[entry[2][f]] = entry[2][f + 1] end
+      if fields.p == producer and fields.s == seq then
+        last_position, last_n = entry[1], fields.n
+        break
+      end
+    end
+  end
+  return { 'ok', last_position, tonumber(last_n), cancel }
+end
+
+if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' has ' .. before } end
+if ARGV[2] ~= '' and tonumber(ARGV[2]) < tonumber(state[4]) then
+  return { 'fenced', 'attempt ' .. state[4] .. ' of operation ' .. id .. ' has taken over from attempt ' .. ARGV[2] }
+end
+if ARGV[4] ~= '' and ARGV[4] ~= before then return { 'conflict', 'operation ' .. id .. ' is ' .. before } end
+
+local status, events = before, {}
+for _, event in ipairs(fresh) do
+  local brings = event[3]
+  if TERMINAL[status] then
+    return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
+  end
+  if brings == '' and (status == 'stalled' or (status == 'pending' and event[1] == 'progress')) then
+    events[#events + 1] = { 'status', '{"status":"running"}', 'running', '', '' } -- who reports is at work
+    status = 'running'
+  end
+  if brings ~= '' then
+    if not TERMINAL[brings] and not NEXT[status][brings] then
+      return { 'invalid', 'operation ' .. id .. ' is ' .. status .. ', which ' .. brings .. ' cannot follow' }
+    end
+    status = brings
+  end
+  events[#events + 1] = event
+end
+
+-- Nothing is refused from here on.
+local history, feed_length, retention_ms, idle_ms = string.match(state[6], '(%d+) (%d+) (%d+) (%d+)')
+local changes = {}
+local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
+
+for _, event in ipairs(events) do
+  local kind, data, producer, seq = event[1], event[2], event[4], event[5]
+  n = n + 1
+  local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
+  local at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
+  if not after(at, position) then -- the feed began anew on a clock that went back: stay behind our own log
+    redis.call('XDEL', KEYS[4], at)
+    local ms, minor = string.match(position, '(%d+)-(%d+)')
+    at = redis.call('XADD', KEYS[4], ms .. '-' .. text(tonumber(minor) + 1), unpack(shown))
+  end
+  position = at
+  local kept = { 'n', text(n), 't', kind, 'd', data }
+  if producer ~= '' then
+    kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq
+    seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n)
+  end
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
+  if kind == 'progress' then set('progress', data) end
+  if event[3] == 'cancelling' then
+    cancel = 1
+    set('cancel', data)
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't', 'cancel', 'd', data)
+  elseif TERMINAL[event[3]] then
+    set('outcome', data)
+  end
+end
+
+local ms = string.match(position, '%d+')
+local now = tonumber(ms)
+local done = TERMINAL[status]
+set('n', text(n))
+set('position', position)
+set('status', status)
+if ARGV[3] ~= '' then set('worker', ARGV[3]) end
+if status == 'running' then redis.call('HSETNX', KEYS[1], 'started', ms) end
+if done then set('finished', ms) end
+
+for producer, last in pairs(seqs) do
+  if string.find(last, ' ') and redis.call('HSET', KEYS[1], 'producer:' .. producer, last) == 1 then
+    if redis.call('HINCRBY', KEYS[1], 'producers', 1) > PRODUCERS then
+      local all, oldest, oldest_at = redis.call('HGETALL', KEYS[1]), nil, nil
+      for f = 1, #all, 2 do
+        local at = string.sub(all[f], 1, 9) == 'producer:' and string.match(all[f + 1], ' (%S+)')
+        if at and (not oldest or after(oldest_at, at)) then oldest, oldest_at = all[f], at end
+      end
+      redis.call('HDEL', KEYS[1], oldest)
+      redis.call('HINCRBY', KEYS[1], 'producers', -1)
+    end
+  end
+end
+
+if status ~= before or now - tonumber(state[8]) >= TOUCH_MS then
+  local keep = done and tonumber(retention_ms) or tonumber(idle_ms)
+  if status ~= before then redis.call('ZREM', KEYS[5] .. ':status:' .. before, id) end
+  redis.call('ZADD', KEYS[5], ms, id)
+  redis.call('ZADD', KEYS[5] .. ':status:' .. status, ms, id)
+  for suffix in string.gmatch(state[9], '[^\n]+') do redis.call('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end
+  redis.call('ZADD', KEYS[6], text(now + keep), id .. '\n' .. state[9])
+  for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(keep)) end
+  set('expires', text(now + keep))
+  set('touched', ms)
+end
+redis.call('HSET', KEYS[1], unpack(changes))
+
+local lease = tonumber(state[7])
+if done then
+  redis.call('ZREM', KEYS[7], id)
+elseif lease > 0 and status ~= 'pending' then
+  redis.call('ZADD', KEYS[7], text(now + lease), id)
+end
+return { 'ok', position, n, cancel }

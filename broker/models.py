@@ -1,0 +1,194 @@
+"""The model at the edges: what callers send, and what they are shown. On the hot path JSON stays opaque bytes."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
+EVENT_TYPE = r"[a-z][a-z0-9_.-]{0,63}"
+
+RESERVED_TYPES = frozenset({"error", "open", "snapshot", "reconnect", "ping", "malformed"})
+"""Names a publisher may not use: EventSource fires the first two itself, the others are the server's."""
+
+
+class Status(StrEnum):
+    """Where an operation stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STALLED = "stalled"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing can follow."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.PENDING: TERMINAL | {Status.RUNNING, Status.CANCELLING},
+    Status.RUNNING: TERMINAL | {Status.RUNNING, Status.STALLED, Status.CANCELLING},
+    Status.STALLED: TERMINAL | {Status.RUNNING, Status.CANCELLING},
+    Status.CANCELLING: TERMINAL,
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+"""What may follow what. `lua/publish.lua` enforces it; a test holds the two together."""
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _milliseconds(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Label = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
+Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
+Number = Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)]
+
+
+class NewOperation(BaseModel):
+    """The body that creates an operation. The same id with the same body is the same operation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: OperationId | None = Field(None, description="chosen by the caller, or made by the server")
+    kind: Label = Field("operation", description="what sort of work it is")
+    title: Annotated[str, Field(max_length=512)] | None = Field(None, description="what people are shown")
+    owner: Label | None = None
+    tags: Annotated[list[Label], Field(max_length=16)] = Field(default_factory=list)
+    parent: OperationId | None = None
+    lease_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+        None, description="how long its worker may be silent; absent: the server's default; null: for ever"
+    )
+
+
+class Open(BaseModel):
+    """A model whose unknown fields pass through untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Stage(Open):
+    """A part of the work, in the order it is done."""
+
+    name: str
+    status: Literal["pending", "running", "succeeded", "failed", "skipped"] = "pending"
+    current: Number | None = None
+    total: Number | None = None
+    in_flight: Annotated[int, Field(ge=0)] | None = None
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    weight: Annotated[float, Field(gt=0)] = 1
+    started_at: datetime | None = None
+    duration_ms: Number | None = None
+
+
+class PoolWorker(Open):
+    """One worker of a pool."""
+
+    id: int | str
+    status: str | None = None
+    item: str | None = None
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class Pool(Open):
+    """The workers an operation is spread over."""
+
+    active: Annotated[int, Field(ge=0)] | None = None
+    max: Annotated[int, Field(ge=0)] | None = None
+    queue_depth: Annotated[int, Field(ge=0)] | None = None
+    workers: list[PoolWorker] | None = None
+
+
+class Progress(Open):
+    """How far an operation is. Always whole: the newest replaces the one before."""
+
+    current: Number | None = None
+    total: Number | None = None
+    unit: str | None = None
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    message: str | None = None
+    rate: Number | None = None
+    eta_ms: Number | None = None
+    stages: list[Stage] | None = None
+    workers: Pool | None = None
+    metrics: dict[str, Any] | None = None
+
+
+class Log(Open):
+    """A line of an operation's log."""
+
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    message: str
+    stage: str | None = None
+
+
+class Running(BaseModel):
+    """The one status a publisher may announce; the others follow from what happens."""
+
+    status: Literal["running"]
+
+
+class Failure(Open):
+    """Why an operation did not succeed."""
+
+    type: str
+    message: str = ""
+
+
+class Outcome(BaseModel):
+    """How an operation ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["succeeded", "failed", "cancelled"]
+    result: Any = None
+    error: Failure | None = None
+
+
+class Operation(BaseModel):
+    """A snapshot: all there is to know of an operation at one position of its log."""
+
+    id: str
+    kind: str
+    title: str | None
+    owner: str | None
+    tags: list[str]
+    parent: str | None
+    status: Status
+    done: bool
+    attempt: int
+    worker: str | None
+    cancel_requested: bool
+    progress: dict[str, Any] | None
+    result: Any
+    error: dict[str, Any] | None
+    created_at: Time
+    started_at: Time | None
+    updated_at: Time
+    finished_at: Time | None
+    expires_at: Time | None
+    position: str
+    events: int
+
+
+class Answer(BaseModel):
+    """What a publisher learns: where its last event stands, how many there are, and whether it should stop."""
+
+    position: str
+    events: int
+    cancel_requested: bool

@@ -1,0 +1,30 @@
+"""Positions: where in an operation's log something stands, as a Redis stream ID, `milliseconds-sequence`."""
+
+import re
+
+from broker.errors import Invalid
+
+START = "0-0"
+"""Before everything."""
+
+_CANONICAL = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})", re.ASCII)
+_LIMIT = 1 << 64  # Redis keeps both halves as unsigned 64-bit integers
+
+
+def parse(text: str) -> tuple[int, int]:
+    """Return the position as a pair that sorts as Redis sorts it; raise `Invalid` unless it is canonical."""
+    match = _CANONICAL.fullmatch(text)
+    if match is not None:
+        pair = int(match[1]), int(match[2])
+        if max(pair) < _LIMIT:
+            return pair
+    shown = text if len(text) <= 60 else text[:60] + "…"
+    raise Invalid(
+        f"{shown!r} is not a position: one looks like 1732150000000-0 and comes from an event's id",
+        field="position",
+    )
+
+
+def milliseconds(position: bytes) -> int:
+    """Return the time part of a position that Redis made: milliseconds since 1970."""
+    return int(position[: position.index(b"-")])

@@ -1,0 +1,95 @@
+"""The one list of settings, read from the environment (`PROGRESS_…`) or a `.env` file; CLI and docs derive from it."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker.errors import SetupError
+
+Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]
+Count = Annotated[int, Field(ge=1)]
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "progress-broker"
+
+
+def _redis_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
+        raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+    return value
+
+
+class Settings(BaseSettings):
+    """What can be set. Durations are in seconds and sizes in bytes, as the names say."""
+
+    model_config = SettingsConfigDict(env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True)
+
+    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
+        None, description="redis://, rediss:// or unix:// address; without one a private Redis is started"
+    )
+    prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="what every key begins with")
+    lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="lanes operations are spread over; fixed at first start (16)"
+    )
+    data_dir: Path = Field(default_factory=_default_data_dir, description="where the private Redis keeps its data")
+    redis_timeout_s: Seconds = Field(5, description="longest wait for an answer of Redis")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0 takes a free one")
+    insecure: bool = Field(False, description="listen on more than loopback without authentication")
+    auth: Literal["none"] = Field("none", description="how callers prove who they are")
+    drain_s: Seconds = Field(10, description="longest a stopping server waits for its connections")
+
+    history_length: Count = Field(1000, description="events kept of each operation, at least")
+    feed_length: Count = Field(10_000, description="events kept in each lane's feed, at least")
+    retention_s: Seconds = Field(86_400, description="how long an ended operation is kept")
+    idle_limit_s: Seconds = Field(7 * 86_400, description="how long one that has not ended is kept without an event")
+    tombstone_s: Seconds = Field(3_600, description="how long a deleted operation answers `gone`")
+    sweep_s: Seconds = Field(5, description="how often expired operations are swept, and silent ones checked")
+    lease_s: Seconds = Field(15, description="default time a worker may be silent before it counts as stalled")
+    abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker")
+
+    max_event_bytes: Count = Field(65_536, description="largest payload of an event")
+    max_progress_bytes: Count = Field(16_384, description="largest `progress` object")
+    max_body_bytes: Count = Field(
+        4 * 1024 * 1024, description="largest request body, but for NDJSON, which is streamed"
+    )
+
+    stream_max_age_s: Seconds = Field(3_600, description="longest life of a stream; the client then resumes")
+    ping_s: Seconds = Field(15, description="how often a stream says that it is alive")
+    retry_ms: Count = Field(2_000, description="how soon clients are told to reconnect, about")
+    max_wait_s: Seconds = Field(60, description="longest a request may wait for something to happen")
+    client_buffer_bytes: Count = Field(65_536, description="bytes held for a client before it has to catch up")
+    stuck_timeout_s: Seconds = Field(60, description="how long a client may take nothing before it is cut off")
+    ring_length: Count = Field(128, description="recent events of a watched operation kept in memory, at most")
+    ring_bytes: Count = Field(64 * 1024 * 1024, description="bytes of recent events kept in memory, in all, about")
+    page_length: Count = Field(100, description="events read from Redis at a time")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line shown")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `None` overrides nothing. Raise `SetupError` with one line that names each bad one."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise SetupError(f"bad settings: {faults}") from None
