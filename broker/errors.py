@@ -83,6 +83,12 @@ class TooLarge(BrokerError):
     code = "too-large"
 
 
+class Draining(BrokerError):
+    """This replica is stopping; the client should come back, and will reach another."""
+
+    code = "draining"
+
+
 class StorageUnavailable(BrokerError):
     """Redis can't be reached, or is loading, failing over or read-only. Trying again later may work."""
 

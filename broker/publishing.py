@@ -61,8 +61,13 @@ def read_json(body: bytes) -> Any:
 def invalid(error: ValidationError) -> Invalid:
     """Return a validation failure as the caller should read it: the first fault, and the field it is in."""
     fault = error.errors(include_input=False, include_url=False)[0]
-    field = ".".join(str(part) for part in fault["loc"])
-    return Invalid(f"{field}: {fault['msg']}" if field else fault["msg"], field=field or None)
+    return located(fault["loc"], fault["msg"])
+
+
+def located(location: Sequence[int | str], message: str) -> Invalid:
+    """Return the fault of a field, given by the path to it."""
+    field = ".".join(map(str, location))
+    return Invalid(f"{field}: {message}" if field else message, field=field or None)
 
 
 def read_publication(value: object, settings: Settings) -> Entry:

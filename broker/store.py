@@ -33,10 +33,13 @@ _CANCEL_TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of an operation's log, oldest first, after a position that is `known`, `trimmed` or `lost`."""
+    """A stretch of an operation's log after a position, oldest first."""
 
     events: list[Event]
+    at: Event | None = None
+    """The event at the position itself, if there is one."""
     reset: str | None = None
+    """Why the log can't be read from the position: `trimmed` or `lost`."""
 
 
 class Store:
@@ -152,15 +155,16 @@ class Store:
         with storage_errors():
             entries = await self.connections.commands.xrange(key, min=position, count=count + 1)
             if entries and entries[0][0] == position.encode():
-                return Page(_events(operation, entries[1:]))
+                events = _events(operation, entries)
+                return Page(events[1:], events[0])
             first = entries if position == positions.START else await self.connections.commands.xrange(key, count=1)
         kept = _events(operation, first)
         if position == positions.START:
             whole = not kept or kept[0].n == 1
-            return Page(kept[:count]) if whole else Page([], "trimmed")
+            return Page(kept[:count]) if whole else Page([], reset="trimmed")
         asked = positions.parse(position)
         trimmed = bool(kept) and kept[0].n > 1 and asked < positions.parse(kept[0].position.decode())
-        return Page([], "trimmed" if trimmed else "lost")
+        return Page([], reset="trimmed" if trimmed else "lost")
 
     async def kept(self, operation: str, count: int) -> list[Event]:
         """Return the first events of an operation's log that are still kept, `count` at most."""

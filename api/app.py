@@ -1,0 +1,62 @@
+"""The app factory: everything the HTTP edge is made of, put together once."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import web
+from api import events, health, operations, problems, stream
+from api.context import Context
+from broker.hub import Hub
+from broker.settings import Settings, load_settings
+from broker.store import Store
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
+    """Return the app. A store that is given is used and left open; without one the app opens its own.
+
+    As an ASGI factory: `uvicorn --factory api.app:create_app`, with settings from the environment.
+    """
+    config = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
+            hub = await stack.enter_async_context(Hub(ours, config))
+            app.state.context = Context(config, ours, hub)
+            await hub.started()
+            yield
+
+    app = FastAPI(
+        title="Progress broker",
+        description="How long work is going: operations, and their events as server-sent events.",
+        version="1",
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    for router in (operations.router, events.router, stream.router, health.router):
+        app.include_router(router)
+    _mount_pages(app)
+    return app
+
+
+def _mount_pages(app: FastAPI) -> None:
+    pages = web.directory()
+
+    @app.get("/", include_in_schema=False)
+    async def dashboard() -> Response:
+        return FileResponse(pages / "dashboard" / "index.html", headers=PAGE_HEADERS)
+
+    for folder in ("client", "dashboard"):
+        app.mount(f"/web/{folder}", StaticFiles(directory=pages / folder), name=folder)

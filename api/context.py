@@ -1,0 +1,40 @@
+"""What a request needs of the process it runs in, and what requests have in common."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from broker.errors import TooLarge
+from broker.hub import Hub
+from broker.models import OPERATION_ID
+from broker.settings import Settings
+from broker.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The store and the hub of a running app."""
+
+    settings: Settings
+    store: Store
+    hub: Hub
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(_context)]
+Id = Annotated[str, Path(alias="id", pattern=f"^{OPERATION_ID}$", description="the operation's id")]
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the request's body; raise `TooLarge` as soon as it is longer than `limit` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise TooLarge(f"the body is over {limit} bytes")
+    return bytes(body)

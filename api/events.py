@@ -1,0 +1,178 @@
+"""The calls that concern events: publish, and read as JSON, with a long poll for where streams can't go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from api.context import Context, Id, InContext, read_body
+from api.problems import problem
+from broker import positions
+from broker.errors import BrokerError, Invalid, TooLarge
+from broker.events import Frame, make_frame
+from broker.hub import Ended, Start
+from broker.models import Answer
+from broker.publishing import Entry, Publication, read_json, read_publication
+from broker.store import Page
+from broker.subscription import END
+
+router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
+
+MAX_BATCH = 1000
+"""Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""
+
+_SCHEMA = Publication.model_json_schema()
+_PUBLISH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"oneOf": [_SCHEMA, {"type": "array", "items": _SCHEMA}]}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.post("", response_model=Answer, openapi_extra=_PUBLISH_BODY)
+async def publish(operation: Id, request: Request, context: InContext) -> Response:
+    """Publish one event, a list (all or none), or NDJSON, which is stored line by line as it arrives."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
+        return await _publish_lines(operation, request, context)
+    value = read_json(await read_body(request, context.settings.max_body_bytes))
+    events = value if isinstance(value, list) else [value]
+    if not 0 < len(events) <= MAX_BATCH:
+        raise Invalid(f"a list holds 1 to {MAX_BATCH} events, this one {len(events)}: send NDJSON for more")
+    entries = [read_publication(event, context.settings) for event in events]
+    answer = await context.store.publish(operation, entries)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _publish_lines(operation: str, request: Request, context: Context) -> Response:
+    answer: Answer | None = None
+    taken = 0
+    try:
+        async for lines in _lines(request, context.settings.max_body_bytes):
+            entries = []
+            for line in lines:
+                try:
+                    entries.append(read_publication(read_json(line), context.settings))
+                except BrokerError as error:
+                    # What came before it in the same chunk counts, as it would have in a chunk of its own.
+                    answer, taken = await _store(operation, entries, context, answer, taken)
+                    return problem(error.code, f"line {taken + 1}: {error.detail}", field=error.field, accepted=taken)
+            answer, taken = await _store(operation, entries, context, answer, taken)
+    except BrokerError as error:
+        return problem(error.code, error.detail, field=error.field, accepted=taken)
+    except ClientDisconnect:
+        pass  # what was told is stored; nobody is there to hear so
+    if answer is None:
+        raise Invalid("there was no event in the body")
+    return Response(orjson.dumps(answer.model_dump() | {"accepted": taken}), media_type="application/json")
+
+
+async def _store(
+    operation: str, entries: list[Entry], context: Context, answer: Answer | None, taken: int
+) -> tuple[Answer | None, int]:
+    for at in range(0, len(entries), MAX_BATCH):
+        batch = entries[at : at + MAX_BATCH]
+        answer = await context.store.publish(operation, batch)
+        taken += len(batch)
+    return answer, taken
+
+
+async def _lines(request: Request, limit: int) -> AsyncIterator[list[bytes]]:
+    """Yield the body's lines as they arrive, those of one chunk together, without blank ones."""
+    rest = b""
+    async for chunk in request.stream():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > limit:
+            raise TooLarge(f"a line is over {limit} bytes")
+        if found := [line for line in lines if line.strip()]:
+            yield found
+    if rest.strip():
+        yield [rest]
+
+
+class Alarm:
+    """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
+
+    def __init__(self) -> None:
+        self.rung = asyncio.Event()
+
+    def write(self, frame: Frame) -> bool:
+        """Go off at the first event; there is no room for it, for the log will be read."""
+        if frame.n:
+            self.rung.set()
+        return not frame.n
+
+    def close(self) -> None:
+        """Go off: nothing will come any more."""
+        self.rung.set()
+
+    abort = close
+
+
+@router.get("")
+async def history(
+    operation: Id,
+    context: InContext,
+    after: Annotated[str | None, Query(description="the position to go on from; without it, all that is kept")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
+) -> Response:
+    """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
+
+    When the events after a position are no longer kept, or it is unknown, `reset` says so and `snapshot` holds the
+    operation, whose position is the one to go on from.
+    """
+    if after is not None:
+        positions.parse(after)
+    page = await _read(operation, context, after, limit)
+    if wait > 0 and not (page.events or page.reset or _at_end(page)):
+        await _wait(operation, context, after or positions.START, min(wait, context.settings.max_wait_s))
+        page = await _read(operation, context, after, limit)
+    # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
+    snapshot = None if page.events else await context.store.get(operation)
+    reset = snapshot if page.reset else None
+    position = page.events[-1].position.decode() if page.events else after or positions.START
+    body = {
+        "operation": operation,
+        "events": [orjson.Fragment(make_frame(event).envelope) for event in page.events],
+        "position": reset.position if reset else position,
+        "done": _at_end(page),
+        "reset": page.reset,
+        "snapshot": reset.model_dump(mode="json") if reset else None,
+    }
+    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _at_end(page: Page) -> bool:
+    last = page.events[-1] if page.events else page.at
+    return last is not None and last.type == END
+
+
+async def _read(operation: str, context: Context, after: str | None, limit: int) -> Page:
+    if after is None:
+        return Page(await context.store.kept(operation, limit))
+    return await context.store.after(operation, after, limit)
+
+
+async def _wait(operation: str, context: Context, after: str, wait_s: float) -> None:
+    """Wait until there is something after a position, or there can't be."""
+    try:
+        subscription = await context.hub.subscribe(operation, Start(after))
+    except Ended:
+        return
+    alarm = Alarm()
+    try:
+        subscription.attach(alarm)
+        await asyncio.wait_for(alarm.rung.wait(), wait_s)
+    except TimeoutError:
+        pass
+    finally:
+        subscription.close("client")

@@ -1,0 +1,111 @@
+"""The calls that concern operations as resources: create, list, get, delete, cancel."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from api.context import Id, InContext, read_body
+from broker.listing import Filters
+from broker.models import Label, NewOperation, Operation, OperationId, Status
+from broker.publishing import invalid, read_json
+
+router = APIRouter(prefix="/v1/operations", tags=["operations"])
+
+POLL_S = 2
+"""How soon to look again at an operation that is not done, for clients that poll."""
+
+
+class Listing(BaseModel):
+    """A page of operations, newest change first."""
+
+    operations: list[Operation]
+    next_cursor: str | None
+
+
+class CancelRequest(BaseModel):
+    """Why an operation should stop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=1024)] | None = None
+
+
+def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"content": content, "required": required}}
+
+
+def _answer(operation: Operation, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(operation.model_dump_json(), status, headers, "application/json")
+
+
+@router.post("", status_code=201, response_model=Operation, openapi_extra=_body_of(NewOperation, required=False))
+async def create(request: Request, context: InContext) -> Response:
+    """Create an operation. The same id with the same body is the same operation, and a success."""
+    body = await read_body(request, context.settings.max_body_bytes)
+    try:
+        new = NewOperation.model_validate(read_json(body) if body.strip() else {})
+    except ValidationError as error:
+        raise invalid(error) from None
+    operation, _ = await context.store.create(new)
+    location = f"{router.prefix}/{operation.id}"
+    return _answer(operation, 201, {"Location": location, "Operation-Location": location})
+
+
+@router.get("", response_model=Listing)
+async def listing(
+    context: InContext,
+    status: Status | None = None,
+    owner: Label | None = None,
+    kind: Label | None = None,
+    tag: Label | None = None,
+    parent: OperationId | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+) -> Response:
+    """List operations, newest change first. A page may be short and still have a next one: follow `next_cursor`."""
+    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
+    operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
+    body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
+    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/{id}", response_model=Operation, responses={304: {"description": "it is as the client has it"}})
+async def get(operation: Id, request: Request, context: InContext) -> Response:
+    """Get an operation. While it is not done, `Retry-After` says when to look again."""
+    now = await context.store.get(operation)
+    headers = {"ETag": f'"{now.position}"', "Cache-Control": "no-cache"}
+    if not now.done:
+        headers["Retry-After"] = str(POLL_S)
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return _answer(now, headers=headers)
+
+
+@router.delete("/{id}", status_code=204)
+async def delete(operation: Id, context: InContext, force: bool = False) -> Response:
+    """Forget an operation that has ended, or any with `force`. Its id answers `gone` for a while."""
+    await context.store.delete(operation, force=force)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{id}/cancel",
+    status_code=202,
+    response_model=Operation,
+    openapi_extra=_body_of(CancelRequest, required=False),
+    responses={200: {"description": "it had ended before, and is unchanged", "model": Operation}},
+)
+async def cancel(operation: Id, request: Request, context: InContext) -> Response:
+    """Ask an operation's worker to stop. One that no worker has begun ends at once."""
+    body = await read_body(request, context.settings.max_body_bytes)
+    try:
+        asked = CancelRequest.model_validate(read_json(body) if body.strip() else {})
+    except ValidationError as error:
+        raise invalid(error) from None
+    now, changed = await context.store.cancel(operation, reason=asked.reason)
+    return _answer(now, 202 if changed or not now.done else 200)

@@ -1,0 +1,71 @@
+"""Errors as problem details (RFC 9457): the one place where the broker's errors meet HTTP's statuses."""
+
+import random
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from broker.errors import BrokerError, Invalid
+from broker.publishing import located
+
+STATUS_OF_CODE = {
+    "not-found": 404,
+    "gone": 410,
+    "operation-exists": 409,
+    "operation-running": 409,
+    "operation-ended": 409,
+    "fenced": 409,
+    "conflict": 409,
+    "invalid": 422,
+    "too-large": 413,
+    "draining": 503,
+    "storage-unavailable": 503,
+    "storage-full": 507,
+    "setup": 500,
+    "internal": 500,
+    "method-not-allowed": 405,
+}
+
+PASSING = frozenset({"draining", "storage-unavailable"})
+"""Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
+
+_CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
+
+
+def problem(code: str, detail: str, *, field: str | None = None, **members: object) -> Response:
+    """Return a problem. `type` is the stable code; `members` are added to it."""
+    status = STATUS_OF_CODE[code]
+    body = {"type": code, "title": code.replace("-", " ").capitalize(), "status": status, "detail": detail}
+    if field is not None:
+        body["field"] = field
+    headers = {"Retry-After": str(random.randint(1, 5))} if code in PASSING else {}
+    return Response(orjson.dumps(body | members), status, headers, "application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of an app leave as a problem."""
+
+    @app.exception_handler(BrokerError)
+    async def refused(_: Request, error: BrokerError) -> Response:
+        return problem(error.code, error.detail, field=error.field)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        fault: dict[str, Any] = error.errors()[0]
+        bad = located(fault["loc"][1:], fault["msg"])
+        return problem(Invalid.code, bad.detail, field=bad.field)
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        code = _CODE_OF_STATUS.get(error.status_code, "invalid")
+        answer = problem(code, f"{request.method} {request.url.path}: {error.detail}")
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, __: Exception) -> Response:
+        return problem("internal", "something broke here, and was logged")

@@ -1,0 +1,199 @@
+"""A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Protocol
+
+from broker.events import Event, Frame, make_frame, snapshot_frame
+from broker.models import Operation
+from broker.subscription import Mode, Subscription
+
+
+class Reads(Protocol):
+    """What a channel asks of its hub: reads that are under way once, however many wait for them."""
+
+    def load(self, channel: "Channel") -> None:
+        """Read the end of the log, and call `loaded_with`."""
+
+    def page(self, channel: "Channel", position: bytes) -> None:
+        """Read the log after a position, and call `page_read`."""
+
+    def snapshot(self, channel: "Channel") -> None:
+        """Read the operation, and call `snapshot_read` or `vanished`."""
+
+    def empty(self, channel: "Channel") -> None:
+        """Forget the channel: nobody watches any more."""
+
+
+class Channel:
+    """One watched operation."""
+
+    __slots__ = (
+        "_bytes",
+        "_early",
+        "_pages",
+        "_reads",
+        "_ring",
+        "_room",
+        "_snapshots",
+        "_stale",
+        "heard_at",
+        "loaded",
+        "n",
+        "name",
+        "operation",
+        "subscriptions",
+    )
+
+    def __init__(self, operation: str, reads: Reads, room: Callable[[], tuple[int, int]]) -> None:
+        self.operation = operation
+        self.name = operation.encode()
+        self.subscriptions: set[Subscription] = set()
+        self.n = 0
+        self.loaded = False
+        self.heard_at = 0.0
+        self._reads = reads
+        self._room = room  # frames and bytes the ring may hold, now
+        self._ring: deque[Frame] = deque()  # contiguous, ending with the n-th
+        self._bytes = 0
+        self._early: deque[Event] = deque(maxlen=room()[0])  # what the feed brought while the log was being read
+        self._stale = False
+        self._pages: dict[bytes, list[Subscription]] = {}
+        self._snapshots: list[tuple[Subscription, str | None]] = []
+
+    # The feed's side
+
+    def accept(self, event: Event) -> None:
+        """Take an event from the feed: hand on the next, ignore a repeat, read the log again after anything else."""
+        if not self.loaded:
+            self._early.append(event)
+        elif event.n == self.n + 1:
+            self._hand_on(make_frame(event))
+        elif not self._repeats(event):
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the end of the log again: something may have been missed."""
+        if self.loaded:
+            self.loaded = False
+            self._reads.load(self)
+        else:
+            self._stale = True  # the read under way may be from before what was missed
+
+    def loaded_with(self, tail: Sequence[Event]) -> None:
+        """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
+        lost = self._contradicts(tail)
+        last = self.n
+        self._ring.clear()
+        self._bytes = 0
+        for event in tail:
+            if self._ring and event.n != self._ring[-1].n + 1:
+                self._ring.clear()  # a foreign hand wrote into the log: only what follows is whole
+                self._bytes = 0
+            self._keep(make_frame(event))
+        self.n = self._ring[-1].n if self._ring else (0 if lost else last)
+        self.loaded = True
+        early, self._early = self._early, deque(maxlen=self._early.maxlen)
+        for subscription in tuple(self.subscriptions):
+            if lost:
+                subscription.reset("lost")
+            elif subscription.mode is Mode.LIVE or subscription.mode is Mode.AWAITING:
+                if self._ring:
+                    subscription.offer(self._ring[-1])
+            else:
+                subscription.pump()
+        for event in early:
+            self.accept(event)
+        if self._stale:
+            self._stale = False
+            self.reload()
+
+    def gone(self) -> None:
+        """Send everybody away but those who await the operation: it is no more, as they learn when they come back."""
+        for subscription in tuple(self.subscriptions):
+            if subscription.mode is not Mode.AWAITING:
+                subscription.close("gone", reconnect=True)
+
+    def close(self, reason: str) -> None:
+        """Send everybody away for a passing reason."""
+        for subscription in tuple(self.subscriptions):
+            subscription.close(reason, reconnect=True)
+
+    # The subscriptions' side (`subscription.Source`)
+
+    def after(self, n: int) -> Sequence[Frame] | None:
+        """Return the frames after the n-th, or None if the ring no longer reaches back to it."""
+        if n >= self.n:
+            return ()
+        if not self._ring or n + 1 < self._ring[0].n:
+            return None
+        return list(islice(self._ring, n + 1 - self._ring[0].n, None))
+
+    def find(self, position: bytes) -> Frame | None:
+        """Return the recent frame at a position, if it is at hand."""
+        return next((frame for frame in self._ring if frame.position == position), None) if self.loaded else None
+
+    def read_page(self, subscription: Subscription) -> None:
+        """Let a subscription have the page after its position, with all that wait for the same one."""
+        waiting = self._pages.setdefault(subscription.position, [])
+        waiting.append(subscription)
+        if len(waiting) == 1:
+            self._reads.page(self, subscription.position)
+
+    def page_read(self, position: bytes, events: Iterable[Event], reset: str | None) -> None:
+        """Hand a page to all that wait for it."""
+        frames = [make_frame(event) for event in events]
+        for subscription in self._pages.pop(position, ()):
+            subscription.take_page(frames, reset)
+
+    def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
+        """Let a subscription have a snapshot, with all that wait for one."""
+        self._snapshots.append((subscription, reset))
+        if len(self._snapshots) == 1:
+            self._reads.snapshot(self)
+
+    def snapshot_read(self, operation: Operation) -> None:
+        """Hand a snapshot to all that wait for one."""
+        waiting, self._snapshots = self._snapshots, []
+        frames = {reset: snapshot_frame(operation, reset) for reset in {reset for _, reset in waiting}}
+        for subscription, reset in waiting:
+            subscription.take_snapshot(frames[reset], done=operation.done)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a subscription."""
+        self.subscriptions.discard(subscription)
+        if not self.subscriptions:
+            self._reads.empty(self)
+
+    # Within
+
+    def _hand_on(self, frame: Frame) -> None:
+        self._keep(frame)
+        self.n = frame.n
+        for subscription in tuple(self.subscriptions):
+            subscription.offer(frame)
+
+    def _keep(self, frame: Frame) -> None:
+        ring = self._ring
+        ring.append(frame)
+        self._bytes += len(frame.wire)
+        length, size = self._room()
+        while len(ring) > length or (self._bytes > size and len(ring) > 1):
+            self._bytes -= len(ring.popleft().wire)
+
+    def _repeats(self, event: Event) -> bool:
+        """Whether we have this very event: another one under its number means that the log was rewritten."""
+        if event.n > self.n:
+            return False
+        index = event.n - self._ring[0].n if self._ring else -1
+        return index < 0 or self._ring[index].position == event.position
+
+    def _contradicts(self, tail: Sequence[Event]) -> bool:
+        """Whether the log no longer holds what we have handed on: a failover or a restore lost it."""
+        if self.n == 0:
+            return False
+        if not tail or tail[-1].n < self.n:
+            return True
+        ours = self._ring[-1].position if self._ring else None
+        return ours is not None and any(event.n == self.n and event.position != ours for event in tail)

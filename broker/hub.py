@@ -1,0 +1,369 @@
+"""The hub: from a replica's feed to its subscriptions. It owns every task of the live path and notices their deaths."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from broker import positions
+from broker.channel import Channel
+from broker.errors import BrokerError, Draining, Gone, NotFound, StorageFull, StorageUnavailable
+from broker.events import make_frame, snapshot_frame
+from broker.feed import Batch, FeedReader, backoff_s
+from broker.flights import Flights
+from broker.models import Operation
+from broker.settings import Settings
+from broker.store import Page, Store
+from broker.subscription import END, Delivery, Subscription, Terms
+from broker.wheel import Wheel
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_DELIVERIES_A_TURN = 500  # handed on before the rest of the loop gets a chance
+_ASKED_AT_ONCE = 500  # operations in one pipeline
+
+
+ALL = Delivery()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
+
+    position: str | None = None
+    beginning: bool = False
+
+
+class Ended(BrokerError):
+    """The position is that of the operation's end: nothing will ever follow."""
+
+    code = "ended"
+
+
+class Hub:
+    """Hands events to whoever watches their operation. Use it as an async context manager."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.channels: dict[bytes, Channel] = {}
+        self.wheel = Wheel(clock)
+        self.events = 0
+        self.draining = False
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loads: dict[bytes, asyncio.Task[None]] = {}
+        self._flights = Flights()
+        self._deliveries = 0
+        self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
+
+    # Its life
+
+    async def __aenter__(self) -> Self:
+        for feed, started in zip(self._feeds, self._started, strict=True):
+            self._keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
+        self._keep_up(self.wheel.run)
+        self._keep_up(self._check_silent)
+        self._keep_up(self._sweep)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.drain()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether every feed is being read."""
+        return all(feed.connected for feed in self._feeds)
+
+    def __len__(self) -> int:
+        return sum(len(channel.subscriptions) for channel in self.channels.values())
+
+    def drain(self) -> None:
+        """Take no more subscriptions, and send every client away; it comes back, elsewhere, with its position."""
+        self.draining = True
+        for channel in tuple(self.channels.values()):
+            channel.close("draining")
+
+    # Subscribing
+
+    async def subscribe(
+        self, operation: str, start: Start, delivery: Delivery = ALL, *, await_creation: bool = False
+    ) -> Subscription:
+        """Return a subscription that stands where the client wants to begin; `attach` an outlet to it, or `close` it.
+
+        Raises `NotFound` (unless it is to await creation), `Gone`, `Ended` if nothing can follow the position, and
+        `StorageUnavailable`.
+        """
+        if self.draining:
+            raise Draining("this server is stopping: come back in a moment")
+        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        channel = self._channel(operation)
+        subscription = Subscription(channel, delivery, self._terms())
+        channel.subscriptions.add(subscription)
+        self.wheel.add(
+            subscription, min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
+        )
+        try:
+            await self._load_begun(channel)
+            await self._place(subscription, channel, start)
+        except NotFound:
+            if not await_creation:
+                subscription.close("not-found")
+                raise
+            subscription.wait()
+            if channel.n:  # created since we asked
+                subscription.reset(None)
+        except BaseException:
+            subscription.close("refused")
+            raise
+        return subscription
+
+    async def _load_begun(self, channel: Channel) -> None:
+        """Wait for the channel's recent frames, so that all who come at once are served from one read."""
+        if not self.connected:
+            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+        load = self._loads.get(channel.name)
+        if load is not None:
+            await asyncio.wait({load}, timeout=self._settings.redis_timeout_s)
+        if not channel.loaded:
+            raise StorageUnavailable("Redis does not answer just now: come back in a moment")
+
+    async def _place(self, subscription: Subscription, channel: Channel, start: Start) -> None:
+        operation, reset = channel.operation, None
+        if start.beginning:
+            length = self._settings.page_length
+            kept = await self._flights.share(("kept", operation), lambda: self._store.kept(operation, length))
+            if kept:
+                subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
+                return
+        elif start.position is not None:
+            at = channel.find(start.position.encode())
+            if at is not None:
+                if at.type == END:
+                    raise Ended(f"operation {operation} has ended, and its end was seen")
+                subscription.begin(at.n, at.position)
+                return
+            position = start.position
+            page = await self._flights.share(
+                ("after", operation, position), lambda: self._store.after(operation, position, 1)
+            )
+            reset = page.reset
+            if reset is None:
+                self._resume(subscription, operation, position, page)
+                return
+        snapshot = await self._snapshot(operation)
+        frame = snapshot_frame(snapshot, reset)
+        subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
+
+    async def _snapshot(self, operation: str) -> Operation:
+        try:
+            return await self._flights.share(("get", operation), lambda: self._store.get(operation))
+        except NotFound:  # the read may have been under way since before the operation was created
+            return await self._store.get(operation)
+
+    def _resume(self, subscription: Subscription, operation: str, position: str, page: Page) -> None:
+        if page.at is not None:
+            if page.at.type == END:
+                raise Ended(f"operation {operation} has ended, and its end was seen")
+            subscription.begin(page.at.n, page.at.position)
+        else:
+            subscription.begin(0, position.encode())
+
+    def _channel(self, operation: str) -> Channel:
+        channel = self.channels.get(operation.encode())
+        if channel is None:
+            channel = Channel(operation, self, self._room)
+            channel.heard_at = self._clock()
+            self.channels[channel.name] = channel
+            self.load(channel)
+        return channel
+
+    def _room(self) -> tuple[int, int]:
+        return self._settings.ring_length, self._settings.ring_bytes // max(1, len(self.channels))
+
+    def _terms(self) -> Terms:
+        settings = self._settings
+        return Terms(
+            ping_s=settings.ping_s,
+            max_age_s=settings.stream_max_age_s * random.uniform(0.9, 1),
+            stuck_timeout_s=settings.stuck_timeout_s,
+            retry_ms=lambda: round(settings.retry_ms * random.uniform(0.5, 1.5)),
+            clock=self._clock,
+            call_later=asyncio.get_running_loop().call_later,
+            on_close=self._closed,
+        )
+
+    def _closed(self, subscription: Subscription, reason: str) -> None:
+        self.wheel.remove(subscription)
+        log.debug("a subscription ended: %s", reason)
+
+    # Reads for channels (`channel.Reads`)
+
+    def load(self, channel: Channel) -> None:
+        """Read the end of a channel's log."""
+        length = self._settings.ring_length
+
+        async def read() -> None:
+            tail = await self._until_answered(channel, lambda: self._store.tail(channel.operation, length))
+            if tail is not None:
+                channel.loaded_with(tail)
+
+        task = self._read_for(channel, read())
+        self._loads[channel.name] = task
+        task.add_done_callback(lambda done: self._load_done(channel, done))
+
+    def _load_done(self, channel: Channel, task: "asyncio.Task[None]") -> None:
+        if self._loads.get(channel.name) is task:
+            del self._loads[channel.name]
+
+    def page(self, channel: Channel, position: bytes) -> None:
+        """Read a channel's log after a position."""
+        at, length = position.decode(), self._settings.page_length
+
+        async def read() -> None:
+            page = await self._until_answered(channel, lambda: self._store.after(channel.operation, at, length))
+            if page is not None:
+                channel.page_read(position, page.events, page.reset)
+
+        self._read_for(channel, read())
+
+    def snapshot(self, channel: Channel) -> None:
+        """Read a channel's operation."""
+
+        async def read() -> None:
+            try:
+                operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
+            except (NotFound, Gone):
+                channel.close("gone")
+            else:
+                if operation is not None:
+                    channel.snapshot_read(operation)
+
+        self._read_for(channel, read())
+
+    def empty(self, channel: Channel) -> None:
+        """Forget a channel that nobody watches."""
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
+
+    async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""
+        tries = 0
+        while channel.subscriptions:
+            try:
+                return await read()
+            except (StorageUnavailable, StorageFull):
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+        return None
+
+    # Its tasks
+
+    async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
+        async for batch in feed.batches():
+            try:
+                await self.dispatch(batch)
+            except (StorageUnavailable, StorageFull):
+                feed.connected = False  # it begins anew with a resync, which reads what this batch told
+            else:
+                started.set()
+
+    async def started(self) -> None:
+        """Wait until every feed is being read."""
+        for started in self._started:
+            await started.wait()
+
+    async def dispatch(self, batch: Batch) -> None:
+        """Hand a batch to the channels it concerns."""
+        if batch.resync:
+            await self._resync(set(batch.resync))
+        now = self._clock()
+        for event in batch.events:
+            channel = self.channels.get(event.operation)
+            if channel is None:
+                continue
+            channel.heard_at = now
+            if event.n:
+                self.events += 1
+                channel.accept(event)
+                self._deliveries += len(channel.subscriptions)
+                if self._deliveries >= _DELIVERIES_A_TURN:
+                    self._deliveries = 0
+                    await asyncio.sleep(0)
+            elif event.type == b"gone":
+                channel.gone()
+
+    async def _resync(self, lanes: set[int]) -> None:
+        lane_of = self._store.keyspace.lane_of
+        await self._compare([channel for channel in self.channels.values() if lane_of(channel.operation) in lanes])
+
+    async def _check_silent(self) -> None:
+        """Ask after operations that are silent, so that a lost `end` can't hang a page."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_s)
+            since = self._clock() - self._settings.sweep_s
+            silent = [channel for channel in self.channels.values() if channel.heard_at < since and channel.loaded]
+            with suppress(StorageUnavailable, StorageFull):
+                await self._compare(silent)
+
+    async def _compare(self, channels: list[Channel]) -> None:
+        """Read again the logs of those channels that do not stand where their operation does."""
+        for at in range(0, len(channels), _ASKED_AT_ONCE):
+            some = channels[at : at + _ASKED_AT_ONCE]
+            before = [channel.n for channel in some]
+            lengths = await self._store.lengths([channel.operation for channel in some])
+            for channel, n, length in zip(some, before, lengths, strict=True):
+                if length is None:
+                    channel.gone()
+                elif length != n and channel.n == n:
+                    channel.reload()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sweep_s * random.uniform(0.5, 1.5))
+            with suppress(StorageUnavailable, StorageFull):
+                await self._store.sweep()
+
+    def _keep_up(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a task that must not end; if it does, say so and run it again."""
+
+        async def again() -> None:
+            tries = 0
+            while True:
+                try:
+                    await run()
+                except Exception:
+                    log.exception("a task of the hub died; it is started again")
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+
+        self._spawn(again())
+
+    def _read_for(self, channel: Channel, read: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a read; if it fails for good, send those who wait for it away rather than let them wait for ever."""
+
+        async def guarded() -> None:
+            try:
+                await read
+            except Exception:
+                log.exception("operation %s can't be read; its clients are sent away", channel.operation)
+                channel.close("storage-unavailable")
+
+        return self._spawn(guarded())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
