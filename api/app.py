@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
@@ -20,6 +21,16 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+
+
+class Pages(StaticFiles):
+    """Static files with a page's headers: browsers ask whether they changed, so that no page mixes two releases."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file's response."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(PAGE_HEADERS)
+        return response
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
@@ -54,9 +65,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
 def _mount_pages(app: FastAPI) -> None:
     pages = web.directory()
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def dashboard() -> Response:
         return FileResponse(pages / "dashboard" / "index.html", headers=PAGE_HEADERS)
 
     for folder in ("client", "dashboard"):
-        app.mount(f"/web/{folder}", StaticFiles(directory=pages / folder), name=folder)
+        app.mount(f"/web/{folder}", Pages(directory=pages / folder), name=folder)

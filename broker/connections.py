@@ -52,7 +52,6 @@ def _options(settings: Settings, retry: type[Any]) -> dict[str, Any]:
         "decode_responses": False,
         "socket_timeout": settings.redis_timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
-        "socket_keepalive": True,
         "health_check_interval": 0,
         "retry": retry(NoBackoff(), 0),
         "client_name": "progress-broker",

@@ -10,6 +10,7 @@ BrokerError
 ├── Conflict            conflict             its status changed meanwhile; look again
 ├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
 ├── TooLarge            too-large            the input is over a limit
+├── Draining            draining             this replica is stopping; another will serve
 ├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
 ├── StorageFull         storage-full         Redis refuses writes
 └── SetupError          setup                this process can't start as it is configured

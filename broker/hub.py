@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DELIVERIES_A_TURN = 500  # handed on before the rest of the loop gets a chance
+_CANCEL_AGAIN_S = 0.5
 _ASKED_AT_ONCE = 500  # operations in one pipeline
 
 
@@ -76,10 +77,11 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self.drain()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            # Again if need be: one that meets a connection's own timeout comes out of the client as that error.
+            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN_S)
 
     @property
     def connected(self) -> bool:

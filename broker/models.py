@@ -57,7 +57,7 @@ def _milliseconds(value: datetime) -> str:
 Label = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
-Number = Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(ge=0)]
 
 
 class NewOperation(BaseModel):

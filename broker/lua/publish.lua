@@ -106,19 +106,20 @@ for _, event in ipairs(events) do
   local kind, data, producer, seq = event[1], event[2], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
+  local kept = { 'n', text(n), 't', kind, 'd', data }
+  if producer ~= '' then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
   local at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
-  if not after(at, position) then -- the feed began anew on a clock that went back: stay behind our own log
+  local stored = after(at, position) and redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
+  if not stored or stored.err then -- the log is ahead: the feed began anew on a slow clock, or a foreign hand wrote to it
     redis.call('XDEL', KEYS[4], at)
-    local ms, minor = string.match(position, '(%d+)-(%d+)')
-    at = redis.call('XADD', KEYS[4], ms .. '-' .. text(tonumber(minor) + 1), unpack(shown))
+    local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+    local ms, minor = string.match(last and after(last[1], position) and last[1] or position, '(%d+)-(%d+)')
+    at = ms .. '-' .. text(tonumber(minor) + 1)
+    redis.call('XADD', KEYS[4], at, unpack(shown))
+    redis.call('XADD', KEYS[2], at, unpack(kept))
   end
   position = at
-  local kept = { 'n', text(n), 't', kind, 'd', data }
-  if producer ~= '' then
-    kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq
-    seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n)
-  end
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
+  if producer ~= '' then seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n) end
   if kind == 'progress' then set('progress', data) end
   if event[3] == 'cancelling' then
     cancel = 1

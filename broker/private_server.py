@@ -1,0 +1,151 @@
+"""A Redis or Valkey server as a child process: configured without a trace on its command line, kept running, ended."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10
+"""How long a server may take to write its file to the end before it is killed."""
+QUICK_S = 5
+MAX_QUICK = 3
+"""A server that ends this often, each time sooner than `QUICK_S` after its start, is left dead."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def ending_with_us() -> Callable[[], None]:
+    """Return what a child runs before its program, so that the kernel ends it (SIGTERM) when its parent dies.
+
+    A parent killed by SIGKILL can't stop its children itself. To the kernel the parent is the *thread* that forked:
+    start the child from one that lives as long as the child should. Other systems than Linux lack this.
+    """
+    parent = os.getpid()
+
+    def prepare() -> None:
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != parent:  # it died before we asked
+                os._exit(1)
+
+    return prepare
+
+
+class PrivateServer:
+    """A server process, and the thread that starts it, waits for its end, and starts it again when it dies."""
+
+    def __init__(self, binary: str, home: Path, socket: Path, password: str, lock: int) -> None:
+        self.log_path = home / "redis.log"
+        self.ended = threading.Event()
+        self._binary, self._home, self._lock = binary, home, lock
+        self._config = _config(home, socket, password)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._changing = threading.Lock()
+        self._supervised = False
+        self._stopping = False
+        self._why = ""
+        self._thread = threading.Thread(target=self._run, name="embedded-redis", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            self._stopping = True
+            process = self._process
+        if process is not None:
+            process.terminate()
+        self._thread.join(STOP_S)
+        if self._thread.is_alive() and process is not None:
+            process.kill()
+            self._thread.join()
+
+    def supervise(self) -> None:
+        """Start it again from now on, should it die: it has proved that it can run."""
+        self._supervised = True
+
+    def last_words(self) -> str:
+        """Return why it ended, as far as is known: the last line of its log."""
+        try:
+            lines = self.log_path.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            lines = []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "") or self._why or "it does not answer"
+
+    def _run(self) -> None:
+        quick = 0
+        try:
+            while (process := self._spawn()) is not None:
+                began = time.monotonic()
+                code = process.wait()
+                quick = quick + 1 if time.monotonic() - began < QUICK_S else 0
+                self._why = f"it ended with {code}"
+                if self._stopping or not self._supervised:
+                    return
+                if quick == MAX_QUICK:
+                    log.error("the private Redis does not stay up: %s; see %s", self.last_words(), self.log_path)
+                    return
+                log.warning("the private Redis ended (%s): starting it again", code)
+        except OSError as error:
+            self._why = str(error)
+        finally:
+            self.ended.set()
+
+    def _spawn(self) -> subprocess.Popen[bytes] | None:
+        with self._changing:
+            if self._stopping:
+                return None
+            output = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                process = self._process = subprocess.Popen(
+                    [self._binary, "-"],  # the configuration comes on its input: command lines are public
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    cwd=self._home,
+                    umask=0o077,
+                    pass_fds=[self._lock],
+                    process_group=0,  # a Ctrl-C in the terminal is for us; the server ends after we have
+                    preexec_fn=ending_with_us(),
+                )
+            finally:
+                os.close(output)
+        if process.stdin is not None:
+            with suppress(BrokenPipeError), process.stdin as stdin:  # then it has ended, and its log says why
+                stdin.write(self._config)
+        return process
+
+
+def _config(home: Path, socket: Path, password: str) -> bytes:
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "600",
+        "requirepass": password,
+        "protected-mode": "yes",
+        "databases": "1",
+        "daemonize": "no",
+        "dir": str(home),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    return "".join(f"{name} {_quoted(value)}\n" for name, value in settings.items()).encode()
+
+
+def _quoted(value: str) -> str:
+    """Return a value as Redis' configuration quotes it: paths may hold anything."""
+    return '"' + "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\x{b:02x}" for b in os.fsencode(value)) + '"'

@@ -1,0 +1,97 @@
+"""Doubles for the seams of the live path: an outlet with a bound, a clock that is turned by hand."""
+
+from collections.abc import Callable
+
+import orjson
+
+from broker.events import Event, Frame, make_frame
+from broker.subscription import Delivery, Subscription, Terms
+
+ALL = Delivery()
+
+
+def event(n: int, type: str = "progress", operation: str = "a", data: bytes = b"{}") -> Event:
+    return Event(operation.encode(), b"%d-0" % (1_000 + n), n, type.encode(), data)
+
+
+def frame(n: int, type: str = "progress") -> Frame:
+    return make_frame(event(n, type))
+
+
+class Outlet:
+    """Takes frames; has room for `room` of them until drained."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.room, self.held = room, 0
+        self.frames: list[Frame] = []
+        self.closed = self.aborted = False
+
+    def write(self, frame: Frame) -> bool:
+        assert not self.closed, "written to after its end"
+        self.frames.append(frame)
+        self.held += 1
+        return self.held < self.room
+
+    def drain(self, subscription: Subscription) -> None:
+        self.held = 0
+        subscription.drained()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    @property
+    def numbers(self) -> list[int]:
+        """The events delivered; a snapshot counts as a new beginning, shown as -n."""
+        return [-frame.n if frame.type == b"snapshot" else frame.n for frame in self.frames if frame.n]
+
+    @property
+    def types(self) -> list[str]:
+        return [frame.type.decode() for frame in self.frames if frame.type]
+
+    def reasons(self) -> list[str]:
+        return [orjson.loads(f.wire.partition(b"data: ")[2])["reason"] for f in self.frames if f.type == b"reconnect"]
+
+
+class Timers:
+    """A clock and timers that go on only when told."""
+
+    class Timer:
+        def __init__(self, at: float, run: Callable[[], None]) -> None:
+            self.at, self.run, self.cancelled = at, run, False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[Timers.Timer] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, run: Callable[[], None]) -> "Timers.Timer":
+        timer = Timers.Timer(self.now + delay, run)
+        self.timers.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.at <= self.now]
+        self.timers = [timer for timer in self.timers if timer.at > self.now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.run()
+
+    def terms(self, closed: list[str] | None = None, **changes: float) -> Terms:
+        reasons: list[str] = [] if closed is None else closed
+        times = {"ping_s": 15.0, "max_age_s": 3600.0, "stuck_timeout_s": 60.0} | changes
+        return Terms(
+            **times,
+            retry_ms=lambda: 2000,
+            clock=self.clock,
+            call_later=self.call_later,
+            on_close=lambda _, reason: reasons.append(reason),
+        )

@@ -1,0 +1,288 @@
+"""The hub over a store, on both backends: subscribing before, during, after; faults of the feed; nothing left."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker import errors
+from broker.feed import COUNT
+from broker.hub import Ended, Hub, Start
+from broker.models import NewOperation
+from broker.publishing import Entry, encode
+from broker.settings import Settings
+from broker.store import Store
+from broker.subscription import Subscription
+from tests.broker.harness import Outlet
+from tests.conftest import make_settings
+from tests.servers import eventually
+
+FRESH = Start()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(ring_length=8, page_length=5, history_length=200)
+
+
+@pytest.fixture
+async def hub(store: Store) -> AsyncIterator[Hub]:
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        yield hub
+    assert hub.channels == {}
+    assert len(hub.wheel) == 0
+
+
+def line(store: Store, message: str = "m") -> Entry:
+    return encode("log", {"message": message}, store.settings)
+
+
+async def publish(store: Store, count: int, operation: str = "a") -> None:
+    for _ in range(count):
+        await store.publish(operation, [line(store)])
+
+
+async def finish(store: Store, operation: str = "a") -> None:
+    await store.publish(operation, [encode("end", {"status": "succeeded"}, store.settings)])
+
+
+async def watch(hub: Hub, start: Start = FRESH, operation: str = "a") -> tuple[Outlet, Subscription]:
+    subscription = await hub.subscribe(operation, start)
+    outlet = Outlet()
+    subscription.attach(outlet)
+    return outlet, subscription
+
+
+async def ended(*outlets: Outlet) -> None:
+    await eventually(lambda: all(outlet.closed for outlet in outlets), "all streams end")
+
+
+async def test_one_who_comes_first_gets_a_snapshot_and_then_everything(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    await publish(store, 20)
+    await finish(store)
+    await ended(outlet)
+    assert outlet.numbers == [-1, *range(2, 23)]
+
+
+async def test_those_who_come_meanwhile_miss_nothing(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlets: list[Outlet] = []
+
+    async def come() -> None:
+        for _ in range(30):
+            outlets.append((await watch(hub, Start(beginning=True)))[0])
+            outlets.append((await watch(hub, Start("0-0")))[0])
+            await asyncio.sleep(0)
+
+    coming = asyncio.create_task(come())
+    await publish(store, 60)
+    await coming
+    await finish(store)
+    await ended(*outlets)
+    assert {tuple(outlet.numbers) for outlet in outlets} == {tuple(range(1, 63))}
+
+
+async def test_one_who_comes_afterwards_gets_snapshot_and_end(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await finish(store)
+    outlet, _ = await watch(hub)
+    await ended(outlet)
+    assert outlet.types == ["snapshot", "end"]
+
+
+async def test_every_position_resumes_exactly(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await publish(store, 40)
+    await finish(store)
+    events = await store.kept("a", 100)
+    for at in events[:-1]:
+        outlet, _ = await watch(hub, Start(at.position.decode()))
+        await ended(outlet)
+        assert outlet.numbers == list(range(at.n + 1, 43))
+    with pytest.raises(Ended):
+        await hub.subscribe("a", Start(events[-1].position.decode()))
+
+
+async def test_trimmed_and_lost_positions_are_told(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    first = (await store.get("a")).position
+    await publish(store, 420)
+    for position, reason in ((first, b"trimmed"), ("0-0", b"trimmed"), ("99999999999999-0", b"lost")):
+        outlet, subscription = await watch(hub, Start(position))
+        assert outlet.numbers == [-421]
+        assert b'"reset":"%b"' % reason in outlet.frames[-1].wire
+        subscription.close()
+
+
+async def test_from_the_start_is_all_that_is_kept(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await publish(store, 420)
+    outlet, subscription = await watch(hub, Start(beginning=True))
+    await eventually(lambda: outlet.numbers[-1] == 421, "it catches up")
+    first = (await store.kept("a", 1))[0].n
+    assert outlet.numbers == list(range(first, 422))
+    assert first > 1
+    subscription.close()
+
+
+async def test_what_does_not_exist_is_not_found_and_leaves_nothing(store: Store, hub: Hub) -> None:
+    for start in (Start(), Start("5-5"), Start(beginning=True)):
+        with pytest.raises(errors.NotFound):
+            await hub.subscribe("nope", start)
+    assert hub.channels == {}
+
+
+async def test_awaiting_creation(store: Store, hub: Hub) -> None:
+    subscription = await hub.subscribe("later", Start(), await_creation=True)
+    outlet = Outlet()
+    subscription.attach(outlet)
+    await store.create(NewOperation(id="later"))
+    await publish(store, 3, "later")
+    await finish(store, "later")
+    await ended(outlet)
+    first = outlet.numbers[0]
+    assert first < 0
+    assert outlet.numbers[1:] == ([5] if first == -5 else list(range(1 - first, 6)))
+
+
+async def test_a_deleted_operation_sends_its_watchers_away(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    await store.delete("a", force=True)
+    await ended(outlet)
+    assert outlet.reasons() == ["gone"]
+    with pytest.raises(errors.Gone):
+        await hub.subscribe("a", Start())
+
+
+async def test_an_operation_that_expires_sends_its_watchers_away(store: Store, hub: Hub) -> None:
+    brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"idle_limit_s": 0.05}))
+    await brief.create(NewOperation(id="a", lease_s=None))
+    try:
+        outlet, _ = await watch(hub)
+    except errors.NotFound:
+        return  # it was gone before we came, which says the same
+    await ended(outlet)
+    assert outlet.reasons() == ["gone"]
+
+
+async def test_an_event_the_feed_lost_is_found_by_the_next(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    keys = store.keyspace.operation("a")
+    await store.connections.commands.xadd(keys.log, {"n": 2, "t": "log", "d": "{}"})
+    await store.connections.commands.hset(keys.snapshot, "n", 2)
+    await publish(store, 1)
+    await eventually(lambda: len(outlet.numbers) == 3, "the hole is filled")
+    assert outlet.numbers == [-1, 2, 3]
+
+
+async def test_an_end_the_feed_lost_is_found_by_the_silence(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    keys = store.keyspace.operation("a")
+    await store.connections.commands.xadd(keys.log, {"n": 2, "t": "end", "d": '{"status":"failed"}'})
+    await store.connections.commands.hset(keys.snapshot, mapping={"n": 2, "status": "failed"})
+    await ended(outlet)
+    assert outlet.types[-1] == "end"
+
+
+async def test_a_log_that_was_lost_is_told(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await publish(store, 5)
+    outlet, subscription = await watch(hub)
+    keys = store.keyspace.operation("a")
+    last = (await store.kept("a", 10))[-1]
+    await store.connections.commands.xdel(keys.log, last.position)
+    await store.connections.commands.hset(keys.snapshot, "n", 5)
+    await eventually(lambda: len(outlet.numbers) == 2, "the loss is told")
+    assert b'"reset":"lost"' in outlet.frames[-1].wire
+    subscription.close()
+
+
+async def test_the_hub_outlives_whatever_is_written_into_feed_and_log(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    keys = store.keyspace.operation("a")
+    client = store.connections.commands
+    for fields in ({"x": "y"}, {"o": b"\xff\x00", "n": "1"}, {"o": "a", "n": "NaN"}, {"o": "a", "t": "gone?"}):
+        await client.xadd(keys.lane.feed, fields)
+    for n, data in enumerate((b"\xff\xfe", b"data: x\n\n", b'{"a":\n1}'), 2):
+        at = await client.xadd(keys.lane.feed, {"o": "a", "n": n, "t": "log", "d": data})
+        await client.xadd(keys.log, {"n": n, "t": "log", "d": data}, id=at)
+        await client.hset(keys.snapshot, mapping={"n": n, "position": at})
+    await finish(store)
+    await ended(outlet)
+    assert outlet.types == ["snapshot", "malformed", "malformed", "log", "end"]
+
+
+async def test_a_key_of_the_wrong_type_sends_only_its_watchers_away(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await store.create(NewOperation(id="b"))
+    keys = store.keyspace.operation("a")
+    await store.connections.commands.delete(keys.log)
+    await store.connections.commands.set(keys.log, "not a stream", ex=100)
+    outlet, _ = await watch(hub, operation="b")
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is called, it is not a hang
+        await asyncio.wait_for(watch(hub), 10)
+    await store.connections.commands.delete(keys.log)
+    await finish(store, "b")
+    await ended(outlet)
+
+
+async def test_many_who_come_at_once_cost_redis_a_few_reads(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    await publish(store, 6)
+    reads = 0
+    original = {name: getattr(store, name) for name in ("tail", "after", "get", "kept")}
+
+    def counting(name: str) -> object:
+        def call(*args: object) -> object:
+            nonlocal reads
+            reads += 1
+            return original[name](*args)
+
+        return call
+
+    position = (await store.kept("a", 3))[-1].position.decode()
+    for name in original:
+        setattr(store, name, counting(name))
+    try:
+        everyone = await asyncio.gather(
+            *(watch(hub, Start(position)) for _ in range(200)), *(watch(hub) for _ in range(50))
+        )
+    finally:
+        for name, method in original.items():
+            setattr(store, name, method)
+    assert reads <= 3
+    assert {tuple(outlet.numbers) for outlet, _ in everyone[:200]} == {(4, 5, 6, 7)}
+    await finish(store)
+    await ended(*(outlet for outlet, _ in everyone))
+
+
+async def test_a_burst_larger_than_a_read_of_the_feed_arrives_whole(store: Store, hub: Hub) -> None:
+    await store.create(NewOperation(id="a"))
+    outlet, _ = await watch(hub)
+    batch = [line(store) for _ in range(100)]
+    for _ in range(2 * COUNT // 100):
+        await store.publish("a", batch)
+    await finish(store)
+    await ended(outlet)
+    numbers = [n for n in outlet.numbers if n > 0]
+    resets = [n for n in outlet.numbers[1:] if n < 0]
+    assert resets or numbers == list(range(2, 2 * COUNT + 3))
+
+
+async def test_draining_sends_everybody_away_and_takes_nobody(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        outlet, _ = await watch(hub)
+        hub.drain()
+        assert outlet.reasons() == ["draining"]
+        assert outlet.closed
+        with pytest.raises(errors.Draining):
+            await hub.subscribe("a", Start())

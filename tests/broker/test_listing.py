@@ -1,0 +1,80 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import Invalid
+from broker.listing import Filters, _read_cursor, _write_cursor
+from broker.models import NewOperation, Status
+from broker.publishing import encode
+from broker.store import Store
+
+
+async def fill(store: Store) -> None:
+    for i in range(40):
+        await store.create(
+            NewOperation(id=f"op{i:02}", owner=("alice", "bob")[i % 2], kind=("k", "l", "m")[i % 3], tags=[f"t{i % 4}"])
+        )
+        if i % 5 == 0:
+            await store.publish(f"op{i:02}", [encode("progress", {"current": 1}, store.settings)])
+
+
+async def every(store: Store, filters: Filters, limit: int) -> list[str]:
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = await store.find(filters, limit=limit, cursor=cursor)
+        found += [operation.id for operation in page]
+        if cursor is None:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 200])
+async def test_pages_of_any_size_give_each_operation_once_newest_change_first(store: Store, limit: int) -> None:
+    await fill(store)
+    operations, _ = await store.find(Filters(), limit=200)
+    assert sorted(operation.id for operation in operations) == [f"op{i:02}" for i in range(40)]
+    assert await every(store, Filters(), limit) == [operation.id for operation in operations]
+    times = [operation.updated_at for operation in operations]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_filters_combine(store: Store) -> None:
+    await fill(store)
+    cases = {
+        Filters(owner="alice"): lambda i: i % 2 == 0,
+        Filters(owner="alice", kind="k"): lambda i: i % 6 == 0,
+        Filters(tag="t3", kind="l"): lambda i: i % 4 == 3 and i % 3 == 1,
+        Filters(status=Status.RUNNING): lambda i: i % 5 == 0,
+        Filters(status=Status.RUNNING, owner="bob"): lambda i: i % 10 == 5,
+        Filters(parent="none"): lambda i: False,
+    }
+    for filters, wanted in cases.items():
+        found = await every(store, filters, 4)
+        assert sorted(found) == [f"op{i:02}" for i in range(40) if wanted(i)], filters
+
+
+async def test_many_changes_within_a_millisecond_lose_nobody(store: Store) -> None:
+    await fill(store)
+    for lane in range(store.keyspace.lanes):
+        key = store.keyspace.lane(lane).index
+        for member in await store.connections.commands.zrange(key, 0, -1):
+            await store.connections.commands.zadd(key, {member: 1_700_000_000_000})
+    assert sorted(await every(store, Filters(), 3)) == [f"op{i:02}" for i in range(40)]
+
+
+async def test_an_ended_operation_moves_to_its_new_status(store: Store) -> None:
+    await fill(store)
+    await store.publish("op00", [encode("end", {"status": "failed"}, store.settings)])
+    assert await every(store, Filters(status=Status.FAILED), 10) == ["op00"]
+    assert "op00" not in await every(store, Filters(status=Status.RUNNING), 10)
+
+
+@pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", "YWJj"])
+async def test_a_cursor_of_somebody_elses_is_refused(store: Store, cursor: str) -> None:
+    with pytest.raises(Invalid):
+        await store.find(Filters(), cursor=cursor)
+
+
+@given(st.integers(0, 2**50), st.text(alphabet="abcXYZ019._~-", max_size=128))
+def test_a_cursor_reads_as_it_was_written(score: int, operation: str) -> None:
+    assert _read_cursor(_write_cursor((score, operation))) == (score, operation)

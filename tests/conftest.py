@@ -1,0 +1,75 @@
+"""Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import fakeredis.aioredis
+import hypothesis
+import pytest
+
+from broker.connections import Connections
+from broker.settings import Settings
+from broker.store import Store, agree
+from tests.keyspace import unbounded
+from tests.servers import RealRedis
+
+# Machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
+
+DEFAULTS: dict[str, Any] = {"sweep_s": 0.2, "redis_timeout_s": 5}
+
+
+def make_settings(**changes: Any) -> Settings:
+    return Settings(_env_file=None, **(DEFAULTS | changes))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    """A redis-server for the whole run; tests that stop or break one start their own."""
+    with RealRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RealRedis) -> str:
+    import redis
+
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings()
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def store(backend: str, settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """A store over the test double and over the real server; afterwards nothing without a bound may be left."""
+    if backend == "redis":
+        url = request.getfixturevalue("redis_url")
+        settings = settings.model_copy(update={"redis_url": make_settings(redis_url=url).redis_url})
+        opened = await Store.open(settings)
+    else:
+        server = fakeredis.FakeServer()
+        clients = [fakeredis.aioredis.FakeRedis(server=server, protocol=2) for _ in range(2)]
+        keyspace = await agree(Connections(clients[0], clients[1], 1), settings)
+        opened = Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, settings)
+    async with opened:
+        yield opened
+        assert await unbounded(opened.connections.commands, opened.keyspace, settings) == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

@@ -1,0 +1,41 @@
+"""What a test may leave in Redis: nothing without a bound."""
+
+import re
+from typing import Any
+
+from broker.keys import Keyspace
+from broker.settings import Settings
+
+OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:signals)?")
+INDEX = re.compile(r"\{[^}]+\}:index(:(status|kind|owner|tag|parent):.+)?", re.DOTALL)
+SLACK = 110  # MAXLEN ~ keeps up to a node more
+
+
+async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[str]:
+    """Return what has no bound: keys nobody knows, operations without a TTL, members of indexes that nothing prunes."""
+    faults: list[str] = []
+    due: set[str] = set()
+    for lane in range(keyspace.lanes):
+        due |= {member.decode().partition("\n")[0] for member in await redis.zrange(keyspace.lane(lane).expiry, 0, -1)}
+    feeds = {keyspace.lane(lane).feed for lane in range(keyspace.lanes)}
+    swept = {getattr(keyspace.lane(lane), name) for lane in range(keyspace.lanes) for name in ("expiry", "leases")}
+    async for raw in redis.scan_iter(count=1000):
+        key = raw.decode()
+        if key == f"{keyspace.prefix}:meta":
+            continue
+        if key in feeds:
+            if await redis.xlen(key) > settings.feed_length + SLACK:
+                faults.append(f"{key} is longer than feed_length")
+        elif OPERATION.fullmatch(key):
+            if await redis.pttl(key) < 0:
+                faults.append(f"{key} has no TTL")
+            if key.endswith(":events") and await redis.xlen(key) > settings.history_length + SLACK:
+                faults.append(f"{key} is longer than history_length")
+            if key.endswith(":signals") and await redis.xlen(key) > 100 + SLACK:
+                faults.append(f"{key} is too long")
+        elif INDEX.fullmatch(key) or key in swept:
+            members = {member.decode().partition("\n")[0] for member in await redis.zrange(key, 0, -1)}
+            faults += [f"{key} holds {member}, which nothing will prune" for member in members - due]
+        else:
+            faults.append(f"{key} is none of the documented keys")
+    return faults

@@ -1,0 +1,164 @@
+"""Real servers for tests: started on free ports or sockets, stopped by the id of the process that was started."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+DEADLINE_S = 30.0
+
+
+def need(binary: str, package: str) -> str:
+    """Return the path of a program; a test that needs a real one fails where it is missing, and says so."""
+    found = shutil.which(binary)
+    if found is None:
+        raise RuntimeError(f"{binary} is missing: `make setup` installs Debian's {package} as root")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {deadline_s} s")
+        time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    end = time.monotonic() + deadline_s
+    while True:
+        met = condition()
+        if isinstance(met, Awaitable):
+            met = await met
+        if met:
+            return
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {deadline_s} s")
+        await asyncio.sleep(0.01)
+
+
+class Process:
+    """A process of ours, with its output in a file."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.command, self.log, self.env = command, log, env
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        with self.log.open("ab") as out:
+            self.popen = subprocess.Popen(
+                self.command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self.env
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.popen is not None
+        return self.popen.pid
+
+    def send(self, number: int) -> None:
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.popen is None:
+            return 0
+        self.send(number)
+        try:
+            return self.popen.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(signal.SIGKILL)
+
+    def output(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+
+class RealRedis(Process):
+    """A redis-server on a unix socket, or on a port; with its append-only file when it is to survive a restart."""
+
+    def __init__(
+        self, folder: Path, *, keep: bool = False, port: int | None = None, options: tuple[str, ...] = ()
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket = folder / "redis.sock"
+        self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self.socket}"
+        address = ["--port", str(port)] if port else ["--port", "0", "--unixsocket", str(self.socket)]
+        keeping = ["--appendonly", "yes" if keep else "no", "--save", ""]
+        command = [need("redis-server", "redis-server"), *address, *keeping, "--dir", str(folder), *options]
+        super().__init__(command, folder / "redis.log")
+
+    def start(self) -> Self:
+        super().start()
+        wait_until(self._answers, f"redis-server starts: {self.output()[-500:]}")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except redis.exceptions.RedisError:
+            return False
+
+
+class ApiReplica(Process):
+    """An API server as users run it."""
+
+    def __init__(self, redis_url: str, log: Path, port: int | None = None, **settings: object) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        env = os.environ | {f"PROGRESS_{name.upper()}": str(value) for name, value in settings.items()}
+        env |= {"PROGRESS_REDIS_URL": redis_url, "PROGRESS_PORT": str(self.port)}
+        super().__init__([sys.executable, "-m", "cli", "serve"], log, env)
+
+    def start(self) -> Self:
+        super().start()
+        return self
+
+    def await_ready(self) -> Self:
+        wait_until(self._ready, f"the API starts: {self.output()[-2000:]}")
+        return self
+
+    def _ready(self) -> bool:
+        import urllib.error
+        import urllib.request
+
+        if self.popen is not None and self.popen.poll() is not None:
+            raise AssertionError(f"the API ended with {self.popen.returncode}: {self.output()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def __enter__(self) -> Self:
+        return self.start().await_ready()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(signal.SIGKILL)
