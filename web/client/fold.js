@@ -1,0 +1,142 @@
+/** One operation's events folded into a state. Pure: no clock, no network, and no state is ever changed in place. */
+
+/** @import {Event, LogLine, Operation, OperationState} from './types.js' */
+
+/** Lines of log kept; older ones are dropped. */
+export const LOG_LINES = 200;
+
+/**
+ * The state before the first event.
+ * @param {Operation|null} [known] what is known from elsewhere; every event is still news
+ * @returns {OperationState}
+ */
+export function begin(known = null) {
+  const operation = known && { ...known, events: 0 };
+  return { operation, n: 0, position: null, ended: false, log: [], logged: 0, logN: 0 };
+}
+
+/**
+ * The state after an event; the very same object when the event tells nothing new.
+ * @param {OperationState} state
+ * @param {Event} event
+ * @returns {OperationState}
+ */
+export function fold(state, event) {
+  switch (event.type) {
+    case 'ping':
+    case 'reconnect':
+      return state; // about the connection, not the operation
+    case 'snapshot':
+      return foldSnapshot(state, event);
+    case 'log':
+      return foldLog(state, event);
+    case 'end':
+      return foldEnd(state, event);
+    case 'progress':
+      return advance(state, event, { progress: event.data });
+    case 'status':
+      return advance(state, event, statusChanges(state.operation, event));
+    default:
+      return advance(state, event, {});
+  }
+}
+
+/**
+ * Whichever of two sightings of an operation is newer; the first, if they are of the same moment.
+ * @template {Operation|null|undefined} A
+ * @template {Operation|null|undefined} B
+ * @param {A} a
+ * @param {B} b
+ * @returns {A|B}
+ */
+export function newer(a, b) {
+  if (!a || !b) return a || b;
+  if (a.created_at !== b.created_at) return a.created_at > b.created_at ? a : b; // deleted and made anew
+  return a.events >= b.events ? a : b;
+}
+
+/** @param {OperationState} state @param {Event} event @returns {OperationState} */
+function foldSnapshot(state, event) {
+  /** @type {Operation} */
+  const operation = event.data;
+  const known = state.operation;
+  const sameOne = known === null || known.created_at === operation.created_at;
+  if (!event.reset && sameOne && operation.events <= state.n) return state;
+  const next = {
+    ...state,
+    operation,
+    n: operation.events,
+    position: event.position, // none when its `end` is still to come: then that is not to be skipped
+    ended: state.ended && sameOne,
+    logN: Math.min(state.logN, operation.events), // after a loss, counting may have begun anew
+  };
+  if (!event.reset) return next;
+  return addLine(next, { n: event.n, time: event.time, level: 'gap', message: event.reset, stage: null });
+}
+
+/**
+ * A line is not part of a snapshot, so one that is older than the snapshot is still news.
+ * @param {OperationState} state @param {Event} event @returns {OperationState}
+ */
+function foldLog(state, event) {
+  if (event.n <= state.logN) return state;
+  const { level = 'info', message = '', stage = null } = event.data ?? {};
+  const line = { n: event.n, time: event.time, level: String(level), message: String(message), stage };
+  return { ...addLine(advance(state, event, {}), line), logN: event.n };
+}
+
+/** @param {OperationState} state @param {LogLine} line @returns {OperationState} */
+function addLine(state, line) {
+  return { ...state, log: [...state.log, line].slice(-LOG_LINES), logged: state.logged + 1 };
+}
+
+/**
+ * A finished operation's snapshot is followed by its `end`, which has the same `n`: no news, but the ending.
+ * @param {OperationState} state @param {Event} event @returns {OperationState}
+ */
+function foldEnd(state, event) {
+  const { status, result = null, error = null } = event.data ?? {};
+  const next = advance(state, event, { status, done: true, result, error, finished_at: iso(event.time) });
+  return next.ended ? next : { ...next, ended: true };
+}
+
+/** @param {Operation|null} operation @param {Event} event @returns {Partial<Operation>} */
+function statusChanges(operation, event) {
+  const { status, attempt, worker } = event.data ?? {};
+  /** @type {Partial<Operation>} */
+  const changes = { status };
+  if (status === 'cancelling') changes.cancel_requested = true;
+  if (status === 'running' && !operation?.started_at) changes.started_at = iso(event.time);
+  if (Number.isInteger(attempt)) changes.attempt = attempt;
+  if (typeof worker === 'string') changes.worker = worker;
+  return changes;
+}
+
+/** @param {OperationState} state @param {Event} event @param {Partial<Operation>} changes @returns {OperationState} */
+function advance(state, event, changes) {
+  if (event.n <= state.n) return state; // a repeat
+  const before = state.operation ?? unseen(event);
+  const { n, position } = event;
+  const operation = { ...before, ...changes, events: n, position, updated_at: iso(event.time) };
+  return { ...state, operation, n, position };
+}
+
+/**
+ * An operation of which only an event is known.
+ * @param {Event} event @returns {Operation}
+ */
+function unseen(event) {
+  const at = iso(event.time);
+  return {
+    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null,
+    status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false,
+    progress: null, result: null, error: null,
+    created_at: at, started_at: null, updated_at: at, finished_at: null, expires_at: null,
+    position: null, events: 0,
+  };
+}
+
+/** @param {number} time */
+function iso(time) {
+  return new Date(time).toISOString();
+}

@@ -1,0 +1,37 @@
+/** From what EventSource hands over to an event. */
+
+/** @import {Event} from './types.js' */
+
+const LAST_DATE = 8.64e15; // what a Date can hold; past it, telling the time throws
+
+/**
+ * Decode an event; null if it isn't one, which a page must survive.
+ * @param {string} type the event's name
+ * @param {string} text its data: an envelope, `{operation, n, type, time, data}`
+ * @param {string} lastEventId
+ * @returns {Event|null}
+ */
+export function decode(type, text, lastEventId) {
+  const envelope = parse(text);
+  if (typeof envelope !== 'object' || envelope === null) return null;
+  const data = envelope.data ?? envelope; // control frames come without an envelope
+  const event = {
+    type,
+    position: lastEventId || null,
+    operation: String(envelope.operation ?? ''),
+    n: Number(envelope.n ?? data.events ?? 0),
+    time: Number(envelope.time ?? 0),
+    data,
+    reset: envelope.reset ?? data.reset ?? null,
+  };
+  return Number.isSafeInteger(event.n) && Math.abs(event.time) <= LAST_DATE ? event : null;
+}
+
+/** @param {string} text @returns {any} */
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

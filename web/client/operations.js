@@ -1,0 +1,112 @@
+/** The calls a page makes: list, get, cancel. */
+
+/** @import {Operation} from './types.js' */
+
+/** Where the server is, seen from this file: it is served as `<server>/web/client/operations.js`. */
+export const SERVER = new URL('../../', import.meta.url).href;
+
+const TIMEOUT_MS = 10_000;
+const LASTING = new Set([401, 403, 404, 410, 422]);
+
+/** A call that failed: refused by the server, or never answered. */
+export class Problem extends Error {
+  /**
+   * @param {string} code the problem's stable `type`; `unreachable` or `timeout` when there was no answer
+   * @param {string} detail what happened, for people
+   * @param {{status?: number, retryAfterMs?: number}} [more] `status` 0 when there was no answer
+   */
+  constructor(code, detail, { status = 0, retryAfterMs = 0 } = {}) {
+    super(detail);
+    this.name = 'Problem';
+    this.code = code;
+    this.detail = detail;
+    this.status = status;
+    this.retryAfterMs = retryAfterMs;
+  }
+
+  /** Whether trying again is in vain. */
+  get lasting() {
+    return LASTING.has(this.status);
+  }
+}
+
+/** A server's operations. */
+export class Operations {
+  #base;
+  #fetch;
+
+  /** @param {{base?: string, fetch?: typeof globalThis.fetch}} [options] */
+  constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call) } = {}) {
+    this.#base = base;
+    this.#fetch = fetch;
+  }
+
+  /**
+   * @param {Record<string, string|number>} [query] `limit`, `cursor`, `status`, …
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<{operations: Operation[], next_cursor: string|null}>} newest change first
+   */
+  list(query = {}, signal) {
+    const search = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));
+    return this.#call(`v1/operations?${search}`, { signal });
+  }
+
+  /** @param {string} id @returns {Promise<Operation>} */
+  get(id) {
+    return this.#call(`v1/operations/${encodeURIComponent(id)}`);
+  }
+
+  /**
+   * Ask the worker to stop.
+   * @param {string} id @param {string} reason @returns {Promise<Operation>}
+   */
+  cancel(id, reason) {
+    return this.#call(`v1/operations/${encodeURIComponent(id)}/cancel`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ reason }),
+    });
+  }
+
+  /**
+   * The address of an operation's events, for EventSource: pings come as events, so that silence can be noticed.
+   * @param {string} id
+   * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number}} [start]
+   */
+  streamUrl(id, { position = null, fromStart = false, intervalMs = 0 } = {}) {
+    const url = new URL(`v1/operations/${encodeURIComponent(id)}/stream`, this.#base);
+    url.searchParams.set('ping', 'event');
+    if (intervalMs > 0) url.searchParams.set('interval_ms', String(intervalMs));
+    if (position) url.searchParams.set('last_event_id', position);
+    else if (fromStart) url.searchParams.set('from', 'start');
+    return url.href;
+  }
+
+  /** @param {string} path @param {RequestInit} [init] @returns {Promise<any>} */
+  async #call(path, init = {}) {
+    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    const signal = init.signal ? AbortSignal.any([init.signal, timeout]) : timeout;
+    const headers = { Accept: 'application/json', ...init.headers };
+    try {
+      const response = await this.#fetch(new URL(path, this.#base).href, { ...init, headers, signal });
+      if (!response.ok) throw await problemOf(response);
+      return await response.json();
+    } catch (error) {
+      if (error instanceof Problem || init.signal?.aborted) throw error;
+      if (timeout.aborted) throw new Problem('timeout', `The server did not answer within ${TIMEOUT_MS / 1000} s.`);
+      throw new Problem('unreachable', "The server can't be reached.");
+    }
+  }
+}
+
+/**
+ * What a refusal says; a proxy's may not be a problem document.
+ * @param {Response} response @returns {Promise<Problem>}
+ */
+async function problemOf(response) {
+  const body = await response.json().catch(() => null);
+  const code = typeof body?.type === 'string' ? body.type : `http-${response.status}`;
+  const detail = body?.detail || body?.title || `The server answered ${response.status}.`;
+  const retryAfterS = Number(response.headers.get('Retry-After')) || 0;
+  return new Problem(code, String(detail), { status: response.status, retryAfterMs: retryAfterS * 1000 });
+}

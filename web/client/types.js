@@ -1,0 +1,110 @@
+/** @import {Clock} from './clock.js' */
+/** @import {Operations} from './operations.js' */
+/** @import {Page} from './page.js' */
+/** @import {Watch} from './watch.js' */
+
+/**
+ * The shapes on the wire (docs/protocol.md) and what is made of them. Types only; there is nothing to run here.
+ *
+ * @typedef {'pending'|'running'|'stalled'|'cancelling'|'succeeded'|'failed'|'cancelled'} Status
+ *
+ * @typedef {object} Stage
+ * @property {string} name
+ * @property {string} [status] pending, running, succeeded, failed or skipped
+ * @property {number|null} [current]
+ * @property {number|null} [total]
+ * @property {number|null} [percent]
+ * @property {number|null} [in_flight]
+ * @property {number|null} [duration_ms]
+ *
+ * @typedef {object} PoolWorker
+ * @property {number|string} id
+ * @property {string|null} [status]
+ * @property {string|null} [item]
+ * @property {number|null} [percent]
+ *
+ * @typedef {object} Pool
+ * @property {number|null} [active]
+ * @property {number|null} [max]
+ * @property {number|null} [queue_depth]
+ * @property {PoolWorker[]|null} [workers]
+ *
+ * @typedef {object} Progress
+ * @property {number|null} [current]
+ * @property {number|null} [total]
+ * @property {string|null} [unit]
+ * @property {number|null} [percent] 0 to 100
+ * @property {string|null} [message]
+ * @property {number|null} [rate] units a second
+ * @property {number|null} [eta_ms]
+ * @property {Stage[]|null} [stages]
+ * @property {Pool|null} [workers]
+ * @property {Record<string, unknown>|null} [metrics]
+ *
+ * @typedef {object} Operation
+ * @property {string} id
+ * @property {string} kind
+ * @property {string|null} title
+ * @property {string|null} owner
+ * @property {string[]} tags
+ * @property {string|null} parent
+ * @property {Status} status
+ * @property {boolean} done
+ * @property {number} attempt
+ * @property {string|null} worker
+ * @property {boolean} cancel_requested
+ * @property {Progress|null} progress
+ * @property {unknown} result
+ * @property {{type?: string, message?: string}|null} error
+ * @property {string} created_at
+ * @property {string|null} started_at
+ * @property {string} updated_at
+ * @property {string|null} finished_at
+ * @property {string|null} expires_at
+ * @property {string|null} position
+ * @property {number} events how many there have been: the `n` of the last one
+ *
+ * @typedef {object} Event An event, decoded.
+ * @property {string} type
+ * @property {string|null} position
+ * @property {string} operation
+ * @property {number} n
+ * @property {number} time milliseconds since 1970
+ * @property {any} data
+ * @property {'trimmed'|'lost'|null} reset of a snapshot: why the events before it can't be had
+ *
+ * @typedef {object} LogLine
+ * @property {number} n
+ * @property {number} time milliseconds since 1970
+ * @property {string} level debug, info, warning, error, critical; or `gap`, where lines are missing
+ * @property {string} message
+ * @property {string|null} stage
+ *
+ * @typedef {object} OperationState What a follower of one operation knows.
+ * @property {Operation|null} operation
+ * @property {number} n of the last event folded in; 0 before the first
+ * @property {string|null} position where to resume; null before the first event
+ * @property {boolean} ended whether the `end` was heard
+ * @property {LogLine[]} log the newest lines, oldest first
+ * @property {number} logged lines there have been since the beginning, so that a view can append what is new
+ * @property {number} logN `n` of the newest line
+ *
+ * @typedef {object} Connection
+ * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'refused'} state
+ * @property {string|null} code why, where there is something to say: `draining`, `silent`, `not-found`, …
+ * @property {string|null} detail the same for people
+ * @property {number} since milliseconds since 1970
+ *
+ * @typedef {object} WatchOptions
+ * @property {Operation|null} [known] the operation, as seen in a list
+ * @property {boolean} [fromStart] replay what is kept, for the log, instead of beginning with a snapshot
+ * @property {number} [intervalMs] at most one `progress` in this time; 0 for all
+ * @property {boolean} [pauseWhenHidden] hold no connection while nobody looks
+ * @property {(watch: Watch) => void} [onChange] called when `state` or `connection` has changed
+ * @property {Operations} [operations]
+ * @property {typeof globalThis.EventSource} [EventSource]
+ * @property {Clock} [clock]
+ * @property {() => number} [random]
+ * @property {Page} [page]
+ */
+export {};

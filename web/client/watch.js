@@ -1,0 +1,148 @@
+/** One operation, followed over the browser's own EventSource until it ends. */
+
+/** @import {Connection, OperationState, WatchOptions} from './types.js' */
+/** @import {Problem} from './operations.js' */
+
+import { backoffMs, systemClock, Timers } from './clock.js';
+import { begin, fold, newer } from './fold.js';
+import { decode } from './frame.js';
+import { Line } from './line.js';
+import { Operations } from './operations.js';
+import { followPage } from './page.js';
+
+export class Watch {
+  /** @type {OperationState} */ state;
+  /** @type {Connection} */ connection;
+  /** @type {Line|null} */ #line = null;
+  /** @type {(() => void)|null} */ #unfollow = null;
+  /** @type {object|null} */ #question = null;
+  #attempt = 0;
+  #options;
+  #timers;
+
+  /** @param {string} id @param {WatchOptions} [options] */
+  constructor(id, {
+    known = null, fromStart = false, intervalMs = 0, pauseWhenHidden = false, onChange = () => {},
+    operations = new Operations(), EventSource = globalThis.EventSource,
+    clock = systemClock, random = Math.random, page = globalThis,
+  } = {}) {
+    this.id = id;
+    this.fromStart = fromStart;
+    this.state = begin(known);
+    this.connection = { state: 'closed', code: null, detail: null, since: clock.now() };
+    this.#options = { intervalMs, pauseWhenHidden, onChange, operations, EventSource, clock, random, page };
+    this.#timers = new Timers(clock);
+  }
+
+  /** Start, or go on from where `close` left off. */
+  open() {
+    if (this.#unfollow || this.state.ended) return;
+    this.#unfollow = followPage(this.#options.page, {
+      away: () => {
+        this.#drop();
+        this.#become('closed', 'paused');
+      },
+      back: (why) => this.#back(why),
+      hiddenIsAway: this.#options.pauseWhenHidden,
+    });
+    this.#attempt = 0;
+    this.#connect();
+  }
+
+  /** Stop; what is known stays, and so does how it ended. */
+  close() {
+    if (this.#unfollow) this.#stop('closed');
+  }
+
+  #connect() {
+    this.#drop();
+    if (this.connection.state !== 'reconnecting') this.#become('connecting');
+    const { operations, intervalMs } = this.#options;
+    const { position } = this.state;
+    const url = operations.streamUrl(this.id, { position, fromStart: this.fromStart, intervalMs });
+    this.#line = new Line(url, this.#options, {
+      live: () => this.#live(),
+      event: (name, message) => this.#heard(name, message),
+      broken: () => this.#lost(),
+      gaveUp: () => this.#ask(),
+      silent: () => this.#retry(0, 'silent'),
+    });
+  }
+
+  #live() {
+    this.#attempt = 0;
+    this.#become('live');
+  }
+
+  /** @param {string} name @param {MessageEvent} message */
+  #heard(name, message) {
+    const event = decode(name, message.data, message.lastEventId);
+    if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
+    const state = event ? fold(this.state, event) : this.state;
+    if (state === this.state) return;
+    this.state = state;
+    if (state.ended) this.#stop('ended');
+    else this.#options.onChange(this);
+  }
+
+  #lost() {
+    if (this.connection.state !== 'reconnecting') this.#become('reconnecting'); // else the server has said why
+  }
+
+  /** The browser gave up and can't say on what status, so ask whether there is still something to follow. */
+  async #ask() {
+    this.#drop();
+    this.#lost();
+    const question = this.#question = {};
+    const answer = await this.#options.operations.get(this.id).catch((/** @type {Problem} */ problem) => problem);
+    if (question !== this.#question) return; // opened or closed in the meantime
+    if (answer instanceof Error) {
+      if (answer.lasting) this.#stop('refused', answer.code, answer.detail);
+      else this.#retry(answer.retryAfterMs, answer.code, answer.detail);
+    } else if (answer.done && this.#attempt > 0) { // given up on again: so a server says there is nothing more
+      this.state = { ...this.state, operation: newer(this.state.operation, answer), ended: true };
+      this.#stop('ended');
+    } else {
+      this.#retry(); // even when it is done: the stream still has its last lines
+    }
+  }
+
+  /** @param {number} [leastMs] @param {string|null} [code] @param {string|null} [detail] */
+  #retry(leastMs = 0, code = null, detail = null) {
+    this.#drop();
+    this.#become('reconnecting', code, detail);
+    const ms = Math.max(leastMs, backoffMs(this.#attempt++, this.#options.random));
+    this.#timers.set('retry', ms, () => this.#connect());
+  }
+
+  /** @param {'pageshow'|'online'|'visible'} why */
+  #back(why) {
+    if (this.#line && !this.#line.overdue && why !== 'online') return; // it was never away
+    this.#attempt = 0;
+    this.#connect();
+  }
+
+  /** @param {Connection['state']} state @param {string|null} [code] @param {string|null} [detail] */
+  #stop(state, code, detail) {
+    this.#unfollow?.();
+    this.#unfollow = null;
+    this.#drop();
+    this.#become(state, code, detail);
+  }
+
+  #drop() {
+    this.#question = null;
+    this.#line?.close();
+    this.#line = null;
+    this.#timers.clearAll();
+  }
+
+  /** @param {Connection['state']} state @param {string|null} [code] @param {string|null} [detail] */
+  #become(state, code = null, detail = null) {
+    const before = this.connection;
+    if (before.state === state && before.code === code) return;
+    const since = before.state === state ? before.since : this.#options.clock.now();
+    this.connection = { state, code, detail, since };
+    this.#options.onChange(this);
+  }
+}

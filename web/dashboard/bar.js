@@ -1,0 +1,36 @@
+/** A progress bar, for eyes and for screen readers. */
+
+/** @import {Operation} from '../client/types.js' */
+
+import { el, mark } from './dom.js';
+import { countText, percentOf, percentText } from './format.js';
+
+export class Bar {
+  element = el('div', { class: 'bar', role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100' }, el('div'));
+
+  /**
+   * @param {string} label what is progressing
+   * @param {{percent: number|null, status: string, text: string}} reading `percent` null when nobody knows
+   */
+  show(label, { percent, status, text }) {
+    mark(this.element, 'aria-label', label);
+    mark(this.element, 'aria-valuenow', percent === null ? null : Math.floor(percent));
+    mark(this.element, 'aria-valuetext', text);
+    mark(this.element, 'data-status', status);
+    mark(this.element, 'data-known', percent === null ? 'no' : 'yes');
+    const done = `${percent ?? 0}%`;
+    if (this.element.style.getPropertyValue('--done') !== done) this.element.style.setProperty('--done', done);
+  }
+}
+
+/**
+ * What an operation's own bar shows.
+ * @param {Operation} operation
+ */
+export function readingOf({ status, progress }) {
+  const known = percentOf(progress);
+  const percent = known === null && status === 'succeeded' ? 100 : known;
+  const said = status === 'running' ? [] : [status];
+  const text = [...said, percentText(percent), countText(progress), String(progress?.message ?? '')].filter(Boolean).join(', ');
+  return { percent, status, text: text || 'in progress' };
+}

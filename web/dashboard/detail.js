@@ -1,0 +1,106 @@
+/** The selected operation, whole. */
+
+/** @import {Entry} from './entry.js' */
+
+import { Bar, readingOf } from './bar.js';
+import { CancelButton } from './cancel.js';
+import { byId, el, mark, say } from './dom.js';
+import { errorText, Facts, factsOf, jsonText, metricsOf } from './facts.js';
+import { countText, etaText, percentText, rateText, titleOf } from './format.js';
+import { Log } from './log.js';
+import { fully, Parts, poolText, workersOf } from './parts.js';
+
+export class Detail {
+  #element = byId('detail');
+  #title = el('h2', { id: 'detail-title', tabindex: '-1' });
+  #badge = el('span', { class: 'badge', id: 'detail-status' });
+  #connection = el('span', { class: 'connection', id: 'detail-connection' });
+  #problem = el('p', { class: 'problem', id: 'detail-problem', role: 'alert', hidden: '' });
+  #percent = el('span', { class: 'percent' });
+  #message = el('span', { class: 'message', id: 'detail-message' });
+  #pace = el('span', { class: 'facts' });
+  #bar = new Bar();
+  #stages = new Parts('stages', 'Stages');
+  #poolTitle = el('h3');
+  #pool = new Parts('pool', 'Workers');
+  #error = el('pre', { id: 'detail-error', class: 'outcome', tabindex: '0', 'aria-label': 'Error' });
+  #result = el('pre', { id: 'detail-result', class: 'outcome', tabindex: '0', 'aria-label': 'Result' });
+  #facts = new Facts('detail-facts');
+  #metrics = new Facts('detail-metrics');
+  #log = new Log();
+  #body;
+  #cancel;
+
+  /** @param {{onClose: () => void, onCancel: () => void}} on */
+  constructor({ onClose, onCancel }) {
+    this.#cancel = new CancelButton(onCancel);
+    const close = el('button', { type: 'button', id: 'detail-close', class: 'close', 'aria-label': 'Close the details' }, '×');
+    close.addEventListener('click', onClose);
+    this.#body = el('div', { class: 'detail-body' },
+      el('div', { class: 'row-bar' }, this.#bar.element, this.#percent),
+      el('div', { class: 'row-facts' }, this.#message, this.#pace),
+      this.#error, this.#result, this.#stages.element,
+      this.#poolTitle, this.#pool.element,
+      this.#log.element, this.#metrics.element, this.#facts.element,
+    );
+    this.#element.append(
+      el('div', { class: 'detail-head' }, this.#title, close),
+      el('div', { class: 'detail-state' }, this.#badge, this.#connection, this.#cancel.element),
+      this.#problem, this.#body,
+    );
+  }
+
+  /** Show nothing. */
+  hide() {
+    this.#element.hidden = true;
+    mark(this.#element, 'data-operation-id', null);
+  }
+
+  /** Show an operation that could not be had. @param {string} id @param {string} text */
+  refuse(id, text) {
+    this.#open(id, id);
+    for (const part of [this.#badge, this.#connection, this.#cancel.element, this.#body]) part.hidden = true;
+    say(this.#problem, text);
+  }
+
+  /** @param {Entry} entry @param {{state: string, text: string}} connection */
+  show(entry, connection) {
+    const { operation, watch } = entry;
+    const { status, progress, done, error, result } = operation;
+    const [title, reading] = [titleOf(operation), readingOf(operation)];
+    this.#open(entry.id, title);
+    this.#body.hidden = false;
+    mark(this.#badge, 'data-status', status);
+    say(this.#badge, status);
+    mark(this.#connection, 'data-state', connection.state);
+    say(this.#connection, connection.text);
+    this.#cancel.show(entry, title);
+    say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
+    this.#bar.show(title, reading);
+    say(this.#percent, percentText(reading.percent) || '–');
+    say(this.#message, String(progress?.message ?? ''));
+    const pace = done ? [] : [rateText(progress), etaText(progress)];
+    say(this.#pace, [countText(progress), ...pace].filter(Boolean).join(' · '));
+    say(this.#error, errorText(error));
+    say(this.#result, result === null || result === undefined ? '' : jsonText(result));
+    this.#stages.show(fully(progress?.stages, done));
+    const pool = done ? null : progress?.workers;
+    say(this.#poolTitle, pool ? `Workers: ${poolText(pool)}` : '');
+    this.#pool.show(workersOf(pool));
+    this.#facts.show(factsOf(operation));
+    this.#metrics.show(metricsOf(progress));
+    this.#log.show(watch?.state ?? null, watch);
+  }
+
+  /** Move the focus here, for who came by keyboard. */
+  focus() {
+    this.#title.focus({ preventScroll: true });
+  }
+
+  /** @param {string} id @param {string} title */
+  #open(id, title) {
+    this.#element.hidden = false;
+    mark(this.#element, 'data-operation-id', id);
+    say(this.#title, title);
+  }
+}

@@ -1,0 +1,99 @@
+/** The list, asked for again and again while somebody looks; and whether the server answers. */
+
+/** @import {Operation} from '../client/types.js' */
+/** @import {Operations, Problem} from '../client/operations.js' */
+/** @import {Clock} from '../client/clock.js' */
+/** @import {Page} from '../client/page.js' */
+
+import { backoffMs, systemClock, Timers } from '../client/clock.js';
+import { followPage, hidden } from '../client/page.js';
+
+export const REFRESH_MS = 2_000;
+const LIMIT = 50;
+
+/**
+ * @typedef {object} Health
+ * @property {'connecting'|'live'|'reconnecting'|'unreachable'|'refused'|'paused'} state
+ * @property {number} since milliseconds since 1970
+ * @property {string} detail
+ */
+
+export class Listing {
+  /** @type {Health} */ health;
+  #operations;
+  #onList;
+  #onHealth;
+  #clock;
+  #random;
+  #page;
+  #timers;
+  #failures = 0;
+  #failedAt = 0;
+  /** @type {AbortController|null} */ #asking = null;
+
+  /**
+   * @param {object} options
+   * @param {Operations} options.operations
+   * @param {(list: Operation[], complete: boolean) => void} options.onList `complete` when there are no more
+   * @param {(health: Health) => void} options.onHealth
+   * @param {Clock} [options.clock] @param {() => number} [options.random] @param {Page} [options.page]
+   */
+  constructor({ operations, onList, onHealth, clock = systemClock, random = Math.random, page = globalThis }) {
+    this.#operations = operations;
+    this.#onList = onList;
+    this.#onHealth = onHealth;
+    this.#clock = clock;
+    this.#random = random;
+    this.#page = page;
+    this.#timers = new Timers(clock);
+    this.health = { state: 'connecting', since: clock.now(), detail: '' };
+  }
+
+  start() {
+    followPage(this.#page, { away: () => this.#pause(), back: () => this.refresh(), hiddenIsAway: true });
+    if (hidden(this.#page)) this.#pause();
+    else this.refresh();
+  }
+
+  /** Ask now, whatever was planned. */
+  async refresh() {
+    this.#timers.clearAll();
+    this.#asking?.abort();
+    const asking = this.#asking = new AbortController();
+    try {
+      const page = await this.#operations.list({ limit: LIMIT }, asking.signal);
+      if (asking.signal.aborted) return;
+      this.#failures = 0;
+      this.#onList(page.operations, page.next_cursor == null);
+      this.#become('live', this.#clock.now());
+      this.#timers.set('refresh', REFRESH_MS, () => this.refresh());
+    } catch (error) {
+      if (asking.signal.aborted) return;
+      this.#failed(/** @type {Problem} */ (error));
+    }
+  }
+
+  /** @param {Problem} problem */
+  #failed(problem) {
+    if (this.#failures === 0) this.#failedAt = this.#clock.now();
+    const bad = problem.lasting ? 'refused' : 'unreachable';
+    const state = this.#failures === 0 && !problem.lasting ? 'reconnecting' : bad; // once may be chance
+    this.#become(state, this.#failedAt, problem.status === 0 ? '' : problem.detail);
+    const ms = Math.max(problem.retryAfterMs, backoffMs(this.#failures++, this.#random));
+    this.#timers.set('refresh', ms, () => this.refresh());
+  }
+
+  #pause() {
+    this.#asking?.abort();
+    this.#timers.clearAll();
+    this.#become('paused', this.#clock.now());
+  }
+
+  /** @param {Health['state']} state @param {number} since @param {string} [detail] */
+  #become(state, since, detail = '') {
+    const before = this.health;
+    if (before.state === state && before.detail === detail) return;
+    this.health = { state, since: before.state === state ? before.since : since, detail };
+    this.#onHealth(this.health);
+  }
+}

@@ -1,0 +1,55 @@
+/** The tail of an operation's log. */
+
+/** @import {LogLine, OperationState} from '../client/types.js' */
+
+import { LOG_LINES } from '../client/fold.js';
+import { el, mark, say } from './dom.js';
+import { timeText } from './format.js';
+
+/** @type {Record<string, string>} */
+const GAPS = {
+  trimmed: 'older events are no longer kept',
+  lost: 'the server has lost events here',
+};
+
+export class Log {
+  #lines = el('ol', { id: 'log', class: 'log', role: 'log', 'aria-live': 'off', 'aria-label': 'Log', tabindex: '0' });
+  #nothing = el('p', { class: 'quiet' });
+  /** @type {unknown} */ #of = null;
+  #shown = 0;
+
+  constructor() {
+    this.element = el('div', { class: 'log-box' }, el('h3', {}, 'Log'), this.#nothing, this.#lines);
+  }
+
+  /**
+   * Show a state's log: only what is new is added.
+   * @param {OperationState|null} state @param {unknown} of what the lines belong to; another one begins anew
+   */
+  show(state, of) {
+    if (of !== this.#of) {
+      this.#of = of;
+      this.#shown = 0;
+      this.#lines.replaceChildren();
+    }
+    const { log = [], logged = 0, ended = false } = state ?? {};
+    say(this.#nothing, log.length > 0 ? '' : ended ? 'It logged nothing.' : 'Nothing logged yet.');
+    mark(this.#lines, 'data-lines', log.length);
+    this.#lines.hidden = log.length === 0;
+    if (logged === this.#shown) return;
+    const { scrollTop, scrollHeight, clientHeight } = this.#lines;
+    const atEnd = scrollTop + clientHeight >= scrollHeight - 8;
+    this.#lines.append(...log.slice(-Math.min(log.length, logged - this.#shown)).map(line));
+    while (this.#lines.childElementCount > LOG_LINES) this.#lines.firstElementChild?.remove();
+    this.#shown = logged;
+    if (atEnd) this.#lines.scrollTop = this.#lines.scrollHeight; // unless somebody reads further up
+  }
+}
+
+/** @param {LogLine} line */
+function line({ time, level, message, stage }) {
+  if (level === 'gap') return el('li', { class: 'gap', 'data-level': level }, `— ${GAPS[message] ?? message} —`);
+  const head = [el('time', {}, timeText(time)), el('span', { class: 'level' }, level)];
+  if (stage) head.push(el('span', { class: 'stage' }, String(stage)));
+  return el('li', { 'data-level': level }, ...head, el('span', { class: 'text' }, message));
+}

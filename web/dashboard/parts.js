@@ -1,0 +1,92 @@
+/** Small bars with names: an operation's stages, and the workers of its pool. */
+
+/** @import {Pool, Stage} from '../client/types.js' */
+
+import { Bar } from './bar.js';
+import { arrange, el, mark, say } from './dom.js';
+import { countText, durationText, number, percentOf, percentText } from './format.js';
+
+/**
+ * @typedef {object} Part
+ * @property {string} name
+ * @property {string} status
+ * @property {number|null} percent
+ * @property {string} text
+ */
+
+export class Parts {
+  /** @type {{element: HTMLElement, name: HTMLElement, text: HTMLElement, bar: Bar}[]} */
+  #items = [];
+
+  /** @param {string} kind `stages` or `pool`: the list's class @param {string} label */
+  constructor(kind, label) {
+    this.element = el('ul', { class: `parts ${kind}`, 'aria-label': label });
+  }
+
+  /** @param {Part[]} parts */
+  show(parts) {
+    this.element.hidden = parts.length === 0;
+    while (this.#items.length < parts.length) this.#items.push(item());
+    this.#items.length = parts.length;
+    arrange(this.element, this.#items.map(({ element }) => element));
+    parts.forEach((part, i) => {
+      const { element, name, text, bar } = this.#items[i];
+      mark(element, 'data-name', part.name);
+      mark(element, 'data-status', part.status);
+      say(name, part.name);
+      say(text, part.text);
+      bar.show(part.name, { ...part, text: [part.status, part.text].filter(Boolean).join(', ') });
+    });
+  }
+}
+
+function item() {
+  const [name, text, bar] = [el('span', { class: 'part-name' }), el('span', { class: 'part-text' }), new Bar()];
+  return { element: el('li', { class: 'part' }, name, text, bar.element), name, text, bar };
+}
+
+/**
+ * @param {Stage[]|null|undefined} stages
+ * @param {boolean} [done] whether the operation has ended: then nothing runs any more
+ * @returns {Part[]}
+ */
+export function briefly(stages, done = false) {
+  return (stages ?? []).map((stage) => {
+    const said = String(stage.status ?? 'pending');
+    const status = done && said === 'running' ? 'unfinished' : said;
+    const percent = percentOf(stage) ?? (status === 'succeeded' ? 100 : null);
+    return { name: String(stage.name), status, percent, text: status === 'running' ? percentText(percent) : '' };
+  });
+}
+
+/** @param {Stage[]|null|undefined} stages @param {boolean} done @returns {Part[]} */
+export function fully(stages, done) {
+  return briefly(stages, done).map((part, i) => {
+    const stage = /** @type {Stage[]} */ (stages)[i];
+    const facts = [
+      part.status === 'running' ? '' : part.status,
+      countText(stage),
+      stage.in_flight ? `${number(stage.in_flight)} in flight` : '',
+      typeof stage.duration_ms === 'number' ? durationText(stage.duration_ms) : '',
+    ];
+    return { ...part, text: facts.filter(Boolean).join(' · ') };
+  });
+}
+
+/** @param {Pool|null|undefined} pool @returns {Part[]} */
+export function workersOf(pool) {
+  return (pool?.workers ?? []).map((worker) => ({
+    name: `#${worker.id}`,
+    status: worker.status === 'idle' ? 'pending' : 'running',
+    percent: percentOf(worker),
+    text: [worker.status, worker.item].filter(Boolean).join(' · '),
+  }));
+}
+
+/** @param {Pool|null|undefined} pool */
+export function poolText(pool) {
+  if (!pool) return '';
+  const { active, max, queue_depth: queued } = pool;
+  const busy = typeof max === 'number' ? `${number(active ?? 0)} of ${number(max)} active` : `${number(active ?? 0)} active`;
+  return typeof queued === 'number' ? `${busy}, ${number(queued)} queued` : busy;
+}

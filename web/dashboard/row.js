@@ -1,0 +1,70 @@
+/** One operation in the list. */
+
+/** @import {Entry} from './entry.js' */
+
+import { Bar, readingOf } from './bar.js';
+import { CancelButton } from './cancel.js';
+import { el, mark, say } from './dom.js';
+import { countText, etaText, percentText, rateText, titleOf } from './format.js';
+import { briefly, Parts } from './parts.js';
+
+/** The address of an operation on this page. @param {string} id */
+export function addressOf(id) {
+  return `#operation=${encodeURIComponent(id)}`;
+}
+
+export class Row {
+  #title;
+  #badge = el('span', { class: 'badge' });
+  #connection = el('span', { class: 'connection' });
+  #percent = el('span', { class: 'percent' });
+  #message = el('span', { class: 'message' });
+  #facts = el('span', { class: 'facts' });
+  #problem = el('p', { class: 'problem', role: 'alert', hidden: '' });
+  #bar = new Bar();
+  #stages = new Parts('stages', 'Stages');
+  #cancel;
+
+  /** @param {string} id @param {() => void} onCancel */
+  constructor(id, onCancel) {
+    this.#title = el('a', { class: 'title', href: addressOf(id) });
+    this.#cancel = new CancelButton(onCancel);
+    this.element = el('li', { class: 'row', 'data-operation-id': id },
+      el('div', { class: 'row-head' }, this.#title, this.#badge, this.#connection, this.#cancel.element),
+      el('div', { class: 'row-bar' }, this.#bar.element, this.#percent),
+      el('div', { class: 'row-facts' }, this.#message, this.#facts),
+      this.#stages.element,
+      this.#problem,
+    );
+  }
+
+  /** @param {Entry} entry @param {boolean} selected @param {{state: string, text: string}} connection */
+  show(entry, selected, connection) {
+    const { operation } = entry;
+    const { status, progress } = operation;
+    const title = titleOf(operation);
+    const reading = readingOf(operation);
+    mark(this.element, 'data-status', status);
+    mark(this.element, 'data-connection', connection.state);
+    mark(this.#connection, 'data-state', connection.state);
+    mark(this.#title, 'aria-current', selected ? 'true' : null);
+    say(this.#title, title);
+    mark(this.#badge, 'data-status', status);
+    say(this.#badge, status);
+    say(this.#connection, connection.text);
+    this.#bar.show(title, reading);
+    say(this.#percent, percentText(reading.percent) || '–');
+    say(this.#message, messageOf(entry));
+    const pace = operation.done ? [] : [rateText(progress), etaText(progress)];
+    say(this.#facts, [countText(progress), ...pace].filter(Boolean).join(' · '));
+    this.#stages.show(operation.done ? [] : briefly(progress?.stages));
+    this.#cancel.show(entry, title);
+    say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
+  }
+}
+
+/** Why it failed, else what it is at. @param {Entry} entry */
+function messageOf({ operation }) {
+  if (operation.error) return String(operation.error.message || operation.error.type || '');
+  return String(operation.progress?.message ?? '');
+}

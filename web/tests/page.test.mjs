@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Operations, Problem } from '../client/operations.js';
+import { Board } from '../dashboard/board.js';
+import { entryConnection, healthText } from '../dashboard/connection.js';
+import { Entry } from '../dashboard/entry.js';
+import { durationText, etaText, percentOf, rateText } from '../dashboard/format.js';
+import { Listing, REFRESH_MS } from '../dashboard/listing.js';
+import { choose, MOST_STREAMS } from '../dashboard/streams.js';
+import { FakeClock, fakePage, operation, settle } from './fakes.mjs';
+
+const created = (i) => new Date(1_763_690_400_000 + i).toISOString();
+const entry = (i, changes = {}) => new Entry(operation({ id: `op-${i}`, created_at: created(i), ...changes }), 0);
+
+function listening(answer) {
+  const [clock, page, lists, healths] = [new FakeClock(), fakePage(), [], []];
+  let calls = 0;
+  const operations = { list: async () => {
+    calls++;
+    const next = answer();
+    if (next instanceof Error) throw next;
+    return { operations: next, next_cursor: null };
+  } };
+  const listing = new Listing({
+    operations, clock, page, random: () => 0,
+    onList: (list) => lists.push(list),
+    onHealth: ({ state }) => healths.push(state),
+  });
+  listing.start();
+  return { clock, page, lists, healths, listing, calls: () => calls };
+}
+
+test('the list is asked for again and again, but not while nobody looks', async () => {
+  const { clock, page, healths, calls } = listening(() => []);
+  await settle();
+  clock.pass(REFRESH_MS);
+  await settle();
+  assert.equal(calls(), 2);
+  page.see('hidden');
+  clock.pass(60_000);
+  assert.equal(calls(), 2);
+  page.see('visible');
+  await settle();
+  assert.equal(calls(), 3);
+  assert.deepEqual(healths, ['live', 'paused', 'live']);
+});
+
+test('a server that is away is asked less and less, and since when is told', async () => {
+  let away = true;
+  const { clock, listing, healths, calls } = listening(() => (away ? new Problem('unreachable', 'away') : []));
+  const failedAt = clock.now();
+  for (const ms of [500, 1_000, 2_000]) {
+    await settle();
+    clock.pass(ms);
+  }
+  await settle();
+  assert.equal(calls(), 4);
+  assert.deepEqual(listing.health, { state: 'unreachable', since: failedAt, detail: '' });
+  assert.match(healthText(listing.health), /^the server can't be reached since \d\d/);
+  away = false;
+  clock.pass(4_000);
+  await settle();
+  assert.deepEqual(healths, ['reconnecting', 'unreachable', 'live']);
+});
+
+test('the selected operation has a stream first, then the newest at work, four in all', () => {
+  const entries = Array.from({ length: 8 }, (_, i) => entry(i));
+  entries.push(entry(8, { done: true, status: 'failed' }), entry(9, { status: 'pending' }));
+  const ids = (selected) => choose(entries, selected).map(({ id }) => id);
+  assert.deepEqual(ids('op-1'), ['op-1', 'op-7', 'op-6', 'op-5']);
+  assert.deepEqual(ids('op-8'), ['op-8', 'op-7', 'op-6', 'op-5']);
+  assert.equal(ids(null).length, MOST_STREAMS);
+  entries[7].watch = { connection: { state: 'refused' }, state: { operation: null } };
+  assert.deepEqual(ids(null), ['op-6', 'op-5', 'op-4', 'op-3']);
+});
+
+test('the board orders by age, filters, announces ends once, and forgets what the server forgot', () => {
+  const board = new Board();
+  board.list([operation({ id: 'a', created_at: created(1) }), operation({ id: 'b', created_at: created(2) })], true, 0);
+  assert.deepEqual(board.shown().map(({ id }) => id), ['b', 'a']);
+  board.list([operation({ id: 'a', created_at: created(1), done: true, status: 'failed', events: 4 })], false, 0);
+  assert.deepEqual(board.ended().map(({ id }) => id), ['a']);
+  assert.deepEqual(board.ended(), []);
+  board.filter = 'finished';
+  assert.deepEqual(board.shown().map(({ id }) => id), ['a']);
+  board.selectedId = 'a';
+  board.list([], true, 0);
+  assert.deepEqual([...board.entries.keys()], ['a']);
+});
+
+test('a row says how fresh it is', () => {
+  const live = { state: 'live', since: 0, detail: '' };
+  assert.equal(entryConnection(entry(1), live, true).state, 'listed');
+  assert.equal(entryConnection(entry(1), live, false).state, 'stale');
+  assert.equal(entryConnection(entry(1), { ...live, state: 'unreachable' }, true).state, 'stale');
+  assert.equal(entryConnection(entry(1, { done: true }), live, true).state, 'ended');
+});
+
+test('cancelling is asked once, and a refusal is kept', async () => {
+  const refused = entry(1);
+  await refused.cancel({ cancel: async () => { throw new Problem('forbidden', 'no', { status: 403 }); } }, () => {});
+  assert.equal(refused.problem.detail, 'no');
+  assert.equal(refused.cancellable, true);
+  const taken = entry(2);
+  await taken.cancel({ cancel: async () => operation({ id: 'op-2', created_at: created(2), status: 'cancelling', events: 4 }) }, () => {});
+  assert.equal(taken.cancellable, false);
+});
+
+test('problems come with code and detail, also from what is no problem document', async () => {
+  const answer = (body, init) => new Operations({ base: 'http://broker.test/', fetch: async () => new Response(body, init) });
+  const problem = JSON.stringify({ type: 'gone', title: 'Gone', status: 410, detail: 'it was deleted' });
+  await assert.rejects(answer(problem, { status: 410 }).get('a'), { code: 'gone', detail: 'it was deleted', lasting: true });
+  const busy = answer('<html>', { status: 503, headers: { 'Retry-After': '7' } });
+  await assert.rejects(busy.get('a'), { code: 'http-503', status: 503, retryAfterMs: 7_000, lasting: false });
+  const away = new Operations({ base: 'http://broker.test/', fetch: async () => { throw new TypeError('fetch failed'); } });
+  await assert.rejects(away.list(), { code: 'unreachable', status: 0 });
+});
+
+test('numbers are told as far as they are known', () => {
+  assert.equal(percentOf({ current: 1, total: 4 }), 25);
+  assert.equal(percentOf({ current: 1, total: null }), null);
+  assert.equal(percentOf({ percent: 140 }), 100);
+  assert.equal(rateText({ rate: 12.5, unit: 'rows' }), '12.5 rows/s');
+  assert.equal(etaText({ eta_ms: null }), '');
+  assert.deepEqual([4_640, 59_600, 200_000, 7_500_000, 180_000_000].map(durationText), ['4.6 s', '1 min 0 s', '3 min 20 s', '2 h 5 min', '2 d 2 h']);
+});

@@ -1,0 +1,33 @@
+/** A watch to test, and the hands to move its world. */
+
+import { Operations } from '../client/operations.js';
+import { Watch } from '../client/watch.js';
+import { event, FakeClock, fakeEventSource, fakePage, operation } from './fakes.mjs';
+
+/** A watch in a made-up browser, opened. */
+export function watching(options = {}) {
+  const [clock, page, EventSource] = [new FakeClock(), fakePage(), fakeEventSource()];
+  const answers = [];
+  const operations = new Operations({ base: 'http://broker.test/' });
+  operations.get = async () => {
+    const answer = answers.shift() ?? operation();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const states = [];
+  const onChange = ({ connection }) => {
+    if (states.at(-1) !== connection.state) states.push(connection.state);
+  };
+  const watch = new Watch('import-42', { operations, EventSource, clock, page, random: () => 0, onChange, ...options });
+  watch.open();
+  return { watch, clock, page, EventSource, answers, states };
+}
+
+/** Let the server send an event. */
+export function send(EventSource, type, n, data) {
+  const { position, ...envelope } = event(type, n, data);
+  EventSource.last.send(type, envelope, position);
+}
+
+/** What the newest connection asked for. */
+export const query = (EventSource) => Object.fromEntries(EventSource.last.url.searchParams);
