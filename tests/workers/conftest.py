@@ -1,0 +1,48 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import RealRedis, free_port
+from tests.workers.harness import Broker
+from workers import AsyncOperation, Operation
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Broker]:
+    broker = Broker(redis_url)
+    yield broker
+    broker.redis.close()
+
+
+@pytest.fixture
+def kept_redis(tmp_path: Path) -> Iterator[RealRedis]:
+    """A server that keeps every write, so that killing it loses nothing."""
+    with RealRedis(tmp_path / "kept", keep=True, port=free_port(), options=("--appendfsync", "always")) as server:
+        yield server
+
+
+Body = Callable[[Any], None]
+Run = Callable[..., None]
+
+
+def _sync(body: Body, *args: Any, how: str = "start", **options: Any) -> None:
+    with getattr(Operation, how)(*args, **options) as op:
+        body(op)
+
+
+def _asynchronous(body: Body, *args: Any, how: str = "start", **options: Any) -> None:
+    async def run() -> None:
+        async with getattr(AsyncOperation, how)(*args, **options) as op:
+            body(op)
+
+    asyncio.run(run())
+
+
+@pytest.fixture(params=[_sync, _asynchronous], ids=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a body in the block of one of the two shells: what holds for one holds for the other."""
+    found: Run = request.param
+    return found

@@ -1,0 +1,108 @@
+"""What the workers' tests share: the log as Redis holds it, the others who use it, and code run as users run it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import redis
+
+from broker.keys import Keyspace
+from broker.models import Operation as Shown
+from broker.settings import Settings
+from broker.store import Store
+
+KEYS = Keyspace("pb", 16)
+
+
+class Event(NamedTuple):
+    n: int
+    type: str
+    data: Any
+    producer: str | None
+    seq: int | None
+
+
+class Broker:
+    """Redis as a test sees it, and the part of those who use it besides the worker."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.settings = Settings(_env_file=None, redis_url=url, **settings)
+        self.redis: Any = redis.Redis.from_url(url)
+
+    def events(self, operation: str) -> list[Event]:
+        found = []
+        for _, fields in self.redis.xrange(KEYS.operation(operation).log):
+            producer, seq = fields.get(b"p"), fields.get(b"s")
+            data = orjson.loads(fields[b"d"])
+            names = (fields[b"t"].decode(), data, producer.decode() if producer else None, int(seq) if seq else None)
+            found.append(Event(int(fields[b"n"]), *names))
+        return found
+
+    def data(self, operation: str, type: str) -> list[Any]:
+        return [event.data for event in self.events(operation) if event.type == type]
+
+    def logged(self, operation: str) -> list[str]:
+        return [line["message"] for line in self.data(operation, "log")]
+
+    def show(self, operation: str) -> Shown:
+        shown: Shown = self._ask(lambda store: store.get(operation))
+        return shown
+
+    def cancel(self, operation: str, reason: str | None = None) -> None:
+        self._ask(lambda store: store.cancel(operation, reason=reason, by="bob"))
+
+    def delete(self, operation: str) -> None:
+        self._ask(lambda store: store.delete(operation, force=True))
+
+    def next_attempt(self, operation: str) -> None:
+        self.redis.hincrby(KEYS.operation(operation).snapshot, "attempt", 1)
+
+    def set_status(self, operation: str, status: str) -> None:
+        self.redis.hset(KEYS.operation(operation).snapshot, "status", status)
+
+    def _ask(self, question: Callable[[Store], Awaitable[Any]]) -> Any:
+        async def ask() -> Any:
+            async with await Store.open(self.settings) as store:
+                return await question(store)
+
+        # In a thread of its own, as the test's may have a loop running.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, ask()).result()
+
+
+def assert_whole(events: list[Event]) -> None:
+    """Nothing twice and nothing missing: `n` counts up by one, and so does each producer's `seq`."""
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
+    seqs: dict[str, list[int]] = {}
+    for event in events:
+        if event.producer is not None and event.seq is not None:
+            seqs.setdefault(event.producer, []).append(event.seq)
+    for taken in seqs.values():
+        assert taken == list(range(1, len(taken) + 1))
+
+
+def python(url: str, code: str) -> subprocess.Popen[str]:
+    """Start code as a process of its own, that finds Redis by its environment."""
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PROGRESS_REDIS_URL": url, "PYTHONPATH": root},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """Wait for a process that must succeed, and return what it printed."""
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    return out

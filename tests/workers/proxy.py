@@ -1,0 +1,77 @@
+"""A TCP proxy in front of Redis that can lose the answers to what it passed on."""
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+
+
+class Proxy:
+    """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.losing = 0
+        self.lost = 0
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        self._spawn(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            _cut(each)
+        for thread in self._threads:
+            thread.join(10)
+        for each in self._sockets:
+            each.close()
+
+    def _spawn(self, work: object, *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._sockets += (client, server)
+            asked = threading.Event()
+            self._spawn(self._pass_calls, client, server, asked)
+            self._spawn(self._pass_answers, client, server, asked)
+
+    def _pass_calls(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+        while data := _receive(client):
+            if b"EVALSHA" in data and self.losing > 0:
+                self.losing -= 1
+                asked.set()
+            server.sendall(data)
+        _cut(server)
+
+    def _pass_answers(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+        while data := _receive(server):
+            if asked.is_set():
+                self.lost += 1
+                break
+            client.sendall(data)
+        _cut(client)
+        _cut(server)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65_536)
+    except OSError:
+        return b""
+
+
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,125 @@
+"""What is reported while Redis fails is stored once, in order, when it is back; the user's code notices nothing."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from broker.models import Status
+from tests.servers import RealRedis, free_port, wait_until
+from tests.workers.harness import Broker, assert_whole
+from tests.workers.proxy import Proxy
+from workers import Operation, StorageUnavailable
+
+
+@pytest.fixture
+def kept(kept_redis: RealRedis) -> Iterator[Broker]:
+    broker = Broker(kept_redis.url)
+    yield broker
+    broker.redis.close()
+
+
+def test_a_restart_of_redis_loses_nothing_and_repeats_nothing(kept: Broker, kept_redis: RealRedis) -> None:
+    operations = [
+        Operation.start("import", id=f"op-{number}", total=300, settings=kept.settings) for number in range(3)
+    ]
+    for number in range(300):
+        if number == 100:
+            kept_redis.stop(signal.SIGKILL)  # while things are on their way
+        if number == 200:
+            kept_redis.start()
+        for op in operations:
+            op.advance(1)
+            op.log(f"row {number}")
+    for op in operations:
+        op.succeed()
+        assert op.flush(timeout=20)
+        assert_whole(kept.events(op.id))
+        assert kept.logged(op.id) == [f"row {number}" for number in range(300)]
+        assert kept.data(op.id, "progress")[-1]["current"] == 300
+        assert kept.show(op.id).status is Status.SUCCEEDED
+
+
+def test_a_cancel_is_heard_after_a_restart_of_redis(kept: Broker, kept_redis: RealRedis) -> None:
+    with Operation.start("import", id="op", lease_s=None, settings=kept.settings) as op:
+        kept_redis.stop(signal.SIGKILL)
+        kept_redis.start()
+        kept.cancel("op")
+        wait_until(lambda: op.cancelled, "the signals are read again")
+
+
+def test_lost_answers_do_not_double_anything(kept: Broker, kept_redis: RealRedis) -> None:
+    port = int(kept_redis.url.rpartition(":")[2])
+    with Proxy(port) as proxy:
+        settings = Broker(proxy.url).settings
+        with Operation.start("import", id="op", interval_s=0.01, settings=settings) as op:
+            for number in range(20):
+                proxy.losing = number % 3
+                op.log(f"row {number}")
+                op.advance(1)
+                assert op.flush(timeout=20)
+        assert proxy.lost >= 10
+    assert_whole(kept.events("op"))
+    assert kept.logged("op") == [f"row {number}" for number in range(20)]
+    assert kept.data("op", "progress")[-1]["current"] == 20
+
+
+def test_leaving_while_redis_is_away_warns_and_the_end_is_sent_later(
+    kept: Broker, kept_redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "workers"):
+        with Operation.start("import", id="op", settings=kept.settings) as op:
+            kept_redis.stop(signal.SIGKILL)
+            op.advance(1)
+        assert any("not stored yet" in message for message in caplog.messages)
+        kept_redis.start()
+        wait_until(lambda: kept.data("op", "end"), "the end arrives")
+        assert op.flush()
+    assert sum("held back" in message for message in caplog.messages) == 1
+    assert "progress is sent again" in caplog.messages
+    assert_whole(kept.events("op"))
+
+
+def test_a_full_redis_holds_things_back_until_there_is_room(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "full", port=free_port()) as server:
+        broker = Broker(server.url)
+        with Operation.start("import", id="op", settings=broker.settings) as op:
+            broker.redis.config_set("maxmemory", "1mb")
+            op.log("held")
+            assert not op.flush(timeout=0.3)
+            assert not op.cancelled
+            broker.redis.config_set("maxmemory", "0")
+        assert broker.logged("op") == ["held"]
+        assert_whole(broker.events("op"))
+        broker.redis.close()
+
+
+def test_a_redis_that_forgot_its_scripts_is_taught_again(broker: Broker) -> None:
+    with Operation.start("import", id="op", settings=broker.settings) as op:
+        broker.redis.script_flush()
+        op.log("still here")
+    assert broker.logged("op") == ["still here"]
+
+
+def test_a_redis_that_does_not_let_us_in_is_said_to_be_unavailable(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "strict", port=free_port()) as server:
+        with redis.Redis.from_url(server.url) as admin:
+            admin.execute_command("ACL SETUSER worker on >secret ~* +@all -client")
+        for user in ("worker:secret", "worker:wrong"):
+            settings = Broker(server.url.replace("redis://", f"redis://{user}@")).settings
+            with pytest.raises(StorageUnavailable):
+                Operation.start("import", settings=settings)
+
+
+def test_without_the_right_to_client_commands_it_works_all_the_same(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "strict", port=free_port()) as server:
+        with redis.Redis.from_url(server.url) as admin:
+            admin.execute_command("ACL SETUSER worker on >secret ~* +@all -client|id -client|unblock")
+        broker = Broker(server.url.replace("redis://", "redis://worker:secret@"))
+        with Operation.start("import", id="op", lease_s=None, settings=broker.settings) as op:
+            broker.cancel("op", "enough")
+            wait_until(lambda: op.cancelled, "a cancel is heard")
+        broker.redis.close()

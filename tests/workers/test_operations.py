@@ -1,0 +1,363 @@
+"""Both shells over a real Redis: what is said in a block, and how the block ends, becomes the operation's log."""
+
+import asyncio
+from secrets import token_hex
+from typing import Any
+
+import pytest
+
+from broker.models import Status
+from tests.servers import wait_until
+from tests.workers.conftest import Run
+from tests.workers.harness import Broker, assert_whole
+from workers import (
+    AsyncOperation,
+    Cancelled,
+    Fenced,
+    Gone,
+    Invalid,
+    NotFound,
+    Operation,
+    OperationEnded,
+    OperationExists,
+    SetupError,
+    StorageUnavailable,
+    TooLarge,
+)
+
+FIRST_AND_LAST_S = 60.0
+"""An interval so long that only the first progress and the last are sent, whatever the machine's speed."""
+
+
+def work(op: Any) -> None:
+    for row in op.track(range(10)):
+        with op.stage("parse", weight=1):
+            if row == 5:
+                op.log("half way", level="info")
+        op.raise_if_cancelled()
+    op.update(message="done", metrics={"rows": 10})
+    op.succeed({"imported": 10})
+
+
+def test_what_the_block_says_is_the_log(run: Run, broker: Broker) -> None:
+    given = {"unit": "rows", "owner": "alice", "tags": ["eu"], "lease_s": 15, "title": "Import", "worker": "host:1"}
+    run(work, "import", id="import-42", total=10, settings=broker.settings, interval_s=FIRST_AND_LAST_S, **given)
+    events = broker.events("import-42")
+    assert_whole(events)
+    assert [event.type for event in events] == ["status", "status", "progress", "log", "progress", "end"]
+    assert events[3].data == {"level": "info", "message": "half way", "stage": "parse"}
+    last = events[4].data
+    assert (last["current"], last["total"], last["percent"], last["message"]) == (10, 10, 100.0, "done")
+    assert last["metrics"] == {"rows": 10}
+    assert events[5].data == {"status": "succeeded", "result": {"imported": 10}, "error": None}
+    shown = broker.show("import-42")
+    assert (shown.status, shown.owner, shown.tags, shown.title) == (Status.SUCCEEDED, "alice", ["eu"], "Import")
+    assert (shown.worker, shown.kind, shown.attempt) == ("host:1", "import", 1)
+
+
+def test_progress_arrives_while_the_block_runs(run: Run, broker: Broker) -> None:
+    def body(op: Any) -> None:
+        op.advance(3)
+        wait_until(lambda: [told["current"] for told in broker.data("live", "progress")] == [3], "the first is sent")
+        op.advance(4)
+        wait_until(lambda: broker.data("live", "progress")[-1]["current"] == 7, "the next is sent")
+
+    run(body, "import", id="live", settings=broker.settings)
+
+
+def test_a_block_left_normally_has_succeeded(run: Run, broker: Broker) -> None:
+    run(lambda op: None, "import", id="quiet", settings=broker.settings)
+    assert broker.data("quiet", "end") == [{"status": "succeeded", "result": None, "error": None}]
+
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ValueError("bad row 7"), "failed", {"type": "ValueError", "message": "bad row 7"}),
+        (SystemExit(3), "failed", {"type": "SystemExit", "message": "3"}),
+        (KeyboardInterrupt(), "cancelled", {"type": "cancelled", "message": "KeyboardInterrupt"}),
+        (asyncio.CancelledError(), "cancelled", {"type": "cancelled", "message": "CancelledError"}),
+        (Cancelled("x", "enough"), "cancelled", {"type": "cancelled", "message": "enough"}),
+        (OddError(), "failed", {"type": "OddError", "message": "(its message can't be shown: RuntimeError)"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_an_exception_ends_the_operation_and_is_raised_on(
+    run: Run, broker: Broker, error: BaseException, status: str, told: dict[str, Any]
+) -> None:
+    def body(op: Any) -> None:
+        op.advance()
+        raise error
+
+    with pytest.raises(type(error)):
+        run(body, "import", id="broken", settings=broker.settings)
+    events = broker.events("broken")
+    assert_whole(events)
+    assert events[-1].data == {"status": status, "result": None, "error": told}
+    assert broker.data("broken", "progress")[-1]["current"] == 1
+
+
+@pytest.mark.parametrize("ends", [("succeed", "fail"), ("fail", "succeed")])
+def test_of_several_ends_the_first_counts(run: Run, broker: Broker, ends: tuple[str, str]) -> None:
+    def body(op: Any) -> None:
+        for end in ends:
+            op.succeed(1) if end == "succeed" else op.fail("disk full")
+        op.log("too late")
+
+    run(body, "import", id="twice", settings=broker.settings)
+    (end,) = broker.data("twice", "end")
+    assert end["status"] == {"succeed": "succeeded", "fail": "failed"}[ends[0]]
+    assert broker.logged("twice") == []
+
+
+def test_a_result_that_cannot_be_stored_fails_the_block(run: Run, broker: Broker) -> None:
+    with pytest.raises(Invalid):
+        run(lambda op: op.succeed(object()), "import", id="odd", settings=broker.settings)
+    with pytest.raises(TooLarge):
+        run(lambda op: op.succeed("x" * 70_000), "import", id="large", settings=broker.settings)
+    assert broker.data("odd", "end")[0]["error"]["type"] == "Invalid"
+    assert broker.data("large", "end")[0]["error"]["type"] == "TooLarge"
+
+
+def test_a_cancel_is_heard_and_ends_the_operation_as_cancelled(run: Run, broker: Broker) -> None:
+    heard: list[Cancelled] = []
+
+    def body(op: Any) -> None:
+        assert not op.cancelled
+        broker.cancel("stop-me", "enough")
+        wait_until(lambda: op.cancelled, "an idle worker hears of a cancel")  # nothing is published meanwhile
+        try:
+            op.raise_if_cancelled()
+        except Cancelled as error:
+            heard.append(error)
+            raise
+
+    with pytest.raises(Cancelled):
+        run(body, "import", id="stop-me", lease_s=None, settings=broker.settings)
+    assert (heard[0].reason, heard[0].by) == ("enough", "bob")
+    assert broker.data("stop-me", "end") == [
+        {"status": "cancelled", "result": None, "error": {"type": "cancelled", "message": "enough"}}
+    ]
+
+
+def test_work_that_finishes_in_spite_of_a_cancel_has_succeeded(broker: Broker) -> None:
+    with Operation.start("import", id="stubborn", settings=broker.settings) as op:
+        broker.cancel("stubborn")
+        wait_until(lambda: op.cancelled, "the cancel is heard")
+    assert broker.data("stubborn", "end")[0]["status"] == "succeeded"
+
+
+def test_an_operation_that_is_added_while_another_is_listened_to_is_heard_at_once(broker: Broker) -> None:
+    with Operation.start("import", id="one", settings=broker.settings) as one:
+        broker.cancel("one")
+        wait_until(lambda: one.cancelled, "the reader is at work")
+        with Operation.start("import", id="two", settings=broker.settings) as two:
+            broker.cancel("two")
+            wait_until(lambda: two.cancelled, "it is woken, not left to time out", deadline_s=1.5)
+
+
+def test_a_cancel_before_the_worker_came_is_heard(broker: Broker) -> None:
+    first = Operation.start("import", id="early", settings=broker.settings)
+    first.flush()
+    broker.cancel("early", "too late")
+    for join in (
+        Operation.start("import", id="early", settings=broker.settings),
+        Operation.attach("early", settings=broker.settings),
+    ):
+        assert join.cancelled
+    with pytest.raises(Cancelled), Operation.attach("early", settings=broker.settings) as op:
+        op.raise_if_cancelled()
+    assert broker.show("early").status is Status.CANCELLED
+
+
+def test_starting_again_takes_the_operation_up(broker: Broker) -> None:
+    first = Operation.start("import", id="again", total=10, settings=broker.settings)
+    first.advance(6)
+    assert first.flush()
+    with Operation.start("import", id="again", total=10, settings=broker.settings) as second:
+        second.advance(1)
+    told = broker.data("again", "progress")
+    assert told[-1]["current"] == 1
+    assert [progress["percent"] for progress in told] == sorted(progress["percent"] for progress in told)
+    assert_whole(broker.events("again"))
+
+
+def test_starting_with_other_words_or_after_the_end_is_refused(run: Run, broker: Broker) -> None:
+    def nothing(op: Any) -> None: ...
+
+    run(nothing, "import", id="taken", settings=broker.settings)
+    with pytest.raises(OperationExists, match="choose another id"):
+        run(nothing, "export", id="taken", settings=broker.settings)
+    with pytest.raises(OperationEnded, match="choose another id"):
+        run(nothing, "import", id="taken", settings=broker.settings)
+    with pytest.raises(OperationEnded, match="succeeded"):
+        run(nothing, "taken", how="attach", settings=broker.settings)
+    with pytest.raises(Invalid, match="id"):
+        run(nothing, "import", id="not an id", settings=broker.settings)
+    with pytest.raises(Invalid, match="tags"):
+        run(nothing, "import", tags="eu", settings=broker.settings)
+    assert_whole(broker.events("taken"))
+
+
+def test_joining_what_is_not_there_is_refused(run: Run, broker: Broker) -> None:
+    with pytest.raises(NotFound):
+        run(lambda op: None, "nowhere", how="attach", settings=broker.settings)
+    Operation.start("import", id="gone", settings=broker.settings).succeed()
+    wait_until(lambda: broker.data("gone", "end"), "it ends")
+    broker.delete("gone")
+    with pytest.raises(Gone):
+        run(lambda op: None, "gone", how="attach", settings=broker.settings)
+    with pytest.raises(Gone):
+        run(lambda op: None, "import", id="gone", settings=broker.settings)
+
+
+def test_joining_goes_on_from_the_progress_there_is(run: Run, broker: Broker) -> None:
+    main = Operation.start("import", id="shared", total=10, unit="rows", settings=broker.settings)
+    main.advance(4)
+    main.flush()
+    run(lambda op: op.advance(1), "shared", how="attach", ends=False, settings=broker.settings)
+    assert broker.show("shared").progress is not None
+    assert (
+        broker.data("shared", "progress")[-1] | {"current": 5, "total": 10, "unit": "rows"}
+        == broker.data("shared", "progress")[-1]
+    )
+    assert broker.show("shared").status is Status.RUNNING
+    run(lambda op: None, "shared", how="attach", settings=broker.settings)
+    assert broker.show("shared").status is Status.SUCCEEDED
+    main.advance(1)
+    assert main.flush()
+    with pytest.raises(OperationEnded):
+        main.raise_if_cancelled()
+
+
+@pytest.mark.parametrize("status", ["pending", "stalled"])
+def test_who_joins_is_at_work(broker: Broker, status: str) -> None:
+    Operation.start("import", id="idle", settings=broker.settings).flush()
+    broker.set_status("idle", status)
+    with Operation.attach("idle", settings=broker.settings):
+        assert broker.show("idle").status is Status.RUNNING
+
+
+def test_a_fenced_worker_is_told(run: Run, broker: Broker) -> None:
+    def body(op: Any) -> None:
+        broker.next_attempt("zombie")
+        op.advance(1)
+        wait_until(lambda: op.cancelled, "the refusal is heard")
+        op.raise_if_cancelled()
+
+    with pytest.raises(Fenced):
+        run(body, "import", id="zombie", settings=broker.settings)
+    assert broker.data("zombie", "end") == []
+
+
+def test_a_fenced_worker_that_never_asks_is_told_when_it_leaves(run: Run, broker: Broker) -> None:
+    def body(op: Any) -> None:
+        broker.next_attempt("zombie")
+        op.succeed()
+
+    with pytest.raises(Fenced):
+        run(body, "import", id="zombie", settings=broker.settings)
+
+
+def test_the_code_s_own_exception_goes_before_a_refusal(run: Run, broker: Broker) -> None:
+    def body(op: Any) -> None:
+        broker.next_attempt("zombie")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(body, "import", id="zombie", settings=broker.settings)
+
+
+def test_a_refusal_of_one_operation_does_not_touch_the_others(broker: Broker) -> None:
+    operations = [Operation.start("import", id=f"op-{number}", settings=broker.settings) for number in range(20)]
+    for op in operations[::2]:
+        broker.next_attempt(op.id)
+    for op in operations:
+        op.advance(1)
+        op.succeed()
+    for number, op in enumerate(operations):
+        assert op.flush()
+        assert bool(broker.data(op.id, "end")) == bool(number % 2)
+
+
+def test_without_a_block_it_is_reported_just_so(broker: Broker) -> None:
+    op = Operation.start("import", settings=broker.settings)
+    op.advance(2)
+    op.fail(ValueError("bad"))
+    assert op.flush()
+    assert broker.show(op.id).error == {"type": "ValueError", "message": "bad"}
+
+
+async def test_the_asynchronous_one_can_be_awaited_and_tracks_what_is_asynchronous(broker: Broker) -> None:
+    async def rows() -> Any:
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+
+    op = await AsyncOperation.start("import", id="plain", settings=broker.settings)
+    assert [row async for row in op.track(rows())] == [0, 1, 2]
+    assert list(op.track([3, 4])) == [3, 4]
+    op.succeed()
+    assert await op.flush()
+    assert broker.data("plain", "progress")[-1]["current"] == 5
+
+
+async def test_a_task_that_is_cancelled_ends_its_operation_as_cancelled(broker: Broker) -> None:
+    begun = asyncio.Event()
+
+    async def run() -> None:
+        async with AsyncOperation.start("import", id="task", settings=broker.settings):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(run())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert broker.data("task", "end")[0]["status"] == "cancelled"
+
+
+async def test_a_task_that_is_cancelled_while_it_starts_leaves_nothing_running(broker: Broker) -> None:
+    task = asyncio.ensure_future(_started(broker))
+    await asyncio.sleep(0)  # let it begin
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(1000):
+        if broker.data("cut", "end"):
+            break
+        await asyncio.sleep(0.005)
+    assert broker.data("cut", "end")[0]["status"] == "cancelled"
+
+
+async def _started(broker: Broker) -> AsyncOperation:
+    return await AsyncOperation.start("import", id="cut", settings=broker.settings)
+
+
+def test_starting_needs_redis_and_says_so(run: Run, broker: Broker) -> None:
+    away = broker.settings.model_validate(broker.settings.model_dump() | {"redis_url": "redis://127.0.0.1:1"})
+    with pytest.raises(StorageUnavailable, match="can't be reached"):
+        run(lambda op: None, "import", settings=away)
+
+
+def test_settings_that_disagree_are_refused(run: Run, broker: Broker) -> None:
+    settings = broker.settings.model_copy(update={"prefix": f"new-{token_hex(4)}"})
+    Operation.start("import", settings=settings).succeed()
+    other = settings.model_copy(update={"lanes": 3})
+    with pytest.raises(SetupError, match="lanes"):
+        run(lambda op: None, "import", settings=other)
+
+
+def test_a_dropped_operation_stops_its_beats(broker: Broker) -> None:
+    op = Operation.start("import", lease_s=0.06, interval_s=0.01, settings=broker.settings)
+    id, reporter = op.id, op._reporter
+    told = len(broker.events(id))
+    wait_until(lambda: len(broker.events(id)) > told, "it beats")
+    del op
+    assert reporter.idle

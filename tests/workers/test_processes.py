@@ -1,0 +1,212 @@
+"""Threads, forks, processes and their ends; and the guide, run as it is written."""
+
+import threading
+from typing import Any
+
+import workers
+from broker.models import Status
+from tests.workers.harness import Broker, assert_whole, finished, python
+from workers import Operation
+from workers.gauge import Gauge, Pulse
+
+
+def guide() -> str:
+    """The code of the package's docstring: what is indented."""
+    assert workers.__doc__ is not None
+    return "\n".join(line[4:] for line in workers.__doc__.splitlines() if line.startswith("    ") or not line)
+
+
+def test_the_guide_works_as_written(redis_url: str, broker: Broker) -> None:
+    finished(python(redis_url, guide()))
+    found = [key.decode() for key in broker.redis.keys("*:op:*:events")]
+    ids = [key.split(":op:")[1].removesuffix(":events") for key in found]
+    shown = [broker.show(id) for id in ids]
+    assert sorted(operation.kind for operation in shown) == ["import", "import", "report"]
+    assert all(operation.status is Status.SUCCEEDED for operation in shown)
+    assert all(operation.progress and operation.progress["percent"] == 100 for operation in shown)
+    for id in ids:
+        assert_whole(broker.events(id))
+
+
+def test_no_count_is_lost_between_threads() -> None:
+    gauge = Gauge(Pulse(lambda: None))
+
+    def count() -> None:
+        for _ in range(20_000):
+            gauge.advance(1)
+        for _ in gauge.track(range(20_000)):
+            pass
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        gauge.set(gauge.current)  # an update in the middle of it takes nothing away that comes after it
+        assert gauge.current >= 0
+    assert gauge.current <= 8 * 40_000
+    exact = Gauge(Pulse(lambda: None))
+    threads = [threading.Thread(target=lambda: [exact.advance(1) for _ in range(20_000)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert exact.current == 160_000
+
+
+def test_threads_report_on_one_operation(broker: Broker) -> None:
+    with Operation.start("import", id="op", total=8000, settings=broker.settings) as op:
+
+        def part(number: int) -> None:
+            with op.stage(f"part {number}", total=1000) as stage:
+                for _ in stage.track(range(1000)):
+                    op.advance(1)
+                stage.log("done")
+
+        threads = [threading.Thread(target=part, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert_whole(broker.events("op"))
+    last = broker.data("op", "progress")[-1]
+    assert (last["current"], last["percent"]) == (8000, 100.0)
+    assert {stage["status"] for stage in last["stages"]} == {"succeeded"}
+    assert sorted(line["stage"] for line in broker.data("op", "log")) == [f"part {number}" for number in range(8)]
+
+
+def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Broker) -> None:
+    code = """
+        import os, sys
+        import workers
+        from workers import Operation
+
+        with Operation.start("import", id="parent", interval_s=0.01) as op:
+            op.log("before")
+            op.advance(1)
+            child = os.fork()
+            if child == 0:
+                op.log("inherited")
+                with Operation.start("import", id="child") as own:
+                    own.log("own")
+                grandchild = os.fork()
+                if grandchild == 0:
+                    op.log("grandchild")
+                    os._exit(0 if workers.flush() else 1)
+                assert os.waitpid(grandchild, 0)[1] == 0
+                sys.exit(0 if workers.flush() else 1)  # leaves the parent's block, which must not end its operation
+            assert os.waitpid(child, 0)[1] == 0
+            op.log("after")
+    """
+    finished(python(redis_url, code))
+    events = broker.events("parent")
+    assert_whole(events)
+    assert sorted(broker.logged("parent")) == ["after", "before", "grandchild", "inherited"]
+    assert events[-1].data["status"] == "succeeded"
+    assert len({event.producer for event in events if event.producer}) == 3
+    assert broker.logged("child") == ["own"]
+    assert broker.show("child").status is Status.SUCCEEDED
+
+
+def test_a_child_of_multiprocessing_tells_everything_before_it_ends(redis_url: str, broker: Broker) -> None:
+    code = """
+        import multiprocessing
+        from workers import Operation
+
+        with Operation.start("import", id="pool", interval_s=0.5) as op:
+            op.flush()
+            children = [multiprocessing.get_context("fork").Process(target=op.log, args=[name]) for name in "abc"]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+    """
+    finished(python(redis_url, code))
+    assert sorted(broker.logged("pool")) == ["a", "b", "c"]
+    assert_whole(broker.events("pool"))
+
+
+def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -> None:
+    code = """
+        from workers import Operation
+
+        with Operation.attach("shared", ends=False, interval_s=0.001) as op:
+            print("joined", flush=True)
+            input()
+            for number in range(200):
+                op.log(f"{NAME} {number}")
+                op.advance(1)
+    """
+    with Operation.start("import", id="shared", settings=broker.settings):
+        processes = [python(redis_url, f"NAME = {name!r}\n" + _dedented(code)) for name in "ab"]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "joined\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in processes:
+            finished(process)
+    assert_whole(broker.events("shared"))
+    lines = broker.logged("shared")
+    for name in "ab":
+        assert [line for line in lines if line.startswith(name)] == [f"{name} {number}" for number in range(200)]
+    assert broker.show("shared").status is Status.SUCCEEDED
+
+
+def test_a_process_that_ends_at_once_has_still_told_everything(redis_url: str, broker: Broker) -> None:
+    code = """
+        from workers import Operation
+
+        op = Operation.start("import", id="brief")
+        op.advance(5)
+        op.log("the last word")
+        op.succeed({"rows": 5})
+    """
+    finished(python(redis_url, code))
+    assert broker.logged("brief") == ["the last word"]
+    assert broker.show("brief").result == {"rows": 5}
+
+
+def test_an_interrupted_process_has_cancelled_its_operation(redis_url: str, broker: Broker) -> None:
+    code = """
+        import signal
+        from workers import Operation
+
+        with Operation.start("import", id="interrupted") as op:
+            signal.raise_signal(signal.SIGINT)
+    """
+    _, err = python(redis_url, code).communicate(timeout=30)
+    assert "KeyboardInterrupt" in err
+    assert broker.show("interrupted").status is Status.CANCELLED
+
+
+def test_a_signal_handler_may_report_in_the_middle_of_a_report(redis_url: str, broker: Broker) -> None:
+    code = """
+        import signal
+        from workers import Operation
+
+        with Operation.start("import", id="timed") as op:
+            signal.signal(signal.SIGALRM, lambda *_: op.log("tick"))
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            for number in range(20_000):
+                op.update(current=number, message="busy")
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    """
+    finished(python(redis_url, code))
+    assert broker.data("timed", "progress")[-1]["current"] == 19_999
+    assert_whole(broker.events("timed"))
+
+
+def test_the_embedded_redis_is_found_by_its_address(redis_url: str, broker: Broker, tmp_path: Any) -> None:
+    (tmp_path / "address").write_text(redis_url + "\n")
+    settings = type(broker.settings)(_env_file=None, data_dir=tmp_path)
+    with Operation.start("import", id="found", settings=settings):
+        pass
+    assert broker.show("found").status is Status.SUCCEEDED
+
+
+def _dedented(code: str) -> str:
+    import textwrap
+
+    return textwrap.dedent(code)

@@ -1,0 +1,433 @@
+"""The reporter's rules, without Redis, threads or time."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import Fenced, Invalid
+from broker.keys import Keyspace
+from broker.models import Answer, Progress
+from broker.publishing import Entry
+from broker.settings import Settings
+from workers.clock import Clock
+from workers.errors import Cancelled, Stop
+from workers.logs import MAX_CHARS, MAX_LINES
+from workers.progress import MAX_STAGES
+from workers.reporter import BATCH_LINES, Reporter
+
+SETTINGS = Settings(_env_file=None)
+END = Entry("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")
+TAKEN = Answer(position="1-1", events=1, cancel_requested=False)
+
+
+class Bench:
+    """A reporter, a clock to turn, and a Redis that keeps each (producer, seq) once, as the script does."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 100.0
+        self.woken = 0
+        self.stored: list[Entry] = []
+        self._last: dict[str, int] = {}
+        keys = Keyspace("pb", 16).operation("op")
+        clock = Clock(lambda: self.now, lambda: 1.7e9 + self.now)
+        self.reporter = Reporter("op", keys, SETTINGS, clock=clock, wake=self._woken, **options)
+
+    def _woken(self, _: Reporter) -> None:
+        self.woken += 1
+
+    def send(self, *, arrives: bool = True, answered: bool = True) -> list[Entry] | None:
+        batch = self.reporter.take(self.now)
+        if batch is None or not arrives:
+            return batch
+        for entry in batch:
+            assert entry.seq is not None
+            if entry.seq > self._last.get(entry.producer, 0):
+                self._last[entry.producer] = entry.seq
+                self.stored.append(entry)
+        if answered:
+            self.reporter.acknowledged(TAKEN)
+        return batch
+
+    def drain(self) -> None:
+        for _ in range(100):
+            self.now += 1
+            if self.send() is None:
+                return
+        raise AssertionError("it never has nothing to say")
+
+    def types(self) -> list[str]:
+        return [entry.type for entry in self.stored]
+
+    def data(self, type: str) -> list[Any]:
+        return [orjson.loads(entry.data) for entry in self.stored if entry.type == type]
+
+
+def test_the_first_progress_is_due_at_once_and_the_next_after_the_interval() -> None:
+    bench = Bench()
+    bench.reporter.progress.gauge.advance(1)
+    assert bench.reporter.due_at() <= bench.now
+    bench.send()
+    bench.reporter.progress.gauge.advance(1)
+    assert bench.reporter.due_at() == pytest.approx(bench.now + 0.1)
+    assert bench.send() is None
+    bench.now += 0.11
+    bench.send()
+    assert [progress["current"] for progress in bench.data("progress")] == [1, 2]
+
+
+def test_counting_wakes_the_sender_once_for_each_batch() -> None:
+    bench = Bench()
+    for _ in range(1000):
+        bench.reporter.progress.gauge.advance(1)
+    assert bench.woken == 1
+    bench.send()
+    bench.reporter.progress.gauge.advance(1)
+    assert bench.woken == 2
+
+
+def test_a_known_total_is_told_before_anything_is_done() -> None:
+    bench = Bench(total=10, unit="rows", announce=True)
+    bench.send()
+    assert bench.types() == ["status", "progress"]
+    assert bench.data("progress")[0] | {"current": 0, "total": 10, "percent": 0.0} == bench.data("progress")[0]
+
+
+def test_a_batch_that_was_not_acknowledged_is_sent_again_as_it_was() -> None:
+    bench = Bench()
+    bench.reporter.progress.gauge.advance(1)
+    first = bench.send(arrives=False)
+    bench.reporter.progress.gauge.advance(5)
+    bench.reporter.log("later")
+    assert bench.send(answered=False) == first
+    assert bench.send() == first
+    bench.drain()
+    assert [progress["current"] for progress in bench.data("progress")] == [1, 6]
+
+
+def test_logs_are_bounded_and_what_was_dropped_is_said_before_the_rest() -> None:
+    bench = Bench()
+    for number in range(MAX_LINES + 5):
+        bench.reporter.log(f"line {number}")
+    bench.drain()
+    lines = bench.data("log")
+    assert lines[0]["dropped"] == 5
+    assert lines[0]["level"] == "warning"
+    assert [line["message"] for line in lines[1:]] == [f"line {number}" for number in range(5, MAX_LINES + 5)]
+
+
+def test_logs_are_bounded_in_characters_too() -> None:
+    bench = Bench()
+    for _ in range(300):
+        bench.reporter.log("x" * 100_000)
+    bench.drain()
+    lines = bench.data("log")
+    assert 0 < lines[0]["dropped"] == 301 - len(lines)
+    assert sum(len(line["message"]) for line in lines) < MAX_CHARS
+    assert all(len(line["message"]) <= 4096 for line in lines)
+
+
+def test_many_logs_do_not_wait_for_the_interval() -> None:
+    bench = Bench()
+    bench.reporter.log("first")
+    bench.send()
+    for number in range(BATCH_LINES):
+        bench.reporter.log(f"line {number}")
+    assert bench.reporter.due_at() < bench.now
+
+
+def test_the_end_comes_last_and_nothing_after_it() -> None:
+    bench = Bench()
+    for number in range(3 * BATCH_LINES):
+        bench.reporter.log(f"line {number}")
+    bench.reporter.progress.gauge.advance(7)
+    assert bench.reporter.end(END)
+    assert not bench.reporter.end(END)
+    bench.reporter.log("too late")
+    while not bench.reporter.done:
+        assert bench.send() is not None  # without waiting for the interval
+    bench.reporter.progress.gauge.advance(1)
+    bench.drain()
+    assert bench.types().count("log") == 3 * BATCH_LINES
+    assert bench.types()[-1] == "end"
+    assert bench.data("progress")[-1]["current"] == 7
+
+
+def test_a_lease_is_kept_by_saying_the_progress_again() -> None:
+    bench = Bench(beat_lease_s=15)
+    bench.reporter.progress.gauge.advance(3)
+    bench.send()
+    assert bench.reporter.due_at() == pytest.approx(bench.now + 5)
+    bench.now += 5
+    bench.send()
+    assert [progress["current"] for progress in bench.data("progress")] == [3, 3]
+    bench.reporter.release()
+    assert bench.reporter.idle
+
+
+def test_without_a_lease_silence_is_silent() -> None:
+    bench = Bench()
+    assert bench.reporter.due_at() == float("inf")
+
+
+def test_a_lost_operation_says_nothing_more_and_tells_why() -> None:
+    bench = Bench()
+    bench.reporter.progress.gauge.advance(1)
+    bench.reporter.lose(Fenced("another attempt has taken over"))
+    bench.reporter.log("unheard")
+    bench.reporter.end(END)
+    assert bench.reporter.done
+    assert bench.send() is None
+    assert isinstance(bench.reporter.stopped(), Fenced)
+
+
+def test_a_cancel_keeps_the_reason_whichever_way_it_is_heard_first() -> None:
+    for heard in ([Stop(), Stop("enough", "bob")], [Stop("enough", "bob"), Stop()]):
+        bench = Bench()
+        for stop in heard:
+            bench.reporter.cancel(stop)
+        error = bench.reporter.stopped()
+        assert isinstance(error, Cancelled)
+        assert (error.reason, error.by) == ("enough", "bob")
+
+
+def test_a_mark_is_reached_when_all_before_it_is_acknowledged() -> None:
+    bench = Bench()
+    bench.reporter.progress.gauge.advance(1)
+    bench.send(answered=False)
+    bench.reporter.log("after the batch was taken")
+    mark = bench.reporter.mark()
+    bench.reporter.acknowledged(TAKEN)
+    assert not bench.reporter.reached(mark)
+    bench.send()
+    assert bench.reporter.reached(mark)
+
+
+def test_a_mark_with_nothing_to_say_is_reached_by_looking() -> None:
+    bench = Bench()
+    mark = bench.reporter.mark()
+    assert bench.send() is None
+    assert bench.reporter.reached(mark)
+
+
+def test_a_forked_child_is_another_producer_and_leaves_the_rest_to_its_parent() -> None:
+    bench = Bench(beat_lease_s=15)
+    bench.reporter.progress.gauge.advance(1)
+    bench.send(answered=False)
+    bench.reporter.log("the parent's")
+    bench.reporter.reborn()
+    assert bench.reporter.due_at() == float("inf")
+    bench.reporter.progress.gauge.advance(1)
+    bench.drain()
+    assert bench.data("log") == []
+    assert [progress["current"] for progress in bench.data("progress")] == [1, 2]
+    assert len({entry.producer for entry in bench.stored}) == 2
+
+
+def test_what_does_not_fit_is_left_out_and_said_once() -> None:
+    bench = Bench()
+    bench.reporter.progress.update(5, 10, None, "fine", {"big": "x" * 20_000}, {"odd": {1: object()}})
+    bench.send()
+    bench.now += 1
+    bench.reporter.progress.gauge.advance(1)
+    bench.send()
+    assert bench.types() == ["log", "progress", "progress"]
+    assert "metrics" in bench.data("log")[0]["message"]
+    told = bench.data("progress")[1]
+    assert (told["current"], told["message"]) == (6, "fine")
+    assert "metrics" not in told
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "x" * 100_000, "\x00" * 5000], ids=["surrogate", "long", "control"])
+def test_odd_text_goes_through_somehow(odd: str) -> None:
+    bench = Bench()
+    bench.reporter.progress.update(1, None, None, odd, None, {})
+    bench.reporter.log(odd, stage=odd)
+    bench.reporter.end(END)
+    bench.drain()
+    assert bench.types() == ["log", "log", "progress", "end"] or bench.types() == ["log", "progress", "end"]
+    assert all(len(entry.data) <= 65_536 for entry in bench.stored)
+
+
+def test_bad_words_fail_where_they_are_said() -> None:
+    bench = Bench()
+    with pytest.raises(Invalid):
+        bench.reporter.log("x", level="loud")
+    with pytest.raises(Invalid):
+        bench.reporter.stage("s", weight=0)
+    with pytest.raises(Invalid):
+        bench.reporter.progress.update("7", None, None, None, None, {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        bench.reporter.progress.gauge.advance("7")  # type: ignore[arg-type]
+    bench.drain()
+
+
+def test_stages_add_up_by_weight() -> None:
+    bench = Bench()
+    extract, load = bench.reporter.stage("extract", weight=3, total=10), bench.reporter.stage("load")
+    with extract:
+        for _ in extract.track(range(5)):
+            pass
+    bench.drain()
+    assert bench.data("progress")[-1]["percent"] == 37.5
+    extract.advance(5)
+    with load:
+        pass
+    bench.drain()
+    last = bench.data("progress")[-1]
+    assert last["percent"] == 100.0
+    assert [(stage["name"], stage["status"], stage["percent"]) for stage in last["stages"]] == [
+        ("extract", "succeeded", 100.0),
+        ("load", "succeeded", 100.0),
+    ]
+    Progress.model_validate(last)
+
+
+def test_a_stage_ends_as_the_worst_of_those_inside() -> None:
+    bench = Bench()
+    stage = bench.reporter.stage("work")
+    with stage:
+        with pytest.raises(KeyError), stage:
+            raise KeyError("x")
+        assert stage.status == "running"
+    assert stage.status == "failed"
+    with pytest.raises(Cancelled), stage:
+        raise Cancelled("op")
+    assert stage.status == "skipped"
+    with stage:
+        pass
+    assert stage.status == "succeeded"
+
+
+def test_stages_are_bounded() -> None:
+    bench = Bench()
+    for number in range(MAX_STAGES + 10):
+        with bench.reporter.stage(f"stage {number}"):
+            pass
+    bench.drain()
+    assert len(bench.data("progress")[-1]["stages"]) == MAX_STAGES
+
+
+def test_a_line_belongs_to_the_stage_that_runs_if_only_one_does() -> None:
+    bench = Bench()
+    one, two = bench.reporter.stage("one"), bench.reporter.stage("two")
+    with one:
+        bench.reporter.log("in one")
+        with two:
+            bench.reporter.log("in which?")
+            two.log("in two")
+    bench.reporter.log("in none")
+    bench.drain()
+    assert [line.get("stage") for line in bench.data("log")] == ["one", None, "two", None]
+
+
+def test_rate_and_remaining_time_follow_the_count() -> None:
+    bench = Bench(total=100)
+    bench.send()
+    assert bench.data("progress")[0]["rate"] is None
+    for _ in range(20):
+        bench.now += 0.5
+        bench.reporter.progress.gauge.advance(2)
+        bench.send()
+    last = bench.data("progress")[-1]
+    assert last["rate"] == pytest.approx(4)
+    assert last["eta_ms"] == pytest.approx(15_000, rel=0.01)
+
+
+def test_a_percentage_can_be_told_where_nothing_can_be_counted() -> None:
+    bench = Bench()
+    for percent in (10, 55.555, 30, 1000):
+        bench.reporter.progress.update(None, None, percent, None, None, {})
+        bench.now += 1
+        bench.send()
+    assert [progress["percent"] for progress in bench.data("progress")] == [10, 55.55, 55.55, 100]
+
+
+def test_progress_is_taken_up_where_another_process_left_it() -> None:
+    first = Bench(total=10, unit="rows")
+    first.reporter.progress.update(4, None, None, "half", {"m": 1}, {"workers": {"active": 2}})
+    with first.reporter.stage("one"):
+        pass
+    first.send()
+    second = Bench()
+    second.reporter.progress.resume(first.data("progress")[-1])
+    second.reporter.progress.gauge.advance(1)
+    second.send()
+    told = second.data("progress")[-1]
+    before = first.data("progress")[-1]
+    assert (told["current"], told["percent"]) == (5, 50.0)
+    for name in ("total", "unit", "message", "metrics", "workers", "stages"):
+        assert told[name] == before[name]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ).flatmap(
+        lambda odd: st.dictionaries(
+            st.sampled_from(["current", "total", "unit", "percent", "message", "stages", "metrics", "x"]), st.just(odd)
+        )
+    )
+)
+def test_whatever_another_worker_wrote_can_be_taken_up(told: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.reporter.progress.resume(told)
+    bench.reporter.progress.gauge.advance(1)
+    bench.drain()
+    assert bench.types()[-1] == "progress"
+
+
+NUMBERS = st.one_of(st.integers(-5, 200), st.floats(allow_nan=True, allow_infinity=True))
+ACTIONS = st.one_of(
+    st.tuples(st.just("advance"), st.integers(-3, 50)),
+    st.tuples(st.just("update"), NUMBERS, st.none() | NUMBERS),
+    st.tuples(st.just("log"), st.integers(1, 150)),
+    st.tuples(st.just("stage"), st.sampled_from("abc"), st.none() | st.integers(0, 20), st.integers(0, 9)),
+    st.tuples(st.just("tick"), st.floats(0, 10)),
+    st.tuples(st.just("send"), st.sampled_from(["lost", "unanswered", "answered", "answered"])),
+)
+
+
+@given(st.lists(ACTIONS, max_size=40), st.sampled_from([None, 0, 100]))
+def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: list[Any], total: int | None) -> None:
+    bench = Bench(total=total, beat_lease_s=15)
+    said = 0
+    for action, *values in actions:
+        if action == "advance":
+            bench.reporter.progress.gauge.advance(values[0])
+        elif action == "update":
+            bench.reporter.progress.update(values[0], values[1], None, None, None, {})
+        elif action == "log":
+            for _ in range(values[0]):
+                bench.reporter.log(str(said))
+                said += 1
+        elif action == "stage":
+            with bench.reporter.stage(values[0], total=values[1]) as stage:
+                stage.advance(values[2])
+        elif action == "tick":
+            bench.now += values[0]
+        else:
+            bench.send(arrives=values[0] != "lost", answered=values[0] == "answered")
+    final = bench.reporter.progress.gauge.current
+    changed = bench.reporter.pulse.dirty
+    bench.reporter.end(END)
+    bench.drain()
+
+    assert [entry.seq for entry in bench.stored] == list(range(1, len(bench.stored) + 1))
+    assert bench.types().count("end") == 1
+    assert bench.types()[-1] == "end"
+    progress = bench.data("progress")
+    if changed or progress:
+        assert progress[-1]["current"] == (final if abs(final) < float("inf") else None)
+    percents = [told["percent"] for told in progress if told["percent"] is not None]
+    assert percents == sorted(percents)
+    assert all(0 <= percent <= 100 for percent in percents)
+    for told in progress:
+        Progress.model_validate(told)
+    lines = bench.data("log")
+    kept = [int(line["message"]) for line in lines if "dropped" not in line]
+    assert kept == sorted(set(kept))
+    assert len(kept) + sum(line.get("dropped", 0) for line in lines) == said

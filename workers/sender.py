@@ -1,0 +1,194 @@
+"""The background thread that sends what reporters have to say, many operations in one round trip."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import inf
+from queue import Empty, SimpleQueue
+from threading import Condition, Lock, Thread
+from typing import Any
+
+import redis.exceptions
+
+from broker.connections import storage_errors
+from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.publishing import read_answer
+from broker.scripts import Call
+from workers.backoff import Backoff
+from workers.reporter import Reporter
+
+logger = logging.getLogger(__name__)
+
+PIPELINE_CALLS = 100
+"""Calls in one round trip."""
+GATHER_S = 0.005
+"""Rounds are at least so far apart: what many operations have to say meanwhile shares a round trip."""
+
+
+class Sender:
+    """Sends for all reporters of this process, over one client. One thread, started when there is something to send.
+
+    While Redis is away it tries again with growing, jittered delays; the reporters hold what they have.
+    """
+
+    def __init__(self, client: Callable[[], Any], gone: Callable[[Reporter], None]) -> None:
+        self._client, self._gone = client, gone
+        self._reporters: dict[Reporter, None] = {}
+        # A SimpleQueue may be put to while it is being put to: by a signal handler, or the garbage collector.
+        self._news: SimpleQueue[None] = SimpleQueue()
+        self._settled = Condition()
+        self._backoff = Backoff()
+        self._not_before = -inf
+        self._thread: Thread | None = None
+        self._starting = Lock()
+
+    def __contains__(self, reporter: Reporter) -> bool:
+        return reporter in self._reporters
+
+    def wake(self, reporter: Reporter) -> None:
+        """Say that a reporter may have something to send; from now on it is looked after until it is done."""
+        self._reporters.setdefault(reporter)
+        self._news.put(None)
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
+    def pending(self) -> list[Reporter]:
+        """Return the reporters that are looked after."""
+        return list(self._reporters)
+
+    def flush(self, reporters: Iterable[Reporter], timeout_s: float) -> bool:
+        """Wait until all these were told so far is acknowledged; return whether it was, within the timeout."""
+        marks = [(reporter, reporter.mark()) for reporter in reporters]
+        with self._settled:
+            return self._settled.wait_for(lambda: all(reporter.reached(mark) for reporter, mark in marks), timeout_s)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._run, name="progress-sender", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            if began >= self._not_before:
+                self._round(began)
+            wait_s = max(self._due_at(), self._not_before) - time.monotonic()
+            if wait_s > 0:
+                with suppress(Empty):
+                    self._news.get(timeout=None if wait_s == inf else wait_s)
+            time.sleep(max(0.0, began + GATHER_S - time.monotonic()))
+            # Emptied before the reporters are looked at: what comes from here on wakes the next round.
+            for _ in range(self._news.qsize()):
+                self._news.get()
+
+    def _due_at(self) -> float:
+        return min((reporter.due_at() for reporter in self.pending()), default=inf)
+
+    def _round(self, now: float) -> None:
+        due = [reporter for reporter in self.pending() if reporter.due_at() <= now]
+        for start in range(0, len(due), PIPELINE_CALLS):
+            if not self._send(due[start : start + PIPELINE_CALLS], now):
+                break
+        for reporter in self.pending():
+            if reporter.done or reporter.idle:
+                del self._reporters[reporter]
+                self._gone(reporter)
+        with self._settled:
+            self._settled.notify_all()
+
+    def _send(self, reporters: Sequence[Reporter], now: float) -> bool:
+        """Send a batch of each; return whether Redis took what it was sent."""
+        batches = [(reporter, call) for reporter in reporters if (call := _call(reporter, now)) is not None]
+        if not batches:
+            return True
+        held: BrokerError | None = None
+        try:
+            replies = carry(self._client(), [call for _, call in batches])
+        except (StorageUnavailable, StorageFull) as error:
+            self._hold(error)
+            return False
+        for (reporter, _), reply in zip(batches, replies, strict=True):
+            if isinstance(reply, StorageUnavailable | StorageFull):
+                held = reply
+            else:
+                _settle(reporter, reply)
+        if held is not None:
+            self._hold(held)
+            return False
+        if self._backoff.failing:
+            logger.info("progress is sent again")
+            self._backoff.succeeded()
+        return True
+
+    def _hold(self, error: BrokerError) -> None:
+        if not self._backoff.failing:
+            logger.warning("progress is held back until Redis takes it: %s", error.detail)
+        self._not_before = time.monotonic() + self._backoff.failed()
+
+
+def _call(reporter: Reporter, now: float) -> Call | None:
+    try:
+        return reporter.call(now)
+    except Exception as error:  # odd values in one operation must not silence the others
+        logger.exception("operation %s can't be reported any more", reporter.operation)
+        reporter.lose(BrokerError(f"operation {reporter.operation} can't be reported any more: {error!r}"))
+        return None
+
+
+def _settle(reporter: Reporter, reply: Any) -> None:
+    try:
+        if isinstance(reply, BrokerError):
+            raise reply
+        reporter.acknowledged(read_answer(reply))
+    except BrokerError as refusal:
+        logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
+        reporter.lose(refusal)
+
+
+def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
+    """Send calls in one round trip; return for each the script's reply, or the `BrokerError` it failed with.
+
+    Raises `StorageUnavailable` if the connection failed, and then any of the calls may have run: only what may be
+    repeated can be carried.
+    """
+    with _refused_as_unavailable(), storage_errors():
+        replies = _pipeline(client, calls)
+        # A restart or a promotion empties the server's cache of scripts.
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unknown:
+            for text in {calls[i].script.text for i in unknown}:
+                client.script_load(text)
+            again = _pipeline(client, [calls[i] for i in unknown])
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+    return [_translated(reply) for reply in replies]
+
+
+@contextmanager
+def _refused_as_unavailable() -> Iterator[None]:
+    """What is refused before any call is run, such as the connection's own commands, may be allowed later."""
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        raise StorageUnavailable(f"Redis refuses this connection: {error}") from None
+
+
+def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.execute_command(*call.command())
+        return list(pipeline.execute(raise_on_error=False))
+
+
+def _translated(reply: Any) -> Any:
+    if not isinstance(reply, redis.exceptions.RedisError):
+        return reply
+    try:
+        with storage_errors():
+            raise reply
+    except BrokerError as error:
+        return error
+    except redis.exceptions.RedisError as error:
+        return BrokerError(f"Redis refused the call: {error}")
