@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         title="Progress broker",
         description="How long work is going: operations, and their events as server-sent events.",
         version="1",
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     problems.install(app)

@@ -44,7 +44,8 @@ def _types(text: str | None) -> frozenset[bytes] | None:
     return frozenset(name.encode() for name in names)
 
 
-@router.api_route("", methods=["GET", "HEAD"], response_class=Response, responses=_RESPONSES)
+@router.head("", include_in_schema=False)
+@router.get("", response_class=Response, responses=_RESPONSES)
 async def stream(
     operation: Id,
     request: Request,

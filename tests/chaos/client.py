@@ -1,0 +1,76 @@
+"""A client for the chaos test: an EventSource in miniature, that keeps its position over any cut and counts by `n`."""
+
+import asyncio
+import random
+
+import orjson
+
+
+class Client:
+    """Follows an operation on any of some ports until its end; `cut` ends its present connection."""
+
+    def __init__(self, operation: str, ports: list[int]) -> None:
+        self.operation, self.ports = operation, ports
+        self.position: bytes | None = None
+        self.numbers: list[int] = []
+        self.faults: list[str] = []
+        self.connections = 0
+        self.ended = False
+        self._writer: asyncio.StreamWriter | None = None
+
+    def cut(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    async def run(self) -> None:
+        while not self.ended:
+            try:
+                await self._follow(random.choice(self.ports))
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                pass
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
+            await asyncio.sleep(random.uniform(0, 0.3))
+
+    async def _follow(self, port: int) -> None:
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        self.connections += 1
+        where = b"Last-Event-ID: " + self.position + b"\r\n" if self.position else b""
+        path = f"/v1/operations/{self.operation}/stream?from=start&wait_s=30".encode()
+        self._writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" + where + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split()[1])
+        if status == 204:
+            self.ended = True
+        elif status != 200:
+            self.faults.append(f"{status} {head!r}")
+            self.ended = True
+        else:
+            await self._events(reader)
+
+    async def _events(self, reader: asyncio.StreamReader) -> None:
+        rest = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            rest += (await reader.readexactly(size + 2))[:-2]
+            *blocks, rest = rest.split(b"\n\n")
+            for block in blocks:
+                self._event(block)
+        if rest:
+            self.faults.append(f"the stream ended within an event: {rest[:80]!r}")
+
+    def _event(self, block: bytes) -> None:
+        lines = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
+        if b"data" not in lines or b"id" not in lines:
+            if lines.get(b"event") == b"snapshot":
+                self.faults.append(f"an unasked snapshot: {block[:200]!r}")
+            return
+        self.position = lines[b"id"]
+        event = orjson.loads(lines[b"data"])
+        if lines[b"event"] == b"snapshot":
+            if self.numbers or "reset" in event:
+                self.faults.append(f"history was said to be lost: {block[:200]!r}")
+            self.numbers += range(1, event["n"] + 1)  # the operation did not exist yet when it came
+        else:
+            self.numbers.append(event["n"])
+        self.ended = self.ended or lines[b"event"] == b"end"

@@ -1,0 +1,81 @@
+"""What the image would have in it, and the services that run on it."""
+
+import fnmatch
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy import files
+from tests.deploy.stack import Stack
+
+
+def ignored(path: str) -> bool:
+    """Tell whether `.dockerignore` keeps a path of the checkout back; the last line that fits decides."""
+    verdict = False
+    for line in files.IGNORE.read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = line.removeprefix("!")
+        parts = path.split("/")
+        heads = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        if pattern.startswith("**/"):
+            fits = any(fnmatch.fnmatch(part, pattern[3:]) for part in parts)
+        else:  # `*` stays within a level
+            depth = pattern.count("/") + 1
+            fits = len(heads) >= depth and fnmatch.fnmatch(heads[depth - 1], pattern)
+        if fits:
+            verdict = not line.startswith("!")
+    return verdict
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages as the image has them: the wheel built of what the Dockerfile copies, unpacked."""
+    folder = tmp_path_factory.mktemp("image")
+    source, wheels, site = folder / "src", folder / "wheels", folder / "site"
+    source.mkdir()
+    build = files.stages()[0]
+    for copied in build.all("COPY"):
+        *names, target = copied.split()
+        for name in names:
+            for path in [files.ROOT / name] if (files.ROOT / name).is_file() else (files.ROOT / name).rglob("*"):
+                relative = path.relative_to(files.ROOT)
+                if path.is_file() and not ignored(relative.as_posix()):
+                    place = source / target / path.relative_to(files.ROOT / name)
+                    if path == files.ROOT / name:
+                        place = source / target / name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, place)
+    command = build.all("RUN")[0].replace("/wheels", str(wheels)).split()
+    built = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=source,
+        env=os.environ | {"PIP_NO_BUILD_ISOLATION": "false", "PIP_NO_INPUT": "1"},  # pip reads `false` as "none of it"
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, f"hatchling is in the extra `dev`; pip says: {built.stderr[-2000:]}"
+    (wheel,) = wheels.iterdir()
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(site)
+    return site
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Iterator[Stack]:
+    """All services, for tests that leave them as they were."""
+    with Stack(tmp_path_factory.mktemp("stack"), site).running() as running:
+        yield running
+
+
+@pytest.fixture
+def stack(tmp_path: Path, site: Path) -> Stack:
+    """All services, not yet started, for tests that stop some."""
+    return Stack(tmp_path, site)

@@ -1,0 +1,136 @@
+"""`compose.yaml` is a compose file, and keeps to what its readers may rely on."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broker.settings import Settings
+from tests.deploy import files
+
+SERVICES = files.compose()["services"]
+SECRET_NAMES = re.compile(r"passw|secret|token|credential|private|(^|[_-])(key|pass|pw)$|jwt|apikey", re.IGNORECASE)
+
+
+def validate(path: Path) -> subprocess.CompletedProcess[str]:
+    """Check a file against the compose specification's JSON schema, which the package `check-jsonschema` carries."""
+    checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    return subprocess.run([*checker, str(path)], capture_output=True, text=True, check=False)
+
+
+def test_it_keeps_to_the_specification() -> None:
+    answer = validate(files.COMPOSE)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        (("services", "redis", "comand"), ["redis-server"], "comand"),
+        (("services", "api", "healthcheck"), {"test": 7}, "healthcheck"),
+        (("services", "nginx", "ports"), "8000:8080", "ports"),
+        (("volumes",), ["redis-data"], "volumes"),
+    ],
+)
+def test_a_broken_file_does_not(place: tuple[str, ...], value: object, complaint: str, folder: Path) -> None:
+    broken = files.compose()
+    *way, last = place
+    inner: Any = broken
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
+    path = folder / "compose.yaml"
+    path.write_text(yaml.safe_dump(broken))
+    answer = validate(path)
+    assert answer.returncode == 1
+    assert complaint in answer.stdout
+
+
+def test_the_services_are_the_known_ones() -> None:
+    assert set(SERVICES) == {"redis", "api", "nginx", "worker"}
+    assert SERVICES["api"]["deploy"]["replicas"] == 2
+
+
+def test_redis_keeps_events_and_drops_none() -> None:
+    command = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
+
+
+def test_only_the_loopback_port_of_nginx_is_published() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"nginx": ["127.0.0.1:8000:8080"]}
+    assert files.compose()["networks"]["back"]["internal"] is True
+    assert all(service.get("network_mode") is None for service in SERVICES.values())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_have_a_version(name: str) -> None:
+    images = [SERVICES[name]["image"]]
+    if "build" in SERVICES[name]:
+        images += [stage.base for stage in files.stages()]
+    for image in images:
+        _, colon, tag = image.partition(":")
+        assert colon, f"{image} has no tag"
+        assert "latest" not in tag
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_has_a_health_check_or_a_reason(name: str) -> None:
+    if name == "worker":
+        assert re.search(r"disable: true # \w+", files.COMPOSE.read_text())
+    else:
+        assert files.health(SERVICES[name])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_needs_is_healthy_first(name: str) -> None:
+    needs = SERVICES[name].get("depends_on", {})
+    assert bool(needs) == (name != "redis")
+    assert all(how == {"condition": "service_healthy"} for how in needs.values())
+    assert all(files.health(SERVICES[needed]) for needed in needs)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_come_back_and_may_do_little(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert "build" in service or service["user"] != "root"
+
+
+def test_replicas_have_time_to_drain() -> None:
+    drain_s = float(SERVICES["api"]["environment"]["PROGRESS_DRAIN_S"])
+    assert files.seconds(SERVICES["api"]["stop_grace_period"]) >= drain_s + 5
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_settings_are_settings(name: str) -> None:
+    given = {key for key in files.environment(SERVICES[name]) if key.startswith("PROGRESS_")}
+    assert given <= {f"PROGRESS_{field.upper()}" for field in Settings.model_fields}
+    assert SERVICES[name]["environment"]["PROGRESS_REDIS_URL"].startswith("redis://")
+
+
+def test_no_file_holds_a_secret() -> None:
+    read = files.compose()
+    assert "secrets" not in read
+    for service in read["services"].values():
+        assert not service.keys() & {"secrets", "env_file"}
+    for names in (files.environment(service) for service in read["services"].values()):
+        assert [name for name in names if SECRET_NAMES.search(name)] == []
+    for stage in files.stages():
+        assert [rest for rest in stage.all("ARG") if SECRET_NAMES.search(rest.partition("=")[0])] == []
+    for path in (files.COMPOSE, files.DOCKERFILE, files.NGINX, files.IGNORE):
+        text = path.read_text()
+        assert re.findall(r"--?(?:requirepass|masterauth|pass|auth|a)\s", text) == []
+        assert re.findall(r"\w+://[^\s/@\"']*:[^\s/@\"']*@", text) == [], "an address with a password"
+        assert re.findall(r"-----BEGIN|\beyJ[\w-]{10,}|\b(?:ghp|AKIA|sk|xox[bp])[-_\w]{12,}", text) == []
+        assert re.findall(r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9+/=]{24,}", text) == [], "a random-looking string"

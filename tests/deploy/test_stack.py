@@ -1,0 +1,197 @@
+"""The services of `compose.yaml`, run as they are written, do together what they are for."""
+
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import sse
+from tests.deploy import files
+from tests.deploy.stack import REPLICAS, STOP_SIGNALS, Curl, Stack
+from tests.servers import wait_until
+
+
+def create(stack: Stack, operation: str) -> None:
+    answer = httpx.post(f"{stack.url}/v1/operations", json={"id": operation, "kind": "import"})
+    assert answer.status_code == 201, answer.text
+
+
+def publish(stack: Stack, operation: str, type: str, data: dict[str, Any]) -> dict[str, Any]:
+    url = f"{stack.url}/v1/operations/{operation}/events"
+    answer = httpx.post(url, json={"type": type, "data": data})
+    assert answer.is_success, answer.text
+    stored: dict[str, Any] = answer.json()
+    return stored
+
+
+def test_health_checks_tell_the_truth(stack: Stack) -> None:
+    replica = stack.replicas[0]
+    with stack.running():
+        assert stack.health("redis", stack.redis).stdout == "PONG\n"
+        assert stack.health("api", replica).returncode == 0
+        assert stack.health("nginx", stack.nginx).returncode == 0
+        stack.redis.stop()
+        wait_until(lambda: stack.health("api", replica).returncode != 0, "a replica without Redis is unhealthy")
+        replica.stop(signal.SIGKILL)
+        for name, container in (("redis", stack.redis), ("api", replica)):
+            assert stack.health(name, container).returncode != 0
+        stack.replicas[1].stop(signal.SIGKILL)
+        assert stack.health("nginx", stack.nginx).returncode != 0
+
+
+def test_a_stream_goes_on_at_the_other_replica(stack: Stack) -> None:
+    """The replica that serves it is stopped by SIGTERM; its client comes back with its Last-Event-ID."""
+    first, second = REPLICAS
+    with stack.running(known=(first,)):  # so that we know who serves the stream
+        create(stack, "import-1")
+        url = f"{stack.url}/v1/operations/import-1/stream"
+        with Curl(stack.folder, url) as curl:
+            curl.await_text("event: snapshot")
+            publish(stack, "import-1", "log", {"level": "info", "message": "one"})
+            curl.await_text('"message":"one"')  # while the stream is open: nothing on its way buffers
+            stack.names.addresses = [second, first]  # the one that stops is still known for a while
+            wait_until(lambda: second in served_by(stack), "nginx asks for the replicas' addresses again")
+            stack.replicas[0].send(signal.SIGTERM)
+            seen = sse.read(curl.await_end().encode())
+            assert curl.popen is not None
+            assert curl.popen.returncode == 0  # ended, not torn
+        assert [message.type for message in seen] == ["snapshot", "log", "reconnect"]
+        position = seen[1].id
+        assert seen[2].json["reason"] == "draining"
+        assert stack.replicas[0].stop() == 0
+
+        publish(stack, "import-1", "log", {"level": "info", "message": "two"})
+        with Curl(stack.folder, url, "-H", f"Last-Event-ID: {position}") as curl:
+            curl.await_text('"message":"two"')
+            publish(stack, "import-1", "end", {"status": "succeeded", "result": 7})
+            seen = sse.read(curl.await_end().encode())
+        assert [message.type for message in seen] == ["log", "end"]  # all of what came since, once
+        assert seen[0].json["data"]["message"] == "two"
+        assert [message.json["n"] for message in seen] == [seen[0].json["n"], seen[0].json["n"] + 1]
+
+        ended = httpx.get(url, headers={"Last-Event-ID": seen[1].id})
+        assert ended.status_code == 204
+
+
+def served_by(stack: Stack) -> str:
+    """Make a call; return what nginx wrote about it in its log."""
+    with urllib.request.urlopen(f"{stack.url}/livez") as answer:
+        answer.read()
+    return stack.nginx.output().splitlines()[-1]
+
+
+def test_no_call_fails_while_a_replica_is_gone(stack: Stack) -> None:
+    with stack.running():
+        stack.replicas[0].stop(signal.SIGKILL)
+        for number in range(20):
+            create(stack, f"import-{number}")
+            assert httpx.get(f"{stack.url}/v1/operations/import-{number}").status_code == 200
+        tried = [line for line in stack.nginx.output().splitlines() if f"{REPLICAS[0]}:" in line and ", " in line]
+        assert tried != []  # the dead one was tried, and the other one answered
+
+
+def test_no_call_fails_while_a_replica_drains(stack: Stack) -> None:
+    leaving = stack.replicas[0]
+    with stack.running(known=REPLICAS[:1]), httpx.Client(base_url=f"{stack.url}/v1/operations") as client:
+        create(stack, "import-1")
+        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream") as curl:  # so that there is one to end
+            curl.await_text("event: snapshot")
+            stack.names.addresses = list(REPLICAS)
+            wait_until(lambda: REPLICAS[1] in served_by(stack), "nginx asks for the replicas' addresses again")
+            leaving.send(signal.SIGTERM)
+            assert leaving.popen is not None
+            while leaving.popen.poll() is None:
+                assert client.get("/import-1").status_code == 200
+        assert leaving.popen.returncode == 0
+        for _ in range(20):
+            assert client.get("/import-1").status_code == 200
+
+
+def test_a_body_is_passed_on_as_it_comes(shared: Stack) -> None:
+    """Each line of NDJSON is an event at once, though the request has no end yet."""
+    create(shared, "import-lines")
+    with Curl(shared.folder, f"{shared.url}/v1/operations/import-lines/stream") as curl:
+        curl.await_text("event: snapshot")
+
+        def lines() -> Iterator[bytes]:
+            for message in ("one", "two"):
+                yield b'{"type": "log", "data": {"level":"info","message":"%b"}}\n' % message.encode()
+                curl.await_text(f'"message":"{message}"')
+
+        answer = httpx.post(
+            f"{shared.url}/v1/operations/import-lines/events",
+            content=lines(),
+            headers={"Content-Type": "application/x-ndjson"},
+        )
+        assert answer.json()["accepted"] == 2
+
+
+def test_streams_tell_nginx_not_to_buffer_them(shared: Stack) -> None:
+    create(shared, "import-unbuffered")
+    url = f"{shared.replicas[0].url}/v1/operations/import-unbuffered/stream"  # nginx keeps the header to itself
+    with httpx.stream("GET", url) as answer:
+        assert answer.headers["x-accel-buffering"] == "no"
+
+
+def test_the_demo_workers_are_at_work(shared: Stack) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def begun() -> bool:
+        seen.extend(httpx.get(f"{shared.url}/v1/operations", params={"tag": "demo"}).json()["operations"])
+        return seen != []
+
+    wait_until(begun, f"the demo begins: {shared.worker.output()[-2000:]}")
+    with Curl(shared.folder, f"{shared.url}/v1/operations/{seen[0]['id']}/stream?from=start") as curl:
+        curl.await_text("event: progress")
+
+
+def test_the_dashboard_is_served(shared: Stack) -> None:
+    page = httpx.get(f"{shared.url}/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert httpx.get(f"{shared.url}/web/dashboard/dashboard.js").status_code == 200
+
+
+def test_tickets_do_not_reach_a_log(stack: Stack) -> None:
+    with stack.running():
+        create(stack, "import-1")
+        url = f"{stack.url}/v1/operations/import-1?ticket=t1cket"
+        assert httpx.get(url).status_code == 200
+        for replica in stack.replicas:
+            replica.stop(signal.SIGKILL)
+        assert httpx.get(url).status_code == 502  # which nginx has something to say about
+        logs = [process.output() for process in (stack.nginx, *stack.replicas)]
+        assert "/v1/operations/import-1" in logs[0]
+        assert not any("t1cket" in log for log in logs)
+
+
+@pytest.mark.parametrize("name", ["nginx", "worker", "api", "redis"])
+def test_services_stop_within_their_grace(name: str, stack: Stack) -> None:
+    """With a stream open; an engine kills what takes longer."""
+    process = {"nginx": stack.nginx, "worker": stack.worker, "api": stack.replicas[0], "redis": stack.redis}[name]
+    grace_s = files.seconds(stack.services[name].get("stop_grace_period", "10s"))  # engines' own default
+    with stack.running(known=REPLICAS[:1]):
+        create(stack, "import-1")
+        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream") as curl:
+            curl.await_text("event: snapshot")
+            began = time.monotonic()
+            process.send(STOP_SIGNALS.get(name, signal.SIGTERM))
+            assert process.popen is not None
+            assert process.popen.wait(grace_s) == 0
+            assert time.monotonic() - began < grace_s
+
+
+@pytest.mark.parametrize("program", ["nginx", "redis-server", "curl", "wget"])
+def test_a_missing_program_is_named(program: str, folder: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+
+    def start() -> None:
+        Curl(folder, "http://127.0.0.1") if program == "curl" else Stack(folder / "stack", site)
+
+    with pytest.raises(RuntimeError, match="is missing: `make setup` installs"):
+        start()
