@@ -1,0 +1,54 @@
+"""After operations have ended and their time has passed, nothing is left of them: not in Redis, not in a replica."""
+
+import asyncio
+
+import pytest
+
+from broker.hub import Hub, Start
+from broker.models import NewOperation
+from broker.publishing import encode
+from broker.settings import Settings
+from broker.store import Store
+from tests.broker.harness import Outlet
+from tests.conftest import make_settings
+from tests.servers import eventually
+
+OPERATIONS = 1000
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(retention_s=3, sweep_s=0.5)
+
+
+async def test_nothing_is_left_of_a_thousand_operations(store: Store) -> None:
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+
+        async def live(i: int) -> Outlet:
+            name = f"op-{i}"
+            await store.create(NewOperation(id=name, owner=f"owner-{i % 50}", kind=f"kind-{i % 7}", tags=[f"tag-{i}"]))
+            outlet = Outlet()
+            (await hub.subscribe(name, Start())).attach(outlet)
+            entries = [("progress", {"current": 1}), ("log", {"message": "m"}), ("end", {"status": "succeeded"})]
+            await store.publish(name, [encode(type, data, store.settings) for type, data in entries])
+            return outlet
+
+        outlets: list[Outlet] = []
+        for first in range(0, OPERATIONS, 50):
+            outlets += await asyncio.gather(*(live(i) for i in range(first, first + 50)))
+        await eventually(lambda: all(outlet.closed for outlet in outlets), "all streams end")
+        assert [outlet.reasons() for outlet in outlets if outlet.types[-1] != "end"] == []
+
+        async def left() -> set[str]:
+            keys = {key.decode() async for key in store.connections.commands.scan_iter(count=1000)}
+            return {key for key in keys if not key.endswith((":feed", ":meta"))}
+
+        async def nothing_left() -> bool:
+            return not await left()
+
+        await eventually(nothing_left, "everything is swept")
+        assert hub.channels == {}
+        assert len(hub.wheel) == 0
+        assert hub._loads == {}
+        assert len(hub._flights) == 0
