@@ -161,7 +161,7 @@ class Hub:
                 ("after", operation, position), lambda: self._store.after(operation, position, 1)
             )
             reset = page.reset
-            if reset is None:
+            if page.at or page.events:  # of an operation that is not there, neither is
                 self._resume(subscription, operation, position, page)
                 return
         snapshot = await self._snapshot(operation)

@@ -26,14 +26,16 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def ending_with_us() -> Callable[[], None]:
-    """Return what a child runs before its program, so that the kernel ends it (SIGTERM) when its parent dies.
+    """Return what a child runs before its program, so that we end it, and the kernel does (SIGTERM) when we die.
 
-    A parent killed by SIGKILL can't stop its children itself. To the kernel the parent is the *thread* that forked:
-    start the child from one that lives as long as the child should. Other systems than Linux lack this.
+    In a process group of its own it hears no Ctrl-C from the terminal: it is to end after us. And a parent killed by
+    SIGKILL can't stop its children itself. To the kernel the parent is the *thread* that forked: start the child from
+    one that lives as long as the child should. Other systems than Linux lack this.
     """
     parent = os.getpid()
 
     def prepare() -> None:
+        os.setpgid(0, 0)
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             if os.getppid() != parent:  # it died before we asked
@@ -117,7 +119,6 @@ class PrivateServer:
                     cwd=self._home,
                     umask=0o077,
                     pass_fds=[self._lock],
-                    process_group=0,  # a Ctrl-C in the terminal is for us; the server ends after we have
                     preexec_fn=ending_with_us(),
                 )
             finally:

@@ -1,0 +1,5 @@
+"""`python -m cli` is `progress-broker`."""
+
+from cli.main import run
+
+run()

@@ -1,0 +1,50 @@
+"""The app: what `progress-broker` can do."""
+
+import sys
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from cli import operations
+from cli.demo import demo
+from cli.exits import EXIT_CODES, Boundary
+from cli.publish import publish
+from cli.serve import serve
+from cli.tail import tail
+
+app = typer.Typer(
+    name="progress-broker",
+    cls=Boundary,
+    help="Tells people how their long work is going.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, publish):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("progress-broker"))
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tells people how their long work is going."""
+
+
+def run() -> None:
+    """Run the command line, as `progress-broker` and `python -m cli` do."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+    app()

@@ -1,0 +1,98 @@
+"""Operations for people: coloured tables on a terminal, aligned text into a pipe."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from broker.models import Operation
+from cli import text
+
+_COLUMNS = ("ID", "KIND", "STATUS", "PROGRESS", "OWNER", "CHANGED", "TITLE")
+
+
+def listing(operations: Sequence[Operation]) -> None:
+    """Print operations as a table."""
+    rows = [_row(operation) for operation in operations]
+    if not sys.stdout.isatty():
+        for line in aligned([_COLUMNS, *rows]):
+            typer.echo(line)
+        return
+    table = Table(*_COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for operation, row in zip(operations, rows, strict=True):
+        style = text.STYLES[operation.status]
+        cells = zip(_COLUMNS, row, strict=True)
+        table.add_row(*(Text(cell, style if column == "STATUS" else "") for column, cell in cells))
+    Console().print(table if rows else Text("no operations", "dim"))
+
+
+def card(operation: Operation) -> None:
+    """Print one operation, whole."""
+    facts = list(_facts(operation))
+    if not sys.stdout.isatty():
+        for line in aligned(facts):
+            typer.echo(line)
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    for name, value in facts:
+        grid.add_row(name, Text(value, text.STYLES[operation.status] if name == "status" else ""))
+    Console().print(Panel(grid, title=Text(operation.title or operation.id), title_align="left", expand=False))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows as lines, each cell padded to its column's width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(operation: Operation) -> tuple[str, ...]:
+    cells = (
+        operation.id,
+        operation.kind,
+        operation.status,
+        text.progress(operation.progress, message=False),
+        operation.owner or "",
+        text.ago(operation.updated_at),
+        operation.title or "",
+    )
+    return tuple(text.plain(cell) for cell in cells)
+
+
+def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
+    progress = operation.progress or {}
+    named = {
+        "id": operation.id,
+        "kind": operation.kind,
+        "title": operation.title,
+        "owner": operation.owner,
+        "tags": ", ".join(operation.tags),
+        "parent": operation.parent,
+        "status": operation.status.value + (" (cancel requested)" if operation.cancel_requested else ""),
+        "worker": operation.worker,
+        "attempt": operation.attempt if operation.attempt > 1 else None,
+        "progress": text.progress(operation.progress),
+        "outcome": text.outcome(operation),
+        "created": text.stamp(operation.created_at),
+        "started": text.stamp(operation.started_at),
+        "changed": text.stamp(operation.updated_at),
+        "finished": text.stamp(operation.finished_at),
+        "events": f"{operation.events}, the last at {operation.position}",
+    }
+    yield from ((name, text.plain(value)) for name, value in named.items() if value)
+    stages = progress.get("stages")
+    for stage in stages if isinstance(stages, list) else ():
+        if isinstance(stage, dict):
+            status, told = text.plain(stage.get("status", "pending")), text.progress(stage, message=False)
+            yield "stage", f"{text.plain(stage.get('name'))}: {status}  {told}".rstrip()
+    metrics = progress.get("metrics")
+    if isinstance(metrics, dict):
+        yield from (("metric", f"{text.plain(name)}: {text.number(value)}") for name, value in metrics.items())

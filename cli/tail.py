@@ -1,0 +1,142 @@
+"""`tail`: follow an operation to its end, and end as it did."""
+
+import asyncio
+import os
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from broker import positions
+from broker.errors import StorageUnavailable
+from broker.feed import backoff_s
+from broker.models import Status
+from broker.settings import Settings
+from broker.store import Store
+from broker.subscription import END
+from cli import connect
+from cli.exits import OUTCOMES, complain
+from cli.operations import AsJson, Id
+from cli.options import CLIENT, with_settings
+from cli.tail_view import View, choose_view
+
+PATIENCE_S = 30
+"""How long a Redis that went away is waited for."""
+
+
+@with_settings(*CLIENT)
+def tail(
+    settings: Settings,
+    id: Id,
+    beginning: Annotated[
+        str | None,
+        typer.Option("--from", metavar="start|POSITION", help="Replay all that is kept, or what follows a position."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow an operation until it ends: its state now, and each event as it happens.
+
+    Ends with 0 if the operation succeeded, 1 if it failed, and 3 if it was cancelled.
+    """
+    if beginning not in (None, "start"):
+        positions.parse(str(beginning))
+    status = asyncio.run(_tail(connect.locate(settings), id, beginning, as_json))
+    raise typer.Exit(OUTCOMES[status])
+
+
+async def _tail(settings: Settings, id: str, beginning: str | None, as_json: bool) -> Status:
+    async with await connect.open_store(settings) as store:
+        with choose_view(as_json) as view:
+            await while_read(Following(store, id, view).run(beginning))
+        return (await store.get(id)).status
+
+
+async def while_read(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; raise `BrokenPipeError` when the reader of our output goes away, though nothing is written."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    output = sys.stdout.fileno()
+    watched = stat.S_ISFIFO(os.fstat(output).st_mode)
+    gone: list[bool] = []
+
+    def leave() -> None:
+        gone.append(True)
+        task.cancel()
+
+    if watched:
+        loop.add_reader(output, leave)  # a pipe's writing end turns readable, with an error, when its reader closes
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        raise BrokenPipeError from None
+    finally:
+        if watched:
+            loop.remove_reader(output)
+
+
+class Following:
+    """One operation as it is followed: where we are in its log, and what was shown."""
+
+    def __init__(self, store: Store, id: str, view: View) -> None:
+        self._store, self._id, self._view = store, id, view
+        self._position = positions.START
+        self._n = 0
+        self._ended = False
+
+    async def run(self, beginning: str | None) -> None:
+        """Show it from there to its end."""
+        await self._begin(beginning)
+        await self._to_the_end()
+
+    async def _begin(self, beginning: str | None) -> None:
+        """Find the place to begin, and show the operation where its history can't be."""
+        operation = await self._store.get(self._id)
+        self._view.told(operation)
+        if beginning == "start":
+            return
+        if beginning is None:
+            await self._show_snapshot(None)
+            return
+        page = await self._store.after(self._id, beginning, 1)
+        if page.reset:
+            await self._show_snapshot(page.reset)
+            return
+        self._position = beginning
+        self._n = page.at.n if page.at else 0
+        self._ended = page.at is not None and page.at.type == END
+
+    async def _to_the_end(self) -> None:
+        """Show every event until the end. A Redis that goes away is waited for."""
+        away_since: float | None = None
+        tries = 0
+        while not self._ended:
+            try:
+                async for _ in self._events():
+                    away_since, tries = None, 0
+                return
+            except StorageUnavailable as error:
+                if away_since is None:
+                    away_since = time.monotonic()
+                    complain(f"{error.detail}; trying again for {PATIENCE_S} s")
+                elif time.monotonic() - away_since > PATIENCE_S:
+                    raise
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+
+    async def _events(self) -> AsyncIterator[None]:
+        async for event in self._store.follow(self._id, self._position):
+            if self._n and event.n != self._n + 1:  # the log was trimmed past us, or Redis lost what we have seen
+                self._view.snapshot(await self._store.get(self._id), "lost" if event.n <= self._n else "trimmed")
+            self._view.event(event)
+            self._position, self._n = event.position.decode(), event.n
+            yield
+
+    async def _show_snapshot(self, reset: str | None) -> None:
+        operation = await self._store.get(self._id)
+        self._view.snapshot(operation, reset)
+        self._position, self._n, self._ended = operation.position, operation.events, operation.done

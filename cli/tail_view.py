@@ -1,0 +1,143 @@
+"""How `tail` shows an operation: envelopes for programs, lines for pipes, a live bar for a terminal."""
+
+import sys
+from typing import Protocol, Self
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from broker.events import Event, make_frame, snapshot_frame
+from broker.models import Operation
+from cli import text
+
+_LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
+
+
+_RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier events were lost; "}
+
+
+class View(Protocol):
+    """What is shown while an operation is followed."""
+
+    def told(self, operation: Operation) -> None:
+        """Learn which operation it is, before anything is shown."""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Show the whole operation, and why its history is not shown: `trimmed` or `lost`."""
+
+    def event(self, event: Event) -> None:
+        """Show what happened."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def choose_view(as_json: bool) -> View:
+    """Return the view that suits where the output goes."""
+    if as_json:
+        return Envelopes()
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+class Envelopes:
+    """An event a line, as the API tells it."""
+
+    def told(self, operation: Operation) -> None:
+        """Nothing to prepare."""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Print the snapshot's envelope."""
+        self._print(snapshot_frame(operation, reset).envelope)
+
+    def event(self, event: Event) -> None:
+        """Print the event's envelope."""
+        self._print(make_frame(event).envelope)
+
+    def _print(self, envelope: bytes) -> None:
+        sys.stdout.buffer.write(envelope.rstrip(b"\n") + b"\n")
+        sys.stdout.buffer.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Lines(Envelopes):
+    """An event a line, in words."""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Print where the operation stands."""
+        typer.echo(_standing(operation, reset))
+
+    def event(self, event: Event) -> None:
+        """Print what happened."""
+        typer.echo(f"{text.clock(event)}  {text.plain(event.type.decode()):<8}  {text.describe(event)}")
+
+
+class Bar:
+    """A progress bar that moves, below the lines of the log."""
+
+    def __init__(self) -> None:
+        # Drawn when something happens, not by a thread of its own.
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            auto_refresh=False,
+        )
+        self._task = self._live.add_task("", total=None, said="")
+
+    def told(self, operation: Operation) -> None:
+        """Name the bar."""
+        self._live.update(self._task, description=text.plain(operation.title or operation.id).replace("[", r"\["))
+        self._status(operation.status)
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Show where the operation stands."""
+        if reset or operation.done:
+            self._line(_standing(operation, reset), text.STYLES[operation.status])
+        self._progress(operation.progress)
+        self._live.refresh()
+
+    def event(self, event: Event) -> None:
+        """Move the bar, or print a line."""
+        told = text.data(event)
+        if event.type == b"progress" and isinstance(told, dict):
+            self._progress(told)
+        else:
+            style = ""
+            if isinstance(told, dict):
+                style = _LEVELS.get(str(told.get("level")), "") or text.STYLES.get(str(told.get("status")), "")
+                if event.type == b"status":
+                    self._status(str(told.get("status")))
+            self._line(f"{text.clock(event)}  {text.describe(event)}", style)
+        self._live.refresh()
+
+    def _line(self, line: str, style: str) -> None:
+        self._live.console.print(Text(line, style))
+
+    def _status(self, status: str) -> None:
+        self._live.update(self._task, said=text.plain(status))
+
+    def _progress(self, told: dict[str, object] | None) -> None:
+        percent = (told or {}).get("percent")
+        done = percent if isinstance(percent, int | float) else None
+        said = "  ".join(part for part in (text.running_stage(told), text.progress(told)) if part)
+        self._live.update(self._task, completed=done or 0, total=None if done is None else 100, said=said)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def _standing(operation: Operation, reset: str | None) -> str:
+    why = _RESETS.get(reset or "", "")
+    parts = (operation.status.value, text.progress(operation.progress), text.outcome(operation))
+    return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

@@ -1,0 +1,128 @@
+"""`ls`, `show`, `cancel` and `publish`."""
+
+import json
+import signal
+import subprocess
+
+from cli import publish as publishing
+from tests.cli.conftest import Shell
+from tests.servers import wait_until
+
+
+def make(shell: Shell, id: str, *words: str) -> None:
+    shell.says("publish", id, "--create", *words)
+
+
+def test_a_listing_is_filtered_limited_and_newest_first(shell: Shell) -> None:
+    make(shell, "a", "--kind", "import", "--owner", "alice", "--tag", "eu", "--tag", "nightly")
+    make(shell, "b", "--kind", "export", "--owner", "alice", "--title", "All of it")
+    make(shell, "c", "--owner", "bob", "--parent", "a", "--type", "progress", "--data", '{"percent": 40}')
+    listed = [operation["id"] for operation in shell.lines("ls")]
+    assert listed == ["c", "b", "a"]
+    for words, found in (
+        (["--owner", "alice"], ["b", "a"]),
+        (["--kind", "import", "--owner", "alice"], ["a"]),
+        (["--tag", "nightly"], ["a"]),
+        (["--parent", "a"], ["c"]),
+        (["--status", "running"], ["c"]),
+        (["--limit", "1"], ["c"]),
+        (["--owner", "nobody"], []),
+    ):
+        assert [operation["id"] for operation in shell.lines("ls", *words)] == found
+    head, *rows = shell.says("ls").splitlines()
+    assert head.split() == ["ID", "KIND", "STATUS", "PROGRESS", "OWNER", "CHANGED", "TITLE"]
+    assert [row.split()[0] for row in rows] == ["c", "b", "a"]
+    assert "40.0 %" in rows[0]
+    assert rows[1].index("export") == head.index("KIND")
+
+
+def test_a_listing_goes_over_all_pages(shell: Shell) -> None:
+    stdin = b"".join(b'{"type":"log","data":{"message":"%d"}}\n' % number for number in range(3))
+    for number in range(3):
+        make(shell, f"op-{number}")
+    assert len(shell.lines("ls", "--limit", "1000")) == 3
+    assert json.loads(shell.says("publish", "op-0", "-", "--json", stdin=stdin))["events"] == 4
+
+
+def test_one_operation_is_shown(shell: Shell) -> None:
+    data = {"percent": 50, "current": 5, "total": 10, "unit": "rows", "message": "reading", "metrics": {"files": 3}}
+    data["stages"] = [{"name": "parse", "status": "running", "percent": 50}]
+    make(shell, "a", "--title", "Import", "--type", "progress", "--data", json.dumps(data))
+    shell.says("publish", "a", "--type", "end", "--data", '{"status": "succeeded", "result": {"rows": 10}}')
+    text = shell.says("show", "a")
+    for part in (
+        "Import",
+        "succeeded",
+        "50.0 %  5/10 rows  reading",
+        '{"rows":10}',
+        "parse: running  50.0 %",
+        "files: 3",
+    ):
+        assert part in text
+    (operation,) = shell.lines("show", "a")
+    assert operation["result"] == {"rows": 10}
+
+
+def test_what_publishers_write_can_not_play_with_the_terminal(shell: Shell) -> None:
+    make(shell, "a", "--type", "progress", "--data", json.dumps({"message": "\x1b[31m red [bold]\r\n"}))
+    assert "\\x1b[31m red [bold]\\x0d\\x0a" in shell.says("show", "a")
+    assert "\x1b" not in shell.says("tail", "a", "--from", "start", "--help")
+
+
+def test_an_operation_that_is_not_there(shell: Shell) -> None:
+    for words in (["show"], ["cancel"], ["tail"], ["publish", "--type", "log", "--data", '{"message": "x"}']):
+        command, *rest = words
+        assert "there is no operation nope" in shell.fails(4, command, "nope", *rest)
+
+
+def test_a_cancel_says_what_it_did(shell: Shell) -> None:
+    make(shell, "a", "--type", "progress", "--data", "{}")
+    assert shell.says("cancel", "a", "--reason", "too slow") == "a: cancelling\n"
+    assert shell.says("cancel", "a") == "a: already cancelling\n"
+    assert "it was asked to stop" in shell.says("publish", "a", "--type", "progress", "--data", "{}")
+    shell.says("publish", "a", "--type", "end", "--data", '{"status": "cancelled"}')
+    assert shell.says("cancel", "a") == "a: had ended before: cancelled\n"
+    assert shell.lines("cancel", "a")[0]["status"] == "cancelled"
+
+
+def test_refused_input_is_told_with_its_line_and_what_came_before_is_stored(shell: Shell) -> None:
+    make(shell, "a")
+    bad = b'{"type":"log","data":{"message":"one"}}\n\n{"type":"log","data":{}}\n'
+    assert shell.fails(2, "publish", "a", "-", stdin=bad).startswith("line 3: message:")
+    assert shell.lines("show", "a")[0]["events"] == 2
+    assert "not JSON" in shell.fails(2, "publish", "a", "--type", "log", "--data", "{")
+    assert "error" in shell.fails(2, "publish", "a", "--type", "error", "--data", "{}")
+    shell.says("publish", "a", "--type", "end", "--data", '{"status": "failed"}')
+    assert "has failed" in shell.fails(2, "publish", "a", "--type", "log", "--data", '{"message": "late"}')
+    assert "different body" in shell.fails(2, "publish", "a", "--create", "--kind", "other")
+
+
+def test_a_long_stream_is_stored_in_batches(shell: Shell) -> None:
+    count = publishing.MAX_BATCH * 2 + 1
+    stdin = b"".join(b'{"type":"log","data":{"message":"%d"}}\n' % number for number in range(count))
+    answer = json.loads(shell.says("publish", "a", "-", "--create", "--json", stdin=stdin))
+    assert answer["events"] == count + 1
+
+
+def test_lines_are_published_as_they_arrive_and_ctrl_c_ends_quietly(shell: Shell) -> None:
+    with shell.open("publish", "a", "-", "--create", stdin=subprocess.PIPE) as publisher:
+        assert publisher.stdin
+        assert publisher.stderr
+        publisher.stdin.write(b'{"type":"progress","data":{"percent":1}}\n')
+        publisher.stdin.flush()
+        wait_until(lambda: (found := shell.lines("ls")) and found[0]["events"] == 3, "the event is stored")
+        publisher.send_signal(signal.SIGINT)
+        assert publisher.wait() == 130
+        assert publisher.stderr.read() == b""
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
+    stdin = b"".join(b'{"type":"log","data":{"message":"%s"}}\n' % (b"x" * 500) for _ in range(400))
+    shell.says("publish", "a", "-", "--create", stdin=stdin)
+    with shell.open("tail", "a", "--from", "start") as tail:
+        assert tail.stdout
+        assert tail.stderr
+        tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait() == 141
+        assert tail.stderr.read() == b""

