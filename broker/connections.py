@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.errors import StorageFull, StorageUnavailable
+from broker.errors import SetupError, StorageFull, StorageUnavailable
 from broker.settings import Settings
 
 BLOCK_MS = 2000
@@ -61,7 +61,15 @@ def _options(settings: Settings, retry: type[Any]) -> dict[str, Any]:
 def _address(settings: Settings) -> str:
     if settings.redis_url is None:
         raise StorageUnavailable("no Redis address is known: set PROGRESS_REDIS_URL, or start the embedded one first")
-    return settings.redis_url.get_secret_value()
+    address = settings.redis_url.get_secret_value()
+    try:
+        redis.ConnectionPool.from_url(address).make_connection()  # which connects to nothing yet
+    except (ValueError, TypeError):  # what the library says of it may quote a part of a password
+        raise SetupError(
+            "PROGRESS_REDIS_URL can't be used: it looks like redis://user:password@host:6379/0,"
+            " and in a password characters such as / : @ # % are written as %2F %3A %40 %23 %25"
+        ) from None
+    return address
 
 
 def unparsed(client: Client) -> Client:

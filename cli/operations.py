@@ -8,6 +8,7 @@ import typer
 from broker.listing import Filters
 from broker.models import Operation, Status
 from broker.settings import Settings
+from broker.store import Store
 from cli import connect, show_text
 from cli.options import CLIENT, with_settings
 
@@ -67,7 +68,7 @@ def cancel(
 async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operation]:
     found: list[Operation] = []
     cursor: str | None = None
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         while True:
             page, cursor = await store.find(filters, limit=min(_PAGE, limit - len(found)), cursor=cursor)
             found += page
@@ -76,10 +77,10 @@ async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operat
 
 
 async def _get(settings: Settings, id: str) -> Operation:
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         return await store.get(id)
 
 
 async def _cancel(settings: Settings, id: str, reason: str | None) -> tuple[Operation, bool]:
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         return await store.cancel(id, reason=reason)

@@ -13,6 +13,7 @@ from broker.errors import BrokerError, TooLarge
 from broker.models import Answer, NewOperation
 from broker.publishing import Entry, invalid, read_json, read_publication
 from broker.settings import Settings
+from broker.store import Store
 from cli import connect
 from cli.operations import AsJson, Id
 from cli.options import CLIENT, with_settings
@@ -91,7 +92,7 @@ def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Bat
     """Publish batch by batch. Reading may block for ever, so it is done between runs of the loop, not within."""
     answer: Answer | None = None
     with asyncio.Runner() as runner:
-        store = runner.run(connect.open_store(settings))
+        store = runner.run(Store.open(settings))
         try:
             if new is not None:
                 made, _ = runner.run(store.create(new))

@@ -16,6 +16,7 @@ from api.server import Server, listen
 from broker.embedded import Embedded
 from broker.errors import SetupError
 from broker.settings import Settings
+from broker.store import Store
 from cli import connect
 from cli.exits import note
 from cli.stopping import until_stopped
@@ -47,7 +48,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         ready = f"serving on {address(listener)} - Ctrl-C stops it"
         server = AnnouncedServer(create_app(settings, store), settings, lambda: typer.echo(ready))
         await serve_on(server, listener)

@@ -50,7 +50,7 @@ def run(settings: Settings, rounds: int | None) -> None:
 
 
 async def _show(settings: Settings, listener: socket.socket, folder: Path, rounds: int | None) -> None:
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         serving = asyncio.Event()
         server = AnnouncedServer(create_app(settings, store), settings, serving.set)
         others = [

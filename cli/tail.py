@@ -48,7 +48,7 @@ def tail(
 
 
 async def _tail(settings: Settings, id: str, beginning: str | None, as_json: bool) -> Status:
-    async with await connect.open_store(settings) as store:
+    async with await Store.open(settings) as store:
         with choose_view(as_json) as view:
             await while_read(Following(store, id, view).run(beginning))
         return (await store.get(id)).status

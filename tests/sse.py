@@ -24,7 +24,7 @@ def read(stream: bytes) -> list[Message]:
     messages: list[Message] = []
     data: list[str] = []
     type = identifier = ""
-    for line in lines:
+    for line in lines[:-1]:  # what no line end follows is no line
         if line == "":
             if data:
                 messages.append(Message(type or "message", "\n".join(data), identifier))

@@ -14,15 +14,15 @@ const LAST_DATE = 8.64e15; // what a Date can hold; past it, telling the time th
 export function decode(type, text, lastEventId) {
   const envelope = parse(text);
   if (typeof envelope !== 'object' || envelope === null) return null;
-  const data = envelope.data ?? envelope; // control frames come without an envelope
+  const data = 'data' in envelope ? envelope.data : envelope; // control frames come without an envelope
   const event = {
     type,
     position: lastEventId || null,
     operation: String(envelope.operation ?? ''),
-    n: Number(envelope.n ?? data.events ?? 0),
+    n: Number(envelope.n ?? data?.events ?? 0),
     time: Number(envelope.time ?? 0),
     data,
-    reset: envelope.reset ?? data.reset ?? null,
+    reset: envelope.reset ?? data?.reset ?? null,
   };
   return Number.isSafeInteger(event.n) && Math.abs(event.time) <= LAST_DATE ? event : null;
 }
