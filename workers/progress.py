@@ -102,7 +102,8 @@ class Progress:
         rate = self._rate.sample(now, current)
         left = None if total is None else max(0.0, float(total) - float(current))
         described: dict[str, Any] = {
-            "current": current,
+            # Work that counts in its stages alone has no count of its own.
+            "current": current if current or total is not None or not stages else None,
             "total": total,
             "unit": None if self._unit is None else cut(str(self._unit), 64),
             "percent": percent,
