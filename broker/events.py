@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from broker.models import EVENT_TYPE, Operation
+from broker.models import EVENT_TYPE, TERMINAL, Operation
 from broker.positions import milliseconds
 
 _TYPE = re.compile(EVENT_TYPE.encode())
@@ -61,15 +61,16 @@ def make_frame(event: Event) -> Frame:
     operation, position, n, type, data = event
     # A strict parse costs a microsecond and vouches for UTF-8, for control characters and for what clients will parse.
     try:
-        orjson.loads(data)
+        value = orjson.loads(data)
         if _TYPE.fullmatch(type) is None:
             raise ValueError("its type is not a name")
+        if type == b"end" and not _is_outcome(value):
+            raise ValueError("its data is not an outcome")
         if b"\n" in data or b"\r" in data:  # between tokens, as pretty-printers put them
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     except ValueError as error:
         reason = "its data is not JSON" if isinstance(error, orjson.JSONDecodeError) else str(error)
-        data = orjson.dumps({"reason": reason, "bytes": len(data)})
-        type = b"malformed"
+        type, data = _replaced(type, data, reason)
     head = b"id: %b\nevent: %b\ndata: " % (position, type)
     wire = b'%b{"operation":"%b","n":%d,"type":"%b","time":%d,"data":%b}\n\n' % (
         head,
@@ -80,6 +81,23 @@ def make_frame(event: Event) -> Frame:
         data,
     )
     return Frame(n, position, type, wire, len(head))
+
+
+def _is_outcome(value: object) -> bool:
+    return isinstance(value, dict) and value.get("status") in TERMINAL
+
+
+def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
+    """Return what stands in for an event that can't be shown. An end stays one, or its stream would never close."""
+    if type != b"end":
+        return b"malformed", orjson.dumps({"reason": reason, "bytes": len(data)})
+    try:
+        outcome = orjson.loads(data.decode("utf-8", "replace"))
+    except orjson.JSONDecodeError:
+        outcome = None
+    if not _is_outcome(outcome):
+        outcome = {"status": "failed", "result": None, "error": {"type": "malformed", "message": reason}}
+    return type, orjson.dumps(outcome)
 
 
 def snapshot_frame(operation: Operation, reset: str | None = None) -> Frame:

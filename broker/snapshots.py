@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from broker.errors import Gone, NotFound
-from broker.models import Operation, Status
+from broker.models import NewOperation, Operation, Status
 from broker.positions import milliseconds
 
 FIELDS = (
@@ -28,51 +29,75 @@ FIELDS = (
 )
 
 
+def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
+    """Return the operation whose hash holds `values` for `FIELDS`; raise `NotFound` or `Gone` if it holds none.
+
+    Workers of any make write there: a part that is none is left out, so that it hides neither the rest nor others.
+    """
+    fields: Mapping[str, bytes | None] = dict(zip(FIELDS, values, strict=True))
+    if fields["gone"] is not None:
+        raise Gone(f"operation {operation} was deleted")
+    if fields["spec"] is None:
+        raise NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+    try:
+        return _read(operation, fields)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise NotFound(f"what Redis holds as operation {operation} is none: something else wrote there") from None
+
+
+def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
+    given = _given(fields["spec"])
+    outcome = _object(fields["outcome"]) or {}
+    worker, position = fields["worker"], fields["position"] or b""
+    status = Status((fields["status"] or b"").decode())
+    return Operation(
+        id=operation,
+        kind=given.kind,
+        title=given.title,
+        owner=given.owner,
+        tags=given.tags,
+        parent=given.parent,
+        status=status,
+        done=status.done,
+        attempt=int(fields["attempt"] or 1),
+        worker=worker.decode("utf-8", "replace") if worker else None,
+        cancel_requested=fields["cancel"] is not None,
+        progress=_object(fields["progress"]),
+        result=outcome.get("result"),
+        error=_error(outcome.get("error")),
+        created_at=_moment(int(fields["created"] or 0)),
+        started_at=_time(fields["started"]),
+        updated_at=_moment(milliseconds(position)),
+        finished_at=_time(fields["finished"]),
+        expires_at=_time(fields["expires"]) if status.done else None,
+        position=position.decode(),
+        events=int(fields["n"] or 0),
+    )
+
+
+def _error(value: object) -> dict[str, Any] | None:
+    return value if value is None or isinstance(value, dict) else {"type": "malformed", "message": str(value)[:1000]}
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
 def _time(ms: bytes | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(int(ms) / 1000, UTC)
+    return None if ms is None else _moment(int(ms))
 
 
-def _foreign(data: bytes | None) -> dict[str, Any] | None:
-    """Return an object that a worker wrote; a foreign one may have written anything, which must not hide the rest."""
+def _given(spec: bytes | None) -> NewOperation:
+    try:
+        return NewOperation.model_validate(_object(spec))
+    except ValidationError:
+        return NewOperation(kind="malformed")
+
+
+def _object(data: bytes | None) -> dict[str, Any] | None:
+    """Return an object that a worker wrote, None if it wrote something else."""
     try:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
-    """Return the operation whose hash holds `values` for `FIELDS`; raise `NotFound` or `Gone` if it holds none."""
-    fields: Mapping[str, bytes | None] = dict(zip(FIELDS, values, strict=True))
-    if fields["gone"] is not None:
-        raise Gone(f"operation {operation} was deleted")
-    spec, status, n, position = fields["spec"], fields["status"], fields["n"], fields["position"]
-    if spec is None or status is None or n is None or position is None:
-        raise NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
-    given = orjson.loads(spec)
-    outcome = _foreign(fields["outcome"]) or {}
-    worker = fields["worker"]
-    now = Status(status.decode())
-    return Operation(
-        id=operation,
-        kind=given["kind"],
-        title=given["title"],
-        owner=given["owner"],
-        tags=given["tags"],
-        parent=given["parent"],
-        status=now,
-        done=now.done,
-        attempt=int(fields["attempt"] or 1),
-        worker=worker.decode("utf-8", "replace") if worker else None,
-        cancel_requested=fields["cancel"] is not None,
-        progress=_foreign(fields["progress"]),
-        result=outcome.get("result"),
-        error=outcome.get("error"),
-        created_at=_time(fields["created"]),
-        started_at=_time(fields["started"]),
-        updated_at=_time(str(milliseconds(position)).encode()),
-        finished_at=_time(fields["finished"]),
-        expires_at=_time(fields["expires"]) if now.done else None,
-        position=position.decode(),
-        events=int(n),
-    )

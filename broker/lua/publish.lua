@@ -29,6 +29,11 @@ local function after(a, b)
   return a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) > tonumber(b_seq))
 end
 
+local function is_outcome(kind, data, status) -- the one event that is looked into: what ends must say so
+  local read, outcome = pcall(cjson.decode, data)
+  return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
+end
+
 local id = ARGV[1]
 local state = redis.call('HMGET', KEYS[1], 'status', 'n', 'position', 'attempt', 'cancel', 'limits', 'lease_ms',
   'touched', 'indexes', 'gone')
@@ -91,6 +96,9 @@ for _, event in ipairs(fresh) do
   if brings ~= '' then
     if not TERMINAL[brings] and not NEXT[status][brings] then
       return { 'invalid', 'operation ' .. id .. ' is ' .. status .. ', which ' .. brings .. ' cannot follow' }
+    end
+    if TERMINAL[brings] and not is_outcome(event[1], event[2], brings) then
+      return { 'invalid', 'an event that brings ' .. brings .. ' is an end, whose data is an object with that status' }
     end
     status = brings
   end

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from broker import errors
+from broker.listing import Filters
 from broker.models import TERMINAL, TRANSITIONS, NewOperation, Status
 from broker.publishing import Entry, encode
 from broker.settings import Settings
@@ -19,6 +20,10 @@ def progress(store: Store, current: int = 1, **more: object) -> Entry:
 
 def end(store: Store, status: str = "succeeded", **more: object) -> Entry:
     return entry("end", {"status": status}, store, **more)
+
+
+def bringing(status: str) -> Entry:
+    return Entry("end" if status in TERMINAL else "status", b'{"status":"%b"}' % status.encode(), status)
 
 
 async def numbers(store: Store, operation: str) -> list[int]:
@@ -150,9 +155,9 @@ class TestPublishing:
             name = f"{before}-{after}"
             await store.create(NewOperation(id=name))
             for step in paths.get(before, [before]):
-                await store.publish(name, [Entry("status", b"{}", step)])
+                await store.publish(name, [bringing(step)])
             try:
-                await store.publish(name, [Entry("status", b"{}", after)])
+                await store.publish(name, [bringing(after)])
                 allowed = True
             except (errors.Invalid, errors.OperationEnded):
                 allowed = False
@@ -377,3 +382,41 @@ class TestSweeping:
         await store.create(NewOperation(id="a"))
         assert await store.sweep() == 0
         assert (await store.get("a")).events == 1
+
+
+class TestForeignHands:
+    @pytest.mark.parametrize("data", [b"\xff", b"{}", b"null", b'{"status":"failed"}', b'{"status":'])
+    async def test_an_end_that_does_not_say_so_is_refused(self, store: Store, data: bytes) -> None:
+        await store.create(NewOperation(id="a"))
+        with pytest.raises(errors.Invalid):
+            await store.publish("a", [Entry("end", data, "succeeded")])
+        with pytest.raises(errors.Invalid):
+            await store.publish("a", [Entry("log", b'{"status":"succeeded"}', "succeeded")])
+        assert await numbers(store, "a") == [1]
+
+    async def test_an_outcome_of_another_shape_is_shown_all_the_same(self, store: Store) -> None:
+        await store.create(NewOperation(id="a"))
+        await store.publish("a", [Entry("end", b'{"status":"failed","error":"no room"}', "failed")])
+        assert (await store.get("a")).error == {"type": "malformed", "message": "no room"}
+
+    @pytest.mark.parametrize("spec", [b"{}", b"not json", b"[]", b'{"kind":5}', b"\xff"])
+    async def test_a_strange_creation_hides_nobody(self, store: Store, spec: bytes) -> None:
+        for name in ("a", "b"):
+            await store.create(NewOperation(id=name))
+        await store.connections.commands.hset(store.keyspace.operation("a").snapshot, "spec", spec)
+        assert (await store.get("a")).status is Status.PENDING
+        assert {operation.id for operation in (await store.find(Filters()))[0]} == {"a", "b"}
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("status", b"odd"), ("n", b"x"), ("position", b"x"), ("created", b"1e99"), ("finished", b"9" * 40)],
+    )
+    async def test_what_is_no_operation_is_not_found_and_hides_nobody(
+        self, store: Store, field: str, value: bytes
+    ) -> None:
+        for name in ("a", "b"):
+            await store.create(NewOperation(id=name))
+        await store.connections.commands.hset(store.keyspace.operation("a").snapshot, field, value)
+        with pytest.raises(errors.NotFound):
+            await store.get("a")
+        assert [operation.id for operation in (await store.find(Filters()))[0]] == ["b"]

@@ -1,0 +1,77 @@
+"""The publishing side: makes operations, and publishes to them through the real script at a steady pace."""
+
+import random
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench.harness import keyspace_of, settings_for
+from bench.processes import serve
+from broker.connections import connect
+from broker.errors import BrokerError
+from broker.models import NewOperation
+from broker.publishing import Entry, create_call, publish_call, read_answer
+from broker.scripts import Call
+from workers.sender import carry
+
+TICK_S = 0.005
+PIPELINE_CALLS = 100
+RUNNING = Entry("status", b'{"status":"running"}', "running")
+
+
+def names(operations: int) -> list[str]:
+    return [f"operation-{number:05}" for number in range(operations)]
+
+
+def run(pipe: Connection, url: str, operations: int, payload_bytes: int) -> None:
+    """The process: makes the operations, then publishes as often as it is asked to."""
+    publisher = Publisher(url, operations, payload_bytes)
+    publisher.create()
+    serve(pipe, publisher.publish)
+
+
+class Publisher:
+    def __init__(self, url: str, operations: int, payload_bytes: int) -> None:
+        self._settings = settings_for(url)
+        self._client: Any = connect(self._settings)
+        keyspace = keyspace_of(self._client, self._settings)
+        self._operations = [(name, keyspace.operation(name)) for name in names(operations)]
+        self._random = random.Random(1)
+        self._padding = b"x" * (payload_bytes - len(_payload(b"")))
+
+    def create(self) -> None:
+        # Without leases: which worker is alive is not what is measured.
+        calls = [
+            create_call(name, keys, NewOperation(id=name, lease_s=None), self._settings)
+            for name, keys in self._operations
+        ]
+        self._send(calls)
+        self._send([publish_call(name, keys, [RUNNING]) for name, keys in self._operations])
+
+    def publish(self, seconds: float, events_a_second: float) -> tuple[int, float, float]:
+        """Publish to operations at random; return how many events, in how many seconds, for how much CPU."""
+        began, cpu_s = time.perf_counter(), time.process_time()
+        published, target = 0, round(seconds * events_a_second)
+        while published < target and (passed := time.perf_counter() - began) < 2 * seconds:
+            due = min(round(passed * events_a_second), target) - published
+            some = min(due, PIPELINE_CALLS)
+            self._send([self._event() for _ in range(some)])
+            published += some
+            if some == due:  # in pace: until the next tick; behind: at once
+                time.sleep(max(0.0, began + passed + TICK_S - time.perf_counter()))
+        return published, time.perf_counter() - began, time.process_time() - cpu_s
+
+    def _event(self) -> Call:
+        name, keys = self._random.choice(self._operations)
+        return publish_call(name, keys, [Entry("progress", _payload(self._padding))])
+
+    def _send(self, calls: list[Call]) -> None:
+        for at in range(0, len(calls), PIPELINE_CALLS):
+            for reply in carry(self._client, calls[at : at + PIPELINE_CALLS]):
+                if isinstance(reply, BrokerError):
+                    raise reply
+                read_answer(reply)
+
+
+def _payload(padding: bytes) -> bytes:
+    return b'{"ts_ns":%d,"message":"%b"}' % (time.time_ns(), padding)

@@ -1,0 +1,166 @@
+"""The reading side: the hub as a replica runs it, and beside it an XREAD over the operations' own streams."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import uvloop
+
+from bench.harness import settings_for
+from broker.connections import BLOCK_MS
+from broker.errors import StorageUnavailable
+from broker.events import Frame, make_frame, read_entry
+from broker.hub import Hub, Start
+from broker.settings import Settings
+from broker.store import Store
+from broker.subscription import Mode, Subscription
+
+CONNECTIONS = 16
+COUNT = 500
+"""Entries taken from each stream at a time, as the feed reader does."""
+_SAMPLED = 8
+_SUBSCRIBED_AT_ONCE = 50
+_TRIES = 5
+
+
+class Tally:
+    """What was delivered since the mark. Every eighth frame is asked how long it took."""
+
+    def __init__(self) -> None:
+        self.mark()
+
+    def mark(self) -> None:
+        self.delivered = 0
+        self._latencies: list[int] = []
+        self._cpu_s = time.process_time()
+
+    def count(self, frame: Frame) -> None:
+        self.delivered += 1
+        if self.delivered % _SAMPLED == 0:
+            wire = frame.wire
+            at = wire.index(b'"ts_ns":') + 8
+            self._latencies.append(time.time_ns() - int(wire[at : wire.index(b",", at)]))
+
+    def answer(self, question: str) -> Any:
+        match question:
+            case "mark":
+                return self.mark()
+            case "delivered":
+                return self.delivered
+            case "read":
+                cpu_s = time.process_time() - self._cpu_s
+                ordered = sorted(self._latencies) or [0]
+                p50, p99 = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+                return {"cpu_s": cpu_s, "delivered": self.delivered, "p50_ms": p50 / 1e6, "p99_ms": p99 / 1e6}
+            case _:
+                raise ValueError(question)
+
+
+class Outlet:
+    """Counts the events it is given, and takes all there are: what leaves a socket is another benchmark's matter."""
+
+    __slots__ = ("_tally",)
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def write(self, frame: Frame) -> bool:
+        if frame.type == b"progress":
+            self._tally.count(frame)
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class Watch(Protocol):
+    def __call__(self, settings: Settings, operations: list[str], tally: Tally) -> Any: ...
+
+
+@asynccontextmanager
+async def watch_feed(settings: Settings, operations: list[str], tally: Tally) -> AsyncIterator[None]:
+    """The real hub over the real store, one subscription an operation."""
+    async with await Store.open(settings) as store, Hub(store, settings) as hub:
+        await hub.started()
+        subscriptions: list[Subscription] = []
+        todo = iter(operations)
+        while some := list(islice(todo, _SUBSCRIBED_AT_ONCE)):
+            subscriptions += await asyncio.gather(*(_subscribed(hub, name) for name in some))
+        for subscription in subscriptions:
+            subscription.attach(Outlet(tally))
+        if not all(subscription.mode is Mode.LIVE for subscription in subscriptions):
+            raise RuntimeError("not every subscription is live")
+        yield
+
+
+async def _subscribed(hub: Hub, operation: str) -> Subscription:
+    for _ in range(_TRIES):
+        with suppress(StorageUnavailable):  # a machine busy with other things; clients come back too
+            return await hub.subscribe(operation, Start())
+    raise RuntimeError(f"operation {operation} can't be subscribed to")
+
+
+@asynccontextmanager
+async def watch_streams(settings: Settings, operations: list[str], tally: Tally) -> AsyncIterator[None]:
+    """The straightforward way: a blocking XREAD over the logs themselves, split over some connections."""
+    async with await Store.open(settings) as store:
+        client: Any = store.connections.for_blocking()
+        logs = {store.keyspace.operation(name).log.encode(): name.encode() for name in operations}
+
+        async def follow(keys: Iterable[bytes], begun: asyncio.Event) -> None:
+            positions = dict.fromkeys(keys, b"0-0")
+            outlets = {key: Outlet(tally) for key in positions}
+            while True:
+                reply = await client.execute_command(
+                    "XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *positions, *positions.values()
+                )
+                for key, entries in reply or ():
+                    positions[key] = entries[-1][0]
+                    for entry in entries:
+                        event = read_entry(logs[key], entry)
+                        if event is not None:
+                            outlets[key].write(make_frame(event))
+                begun.set()
+
+        async with asyncio.TaskGroup() as group:
+            shares = [share for first in range(CONNECTIONS) if (share := list(logs)[first::CONNECTIONS])]
+            begun = [asyncio.Event() for _ in shares]
+            tasks = [group.create_task(follow(share, read)) for share, read in zip(shares, begun, strict=True)]
+            for read in begun:
+                await read.wait()  # each log begins with its operation's `status`
+            yield
+            for task in tasks:
+                task.cancel()
+
+
+VARIANTS: dict[str, Watch] = {"feed": watch_feed, "xread": watch_streams}
+
+
+def run(pipe: Connection, variant: str, url: str, operations: list[str]) -> None:
+    """The process: watches the operations, and answers what was delivered at what cost."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(pipe, variant, url, operations))
+
+
+async def _run(pipe: Connection, variant: str, url: str, operations: list[str]) -> None:
+    tally, ended, loop = Tally(), asyncio.Event(), asyncio.get_running_loop()
+
+    def answer() -> None:
+        try:
+            (question,) = pipe.recv()
+            pipe.send(tally.answer(question))
+        except (EOFError, BrokenPipeError):
+            loop.remove_reader(pipe.fileno())
+            ended.set()
+
+    async with VARIANTS[variant](settings_for(url), operations, tally):
+        loop.add_reader(pipe.fileno(), answer)
+        pipe.send("ready")
+        await ended.wait()

@@ -1,0 +1,125 @@
+"""The server's side of the contract, and this suite's own reader of streams, held to the shared vectors."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from broker import positions
+from broker.errors import Invalid
+from broker.events import Event, make_frame, snapshot_frame
+from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation
+from broker.publishing import read_publication
+from broker.settings import Settings
+from tests import sse
+from tests.conftest import make_settings
+from tests.e2e.harness import node_with_packages, run
+
+VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text("utf-8"))
+POSITIONS, TYPES, IDS = VECTORS["positions"], VECTORS["event_types"], VECTORS["operation_ids"]
+
+
+def named(kind: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("vector", VECTORS[kind], ids=lambda vector: vector["name"])
+
+
+def test_javascript_holds_to_them_too() -> None:
+    done = run([node_with_packages(), "--test", "tests/contract/vectors.test.mjs"], 60)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.parametrize(("text", "ms", "sequence"), POSITIONS["valid"])
+def test_a_position(text: str, ms: str, sequence: str) -> None:
+    assert positions.parse(text) == (int(ms), int(sequence))
+    assert positions.milliseconds(text.encode()) == int(ms)
+
+
+def test_positions_sort_as_redis_sorts_them() -> None:
+    assert sorted(sorted(POSITIONS["ordered"]), key=positions.parse) == POSITIONS["ordered"]
+
+
+@pytest.mark.parametrize("text", POSITIONS["invalid"])
+def test_what_is_no_position(text: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        positions.parse(text)
+    assert refused.value.field == "position"
+    assert len(refused.value.detail) < 400
+
+
+class TestTypes:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings()
+
+    @pytest.mark.parametrize("type", TYPES["valid"])
+    def test_valid(self, type: str) -> None:
+        assert re.fullmatch(EVENT_TYPE, type)
+
+    @pytest.mark.parametrize("type", TYPES["invalid"] + TYPES["reserved"])
+    def test_not_to_be_published(self, settings: Settings, type: str) -> None:
+        with pytest.raises(Invalid) as refused:
+            read_publication({"type": type, "data": {}}, settings)
+        assert refused.value.field == "type"
+
+    def test_reserved(self) -> None:
+        assert set(TYPES["reserved"]) == RESERVED_TYPES
+
+
+@pytest.mark.parametrize("id", IDS["valid"])
+def test_an_id(id: str) -> None:
+    assert re.fullmatch(OPERATION_ID, id)
+    assert NewOperation(id=id).id == id
+
+
+@pytest.mark.parametrize("id", IDS["invalid"])
+def test_what_is_no_id(id: str) -> None:
+    assert re.fullmatch(OPERATION_ID, id) is None
+    with pytest.raises(ValueError, match="id"):
+        NewOperation(id=id)
+
+
+@named("streams")
+def test_a_stream_is_read_by_the_letter(vector: dict[str, Any]) -> None:
+    found = sse.read(vector["text"].encode())
+    assert [{"type": event.type, "data": event.data, "id": event.id} for event in found] == vector["events"]
+
+
+@named("frames")
+def test_an_entry_becomes_one_event(vector: dict[str, Any]) -> None:
+    entry, told = vector["entry"], vector["event"]
+    fields = (entry["operation"].encode(), entry["position"].encode(), entry["n"], entry["type"].encode())
+    frame = make_frame(Event(*fields, bytes.fromhex(entry["data_hex"])))
+    [event] = sse.read(b"retry: 1\n: connected\n\n" + frame.wire)
+    assert (event.type, event.id) == (told["type"], entry["position"])
+    data = event.json.pop("data")
+    if "data_text" in told:
+        assert f'"data":{told["data_text"]}}}' in event.data
+    else:
+        assert data == told["data"]
+    time = int(entry["position"].partition("-")[0])
+    assert event.json == {"operation": entry["operation"], "n": entry["n"], "type": told["type"], "time": time}
+
+
+@named("folds")
+def test_the_events_of_folds_are_what_the_server_tells(vector: dict[str, Any]) -> None:
+    """Each is encoded by the server's own code: what JavaScript is shown there is what it will meet."""
+    for event in vector["events"]:
+        if "snapshot" in event:
+            snapshot = event["snapshot"]
+            operation = Operation.model_validate(snapshot)
+            [message] = sse.read(snapshot_frame(operation, event.get("reset")).wire)
+            assert message.json["data"] == snapshot
+            assert message.json.get("reset") == event.get("reset")
+            assert message.json["n"] == snapshot["events"]
+            assert message.id == ("" if snapshot["done"] else snapshot["position"])
+        else:
+            fields = (b"import-42", event["id"].encode(), event["n"], event["type"].encode())
+            [message] = sse.read(make_frame(Event(*fields, orjson.dumps(event["data"]))).wire)
+            assert message.json["data"] == event["data"]
+            assert (message.type, message.id) == (event["type"], event["id"])
+    if any("snapshot" in event for event in vector["events"]):
+        shown = Operation.model_validate(vector["state"]["operation"]).model_dump(mode="json")
+        assert shown == vector["state"]["operation"]

@@ -1,0 +1,78 @@
+"""Chromium, and pages in it that notice whatever goes wrong in them."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect, sync_playwright
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+DEADLINE_MS = 20_000
+NETWORK = "Failed to load resource: "
+"""What Chromium itself says in the console of a request that failed; a page can't keep it from that."""
+
+WATCH_CSP = """
+    globalThis.violations = [];
+    addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => {
+      globalThis.violations.push(`${violatedDirective}: ${blockedURI}`);
+    });
+"""
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        raise RuntimeError("chromium is missing: `make setup` installs Debian's chromium as root")
+    expect.set_options(timeout=DEADLINE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Faults:
+    """What a page complained of."""
+
+    console: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.others.append(str(error)))
+        page.on("dialog", self._asked)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.console.append(message.text)
+
+    def _asked(self, dialog: Dialog) -> None:
+        self.others.append(f"a dialog: {dialog.message}")
+        dialog.dismiss()
+
+
+@contextmanager
+def visited(browser: Browser, url: str, *, network_may_fail: bool = False, **context: Any) -> Iterator[Page]:
+    """Open a page; when it is left, nothing may have gone wrong in it."""
+    faults = Faults()
+    visit = browser.new_context(**context)
+    visit.set_default_timeout(DEADLINE_MS)
+    visit.add_init_script(WATCH_CSP)
+    page = visit.new_page()
+    faults.follow(page)
+    page.goto(url)
+    yield page
+    assert page.evaluate("() => globalThis.violations") == []
+    assert [text for text in faults.console if not (network_may_fail and text.startswith(NETWORK))] == []
+    assert faults.others == []
+    visit.close()

@@ -1,0 +1,69 @@
+"""A redis-server and an API server as users run them, for all tests of this folder that leave them alone."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Api, ForeignWorker
+from tests.servers import ApiReplica, RealRedis
+
+# Small limits, so that a few hundred events meet all of them.
+LIMITS: dict[str, Any] = {
+    "history_length": 100,
+    "ring_length": 16,
+    "page_length": 10,
+    "sweep_s": 0.5,
+    "ping_s": 1,
+    "retry_ms": 100,
+}
+
+
+@pytest.fixture(scope="package")
+def e2e_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path_factory.mktemp("e2e-redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def replica(e2e_redis: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
+    """A replica that must come through all of it without a complaint."""
+    log = tmp_path_factory.mktemp("e2e-api") / "api.log"
+    with ApiReplica(e2e_redis.url, log, **LIMITS) as server:
+        yield server
+        assert server.popen is not None
+        assert server.popen.poll() is None, server.output()
+        for complaint in ("Traceback", "ERROR", "died"):
+            assert complaint not in server.output(), server.output()[-4000:]
+
+
+@pytest.fixture
+def api(replica: ApiReplica) -> Iterator[Api]:
+    with Api(replica.url) as caller:
+        yield caller
+
+
+@pytest.fixture
+def foreign(e2e_redis: RealRedis) -> Iterator[ForeignWorker]:
+    worker = ForeignWorker(e2e_redis.url)
+    yield worker
+    worker.redis.close()
+
+
+StartReplica = Callable[..., ApiReplica]
+
+
+@pytest.fixture
+def start_replica(tmp_path: Path) -> Iterator[StartReplica]:
+    """Starts replicas for a test to stop, kill and start again."""
+    started: list[ApiReplica] = []
+
+    def start(redis_url: str, **settings: Any) -> ApiReplica:
+        replica = ApiReplica(redis_url, tmp_path / f"api-{len(started)}.log", **(LIMITS | settings))
+        started.append(replica)
+        return replica.__enter__()
+
+    yield start
+    for replica in started:
+        replica.__exit__(None, None, None)

@@ -1,0 +1,18 @@
+/** Follow an operation as the page does, over the npm package `eventsource`, and print what it knows in the end. */
+import { EventSource } from 'eventsource';
+
+import { Operations } from '../../web/client/operations.js';
+import { Watch } from '../../web/client/watch.js';
+
+const [base, id, start] = process.argv.slice(2);
+const watch = new Watch(id, {
+  EventSource,
+  operations: new Operations({ base }),
+  fromStart: start === 'start',
+  page: {},
+  onChange: ({ state, connection }) => {
+    const line = { connection: connection.state, code: connection.code, state };
+    process.stdout.write(`${JSON.stringify(line)}\n`);
+  },
+});
+watch.open();

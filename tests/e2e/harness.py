@@ -1,0 +1,113 @@
+"""What the end-to-end tests share: the calls of a caller, programs run to their end, and a worker in no language."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import redis
+
+from broker.keys import Keyspace
+from broker.models import NewOperation
+from broker.publishing import Entry, create_call, publish_call
+from broker.scripts import Call
+from broker.settings import Settings
+from tests.servers import need
+
+ROOT = Path(__file__).parents[2]
+KEYS = Keyspace("pb", 16)
+OPS = "/v1/operations"
+REQUEST_S = 20.0
+"""What any request here may take; one that takes longer hangs."""
+
+
+class Api:
+    """A caller of the HTTP API; leaving its block closes its connections."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=REQUEST_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def create(self, **body: object) -> str:
+        answer = self.http.post(OPS, json=body)
+        assert answer.status_code == 201, answer.text
+        id: str = answer.json()["id"]
+        return id
+
+    def show(self, operation: str) -> dict[str, Any]:
+        shown: dict[str, Any] = self.http.get(f"{OPS}/{operation}").raise_for_status().json()
+        return shown
+
+    def publish(self, operation: str, type: str, data: object = None) -> None:
+        self.publish_all(operation, [(type, data)])
+
+    def publish_all(self, operation: str, events: Sequence[tuple[str, object]]) -> None:
+        body = [{"type": type, "data": data} for type, data in events]
+        answer = self.http.post(f"{OPS}/{operation}/events", json=body)
+        assert answer.status_code == 200, answer.text
+
+    def log(self, operation: str, *messages: str) -> None:
+        self.publish_all(operation, [("log", {"message": message}) for message in messages])
+
+    def finish(self, operation: str, result: object = None) -> None:
+        self.publish(operation, "end", {"status": "succeeded", "result": result})
+
+    def history(self, operation: str, limit: int = 1000) -> list[dict[str, Any]]:
+        answer = self.http.get(f"{OPS}/{operation}/events", params={"limit": limit}).raise_for_status()
+        events: list[dict[str, Any]] = answer.json()["events"]
+        return events
+
+    def stream(self, operation: str) -> str:
+        return f"{self.url}{OPS}/{operation}/stream"
+
+
+class ForeignWorker:
+    """A worker that knows nothing of this project but its keys and its scripts."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Any = redis.Redis.from_url(url)
+
+    def create(self, operation: str) -> None:
+        settings = Settings(_env_file=None, history_length=5000)
+        self._run(create_call(operation, KEYS.operation(operation), NewOperation(id=operation), settings))
+
+    def publish(self, operation: str, type: str, data: bytes, status: str = "") -> None:
+        self._run(publish_call(operation, KEYS.operation(operation), [Entry(type, data, status)]))
+
+    def add(self, operation: str, fields: dict[str, bytes], *, honest: bool = True) -> None:
+        """Write an entry past the script, into the feed and into the log; an honest hand keeps the count as well."""
+        keys = KEYS.operation(operation)
+        n = int(self.redis.hget(keys.snapshot, "n")) + 1
+        kept: dict[str, bytes] = {"n": str(n).encode()} | fields
+        at = self.redis.xadd(keys.lane.feed, {"o": operation} | kept)
+        self.redis.xadd(keys.log, kept, id=at)
+        if honest:
+            self.redis.hset(keys.snapshot, mapping={"n": n, "position": at})
+
+    def _run(self, call: Call) -> None:
+        self.redis.script_load(call.script.text)
+        reply = self.redis.execute_command(*call.command())
+        assert reply[0] == b"ok", reply
+
+
+def run(command: list[str], deadline_s: float = REQUEST_S, *, text: bool = True) -> subprocess.CompletedProcess[Any]:
+    """Run a program to its end; one that is still running at the deadline is killed, and the test fails."""
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=text, timeout=deadline_s)
+
+
+def node() -> str:
+    return need("node", "nodejs")
+
+
+def node_with_packages() -> str:
+    """Return the path of node; fail unless the clients from the npm registry are installed."""
+    if not (ROOT / "tests" / "node_modules" / "eventsource").is_dir():
+        raise RuntimeError("the npm package eventsource is missing: `make setup` runs `npm ci` in tests/")
+    return node()

@@ -1,0 +1,247 @@
+"""The page, as people see it: what happens to operations shows by itself, and what it says of itself is so."""
+
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.e2e.browser import launched, visited
+from tests.e2e.conftest import StartReplica
+from tests.e2e.harness import OPS, Api, run
+from tests.servers import ApiReplica, RealRedis
+
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'&amp;"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(api: Api, browser: Browser) -> Iterator[Page]:
+    with visited(browser, api.url) as page:
+        yield page
+
+
+def row(page: Page, operation: str) -> Locator:
+    return page.locator(f'#operations li.row[data-operation-id="{operation}"]')
+
+
+def bar(of: Locator) -> Locator:
+    """Return an operation's own bar: its parts have bars as well."""
+    return of.locator(".row-bar [role=progressbar]")
+
+
+def test_an_operation_appears_moves_and_ends(api: Api, page: Page) -> None:
+    expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+    operation = api.create(kind="import", title="Import customers")
+    mine = row(page, operation)
+    expect(mine).to_have_attribute("data-status", "pending")
+    expect(mine.get_by_role("link", name="Import customers")).to_be_visible()
+    for current in (10, 42, 77):
+        stages = [
+            {"name": "extract", "status": "succeeded", "percent": 100},
+            {"name": "load", "status": "running", "current": current, "total": 100, "percent": current},
+        ]
+        progress = {"current": current, "total": 100, "unit": "rows", "percent": current, "message": f"at {current}"}
+        api.publish(operation, "progress", progress | {"stages": stages})
+        expect(bar(mine)).to_have_attribute("aria-valuenow", str(current))
+        expect(mine).to_contain_text(f"at {current}")
+        expect(mine).to_contain_text(f"{current} of 100 rows")
+        parts = mine.locator(".stages > li")
+        expect(parts).to_have_count(2)
+        expect(parts.nth(0)).to_have_attribute("data-status", "succeeded")
+        expect(parts.nth(1).get_by_role("progressbar")).to_have_attribute("aria-valuenow", str(current))
+    expect(mine).to_have_attribute("data-status", "running")
+    expect(mine).to_have_attribute("data-connection", "live")
+    api.finish(operation)
+    expect(mine).to_have_attribute("data-status", "succeeded")
+    expect(mine).to_have_attribute("data-connection", "ended")
+    expect(page.locator("#announcements")).to_contain_text("Import customers: succeeded")
+
+
+def test_a_failure_says_why(api: Api, page: Page) -> None:
+    operation = api.create(title="Doomed")
+    error = {"type": "ValueError", "message": "row 7 has no name"}
+    api.publish(operation, "end", {"status": "failed", "error": error})
+    expect(row(page, operation)).to_have_attribute("data-status", "failed")
+    expect(row(page, operation)).to_contain_text("row 7 has no name")
+
+
+def test_the_details_follow_the_log(api: Api, page: Page) -> None:
+    operation = api.create(title="Talkative", owner="alice", tags=["eu"])
+    api.log(operation, "said before anybody looked")
+    row(page, operation).get_by_role("link").click()
+    detail, lines = page.locator("#detail"), page.locator("#log > li")
+    expect(detail).to_have_attribute("data-operation-id", operation)
+    expect(lines).to_have_count(1)
+    expect(lines.first).to_contain_text("said before anybody looked")
+    api.publish(operation, "log", {"level": "warning", "message": "live", "stage": "parse"})
+    expect(lines.nth(1)).to_have_attribute("data-level", "warning")
+    expect(lines.nth(1)).to_contain_text("live")
+    expect(lines.nth(1)).to_contain_text("parse")
+    expect(detail).to_contain_text("alice")
+    pool = {"active": 1, "max": 2, "queue_depth": 3, "workers": [{"id": 1, "status": "processing", "item": "chunk-7"}]}
+    api.publish(operation, "progress", {"current": 3, "workers": pool, "metrics": {"entities_total": 42}})
+    expect(detail).to_contain_text("chunk-7")
+    expect(detail).to_contain_text("entities_total")
+    api.finish(operation, {"rows": 7})
+    expect(page.locator("#detail-result")).to_contain_text('"rows": 7')
+    page.keyboard.press("Escape")
+    expect(detail).to_be_hidden()
+    page.go_back()
+    expect(detail).to_have_attribute("data-operation-id", operation)
+    expect(lines).to_have_count(2)
+
+
+def test_a_long_log_keeps_its_tail(api: Api, page: Page) -> None:
+    operation = api.create(title="Long")
+    page.goto(f"{api.url}/#operation={operation}")
+    expect(page.locator("#detail")).to_have_attribute("data-operation-id", operation)
+    for batch in range(6):
+        api.log(operation, *(f"line {batch * 50 + line}." for line in range(50)))
+        expect(page.locator("#log > li").last).to_contain_text(f"line {batch * 50 + 49}.")
+    expect(page.locator("#log > li")).to_have_count(200)
+
+
+def test_cancelling(api: Api, page: Page) -> None:
+    operation = api.create(title="Unwanted")
+    api.publish(operation, "status", {"status": "running"})
+    mine = row(page, operation)
+    button = mine.locator("button[data-action=cancel]")
+    button.click()
+    expect(mine).to_have_attribute("data-status", "cancelling")
+    expect(button).to_be_disabled()
+    assert api.show(operation)["cancel_requested"] is True
+    api.publish(operation, "end", {"status": "cancelled", "error": {"type": "cancelled", "message": "enough"}})
+    expect(mine).to_have_attribute("data-status", "cancelled")
+
+
+def test_what_it_is_told_is_shown_as_text(api: Api, page: Page) -> None:
+    operation = api.create(title=MARKUP, kind=MARKUP, owner=MARKUP, tags=[MARKUP])
+    progress = {
+        "message": MARKUP,
+        "unit": MARKUP,
+        "current": 1,
+        "stages": [{"name": MARKUP, "status": "running"}],
+        "workers": {"workers": [{"id": MARKUP, "status": MARKUP, "item": MARKUP}]},
+        "metrics": {MARKUP: MARKUP},
+    }
+    api.publish(operation, "progress", progress)
+    api.publish(operation, "log", {"level": "error", "message": MARKUP, "stage": MARKUP})
+    mine = row(page, operation)
+    expect(mine.get_by_role("link")).to_have_text(MARKUP)
+    expect(mine).to_contain_text(MARKUP)
+    mine.get_by_role("link").click()
+    expect(page.locator("#log > li .text")).to_have_text(MARKUP)
+    expect(page.locator("#detail-title")).to_have_text(MARKUP)
+    error = {"type": MARKUP, "message": MARKUP}
+    api.publish(operation, "end", {"status": "failed", "error": error, "result": MARKUP})
+    expect(page.locator("#detail-error")).to_contain_text(MARKUP)
+    expect(page.locator("main img, main script, main iframe")).to_have_count(0)
+
+
+def test_foreign_progress_of_any_shape_breaks_nothing(api: Api, page: Page) -> None:
+    operation = api.create(title="Odd")
+    page.goto(f"{api.url}/#operation={operation}")
+    shown = page.locator("#detail-message")
+    for n, odd in enumerate(
+        (
+            {"metrics": {"a": None, "b": [1], "c": {"d": 1}, "e": True}},
+            {"stages": []},
+            {"stages": [{"name": ""}]},
+            {"workers": {}},
+            {"workers": {"workers": []}},
+            {"percent": 0, "current": 1e300, "total": 1e-300, "rate": 0, "eta_ms": 1e300},
+            {"current": 5, "total": 0},
+        )
+    ):
+        api.publish(operation, "progress", odd | {"message": f"message {n}"})
+        expect(shown).to_have_text(f"message {n}")
+
+
+def test_the_filter(api: Api, page: Page) -> None:
+    running, finished = api.create(title="At work"), api.create(title="Done")
+    api.publish(running, "status", {"status": "running"})
+    api.finish(finished)
+    choose = page.locator("#filter")
+    expect(row(page, running)).to_be_visible()
+    expect(row(page, finished)).to_be_visible()
+    choose.locator("input[value=running]").check()
+    expect(row(page, finished)).to_have_count(0)
+    expect(row(page, running)).to_be_visible()
+    choose.locator("input[value=finished]").check()
+    expect(row(page, running)).to_have_count(0)
+    expect(row(page, finished)).to_be_visible()
+    api.finish(running)
+    expect(row(page, running)).to_be_visible()
+    choose.locator("input[value=all]").check()
+    expect(row(page, finished)).to_be_visible()
+
+
+def test_an_address_of_nothing_says_so(api: Api, browser: Browser) -> None:
+    for address in ("nowhere", "%", "%3Cimg%20src%3Dx%3E"):
+        with visited(browser, f"{api.url}/#operation={address}", network_may_fail=True) as page:
+            expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+            if address != "%":
+                expect(page.locator("#detail-problem")).to_be_visible()
+
+
+def test_light_and_dark(api: Api, browser: Browser) -> None:
+    api.create()
+    brightness = {}
+    for scheme in ("light", "dark"):
+        with visited(browser, api.url, color_scheme=scheme) as page:
+            expect(page.locator("#operations li.row").first).to_be_visible()
+            brightness[scheme] = [_brightness(page, "backgroundColor"), _brightness(page, "color")]
+    (light_page, light_text), (dark_page, dark_text) = brightness["light"], brightness["dark"]
+    assert light_page > 200 > 100 > light_text
+    assert dark_page < 60 < 180 < dark_text
+
+
+def _brightness(page: Page, property: str) -> float:
+    """Return 0 for black to 255 for white."""
+    colour = page.evaluate("(name) => getComputedStyle(document.body)[name]", property)
+    red, green, blue = (int(part) for part in re.findall(r"\d+", colour)[:3])
+    return (red + green + blue) / 3
+
+
+def test_nothing_yet_a_first_operation_by_the_command_shown(
+    start_replica: StartReplica, e2e_redis: RealRedis, browser: Browser
+) -> None:
+    replica = start_replica(e2e_redis.url, prefix="empty")
+    with visited(browser, replica.url) as page, Api(replica.url) as api:
+        expect(page.locator("#empty-title")).to_have_text("No operations yet")
+        command = page.locator("#empty-command").text_content() or ""
+        assert f"{replica.url}{OPS}" in command
+        assert run([*shlex.split(command), "-sS", "--fail"]).returncode == 0
+        expect(page.locator("#operations li.row")).to_have_count(1)
+        expect(page.locator("#empty")).to_be_hidden()
+        assert api.http.get(OPS).json()["operations"][0]["title"] == "My first operation"
+
+
+def test_it_says_when_the_server_is_away_and_when_it_is_back(
+    start_replica: StartReplica, e2e_redis: RealRedis, browser: Browser
+) -> None:
+    replica: ApiReplica = start_replica(e2e_redis.url, prefix="away")
+    with Api(replica.url) as api, visited(browser, replica.url, network_may_fail=True) as page:
+        operation = api.create(title="Import")
+        api.publish(operation, "progress", {"percent": 40})
+        mine, connection = row(page, operation), page.locator("#connection")
+        expect(mine).to_have_attribute("data-connection", "live")
+        expect(connection).to_have_attribute("data-state", "live")
+        replica.stop(signal.SIGKILL)
+        expect(mine).to_have_attribute("data-connection", "reconnecting")
+        expect(connection).to_have_attribute("data-state", "unreachable")
+        expect(connection).to_contain_text("can't be reached since")
+        expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
+        replica.start().await_ready()
+        expect(connection).to_have_attribute("data-state", "live")
+        expect(mine).to_have_attribute("data-connection", "live")
+        api.publish(operation, "progress", {"percent": 60})
+        expect(bar(mine)).to_have_attribute("aria-valuenow", "60")
