@@ -1,7 +1,8 @@
 """A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -26,6 +27,14 @@ class Reads(Protocol):
         """Forget the channel: nobody watches any more."""
 
 
+@dataclass(slots=True)
+class Room:
+    """What each channel's ring may hold now. The hub shares out one budget of bytes among its channels."""
+
+    frames: int
+    bytes: int
+
+
 class Channel:
     """One watched operation."""
 
@@ -46,7 +55,7 @@ class Channel:
         "subscriptions",
     )
 
-    def __init__(self, operation: str, reads: Reads, room: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, operation: str, reads: Reads, room: Room) -> None:
         self.operation = operation
         self.name = operation.encode()
         self.subscriptions: set[Subscription] = set()
@@ -54,10 +63,10 @@ class Channel:
         self.loaded = False
         self.heard_at = 0.0
         self._reads = reads
-        self._room = room  # frames and bytes the ring may hold, now
+        self._room = room
         self._ring: deque[Frame] = deque()  # contiguous, ending with the n-th
         self._bytes = 0
-        self._early: deque[Event] = deque(maxlen=room()[0])  # what the feed brought while the log was being read
+        self._early: deque[Event] = deque(maxlen=room.frames)  # what the feed brought while the log was being read
         self._stale = False
         self._pages: dict[bytes, list[Subscription]] = {}
         self._snapshots: list[tuple[Subscription, str | None]] = []
@@ -178,8 +187,7 @@ class Channel:
         ring = self._ring
         ring.append(frame)
         self._bytes += len(frame.wire)
-        length, size = self._room()
-        while len(ring) > length or (self._bytes > size and len(ring) > 1):
+        while len(ring) > self._room.frames or (self._bytes > self._room.bytes and len(ring) > 1):
             self._bytes -= len(ring.popleft().wire)
 
     def _repeats(self, event: Event) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from broker import positions
-from broker.channel import Channel
+from broker.channel import Channel, Room
 from broker.errors import BrokerError, Draining, Gone, NotFound, StorageFull, StorageUnavailable
 from broker.events import make_frame, snapshot_frame
 from broker.feed import Batch, FeedReader, backoff_s
@@ -62,6 +62,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads: dict[bytes, asyncio.Task[None]] = {}
         self._flights = Flights()
+        self._room = Room(settings.ring_length, settings.ring_bytes)
         self._deliveries = 0
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
 
@@ -188,11 +189,12 @@ class Hub:
             channel = Channel(operation, self, self._room)
             channel.heard_at = self._clock()
             self.channels[channel.name] = channel
+            self._share_room()
             self.load(channel)
         return channel
 
-    def _room(self) -> tuple[int, int]:
-        return self._settings.ring_length, self._settings.ring_bytes // max(1, len(self.channels))
+    def _share_room(self) -> None:
+        self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
 
     def _terms(self) -> Terms:
         settings = self._settings
@@ -258,6 +260,7 @@ class Hub:
         """Forget a channel that nobody watches."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
+            self._share_room()
 
     async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""

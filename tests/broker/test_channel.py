@@ -1,4 +1,4 @@
-from broker.channel import Channel
+from broker.channel import Channel, Room
 from broker.subscription import Mode, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
 
@@ -25,7 +25,7 @@ class Reads:
 
 def make(ring: int = 4, size: int = 1_000_000) -> tuple[Channel, Reads]:
     reads = Reads()
-    return Channel("a", reads, lambda: (ring, size)), reads
+    return Channel("a", reads, Room(ring, size)), reads
 
 
 def watch(channel: Channel, n: int = 0) -> Outlet:

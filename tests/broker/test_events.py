@@ -55,6 +55,18 @@ def test_what_is_not_json_is_replaced_by_a_marker(data: bytes) -> None:
     assert message.json["data"] == {"reason": "its data is not JSON", "bytes": len(data)}
 
 
+@pytest.mark.parametrize("data", [b"{", b"{}", b"null", b'{"status":[]}', b'{"status":"running"}', b'"\xff'])
+def test_an_end_that_is_no_outcome_is_one_that_failed(data: bytes) -> None:
+    message = read_one(data, b"end")
+    assert message.type == "end"
+    assert message.json["data"]["status"] == "failed"
+    assert message.json["data"]["error"]["type"] == "malformed"
+
+
+def test_an_end_in_broken_utf8_keeps_its_status() -> None:
+    assert read_one(b'{"status":"succeeded","result":"\xff"}', b"end").json["data"]["status"] == "succeeded"
+
+
 @pytest.mark.parametrize("type", [b"", b"a\nb", b"Progress", b"x: y", b"\xff", b"a" * 65])
 def test_a_type_that_is_none_is_replaced_by_a_marker(type: bytes) -> None:
     assert read_one(b"{}", type).json["data"]["reason"] == "its type is not a name"
