@@ -110,14 +110,15 @@ local history, feed_length, retention_ms, idle_ms = string.match(state[6], '(%d+
 local changes = {}
 local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
 
-for _, event in ipairs(events) do
+for i, event in ipairs(events) do
   local kind, data, producer, seq = event[1], event[2], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer ~= '' then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
   local at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
-  local stored = after(at, position) and redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
+  local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
+  local stored = fits and redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
   if not stored or stored.err then -- the log is ahead: the feed began anew on a slow clock, or a foreign hand wrote to it
     redis.call('XDEL', KEYS[4], at)
     local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
