@@ -1,32 +1,31 @@
-"""The hub: from a replica's feed to its subscriptions. It owns every task of the live path and notices their deaths."""
+"""The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from broker import positions
 from broker.channel import Channel, Room
-from broker.errors import BrokerError, Draining, Gone, NotFound, StorageFull, StorageUnavailable
+from broker.errors import BrokerError, Draining, NotFound, StorageFull, StorageUnavailable
 from broker.events import make_frame, snapshot_frame
-from broker.feed import Batch, FeedReader, backoff_s
+from broker.feed import Batch, FeedReader
 from broker.flights import Flights
 from broker.models import Operation
+from broker.reads import Reads
 from broker.settings import Settings
 from broker.store import Page, Store
 from broker.subscription import END, Delivery, Subscription, Terms
+from broker.tasks import Tasks
 from broker.wheel import Wheel
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _DELIVERIES_A_TURN = 500  # handed on before the rest of the loop gets a chance
-_CANCEL_AGAIN_S = 0.5
 _ASKED_AT_ONCE = 500  # operations in one pipeline
 
 
@@ -59,8 +58,8 @@ class Hub:
         self._settings = settings
         self._clock = clock
         self._feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loads: dict[bytes, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
+        self._reads = Reads(store, self._tasks, self._forget)
         self._flights = Flights()
         self._room = Room(settings.ring_length, settings.ring_bytes)
         self._deliveries = 0
@@ -70,19 +69,15 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         for feed, started in zip(self._feeds, self._started, strict=True):
-            self._keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
-        self._keep_up(self.wheel.run)
-        self._keep_up(self._check_silent)
-        self._keep_up(self._sweep)
+            self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
+        self._tasks.keep_up(self.wheel.run)
+        self._tasks.keep_up(self._check_silent)
+        self._tasks.keep_up(self._sweep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.drain()
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            # Again if need be: one that meets a connection's own timeout comes out of the client as that error.
-            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN_S)
+        await self._tasks.close()
 
     @property
     def connected(self) -> bool:
@@ -136,9 +131,7 @@ class Hub:
         """Wait for the channel's recent frames, so that all who come at once are served from one read."""
         if not self.connected:
             raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
-        load = self._loads.get(channel.name)
-        if load is not None:
-            await asyncio.wait({load}, timeout=self._settings.redis_timeout_s)
+        await self._reads.loading(channel, self._settings.redis_timeout_s)
         if not channel.loaded:
             raise StorageUnavailable("Redis does not answer just now: come back in a moment")
 
@@ -186,12 +179,18 @@ class Hub:
     def _channel(self, operation: str) -> Channel:
         channel = self.channels.get(operation.encode())
         if channel is None:
-            channel = Channel(operation, self, self._room)
+            channel = Channel(operation, self._reads, self._room)
             channel.heard_at = self._clock()
             self.channels[channel.name] = channel
             self._share_room()
-            self.load(channel)
+            self._reads.load(channel)
         return channel
+
+    def _forget(self, channel: Channel) -> None:
+        """Forget a channel that nobody watches."""
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
+            self._share_room()
 
     def _share_room(self) -> None:
         self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
@@ -211,67 +210,6 @@ class Hub:
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)
         log.debug("a subscription ended: %s", reason)
-
-    # Reads for channels (`channel.Reads`)
-
-    def load(self, channel: Channel) -> None:
-        """Read the end of a channel's log."""
-        length = self._settings.ring_length
-
-        async def read() -> None:
-            tail = await self._until_answered(channel, lambda: self._store.tail(channel.operation, length))
-            if tail is not None:
-                channel.loaded_with(tail)
-
-        task = self._read_for(channel, read())
-        self._loads[channel.name] = task
-        task.add_done_callback(lambda done: self._load_done(channel, done))
-
-    def _load_done(self, channel: Channel, task: "asyncio.Task[None]") -> None:
-        if self._loads.get(channel.name) is task:
-            del self._loads[channel.name]
-
-    def page(self, channel: Channel, position: bytes) -> None:
-        """Read a channel's log after a position."""
-        at, length = position.decode(), self._settings.page_length
-
-        async def read() -> None:
-            page = await self._until_answered(channel, lambda: self._store.after(channel.operation, at, length))
-            if page is not None:
-                channel.page_read(position, page.events, page.reset)
-
-        self._read_for(channel, read())
-
-    def snapshot(self, channel: Channel) -> None:
-        """Read a channel's operation."""
-
-        async def read() -> None:
-            try:
-                operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
-            except (NotFound, Gone):
-                channel.close("gone")
-            else:
-                if operation is not None:
-                    channel.snapshot_read(operation)
-
-        self._read_for(channel, read())
-
-    def empty(self, channel: Channel) -> None:
-        """Forget a channel that nobody watches."""
-        if self.channels.get(channel.name) is channel:
-            del self.channels[channel.name]
-            self._share_room()
-
-    async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
-        """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""
-        tries = 0
-        while channel.subscriptions:
-            try:
-                return await read()
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-        return None
 
     # Its tasks
 
@@ -339,36 +277,3 @@ class Hub:
             await asyncio.sleep(self._settings.sweep_s * random.uniform(0.5, 1.5))
             with suppress(StorageUnavailable, StorageFull):
                 await self._store.sweep()
-
-    def _keep_up(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a task that must not end; if it does, say so and run it again."""
-
-        async def again() -> None:
-            tries = 0
-            while True:
-                try:
-                    await run()
-                except Exception:
-                    log.exception("a task of the hub died; it is started again")
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-
-        self._spawn(again())
-
-    def _read_for(self, channel: Channel, read: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a read; if it fails for good, send those who wait for it away rather than let them wait for ever."""
-
-        async def guarded() -> None:
-            try:
-                await read
-            except Exception:
-                log.exception("operation %s can't be read; its clients are sent away", channel.operation)
-                channel.close("storage-unavailable")
-
-        return self._spawn(guarded())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
