@@ -58,13 +58,13 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     try:
         async for lines in _lines(request, context.settings.max_body_bytes):
             entries = []
-            for line in lines:
+            for number, line in lines:
                 try:
                     entries.append(read_publication(read_json(line), context.settings))
                 except BrokerError as error:
                     # What came before it in the same chunk counts, as it would have in a chunk of its own.
                     answer, taken = await _store(operation, entries, context, answer, taken)
-                    return problem(error.code, f"line {taken + 1}: {error.detail}", field=error.field, accepted=taken)
+                    return problem(error.code, f"line {number}: {error.detail}", field=error.field, accepted=taken)
             answer, taken = await _store(operation, entries, context, answer, taken)
     except BrokerError as error:
         return problem(error.code, error.detail, field=error.field, accepted=taken)
@@ -85,17 +85,19 @@ async def _store(
     return answer, taken
 
 
-async def _lines(request: Request, limit: int) -> AsyncIterator[list[bytes]]:
-    """Yield the body's lines as they arrive, those of one chunk together, without blank ones."""
-    rest = b""
+async def _lines(request: Request, limit: int) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """Yield the body's lines with their numbers as they arrive, those of one chunk together, without blank ones."""
+    rest, number = b"", 0
     async for chunk in request.stream():
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > limit:
             raise TooLarge(f"a line is over {limit} bytes")
-        if found := [line for line in lines if line.strip()]:
+        found = [(number + i, line) for i, line in enumerate(lines, 1) if line.strip()]
+        number += len(lines)
+        if found:
             yield found
     if rest.strip():
-        yield [rest]
+        yield [(number + 1, rest)]
 
 
 class Alarm:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from broker.events import Event, Frame, make_frame, snapshot_frame
 from broker.models import Operation
+from broker.positions import order
 from broker.subscription import Mode, Subscription
 
 
@@ -194,8 +195,9 @@ class Channel:
         """Whether we have this very event: another one under its number means that the log was rewritten."""
         if event.n > self.n:
             return False
-        index = event.n - self._ring[0].n if self._ring else -1
-        return index < 0 or self._ring[index].position == event.position
+        if not self._ring or event.n < self._ring[0].n:
+            return bool(self._ring) and order(event.position) < order(self._ring[0].position)
+        return self._ring[event.n - self._ring[0].n].position == event.position
 
     def _contradicts(self, tail: Sequence[Event]) -> bool:
         """Whether the log no longer holds what we have handed on: a failover or a restore lost it."""

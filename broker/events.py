@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
+from broker.depth import showable
 from broker.models import EVENT_TYPE, TERMINAL, Operation
 
 _TYPE = re.compile(EVENT_TYPE.encode())
@@ -100,7 +101,7 @@ def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
         outcome = orjson.loads(data.decode("utf-8", "replace"))
     except orjson.JSONDecodeError:
         outcome = None
-    if not _is_outcome(outcome):
+    if not (_is_outcome(outcome) and showable(outcome)):
         outcome = {"status": "failed", "result": None, "error": {"type": "malformed", "message": reason}}
     return type, orjson.dumps(outcome)
 

@@ -11,6 +11,7 @@ from broker.connections import BLOCK_MS, Reader, storage_errors
 from broker.errors import StorageFull, StorageUnavailable
 from broker.events import Event, read_entry
 from broker.keys import Keyspace
+from broker.positions import order
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,4 @@ class FeedReader:
     async def _trimmed_past(self, feed: bytes, first: bytes) -> bool:
         """Whether the feed begins with the first entry we were given, so that others may have been before it."""
         entries = await self._redis.xrange(feed, count=1)
-        return not entries or _order(entries[0][0]) >= _order(first)
-
-
-def _order(position: bytes) -> tuple[int, int]:
-    ms, _, seq = position.partition(b"-")
-    return int(ms), int(seq)
+        return not entries or order(entries[0][0]) >= order(first)

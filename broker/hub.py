@@ -18,7 +18,7 @@ from broker.flights import Flights
 from broker.models import Operation
 from broker.reads import Reads
 from broker.settings import Settings
-from broker.store import Page, Store
+from broker.store import UNREADABLE, Page, Store
 from broker.subscription import END, Delivery, Subscription, Terms
 from broker.tasks import Tasks
 from broker.wheel import Wheel
@@ -26,6 +26,7 @@ from broker.wheel import Wheel
 log = logging.getLogger(__name__)
 
 _DELIVERIES_A_TURN = 500  # handed on before the rest of the loop gets a chance
+_LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 _ASKED_AT_ONCE = 500  # operations in one pipeline
 
 
@@ -131,7 +132,9 @@ class Hub:
         """Wait for the channel's recent frames, so that all who come at once are served from one read."""
         if not self.connected:
             raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
-        await self._reads.loading(channel, self._settings.redis_timeout_s)
+        for _ in range(_LOADS):
+            if not channel.loaded:
+                await self._reads.loading(channel, self._settings.redis_timeout_s)
         if not channel.loaded:
             raise StorageUnavailable("Redis does not answer just now: come back in a moment")
 
@@ -236,10 +239,12 @@ class Hub:
             channel = self.channels.get(event.operation)
             if channel is None:
                 continue
-            channel.heard_at = now
             if event.n:
                 self.events += 1
+                n = channel.n
                 channel.accept(event)
+                if channel.n > n:  # only what led on is a sign of health
+                    channel.heard_at = now
                 self._deliveries += len(channel.subscriptions)
                 if self._deliveries >= _DELIVERIES_A_TURN:
                     self._deliveries = 0
@@ -267,6 +272,8 @@ class Hub:
             before = [channel.n for channel in some]
             lengths = await self._store.lengths([channel.operation for channel in some])
             for channel, n, length in zip(some, before, lengths, strict=True):
+                if length is UNREADABLE:
+                    continue
                 if length is None:
                     channel.gone()
                 elif length != n and channel.n == n:

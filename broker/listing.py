@@ -52,7 +52,10 @@ Mark = tuple[int, str]
 def _read_cursor(cursor: str) -> Mark:
     try:
         score, _, operation = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        return int(score), operation
+        mark = int(score), operation
+        if not 0 <= mark[0] < 1 << 53:
+            raise ValueError("no time is so late")
+        return mark
     except (binascii.Error, ValueError):
         raise Invalid("this cursor is none of ours: take it from `next_cursor`, unchanged", field="cursor") from None
 

@@ -57,7 +57,8 @@ def _milliseconds(value: datetime) -> str:
 Label = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
-Number = Annotated[float, Field(ge=0)]
+Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
 
 
 class NewOperation(BaseModel):
@@ -90,7 +91,7 @@ class Stage(Open):
     current: Number | None = None
     total: Number | None = None
     in_flight: Annotated[int, Field(ge=0)] | None = None
-    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    percent: Percent | None = None
     weight: Annotated[float, Field(gt=0)] = 1
     started_at: datetime | None = None
     duration_ms: Number | None = None
@@ -102,7 +103,7 @@ class PoolWorker(Open):
     id: int | str
     status: str | None = None
     item: str | None = None
-    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    percent: Percent | None = None
 
 
 class Pool(Open):
@@ -120,7 +121,7 @@ class Progress(Open):
     current: Number | None = None
     total: Number | None = None
     unit: str | None = None
-    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    percent: Percent | None = None
     message: str | None = None
     rate: Number | None = None
     eta_ms: Number | None = None

@@ -25,6 +25,12 @@ def parse(text: str) -> tuple[int, int]:
     )
 
 
+def order(position: bytes) -> tuple[int, int]:
+    """Return what a position that Redis made sorts by."""
+    ms, _, seq = position.partition(b"-")
+    return int(ms), int(seq)
+
+
 def milliseconds(position: bytes) -> int:
     """Return the time part of a position that Redis made: milliseconds since 1970."""
     return int(position[: position.index(b"-")])

@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from broker import models
+from broker.depth import showable
 from broker.errors import Invalid, TooLarge, refusal
 from broker.keys import OperationKeys
 from broker.models import Answer
@@ -99,6 +100,8 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
         encoded = orjson.dumps(data)
     except (TypeError, ValueError) as error:
         raise Invalid(f"data can't be written as JSON: {error}", field="data") from None
+    if not showable(data):
+        raise Invalid("data nests too deep: about 240 levels are allowed", field="data")
     limit = settings.max_progress_bytes if type == "progress" else settings.max_event_bytes
     if len(encoded) > limit:
         raise TooLarge(f"the data of this {type!r} event takes {len(encoded)} bytes; {limit} are allowed", field="data")

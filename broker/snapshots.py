@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from broker.depth import showable
 from broker.errors import Gone, NotFound
 from broker.models import NewOperation, Operation, Status
 from broker.positions import milliseconds
@@ -100,4 +101,4 @@ def _object(data: bytes | None) -> dict[str, Any] | None:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and showable(value) else None

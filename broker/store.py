@@ -30,6 +30,9 @@ from broker.snapshots import FIELDS, read_snapshot
 
 _CANCEL_TRIES = 8
 
+UNREADABLE = -1
+"""The length of an operation into which a foreign hand has written something else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -197,12 +200,12 @@ class Store:
                     return
 
     async def lengths(self, operations: Sequence[str]) -> list[int | None]:
-        """Return how many events each operation has, None for one that is not there (or deleted)."""
+        """Return how many events each operation has, None for one not there (or deleted), or `UNREADABLE`."""
         async with self.connections.commands.pipeline(transaction=False) as pipeline:
             for operation in operations:
                 pipeline.hget(self.keyspace.operation(operation).snapshot, "n")
             with storage_errors():
-                return [None if n is None else int(n) for n in await pipeline.execute()]
+                return [_length(n) for n in await pipeline.execute(raise_on_error=False)]
 
     async def sweep(self, *, most: int = 200) -> int:
         """Remove what is left of operations whose time has passed, `most` a lane, and return how many."""
@@ -233,6 +236,12 @@ async def agree(connections: Connections, settings: Settings) -> Keyspace:
     with storage_errors(), suppress(redis.exceptions.ResponseError):
         startup.check_server(await connections.commands.info())
     return startup.read_meta(await run(connections.commands, startup.meta_call(settings)), settings)
+
+
+def _length(reply: Any) -> int | None:
+    if reply is None:
+        return None
+    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else UNREADABLE
 
 
 def _events(operation: str, entries: Iterable[Any]) -> list[Event]:

@@ -146,7 +146,8 @@ class Subscription:
 
     def wait(self) -> None:
         """Stand before an operation that does not exist yet; its snapshot comes when it does."""
-        self.mode = Mode.AWAITING
+        if self.mode is not Mode.CLOSED:  # as it may be, if the hub drained meanwhile
+            self.mode = Mode.AWAITING
 
     def attach(self, outlet: Outlet) -> None:
         """Open the way out."""
@@ -160,7 +161,7 @@ class Subscription:
         for frame in first:
             if frame.type == SNAPSHOT:
                 self._write(frame)
-            else:
+            elif self._has_room and frame.n > self.n:
                 self._send(frame)
         self.pump()
 
@@ -205,7 +206,10 @@ class Subscription:
             return
         self._drop_held()
         self.n, self.position = frame.n - done, frame.position
-        self._write(frame)
+        if isinstance(self._outlet, NoOutlet):
+            self._first = (frame,)  # to be sent when there is a way out
+        else:
+            self._write(frame)
         self.pump()
 
     def pump(self) -> None:

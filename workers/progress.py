@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, pulse: Pulse, clock: Clock, *, total: float | None, unit: str | None) -> None:
         self.gauge = Gauge(pulse, total)
         self._pulse, self._clock = pulse, clock
-        self._unit = unit
+        self._unit = None if unit is None else str(unit)
         self._message: str | None = None
         self._metrics: dict[str, Any] = {}
         self._extra: dict[str, Any] = {}
@@ -69,7 +69,7 @@ class Progress:
             if percent is not None:
                 self._given_percent = min(100.0, max(0.0, float(percent)))
             if message is not None:
-                self._message = message
+                self._message = str(message)  # here, where a failure is the caller's
             if metrics:
                 self._metrics.update(metrics)
             if extra:

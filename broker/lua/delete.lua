@@ -7,6 +7,9 @@
 --       3 how long the tombstone stays, in milliseconds
 -- Reply {'ok'}; or {code, detail}.
 
+-- All of them: an earlier operation of this id may have expired without having been swept.
+local STATUSES = { 'pending', 'running', 'stalled', 'cancelling', 'succeeded', 'failed', 'cancelled' }
+
 local id = ARGV[1]
 local there = redis.call('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits')
 local status, indexes = there[2], there[3]
@@ -19,7 +22,7 @@ local _, feed_length = string.match(there[4], '(%d+) (%d+)')
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('ZREM', KEYS[5], id)
-redis.call('ZREM', KEYS[5] .. ':status:' .. status, id)
+for _, each in ipairs(STATUSES) do redis.call('ZREM', KEYS[5] .. ':status:' .. each, id) end
 for suffix in string.gmatch(indexes, '[^\n]+') do redis.call('ZREM', KEYS[5] .. ':' .. suffix, id) end
 redis.call('ZREM', KEYS[6], id .. '\n' .. indexes)
 redis.call('ZREM', KEYS[7], id)

@@ -229,7 +229,7 @@ class TestPublish:
         answer = await http.post(f"{OPS}/a/events", content=body, headers={"Content-Type": "application/x-ndjson"})
         bad = problem(answer, 422, "invalid")
         assert bad["accepted"] == 1
-        assert str(bad["detail"]).startswith("line 2:")
+        assert str(bad["detail"]).startswith("line 3:")
         assert (await http.get(f"{OPS}/a")).json()["events"] == 2
 
     async def test_a_list_is_all_or_none(self, http: httpx.AsyncClient) -> None:

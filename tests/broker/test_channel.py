@@ -149,3 +149,14 @@ def test_a_log_with_a_hole_is_whole_from_the_hole_on() -> None:
     channel.loaded_with([event(1), event(2), event(7), event(8)])
     assert channel.after(1) is None
     assert [frame.n for frame in channel.after(6) or ()] == [7, 8]
+
+
+def test_a_log_that_began_anew_is_noticed_though_its_numbers_are_older_than_the_ring() -> None:
+    channel, reads = make(ring=2)
+    channel.loaded_with([event(n) for n in range(8, 11)])
+    outlet = watch(channel, 10)
+    channel.accept(event(3))
+    assert reads.loads == 0, "a repeat"
+    channel.accept(event(3)._replace(position=b"5000-0"))
+    channel.loaded_with([event(1)._replace(position=b"4000-0"), event(2)._replace(position=b"4500-0")])
+    assert (reads.loads, reads.snapshots, outlet.numbers) == (1, 1, [])

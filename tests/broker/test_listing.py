@@ -69,7 +69,7 @@ async def test_an_ended_operation_moves_to_its_new_status(store: Store) -> None:
     assert "op00" not in await every(store, Filters(status=Status.RUNNING), 10)
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", "YWJj"])
+@pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", "YWJj", "MTExMTExMTExMTExMTExMTExMTExMTExMTEgYQ=="])
 async def test_a_cursor_of_somebody_elses_is_refused(store: Store, cursor: str) -> None:
     with pytest.raises(Invalid):
         await store.find(Filters(), cursor=cursor)

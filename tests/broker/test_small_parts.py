@@ -144,6 +144,8 @@ class TestPublications:
             ({"type": "progress", "data": 3}, None),
             ({"type": "progress", "data": {"percent": 101}}, "percent"),
             ({"type": "progress", "data": {"current": -1}}, "current"),
+            ({"type": "progress", "data": {"current": True}}, "current"),
+            ({"type": "progress", "data": {"percent": "50"}}, "percent"),
             ({"type": "log", "data": {"level": "loud", "message": "m"}}, "level"),
             ({"type": "log", "data": {}}, "message"),
             ({"type": "status", "data": {"status": "succeeded"}}, "status"),

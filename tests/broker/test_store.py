@@ -3,11 +3,13 @@ import asyncio
 import pytest
 
 from broker import errors
+from broker.events import snapshot_frame
 from broker.listing import Filters
 from broker.models import TERMINAL, TRANSITIONS, NewOperation, Status
 from broker.publishing import Entry, encode
 from broker.settings import Settings
-from broker.store import Store
+from broker.store import UNREADABLE, Store
+from tests.servers import eventually
 
 
 def entry(kind: str, data: object, store: Store, **more: object) -> Entry:
@@ -353,8 +355,6 @@ class TestSweeping:
             keys = {key.decode().rpartition(":")[2] async for key in brief.connections.commands.scan_iter()}
             return keys - {"meta", "feed"}
 
-        from tests.servers import eventually
-
         async def none_left() -> bool:
             return not await left()
 
@@ -367,8 +367,6 @@ class TestSweeping:
 
         async def expired() -> bool:
             return not await brief.connections.commands.exists(brief.keyspace.operation("a").snapshot)
-
-        from tests.servers import eventually
 
         await eventually(expired, "it expires")
         await store.create(NewOperation(id="a", owner="bob"))
@@ -420,3 +418,45 @@ class TestForeignHands:
         with pytest.raises(errors.NotFound):
             await store.get("a")
         assert [operation.id for operation in (await store.find(Filters()))[0]] == ["b"]
+
+    async def test_a_strange_length_is_told_apart(self, store: Store) -> None:
+        for name in ("a", "b", "c"):
+            await store.create(NewOperation(id=name))
+        client, keyspace = store.connections.commands, store.keyspace
+        await client.hset(keyspace.operation("a").snapshot, "n", "x")
+        await client.delete(keyspace.operation("b").snapshot)
+        await client.set(keyspace.operation("b").snapshot, "not a hash", ex=100)
+        assert await store.lengths(["a", "b", "c", "d"]) == [UNREADABLE, UNREADABLE, 1, None]
+        await client.delete(keyspace.operation("b").snapshot)
+
+    async def test_nothing_is_left_of_one_that_expired_came_again_and_was_deleted(self, store: Store) -> None:
+        brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"retention_s": 0.05}))
+        await brief.create(NewOperation(id="a"))
+        await brief.publish("a", [end(brief)])
+
+        async def expired() -> bool:
+            return not await brief.connections.commands.exists(brief.keyspace.operation("a").snapshot)
+
+        await eventually(expired, "it expires")
+        await store.create(NewOperation(id="a"))
+        await store.delete("a", force=True)
+        await store.sweep()
+        lane = store.keyspace.operation("a").lane
+        assert not await store.connections.commands.exists(lane.index_of("status", "succeeded"))
+
+
+class TestDepth:
+    @pytest.mark.parametrize("kind", ["progress", "custom"])
+    async def test_what_could_not_be_shown_is_refused(self, store: Store, kind: str) -> None:
+        deep: object = 1
+        for _ in range(250):
+            deep = [deep]
+        with pytest.raises(errors.Invalid):
+            entry(kind, {"x": deep}, store)
+
+    async def test_what_a_foreign_hand_stored_all_the_same_hides_nothing(self, store: Store) -> None:
+        await store.create(NewOperation(id="a"))
+        await store.publish("a", [Entry("progress", b'{"x":' + b"[" * 252 + b"]" * 252 + b"}")])
+        now = await store.get("a")
+        assert now.progress is None
+        snapshot_frame(now)

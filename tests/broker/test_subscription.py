@@ -369,3 +369,36 @@ def test_whatever_happens_each_event_comes_once_in_order_or_its_loss_is_told(
         assert outlet.numbers[0] == 1
     assert expected == len(log.frames) + 1
     assert subscription.mode is Mode.LIVE
+
+
+def test_one_that_closed_before_it_knew_what_to_await_stays_closed() -> None:
+    subscription = Subscription(Log(), ALL, Timers().terms())
+    subscription.close("draining", reconnect=True)
+    subscription.wait()
+    assert subscription.mode is Mode.CLOSED
+
+
+def test_a_snapshot_that_comes_before_the_way_out_is_open_is_kept_for_it() -> None:
+    log = Log()
+    log.publish()
+    subscription = Subscription(log, ALL, Timers().terms())
+    subscription.wait()
+    subscription.offer(log.frames[0])
+    log.answer()
+    outlet = Outlet()
+    subscription.attach(outlet)
+    subscription.offer(log.publish())
+    assert outlet.numbers == [-1, 2]
+
+
+def test_a_first_page_is_sent_as_far_as_there_is_room() -> None:
+    log = Log(ring=100)
+    frames = [log.publish("log") for _ in range(20)]
+    subscription = Subscription(log, ALL, Timers().terms())
+    subscription.begin(0, b"0-0", frames)
+    outlet = Outlet(room=5)
+    subscription.attach(outlet)
+    assert outlet.held == 5
+    while subscription.mode is not Mode.LIVE:
+        outlet.drain(subscription)
+    assert outlet.numbers == list(range(1, 21))
