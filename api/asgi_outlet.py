@@ -7,29 +7,33 @@ import anyio
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from broker.events import Frame
+from broker.outlet import TEXT
 from broker.subscription import Subscription
 
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class AsgiOutlet:
-    """Holds what the server has not taken yet: `limit` bytes, and at most one frame over."""
+    """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""
 
-    def __init__(self, limit: int) -> None:
+    encoding = TEXT
+
+    def __init__(self, subscription: Subscription, limit: int) -> None:
         self.aborted = anyio.CancelScope()
+        self._subscription = subscription
         self._limit = limit
         self._chunks: list[bytes] = []
         self._size = 0
         self._closed = False
         self._news = asyncio.Event()
 
-    def write(self, frame: Frame) -> bool:
-        """Take a frame; return whether there is room for another."""
-        self._chunks.append(frame.wire)
-        self._size += len(frame.wire)
+    def write(self, data: bytes) -> None:
+        """Take what is to be sent."""
+        self._chunks.append(data)
+        self._size += len(data)
         self._news.set()
-        return self._size < self._limit
+        if self._size >= self._limit:
+            self._subscription.filled()
 
     def close(self) -> None:
         """End the response after what it holds."""
@@ -40,9 +44,9 @@ class AsgiOutlet:
         """End the response now."""
         self.aborted.cancel()
 
-    async def chunks(self, subscription: Subscription) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Yield what there is, joined, whenever there is something; the subscription goes on when it has been sent."""
-        subscription.attach(self)
+        self._subscription.attach(self)
         while True:
             await self._news.wait()
             self._news.clear()
@@ -51,7 +55,7 @@ class AsgiOutlet:
                 self._chunks.clear()
                 self._size = 0
                 yield data
-                subscription.drained()
+                self._subscription.drained()
             if self._closed and not self._chunks:
                 return
 
@@ -61,9 +65,9 @@ class StreamResponse(EventSourceResponse):
 
     def __init__(self, subscription: Subscription, limit: int) -> None:
         self._subscription = subscription
-        self._outlet = AsgiOutlet(limit)
+        self._outlet = AsgiOutlet(subscription, limit)
         # Pings come from the wheel, one task for all streams.
-        super().__init__(self._outlet.chunks(subscription), headers=HEADERS, ping=0, sep="\n")
+        super().__init__(self._outlet.chunks(), headers=HEADERS, ping=0, sep="\n")
         del self.headers["connection"]  # not a matter between application and client; HTTP/2 forbids it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,7 +1,7 @@
 """The calls that concern events: publish, and read as JSON, with a long poll for where streams can't go."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 import orjson
@@ -13,12 +13,13 @@ from api.context import Context, Id, InContext, read_body
 from api.problems import problem
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge
-from broker.events import Frame, make_frame
+from broker.events import END, Frame, make_frame
 from broker.hub import Ended, Start
 from broker.models import Answer
+from broker.outlet import UNENCODED
 from broker.publishing import Entry, Publication, read_json, read_publication
 from broker.store import Page
-from broker.subscription import END
+from broker.subscription import Subscription
 
 router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
 
@@ -103,14 +104,17 @@ async def _lines(request: Request, limit: int) -> AsyncIterator[list[tuple[int, 
 class Alarm:
     """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
 
-    def __init__(self) -> None:
-        self.rung = asyncio.Event()
+    encoding = UNENCODED
 
-    def write(self, frame: Frame) -> bool:
+    def __init__(self, subscription: Subscription) -> None:
+        self.rung = asyncio.Event()
+        self._subscription = subscription
+
+    def write(self, frames: Sequence[Frame]) -> None:
         """Go off at the first event; there is no room for it, for the log will be read."""
-        if frame.n:
+        if any(frame.n for frame in frames):
+            self._subscription.filled()
             self.rung.set()
-        return not frame.n
 
     def close(self) -> None:
         """Go off: nothing will come any more."""
@@ -170,7 +174,7 @@ async def _wait(operation: str, context: Context, after: str, wait_s: float) -> 
         subscription = await context.hub.subscribe(operation, Start(after))
     except Ended:
         return
-    alarm = Alarm()
+    alarm = Alarm(subscription)
     try:
         subscription.attach(alarm)
         await asyncio.wait_for(alarm.rung.wait(), wait_s)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -13,8 +13,9 @@ import uvloop
 from bench.harness import settings_for
 from broker.connections import BLOCK_MS
 from broker.errors import StorageUnavailable
-from broker.events import Frame, make_frame, read_entry
+from broker.events import PROGRESS, Frame, make_frame, read_entry
 from broker.hub import Hub, Start
+from broker.outlet import UNENCODED
 from broker.settings import Settings
 from broker.store import Store
 from broker.subscription import Mode, Subscription
@@ -64,14 +65,15 @@ class Outlet:
     """Counts the events it is given, and takes all there are: what leaves a socket is another benchmark's matter."""
 
     __slots__ = ("_tally",)
+    encoding = UNENCODED
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
 
-    def write(self, frame: Frame) -> bool:
-        if frame.type == b"progress":
-            self._tally.count(frame)
-        return True
+    def write(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if frame.type == PROGRESS:
+                self._tally.count(frame)
 
     def close(self) -> None:
         pass
@@ -126,7 +128,7 @@ async def watch_streams(settings: Settings, operations: list[str], tally: Tally)
                     for entry in entries:
                         event = read_entry(logs[key], entry)
                         if event is not None:
-                            outlets[key].write(make_frame(event))
+                            outlets[key].write((make_frame(event),))
                 begun.set()
 
         async with asyncio.TaskGroup() as group:

@@ -1,15 +1,19 @@
 """A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
 
+import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
-from broker.events import Event, Frame, make_frame, snapshot_frame
+from broker.events import END, Event, Frame, make_frame, snapshot_frame
 from broker.models import Operation
-from broker.positions import order
-from broker.subscription import Mode, Subscription
+from broker.positions import START, order
+from broker.runs import slices, wanted
+from broker.subscription import Audience, Mode, Subscription
+
+log = logging.getLogger(__name__)
 
 
 class Reads(Protocol):
@@ -40,8 +44,11 @@ class Channel:
     """One watched operation."""
 
     __slots__ = (
+        "_ahead",
         "_bytes",
         "_early",
+        "_live",
+        "_paced",
         "_pages",
         "_reads",
         "_ring",
@@ -53,6 +60,7 @@ class Channel:
         "n",
         "name",
         "operation",
+        "position",
         "subscriptions",
     )
 
@@ -61,8 +69,12 @@ class Channel:
         self.name = operation.encode()
         self.subscriptions: set[Subscription] = set()
         self.n = 0
+        self.position = START.encode()
         self.loaded = False
         self.heard_at = 0.0
+        self._live: dict[Audience, dict[Subscription, Callable[[Any], object]]] = {}
+        self._paced: set[Subscription] = set()  # live too, but with a pace of their own
+        self._ahead: set[Subscription] = set()  # those that know more than we do
         self._reads = reads
         self._room = room
         self._ring: deque[Frame] = deque()  # contiguous, ending with the n-th
@@ -74,14 +86,24 @@ class Channel:
 
     # The feed's side
 
-    def accept(self, event: Event) -> None:
-        """Take an event from the feed: hand on the next, ignore a repeat, read the log again after anything else."""
+    def accept(self, events: Sequence[Event]) -> None:
+        """Take events from the feed: hand on what is next, ignore repeats, read the log again after anything else."""
         if not self.loaded:
-            self._early.append(event)
-        elif event.n == self.n + 1:
-            self._hand_on(make_frame(event))
-        elif not self._repeats(event):
-            self.reload()
+            self._early.extend(events)
+            return
+        burst: list[Frame] = []
+        for at, event in enumerate(events):
+            if event.n == self.n + len(burst) + 1:
+                burst.append(make_frame(event))
+                if burst[-1].type != END:
+                    continue
+            self._hand_on(burst)
+            burst = []
+            if not self._repeats(event):
+                self._early.extend(events[at:])
+                self.reload()
+                return
+        self._hand_on(burst)
 
     def reload(self) -> None:
         """Read the end of the log again: something may have been missed."""
@@ -95,6 +117,8 @@ class Channel:
         """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
         lost = self._contradicts(tail)
         last = self.n
+        for subscription in self._all_live():
+            subscription.fall_back()
         self._ring.clear()
         self._bytes = 0
         for event in tail:
@@ -103,18 +127,17 @@ class Channel:
                 self._bytes = 0
             self._keep(make_frame(event))
         self.n = self._ring[-1].n if self._ring else (0 if lost else last)
+        self.position = self._ring[-1].position if self._ring else (START.encode() if lost else self.position)
         self.loaded = True
-        early, self._early = self._early, deque(maxlen=self._early.maxlen)
+        early = tuple(self._early)
+        self._early.clear()
         for subscription in tuple(self.subscriptions):
             if lost:
                 subscription.reset("lost")
-            elif subscription.mode is Mode.LIVE or subscription.mode is Mode.AWAITING:
-                if self._ring:
-                    subscription.offer(self._ring[-1])
-            else:
-                subscription.pump()
-        for event in early:
-            self.accept(event)
+            elif self._ring:
+                subscription.appeared()
+            subscription.pump()
+        self.accept(early)
         if self._stale:
             self._stale = False
             self.reload()
@@ -170,19 +193,71 @@ class Channel:
         for subscription, reset in waiting:
             subscription.take_snapshot(frames[reset], done=operation.done)
 
+    def wake(self, subscription: Subscription) -> None:
+        """Have a subscription go on when there is another frame."""
+        self._ahead.add(subscription)
+
+    def join(self, subscription: Subscription) -> None:
+        """Write each new frame to a subscription that stands where we do."""
+        if subscription.pace is not None:
+            self._paced.add(subscription)
+        else:
+            self._live.setdefault(subscription.audience, {})[subscription] = subscription.outlet.write
+
+    def part(self, subscription: Subscription) -> None:
+        """Write no more to a subscription."""
+        self._paced.discard(subscription)
+        members = self._live.get(subscription.audience)
+        if members is not None:
+            members.pop(subscription, None)
+            if not members:
+                del self._live[subscription.audience]
+
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription."""
+        self.part(subscription)
+        self._ahead.discard(subscription)
         self.subscriptions.discard(subscription)
         if not self.subscriptions:
             self._reads.empty(self)
 
     # Within
 
-    def _hand_on(self, frame: Frame) -> None:
-        self._keep(frame)
-        self.n = frame.n
-        for subscription in tuple(self.subscriptions):
-            subscription.offer(frame)
+    def _hand_on(self, burst: Sequence[Frame]) -> None:
+        for frames in slices(burst, self.n):
+            began = self.n == 0
+            for frame in frames:
+                self._keep(frame)
+            # Those who are live stand where we do, so this comes before a write that may find one full.
+            self.n, self.position = frames[-1].n, frames[-1].position
+            self._deliver(frames)
+            if frames[-1].type == END:
+                for subscription in self._all_live():
+                    subscription.ended()
+            for subscription in tuple(self.subscriptions) if began else ():
+                subscription.appeared()
+        ahead, self._ahead = self._ahead, set()
+        for subscription in ahead:
+            subscription.pump()
+
+    def _deliver(self, frames: Sequence[Frame]) -> None:
+        for audience, members in tuple(self._live.items()):
+            theirs = wanted(frames, audience.types)
+            if theirs:
+                self._write(tuple(members.items()), audience.encoding.encode(theirs))
+        for subscription in tuple(self._paced):
+            subscription.offer(frames)
+
+    def _write(self, members: Iterable[tuple[Subscription, Callable[[Any], object]]], data: Any) -> None:
+        for subscription, write in members:  # the innermost loop: nothing more for each client than its write
+            try:
+                write(data)
+            except Exception:
+                log.exception("a client's outlet broke; it is cut off")
+                subscription.abort("broken")
+
+    def _all_live(self) -> list[Subscription]:
+        return [*(member for members in self._live.values() for member in members), *self._paced]
 
     def _keep(self, frame: Frame) -> None:
         ring = self._ring

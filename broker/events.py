@@ -10,8 +10,10 @@ import orjson
 from broker.depth import showable
 from broker.models import EVENT_TYPE, TERMINAL, Operation
 
+PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
+
 _TYPE = re.compile(EVENT_TYPE.encode())
-_COMMON = frozenset({b"progress", b"log", b"status", b"end"})
+_COMMON = frozenset({PROGRESS, b"log", b"status", END})
 _HEAD_BYTES = len(b"id: \nevent: \ndata: ")
 
 
@@ -69,7 +71,7 @@ def make_frame(event: Event) -> Frame:
         value = orjson.loads(data)
         if type not in _COMMON and _TYPE.fullmatch(type) is None:
             raise ValueError("its type is not a name")
-        if type == b"end" and not _is_outcome(value):
+        if type == END and not _is_outcome(value):
             raise ValueError("its data is not an outcome")
         if b"\n" in data or b"\r" in data:  # between tokens, as pretty-printers put them
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
@@ -95,7 +97,7 @@ def _is_outcome(value: object) -> bool:
 
 def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
     """Return what stands in for an event that can't be shown. An end stays one, or its stream would never close."""
-    if type != b"end":
+    if type != END:
         return b"malformed", orjson.dumps({"reason": reason, "bytes": len(data)})
     try:
         outcome = orjson.loads(data.decode("utf-8", "replace"))
@@ -123,7 +125,7 @@ def snapshot_frame(operation: Operation, reset: str | None = None) -> Frame:
     identifier = b"" if operation.done else b"id: %b\n" % operation.position.encode()
     head = identifier + b"event: snapshot\ndata: "
     wire = head + orjson.dumps(envelope) + b"\n\n"
-    return Frame(operation.events, operation.position.encode(), b"snapshot", wire, len(head))
+    return Frame(operation.events, operation.position.encode(), SNAPSHOT, wire, len(head))
 
 
 PING = Frame(0, b"", b"ping", b": ping\n\n")

@@ -12,14 +12,14 @@ from typing import Self
 from broker import positions
 from broker.channel import Channel, Room
 from broker.errors import BrokerError, Draining, NotFound, StorageFull, StorageUnavailable
-from broker.events import make_frame, snapshot_frame
+from broker.events import END, Event, make_frame, snapshot_frame
 from broker.feed import Batch, FeedReader
 from broker.flights import Flights
 from broker.models import Operation
 from broker.reads import Reads
 from broker.settings import Settings
 from broker.store import UNREADABLE, Page, Store
-from broker.subscription import END, Delivery, Subscription, Terms
+from broker.subscription import Delivery, Subscription, Terms
 from broker.tasks import Tasks
 from broker.wheel import Wheel
 
@@ -31,6 +31,7 @@ _ASKED_AT_ONCE = 500  # operations in one pipeline
 
 
 ALL = Delivery()
+GONE = b"gone"  # the broker's own word, which has no number: the operation was deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Hub:
         self._reads = Reads(store, self._tasks, self._forget)
         self._flights = Flights()
         self._room = Room(settings.ring_length, settings.ring_bytes)
+        self._terms = self._make_terms()
         self._deliveries = 0
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
 
@@ -108,7 +110,7 @@ class Hub:
             raise Draining("this server is stopping: come back in a moment")
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self._channel(operation)
-        subscription = Subscription(channel, delivery, self._terms())
+        subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
         self.wheel.add(
             subscription, min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
@@ -198,15 +200,15 @@ class Hub:
     def _share_room(self) -> None:
         self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
 
-    def _terms(self) -> Terms:
+    def _make_terms(self) -> Terms:
         settings = self._settings
         return Terms(
             ping_s=settings.ping_s,
-            max_age_s=settings.stream_max_age_s * random.uniform(0.9, 1),
             stuck_timeout_s=settings.stuck_timeout_s,
+            max_age_s=lambda: settings.stream_max_age_s * random.uniform(0.9, 1),
             retry_ms=lambda: round(settings.retry_ms * random.uniform(0.5, 1.5)),
             clock=self._clock,
-            call_later=asyncio.get_running_loop().call_later,
+            call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
             on_close=self._closed,
         )
 
@@ -235,22 +237,27 @@ class Hub:
         if batch.resync:
             await self._resync(set(batch.resync))
         now = self._clock()
-        for event in batch.events:
-            channel = self.channels.get(event.operation)
-            if channel is None:
-                continue
-            if event.n:
-                self.events += 1
-                n = channel.n
-                channel.accept(event)
-                if channel.n > n:  # only what led on is a sign of health
-                    channel.heard_at = now
-                self._deliveries += len(channel.subscriptions)
-                if self._deliveries >= _DELIVERIES_A_TURN:
-                    self._deliveries = 0
-                    await asyncio.sleep(0)
-            elif event.type == b"gone":
+        for channel, events in self._by_channel(batch.events).items():
+            n = channel.n
+            channel.accept([event for event in events if event.n])
+            if channel.n > n:  # only what led on is a sign of health
+                channel.heard_at = now
+            if any(event.n == 0 and event.type == GONE for event in events):
                 channel.gone()
+            self.events += len(events)
+            self._deliveries += len(channel.subscriptions)
+            if self._deliveries >= _DELIVERIES_A_TURN:
+                self._deliveries = 0
+                await asyncio.sleep(0)
+
+    def _by_channel(self, events: list[Event]) -> dict[Channel, list[Event]]:
+        """Return the events of each watched operation together: what came at once leaves in one write."""
+        watched: dict[Channel, list[Event]] = {}
+        for event in events:
+            channel = self.channels.get(event.operation)
+            if channel is not None:
+                watched.setdefault(channel, []).append(event)
+        return watched
 
     async def _resync(self, lanes: set[int]) -> None:
         lane_of = self._store.keyspace.lane_of

@@ -1,19 +1,31 @@
 """The outlet: where bytes leave. The one seam between subscriptions and whatever carries them to a client."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from broker.events import Frame
+
+
+class Encoding(Protocol):
+    """How frames look to one kind of outlet. Outlets of a kind share one, so that a frame is encoded once for all."""
+
+    def encode(self, frames: Sequence[Frame]) -> Any:
+        """Return what `Outlet.write` takes."""
 
 
 class Outlet(Protocol):
     """A way out to one client: an ASGI response, an adopted socket, a WebSocket, a long poll.
 
-    Nothing here may block. Whoever makes the outlet calls `Subscription.drained` when there is room again, and
-    `Subscription.close` when the client has gone.
+    Nothing here may block. Whoever makes the outlet calls `Subscription.filled` when there is no room for more, also
+    from within `write`, `Subscription.drained` when there is again, and `Subscription.close` when the client has gone.
     """
 
-    def write(self, frame: Frame) -> bool:
-        """Take a frame, always; return False when there is no room for another until drained."""
+    @property
+    def encoding(self) -> Encoding:
+        """What makes bytes of frames."""
+
+    def write(self, data: Any) -> object:
+        """Take what the encoding made, always."""
 
     def close(self) -> None:
         """End the response once all that was written has left."""
@@ -22,15 +34,39 @@ class Outlet(Protocol):
         """End the response now; what was written may be lost."""
 
 
+class Text:
+    """Server-sent events as they are."""
+
+    def encode(self, frames: Sequence[Frame]) -> bytes:
+        """Return the frames' bytes."""
+        return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+
+
+class Unencoded:
+    """The frames themselves, for outlets within this process."""
+
+    def encode(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the frames."""
+        return frames
+
+
+TEXT = Text()
+UNENCODED = Unencoded()
+
+
 class NoOutlet:
     """The outlet of a subscription that has none yet, or no longer: it takes nothing."""
 
-    def write(self, frame: Frame) -> bool:
-        """Refuse: there is no room."""
-        return False
+    encoding = UNENCODED
+
+    def write(self, data: Any) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
 
     def abort(self) -> None:
         """Do nothing."""
+
+
+NO_OUTLET = NoOutlet()

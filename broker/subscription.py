@@ -1,23 +1,23 @@
 """A subscription: one client's place in one operation's log. One idea serves resume, hand-over and slow clients.
 
 It is a position and a mode. *Catching up*, it pulls frames from its channel, page by page, as fast as its outlet takes
-them; *live*, the channel hands it each new frame. It holds no frames: when the outlet is full it lets go and later
-catches up from where it stands, so memory is bounded and nothing is lost. No I/O happens here, and no clock is read
-that was not handed in.
+them; *live*, it stands where its channel stands, which writes each new frame to its outlet. It holds no frames: when
+the outlet is full it falls back and later catches up from where it stood, so memory is bounded and nothing is lost. No
+I/O happens here, and no clock is read that was not handed in.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from broker.events import PING, Frame, opening_frame, reconnect_frame
-from broker.outlet import NoOutlet, Outlet
+from broker.events import END, PING, SNAPSHOT, Frame, opening_frame, reconnect_frame
+from broker.outlet import NO_OUTLET, Encoding, Outlet
+from broker.pace import Cancellable, Pace
+from broker.runs import Types, conflate, slices, wanted
 
 CONFLATE_OVER = 32
 """A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
-
-PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
 
 
 class Mode(Enum):
@@ -33,6 +33,14 @@ class Source(Protocol):
     """Where a subscription gets frames from: its channel."""
 
     @property
+    def n(self) -> int:
+        """The number of the last event handed on; all that are live have it."""
+
+    @property
+    def position(self) -> bytes:
+        """The position of that event."""
+
+    @property
     def loaded(self) -> bool:
         """Whether the recent frames are known; when they come to be, `Subscription.pump` is called."""
 
@@ -45,22 +53,24 @@ class Source(Protocol):
     def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
         """Read the operation, and call `take_snapshot`."""
 
+    def wake(self, subscription: "Subscription") -> None:
+        """Call `Subscription.pump` when there is another frame."""
+
+    def join(self, subscription: "Subscription") -> None:
+        """Write each new frame to the subscription's outlet from now on."""
+
+    def part(self, subscription: "Subscription") -> None:
+        """Write no more to it."""
+
     def leave(self, subscription: "Subscription") -> None:
         """Forget the subscription."""
-
-
-class Cancellable(Protocol):
-    """A timer that is running."""
-
-    def cancel(self) -> None:
-        """Stop it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """How a client wants its events."""
 
-    types: frozenset[bytes] | None = None
+    types: Types = None
     """Which types it wants; None wants all. `snapshot` and `end` always pass."""
     interval_s: float = 0
     """The least time between two `progress` events; the newest of each interval is sent."""
@@ -69,32 +79,28 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a subscription is given: times in seconds, the clock and the timer they are measured with."""
+    """What all subscriptions are given: times in seconds, the clock and the timer they are measured with."""
 
     ping_s: float
-    max_age_s: float
     stuck_timeout_s: float
+    max_age_s: Callable[[], float]
     retry_ms: Callable[[], int]
     clock: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], Cancellable]
     on_close: Callable[["Subscription", str], None]
 
 
-def conflate(frames: Iterable[Frame]) -> list[Frame]:
-    """Return the frames without each `progress` that another follows directly: state, of which the newest is enough."""
-    kept: list[Frame] = []
-    for frame in frames:
-        if kept and frame.type == PROGRESS and kept[-1].type == PROGRESS:
-            kept[-1] = frame
-        else:
-            kept.append(frame)
-    return kept
+class Audience(NamedTuple):
+    """Subscriptions that are sent the same bytes."""
+
+    encoding: Encoding
+    types: Types
 
 
 class Subscription:
     """One client's place in one operation's log.
 
-    Its maker places it with `begin`, gives it its way out with `attach`, and calls `drained` and `close` from there.
+    Its maker places it with `begin` and gives it its way out with `attach`, which calls `filled`, `drained`, `close`.
     """
 
     __slots__ = (
@@ -103,40 +109,42 @@ class Subscription:
         "_first",
         "_full_since",
         "_has_room",
-        "_held",
-        "_outlet",
         "_overtaken",
         "_reading",
-        "_sent_at",
         "_slow",
         "_source",
         "_terms",
-        "_timer",
         "bucket",
         "mode",
         "n",
+        "outlet",
+        "pace",
         "position",
     )
 
     def __init__(self, source: Source, delivery: Delivery, terms: Terms) -> None:
         self.n = 0
+        """The last event it was sent, unless it is live: then its source's."""
         self.position = b"0-0"
         self.mode = Mode.CATCHING_UP
         self.bucket = 0
+        self.outlet: Outlet = NO_OUTLET
+        self.pace: Pace | None = None
         self._source = source
         self._delivery = delivery
         self._terms = terms
-        self._outlet: Outlet = NoOutlet()
         self._first: Sequence[Frame] = ()
         self._has_room = False
         self._full_since: float | None = None
         self._reading = False  # a page or a snapshot has been asked for
         self._overtaken: str | None = None  # why what is being read is of no use
         self._slow = False  # it has filled its outlet since it was last live
-        self._held: Frame | None = None  # progress that waits for its interval
-        self._sent_at = float("-inf")
-        self._timer: Cancellable | None = None
         self._expires_at = float("inf")
+
+    @property
+    def audience(self) -> Audience:
+        """Who is sent the same while they are live."""
+        return Audience(self.outlet.encoding, self._delivery.types)
 
     # Placing it
 
@@ -154,30 +162,43 @@ class Subscription:
         if self.mode is Mode.CLOSED:  # the hub closed while the response was on its way
             outlet.close()
             return
-        self._outlet, self._has_room, self._full_since = outlet, True, None
-        self._expires_at = self._terms.clock() + self._terms.max_age_s
-        self._write(opening_frame(self._terms.retry_ms()))
+        terms = self._terms
+        self.outlet, self._has_room = outlet, True
+        if self._delivery.interval_s:
+            self.pace = Pace(self._delivery.interval_s, terms.clock, terms.call_later, self._write)
+        self._expires_at = terms.clock() + terms.max_age_s()
+        opening = [opening_frame(terms.retry_ms())]
         first, self._first = self._first, ()
-        for frame in first:
-            if frame.type == SNAPSHOT:
-                self._write(frame)
-            elif self._has_room and frame.n > self.n:
-                self._send(frame)
+        if first and first[0].type == SNAPSHOT:
+            opening += first
+            first = ()
+        self._write(opening)
+        self._take(first)
         self.pump()
 
     # What the channel calls
 
-    def offer(self, frame: Frame) -> None:
-        """Take a new frame of the operation, if it is the next; catch up if there is a hole; ignore a repeat."""
-        if self.mode is Mode.LIVE:
-            if frame.n == self.n + 1:
-                self._send(frame)
-            elif frame.n > self.n:
-                self.mode = Mode.CATCHING_UP
-                self.pump()
-        elif self.mode is Mode.AWAITING:
+    def offer(self, frames: Sequence[Frame]) -> None:
+        """Take new frames at its own pace, while it is live."""
+        if self.pace is not None:
+            self.pace.take(wanted(frames, self._delivery.types))
+
+    def ended(self) -> None:
+        """Close: the end has been written to it, while it was live."""
+        self.close("ended")
+
+    def appeared(self) -> None:
+        """Begin, if it awaits the operation."""
+        if self.mode is Mode.AWAITING:
             self.mode = Mode.CATCHING_UP
             self.reset(None)
+
+    def fall_back(self) -> None:
+        """Be live no more, and stand where the source stands now."""
+        if self.mode is Mode.LIVE:
+            self._source.part(self)
+            self.n, self.position = self._source.n, self._source.position
+            self.mode = Mode.CATCHING_UP
 
     def reset(self, reason: str | None) -> None:
         """Ask for a snapshot to go on from: history can't be replayed for this reason, or None when it just begins."""
@@ -186,6 +207,7 @@ class Subscription:
         if self._reading:  # what is being read may be from before this
             self._overtaken = reason
             return
+        self.fall_back()
         self.mode = Mode.CATCHING_UP
         self._reading = True
         self._source.read_snapshot(self, reason)
@@ -204,12 +226,13 @@ class Subscription:
         """Take the snapshot that was asked for. That of an ended operation is followed by its `end`."""
         if self._arrived():
             return
-        self._drop_held()
+        if self.pace is not None:
+            self.pace.drop()
         self.n, self.position = frame.n - done, frame.position
-        if isinstance(self._outlet, NoOutlet):
+        if self.outlet is NO_OUTLET:
             self._first = (frame,)  # to be sent when there is a way out
         else:
-            self._write(frame)
+            self._write((frame,))
         self.pump()
 
     def pump(self) -> None:
@@ -221,11 +244,24 @@ class Subscription:
                 self._source.read_page(self)
             elif frames:
                 self._take(frames)
+            elif self.n > self._source.n:  # a page or a snapshot told more than the feed has yet
+                self._source.wake(self)
+                return
             else:
                 self.mode = Mode.LIVE
                 self._slow = False
+                self._source.join(self)
 
-    # What the outlet's side calls
+    # What the outlet calls
+
+    def filled(self) -> None:
+        """Stop: the outlet has no room for more."""
+        if self.mode is Mode.CLOSED:
+            return
+        self._has_room, self._slow = False, True
+        if self._full_since is None:
+            self._full_since = self._terms.clock()
+        self.fall_back()
 
     def drained(self) -> None:
         """Go on: the outlet has room again."""
@@ -235,14 +271,17 @@ class Subscription:
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
         """End it, once. With `reconnect` the client is told why, and comes back with its position."""
-        if self.mode is Mode.CLOSED:
-            return
-        self.mode = Mode.CLOSED
-        self._drop_held()
-        if reconnect:
-            self._outlet.write(reconnect_frame(reason, self._terms.retry_ms()))
-        self._outlet.close()
-        self._let_go(reason)
+        if self._leave(reason):
+            outlet, self.outlet = self.outlet, NO_OUTLET
+            if reconnect:
+                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._terms.retry_ms()),)))
+            outlet.close()
+
+    def abort(self, reason: str) -> None:
+        """End it without a word to a client that takes nothing."""
+        if self._leave(reason):
+            outlet, self.outlet = self.outlet, NO_OUTLET
+            outlet.abort()
 
     def give_up(self) -> None:
         """Stop awaiting an operation that has not appeared."""
@@ -253,20 +292,13 @@ class Subscription:
 
     def tick(self, now: float) -> float | None:
         """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
-        if self.mode is Mode.CLOSED:
-            return None
         if now >= self._expires_at:
             self.close("max-age", reconnect=True)
-            return None
-        if self._full_since is None:
-            self._write(self._delivery.ping)
+        elif self._full_since is None:
+            self._write((self._delivery.ping,))
         elif now - self._full_since >= self._terms.stuck_timeout_s:
-            self.mode = Mode.CLOSED
-            self._drop_held()
-            self._outlet.abort()
-            self._let_go("stuck")
-            return None
-        return min(self._terms.ping_s, self._expires_at - now)
+            self.abort("stuck")
+        return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
 
     # Within
 
@@ -279,59 +311,31 @@ class Subscription:
         return reason is not None or self.mode is Mode.CLOSED
 
     def _take(self, frames: Sequence[Frame]) -> None:
-        for frame in conflate(frames) if self._slow and len(frames) > CONFLATE_OVER else frames:
-            if self.mode is Mode.CLOSED or not self._has_room:
+        if self._slow and len(frames) > CONFLATE_OVER:
+            frames = conflate(frames)
+        for some in slices(frames, self.n):
+            if not self._has_room or self.mode is Mode.CLOSED:
                 return
-            if frame.n > self.n:
-                self._send(frame)
+            last = some[-1]
+            self.n, self.position = last.n, last.position
+            if self.pace is None:
+                self._write(wanted(some, self._delivery.types))
+            else:
+                self.offer(some)
+            if last.type == END:
+                self.close("ended")
 
-    def _send(self, frame: Frame) -> None:
-        self.n, self.position = frame.n, frame.position
-        delivery = self._delivery
-        if frame.type == END:
-            self._release()
-            self._outlet.write(frame)
-            self.close("ended")
-        elif delivery.types is not None and frame.type not in delivery.types:
-            pass
-        elif delivery.interval_s and frame.type == PROGRESS:
-            self._hold(frame)
-        else:
-            if self._held is not None:
-                self._release()  # early, so that what follows does not overtake it
-            self._write(frame)
+    def _write(self, frames: Sequence[Frame]) -> None:
+        if frames:
+            self.outlet.write(self.outlet.encoding.encode(frames))
 
-    def _write(self, frame: Frame) -> None:
-        if not self._outlet.write(frame):
-            self._has_room = False
-            if self._full_since is None:
-                self._full_since = self._terms.clock()
-            self._slow = True
-            if self.mode is Mode.LIVE:
-                self.mode = Mode.CATCHING_UP
-
-    def _hold(self, frame: Frame) -> None:
-        self._held = frame
-        wait = self._sent_at + self._delivery.interval_s - self._terms.clock()
-        if wait <= 0:
-            self._release()
-        elif self._timer is None:
-            self._timer = self._terms.call_later(wait, self._release)
-
-    def _release(self) -> None:
-        frame = self._held
-        self._drop_held()
-        if frame is not None and self.mode is not Mode.CLOSED:
-            self._sent_at = self._terms.clock()
-            self._write(frame)
-
-    def _drop_held(self) -> None:
-        self._held = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _let_go(self, reason: str) -> None:
-        self._outlet = NoOutlet()
+    def _leave(self, reason: str) -> bool:
+        """Leave everything but the outlet, once."""
+        if self.mode is Mode.CLOSED:
+            return False
         self._source.leave(self)
+        self.mode = Mode.CLOSED
+        if self.pace is not None:
+            self.pace.drop()
         self._terms.on_close(self, reason)
+        return True

@@ -12,11 +12,11 @@ import typer
 
 from broker import positions
 from broker.errors import StorageUnavailable
+from broker.events import END
 from broker.feed import backoff_s
 from broker.models import Status
 from broker.settings import Settings
 from broker.store import Store
-from broker.subscription import END
 from cli import connect
 from cli.exits import OUTCOMES, complain
 from cli.operations import AsJson, Id

@@ -214,7 +214,7 @@ class TestSlowClients:
             await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 10)
             events += 10
             assert events < 900, "it never became slow"
-        assert subscription._outlet._size <= 2 * app.state.context.settings.client_buffer_bytes
+        assert subscription.outlet._size <= 2 * app.state.context.settings.client_buffer_bytes
         await finish(http, "a")
         assert await count(reader) == events
         writer.close()

@@ -1,10 +1,11 @@
 """Doubles for the seams of the live path: an outlet with a bound, a clock that is turned by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
 from broker.events import Event, Frame, make_frame
+from broker.outlet import UNENCODED
 from broker.subscription import Delivery, Subscription, Terms
 
 ALL = Delivery()
@@ -21,20 +22,23 @@ def frame(n: int, type: str = "progress") -> Frame:
 class Outlet:
     """Takes frames; has room for `room` of them until drained."""
 
-    def __init__(self, room: int = 1_000_000) -> None:
-        self.room, self.held = room, 0
+    encoding = UNENCODED
+
+    def __init__(self, subscription: Subscription, room: int = 1_000_000) -> None:
+        self.subscription, self.room, self.held = subscription, room, 0
         self.frames: list[Frame] = []
         self.closed = self.aborted = False
 
-    def write(self, frame: Frame) -> bool:
+    def write(self, frames: Sequence[Frame]) -> None:
         assert not self.closed, "written to after its end"
-        self.frames.append(frame)
-        self.held += 1
-        return self.held < self.room
+        self.frames += frames
+        self.held += len(frames)
+        if self.held >= self.room:
+            self.subscription.filled()
 
-    def drain(self, subscription: Subscription) -> None:
+    def drain(self) -> None:
         self.held = 0
-        subscription.drained()
+        self.subscription.drained()
 
     def close(self) -> None:
         self.closed = True
@@ -87,9 +91,10 @@ class Timers:
 
     def terms(self, closed: list[str] | None = None, **changes: float) -> Terms:
         reasons: list[str] = [] if closed is None else closed
-        times = {"ping_s": 15.0, "max_age_s": 3600.0, "stuck_timeout_s": 60.0} | changes
+        times = {"ping_s": 15.0, "stuck_timeout_s": 60.0} | changes
         return Terms(
             **times,
+            max_age_s=lambda: 3600,
             retry_ms=lambda: 2000,
             clock=self.clock,
             call_later=self.call_later,

@@ -32,7 +32,7 @@ def watch(channel: Channel, n: int = 0) -> Outlet:
     subscription = Subscription(channel, ALL, Timers().terms())
     channel.subscriptions.add(subscription)
     subscription.begin(n, b"%d-0" % (1_000 + n))
-    outlet = Outlet()
+    outlet = Outlet(subscription)
     subscription.attach(outlet)
     return outlet
 
@@ -40,8 +40,8 @@ def watch(channel: Channel, n: int = 0) -> Outlet:
 def test_what_the_feed_brings_while_the_log_is_read_follows_it() -> None:
     channel, _ = make(ring=10)
     outlet = watch(channel)
-    channel.accept(event(3))
-    channel.accept(event(4))
+    channel.accept([event(3)])
+    channel.accept([event(4)])
     assert outlet.numbers == []
     channel.loaded_with([event(1), event(2), event(3)])
     assert outlet.numbers == [1, 2, 3, 4]
@@ -51,7 +51,7 @@ def test_each_event_is_built_once_for_all() -> None:
     channel, _ = make()
     channel.loaded_with([])
     outlets = [watch(channel) for _ in range(3)]
-    channel.accept(event(1))
+    channel.accept([event(1)])
     assert outlets[0].frames[-1] is outlets[1].frames[-1] is outlets[2].frames[-1]
 
 
@@ -59,8 +59,8 @@ def test_repeats_are_ignored() -> None:
     channel, reads = make()
     channel.loaded_with([event(1), event(2)])
     outlet = watch(channel)
-    channel.accept(event(1))
-    channel.accept(event(2))
+    channel.accept([event(1)])
+    channel.accept([event(2)])
     assert (outlet.numbers, reads.loads) == ([1, 2], 0)
 
 
@@ -68,9 +68,9 @@ def test_a_hole_has_the_log_read_again() -> None:
     channel, reads = make()
     channel.loaded_with([event(1)])
     outlet = watch(channel, 1)
-    channel.accept(event(3))
+    channel.accept([event(3)])
     assert (reads.loads, channel.loaded) == (1, False)
-    channel.accept(event(4))
+    channel.accept([event(4)])
     channel.loaded_with([event(1), event(2), event(3)])
     assert outlet.numbers == [2, 3, 4]
 
@@ -96,10 +96,10 @@ def test_the_ring_is_bounded_in_number_and_in_bytes() -> None:
     small, _ = make(ring=1000, size=2_000)
     small.loaded_with([])
     for n in range(1, 50):
-        small.accept(event(n, data=b'"' + b"x" * 500 + b'"'))
+        small.accept([event(n, data=b'"' + b"x" * 500 + b'"')])
     assert [frame.n for frame in small.after(47) or ()] == [48, 49]
     assert small.after(40) is None
-    small.accept(event(50, data=b'"' + b"x" * 5_000 + b'"'))
+    small.accept([event(50, data=b'"' + b"x" * 5_000 + b'"')])
     assert [frame.n for frame in small.after(49) or ()] == [50]
 
 
@@ -127,7 +127,7 @@ def test_a_log_that_lost_what_was_delivered_is_told() -> None:
 def test_a_rewritten_log_is_noticed_by_its_next_event() -> None:
     channel, reads = make()
     channel.loaded_with([event(1), event(2)])
-    channel.accept(event(2)._replace(position=b"5-5"))
+    channel.accept([event(2)._replace(position=b"5-5")])
     assert reads.loads == 1
 
 
@@ -155,8 +155,8 @@ def test_a_log_that_began_anew_is_noticed_though_its_numbers_are_older_than_the_
     channel, reads = make(ring=2)
     channel.loaded_with([event(n) for n in range(8, 11)])
     outlet = watch(channel, 10)
-    channel.accept(event(3))
+    channel.accept([event(3)])
     assert reads.loads == 0, "a repeat"
-    channel.accept(event(3)._replace(position=b"5000-0"))
+    channel.accept([event(3)._replace(position=b"5000-0")])
     channel.loaded_with([event(1)._replace(position=b"4000-0"), event(2)._replace(position=b"4500-0")])
     assert (reads.loads, reads.snapshots, outlet.numbers) == (1, 1, [])

@@ -49,7 +49,7 @@ async def finish(store: Store, operation: str = "a") -> None:
 
 async def watch(hub: Hub, start: Start = FRESH, operation: str = "a") -> tuple[Outlet, Subscription]:
     subscription = await hub.subscribe(operation, start)
-    outlet = Outlet()
+    outlet = Outlet(subscription)
     subscription.attach(outlet)
     return outlet, subscription
 
@@ -137,7 +137,7 @@ async def test_what_does_not_exist_is_not_found_and_leaves_nothing(store: Store,
 
 async def test_awaiting_creation(store: Store, hub: Hub) -> None:
     subscription = await hub.subscribe("later", Start(), await_creation=True)
-    outlet = Outlet()
+    outlet = Outlet(subscription)
     subscription.attach(outlet)
     await store.create(NewOperation(id="later"))
     await publish(store, 3, "later")

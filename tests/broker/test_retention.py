@@ -29,8 +29,9 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
         async def live(i: int) -> Outlet:
             name = f"op-{i}"
             await store.create(NewOperation(id=name, owner=f"owner-{i % 50}", kind=f"kind-{i % 7}", tags=[f"tag-{i}"]))
-            outlet = Outlet()
-            (await hub.subscribe(name, Start())).attach(outlet)
+            subscription = await hub.subscribe(name, Start())
+            outlet = Outlet(subscription)
+            subscription.attach(outlet)
             entries = [("progress", {"current": 1}), ("log", {"message": "m"}), ("end", {"status": "succeeded"})]
             await store.publish(name, [encode(type, data, store.settings) for type, data in entries])
             return outlet

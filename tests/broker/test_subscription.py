@@ -1,15 +1,16 @@
-from collections.abc import Sequence
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.events import Frame, snapshot_frame
+from broker.channel import Channel, Room
+from broker.events import Event, Frame, snapshot_frame
+from broker.models import Operation
+from broker.runs import SLICE_BYTES, conflate
 from broker.snapshots import FIELDS, read_snapshot
-from broker.subscription import CONFLATE_OVER, Delivery, Mode, Subscription, conflate
-from tests.broker.harness import ALL, Outlet, Timers, frame
+from broker.subscription import CONFLATE_OVER, Delivery, Mode, Subscription
+from tests.broker.harness import ALL, Outlet, Timers, event, frame
 
 
-def snapshot(n: int, status: str = "running", reset: str | None = None) -> Frame:
+def operation(n: int, status: str = "running") -> Operation:
     fields = {
         "spec": b'{"kind":"k","title":null,"owner":null,"tags":[],"parent":null}',
         "status": status.encode(),
@@ -17,58 +18,77 @@ def snapshot(n: int, status: str = "running", reset: str | None = None) -> Frame
         "position": b"%d-0" % (1_000 + n),
         "created": b"1000",
     }
-    return snapshot_frame(read_snapshot("a", [fields.get(name) for name in FIELDS]), reset)
+    return read_snapshot("a", [fields.get(name) for name in FIELDS])
+
+
+def snapshot(n: int, status: str = "running", reset: str | None = None) -> Frame:
+    return snapshot_frame(operation(n, status), reset)
 
 
 class Log:
-    """A source whose log is a list of frames, of which the last `ring` are at hand; reads come back when told."""
+    """A log and its channel, which has the last `ring` events at hand; what it reads comes back when told."""
 
-    def __init__(self, ring: int = 5) -> None:
-        self.frames: list[Frame] = []
+    def __init__(self, ring: int = 5, older: int = 0) -> None:
+        self.events = [event(n, "log") for n in range(1, older + 1)]
         self.ring, self.trimmed = ring, 0
-        self.loaded = True
-        self.pages: list[tuple[Subscription, int]] = []
-        self.snapshots: list[tuple[Subscription, str | None]] = []
-        self.left: list[Subscription] = []
+        self.loading = False
+        self.pages: list[bytes] = []
+        self.snapshots = 0
+        self.emptied = 0
+        self.channel = Channel("a", self, Room(ring, 1_000_000))
+        self.channel.loaded_with(self.events[-ring:])
 
-    def publish(self, type: str = "progress") -> Frame:
-        self.frames.append(frame(len(self.frames) + 1, type))
-        return self.frames[-1]
+    def publish(self, type: str = "progress", *, missed: bool = False, data: bytes = b"{}") -> Event:
+        made = event(len(self.events) + 1, type, data=data)
+        self.events.append(made)
+        if not missed:
+            self.channel.accept([made])
+        return made
 
-    def after(self, n: int) -> Sequence[Frame] | None:
-        if n >= len(self.frames):
-            return ()
-        return self.frames[n:] if n >= len(self.frames) - self.ring else None
+    def load(self, channel: Channel) -> None:
+        self.loading = True
 
-    def read_page(self, subscription: Subscription) -> None:
-        self.pages.append((subscription, subscription.n))
+    def page(self, channel: Channel, position: bytes) -> None:
+        self.pages.append(position)
 
-    def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
-        self.snapshots.append((subscription, reset))
+    def snapshot(self, channel: Channel) -> None:
+        self.snapshots += 1
 
-    def leave(self, subscription: Subscription) -> None:
-        self.left.append(subscription)
+    def empty(self, channel: Channel) -> None:
+        self.emptied += 1
 
     def answer(self, length: int = 3) -> None:
+        if self.loading:
+            self.loading = False
+            self.channel.loaded_with(self.events[-self.ring :])
         pages, self.pages = self.pages, []
-        for subscription, n in pages:
-            if n < self.trimmed:
-                subscription.take_page((), "trimmed")
-            else:
-                subscription.take_page(self.frames[n : n + length])
-        snapshots, self.snapshots = self.snapshots, []
-        for subscription, reset in snapshots:
-            subscription.take_snapshot(snapshot(len(self.frames), reset=reset), done=False)
+        for position in pages:
+            n = max(0, int(position.partition(b"-")[0]) - 1_000)
+            reset = "trimmed" if n < self.trimmed else None
+            self.channel.page_read(position, [] if reset else self.events[n : n + length], reset)
+        if self.snapshots:
+            self.snapshots = 0
+            self.channel.snapshot_read(operation(len(self.events)))
+
+
+def placed(log: Log, at: int = 0, delivery: Delivery = ALL, timers: Timers | None = None) -> Subscription:
+    subscription = Subscription(log.channel, delivery, (timers or Timers()).terms())
+    log.channel.subscriptions.add(subscription)
+    subscription.begin(at, b"%d-0" % (1_000 + at))
+    return subscription
+
+
+def attached(subscription: Subscription, room: int = 1_000_000) -> Outlet:
+    outlet = Outlet(subscription, room)
+    subscription.attach(outlet)
+    return outlet
 
 
 def subscribed(
     log: Log, *, at: int = 0, room: int = 1_000_000, delivery: Delivery = ALL, timers: Timers | None = None
 ) -> tuple[Subscription, Outlet]:
-    subscription = Subscription(log, delivery, (timers or Timers()).terms())
-    subscription.begin(at, b"%d-0" % (1_000 + at))
-    outlet = Outlet(room)
-    subscription.attach(outlet)
-    return subscription, outlet
+    subscription = placed(log, at, delivery, timers)
+    return subscription, attached(subscription, room)
 
 
 def test_it_catches_up_and_then_takes_what_comes() -> None:
@@ -77,7 +97,7 @@ def test_it_catches_up_and_then_takes_what_comes() -> None:
         log.publish()
     subscription, outlet = subscribed(log, at=1)
     assert subscription.mode is Mode.LIVE
-    subscription.offer(log.publish())
+    log.publish()
     assert outlet.numbers == [2, 3, 4, 5]
 
 
@@ -94,10 +114,11 @@ def test_older_frames_are_read_page_by_page() -> None:
 def test_a_repeat_is_ignored_and_a_hole_is_filled() -> None:
     log = Log()
     log.publish()
-    subscription, outlet = subscribed(log)
-    subscription.offer(log.frames[0])
+    _, outlet = subscribed(log)
+    log.channel.accept([log.events[0]])
+    log.publish(missed=True)
     log.publish()
-    subscription.offer(log.publish())
+    log.answer()
     assert outlet.numbers == [1, 2, 3]
 
 
@@ -105,21 +126,20 @@ def test_a_full_client_is_sent_nothing_until_it_drains_and_misses_nothing() -> N
     log = Log(ring=100)
     subscription, outlet = subscribed(log, room=4)
     for _ in range(20):
-        subscription.offer(log.publish("log"))
+        log.publish("log")
     assert len(outlet.frames) == 4
-    while outlet.numbers[-1] < 20:
-        outlet.drain(subscription)
+    while subscription.mode is not Mode.LIVE:
+        outlet.drain()
     assert outlet.numbers == list(range(1, 21))
-    assert subscription.mode is Mode.LIVE
 
 
 def test_a_slow_client_far_behind_gets_the_newest_progress_and_every_other_event() -> None:
     log = Log(ring=1000)
-    subscription, outlet = subscribed(log, room=2)
+    _subscription, outlet = subscribed(log, room=2)
     for i in range(200):
-        subscription.offer(log.publish("log" if i % 50 == 49 else "progress"))
+        log.publish("log" if i % 50 == 49 else "progress")
     outlet.room = 1_000_000
-    outlet.drain(subscription)
+    outlet.drain()
     logs = [f.n for f in outlet.frames if f.type == b"log"]
     assert logs == [50, 100, 150, 200]
     assert len(outlet.numbers) < CONFLATE_OVER
@@ -139,12 +159,12 @@ def test_trimmed_history_is_told_by_a_snapshot() -> None:
     for _ in range(10):
         log.publish()
     log.trimmed = 5
-    subscription, outlet = subscribed(log, at=1)
+    _subscription, outlet = subscribed(log, at=1)
     log.answer()
     log.answer()
     assert outlet.numbers == [-10]
     assert b'"reset":"trimmed"' in outlet.frames[-1].wire
-    subscription.offer(log.publish())
+    log.publish()
     assert outlet.numbers == [-10, 11]
 
 
@@ -166,62 +186,62 @@ def test_a_page_that_leads_nowhere_does_not_go_round_for_ever() -> None:
     subscription, _ = subscribed(log)
     log.pages.clear()
     subscription.take_page(())
-    assert log.snapshots == [(subscription, "lost")]
+    assert log.snapshots == 1
 
 
 def test_the_end_closes_it_once() -> None:
-    log, timers = Log(), Timers()
+    log = Log()
     closed: list[str] = []
-    subscription = Subscription(log, ALL, timers.terms(closed))
-    outlet = Outlet()
-    subscription.attach(outlet)
-    subscription.offer(log.publish("end"))
+    subscription = Subscription(log.channel, ALL, Timers().terms(closed))
+    log.channel.subscriptions.add(subscription)
+    outlet = attached(subscription)
+    log.publish("end")
     subscription.close("client")
-    assert (outlet.types[-1], outlet.closed, closed, log.left) == ("end", True, ["ended"], [subscription])
-    subscription.offer(frame(2))
+    assert (outlet.types[-1], outlet.closed, closed, log.emptied) == ("end", True, ["ended"], 1)
+    subscription.offer([frame(2)])
+    subscription.filled()
     subscription.drained()
     subscription.pump()
     subscription.reset("lost")
     subscription.take_page([frame(2)])
     assert subscription.tick(1e9) is None
-    assert log.snapshots == []
+    assert log.snapshots == 0
 
 
 def test_an_ended_operation_is_told_as_snapshot_and_end() -> None:
     log = Log()
     log.publish()
     log.publish("end")
-    subscription = Subscription(log, ALL, Timers().terms())
+    subscription = placed(log)
     subscription.begin(1, b"1002-0", [snapshot(2, "succeeded")])
-    outlet = Outlet()
-    subscription.attach(outlet)
+    outlet = attached(subscription)
     assert outlet.types == ["snapshot", "end"]
     assert b"\nid:" not in b"\n" + outlet.frames[1].wire
     assert outlet.closed
 
 
 def test_one_that_closed_before_its_way_out_opened_ends_it() -> None:
-    subscription = Subscription(Log(), ALL, Timers().terms())
+    subscription = placed(Log())
     subscription.close("draining", reconnect=True)
-    outlet = Outlet()
-    subscription.attach(outlet)
-    assert outlet.closed
+    assert attached(subscription).closed
 
 
 def test_awaiting_it_begins_with_a_snapshot() -> None:
     log = Log()
-    subscription, outlet = subscribed(log)
+    subscription = placed(log)
     subscription.wait()
-    subscription.offer(log.publish("status"))
+    outlet = attached(subscription)
+    log.publish("status")
     log.answer()
-    subscription.offer(log.publish())
+    log.publish()
     assert outlet.numbers == [-1, 2]
 
 
 def test_awaiting_in_vain_it_says_so() -> None:
     log = Log()
-    subscription, outlet = subscribed(log)
+    subscription = placed(log)
     subscription.wait()
+    outlet = attached(subscription)
     subscription.give_up()
     assert outlet.reasons() == ["not-found"]
     assert outlet.closed
@@ -229,9 +249,9 @@ def test_awaiting_in_vain_it_says_so() -> None:
 
 def test_only_wanted_types_pass_and_the_end_always() -> None:
     log = Log()
-    subscription, outlet = subscribed(log, delivery=Delivery(types=frozenset({b"log"})))
+    _subscription, outlet = subscribed(log, delivery=Delivery(types=frozenset({b"log"})))
     for type in ("progress", "log", "status", "end"):
-        subscription.offer(log.publish(type))
+        log.publish(type)
     assert outlet.types == ["log", "end"]
 
 
@@ -242,25 +262,25 @@ class TestAnInterval:
         return log, timers, subscription, outlet
 
     def test_lets_the_newest_progress_of_each_through(self) -> None:
-        log, timers, subscription, outlet = self.make()
+        log, timers, _subscription, outlet = self.make()
         for _ in range(10):
-            subscription.offer(log.publish())
+            log.publish()
             timers.advance(0.125)
         timers.advance(1)
         assert outlet.numbers == [1, 4, 8, 10]
 
     def test_lets_other_events_pass_in_order(self) -> None:
-        log, timers, subscription, outlet = self.make()
+        log, timers, _subscription, outlet = self.make()
         for type in ("progress", "progress", "progress", "log", "progress", "end"):
-            subscription.offer(log.publish(type))
+            log.publish(type)
         assert outlet.numbers == [1, 3, 4, 5, 6]
         timers.advance(10)
         assert outlet.numbers[-1] == 6
 
     def test_leaves_no_timer_behind(self) -> None:
         log, timers, subscription, _ = self.make()
-        subscription.offer(log.publish())
-        subscription.offer(log.publish())
+        log.publish()
+        log.publish()
         subscription.close()
         assert all(timer.cancelled for timer in timers.timers)
 
@@ -281,7 +301,7 @@ class TestTheWheel:
     def test_cuts_off_a_client_that_takes_nothing(self) -> None:
         log, timers = Log(), Timers()
         subscription, outlet = subscribed(log, room=2, timers=timers)
-        subscription.offer(log.publish())
+        log.publish()
         assert subscription.tick(15) is not None
         before = len(outlet.frames)
         assert subscription.tick(59) is not None
@@ -293,9 +313,9 @@ class TestTheWheel:
         log, timers = Log(), Timers()
         subscription, outlet = subscribed(log, room=2, timers=timers)
         for _ in range(5):
-            subscription.offer(log.publish())
+            log.publish()
             timers.advance(50)
-            outlet.drain(subscription)
+            outlet.drain()
             assert subscription.tick(timers.now) is not None
 
 
@@ -318,8 +338,7 @@ STEPS = st.lists(
         st.just("drain"),
         st.just("answer"),
         st.just("trim"),
-        st.just("unload"),
-        st.just("load"),
+        st.just("reload"),
     ),
     max_size=80,
 )
@@ -330,36 +349,25 @@ STEPS = st.lists(
 def test_whatever_happens_each_event_comes_once_in_order_or_its_loss_is_told(
     steps: list[str], ring: int, room: int, older: int
 ) -> None:
-    log = Log(ring)
-    for _ in range(older):
-        log.publish("log")
+    log = Log(ring, older)
     subscription, outlet = subscribed(log, room=room)
     for step in steps:
-        if step == "publish":
-            made = log.publish("log")
-            if log.loaded:
-                subscription.offer(made)
-        elif step == "miss":
-            log.publish("log")
-        elif step == "repeat" and log.frames and log.loaded:
-            subscription.offer(log.frames[-1])
+        if step in ("publish", "miss"):
+            log.publish("log", missed=step == "miss")
+        elif step == "repeat" and log.events:
+            log.channel.accept(log.events[-1:])
         elif step == "drain":
-            outlet.drain(subscription)
+            outlet.drain()
         elif step == "answer":
             log.answer()
         elif step == "trim":
-            log.trimmed = max(log.trimmed, len(log.frames) - 3)
-        elif step == "unload":
-            log.loaded = False
-        elif step == "load":
-            log.loaded = True
-            subscription.pump()
-        assert outlet.held <= room + 3, "memory is bounded: what the outlet has room for, and one page"
-    log.loaded = True
-    subscription.offer(log.publish("log"))  # whatever was missed shows now
+            log.trimmed = max(log.trimmed, len(log.events) - 3)
+        elif step == "reload":
+            log.channel.reload()
+        assert outlet.held <= room + max(ring, 3), "memory is bounded: what the outlet has room for, and one slice"
+    log.publish("log")  # whatever was missed shows now
     for _ in range(200):
-        outlet.drain(subscription)
-        subscription.pump()
+        outlet.drain()
         log.answer()
     expected = None
     for n in outlet.numbers:
@@ -367,12 +375,12 @@ def test_whatever_happens_each_event_comes_once_in_order_or_its_loss_is_told(
         expected = abs(n) + 1
     if outlet.numbers[0] > 0:
         assert outlet.numbers[0] == 1
-    assert expected == len(log.frames) + 1
+    assert expected == len(log.events) + 1
     assert subscription.mode is Mode.LIVE
 
 
 def test_one_that_closed_before_it_knew_what_to_await_stays_closed() -> None:
-    subscription = Subscription(Log(), ALL, Timers().terms())
+    subscription = placed(Log())
     subscription.close("draining", reconnect=True)
     subscription.wait()
     assert subscription.mode is Mode.CLOSED
@@ -380,25 +388,73 @@ def test_one_that_closed_before_it_knew_what_to_await_stays_closed() -> None:
 
 def test_a_snapshot_that_comes_before_the_way_out_is_open_is_kept_for_it() -> None:
     log = Log()
-    log.publish()
-    subscription = Subscription(log, ALL, Timers().terms())
+    subscription = placed(log)
     subscription.wait()
-    subscription.offer(log.frames[0])
+    log.publish()
     log.answer()
-    outlet = Outlet()
-    subscription.attach(outlet)
-    subscription.offer(log.publish())
+    outlet = attached(subscription)
+    log.publish()
     assert outlet.numbers == [-1, 2]
 
 
 def test_a_first_page_is_sent_as_far_as_there_is_room() -> None:
     log = Log(ring=100)
-    frames = [log.publish("log") for _ in range(20)]
-    subscription = Subscription(log, ALL, Timers().terms())
-    subscription.begin(0, b"0-0", frames)
-    outlet = Outlet(room=5)
-    subscription.attach(outlet)
-    assert outlet.held == 5
+    for _ in range(20):
+        log.publish("log", data=b'"' + b"x" * SLICE_BYTES + b'"')
+    subscription = placed(log)
+    subscription.begin(0, b"0-0", log.channel.after(0) or ())
+    outlet = attached(subscription, room=5)
+    assert outlet.held == 5, "slices of one"
     while subscription.mode is not Mode.LIVE:
-        outlet.drain(subscription)
+        outlet.drain()
     assert outlet.numbers == list(range(1, 21))
+
+
+def test_those_who_are_live_are_written_the_same_object_and_what_came_at_once_in_one_write() -> None:
+    log = Log()
+    writes: list[object] = []
+    for _ in range(3):
+        _, outlet = subscribed(log)
+        outlet.write = writes.append  # type: ignore[method-assign, assignment]
+        outlet.subscription.fall_back()
+        outlet.subscription.pump()
+    log.channel.accept([event(1), event(2)])
+    assert len(writes) == 3
+    assert [f.n for f in writes[0]] == [1, 2]  # type: ignore[attr-defined]
+    assert writes[0] is writes[1] is writes[2]
+
+
+def test_an_outlet_that_breaks_takes_nobody_with_it() -> None:
+    log = Log()
+    broken, _ = subscribed(log)
+    broken.fall_back()
+
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    broken.outlet.write = fail  # type: ignore[method-assign]
+    broken.pump()
+    other, outlet = subscribed(log)
+    log.publish()
+    assert (broken.mode, other.mode, outlet.numbers) == (Mode.CLOSED, Mode.LIVE, [1])
+
+
+def test_what_came_at_once_leaves_in_writes_of_a_bounded_size() -> None:
+    log = Log(ring=100)
+    subscription, outlet = subscribed(log, room=3)
+    log.channel.accept([event(n, "log", data=b'"' + b"x" * SLICE_BYTES + b'"') for n in range(1, 20)])
+    assert (outlet.held, subscription.n) == (3, 2), "and the opening"
+
+
+def test_nothing_follows_the_end() -> None:
+    log = Log()
+    _, outlet = subscribed(log)
+    log.channel.accept([event(1), event(2, "end"), event(3)])
+    assert (outlet.types[-1], outlet.closed) == ("end", True)
+
+
+def test_one_that_is_full_falls_back_to_where_it_stood() -> None:
+    log = Log(ring=2)
+    subscription, _outlet = subscribed(log, room=2)
+    log.channel.accept([event(1), event(2)])
+    assert (subscription.mode, subscription.n, subscription.position) == (Mode.CATCHING_UP, 2, b"1002-0")
