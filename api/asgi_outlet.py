@@ -60,8 +60,8 @@ class AsgiOutlet:
                 return
 
 
-class StreamResponse(EventSourceResponse):
-    """A subscription's life as a response: however it ends, the subscription ends with it."""
+class AsgiStream(EventSourceResponse):
+    """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
 
     def __init__(self, subscription: Subscription, limit: int) -> None:
         self._subscription = subscription

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from api.asgi_outlet import HEADERS, StreamResponse
+from api.asgi_outlet import HEADERS
 from api.context import Id, InContext
 from api.problems import PASSING
+from api.stream_response import StreamResponse
 from broker import positions
 from broker.errors import BrokerError, Invalid
 from broker.events import PING, PING_EVENT, reconnect_frame

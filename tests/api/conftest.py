@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.adoption import AdoptableProtocol
 from api.app import create_app
 from broker.store import Store
 from tests.servers import eventually
@@ -27,9 +29,20 @@ async def app(store: Store) -> Any:
     return create_app(store.settings, store)
 
 
+OUTLETS = {"adopted": AdoptableProtocol, "asgi": HttpToolsProtocol}
+
+
 @pytest.fixture
-async def base_url(app: Any) -> AsyncIterator[str]:
-    server = InLoopServer(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5))
+def outlet() -> str:
+    """How streams leave; a test that is told another one runs over it."""
+    return "adopted"
+
+
+@pytest.fixture
+async def base_url(app: Any, outlet: str) -> AsyncIterator[str]:
+    server = InLoopServer(
+        uvicorn.Config(app, http=OUTLETS[outlet], port=0, log_level="warning", timeout_graceful_shutdown=5)
+    )
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or serving.done(), "the server starts")
     port = server.servers[0].sockets[0].getsockname()[1]

@@ -1,0 +1,20 @@
+"""Chunked transfer coding (RFC 9112, 7.1): what HTTP/1.1 needs around frames that have no length told before."""
+
+from collections.abc import Sequence
+
+from broker.events import Frame
+from broker.outlet import TEXT
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Chunked:
+    """Frames that leave together as one chunk."""
+
+    def encode(self, frames: Sequence[Frame]) -> bytes:
+        """Return the chunk."""
+        text = TEXT.encode(frames)
+        return b"%x\r\n%b\r\n" % (len(text), text)
+
+
+CHUNKED = Chunked()
