@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 import web
 from api import events, health, operations, problems, stream
+from api.admission import Admission
 from api.context import Context
 from broker.hub import Hub
 from broker.settings import Settings, load_settings
@@ -57,7 +58,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         lifespan=lifespan,
     )
     problems.install(app)
-    for router in (operations.router, events.router, stream.router, health.router):
+    app.add_middleware(Admission, rate=config.handshakes_per_s)
+    for router in (stream.router, operations.router, events.router, health.router):  # streams, of which most are, first
         app.include_router(router)
     _mount_pages(app)
     return app

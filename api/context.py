@@ -21,9 +21,14 @@ class Context:
     hub: Hub
 
 
-def _context(request: Request) -> Context:
+def context_of(request: Request) -> Context:
+    """Return what the process of a request has."""
     context: Context = request.app.state.context
     return context
+
+
+async def _context(request: Request) -> Context:  # async, or each request would visit a thread
+    return context_of(request)
 
 
 InContext = Annotated[Context, Depends(_context)]

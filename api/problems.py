@@ -1,5 +1,6 @@
 """Errors as problem details (RFC 9457): the one place where the broker's errors meet HTTP's statuses."""
 
+import math
 import random
 from typing import Any
 
@@ -23,6 +24,7 @@ STATUS_OF_CODE = {
     "invalid": 422,
     "too-large": 413,
     "draining": 503,
+    "at-capacity": 503,
     "storage-unavailable": 503,
     "storage-full": 507,
     "setup": 500,
@@ -30,19 +32,21 @@ STATUS_OF_CODE = {
     "method-not-allowed": 405,
 }
 
-PASSING = frozenset({"draining", "storage-unavailable"})
+PASSING = frozenset({"draining", "storage-unavailable", "at-capacity"})
 """Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
 
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
-def problem(code: str, detail: str, *, field: str | None = None, **members: object) -> Response:
+def problem(
+    code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
+) -> Response:
     """Return a problem. `type` is the stable code; `members` are added to it."""
     status = STATUS_OF_CODE[code]
     body = {"type": code, "title": code.replace("-", " ").capitalize(), "status": status, "detail": detail}
     if field is not None:
         body["field"] = field
-    headers = {"Retry-After": str(random.randint(1, 5))} if code in PASSING else {}
+    headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
     return Response(orjson.dumps(body | members), status, headers, "application/problem+json")
 
 

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         4 * 1024 * 1024, description="largest request body, but for NDJSON, which is streamed"
     )
 
+    handshakes_per_s: Count = Field(1_000, description="streams that may be opened a second; the rest come back later")
     stream_max_age_s: Seconds = Field(3_600, description="longest life of a stream; the client then resumes")
     ping_s: Seconds = Field(15, description="how often a stream says that it is alive")
     retry_ms: Count = Field(2_000, description="how soon clients are told to reconnect, about")

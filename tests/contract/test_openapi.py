@@ -33,6 +33,7 @@ CONTRACT = {
     "invalid": 422,
     "too-large": 413,
     "draining": 503,
+    "at-capacity": 503,
     "storage-unavailable": 503,
     "storage-full": 507,
 }

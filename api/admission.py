@@ -1,0 +1,57 @@
+"""Admission: how many streams may be opened a second. When all clients come back at once, those who are there already
+must not suffer, nor all wait for ever: the rest are told when to come, each at a moment of its own.
+"""
+
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.refusals import refusal
+
+BURST_S = 1.0
+"""So many seconds' worth of streams are admitted at once, after a calm."""
+
+
+class Gate:
+    """A bucket of places, and a queue that nobody stands in: who finds none is told when its turn would come."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._places = rate * BURST_S
+        self._at = self._turn = clock()
+
+    def admit(self) -> float:
+        """Take a place and return 0; or return the seconds to come back after."""
+        now = self._clock()
+        self._places = min(self._places + (now - self._at) * self._rate, self._rate * BURST_S)
+        self._at = now
+        if self._places >= 1:
+            self._places -= 1
+            return 0
+        self._turn = max(self._turn, now) + 1 / self._rate
+        return self._turn - now
+
+
+class Admission:
+    """Middleware before everything else: to refuse must cost far less than to admit."""
+
+    def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._gate = Gate(rate, clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, unless it asks for a stream and there is no place."""
+        wait_s = self._gate.admit() if _opens_a_stream(scope) else 0
+        if wait_s:
+            accept = Headers(scope=scope).get("accept")
+            detail = "too many streams are being opened just now: come back in a moment"
+            await refusal("at-capacity", detail, accept, wait_s)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _opens_a_stream(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] == "GET" and str(scope["path"]).endswith("/stream")

@@ -1,0 +1,79 @@
+"""What can be asked of a stream in its query: told once, for the description and for the reading."""
+
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from broker import positions
+from broker.errors import Invalid
+from broker.events import PING, PING_EVENT
+from broker.hub import ALL, Start
+from broker.models import EVENT_TYPE
+from broker.publishing import invalid
+from broker.subscription import Delivery
+
+MAX_TYPES = 32
+
+
+class StreamQuery(BaseModel):
+    """Where a client wants to begin, and how it wants its events."""
+
+    model_config = ConfigDict(frozen=True)
+
+    last_event_id: str | None = Field(None, description="what a new EventSource says instead of the header")
+    beginning: Literal["start"] | None = Field(None, alias="from", description="replay all that is kept")
+    types: str | None = Field(None, description="the types wanted, separated by commas")
+    interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        0, description="least time between two `progress` events"
+    )
+    wait_s: Annotated[float, Field(ge=0)] = Field(0, description="how long to await an operation not yet created")
+    ping: Literal["comment", "event"] = Field("comment", description="how to say that the stream is alive")
+
+    def start(self, last_event_id: str | None) -> Start:
+        """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
+        position = last_event_id if last_event_id is not None else self.last_event_id
+        if position is not None:
+            positions.parse(position)
+            return Start(position)
+        return Start(beginning=self.beginning is not None)
+
+    def delivery(self) -> Delivery:
+        """Return how to deliver."""
+        if self is ANYTHING:
+            return ALL
+        return Delivery(_types(self.types), self.interval_ms / 1000, PING_EVENT if self.ping == "event" else PING)
+
+
+ANYTHING = StreamQuery()
+
+
+def read_query(query: bytes) -> StreamQuery:
+    """Return what a query asks for; raise `Invalid`."""
+    if not query:
+        return ANYTHING
+    try:
+        return StreamQuery.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def described() -> list[dict[str, Any]]:
+    """Return the parameters as OpenAPI describes them."""
+    header = {"name": "Last-Event-ID", "in": "header", "description": "what EventSource sends when it reconnects"}
+    properties = StreamQuery.model_json_schema()["properties"]
+    queries = [
+        {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+        for name, schema in properties.items()
+    ]
+    return [header | {"schema": {"type": "string"}}, *queries]
+
+
+def _types(text: str | None) -> frozenset[bytes] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) > MAX_TYPES or not all(re.fullmatch(EVENT_TYPE, name) for name in names):
+        raise Invalid(f"types are up to {MAX_TYPES} event names, separated by commas", field="types")
+    return frozenset(name.encode() for name in names)

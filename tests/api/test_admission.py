@@ -1,0 +1,102 @@
+import asyncio
+import math
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.admission import BURST_S, Gate
+from broker.settings import Settings
+from tests import sse
+from tests.api.test_operations import OPS, create, problem
+from tests.conftest import make_settings
+
+EVENT_SOURCE = {"Accept": "text/event-stream"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_calm_gate_admits_a_burst_and_then_as_many_as_its_rate() -> None:
+    clock = Clock()
+    gate = Gate(10, clock)
+    assert [gate.admit() for _ in range(int(10 * BURST_S))] == [0] * int(10 * BURST_S)
+    assert gate.admit() > 0
+    clock.now += 0.25
+    assert [gate.admit() == 0 for _ in range(3)] == [True, True, False]
+
+
+def test_those_refused_are_told_turns_of_their_own_at_the_rate() -> None:
+    gate = Gate(10, Clock())
+    while not gate.admit():
+        pass
+    assert [round(gate.admit(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
+
+
+def test_who_comes_back_at_its_turn_is_admitted() -> None:
+    clock = Clock()
+    gate = Gate(100, clock)
+    turns = sorted(clock.now + wait_s for wait_s in [gate.admit() for _ in range(1000)] if wait_s)
+    assert len(turns) == 1000 - 100 * BURST_S
+    for turn in turns:
+        clock.now = turn
+        assert gate.admit() == 0
+
+
+@given(st.lists(st.floats(0, 0.2), max_size=200), st.integers(1, 50))
+def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: list[float], rate: int) -> None:
+    clock = Clock()
+    gate = Gate(rate, clock)
+    admitted: list[float] = []
+    for pause in pauses:
+        clock.now += pause
+        if gate.admit() == 0:
+            admitted.append(clock.now)
+    for first, begin in enumerate(admitted):
+        for last, end in enumerate(admitted[first:], first):
+            assert last - first + 1 <= rate * (end - begin) + rate * BURST_S + 1e-6
+
+
+class TestAFullGate:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(handshakes_per_s=1)
+
+    async def fill(self, http: httpx.AsyncClient) -> None:
+        await create(http, id="a")
+        await asyncio.gather(*(http.head(f"{OPS}/a/stream") for _ in range(3)))  # which opens nothing, and counts not
+        assert (await http.get(f"{OPS}/nope/stream")).status_code == 404
+
+    async def test_tells_an_event_source_when_to_come_back(self, http: httpx.AsyncClient) -> None:
+        await self.fill(http)
+        answer = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+        [message] = sse.read(answer.content)
+        assert (message.type, message.json, message.id) == ("reconnect", {"reason": "at-capacity"}, "")
+        assert 500 <= int(answer.content.split(b"\n")[0].removeprefix(b"retry: ")) <= 4000
+
+    async def test_tells_others_so_with_a_status(self, http: httpx.AsyncClient) -> None:
+        await self.fill(http)
+        answer = await http.get(f"{OPS}/a/stream")
+        problem(answer, 503, "at-capacity")
+        assert 1 <= int(answer.headers["retry-after"]) <= 4
+
+    async def test_lets_everything_else_in(self, http: httpx.AsyncClient) -> None:
+        await self.fill(http)
+        for _ in range(5):
+            assert (await http.get(f"{OPS}/a")).status_code == 200
+            assert (await http.get("/livez")).status_code == 200
+
+    async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient) -> None:
+        await self.fill(http)
+        refused = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
+        retry_ms = int(refused.content.split(b"\n")[0].removeprefix(b"retry: "))
+        await asyncio.sleep(math.ceil(retry_ms / 1000))
+        async with http.stream("GET", f"{OPS}/a/stream", headers=EVENT_SOURCE) as answer:
+            assert b"snapshot" in b"".join([await anext(answer.aiter_bytes())])
