@@ -45,6 +45,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0 takes a free one")
+    processes: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="processes that serve the address, each a whole replica; about one for each core"
+    )
     insecure: bool = Field(False, description="listen on more than loopback without authentication")
     auth: Literal["none"] = Field("none", description="how callers prove who they are")
     drain_s: Seconds = Field(10, description="longest a stopping server waits for its connections")

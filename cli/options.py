@@ -19,6 +19,7 @@ CLIENT = ("redis_url", "prefix", "data_dir")
 SERVER = (
     "host",
     "port",
+    "processes",
     *CLIENT,
     "lanes",
     "insecure",

@@ -1,10 +1,11 @@
-"""A replica, run: the listening socket first, then the store, then the server."""
+"""A replica, or many, run: the listening socket first, then the store, then the server."""
 
 import asyncio
 import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import typer
@@ -12,7 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.server import Server, listen
+from api.listener import listen, listen_for_each
+from api.server import Server
 from broker.embedded import Embedded
 from broker.errors import SetupError
 from broker.settings import Settings
@@ -20,6 +22,7 @@ from broker.store import Store
 from cli import connect
 from cli.exits import note
 from cli.stopping import until_stopped
+from cli.supervisor import supervise
 
 
 class AnnouncedServer(Server):
@@ -37,21 +40,35 @@ class AnnouncedServer(Server):
 
 def run(settings: Settings) -> None:
     """Serve until told to stop. A taken port is told before a Redis is started."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(name)s: %(message)s")
+    log_as(settings)
     with until_stopped(), ExitStack() as resources:
-        listener = resources.enter_context(listen(settings))
+        many = settings.processes > 1
+        listeners = listen_for_each(settings, settings.processes) if many else [listen(settings)]
+        for listener in listeners:
+            resources.enter_context(listener)
         if settings.redis_url is None:
             embedded = resources.enter_context(Embedded.start(settings))
             note(f"Redis: {embedded.description}")
             settings = connect.at(settings, embedded.url)
-        run_loop(_serve(settings, listener))
+        where = f"serving on {address(listeners[0])}{f' - {settings.processes} processes' if many else ''}"
+        ready = partial(typer.echo, f"{where} - Ctrl-C stops it")
+        if many:
+            supervise(settings, listeners, ready)
+        else:
+            run_loop(serve(AnnouncedServer, settings, listeners[0], ready))
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def serve(
+    kind: type[AnnouncedServer], settings: Settings, listener: socket.socket, serving: Callable[[], None]
+) -> None:
+    """Run a server of this kind, over a store of its own."""
     async with await Store.open(settings) as store:
-        ready = f"serving on {address(listener)} - Ctrl-C stops it"
-        server = AnnouncedServer(create_app(settings, store), settings, lambda: typer.echo(ready))
-        await serve_on(server, listener)
+        await serve_on(kind(create_app(settings, store), settings, serving), listener)
+
+
+def log_as(settings: Settings, who: str = "") -> None:
+    """Log to standard error; `who` stands in each line."""
+    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s: {who}%(name)s: %(message)s")
 
 
 async def serve_on(server: Server, listener: socket.socket) -> None:

@@ -15,7 +15,8 @@ import typer
 
 import workers
 from api.app import create_app
-from api.server import Server, listen
+from api.listener import listen
+from api.server import Server
 from broker.embedded import Embedded
 from broker.errors import SetupError
 from broker.listing import Filters

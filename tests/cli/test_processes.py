@@ -1,0 +1,368 @@
+"""`serve --processes`: many processes on one address, and what becomes of them when one dies or all are to stop."""
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+
+from api.listener import listen_for_each
+from broker.errors import SetupError
+from broker.settings import load_settings
+from tests.cli.conftest import Shell, children, ready, runs
+from tests.conftest import make_settings
+from tests.servers import Process, RealRedis, wait_until
+from tests.sse import Message, read
+
+
+class Stream:
+    """A client's stream, read by a thread; it knows which process serves it."""
+
+    def __init__(self, url: str, position: str = "") -> None:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        self._connection = http.client.HTTPConnection(host or "", port, timeout=30)
+        self._url, self._position = url, position
+        self._got = bytearray()
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        headers = {"Last-Event-ID": self._position} if self._position else {}
+        self._connection.request("GET", f"/v1/operations/a/stream{'' if headers else '?from=start'}", headers=headers)
+        self._socket = self._connection.sock
+        self._answer = self._connection.getresponse()
+        assert self._answer.status == 200
+        self.port: int = self._socket.getsockname()[1]
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._answer.close()
+        self._connection.close()
+
+    def _read(self) -> None:
+        with suppress(OSError, http.client.HTTPException):
+            while some := self._answer.read1():
+                self._got += some
+        self.ended.set()
+
+    def messages(self) -> list[Message]:
+        return read(bytes(self._got))
+
+    def numbers(self) -> list[int]:
+        return [message.json["n"] for message in self.messages() if message.id]
+
+    def owner(self, pids: list[int]) -> int:
+        """The process that holds the other end."""
+        peer = f":{self.port:04X}"
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, _, remote, state, *rest = line.split()
+            if remote.endswith(peer) and state == "01":
+                return next((pid for pid in pids if f"socket:[{rest[5]}]" in files(pid)), 0)
+        return 0
+
+
+def files(pid: int) -> list[str]:
+    found = []
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(os.readlink(entry))
+    return found
+
+
+def replicas(server: Process) -> list[int]:
+    return children(server.pid, "cli.supervised")
+
+
+def post(url: str, path: str, body: dict[str, Any]) -> None:
+    with urllib.request.urlopen(f"{url}{path}", json.dumps(body).encode(), timeout=30) as answer:
+        assert answer.status in (200, 201)
+
+
+def publish(url: str) -> None:
+    post(url, "/v1/operations/a/events", {"type": "log", "data": {"message": "x"}})
+
+
+def on_each(streams: ExitStack, url: str, pids: list[int], position: str = "") -> dict[int, Stream]:
+    """A stream that each of the processes serves: as many are opened as that takes."""
+    found: dict[int, Stream] = {}
+
+    def one_more() -> bool:
+        stream = streams.enter_context(Stream(url, position))
+        found[stream.owner(pids)] = stream
+        return all(pid in found for pid in pids)
+
+    wait_until(one_more, "each process serves a stream")
+    return {pid: found[pid] for pid in pids}
+
+
+def serving(shell: Shell, *words: str, leading: bool = False) -> Process:
+    """Two processes; `leading` a process group of their own, as a shell has its commands."""
+    process = shell.process("serve", "--port", "0", "--processes", "2", *words)
+    if leading:
+        leader = "import os, sys; os.setpgid(0, 0); os.execv(sys.executable, sys.argv[1:])"
+        process.command = [sys.executable, "-c", leader, *process.command]
+    return process
+
+
+@pytest.fixture
+def streams() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def pair(shell: Shell) -> Iterator[Process]:
+    with serving(shell) as server:
+        post(ready(server), "/v1/operations", {"id": "a"})
+        yield server
+
+
+def told_to_leave(stream: Stream) -> bool:
+    stream.ended.wait(30)
+    (*_, last) = stream.messages()
+    return (last.type, last.json) == ("reconnect", {"reason": "draining"})
+
+
+def test_each_serves_what_is_published_through_any(pair: Process, streams: ExitStack) -> None:
+    url, pids = ready(pair), replicas(pair)
+    assert f"serving on {url} - 2 processes - Ctrl-C stops it\n" in pair.output()
+    assert len(pids) == 2
+    watching = on_each(streams, url, pids).values()
+    for _ in range(4):
+        publish(url)
+    wait_until(lambda: all(stream.numbers() == [1, 2, 3, 4, 5] for stream in watching), "all see all")
+
+
+def test_a_killed_one_is_replaced_and_its_clients_resume(pair: Process, streams: ExitStack) -> None:
+    url = ready(pair)
+    dead, alive = pids = replicas(pair)
+    watching = on_each(streams, url, pids)
+    publish(url)
+    wait_until(lambda: watching[dead].numbers() == [1, 2], "its client saw the first")
+    os.kill(dead, signal.SIGKILL)
+    publish(url)
+    wait_until(watching[dead].ended.is_set, "its streams end")
+    wait_until(lambda: f"process {dead} was killed by SIGKILL: another one starts in 0.1 s" in pair.output(), "told")
+    wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
+    (fresh,) = set(replicas(pair)) - {alive}
+    resumed = on_each(streams, url, [fresh, alive], watching[dead].messages()[-1].id)
+    publish(url)
+    wait_until(lambda: watching[alive].numbers() == [1, 2, 3, 4], "the other's streams went on")
+    wait_until(lambda: all(each.numbers() == [3, 4] for each in resumed.values()), "clients resume, anywhere")
+    assert not Path(f"/proc/{dead}").exists()  # nor as a zombie
+
+
+def test_while_one_keeps_dying_the_others_take_its_connections(pair: Process, streams: ExitStack) -> None:
+    url = ready(pair)
+    steady = replicas(pair)[0]
+    for deaths in range(1, 4):
+        wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
+        (pid,) = set(replicas(pair)) - {steady}
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda many=deaths: pair.output().count("another one starts") == many, "its death is noticed")
+    for _ in range(8):  # until the next one listens; those of before are not left waiting either
+        streams.enter_context(Stream(url))
+    wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
+    on_each(streams, url, replicas(pair))
+
+
+def test_one_told_to_stop_drains_and_is_replaced(pair: Process, streams: ExitStack) -> None:
+    url, pids = ready(pair), replicas(pair)
+    watching = on_each(streams, url, pids)
+    os.kill(pids[0], signal.SIGTERM)
+    assert told_to_leave(watching[pids[0]])
+    wait_until(lambda: f"process {pids[0]} ended with exit code 0: another" in pair.output(), "its end is told")
+    wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
+    on_each(streams, url, replicas(pair))
+    assert not watching[pids[1]].ended.is_set()
+
+
+def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "r", keep=True) as redis, serving(shell, "--redis-url", redis.url) as server:
+        ready(server)
+        redis.stop()
+        os.kill(replicas(server)[0], signal.SIGKILL)
+        wait_until(lambda: server.output().count("could not start (Redis can't be reached") == 2, "it is tried again")
+        assert server.popen is not None
+        assert server.popen.poll() is None
+        redis.start()
+        wait_until(lambda: server.output().count("Application startup complete") == 3, "it starts in the end")
+
+
+def a_signal(server: Process) -> None:
+    server.send(signal.SIGTERM)
+
+
+def the_terminal(server: Process) -> None:
+    """What a Ctrl-C does: the foreground's process group is told."""
+    os.killpg(server.pid, signal.SIGINT)
+
+
+def everyone(server: Process) -> None:
+    """What systemd does: each process is told, and those that are supervised will be told twice."""
+    for pid in [*replicas(server), server.pid]:
+        os.kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("tell", [a_signal, the_terminal, everyone])
+def test_told_to_stop_all_drain_and_nothing_is_left(
+    lonely: Shell, streams: ExitStack, tell: Callable[[Process], None]
+) -> None:
+    with serving(lonely, leading=True) as server:
+        url = ready(server)
+        post(url, "/v1/operations", {"id": "a"})
+        started = children(server.pid)
+        assert len(started) == 3  # its Redis, too
+        watching = on_each(streams, url, replicas(server))
+        tell(server)
+        assert server.popen is not None
+        assert server.popen.wait(30) == 0
+        assert all(told_to_leave(stream) for stream in watching.values())
+        assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+        assert "Traceback" not in server.output()
+        assert "another one" not in server.output()
+    assert not (lonely.folder / "data" / "address").exists()
+
+
+def test_a_second_signal_ends_them_at_once(pair: Process) -> None:
+    stuck, other = replicas(pair)
+    os.kill(stuck, signal.SIGSTOP)
+    pair.send(signal.SIGTERM)
+    wait_until(lambda: not runs(other), "the other one ends")
+    assert pair.stop(signal.SIGTERM) == 0
+    assert not Path(f"/proc/{stuck}").exists()
+
+
+def test_one_that_does_not_stop_is_killed(shell: Shell) -> None:
+    with serving(shell, "--drain-s", "0.1") as server:
+        ready(server)
+        stuck = replicas(server)[0]
+        os.kill(stuck, signal.SIGSTOP)
+        assert server.stop(signal.SIGTERM) == 0
+        assert not Path(f"/proc/{stuck}").exists()
+
+
+def test_a_signal_before_they_serve_stops_it_too(shell: Shell) -> None:
+    with serving(shell) as server:
+        wait_until(lambda: len(replicas(server)) == 2, "they start")
+        started = replicas(server)
+        assert server.stop(signal.SIGHUP) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+        assert "Traceback" not in server.output()
+
+
+def test_killed_it_takes_them_along(lonely: Shell, streams: ExitStack) -> None:
+    with serving(lonely) as server:
+        url = ready(server)
+        post(url, "/v1/operations", {"id": "a"})
+        started = children(server.pid)
+        watching = on_each(streams, url, replicas(server))
+        server.stop(signal.SIGKILL)
+        assert all(told_to_leave(stream) for stream in watching.values())
+        wait_until(lambda: not any(runs(pid) for pid in started), "they end", 10)
+
+
+def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: Shell, streams: ExitStack) -> None:
+    (listener,) = [streams.enter_context(one) for one in listen_for_each(make_settings(port=0), 1)]
+    ours, theirs = (streams.enter_context(end) for end in socket.socketpair())
+    orders = {"settings": {"redis_url": shell.env["PROGRESS_REDIS_URL"]}, "listener": listener.fileno()}
+    with theirs:
+        command = [sys.executable, "-P", "-m", "cli.supervised"]
+        child = subprocess.Popen(command, stdin=theirs, stderr=subprocess.DEVNULL, pass_fds=[listener.fileno()])
+    with child:
+        ours.sendall(json.dumps(orders).encode() + b"\n")
+        assert json.loads(ours.recv(1000)) == {"error": None}
+        ours.close()
+        assert child.wait(30) == 0
+
+
+def test_no_secret_is_in_a_command_line_or_an_environment(lonely: Shell) -> None:
+    with serving(lonely) as server:
+        ready(server)
+        secret = (lonely.folder / "data" / "password").read_bytes().strip()
+        for pid in [server.pid, *children(server.pid)]:
+            for where in ("cmdline", "environ"):
+                assert secret not in Path(f"/proc/{pid}/{where}").read_bytes()
+
+
+def test_a_port_of_many_processes_is_taken_for_others(shell: Shell, pair: Process) -> None:
+    port = str(urlsplit(ready(pair)).port)
+    for processes in ("1", "2"):
+        line = shell.fails(5, "serve", "--port", port, "--processes", processes)
+        assert line.startswith(f"can't listen on 127.0.0.1:{port} (")
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_port_of_others_is_taken(reuse_port: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=reuse_port) as taken:
+        port: int = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=f"can't listen on 127.0.0.1:{port} "):
+            listen_for_each(make_settings(port=port), 2)
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_a_free_port_is_one_for_all(host: str, family: socket.AddressFamily, streams: ExitStack) -> None:
+    listeners = [streams.enter_context(one) for one in listen_for_each(make_settings(host=host, port=0), 4)]
+    (address,) = {one.getsockname()[:2] for one in listeners}
+    assert {one.family for one in listeners} == {family}
+    accepted: set[int] = set()
+
+    def one_more() -> bool:
+        streams.enter_context(socket.create_connection(address))
+        (ready, *_), _, _ = select.select(listeners, [], [], 30)
+        streams.enter_context(ready.accept()[0])
+        accepted.add(ready.fileno())
+        return len(accepted) == len(listeners)
+
+    wait_until(one_more, "each listener gets connections")
+
+
+def test_a_setup_error_is_told_once(shell: Shell) -> None:
+    url = "redis://:s3cret@127.0.0.1:1/0"
+    line = shell.fails(5, "serve", "--port", "0", "--processes", "2", "--redis-url", url)
+    assert line.startswith("Redis can't be reached")
+    assert "s3cret" not in line
+
+
+def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
+    with serving(shell) as server:
+        wait_until(lambda: len(replicas(server)) == 2, "they start")
+        for pid in replicas(server):
+            os.kill(pid, signal.SIGKILL)
+        assert server.popen is not None
+        assert server.popen.wait(30) == 5
+        assert re.fullmatch(
+            r"progress-broker: no process stays up: process \d+ was killed by SIGKILL\n", server.output()
+        )
+
+
+def test_a_number_of_processes_that_is_none(shell: Shell) -> None:
+    line = shell.fails(5, "serve", "--processes", "0")
+    assert line.startswith("bad settings: PROGRESS_PROCESSES: Input should be greater than or equal to 1")
+    for processes in (-1, 1000):
+        with pytest.raises(SetupError, match="PROGRESS_PROCESSES: Input should be "):
+            load_settings(processes=processes)
+
+
+def test_one_process_is_no_other_than_itself(shell: Shell) -> None:
+    with shell.process("serve", "--port", "0", "--processes", "1") as server:
+        assert f"serving on {ready(server)} - Ctrl-C stops it" in server.output()
+        assert children(server.pid) == []
