@@ -1,33 +1,35 @@
 """The adopted outlet: a subscription's frames straight into its socket. All there is of a connection is this object."""
 
 import asyncio
+from typing import ClassVar
 
 from api.adoption import Connection
 from api.chunked import CHUNKED, LAST_CHUNK
+from broker.outlet import TEXT, Encoding
 from broker.subscription import Subscription
 
 MAX_UNASKED_BYTES = 65_536
 """What a client may send after its request, to which nobody will listen, before it is cut off."""
 
-LINGER_S = 5
-"""How long a response that has ended may take to leave."""
-
 
 class AdoptedOutlet(asyncio.Protocol):
-    """A client's socket. The transport's own buffer, bounded by `limit` bytes, tells the subscription when to stop."""
+    """A client's socket. The transport's own buffer, which is bounded, tells the subscription when to stop."""
 
-    __slots__ = ("_connections", "_subscription", "_transport", "_unasked", "write")
+    __slots__ = ("_connections", "_lingering", "_subscription", "_transport", "_unasked", "write")
 
-    encoding = CHUNKED
+    encoding: Encoding = CHUNKED
+    last: ClassVar[bytes] = LAST_CHUNK
+    linger_s: ClassVar[float] = 5
+    """How long a response that has ended may take to leave, and a client to close too."""
 
-    def __init__(self, subscription: Subscription, limit: int, connection: Connection) -> None:
+    def __init__(self, subscription: Subscription, connection: Connection) -> None:
         transport, connections = connection
         self._subscription = subscription
         self._transport = transport
         self._connections = connections
         self._unasked = 0
+        self._lingering: asyncio.TimerHandle | None = None
         self.write = transport.write  # nothing of ours stands between the hub and the transport
-        transport.set_write_buffer_limits(high=limit)
         transport.set_protocol(self)
         connections.add(self)
 
@@ -36,12 +38,13 @@ class AdoptedOutlet(asyncio.Protocol):
     def close(self) -> None:
         """End the response after what was written."""
         transport = self._transport
-        if transport.is_closing():
+        if self not in self._connections:  # it is lost, which is why we close
             return
-        transport.write(LAST_CHUNK)
-        transport.close()
-        if transport.get_write_buffer_size():  # a client that takes nothing would keep it for ever
-            asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+        if not transport.is_closing():
+            transport.write(self.last)
+            transport.close()
+        # A client that takes nothing would keep it for ever. Over TLS, so would one that does not close in turn.
+        self._lingering = asyncio.get_running_loop().call_later(self.linger_s, transport.abort)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -66,6 +69,8 @@ class AdoptedOutlet(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the subscription with its client."""
         self._connections.discard(self)
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._subscription.close()
 
     # What the server calls
@@ -73,3 +78,12 @@ class AdoptedOutlet(asyncio.Protocol):
     def shutdown(self) -> None:
         """Send the client away: the server stops."""
         self._subscription.close("draining", reconnect=True)
+
+
+class UnframedOutlet(AdoptedOutlet):
+    """That of an HTTP/1.0 client, for which a body ends with its connection."""
+
+    __slots__ = ()
+
+    encoding = TEXT
+    last = b""

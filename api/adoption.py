@@ -1,19 +1,19 @@
-"""Adoption: an HTTP/1.1 connection is taken over from uvicorn once the head of its response is written.
+"""Adoption: an HTTP connection is taken over from uvicorn once the head of its response is written.
 
 uvicorn keeps a protocol, a request, its scope, a task and a queue for each open response. A stream that lives for an
 hour needs none of them, only its socket. `AdoptableProtocol` offers it to the application as an ASGI scope extension:
 
-    adopt = scope.get("extensions", {}).get(ADOPTION)   # on any other server: None
+    offer = scope.get("extensions", {}).get(ADOPTION)   # on any other server: None
     await send({"type": "http.response.start", …})      # so that middleware and the access log see it
-    connection = adopt()                                # None if the client has gone
+    connection = await offer.adopt(limit)               # None: go on with `send`
     connection.transport.set_protocol(…)
 
 Run it with `uvicorn --http api.adoption:AdoptableProtocol …`; `progress-broker serve` does.
 """
 
 import asyncio
-from functools import partial
 from typing import Any, NamedTuple
+from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -29,6 +29,43 @@ class Connection(NamedTuple):
     """uvicorn's connections: it counts them, and ends each by its `shutdown()`. While it lasts, be one of them."""
 
 
+class Offer:
+    """A connection that may be had. A request's scope holds it, so it holds nothing that holds the scope."""
+
+    __slots__ = ("_cycle", "_protocol")
+
+    def __init__(self, protocol: "AdoptableProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = ref(protocol), ref(cycle)
+
+    def without_chunks(self) -> None:
+        """Have the head announce none: the body will end with the connection, as HTTP/1.0 knows no other way."""
+        cycle = self._cycle()
+        if cycle is not None:
+            cycle.chunked_encoding = False
+
+    async def adopt(self, limit: int) -> Connection | None:
+        """Wait until the connection holds at most `limit` bytes, and take it. What it is sent is framed by its taker.
+
+        Return None if the response has to go on as it began: the client has gone, or something between uvicorn and
+        the application still holds the head.
+        """
+        protocol, cycle = self._protocol(), self._cycle()
+        if protocol is None or cycle is None:
+            return None
+        if not cycle.response_started:
+            cycle.chunked_encoding = None
+            return None
+        transport = cycle.transport
+        if not (cycle.disconnected or transport.is_closing()):
+            # A transport says that it is full once, and would have said so to the protocol before.
+            transport.set_write_buffer_limits(high=limit)
+            while cycle.flow.write_paused:
+                await cycle.flow.drain()
+        if transport.is_closing():
+            cycle.disconnected = True  # as uvicorn is about to learn
+        return None if cycle.disconnected or cycle.response_complete else protocol.let_go(cycle)
+
+
 class AdoptableProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol, whose connections can be adopted."""
 
@@ -37,21 +74,20 @@ class AdoptableProtocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         cycle, scope = self.cycle, self.scope
-        if cycle is not before and scope["method"] == "GET" and scope["http_version"] == "1.1":
+        if cycle is not before and scope["method"] == "GET":
             extensions: dict[str, Any] = scope.setdefault("extensions", {})
-            extensions[ADOPTION] = partial(self._adopt, cycle)
+            extensions[ADOPTION] = Offer(self, cycle)
 
-    def _adopt(self, cycle: RequestResponseCycle) -> Connection | None:
-        """Let go of the connection; return None if it has gone."""
-        if cycle.disconnected or self.transport.is_closing():
-            return None
-        # As when a WebSocket is upgraded: for uvicorn the response is complete, and the connection another's.
+    def let_go(self, cycle: RequestResponseCycle) -> Connection:
+        """Forget the connection: as when a WebSocket is upgraded, for uvicorn the response is complete."""
         cycle.response_complete = True
         cycle.message_event.set()
         self.server_state.total_requests += 1
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        self.pipeline.clear()  # its head says that nothing is answered after this
         self.connections.discard(self)
-        self.parser = None  # type: ignore[assignment] # it and we hold each other
+        # Its head said that nothing is answered after this; and these hold us, as we hold them.
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]
+        self.parser = None  # type: ignore[assignment]
         return Connection(self.transport, self.connections)

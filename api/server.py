@@ -13,6 +13,7 @@ from sse_starlette.sse import AppStatus
 from api.adoption import AdoptableProtocol
 from api.context import Context
 from api.listener import BACKLOG
+from api.tls import check_certificate
 from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
@@ -24,6 +25,7 @@ class Server(uvicorn.Server):
     """A uvicorn server whose streams end with a word to their clients when it is told to stop."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        check_certificate(settings)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -34,6 +36,8 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=round(max(1, settings.drain_s)),
                 server_header=False,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
             )
         )
         self._app = app

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.errors import SetupError
@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(False, description="listen on more than loopback without authentication")
     auth: Literal["none"] = Field("none", description="how callers prove who they are")
+    tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
+    tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
     drain_s: Seconds = Field(10, description="longest a stopping server waits for its connections")
 
     history_length: Count = Field(1000, description="events kept of each operation, at least")
@@ -84,6 +86,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("tls_key")
+    @classmethod
+    def _with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) is not (info.data.get("tls_cert") is None):
+            raise ValueError("a certificate and its key are given together")
+        return value
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
             embedded = resources.enter_context(Embedded.start(settings))
             note(f"Redis: {embedded.description}")
             settings = connect.at(settings, embedded.url)
-        where = f"serving on {address(listeners[0])}{f' - {settings.processes} processes' if many else ''}"
+        where = f"serving on {address(listeners[0], settings)}{f' - {settings.processes} processes' if many else ''}"
         ready = partial(typer.echo, f"{where} - Ctrl-C stops it")
         if many:
             supervise(settings, listeners, ready)
@@ -86,7 +86,8 @@ def run_loop(main: Any) -> None:
         runner.run(main)
 
 
-def address(listener: socket.socket) -> str:
+def address(listener: socket.socket, settings: Settings) -> str:
     """Return the page's address."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

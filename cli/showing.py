@@ -56,7 +56,7 @@ async def _show(settings: Settings, listener: socket.socket, folder: Path, round
         server = AnnouncedServer(create_app(settings, store), settings, serving.set)
         others = [
             asyncio.create_task(_work(serving, settings, folder, rounds, server)),
-            asyncio.create_task(_greet(serving, store, address(listener))),
+            asyncio.create_task(_greet(serving, store, address(listener, settings))),
         ]
         try:
             await serve_on(server, listener)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from typing import Self
 import redis
 
 DEADLINE_S = 30.0
+
+_ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_ANY_CERTIFICATE.check_hostname, _ANY_CERTIFICATE.verify_mode = False, ssl.CERT_NONE
 
 
 def need(binary: str, package: str) -> str:
@@ -130,7 +134,7 @@ class ApiReplica(Process):
 
     def __init__(self, redis_url: str, log: Path, port: int | None = None, **settings: object) -> None:
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if 'tls_cert' in settings else 'http'}://127.0.0.1:{self.port}"
         env = os.environ | {f"PROGRESS_{name.upper()}": str(value) for name, value in settings.items()}
         env |= {"PROGRESS_REDIS_URL": redis_url, "PROGRESS_PORT": str(self.port)}
         super().__init__([sys.executable, "-m", "cli", "serve"], log, env)
@@ -150,7 +154,7 @@ class ApiReplica(Process):
         if self.popen is not None and self.popen.poll() is not None:
             raise AssertionError(f"the API ended with {self.popen.returncode}: {self.output()[-2000:]}")
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2, context=_ANY_CERTIFICATE) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -16,8 +16,19 @@ from broker.store import Store
 from tests.servers import eventually
 
 
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """asyncio's own loop; a module whose tests run on others too names all of them in `LOOPS`."""
+    return getattr(item.module, "LOOPS", None) or {"asyncio": asyncio.new_event_loop}  # type: ignore[attr-defined]
+
+
 class InLoopServer(uvicorn.Server):
-    """A uvicorn server that leaves the process' signal handlers alone."""
+    """A uvicorn server that leaves the process' signal handlers alone, and notices at once that it is to stop."""
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            await asyncio.sleep(0.01)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -39,14 +50,18 @@ def outlet() -> str:
 
 
 @pytest.fixture
-async def base_url(app: Any, outlet: str) -> AsyncIterator[str]:
-    server = InLoopServer(
-        uvicorn.Config(app, http=OUTLETS[outlet], port=0, log_level="warning", timeout_graceful_shutdown=5)
-    )
+def server_options() -> dict[str, Any]:
+    """What uvicorn is told beyond the usual."""
+    return {}
+
+
+@pytest.fixture
+async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> AsyncIterator[InLoopServer]:
+    usual = {"http": OUTLETS[outlet], "port": 0, "log_level": "warning", "timeout_graceful_shutdown": 5}
+    server = InLoopServer(uvicorn.Config(app, **(usual | server_options)))
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or serving.done(), "the server starts")
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield server
     hub = app.state.context.hub
     hub.drain()
     server.should_exit = True
@@ -56,6 +71,12 @@ async def base_url(app: Any, outlet: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def base_url(server: InLoopServer) -> str:
+    scheme = "https" if server.config.is_ssl else "http"
+    return f"{scheme}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
 async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=base_url, timeout=15) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=15, verify=False) as client:
         yield client

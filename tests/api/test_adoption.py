@@ -1,0 +1,649 @@
+"""Streams as seen from the socket. What holds of any server is tested over both outlets, and on both event loops."""
+
+import asyncio
+import gc
+import logging
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from api.adopted_outlet import MAX_UNASKED_BYTES, AdoptedOutlet, UnframedOutlet
+from api.adoption import AdoptableProtocol
+from api.asgi_outlet import AsgiOutlet
+from api.tls import check_certificate
+from broker.errors import SetupError
+from broker.settings import Settings, load_settings
+from broker.subscription import Subscription
+from tests import sse
+from tests.api.conftest import InLoopServer
+from tests.api.raw import STREAM, Client, request
+from tests.api.test_operations import OPS, create, finish, publish
+from tests.conftest import make_settings
+from tests.servers import ApiReplica, RealRedis, eventually, need, wait_until
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+Connect = Callable[..., Awaitable[Client]]
+
+both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
+
+
+@pytest.fixture
+def backend() -> str:
+    return "fakeredis"  # it is of no matter here
+
+
+@pytest.fixture
+async def connect(base_url: str) -> AsyncIterator[Connect]:
+    clients: list[Client] = []
+
+    async def connected(**options: Any) -> Client:
+        clients.append(await Client.connect(base_url, **options))
+        return clients[-1]
+
+    yield connected
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+async def hub(app: Any, http: httpx.AsyncClient) -> Any:
+    """The hub of a server that has an operation "a"."""
+    await create(http, id="a")
+    return app.state.context.hub
+
+
+async def the_one(hub: Any) -> Subscription:
+    await eventually(lambda: len(hub) == 1, "there is one subscription")
+    [channel] = hub.channels.values()
+    [subscription] = channel.subscriptions
+    return subscription
+
+
+class TestItsEnd:
+    @both_outlets
+    async def test_is_told_by_the_last_chunk_and_a_close(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request(STREAM, "Connection: close"))
+        headers = await client.opened()
+        assert headers["transfer-encoding"] == "chunked"
+        assert headers["connection"] == "close"
+        await finish(http, "a")
+        assert b"event: end" in await client.body()
+        assert await client.rest() == b""
+
+    async def test_closes_what_was_adopted_though_the_client_would_keep_it(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request(STREAM, "Connection: keep-alive"))
+        assert (await client.opened())["connection"] == "close"
+        assert isinstance((await the_one(hub)).outlet, AdoptedOutlet)
+        await finish(http, "a")
+        assert b"event: end" in await client.body()
+        assert await client.rest() == b""
+
+    @both_outlets
+    async def test_a_client_that_leaves_is_forgotten(self, hub: Any, server: InLoopServer, connect: Connect) -> None:
+        others = len(server.server_state.connections)
+        for leave in (Client.close, Client.reset, Client.half_close):
+            client = await connect()
+            client.send(request())
+            await client.opened()
+            leave(client)
+            await eventually(lambda: not hub.channels, f"its subscription is forgotten: {leave}")
+            await eventually(lambda: len(server.server_state.connections) <= others, "so is its connection")
+
+    @both_outlets
+    async def test_half_closed_with_its_request_a_client_gets_no_more_than_what_was_there(
+        self, hub: Any, server: InLoopServer, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request())
+        client.half_close()
+        assert b"event: end" not in await client.rest()
+        await eventually(lambda: not hub.channels, "it is forgotten")
+
+
+def census() -> Counter[str]:
+    """Count what a connection is made of. A scope is a dict with a path; requests that are under way have one."""
+    kinds = (AdoptedOutlet, Subscription, AdoptableProtocol, RequestResponseCycle)
+    found: Counter[str] = Counter()
+    for thing in gc.get_objects():
+        if type(thing) is dict:
+            found["scope"] += "raw_path" in thing
+        elif isinstance(thing, kinds):
+            found[type(thing).__name__] += 1
+    return +found
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No cycle is collected: what goes, goes because nobody refers to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+class TestWhatIsKept:
+    async def test_of_an_open_stream_is_an_outlet_and_a_subscription(self, hub: Any, connect: Connect) -> None:
+        before = census()
+        for _ in range(3):
+            client = await connect()
+            client.send(request() + request("/livez"))
+            await client.opened()
+        await eventually(lambda: len(hub) == 3, "there are three")
+        assert census() - before == {"AdoptedOutlet": 3, "Subscription": 3}
+
+    async def test_of_a_stream_that_is_over_is_nothing(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        async def end(client: Client) -> None:
+            await finish(http, "a")
+            await client.body()
+
+        async def flood(client: Client) -> None:
+            client.send(b"x" * MAX_UNASKED_BYTES * 2)
+
+        before = census()
+        for over in (Client.close, Client.reset, Client.half_close, flood, end):
+            client = await connect()
+            client.send(request("/livez") + request() + request("/livez"))
+            await client.answer()
+            await client.opened()
+            if (more := over(client)) is not None:
+                await more
+            await eventually(lambda: not hub.channels, "its subscription is forgotten")
+            await eventually(lambda: census() == before, f"all is gone after {over}: {census() - before}")
+
+    async def test_of_other_requests_is_nothing(self, hub: Any, connect: Connect) -> None:
+        before = census()
+        client = await connect()
+        for path, status in (("/livez", 200), (f"{OPS}/a", 200), (f"{OPS}/b/stream", 404), (f"{OPS}/b", 404)):
+            client.send(request(path))
+            assert (await client.answer())[0] == status
+        client.close()
+        await eventually(lambda: census() == before, f"all is gone: {census() - before} is left")
+
+
+class TestWhatElseAClientSends:
+    @both_outlets
+    async def test_requests_before_it_are_answered(self, hub: Any, connect: Connect) -> None:
+        client = await connect()
+        client.send(request("/livez") + request(f"{OPS}/a") + request())
+        assert (await client.answer())[0] == 200
+        assert b'"id":"a"' in (await client.answer())[1]
+        await client.opened()
+
+    @both_outlets
+    async def test_it_may_be_the_second_request_of_a_connection(self, hub: Any, connect: Connect) -> None:
+        client = await connect()
+        for _ in range(2):
+            client.send(request("/livez"))
+            assert (await client.answer())[0] == 200
+        client.send(request())
+        await client.opened()
+
+    async def test_requests_behind_it_are_not_answered(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request() + request("/livez"))
+        await client.opened()
+        client.send(request("/livez"))
+        await finish(http, "a")
+        assert b"event: end" in await client.body()
+        assert await client.rest() == b""
+
+    async def test_garbage_is_ignored_and_a_flood_of_it_ends_the_stream(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request())
+        await client.opened()
+        client.send(b"\0\xff garbage \r\n\r\n" * 100)
+        await publish(http, "a", "log", {"message": "still here"})
+        await client.chunk_with(b"still here")
+        client.send(b"x" * MAX_UNASKED_BYTES)
+        assert not (await client.rest()).endswith(b"0\r\n\r\n")
+        await eventually(lambda: not hub.channels, "it is forgotten")
+
+    @both_outlets
+    async def test_garbage_with_the_request_is_a_bad_request(
+        self, hub: Any, server: InLoopServer, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request() + b"\0garbage\r\n\r\n")
+        assert b" 400 " in await client.rest()
+        await eventually(lambda: not hub.channels, "it is forgotten")
+
+    @both_outlets
+    async def test_a_body_is_of_no_interest(self, hub: Any, http: httpx.AsyncClient, connect: Connect) -> None:
+        for lines, body, later in (
+            (["Content-Length: 5"], b"hello", b""),
+            (["Content-Length: 5"], b"hel", b"lo"),
+            (["Content-Length: 5", "Expect: 100-continue"], b"", b"hello"),
+            (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\n\r\n", b""),
+            (["Transfer-Encoding: chunked"], b"5\r\nhe", b"llo\r\n0\r\n\r\n"),
+        ):
+            client = await connect()
+            client.send(request(STREAM, *lines) + body)
+            await client.opened()
+            await publish(http, "a", "log", {"message": "one"})
+            await client.chunk_with(b"one")
+            client.send(later)
+            await publish(http, "a", "log", {"message": "two"})
+            await client.chunk_with(b"two")
+
+
+class TestOtherAnswers:
+    @pytest.mark.parametrize("lines", [(), ("Connection: keep-alive",)])
+    async def test_an_http_1_0_client_is_sent_no_chunks(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect, lines: tuple[str, ...]
+    ) -> None:
+        client = await connect()
+        client.send(request(STREAM, *lines, version="1.0"))
+        status, headers = await client.head()
+        assert (status, headers["connection"]) == (200, "close")
+        assert not {"transfer-encoding", "content-length"} & set(headers)
+        assert isinstance((await the_one(hub)).outlet, UnframedOutlet)
+        await finish(http, "a")
+        body = await client.rest()
+        assert body.startswith(b"retry: ")
+        assert body.endswith(b"\n\n")
+        assert [message.type for message in sse.read(body)] == ["snapshot", "end"]
+
+    async def test_other_answers_to_http_1_0_are_as_ever(self, hub: Any, connect: Connect) -> None:
+        client = await connect()
+        client.send(request(f"{OPS}/a", version="1.0"))
+        assert (await client.answer())[0] == 200
+        assert await client.rest() == b""
+
+    @both_outlets
+    async def test_heads_no_content_and_problems_keep_the_connection(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        await finish(http, "a")
+        end = (await http.get(f"{OPS}/a")).json()["position"]
+        client = await connect()
+        client.send(request(method="HEAD"))
+        status, headers = await client.head()
+        assert (status, headers["content-type"]) == (200, "text/event-stream")
+        client.send(request(STREAM, f"Last-Event-ID: {end}"))
+        assert await client.answer() == (204, b"")
+        for path, refused in ((f"{OPS}/b/stream", 404), (f"{STREAM}?from=end", 422)):
+            client.send(request(path))
+            assert (await client.answer())[0] == refused
+        client.send(request("/livez"))
+        assert (await client.answer())[0] == 200
+        assert not hub.channels
+
+
+class TestWhatUvicornCounts:
+    class TestConcurrency:
+        @pytest.fixture
+        def server_options(self) -> dict[str, Any]:
+            return {"limit_concurrency": 4}
+
+        async def test_adopted_connections_are_among_those_it_limits(self, hub: Any, connect: Connect) -> None:
+            for _ in range(2):  # beside them, there is that of `http`
+                client = await connect()
+                client.send(request())
+                await client.opened()
+            last = await connect()
+            last.send(request("/livez"))
+            assert (await last.answer())[0] == 503
+            client.close()
+            await eventually(lambda: len(hub) == 1, "it is forgotten")
+            again = await connect()
+            again.send(request("/livez"))
+            assert (await again.answer())[0] in (200, 503)
+
+    class TestRequests:
+        @pytest.fixture
+        def server_options(self) -> dict[str, Any]:
+            return {"limit_max_requests": 4}
+
+        async def test_a_server_that_has_had_its_share_stops_and_says_so(
+            self, hub: Any, server: InLoopServer, connect: Connect
+        ) -> None:
+            clients = [await connect() for _ in range(3)]
+            for client in clients:  # with the operation's creation, these are four
+                client.send(request())
+                await client.opened()
+            for client in clients:
+                assert b'{"reason":"draining"}' in await client.body()
+                assert await client.rest() == b""
+
+    class TestTheAccessLog:
+        @pytest.fixture
+        def server_options(self) -> dict[str, Any]:
+            return {"log_config": None, "log_level": "info"}
+
+        @both_outlets
+        async def test_has_one_line_for_a_stream(
+            self, hub: Any, http: httpx.AsyncClient, connect: Connect, caplog: pytest.LogCaptureFixture
+        ) -> None:
+            caplog.set_level(logging.INFO, "uvicorn.access")
+            client = await connect()
+            client.send(request())
+            await client.opened()
+            await finish(http, "a")
+            await client.body()
+            lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+            [line] = [line for line in lines if STREAM in line]
+            assert line.endswith(f'"GET {STREAM} HTTP/1.1" 200')
+
+
+class Late:
+    """Middleware that holds the head until it has seen what the body begins with."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        held: list[Any] = []
+
+        async def send_late(message: Any) -> None:
+            held.append(message)
+            if message["type"] != "http.response.start":
+                for each in held:
+                    await send(each)
+                held.clear()
+
+        await self.app(scope, receive, send_late)
+
+
+class Unextended:
+    """Middleware that passes on only what it knows of."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app({name: value for name, value in scope.items() if name != "extensions"}, receive, send)
+
+
+async def pass_on(request: Any, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+class TestMiddleware:
+    @pytest.fixture
+    def middleware(self) -> tuple[Any, dict[str, Any]]:
+        return CORSMiddleware, {"allow_origins": ["https://example.org"]}
+
+    @pytest.fixture
+    async def app(self, app: Any, middleware: tuple[Any, dict[str, Any]]) -> Any:
+        app.add_middleware(middleware[0], **middleware[1])
+        return app
+
+    async def test_that_adds_a_header_sees_the_head_of_an_adopted_stream(self, hub: Any, connect: Connect) -> None:
+        client = await connect()
+        client.send(request(STREAM, "Origin: https://example.org"))
+        assert (await client.opened())["access-control-allow-origin"] == "https://example.org"
+        assert isinstance((await the_one(hub)).outlet, AdoptedOutlet)
+
+    @pytest.mark.parametrize(
+        "middleware",
+        [(Unextended, {}), (Late, {}), (BaseHTTPMiddleware, {"dispatch": pass_on})],
+        ids=["knows no extensions", "holds the head until the body", "runs the application beside itself"],
+    )
+    async def test_that_stands_between_leaves_the_stream_to_asgi(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request(STREAM, "Accept-Encoding: identity"))
+        headers = await client.opened()
+        assert (headers["content-type"], headers["transfer-encoding"]) == ("text/event-stream", "chunked")
+        assert isinstance((await the_one(hub)).outlet, AsgiOutlet)
+        await publish(http, "a", "log", {"message": "at once"})
+        await client.chunk_with(b"at once")
+        await finish(http, "a")
+        assert b"event: end" in await client.body()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate, and its key."""
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    make = [need("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(
+        [*make, "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+class OverTls:
+    @pytest.fixture
+    def server_options(self, certificate: tuple[Path, Path]) -> dict[str, Any]:
+        cert, key = certificate
+        return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+
+
+async def fill(http: httpx.AsyncClient, subscription: Subscription) -> int:
+    """Publish until the buffers of both kernels are full, and on; return how many events that took."""
+    events = 0
+    while subscription.mode.value == "live" or events < 100:
+        await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 10)
+        events += 10
+        assert events < 900, "it never became slow"
+    return events
+
+
+class TestSlowClients:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(ring_length=16)
+
+    @both_outlets
+    async def test_one_falls_back_and_catches_up(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect, outlet: str
+    ) -> None:
+        client = await connect(receive_buffer=4096)
+        client.send(request())
+        await client.opened()
+        subscription = await the_one(hub)
+        events = await fill(http, subscription)
+        if outlet == "adopted":
+            assert subscription.outlet._transport.get_write_buffer_size() <= 2 * 65_536
+        await finish(http, "a")
+        body = await client.body()
+        assert (body.count(b"event: log"), body.count(b"event: end")) == (events, 1)
+
+    async def test_what_comes_at_once_leaves_in_one_chunk(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request())
+        await client.opened()
+        await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": str(i)}} for i in range(10)])
+        assert (await client.chunk()).count(b"event: log") == 10
+
+
+class TestSlowClientsOverTls(OverTls, TestSlowClients):
+    pass
+
+
+class TestStuckClients:
+    """Clients that take nothing."""
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(client_buffer_bytes=4096, history_length=1000)
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(AdoptedOutlet, "linger_s", 0.1)
+
+    async def test_one_is_cut_off_soon_after_its_stream_has_ended(
+        self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
+    ) -> None:
+        client = await connect(receive_buffer=4096)
+        client.send(request())
+        await client.opened()
+        others = len(server.server_state.connections) - 1
+        await fill(http, await the_one(hub))
+        hub.drain()
+        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off", 5)
+
+    async def test_one_that_closes_its_half_is_cut_off_too(
+        self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
+    ) -> None:
+        client = await connect(receive_buffer=4096)
+        client.send(request())
+        await client.opened()
+        if client.writer.can_write_eof():
+            others = len(server.server_state.connections) - 1
+            await fill(http, await the_one(hub))
+            client.half_close()
+            await asyncio.sleep(0)
+            hub.drain()
+            await eventually(lambda: len(server.server_state.connections) == others, "it is cut off", 5)
+
+    async def test_one_is_not_adopted_before_it_has_taken_what_it_asked_for_earlier(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        """Its transport has said that it is full, and would not say so again."""
+        for _ in range(10):
+            await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 10)
+        client = await connect(receive_buffer=4096)
+        client.send(request(f"{OPS}/a/events?limit=100") + request())
+        subscription = await the_one(hub)
+        status, headers = await client.head()
+        for _ in range(10):
+            await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "y" * 60_000}}] * 10)
+        if http.base_url.scheme == "https":  # where a transport hides what the one beneath it holds, and is full later
+            assert subscription.outlet._transport.get_write_buffer_size() <= 2 * 65_536
+        else:
+            assert not isinstance(subscription.outlet, AdoptedOutlet)
+        assert status == 200
+        await client.reader.readexactly(int(headers["content-length"]))
+        await client.opened()
+        assert isinstance(subscription.outlet, AdoptedOutlet)
+
+
+class TestStuckClientsOverTls(OverTls, TestStuckClients):
+    pass
+
+
+class TestTls(OverTls):
+    @both_outlets
+    async def test_a_stream_from_its_snapshot_to_its_end(
+        self, hub: Any, http: httpx.AsyncClient, connect: Connect
+    ) -> None:
+        client = await connect()
+        client.send(request())
+        await client.opened()
+        for i in range(5):
+            await publish(http, "a", "log", {"message": f"line {i}"})
+            await client.chunk_with(b"line %d" % i)
+        await finish(http, "a")
+        assert b"event: end" in await client.body()
+
+    @both_outlets
+    async def test_a_client_that_leaves_is_forgotten(self, hub: Any, server: InLoopServer, connect: Connect) -> None:
+        others = len(server.server_state.connections)
+        for leave in (Client.close, Client.reset):
+            client = await connect()
+            client.send(request())
+            await client.opened()
+            leave(client)
+            await eventually(lambda: not hub.channels, f"its subscription is forgotten: {leave}")
+            await eventually(lambda: len(server.server_state.connections) <= others, "so is its connection")
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # it has a loop of its own, which is uvloop's
+class TestServedOverTls:
+    async def test_by_its_settings(
+        self, redis_server: RealRedis, tmp_path: Path, certificate: tuple[Path, Path]
+    ) -> None:
+        cert, key = certificate
+        with ApiReplica(redis_server.url, tmp_path / "log", tls_cert=cert, tls_key=key) as replica:
+            assert f"serving on https://127.0.0.1:{replica.port}" in replica.output()
+            async with httpx.AsyncClient(base_url=replica.url, verify=False) as http:
+                (await http.post(OPS, json={"id": "tls"})).raise_for_status()
+                client = await Client.connect(replica.url)
+                client.send(request(f"{OPS}/tls/stream"))
+                await client.opened()
+                await finish(http, "tls")
+                assert b"event: end" in await client.body()
+                client.close()
+            assert replica.stop() == 0
+            assert "Traceback" not in replica.output()
+
+
+def test_tls_needs_a_certificate_and_its_key(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    check_certificate(make_settings(tls_cert=cert, tls_key=key))
+    with pytest.raises(SetupError, match=r"TLS_KEY.* together"):
+        load_settings(tls_cert=cert, _env_file=None)
+    with pytest.raises(SetupError, match=r"TLS_KEY.* together"):
+        load_settings(tls_key=key, _env_file=None)
+    with pytest.raises(SetupError, match=r"nowhere.*No such file"):
+        check_certificate(make_settings(tls_cert=cert, tls_key=tmp_path / "nowhere"))
+    with pytest.raises(SetupError, match="OpenSSL says"):
+        check_certificate(make_settings(tls_cert=cert, tls_key=cert))
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # it has a loop of its own, which is uvloop's
+class TestShutdown:
+    """The server as users run it, told to stop."""
+
+    @pytest.fixture
+    def replica(self, redis_server: RealRedis, tmp_path: Path) -> Iterator[ApiReplica]:
+        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=2) as replica:
+            httpx.post(f"{replica.url}{OPS}", json={"id": "a"})
+            yield replica
+
+    async def ended(self, replica: ApiReplica, within_s: float) -> None:
+        assert replica.popen is not None
+        await eventually(lambda: replica.popen.poll() is not None, "it ends", within_s)
+        assert replica.popen.returncode == 0, replica.output()
+
+    async def test_streams_are_told_and_closed(self, replica: ApiReplica) -> None:
+        clients = [await Client.connect(replica.url) for _ in range(3)]
+        for client in clients:
+            client.send(request())
+            await client.opened()
+        replica.send(signal.SIGTERM)
+        for client in clients:
+            assert b'{"reason":"draining"}' in await client.body()
+            assert await client.rest() == b""
+            client.close()
+        await self.ended(replica, 2)
+        assert "Traceback" not in replica.output()
+
+    @pytest.mark.parametrize("again", [False, True])
+    async def test_a_client_that_reads_nothing_does_not_hold_it_up(self, replica: ApiReplica, again: bool) -> None:
+        client = await Client.connect(replica.url, receive_buffer=4096)
+        client.send(request())
+        await client.opened()
+        body = [{"type": "log", "data": {"message": "x" * 60_000}}] * 10
+        async with httpx.AsyncClient(base_url=replica.url) as http:
+            for _ in range(30):
+                (await http.post(f"{OPS}/a/events", json=body)).raise_for_status()
+        replica.send(signal.SIGINT)
+        if again:
+            wait_until(lambda: "Waiting for connections" in replica.output(), "it waits")
+            replica.send(signal.SIGINT)
+        await self.ended(replica, 1 if again else 4)
+        client.close()
