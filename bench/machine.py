@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.processes import ALLOWED
 
-LIBRARIES = ("redis", "hiredis", "uvloop", "orjson", "pydantic")
+LIBRARIES = ("redis", "hiredis", "uvloop", "httptools", "uvicorn", "sse-starlette", "orjson", "pydantic")
 
 
 def facts(redis_info: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,210 @@
+"""Who is compared: each a server of its own on the measured core, its CPU and memory read from the kernel."""
+
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import senders
+from bench.clients import Plan
+from bench.processes import START_S, STOP_S, PrivateRedis, pin
+from broker.private_server import ending_with_us
+
+ROOT = Path(__file__).resolve().parents[1]
+NCHAN_MODULES = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/nginx/modules/ngx_nchan_module.so")
+_SERVING = b"serving on http://127.0.0.1:"
+
+
+class Kind(NamedTuple):
+    """What is known of a contender before it runs."""
+
+    overhead_bytes: int
+    """On the wire, what an event has around its payload."""
+    deliveries_a_second: float
+    """What keeps it busy and does not saturate it."""
+    greets: bool = False
+    """Whether a stream begins with an event of its own: a snapshot."""
+    key: str = '"seq":'
+
+
+KINDS = {
+    "broker": Kind(128, 60_000, greets=True, key='"n":'),
+    "broker-asgi": Kind(128, 15_000, greets=True, key='"n":'),
+    "sse-starlette": Kind(39, 15_000),
+    "nchan": Kind(42, 60_000),
+}
+
+
+class Server(NamedTuple):
+    """A contender that runs: a process, and those it started."""
+
+    kind: Kind
+    pid: int
+    port: int
+    path: str
+    target: senders.Target
+
+    def plan(self, *, arrival: bool = False, segment_bytes: int = 0, receive_bytes: int = 0) -> Plan:
+        return Plan(
+            self.port,
+            self.path,
+            key=self.kind.key,
+            arrival=arrival,
+            segment_bytes=segment_bytes,
+            receive_bytes=receive_bytes,
+        )
+
+    def cpu_s(self) -> float:
+        """CPU time so far."""
+        return sum(_cpu_s(pid) for pid in self._pids())
+
+    def rss_bytes(self) -> int:
+        return sum(_memory_bytes(pid, "VmRSS") for pid in self._pids())
+
+    def peak_bytes(self) -> int:
+        """The most memory it had since `forget_peak`."""
+        return sum(_memory_bytes(pid, "VmHWM") for pid in self._pids())
+
+    def forget_peak(self) -> None:
+        for pid in self._pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")
+
+    def _pids(self) -> list[int]:
+        return [self.pid, *_children(self.pid)]
+
+
+def present() -> list[str]:
+    """Return the contenders that can be run here."""
+    return [name for name in KINDS if name != "nchan" or (nchan_module() and shutil.which("nginx"))]
+
+
+def nchan_module() -> str | None:
+    return next((path for path in NCHAN_MODULES if Path(path).exists()), None)
+
+
+def nginx_version() -> str | None:
+    if not (nginx := shutil.which("nginx")):
+        return None
+    told = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False)
+    return told.stderr.strip().rpartition("/")[2] or None
+
+
+@contextmanager
+def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Server]:
+    """Run a contender, and end it."""
+    kind = KINDS[name]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        if name == "nchan":
+            with _nginx(Path(folder), cores) as (pid, port):
+                yield Server(kind, pid, port, "/stream", senders.Target(port=port))
+            return
+        if name == "sse-starlette":
+            command = ["bench.asgi_server", "sse-starlette"]
+        else:
+            redis.client.flushall()
+            served = ["cli", "serve", "--port", "0", "--redis-url"]
+            command = [*(["bench.asgi_server", "broker"] if name == "broker-asgi" else served), redis.url]
+        with _python(command, Path(folder), cores) as (pid, port):
+            if name == "sse-starlette":
+                yield Server(kind, pid, port, "/stream", senders.Target(port=port, as_list=True))
+            else:
+                path = f"/v1/operations/{senders.OPERATION}/stream"
+                yield Server(kind, pid, port, path, senders.Target(redis.url))
+
+
+@contextmanager
+def _python(arguments: list[str], folder: Path, cores: frozenset[int]) -> Iterator[tuple[int, int]]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with _process([sys.executable, "-m", *arguments], folder, cores, env) as (process, output):
+        end = time.monotonic() + START_S
+        while _SERVING not in (said := output.read_bytes()):
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"{' '.join(arguments)} did not start: {said.decode(errors='replace')[-2000:]}")
+            time.sleep(0.02)
+        port = said.partition(_SERVING)[2].split()[0]
+        yield process.pid, int(port)
+
+
+@contextmanager
+def _nginx(folder: Path, cores: frozenset[int]) -> Iterator[tuple[int, int]]:
+    port = _free_port()
+    filled = {"MODULE": nchan_module(), "FILES": _file_limit(), "PORT": port}
+    text = Path(__file__).with_name("nchan.conf").read_text("utf-8")
+    for name, value in filled.items():
+        text = text.replace(f"@{name}@", str(value))
+    (folder / "nginx.conf").write_text(text, "utf-8")
+    command = ["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"]
+    with _process(command, folder, cores, dict(os.environ)) as (process, output):
+        end = time.monotonic() + START_S
+        while not (_listens(port) and _children(process.pid)):
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"nginx did not start: {output.read_text('utf-8', 'replace')[-2000:]}")
+            time.sleep(0.02)
+        yield process.pid, port
+
+
+@contextmanager
+def _process(
+    command: list[str], folder: Path, cores: frozenset[int], env: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    ending = ending_with_us()
+
+    def prepare() -> None:
+        ending()
+        pin(cores)
+
+    output = folder / "output"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=prepare
+        )
+    try:
+        yield process, output
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _cpu_s(pid: int) -> float:
+    with suppress(OSError):  # to the nanosecond, where the kernel tells
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / 1e9
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_bytes(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _file_limit() -> int:
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 20)

@@ -1,0 +1,101 @@
+"""How long an event takes from its publisher to 1,000 clients' sockets, 50 times a second: ours beside Nchan and
+sse-starlette. Ends with 1 if the 99th percentile of ours is over 1.3 times Nchan's."""
+
+import argparse
+import sys
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+from rich.table import Table
+
+from bench import contenders
+from bench.contest import WIRE_BYTES, Delivered, attempts, choose, chosen, contest, quietest, warm
+from bench.harness import Spread, alternating, note, options, ratios, read_options, report
+from bench.processes import Cores, PrivateRedis, pin
+
+CLIENTS = 1_000
+QUICK_CLIENTS = 50
+EVENTS_A_SECOND = 50.0
+OURS, RIVAL = "broker", "nchan"
+MOST = 1.3
+PERCENTILES = ("p50", "p99", "p99.9")
+
+
+def measure(redis: PrivateRedis, cores: Cores, name: str, given: argparse.Namespace) -> Delivered:
+    # To the sockets: how soon the load generator comes to read from them is not what is measured.
+    with contest(name, redis, cores, given.clients, arrival=True) as run:
+        warm(run, given.seconds, given.rate)
+        found = run.deliver(given.seconds, given.rate)
+    told = ", ".join(f"{percentile} {found.clients['latency_ms'][percentile]:.2f}" for percentile in PERCENTILES)
+    note(f"{name:13} {told} ms; others used {100 * found.others_cpu:.0f} % of a core")
+    if found.wrong:
+        note(f"{name}: WRONG: {found.wrong}")
+    return found
+
+
+def main() -> int:
+    parser = options(__doc__, rounds=5, seconds=10)
+    choose(parser)
+    attempts(parser)
+    parser.add_argument("--rate", type=float, default=EVENTS_A_SECOND, help="events a second (%(default)s)")
+    parser.add_argument("--clients", type=int, help=f"how many ({CLIENTS:,})")
+    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above the bound")
+    given = read_options(parser)
+    given.clients = given.clients or (QUICK_CLIENTS if given.quick else CLIENTS)
+    names = chosen(given)
+    cores = Cores.split()
+    pin(cores.others)
+    found: defaultdict[str, list[Delivered]] = defaultdict(list)
+    with PrivateRedis(cores.others) as redis:
+        for name in alternating(names, given.rounds):
+            found[name].append(quietest(given, partial(measure, redis, cores, name, given)))
+        passed = show(redis, given, found, pinned=bool(cores.measured))
+    exact = not any(one.wrong for rounds in found.values() for one in rounds)
+    if given.quick:
+        return 0 if exact else 1
+    return 0 if (passed and exact) or given.no_check else 1
+
+
+def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[Delivered]], *, pinned: bool) -> bool:
+    table = Table(title=f"ms from publisher to {given.clients:,} clients' sockets: median (lowest-highest)")
+    for title in ("", *PERCENTILES, "p99 to Nchan's", "CPU %", "exact"):
+        table.add_column(title, justify="left" if title in ("", "exact") else "right", no_wrap=True)
+    results: list[dict[str, Any]] = []
+    compared: dict[str, Spread] = {}
+    for name, rounds in found.items():
+        late = {percentile: [one.clients["latency_ms"][percentile] for one in rounds] for percentile in PERCENTILES}
+        if RIVAL in found:
+            compared[name] = ratios(late["p99"], [one.clients["latency_ms"]["p99"] for one in found[RIVAL]])
+        ratio = compared.get(name)
+        spreads = {percentile: Spread.of(values) for percentile, values in late.items()}
+        cpu = Spread.of([one.server_cpu for one in rounds])
+        others = Spread.of([one.others_cpu for one in rounds])
+        wrong = [one.wrong for one in rounds if one.wrong]
+        table.add_row(
+            name,
+            *(spread.text() for spread in spreads.values()),
+            ratio.text(2) if ratio and name != RIVAL else "",
+            f"{100 * cpu.median:.0f}",
+            f"NO ({len(wrong)})" if wrong else "yes",
+        )
+        told = {percentile: spread.json() for percentile, spread in spreads.items()}
+        told |= {"server_cpu": cpu.json(), "others_cpu": others.json()}
+        results.append({"contender": name, **told, "p99_to_nchan": ratio.json() if ratio else None, "wrong": wrong})
+    passed = OURS not in compared or compared[OURS].median <= MOST
+    figures = {
+        "clients": given.clients,
+        "events_a_second": given.rate,
+        "wire_bytes": WIRE_BYTES,
+        "pinned": pinned,
+        "nginx": contenders.nginx_version(),
+        "results": results,
+        "bound": MOST,
+        "passed": passed,
+    }
+    report("latency", redis, given, table, figures)
+    return passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

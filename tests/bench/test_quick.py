@@ -1,0 +1,64 @@
+"""The benchmarks run, their contenders answer, and each client gets each event once. The figures are not looked at."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contenders import present
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
+
+
+def start(benchmark: str, contenders: list[str]) -> subprocess.Popen[str]:
+    options = ["--quick", "--seconds", "0.3", "--contenders", ",".join(contenders)]
+    command = [sys.executable, "-m", f"bench.{benchmark}", *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """All of them at once: most of their time is spent on waiting."""
+    running = {name: start(name, contenders) for name, contenders in BENCHMARKS.items()}
+    yield running
+    for process in running.values():
+        process.terminate()
+        process.communicate()
+
+
+def told(started: dict[str, subprocess.Popen[str]], benchmark: str) -> dict[str, Any]:
+    output, errors = started[benchmark].communicate(timeout=120)
+    assert started[benchmark].returncode == 0, errors
+    figures: dict[str, Any] = json.loads(output.splitlines()[-1])
+    assert figures["benchmark"] == benchmark
+    assert {result["contender"] for result in figures["results"]} == set(BENCHMARKS[benchmark]) & set(present())
+    assert not any(result["wrong"] for result in figures["results"])
+    return figures
+
+
+def test_fanout(started: dict[str, subprocess.Popen[str]]) -> None:
+    figures = told(started, "fanout")
+    for result in figures["results"]:
+        assert result["deliveries_a_cpu_second"]["median"] > 1000
+        assert result["bytes_an_event"]["median"] == pytest.approx(figures["wire_bytes"], rel=0.05)
+
+
+def test_latency(started: dict[str, subprocess.Popen[str]]) -> None:
+    result = told(started, "latency")["results"][0]
+    assert 0 < result["p50"]["median"] <= result["p99.9"]["median"] < 10_000
+
+
+def test_memory(started: dict[str, subprocess.Popen[str]]) -> None:
+    assert told(started, "memory")["results"][0]["slow_peak_bytes"]["median"] > 0
+
+
+def test_a_contender_that_does_not_exist_is_named() -> None:
+    process = start("fanout", ["broker", "apache"])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "no such contender: apache" in errors
