@@ -31,7 +31,7 @@ chaos: $(VENV)/.dev  ## kill replicas and clients at random for a minute
 	PROGRESS_CHAOS_S=60 $(BIN)/pytest -s tests/chaos
 
 bench: $(VENV)/.dev  ## measure; see bench/README.md
-	$(BIN)/python -m bench.feed
+	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.publish
 
 clean:  ## remove what make made

@@ -17,9 +17,10 @@ from api.tls import check_certificate
 from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
-_GC_THRESHOLDS = (10_000, 20, 20)
+GC_THRESHOLDS = (10_000, 20, 20)
 """A connection is some eight objects that live for long and are freed without the collector. With Python's own settings
 it stopped everything for 290 ms while 16,000 clients came, frozen start-up and all for 145 ms, with these for 4 ms."""
+
 
 class Server(uvicorn.Server):
     """A uvicorn server whose streams end with a word to their clients when it is told to stop."""
@@ -55,7 +56,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Send the clients of streams away, so that uvicorn does not wait for them; a second signal ends at once."""

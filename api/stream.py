@@ -11,7 +11,7 @@ from api.refusals import refusal
 from api.stream_query import described, read_query
 from api.stream_response import StreamResponse
 from broker.errors import BrokerError
-from broker.hub import Ended
+from broker.placing import Ended
 
 router = APIRouter(prefix="/v1/operations/{id}/stream", tags=["events"])
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from broker import positions
 from broker.errors import Invalid
 from broker.events import PING, PING_EVENT
-from broker.hub import ALL, Start
 from broker.models import EVENT_TYPE
+from broker.placing import Start
 from broker.publishing import invalid
-from broker.subscription import Delivery
+from broker.terms import ALL, Delivery
 
 MAX_TYPES = 32
 

@@ -1,6 +1,7 @@
 """The reading side: the hub as a replica runs it, and beside it an XREAD over the operations' own streams."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,12 +11,14 @@ from typing import Any, Protocol
 
 import uvloop
 
+from api.server import GC_THRESHOLDS
 from bench.harness import settings_for
 from broker.connections import BLOCK_MS
 from broker.errors import StorageUnavailable
 from broker.events import PROGRESS, Frame, make_frame, read_entry
-from broker.hub import Hub, Start
+from broker.hub import Hub
 from broker.outlet import UNENCODED
+from broker.placing import Start
 from broker.settings import Settings
 from broker.store import Store
 from broker.subscription import Mode, Subscription
@@ -147,6 +150,8 @@ VARIANTS: dict[str, Watch] = {"feed": watch_feed, "xread": watch_streams}
 
 def run(pipe: Connection, variant: str, url: str, operations: list[str]) -> None:
     """The process: watches the operations, and answers what was delivered at what cost."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)  # as the server does
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(pipe, variant, url, operations))
 

@@ -1,19 +1,17 @@
 """A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from broker.events import END, Event, Frame, make_frame, snapshot_frame
+from broker.live import Live
 from broker.models import Operation
 from broker.positions import START, order
-from broker.runs import slices, wanted
-from broker.subscription import Audience, Mode, Subscription
-
-log = logging.getLogger(__name__)
+from broker.runs import slices
+from broker.subscription import Mode, Subscription
 
 
 class Reads(Protocol):
@@ -48,13 +46,13 @@ class Channel:
         "_bytes",
         "_early",
         "_live",
-        "_paced",
         "_pages",
         "_reads",
         "_ring",
         "_room",
         "_snapshots",
         "_stale",
+        "asked_at",
         "heard_at",
         "loaded",
         "n",
@@ -72,8 +70,8 @@ class Channel:
         self.position = START.encode()
         self.loaded = False
         self.heard_at = 0.0
-        self._live: dict[Audience, dict[Subscription, Callable[[Any], object]]] = {}
-        self._paced: set[Subscription] = set()  # live too, but with a pace of their own
+        self.asked_at = float("-inf")
+        self._live = Live()
         self._ahead: set[Subscription] = set()  # those that know more than we do
         self._reads = reads
         self._room = room
@@ -117,7 +115,7 @@ class Channel:
         """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
         lost = self._contradicts(tail)
         last = self.n
-        for subscription in self._all_live():
+        for subscription in list(self._live):
             subscription.fall_back()
         self._ring.clear()
         self._bytes = 0
@@ -199,19 +197,11 @@ class Channel:
 
     def join(self, subscription: Subscription) -> None:
         """Write each new frame to a subscription that stands where we do."""
-        if subscription.pace is not None:
-            self._paced.add(subscription)
-        else:
-            self._live.setdefault(subscription.audience, {})[subscription] = subscription.outlet.write
+        self._live.join(subscription)
 
     def part(self, subscription: Subscription) -> None:
         """Write no more to a subscription."""
-        self._paced.discard(subscription)
-        members = self._live.get(subscription.audience)
-        if members is not None:
-            members.pop(subscription, None)
-            if not members:
-                del self._live[subscription.audience]
+        self._live.part(subscription)
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription."""
@@ -230,34 +220,16 @@ class Channel:
                 self._keep(frame)
             # Those who are live stand where we do, so this comes before a write that may find one full.
             self.n, self.position = frames[-1].n, frames[-1].position
-            self._deliver(frames)
+            self._live.deliver(frames)
             if frames[-1].type == END:
-                for subscription in self._all_live():
+                for subscription in list(self._live):
                     subscription.ended()
             for subscription in tuple(self.subscriptions) if began else ():
                 subscription.appeared()
-        ahead, self._ahead = self._ahead, set()
-        for subscription in ahead:
-            subscription.pump()
-
-    def _deliver(self, frames: Sequence[Frame]) -> None:
-        for audience, members in tuple(self._live.items()):
-            theirs = wanted(frames, audience.types)
-            if theirs:
-                self._write(tuple(members.items()), audience.encoding.encode(theirs))
-        for subscription in tuple(self._paced):
-            subscription.offer(frames)
-
-    def _write(self, members: Iterable[tuple[Subscription, Callable[[Any], object]]], data: Any) -> None:
-        for subscription, write in members:  # the innermost loop: nothing more for each client than its write
-            try:
-                write(data)
-            except Exception:
-                log.exception("a client's outlet broke; it is cut off")
-                subscription.abort("broken")
-
-    def _all_live(self) -> list[Subscription]:
-        return [*(member for members in self._live.values() for member in members), *self._paced]
+        if self._ahead:
+            ahead, self._ahead = self._ahead, set()
+            for subscription in ahead:
+                subscription.pump()
 
     def _keep(self, frame: Frame) -> None:
         ring = self._ring

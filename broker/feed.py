@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,11 @@ log = logging.getLogger(__name__)
 
 COUNT = 500
 """Entries taken from each feed at a time: a reply is bounded, and so is the time that handing it on takes."""
+
+READ_EVERY_S = 0.002
+"""The least time from a reply to the next read. A wake-up costs as much as handing on ten events or more, so under load
+each is to bring many: with 10,000 events/s that come evenly this takes a third off what one costs. What comes after a
+silence does not wait, as a read is under way by then."""
 
 BACKOFF_S = (0.05, 2.0)
 
@@ -38,10 +44,22 @@ class Batch:
 class FeedReader:
     """Follows the feeds of the lanes that one connection can follow."""
 
-    def __init__(self, reader: Reader, keyspace: Keyspace) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        keyspace: Keyspace,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.connected = False
-        self._redis: Any = reader.redis
+        self._pool: Any = reader.redis.connection_pool
+        self._connection: Any = None
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
+        self._clock = clock
+        self._sleep = sleep
+        self._read_at = clock() - READ_EVERY_S
+        words = (b"XREAD", b"COUNT", b"%d" % COUNT, b"BLOCK", b"%d" % BLOCK_MS, b"STREAMS", *self._lanes)
+        self._xread = b"*%d\r\n%b" % (len(words) + len(self._lanes), _packed(words))
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield what is published from now on, for ever. The first batch, and each after a reconnect, is a resync."""
@@ -61,7 +79,7 @@ class FeedReader:
                 if tries == 0:
                     log.warning("the feed is interrupted, reconnecting: %s", error)
                 self.connected = False
-                await asyncio.sleep(backoff_s(tries))
+                await self._sleep(backoff_s(tries))
                 tries += 1
                 continue
             if not self.connected:
@@ -72,23 +90,43 @@ class FeedReader:
             yield batch
 
     async def _last(self, feed: bytes) -> bytes:
-        entries = await self._redis.xrevrange(feed, count=1)
-        return entries[0][0] if entries else b"0-0"
+        entries = await self._ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
+        position: bytes = entries[0][0] if entries else b"0-0"
+        return position
 
     async def _read(self, positions: dict[bytes, bytes]) -> Batch:
-        reply = await self._redis.execute_command(
-            "XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *positions, *positions.values()
-        )
+        early_s = self._read_at + READ_EVERY_S - self._clock()
+        if early_s > 0:
+            await self._sleep(early_s)
+        reply = await self._ask(self._xread + _packed(positions.values()))
+        self._read_at = self._clock()
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():
             positions[feed] = entries[-1][0]
-            events.extend(event for entry in entries if (event := read_entry(None, entry)) is not None)
+            events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
             if len(entries) == COUNT and await self._trimmed_past(feed, entries[0][0]):
                 resync.append(self._lanes[feed])
         return Batch(events, tuple(resync))
 
     async def _trimmed_past(self, feed: bytes, first: bytes) -> bool:
         """Whether the feed begins with the first entry we were given, so that others may have been before it."""
-        entries = await self._redis.xrange(feed, count=1)
+        entries = await self._ask(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
         return not entries or order(entries[0][0]) >= order(first)
+
+    async def _ask(self, command: bytes) -> Any:
+        # On a connection that is ours alone, as taking one from the pool for each command costs another 20 us. It makes
+        # itself anew when it was cut, and cuts itself when a reply is late or no longer waited for.
+        if self._connection is None:
+            self._connection = await self._pool.get_connection()
+        await self._connection.send_packed_command(command, check_health=False)
+        return await self._connection.read_response()
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n%b" % (len(words), _packed(words))
+
+
+def _packed(words: Iterable[bytes]) -> bytes:
+    """Return words as Redis' protocol has them; to have the client do it would add 15 us to each read."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])

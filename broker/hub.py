@@ -6,46 +6,30 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self
 
-from broker import positions
 from broker.channel import Channel, Room
-from broker.errors import BrokerError, Draining, NotFound, StorageFull, StorageUnavailable
-from broker.events import END, Event, make_frame, snapshot_frame
+from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
+from broker.events import Event
 from broker.feed import Batch, FeedReader
-from broker.flights import Flights
-from broker.models import Operation
+from broker.placing import Placing, Start
 from broker.reads import Reads
 from broker.settings import Settings
-from broker.store import UNREADABLE, Page, Store
-from broker.subscription import Delivery, Subscription, Terms
+from broker.store import UNREADABLE, Store
+from broker.subscription import Subscription
 from broker.tasks import Tasks
+from broker.terms import ALL, Delivery, Terms
 from broker.wheel import Wheel
 
 log = logging.getLogger(__name__)
 
-_DELIVERIES_A_TURN = 500  # handed on before the rest of the loop gets a chance
+_DELIVERIES_A_TURN = 500  # of one batch, before the rest of the loop gets a chance; so does what they wrote to sockets
+_SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
 _LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 _ASKED_AT_ONCE = 500  # operations in one pipeline
 
 
-ALL = Delivery()
 GONE = b"gone"  # the broker's own word, which has no number: the operation was deleted
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
-
-    position: str | None = None
-    beginning: bool = False
-
-
-class Ended(BrokerError):
-    """The position is that of the operation's end: nothing will ever follow."""
-
-    code = "ended"
 
 
 class Hub:
@@ -62,10 +46,9 @@ class Hub:
         self._feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self._forget)
-        self._flights = Flights()
+        self._placing = Placing(store, settings.page_length)
         self._room = Room(settings.ring_length, settings.ring_bytes)
         self._terms = self._make_terms()
-        self._deliveries = 0
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
 
     # Its life
@@ -117,7 +100,7 @@ class Hub:
         )
         try:
             await self._load_begun(channel)
-            await self._place(subscription, channel, start)
+            await self._placing.place(subscription, channel, start)
         except NotFound:
             if not await_creation:
                 subscription.close("not-found")
@@ -139,47 +122,6 @@ class Hub:
                 await self._reads.loading(channel, self._settings.redis_timeout_s)
         if not channel.loaded:
             raise StorageUnavailable("Redis does not answer just now: come back in a moment")
-
-    async def _place(self, subscription: Subscription, channel: Channel, start: Start) -> None:
-        operation, reset = channel.operation, None
-        if start.beginning:
-            length = self._settings.page_length
-            kept = await self._flights.share(("kept", operation), lambda: self._store.kept(operation, length))
-            if kept:
-                subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
-                return
-        elif start.position is not None:
-            at = channel.find(start.position.encode())
-            if at is not None:
-                if at.type == END:
-                    raise Ended(f"operation {operation} has ended, and its end was seen")
-                subscription.begin(at.n, at.position)
-                return
-            position = start.position
-            page = await self._flights.share(
-                ("after", operation, position), lambda: self._store.after(operation, position, 1)
-            )
-            reset = page.reset
-            if page.at or page.events:  # of an operation that is not there, neither is
-                self._resume(subscription, operation, position, page)
-                return
-        snapshot = await self._snapshot(operation)
-        frame = snapshot_frame(snapshot, reset)
-        subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
-
-    async def _snapshot(self, operation: str) -> Operation:
-        try:
-            return await self._flights.share(("get", operation), lambda: self._store.get(operation))
-        except NotFound:  # the read may have been under way since before the operation was created
-            return await self._store.get(operation)
-
-    def _resume(self, subscription: Subscription, operation: str, position: str, page: Page) -> None:
-        if page.at is not None:
-            if page.at.type == END:
-                raise Ended(f"operation {operation} has ended, and its end was seen")
-            subscription.begin(page.at.n, page.at.position)
-        else:
-            subscription.begin(0, position.encode())
 
     def _channel(self, operation: str) -> Channel:
         channel = self.channels.get(operation.encode())
@@ -236,28 +178,38 @@ class Hub:
         """Hand a batch to the channels it concerns."""
         if batch.resync:
             await self._resync(set(batch.resync))
-        now = self._clock()
-        for channel, events in self._by_channel(batch.events).items():
+        now, deliveries = self._clock(), 0
+        news, gone = self._by_channel(batch.events)
+        for channel, events in news.items():
             n = channel.n
-            channel.accept([event for event in events if event.n])
+            channel.accept(events)
             if channel.n > n:  # only what led on is a sign of health
                 channel.heard_at = now
-            if any(event.n == 0 and event.type == GONE for event in events):
-                channel.gone()
             self.events += len(events)
-            self._deliveries += len(channel.subscriptions)
-            if self._deliveries >= _DELIVERIES_A_TURN:
-                self._deliveries = 0
+            deliveries += len(channel.subscriptions)
+            if deliveries >= _DELIVERIES_A_TURN:
+                deliveries = 0
                 await asyncio.sleep(0)
+        for channel in gone:
+            channel.gone()
 
-    def _by_channel(self, events: list[Event]) -> dict[Channel, list[Event]]:
-        """Return the events of each watched operation together: what came at once leaves in one write."""
-        watched: dict[Channel, list[Event]] = {}
+    def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], list[Channel]]:
+        """Return the events of each watched operation together, as what came at once leaves in one write; and the
+        channels of those that are told to be gone."""
+        news: dict[Channel, list[Event]] = {}
+        gone: list[Channel] = []
         for event in events:
             channel = self.channels.get(event.operation)
-            if channel is not None:
-                watched.setdefault(channel, []).append(event)
-        return watched
+            if channel is None:
+                continue
+            if event.n:
+                if channel in news:
+                    news[channel].append(event)
+                else:
+                    news[channel] = [event]
+            elif event.type == GONE:
+                gone.append(channel)
+        return news, gone
 
     async def _resync(self, lanes: set[int]) -> None:
         lane_of = self._store.keyspace.lane_of
@@ -267,10 +219,18 @@ class Hub:
         """Ask after operations that are silent, so that a lost `end` can't hang a page."""
         while True:
             await asyncio.sleep(self._settings.sweep_s)
-            since = self._clock() - self._settings.sweep_s
-            silent = [channel for channel in self.channels.values() if channel.heard_at < since and channel.loaded]
+            now = self._clock()
+            silent = [channel for channel in self.channels.values() if channel.loaded and self._suspect(channel, now)]
+            for channel in silent:
+                channel.asked_at = now
             with suppress(StorageUnavailable, StorageFull):
                 await self._compare(silent)
+
+    def _suspect(self, channel: Channel, now: float) -> bool:
+        """Whether to ask after a channel: when it falls silent, and whenever its silence has doubled, up to a bound."""
+        silent_s, sweep_s = now - channel.heard_at, self._settings.sweep_s
+        asked_s = channel.asked_at - channel.heard_at  # how long it had been silent then
+        return silent_s >= (sweep_s if asked_s <= 0 else min(2 * asked_s, asked_s + _SWEEPS_APART * sweep_s))
 
     async def _compare(self, channels: list[Channel]) -> None:
         """Read again the logs of those channels that do not stand where their operation does."""

@@ -28,8 +28,14 @@ def wanted(frames: Sequence[Frame], types: Types) -> Sequence[Frame]:
     return [frame for frame in frames if frame.type in types or frame.type == END or frame.type == SNAPSHOT]
 
 
-def slices(frames: Iterable[Frame], n: int) -> Iterator[list[Frame]]:
-    """Yield what comes after the n-th in slices, the last of which ends with the `end` if there is one."""
+def slices(frames: Sequence[Frame], n: int) -> Iterable[Sequence[Frame]]:
+    """Return what comes after the n-th in slices, the last of which ends with the `end` if there is one."""
+    if len(frames) == 1 and frames[0].n > n:  # as nearly all that is live comes
+        return (frames,)
+    return _slices(frames, n)
+
+
+def _slices(frames: Iterable[Frame], n: int) -> Iterator[Sequence[Frame]]:
     some: list[Frame] = []
     size = 0
     for frame in frames:

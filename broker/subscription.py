@@ -6,15 +6,16 @@ the outlet is full it falls back and later catches up from where it stood, so me
 I/O happens here, and no clock is read that was not handed in.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from broker.events import END, PING, SNAPSHOT, Frame, opening_frame, reconnect_frame
+from broker.events import END, SNAPSHOT, Frame, opening_frame, reconnect_frame
 from broker.outlet import NO_OUTLET, Encoding, Outlet
-from broker.pace import Cancellable, Pace
+from broker.pace import Pace
 from broker.runs import Types, conflate, slices, wanted
+from broker.source import Source
+from broker.terms import Delivery, Terms
 
 CONFLATE_OVER = 32
 """A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
@@ -27,67 +28,6 @@ class Mode(Enum):
     CATCHING_UP = "catching up"
     LIVE = "live"
     CLOSED = "closed"
-
-
-class Source(Protocol):
-    """Where a subscription gets frames from: its channel."""
-
-    @property
-    def n(self) -> int:
-        """The number of the last event handed on; all that are live have it."""
-
-    @property
-    def position(self) -> bytes:
-        """The position of that event."""
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the recent frames are known; when they come to be, `Subscription.pump` is called."""
-
-    def after(self, n: int) -> Sequence[Frame] | None:
-        """Return the frames after the n-th, none if there are none yet, or None if they are no longer at hand."""
-
-    def read_page(self, subscription: "Subscription") -> None:
-        """Read older frames after the subscription's position, and call `take_page`."""
-
-    def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
-        """Read the operation, and call `take_snapshot`."""
-
-    def wake(self, subscription: "Subscription") -> None:
-        """Call `Subscription.pump` when there is another frame."""
-
-    def join(self, subscription: "Subscription") -> None:
-        """Write each new frame to the subscription's outlet from now on."""
-
-    def part(self, subscription: "Subscription") -> None:
-        """Write no more to it."""
-
-    def leave(self, subscription: "Subscription") -> None:
-        """Forget the subscription."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How a client wants its events."""
-
-    types: Types = None
-    """Which types it wants; None wants all. `snapshot` and `end` always pass."""
-    interval_s: float = 0
-    """The least time between two `progress` events; the newest of each interval is sent."""
-    ping: Frame = PING
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What all subscriptions are given: times in seconds, the clock and the timer they are measured with."""
-
-    ping_s: float
-    stuck_timeout_s: float
-    max_age_s: Callable[[], float]
-    retry_ms: Callable[[], int]
-    clock: Callable[[], float]
-    call_later: Callable[[float, Callable[[], None]], Cancellable]
-    on_close: Callable[["Subscription", str], None]
 
 
 class Audience(NamedTuple):

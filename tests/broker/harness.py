@@ -6,7 +6,8 @@ import orjson
 
 from broker.events import Event, Frame, make_frame
 from broker.outlet import UNENCODED
-from broker.subscription import Delivery, Subscription, Terms
+from broker.subscription import Subscription
+from broker.terms import Delivery, Terms
 
 ALL = Delivery()
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker import errors
+from broker.channel import Channel
 from broker.feed import COUNT
-from broker.hub import Ended, Hub, Start
+from broker.hub import Hub
 from broker.models import NewOperation
+from broker.placing import Ended, Start
 from broker.publishing import Entry, encode
 from broker.settings import Settings
 from broker.store import Store
@@ -286,3 +288,18 @@ async def test_draining_sends_everybody_away_and_takes_nobody(store: Store) -> N
         assert outlet.closed
         with pytest.raises(errors.Draining):
             await hub.subscribe("a", Start())
+
+
+async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
+    hub = Hub(store, store.settings, clock=lambda: 0.0)
+    channel = Channel("a", hub._reads, hub._room)
+    sweep_s = store.settings.sweep_s
+    asked = []
+    for sweep in range(40):
+        if hub._suspect(channel, now=sweep * sweep_s):
+            channel.asked_at = sweep * sweep_s
+            asked.append(sweep)
+    assert asked == [1, 2, 4, 8, 16, 24, 32]
+    channel.heard_at = 40 * sweep_s
+    assert not hub._suspect(channel, now=40.5 * sweep_s)
+    assert hub._suspect(channel, now=41 * sweep_s)

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from broker.hub import Hub, Start
+from broker.hub import Hub
 from broker.models import NewOperation
+from broker.placing import Start
 from broker.publishing import encode
 from broker.settings import Settings
 from broker.store import Store
@@ -53,4 +54,4 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
         assert hub.channels == {}
         assert len(hub.wheel) == 0
         assert len(hub._reads) == 0
-        assert len(hub._flights) == 0
+        assert len(hub._placing._flights) == 0

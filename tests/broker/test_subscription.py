@@ -6,7 +6,8 @@ from broker.events import Event, Frame, snapshot_frame
 from broker.models import Operation
 from broker.runs import SLICE_BYTES, conflate
 from broker.snapshots import FIELDS, read_snapshot
-from broker.subscription import CONFLATE_OVER, Delivery, Mode, Subscription
+from broker.subscription import CONFLATE_OVER, Mode, Subscription
+from broker.terms import Delivery
 from tests.broker.harness import ALL, Outlet, Timers, event, frame
 
 

@@ -1,0 +1,122 @@
+"""A replica as `serve` runs it, in a process that can be asked what it holds, and how long its collector stopped it."""
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import uvicorn
+import uvloop
+
+from api.app import create_app
+from api.listener import listen
+from api.server import Server
+from bench.harness import settings_for
+from broker.store import Store
+
+Collector = Literal["ours", "python's"]
+
+
+class PlainServer(Server):
+    """One that leaves the garbage collector as Python has it."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await uvicorn.Server.startup(self, sockets)
+
+
+class Pauses:
+    """What the garbage collector took, by generation, since the mark."""
+
+    def __init__(self) -> None:
+        self.mark()
+        gc.callbacks.append(self._note)
+
+    def mark(self) -> None:
+        self.count, self.total_s, self.longest_s = [0, 0, 0], 0.0, 0.0
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+            return
+        took_s = time.perf_counter() - self._began
+        self.count[info["generation"]] += 1
+        self.total_s += took_s
+        self.longest_s = max(self.longest_s, took_s)
+
+
+def run(pipe: Connection, url: str, collector: Collector = "ours", handshakes_per_s: int = 1_000) -> None:
+    """The process."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(pipe, url, collector, handshakes_per_s))
+
+
+async def _run(pipe: Connection, url: str, collector: Collector, handshakes_per_s: int) -> None:
+    chosen = {"port": 0, "log_level": "error", "handshakes_per_s": handshakes_per_s}
+    settings = settings_for(url).model_copy(update=chosen)
+    loop, ended, pauses = asyncio.get_running_loop(), asyncio.Event(), Pauses()
+    async with await Store.open(settings) as store:
+        with listen(settings) as listener:
+            app = create_app(settings, store)
+            server = (Server if collector == "ours" else PlainServer)(app, settings)
+            serving = asyncio.create_task(server.run_on(listener))
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
+                await asyncio.sleep(0.01)
+
+            def answer() -> None:
+                try:
+                    (question,) = pipe.recv()
+                    pipe.send(_answer(question, app, pauses, listener))
+                except (EOFError, BrokenPipeError):
+                    loop.remove_reader(pipe.fileno())
+                    ended.set()
+
+            loop.add_reader(pipe.fileno(), answer)
+            pipe.send("ready")
+            await ended.wait()
+            server.should_exit = True
+            app.state.context.hub.drain()
+            await serving
+
+
+def _answer(question: str, app: Any, pauses: Pauses, listener: socket.socket) -> Any:
+    match question:
+        case "port":
+            return listener.getsockname()[1]
+        case "held":
+            return _held(app)
+        case "mark":
+            return pauses.mark()
+        case "pauses":
+            return {"count": pauses.count, "total_s": pauses.total_s, "longest_s": pauses.longest_s}
+        case _:
+            raise ValueError(question)
+
+
+def _held(app: Any) -> dict[str, int]:
+    hub = app.state.context.hub
+    gc.collect()
+    status = Path("/proc/self/status").read_text("ascii").splitlines()
+    return {
+        "rss_kib": next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")),
+        "tasks": len(asyncio.all_tasks()),
+        "files": _files(),
+        "streams": len(hub),
+        "channels": len(hub.channels),
+        "timers": len(hub.wheel),
+    }
+
+
+def _files() -> int:
+    """Return how many files are open, but for connections to Redis, which are kept for the next read."""
+    lines = Path("/proc/self/net/unix").read_text("ascii").splitlines()[1:]
+    unix = {f"socket:[{line.split()[6]}]" for line in lines}
+    count = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            count += os.readlink(file) not in unix
+    return count

@@ -1,0 +1,78 @@
+"""Placing: where a new subscription stands, from what its client knows."""
+
+from dataclasses import dataclass
+
+from broker import positions
+from broker.channel import Channel
+from broker.errors import BrokerError, NotFound
+from broker.events import END, make_frame, snapshot_frame
+from broker.flights import Flights
+from broker.models import Operation
+from broker.store import Page, Store
+from broker.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
+
+    position: str | None = None
+    beginning: bool = False
+
+
+class Ended(BrokerError):
+    """The position is that of the operation's end: nothing will ever follow."""
+
+    code = "ended"
+
+
+class Placing:
+    """Places subscriptions. What many ask at once is read once."""
+
+    def __init__(self, store: Store, page_length: int) -> None:
+        self._store = store
+        self._page_length = page_length
+        self._flights = Flights()
+
+    async def place(self, subscription: Subscription, channel: Channel, start: Start) -> None:
+        """Have a subscription stand where its client wants to begin, or after a snapshot that says why it can't."""
+        operation, reset = channel.operation, None
+        if start.beginning:
+            length = self._page_length
+            kept = await self._flights.share(("kept", operation), lambda: self._store.kept(operation, length))
+            if kept:
+                subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
+                return
+        elif start.position is not None:
+            at = channel.find(start.position.encode())
+            if at is not None:
+                if at.type == END:
+                    raise Ended(f"operation {operation} has ended, and its end was seen")
+                subscription.begin(at.n, at.position)
+                return
+            position = start.position
+            page = await self._flights.share(
+                ("after", operation, position), lambda: self._store.after(operation, position, 1)
+            )
+            reset = page.reset
+            if page.at or page.events:  # of an operation that is not there, neither is
+                _resume(subscription, operation, position, page)
+                return
+        snapshot = await self._snapshot(operation)
+        frame = snapshot_frame(snapshot, reset)
+        subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
+
+    async def _snapshot(self, operation: str) -> Operation:
+        try:
+            return await self._flights.share(("get", operation), lambda: self._store.get(operation))
+        except NotFound:  # the read may have been under way since before the operation was created
+            return await self._store.get(operation)
+
+
+def _resume(subscription: Subscription, operation: str, position: str, page: Page) -> None:
+    if page.at is not None:
+        if page.at.type == END:
+            raise Ended(f"operation {operation} has ended, and its end was seen")
+        subscription.begin(page.at.n, page.at.position)
+    else:
+        subscription.begin(0, position.encode())

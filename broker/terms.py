@@ -1,0 +1,37 @@
+"""The terms of a subscription: how its client wants its events, and what the hub gives to all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from broker.events import PING, Frame
+from broker.pace import Cancellable
+from broker.runs import Types
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a client wants its events."""
+
+    types: Types = None
+    """Which types it wants; None wants all. `snapshot` and `end` always pass."""
+    interval_s: float = 0
+    """The least time between two `progress` events; the newest of each interval is sent."""
+    ping: Frame = PING
+
+
+ALL = Delivery()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all subscriptions are given: times in seconds, the clock and the timer they are measured with."""
+
+    ping_s: float
+    stuck_timeout_s: float
+    max_age_s: Callable[[], float]
+    retry_ms: Callable[[], int]
+    clock: Callable[[], float]
+    call_later: Callable[[float, Callable[[], None]], Cancellable]
+    on_close: Callable[[Any, str], None]
+    """Called with the subscription and the reason of its end."""

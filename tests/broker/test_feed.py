@@ -1,0 +1,193 @@
+"""The feed reader: its pace on a clock turned by hand, and what its connection survives, on both backends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis.exceptions
+
+from broker.connections import Reader
+from broker.feed import COUNT, READ_EVERY_S, Batch, FeedReader
+from broker.keys import Keyspace
+from broker.models import NewOperation
+from broker.publishing import encode
+from broker.store import Store
+from tests.servers import eventually
+
+KEYSPACE = Keyspace("pb", 2)
+LANES = (0, 1)
+
+
+class Redis:
+    """A connection and its pool at once, which answers as it is told, and notes what a reader does."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.did: list[str] = []
+        self.waits: list[float] = []
+        self.replies: list[Callable[[], Any]] = []
+        self.connection_pool = SimpleNamespace(get_connection=self._connect)
+
+    def reader(self) -> FeedReader:
+        return FeedReader(Reader(self, LANES), KEYSPACE, lambda: self.now, self._sleep)  # type: ignore[arg-type]
+
+    def answer(self, *positions: str, after_s: float = 0.0) -> None:
+        """Answer the next XREAD with one event at each position, after a while."""
+
+        def reply() -> Any:
+            self.now += after_s
+            entries = [[at.encode(), [b"o", b"a", b"n", b"1", b"t", b"log", b"d", b"{}"]] for at in positions]
+            return [[KEYSPACE.lane(0).feed.encode(), entries]] if entries else None
+
+        self.replies.append(reply)
+
+    def fail(self, error: Exception) -> None:
+        """Answer the next XREAD with an error."""
+
+        def reply() -> Any:
+            raise error
+
+        self.replies.append(reply)
+
+    async def send_packed_command(self, command: bytes, check_health: bool) -> None:
+        self.sent = command.split(b"\r\n")[2::2]
+        self.did.append(self.sent[0].decode())
+
+    async def read_response(self) -> Any:
+        return self.replies.pop(0)() if self.sent[0] == b"XREAD" else []
+
+    async def _connect(self) -> "Redis":
+        self.did.append("connect")
+        return self
+
+    async def _sleep(self, seconds: float) -> None:
+        self.did.append("wait")
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+async def begun(redis: Redis) -> AsyncIterator[Batch]:
+    batches = redis.reader().batches()
+    assert (await anext(batches)).resync == LANES
+    assert redis.did == ["connect", "XREVRANGE", "XREVRANGE"]
+    redis.did.clear()
+    return batches
+
+
+async def test_under_load_there_is_a_least_time_between_two_reads() -> None:
+    redis = Redis()
+    batches = await begun(redis)
+    for position in ("1-0", "2-0", "3-0"):
+        redis.answer(position)
+        await anext(batches)
+    assert redis.did == ["XREAD", "wait", "XREAD", "wait", "XREAD"]
+    assert redis.waits == pytest.approx([READ_EVERY_S] * 2)
+
+
+async def test_the_time_that_handing_on_takes_is_part_of_it() -> None:
+    redis = Redis()
+    batches = await begun(redis)
+    redis.answer("1-0")
+    await anext(batches)
+    redis.now += READ_EVERY_S / 2
+    redis.answer("2-0")
+    await anext(batches)
+    assert redis.waits == pytest.approx([READ_EVERY_S / 2])
+    redis.now += READ_EVERY_S * 2
+    redis.answer("3-0")
+    await anext(batches)
+    assert len(redis.waits) == 1
+
+
+async def test_what_comes_after_a_silence_does_not_wait() -> None:
+    redis = Redis()
+    batches = await begun(redis)
+    redis.answer(after_s=2)
+    redis.answer("1-0", after_s=1)
+    assert (await anext(batches)).events == []
+    redis.did.clear()
+    event = (await anext(batches)).events[0]
+    assert (event.position, redis.did) == (b"1-0", ["wait", "XREAD"]), "the wait is before the read, not after it"
+    redis.now += 1
+    redis.did.clear()
+    redis.answer("2-0")
+    await anext(batches)
+    assert redis.did == ["XREAD"]
+
+
+async def test_each_read_goes_on_from_the_last_entry_of_each_feed() -> None:
+    redis = Redis()
+    batches = await begun(redis)
+    redis.answer("1-0", "1-1")
+    await anext(batches)
+    redis.answer()
+    await anext(batches)
+    feeds = [KEYSPACE.lane(lane).feed.encode() for lane in LANES]
+    assert redis.sent == [b"XREAD", b"COUNT", b"%d" % COUNT, b"BLOCK", b"2000", b"STREAMS", *feeds, b"1-1", b"0-0"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.exceptions.ConnectionError("closed"),
+        redis.exceptions.TimeoutError("no answer"),
+        redis.exceptions.ResponseError("UNBLOCKED force unblock"),
+        ConnectionResetError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_after_a_fault_it_begins_anew_with_a_resync(error: Exception) -> None:
+    redis = Redis()
+    reader = redis.reader()
+    batches = reader.batches()
+    await anext(batches)
+    redis.fail(error)
+    redis.did.clear()
+    assert (await anext(batches)).resync == LANES
+    assert (redis.did, reader.connected) == (["XREAD", "wait", "XREVRANGE", "XREVRANGE"], True)
+    redis.answer("5-0")
+    assert [event.position for event in (await anext(batches)).events] == [b"5-0"]
+
+
+def reader_of(store: Store) -> FeedReader:
+    (reader,) = store.connections.readers()
+    return FeedReader(reader, store.keyspace)
+
+
+async def follow(reader: FeedReader, numbers: list[int]) -> None:
+    async for batch in reader.batches():
+        numbers += [event.n for event in batch.events]
+
+
+async def test_a_read_that_was_cancelled_leaves_no_reply_to_the_next(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    reader, line = reader_of(store), encode("log", {"message": "m"}, store.settings)
+    for n in range(2, 6):
+        numbers: list[int] = []
+        following = asyncio.create_task(follow(reader, numbers))
+        await eventually(lambda: reader.connected, "it reads")
+        await store.publish("a", [line])
+        await eventually(lambda numbers=numbers: numbers, "the event comes")
+        following.cancel()
+        await asyncio.wait({following})
+        assert numbers == [n]
+        reader.connected = False
+
+
+async def test_a_connection_that_was_cut_is_made_anew(redis_url: str, settings: Any) -> None:
+    settings = settings.model_copy(update={"redis_url": type(settings)(_env_file=None, redis_url=redis_url).redis_url})
+    async with await Store.open(settings) as store:
+        await store.create(NewOperation(id="a"))
+        reader, numbers = reader_of(store), list[int]()
+        following = asyncio.create_task(follow(reader, numbers))
+        await eventually(lambda: reader.connected, "it reads")
+        assert await store.connections.commands.client_kill_filter(_type="normal", skipme=True)
+        await eventually(lambda: not reader.connected, "it notices")
+        await eventually(lambda: reader.connected, "it reads again")
+        await store.publish("a", [encode("log", {"message": "m"}, store.settings)])
+        await eventually(lambda: numbers == [2], "the event comes")
+        following.cancel()
+        await asyncio.wait({following})
+        await store.delete("a", force=True)
