@@ -1,10 +1,12 @@
 """The adopted outlet: a subscription's frames straight into its socket. All there is of a connection is this object."""
 
 import asyncio
+import zlib
 from typing import ClassVar
 
 from api.adoption import Connection
-from api.chunked import CHUNKED, LAST_CHUNK
+from api.chunked import CHUNKED, LAST_CHUNK, chunk
+from api.packing import HEADER, Packed, chunked_gzip, ending
 from broker.outlet import TEXT, Encoding
 from broker.subscription import Subscription
 
@@ -15,10 +17,8 @@ MAX_UNASKED_BYTES = 65_536
 class AdoptedOutlet(asyncio.Protocol):
     """A client's socket. The transport's own buffer, which is bounded, tells the subscription when to stop."""
 
-    __slots__ = ("_connections", "_lingering", "_subscription", "_transport", "_unasked", "write")
+    __slots__ = ("_connections", "_lingering", "_subscription", "_transport", "_unasked")
 
-    encoding: Encoding = CHUNKED
-    last: ClassVar[bytes] = LAST_CHUNK
     linger_s: ClassVar[float] = 5
     """How long a response that has ended may take to leave, and a client to close too."""
 
@@ -29,7 +29,6 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections = connections
         self._unasked = 0
         self._lingering: asyncio.TimerHandle | None = None
-        self.write = transport.write  # nothing of ours stands between the hub and the transport
         transport.set_protocol(self)
         connections.add(self)
 
@@ -41,10 +40,14 @@ class AdoptedOutlet(asyncio.Protocol):
         if self not in self._connections:  # it is lost, which is why we close
             return
         if not transport.is_closing():
-            transport.write(self.last)
+            transport.write(self.last())
             transport.close()
         # A client that takes nothing would keep it for ever. Over TLS, so would one that does not close in turn.
         self._lingering = asyncio.get_running_loop().call_later(self.linger_s, transport.abort)
+
+    def last(self) -> bytes:
+        """Return what the response ends with."""
+        return LAST_CHUNK
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -80,10 +83,50 @@ class AdoptedOutlet(asyncio.Protocol):
         self._subscription.close("draining", reconnect=True)
 
 
-class UnframedOutlet(AdoptedOutlet):
+class ChunkedOutlet(AdoptedOutlet):
+    """That of most clients: nothing of ours stands between the hub and the transport."""
+
+    __slots__ = ("write",)
+
+    encoding: Encoding = CHUNKED
+
+    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+        super().__init__(subscription, connection)
+        self.write = connection.transport.write
+
+
+class UnframedOutlet(ChunkedOutlet):
     """That of an HTTP/1.0 client, for which a body ends with its connection."""
 
     __slots__ = ()
 
     encoding = TEXT
-    last = b""
+
+    def last(self) -> bytes:
+        """Return nothing: the close says it."""
+        return b""
+
+
+class GzipOutlet(AdoptedOutlet):
+    """That of a client that accepts gzip."""
+
+    __slots__ = ("_crc", "_size", "encoding")
+
+    def __init__(self, subscription: Subscription, connection: Connection, over: int) -> None:
+        super().__init__(subscription, connection)
+        self._crc = self._size = 0
+        self.encoding = chunked_gzip(over)
+
+    def write(self, packed: Packed) -> None:
+        """Write what was packed for all; before the first, the header."""
+        data, text = packed
+        if not self._size:
+            data = chunk(HEADER) + data
+        self._crc = zlib.crc32(text, self._crc)
+        self._size += len(text)
+        self._transport.write(data)
+
+    def last(self) -> bytes:
+        """Return what ends the gzip stream and the response."""
+        header = b"" if self._size else HEADER
+        return chunk(header + ending(self._crc, self._size)) + LAST_CHUNK

@@ -1,13 +1,16 @@
 """The ASGI outlet: a subscription's frames as an `EventSourceResponse`, on any ASGI server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import anyio
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from broker.outlet import TEXT
+from api.packing import HEADER, Packed, ending, gzip
+from broker.outlet import TEXT, Encoding
 from broker.subscription import Subscription
 
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -16,7 +19,7 @@ HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-
 class AsgiOutlet:
     """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""
 
-    encoding = TEXT
+    encoding: Encoding = TEXT
 
     def __init__(self, subscription: Subscription, limit: int) -> None:
         self.aborted = anyio.CancelScope()
@@ -27,8 +30,11 @@ class AsgiOutlet:
         self._closed = False
         self._news = asyncio.Event()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Any) -> None:
         """Take what is to be sent."""
+        self._hold(data)
+
+    def _hold(self, data: bytes) -> None:
         self._chunks.append(data)
         self._size += len(data)
         self._news.set()
@@ -60,14 +66,35 @@ class AsgiOutlet:
                 return
 
 
+class GzipAsgiOutlet(AsgiOutlet):
+    """That of a client that accepts gzip."""
+
+    def __init__(self, subscription: Subscription, limit: int, over: int) -> None:
+        super().__init__(subscription, limit)
+        self.encoding = gzip(over)
+        self._crc = self._length = 0
+        self._chunks.append(HEADER)
+
+    def write(self, packed: Packed) -> None:
+        """Take what was packed for all."""
+        self._crc = zlib.crc32(packed.text, self._crc)
+        self._length += len(packed.text)
+        self._hold(packed.data)
+
+    def close(self) -> None:
+        """End the gzip stream, and the response after what it holds."""
+        self._chunks.append(ending(self._crc, self._length))
+        super().close()
+
+
 class AsgiStream(EventSourceResponse):
     """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
 
-    def __init__(self, subscription: Subscription, limit: int) -> None:
+    def __init__(self, subscription: Subscription, outlet: AsgiOutlet, headers: Mapping[str, str]) -> None:
         self._subscription = subscription
-        self._outlet = AsgiOutlet(subscription, limit)
+        self._outlet = outlet
         # Pings come from the wheel, one task for all streams.
-        super().__init__(self._outlet.chunks(), headers=HEADERS, ping=0, sep="\n")
+        super().__init__(outlet.chunks(), headers=headers, ping=0, sep="\n")
         del self.headers["connection"]  # not a matter between application and client; HTTP/2 forbids it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,13 +8,17 @@ from broker.outlet import TEXT
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+def chunk(data: bytes) -> bytes:
+    """Return the bytes as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class Chunked:
     """Frames that leave together as one chunk."""
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
         """Return the chunk."""
-        text = TEXT.encode(frames)
-        return b"%x\r\n%b\r\n" % (len(text), text)
+        return chunk(TEXT.encode(frames))
 
 
 CHUNKED = Chunked()

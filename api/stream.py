@@ -39,4 +39,4 @@ async def stream(operation: Id, request: Request) -> Response:
         return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)
     if query.wait_s > 0:
         asyncio.get_running_loop().call_later(min(query.wait_s, context.settings.max_wait_s), subscription.give_up)
-    return StreamResponse(subscription, context.settings.client_buffer_bytes)
+    return StreamResponse(subscription, context.settings.client_buffer_bytes, context.settings.gzip_over)

@@ -1,29 +1,51 @@
 """A subscription's life as a response: over an adopted connection where the server offers it, else over ASGI."""
 
+from typing import NamedTuple
+
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from api.adopted_outlet import AdoptedOutlet, UnframedOutlet
-from api.adoption import ADOPTION, Offer
-from api.asgi_outlet import HEADERS, AsgiStream
+from api.accept_encoding import accepts_gzip
+from api.adopted_outlet import ChunkedOutlet, GzipOutlet, UnframedOutlet
+from api.adoption import ADOPTION, Connection, Offer
+from api.asgi_outlet import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from broker.subscription import Subscription
 
-_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-_ADOPTED_HEADERS = [*_RAW_HEADERS, (b"connection", b"close")]
+
+class Head(NamedTuple):
+    """A response's headers, as one and as the other kind of response wants them."""
+
+    headers: dict[str, str]
+    raw: list[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, **more: str) -> "Head":
+        """Return that of a stream, with more headers."""
+        headers = HEADERS | {name.replace("_", "-"): value for name, value in more.items()}
+        return cls(headers, [(name.lower().encode(), value.encode()) for name, value in headers.items()])
+
+
+_PLAIN = Head.of()
+_VARIED = Head.of(Vary="Accept-Encoding")
+_PACKED = Head.of(Vary="Accept-Encoding", Content_Encoding="gzip")
 
 
 class StreamResponse(Response):
     """However it ends, the subscription ends with it."""
 
-    def __init__(self, subscription: Subscription, limit: int) -> None:
+    def __init__(self, subscription: Subscription, limit: int, gzip_over: int = 0) -> None:
         self.status_code = 200
         self.background = None
-        self.raw_headers = _RAW_HEADERS
         self._subscription = subscription
         self._limit = limit
+        self._gzip_over = gzip_over
+        self._head = _VARIED if gzip_over else _PLAIN
+        self.raw_headers = self._head.raw
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, or only its head when the connection is adopted."""
+        if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
+            self._head = _PACKED
         offer: Offer | None = scope.get("extensions", {}).get(ADOPTION)
         if offer is None:
             await self._over_asgi(scope, receive, send)
@@ -32,23 +54,31 @@ class StreamResponse(Response):
 
     async def _adopted(self, offer: Offer, scope: Scope, send: Send) -> bool:
         """Send the head, and give the subscription its socket; return whether it has got it."""
-        chunks = scope["http_version"] != "1.0"
-        if not chunks:
+        if scope["http_version"] == "1.0":
             offer.without_chunks()
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": _ADOPTED_HEADERS})
+            headers = [*self._head.raw, (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             connection = await offer.adopt(self._limit)
             if connection is None:
                 return False
-            outlet = AdoptedOutlet if chunks else UnframedOutlet
-            self._subscription.attach(outlet(self._subscription, connection))
+            self._subscription.attach(self._outlet(connection, scope))
         except BaseException:
             self._subscription.close("refused")
             raise
         return True
 
+    def _outlet(self, connection: Connection, scope: Scope) -> ChunkedOutlet | GzipOutlet:
+        if self._head is _PACKED:
+            return GzipOutlet(self._subscription, connection, self._gzip_over)
+        outlet = UnframedOutlet if scope["http_version"] == "1.0" else ChunkedOutlet
+        return outlet(self._subscription, connection)
+
     async def _over_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await AsgiStream(self._subscription, self._limit)(scope, receive, send)
+        packed = self._head is _PACKED
+        subscription, limit = self._subscription, self._limit
+        outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over) if packed else AsgiOutlet(subscription, limit)
+        await AsgiStream(subscription, outlet, self._head.headers)(scope, receive, send)
 
 
 def _without_head(send: Send) -> Send:

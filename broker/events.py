@@ -56,6 +56,8 @@ class Frame:
     type: bytes
     wire: bytes
     envelope_at: int = 0
+    packed: bytes | None = None
+    """It compressed, once an encoding has made that of it: for all who are sent it, now and from the ring."""
 
     @property
     def envelope(self) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from broker import positions
 from broker.channel import Channel
 from broker.errors import BrokerError, NotFound
-from broker.events import END, make_frame, snapshot_frame
+from broker.events import END, Frame, make_frame, snapshot_frame
 from broker.flights import Flights
 from broker.models import Operation
 from broker.store import Page, Store
@@ -58,15 +58,18 @@ class Placing:
             if page.at or page.events:  # of an operation that is not there, neither is
                 _resume(subscription, operation, position, page)
                 return
-        snapshot = await self._snapshot(operation)
-        frame = snapshot_frame(snapshot, reset)
+        snapshot, frame = await self._snapshot(operation, reset)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
-    async def _snapshot(self, operation: str) -> Operation:
+    async def _snapshot(self, operation: str, reset: str | None) -> tuple[Operation, Frame]:
+        async def read() -> tuple[Operation, Frame]:
+            snapshot = await self._store.get(operation)
+            return snapshot, snapshot_frame(snapshot, reset)
+
         try:
-            return await self._flights.share(("get", operation), lambda: self._store.get(operation))
+            return await self._flights.share(("snapshot", operation, reset), read)
         except NotFound:  # the read may have been under way since before the operation was created
-            return await self._store.get(operation)
+            return await read()
 
 
 def _resume(subscription: Subscription, operation: str, position: str, page: Page) -> None:

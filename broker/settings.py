@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     retry_ms: Count = Field(2_000, description="how soon clients are told to reconnect, about")
     max_wait_s: Seconds = Field(60, description="longest a request may wait for something to happen")
     client_buffer_bytes: Count = Field(65_536, description="bytes held for a client before it has to catch up")
+    gzip_over: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        500, description="events of this size and over are compressed for clients that accept gzip; 0 turns gzip off"
+    )
     stuck_timeout_s: Seconds = Field(60, description="how long a client may take nothing before it is cut off")
     ring_length: Count = Field(128, description="recent events of a watched operation kept in memory, at most")
     ring_bytes: Count = Field(64 * 1024 * 1024, description="bytes of recent events kept in memory, in all, about")

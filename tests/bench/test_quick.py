@@ -14,28 +14,39 @@ from bench.contenders import present
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
 
+ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": []}
+
+
+def run(benchmark: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", f"bench.{benchmark}", "--quick", *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
 
 def start(benchmark: str, contenders: list[str]) -> subprocess.Popen[str]:
-    options = ["--quick", "--seconds", "0.3", "--contenders", ",".join(contenders)]
-    command = [sys.executable, "-m", f"bench.{benchmark}", *options]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return run(benchmark, "--seconds", "0.3", "--contenders", ",".join(contenders))
 
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All of them at once: most of their time is spent on waiting."""
     running = {name: start(name, contenders) for name, contenders in BENCHMARKS.items()}
+    running |= {name: run(name, *options) for name, options in ALONE.items()}
     yield running
     for process in running.values():
         process.terminate()
         process.communicate()
 
 
-def told(started: dict[str, subprocess.Popen[str]], benchmark: str) -> dict[str, Any]:
+def ended(started: dict[str, subprocess.Popen[str]], benchmark: str) -> dict[str, Any]:
     output, errors = started[benchmark].communicate(timeout=120)
     assert started[benchmark].returncode == 0, errors
     figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     assert figures["benchmark"] == benchmark
+    return figures
+
+
+def told(started: dict[str, subprocess.Popen[str]], benchmark: str) -> dict[str, Any]:
+    figures = ended(started, benchmark)
     assert {result["contender"] for result in figures["results"]} == set(BENCHMARKS[benchmark]) & set(present())
     assert not any(result["wrong"] for result in figures["results"])
     return figures
@@ -55,6 +66,22 @@ def test_latency(started: dict[str, subprocess.Popen[str]]) -> None:
 
 def test_memory(started: dict[str, subprocess.Popen[str]]) -> None:
     assert told(started, "memory")["results"][0]["slow_peak_bytes"]["median"] > 0
+
+
+def test_storm(started: dict[str, subprocess.Popen[str]]) -> None:
+    for result in ended(started, "storm")["results"]:
+        assert result["exact"]
+        assert 1 <= result["reads"]["high"] <= 3
+
+
+def test_soak(started: dict[str, subprocess.Popen[str]]) -> None:
+    figures = ended(started, "soak")
+    assert not any(figures["left"].values())
+    assert figures["clients"]["events"] > 0
+
+
+def test_collector(started: dict[str, subprocess.Popen[str]]) -> None:
+    assert {result["collector"] for result in ended(started, "collector")["results"]} == {"ours", "python's"}
 
 
 def test_a_contender_that_does_not_exist_is_named() -> None:

@@ -44,6 +44,21 @@ def test_health_checks_tell_the_truth(stack: Stack) -> None:
         assert stack.health("nginx", stack.nginx).returncode != 0
 
 
+def test_a_packed_stream_passes_as_it_is(stack: Stack) -> None:
+    with stack.running():
+        create(stack, "import-1")
+        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream", "--compressed", "-i") as curl:
+            curl.await_text("event: snapshot")
+            assert "content-encoding: gzip" in curl.output().lower()
+            for n in range(3):
+                publish(stack, "import-1", "log", {"message": f"line {n}" + " and so on" * 100 * n})
+                curl.await_text(f"line {n}")
+            publish(stack, "import-1", "end", {"status": "succeeded"})
+            assert "event: end" in curl.await_end()
+            assert curl.popen is not None
+            assert curl.popen.returncode == 0
+
+
 def test_a_stream_goes_on_at_the_other_replica(stack: Stack) -> None:
     """The replica that serves it is stopped by SIGTERM; its client comes back with its Last-Event-ID."""
     first, second = REPLICAS

@@ -1,0 +1,75 @@
+"""gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+
+Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
+middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
+length of all it was sent, which its outlet keeps.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from api.chunked import chunk
+from broker.events import Frame
+from broker.outlet import TEXT
+
+HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_LAST_BLOCK = b"\x03\0"
+_WINDOW_BITS, _MEMORY_LEVEL = 13, 5
+"""One event is packed as well as with zlib's own 15 and 8, which want a quarter of a megabyte, cleared, each time."""
+
+
+class Packed(NamedTuple):
+    """What an outlet that packs is handed."""
+
+    data: bytes
+    text: bytes
+    """What the client will have unpacked."""
+
+
+class Gzip:
+    """Frames as a piece of a gzip stream. Those under `over` bytes are put in as they are: deflating gains little."""
+
+    def __init__(self, over: int) -> None:
+        self._over = over
+
+    def encode(self, frames: Sequence[Frame]) -> Packed:
+        """Return the piece."""
+        return Packed(b"".join([self._pack(frame) for frame in frames]), TEXT.encode(frames))
+
+    def _pack(self, frame: Frame) -> bytes:
+        if frame.packed is None:
+            wire = frame.wire
+            small = len(wire) < self._over or not frame.position  # which no control frame has
+            frame.packed = _stored(wire) if small else _deflated(wire)
+        return frame.packed
+
+
+class ChunkedGzip(Gzip):
+    """The same as one chunk."""
+
+    def encode(self, frames: Sequence[Frame]) -> Packed:
+        """Return the chunk."""
+        data, text = super().encode(frames)
+        return Packed(chunk(data), text)
+
+
+gzip = cache(Gzip)
+chunked_gzip = cache(ChunkedGzip)  # one for each setting, as clients share what is of one encoding
+
+
+def ending(crc: int, size: int) -> bytes:
+    """Return what ends a gzip stream whose text has this CRC-32 and this length."""
+    return _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
+def _deflated(text: bytes) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -_WINDOW_BITS, _MEMORY_LEVEL)
+    return deflate.compress(text) + deflate.flush(zlib.Z_FULL_FLUSH)
+
+
+def _stored(text: bytes) -> bytes:
+    """Return a block of deflate's that holds up to 65,535 bytes as they are (RFC 1951, 3.2.4)."""
+    return struct.pack("<BHH", 0, len(text), len(text) ^ 0xFFFF) + text
