@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint chaos bench clean
+.PHONY: help demo test lint chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -30,9 +30,16 @@ chaos: $(VENV)/.dev  ## kill replicas and clients at random for a minute
 	@deploy/test-system.sh
 	PROGRESS_CHAOS_S=60 $(BIN)/pytest -s tests/chaos
 
-bench: $(VENV)/.dev  ## measure; see bench/README.md
-	$(BIN)/python -m bench.scale
-	$(BIN)/python -m bench.publish
+soak: $(VENV)/.dev  ## let clients come and go for half an hour
+	@deploy/test-system.sh
+	$(BIN)/python -m bench.soak
+
+BENCHMARKS := fanout latency memory storm scale compression collector spread publish
+
+bench: $(VENV)/.dev  ## measure, for most of an hour; see bench/README.md
+	@deploy/test-system.sh
+	@failed=; for name in $(BENCHMARKS); do $(BIN)/python -m bench.$$name || failed="$$failed $$name"; done; \
+	test -z "$$failed" || { echo "missed a bound:$$failed"; exit 1; }
 
 clean:  ## remove what make made
 	rm -rf $(VENV) tests/node_modules build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
