@@ -15,6 +15,8 @@ from tests.deploy import files
 from tests.deploy.stack import REPLICAS, STOP_SIGNALS, Curl, Stack
 from tests.servers import wait_until
 
+NAMES_VALID_S = 2  # as deploy/nginx.conf says of its resolver
+
 
 def create(stack: Stack, operation: str) -> None:
     answer = httpx.post(f"{stack.url}/v1/operations", json={"id": operation, "kind": "import"})
@@ -71,6 +73,7 @@ def test_a_stream_goes_on_at_the_other_replica(stack: Stack) -> None:
             curl.await_text('"message":"one"')  # while the stream is open: nothing on its way buffers
             stack.names.addresses = [second, first]  # the one that stops is still known for a while
             wait_until(lambda: second in served_by(stack), "nginx asks for the replicas' addresses again")
+            time.sleep(NAMES_VALID_S)  # each of its processes does so for itself, and none can be told to
             stack.replicas[0].send(signal.SIGTERM)
             seen = sse.read(curl.await_end().encode())
             assert curl.popen is not None
