@@ -2,6 +2,8 @@
 must not suffer, nor all wait for ever: the rest are told when to come, each at a moment of its own.
 """
 
+import random
+import re
 import time
 from collections.abc import Callable
 
@@ -12,6 +14,11 @@ from api.refusals import refusal
 
 BURST_S = 1.0
 """So many seconds' worth of streams are admitted at once, after a calm."""
+
+LONGEST_S = 30.0
+"""Nobody is told to come later than this: those who never come, or always do, would make others wait for hours."""
+
+_STREAM = re.compile(r"/operations/[^/]+/stream$")
 
 
 class Gate:
@@ -31,8 +38,9 @@ class Gate:
         if self._places >= 1:
             self._places -= 1
             return 0
-        self._turn = max(self._turn, now) + 1 / self._rate
-        return self._turn - now
+        self._turn = min(max(self._turn, now) + 1 / self._rate, now + LONGEST_S)
+        wait_s = self._turn - now
+        return wait_s if wait_s < LONGEST_S else random.uniform(LONGEST_S / 2, LONGEST_S)
 
 
 class Admission:
@@ -54,4 +62,4 @@ class Admission:
 
 
 def _opens_a_stream(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "GET" and str(scope["path"]).endswith("/stream")
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _STREAM.search(scope["path"]) is not None

@@ -90,7 +90,7 @@ class Channel:
             self._early.extend(events)
             return
         burst: list[Frame] = []
-        for at, event in enumerate(events):
+        for event in events:
             if event.n == self.n + len(burst) + 1:
                 burst.append(make_frame(event))
                 if burst[-1].type != END:
@@ -98,8 +98,7 @@ class Channel:
             self._hand_on(burst)
             burst = []
             if not self._repeats(event):
-                self._early.extend(events[at:])
-                self.reload()
+                self.reload()  # which reads the rest, too: what the feed brought is in the log, or is no more
                 return
         self._hand_on(burst)
 
@@ -152,6 +151,10 @@ class Channel:
             subscription.close(reason, reconnect=True)
 
     # The subscriptions' side (`subscription.Source`)
+
+    def typical_bytes(self) -> int:
+        """Return about how large a frame is, or 0 if none is known."""
+        return self._bytes // len(self._ring) if self._ring else 0
 
     def after(self, n: int) -> Sequence[Frame] | None:
         """Return the frames after the n-th, or None if the ring no longer reaches back to it."""
@@ -220,21 +223,34 @@ class Channel:
                 self._keep(frame)
             # Those who are live stand where we do, so this comes before a write that may find one full.
             self.n, self.position = frames[-1].n, frames[-1].position
+            ending = list(self._live) if frames[-1].type == END else ()  # one whom the end fills is live no more
             self._live.deliver(frames)
-            if frames[-1].type == END:
-                for subscription in list(self._live):
-                    subscription.ended()
+            for subscription in ending:
+                subscription.ended()
             for subscription in tuple(self.subscriptions) if began else ():
                 subscription.appeared()
         if self._ahead:
             ahead, self._ahead = self._ahead, set()
             for subscription in ahead:
+                if self._replaced(subscription):
+                    subscription.reset("lost")
                 subscription.pump()
 
+    def _replaced(self, subscription: Subscription) -> bool:
+        """Whether one who was told more than we knew was told what storage has lost: its number came again, later."""
+        first = self._ring[0].n if self._ring else self.n + 1
+        if not first <= subscription.n <= self.n:
+            return False
+        return order(self._ring[subscription.n - first].position) > order(subscription.position)
+
     def _keep(self, frame: Frame) -> None:
-        ring = self._ring
-        ring.append(frame)
+        self._ring.append(frame)
         self._bytes += len(frame.wire)
+        self.trim()
+
+    def trim(self) -> None:
+        """Let go of the oldest frames, as far as there is no room for them, but for the last."""
+        ring = self._ring
         while len(ring) > self._room.frames or (self._bytes > self._room.bytes and len(ring) > 1):
             self._bytes -= len(ring.popleft().wire)
 

@@ -11,7 +11,7 @@ from typing import Self
 from broker.channel import Channel, Room
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from broker.events import Event
-from broker.feed import Batch, FeedReader
+from broker.feed import Batch, FeedReader, backoff_s
 from broker.placing import Placing, Start
 from broker.reads import Reads
 from broker.settings import Settings
@@ -48,6 +48,7 @@ class Hub:
         self._reads = Reads(store, self._tasks, self._forget)
         self._placing = Placing(store, settings.page_length)
         self._room = Room(settings.ring_length, settings.ring_bytes)
+        self._trimmed_to = settings.ring_bytes
         self._terms = self._make_terms()
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
 
@@ -140,7 +141,13 @@ class Hub:
             self._share_room()
 
     def _share_room(self) -> None:
-        self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
+        share = self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
+        if share <= self._trimmed_to // 2:  # those that are silent would keep what they had when there was room
+            for channel in self.channels.values():
+                channel.trim()
+        elif share < self._trimmed_to:
+            return
+        self._trimmed_to = share
 
     def _make_terms(self) -> Terms:
         settings = self._settings
@@ -161,12 +168,16 @@ class Hub:
     # Its tasks
 
     async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
+        failed = 0
         async for batch in feed.batches():
             try:
                 await self.dispatch(batch)
             except (StorageUnavailable, StorageFull):
                 feed.connected = False  # it begins anew with a resync, which reads what this batch told
+                await asyncio.sleep(backoff_s(failed))
+                failed += 1
             else:
+                failed = 0
                 started.set()
 
     async def started(self) -> None:

@@ -47,8 +47,7 @@ class Live:
             if theirs:
                 _write(tuple(members.items()), audience.encoding.encode(theirs))
         if self._paced:
-            for subscription in tuple(self._paced):
-                subscription.offer(frames)
+            _write([(subscription, subscription.offer) for subscription in self._paced], frames)
 
 
 def _write(members: Iterable[tuple[Subscription, Callable[[Any], object]]], data: Any) -> None:

@@ -50,7 +50,7 @@ class Reads:
 
     def page(self, channel: Channel, position: bytes) -> None:
         """Read a channel's log after a position."""
-        at, length = position.decode(), self._settings.page_length
+        at, length = position.decode(), self._page_length(channel)
 
         async def read() -> None:
             page = await self._until_answered(channel, lambda: self._store.after(channel.operation, at, length))
@@ -58,6 +58,12 @@ class Reads:
                 channel.page_read(position, page.events, page.reset)
 
         self._read_for(channel, read())
+
+    def _page_length(self, channel: Channel) -> int:
+        """Return how many events to read: what a client has no room for would be read again."""
+        settings, typical = self._settings, channel.typical_bytes()
+        room = 2 * settings.client_buffer_bytes // typical if typical else settings.page_length
+        return max(2, min(settings.page_length, room))
 
     def snapshot(self, channel: Channel) -> None:
         """Read a channel's operation."""

@@ -1,8 +1,11 @@
 """A timer wheel: many coarse timers for the price of one task. It drives pings, ages and stuck checks."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 RESOLUTION_S = 0.25
 _YIELD_EVERY = 500  # ticks between two chances for the rest of the loop
@@ -49,7 +52,11 @@ class Wheel:
         while self._turned < self._bucket(now):
             self._turned += 1
             for item in self._buckets.pop(self._turned, ()):
-                delay = item.tick(now)
+                try:
+                    delay = item.tick(now)
+                except Exception:
+                    log.exception("a tick failed; there are no more of it")
+                    continue
                 if delay is not None:
                     self.add(item, delay)
                 ticked += 1

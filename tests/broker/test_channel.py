@@ -160,3 +160,26 @@ def test_a_log_that_began_anew_is_noticed_though_its_numbers_are_older_than_the_
     channel.accept([event(3)._replace(position=b"5000-0")])
     channel.loaded_with([event(1)._replace(position=b"4000-0"), event(2)._replace(position=b"4500-0")])
     assert (reads.loads, reads.snapshots, outlet.numbers) == (1, 1, [])
+
+
+def test_what_the_feed_told_and_storage_lost_is_not_asked_for_again_and_again() -> None:
+    channel, reads = make(ring=10)
+    channel.loaded_with([event(1), event(2)])
+    watch(channel, 2)
+    channel.reload()
+    channel.accept([event(4), event(5)])  # and then Redis loses both, and the third
+    channel.loaded_with([event(1), event(2)])
+    assert reads.loads == 2, "there was a hole"
+    channel.loaded_with([event(1), event(2)])
+    assert (reads.loads, channel.loaded) == (2, True)
+
+
+def test_a_silent_channel_lets_go_of_what_there_is_no_room_for() -> None:
+    room = Room(100, 1_000_000)
+    channel = Channel("a", Reads(), room)
+    channel.loaded_with([event(n, data=b'"' + b"x" * 1000 + b'"') for n in range(1, 50)])
+    assert 1000 < channel.typical_bytes() < 1200
+    room.bytes = 5_000
+    channel.trim()
+    assert len(channel.after(45) or ()) == 4
+    assert channel.after(40) is None

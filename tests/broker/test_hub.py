@@ -7,7 +7,8 @@ import pytest
 
 from broker import errors
 from broker.channel import Channel
-from broker.feed import COUNT
+from broker.events import Event
+from broker.feed import COUNT, Batch
 from broker.hub import Hub
 from broker.models import NewOperation
 from broker.placing import Ended, Start
@@ -303,3 +304,44 @@ async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(stor
     channel.heard_at = 40 * sweep_s
     assert not hub._suspect(channel, now=40.5 * sweep_s)
     assert hub._suspect(channel, now=41 * sweep_s)
+
+
+async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> None:
+    hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 1_000_000}))
+    hub._reads._settings = hub._settings
+    channel = Channel("a", hub._reads, hub._room)
+    assert hub._reads._page_length(channel) == store.settings.page_length, "nothing is known"
+    for size, length in ((100, 5), (50_000, 2), (30_000, 4)):
+        channel.loaded_with([Event(b"a", b"1-0", 1, b"log", b'"' + b"x" * size + b'"')])
+        assert hub._reads._page_length(channel) == length
+
+
+async def test_channels_that_are_silent_share_the_room_with_those_that_come(store: Store) -> None:
+    hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 100_000, "ring_length": 100}))
+    channels = [Channel(f"{number}", hub._reads, hub._room) for number in range(100)]
+    for channel in channels:
+        hub.channels[channel.name] = channel
+        hub._share_room()
+        tail = [Event(channel.name, b"%d-0" % n, n, b"log", b'"' + b"x" * 900 + b'"') for n in range(1, 51)]
+        channel.loaded_with(tail)
+    assert sum(channel._bytes for channel in channels) <= 200_000
+
+
+async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr("broker.hub.backoff_s", lambda failed: waited.append(failed) or 0)
+    hub = Hub(store, store.settings)
+
+    class Feed:
+        connected = True
+
+        async def batches(self) -> AsyncIterator[Batch]:
+            for lanes in ((0,), (0,), (0,), (), (0,)):
+                yield Batch([], lanes)
+
+    async def fail(lanes: set[int]) -> None:
+        raise errors.StorageUnavailable("away")
+
+    hub._resync = fail  # type: ignore[method-assign]
+    await hub._follow(Feed(), asyncio.Event())  # type: ignore[arg-type]
+    assert waited == [0, 1, 2, 0]

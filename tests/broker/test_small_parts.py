@@ -212,6 +212,22 @@ class TestTheWheel:
             await wheel.turn()
         assert (len(item.at), removed.at, len(wheel)) == (3, [], 0)
 
+    async def test_one_that_fails_takes_no_other_with_it(self) -> None:
+        class Broken:
+            bucket = 0
+
+            def tick(self, now: float) -> float | None:
+                raise RuntimeError("broken")
+
+        now = 0.0
+        wheel = Wheel(lambda: now)
+        items = [Ticker(1) for _ in range(20)]
+        for item in (*items[:10], Broken(), *items[10:]):
+            wheel.add(item, 1)
+        now = 2.0
+        await wheel.turn()
+        assert all(item.at for item in items)
+
 
 class TestFlights:
     async def test_many_share_one_read(self) -> None:

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -459,3 +460,49 @@ def test_one_that_is_full_falls_back_to_where_it_stood() -> None:
     subscription, _outlet = subscribed(log, room=2)
     log.channel.accept([event(1), event(2)])
     assert (subscription.mode, subscription.n, subscription.position) == (Mode.CATCHING_UP, 2, b"1002-0")
+
+
+@pytest.mark.parametrize("interval_s", [0, 0.5])
+def test_one_whom_the_end_fills_is_closed_too(interval_s: float) -> None:
+    log = Log()
+    subscription, outlet = subscribed(log, room=3, delivery=Delivery(interval_s=interval_s))
+    log.publish("log")
+    log.publish("end")
+    assert (outlet.held, outlet.closed, subscription.mode) == (3, True, Mode.CLOSED)
+
+
+def test_one_told_more_than_its_channel_knew_learns_that_storage_has_lost_it() -> None:
+    log = Log(ring=10, older=10)
+    subscription = placed(log)
+    subscription.begin(12, b"1012-0", [snapshot(12)])  # of which the feed has not told yet
+    outlet = attached(subscription)
+    for n in (11, 12, 13):  # in place of what a restart of Redis has lost
+        log.events.append(event(n, "log")._replace(position=b"%d-0" % (2_000 + n)))
+        log.channel.accept(log.events[-1:])
+    log.answer()
+    assert outlet.numbers[0] == -12
+    assert b'"reset":"lost"' in outlet.frames[2].wire
+    assert outlet.numbers[-1] in (13, -13)
+
+
+def test_one_told_of_an_end_before_its_channel_is_not_told_that_it_was_lost() -> None:
+    log = Log(ring=10, older=10)
+    subscription = placed(log)
+    subscription.begin(11, b"1012-0", [snapshot(12, "succeeded")])
+    outlet = attached(subscription)
+    log.publish("log")
+    log.publish("end")
+    assert (outlet.numbers, outlet.closed) == ([-12, 12], True)
+
+
+def test_one_with_a_pace_whose_outlet_breaks_takes_nobody_with_it() -> None:
+    log = Log()
+    paced = [subscribed(log, delivery=Delivery(interval_s=1)) for _ in range(5)]
+
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    paced[2][1].write = fail  # type: ignore[method-assign]
+    log.publish("log")
+    assert [outlet.numbers for _, outlet in paced] == [[1], [1], [], [1], [1]]
+    assert paced[2][0].mode is Mode.CLOSED
