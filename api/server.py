@@ -17,9 +17,9 @@ from api.tls import check_certificate
 from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
-GC_THRESHOLDS = (10_000, 20, 20)
-"""A connection is some eight objects that live for long and are freed without the collector. With Python's own settings
-it stopped everything for 290 ms while 16,000 clients came, frozen start-up and all for 145 ms, with these for 4 ms."""
+GC_THRESHOLDS = (5_000, 5, 1_000)
+"""A connection is some eight objects that live for long and are freed without the collector. So it looks at few of them at
+a time, at most twice, and hardly ever at all there are of them (`bench/collector.py`)."""
 
 
 class Server(uvicorn.Server):
