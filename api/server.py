@@ -18,8 +18,8 @@ from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
 GC_THRESHOLDS = (5_000, 5, 1_000)
-"""A connection is some eight objects that live for long and are freed without the collector. So it looks at few of them at
-a time, at most twice, and hardly ever at all there are of them (`bench/collector.py`)."""
+"""A connection is some eight objects that live for long and are freed without the collector. So it looks at few of them
+at a time, at most twice, and hardly ever at all of them (`bench/collector.py`)."""
 
 
 class Server(uvicorn.Server):
