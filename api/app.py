@@ -13,6 +13,7 @@ from api import events, health, operations, problems, stream
 from api.admission import Admission
 from api.context import Context
 from broker.hub import Hub
+from broker.reaper import Reaper
 from broker.settings import Settings, load_settings
 from broker.store import Store
 
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         async with AsyncExitStack() as stack:
             ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
             hub = await stack.enter_async_context(Hub(ours, config))
+            await stack.enter_async_context(Reaper(ours))
             app.state.context = Context(config, ours, hub)
             await hub.started()
             yield

@@ -40,14 +40,17 @@ _PUBLISH_BODY = {
 
 @router.post("", response_model=Answer, openapi_extra=_PUBLISH_BODY)
 async def publish(operation: Id, request: Request, context: InContext) -> Response:
-    """Publish one event, a list (all or none), or NDJSON, which is stored line by line as it arrives."""
+    """Publish one event, a list (all or none), or NDJSON, which is stored line by line as it arrives.
+
+    An empty list tells nothing but that the worker is alive.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
         return await _publish_lines(operation, request, context)
     value = read_json(await read_body(request, context.settings.max_body_bytes))
     events = value if isinstance(value, list) else [value]
-    if not 0 < len(events) <= MAX_BATCH:
-        raise Invalid(f"a list holds 1 to {MAX_BATCH} events, this one {len(events)}: send NDJSON for more")
+    if len(events) > MAX_BATCH:
+        raise Invalid(f"a list holds {MAX_BATCH} events at most, this one {len(events)}: send NDJSON for more")
     entries = [read_publication(event, context.settings) for event in events]
     answer = await context.store.publish(operation, entries)
     return Response(answer.model_dump_json(), media_type="application/json")

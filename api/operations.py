@@ -1,6 +1,7 @@
 """The calls that concern operations as resources: create, list, get, delete, cancel."""
 
-from typing import Annotated, Any
+from hashlib import blake2s
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from api.context import Id, InContext, read_body
 from broker.listing import Filters
-from broker.models import Label, NewOperation, Operation, OperationId, Status
+from broker.models import Label, NewOperation, NewSignal, Operation, OperationId, Status
 from broker.publishing import invalid, read_json
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"])
@@ -31,6 +32,8 @@ class CancelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(max_length=1024)] | None = None
+    by: Label | None = Field(None, description="who asks")
+    force: bool = Field(False, description="end it now, whatever its worker does; that one is refused from then on")
 
 
 def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
@@ -74,16 +77,28 @@ async def listing(
 
 
 @router.get("/{id}", response_model=Operation, responses={304: {"description": "it is as the client has it"}})
-async def get(operation: Id, request: Request, context: InContext) -> Response:
+async def get(
+    operation: Id,
+    request: Request,
+    context: InContext,
+    include: Annotated[Literal["children"] | None, Query(description="list the first of its children, too")] = None,
+) -> Response:
     """Get an operation. While it is not done, `Retry-After` says when to look again."""
-    now = await context.store.get(operation)
-    headers = {"ETag": f'"{now.position}"', "Cache-Control": "no-cache"}
+    now = await context.store.get(operation, list_children=include is not None)
+    headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "no-cache"}
     if not now.done:
         headers["Retry-After"] = str(POLL_S)
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return _answer(now, headers=headers)
+
+
+def _tag(now: Operation) -> str:
+    """Return what changes whenever an operation looks different: a parent does with its children."""
+    if now.children is None:
+        return now.position
+    return f"{now.position}.{blake2s(now.children.model_dump_json().encode(), digest_size=8).hexdigest()}"
 
 
 @router.delete("/{id}", status_code=204)
@@ -101,11 +116,23 @@ async def delete(operation: Id, context: InContext, force: bool = False) -> Resp
     responses={200: {"description": "it had ended before, and is unchanged", "model": Operation}},
 )
 async def cancel(operation: Id, request: Request, context: InContext) -> Response:
-    """Ask an operation's worker to stop. One that no worker has begun ends at once."""
+    """Ask an operation's worker, and its children's, to stop. One that no worker has begun ends at once."""
     body = await read_body(request, context.settings.max_body_bytes)
     try:
         asked = CancelRequest.model_validate(read_json(body) if body.strip() else {})
     except ValidationError as error:
         raise invalid(error) from None
-    now, changed = await context.store.cancel(operation, reason=asked.reason)
+    now, changed = await context.store.cancel(operation, reason=asked.reason, by=asked.by, force=asked.force)
     return _answer(now, 202 if changed or not now.done else 200)
+
+
+@router.post("/{id}/signals", status_code=202, openapi_extra=_body_of(NewSignal, required=True))
+async def signal(operation: Id, request: Request, context: InContext) -> Response:
+    """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
+    body = await read_body(request, context.settings.max_body_bytes)
+    try:
+        sent = NewSignal.model_validate(read_json(body))
+    except ValidationError as error:
+        raise invalid(error) from None
+    await context.store.signal(operation, sent)
+    return Response(status_code=202)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from api.chunked import chunk
+from broker.children import CHILDREN
 from broker.events import Frame
 from broker.outlet import TEXT
 
@@ -42,7 +43,8 @@ class Gzip:
     def _pack(self, frame: Frame) -> bytes:
         if frame.packed is None:
             wire = frame.wire
-            small = len(wire) < self._over or not frame.position  # which no control frame has
+            # Control frames have no position, and are made for one client. What is told of children is for many.
+            small = len(wire) < self._over or not (frame.position or frame.type == CHILDREN)
             frame.packed = _stored(wire) if small else _deflated(wire)
         return frame.packed
 

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker import positions
+from broker.children import CHILDREN
 from broker.errors import Invalid
 from broker.events import PING, PING_EVENT
 from broker.models import EVENT_TYPE
@@ -29,6 +30,7 @@ class StreamQuery(BaseModel):
         0, description="least time between two `progress` events"
     )
     wait_s: Annotated[float, Field(ge=0)] = Field(0, description="how long to await an operation not yet created")
+    children: bool = Field(False, description="tell where the operation's children stand, as that changes")
     ping: Literal["comment", "event"] = Field("comment", description="how to say that the stream is alive")
 
     def start(self, last_event_id: str | None) -> Start:
@@ -43,7 +45,9 @@ class StreamQuery(BaseModel):
         """Return how to deliver."""
         if self is ANYTHING:
             return ALL
-        return Delivery(_types(self.types), self.interval_ms / 1000, PING_EVENT if self.ping == "event" else PING)
+        types = _types(self.types)
+        children = self.children and (types is None or CHILDREN in types)
+        return Delivery(types, self.interval_ms / 1000, PING_EVENT if self.ping == "event" else PING, children)
 
 
 ANYTHING = StreamQuery()

@@ -7,10 +7,11 @@ from typing import Any
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
+from broker.calls import create_call
 from broker.connections import connect
 from broker.errors import BrokerError
 from broker.models import NewOperation
-from broker.publishing import Entry, create_call, publish_call, read_answer
+from broker.publishing import Entry, publish_call, read_answer
 from broker.scripts import Call
 from workers.sender import carry
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
+from broker.calls import create_call
 from broker.connections import connect
 from broker.models import NewOperation
-from broker.publishing import Entry, create_call, publish_call, read_answer
+from broker.publishing import Entry, publish_call, read_answer
 from broker.scripts import Call
 from workers.sender import carry
 

@@ -219,6 +219,9 @@ class Channel:
     def _hand_on(self, burst: Sequence[Frame]) -> None:
         for frames in slices(burst, self.n):
             began = self.n == 0
+            if frames[-1].type == END:
+                for subscription in list(self._live):
+                    subscription.nudge(last=True)  # while it stands before the end, as this may fill it
             for frame in frames:
                 self._keep(frame)
             # Those who are live stand where we do, so this comes before a write that may find one full.

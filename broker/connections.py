@@ -5,6 +5,7 @@ XREAD. On a single server that is one reader for all lanes. Sentinel changes wha
 how lanes are grouped; neither changes a caller.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +24,10 @@ BLOCK_MS = 2000
 
 _MAX_CONNECTIONS = 32
 _UNAVAILABLE = (
+    "BUSY",
+    "MOVED",
+    "ASK",
+    "NOPERM",
     "UNBLOCKED",
     "NOREPLICAS",
     "LOADING",
@@ -32,6 +37,10 @@ _UNAVAILABLE = (
     "READONLY",
     "NOAUTH",
 )
+
+_FULL = "Redis is out of memory and takes no writes: give it more, or shorten retention"
+_SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
+"""What Redis before 7 puts before the error of a command in a script."""
 
 
 Client = TypeVar("Client", redis.Redis, aioredis.Redis)
@@ -60,7 +69,9 @@ def _options(settings: Settings, retry: type[Any]) -> dict[str, Any]:
 
 def _address(settings: Settings) -> str:
     if settings.redis_url is None:
-        raise StorageUnavailable("no Redis address is known: set PROGRESS_REDIS_URL, or start the embedded one first")
+        raise StorageUnavailable(
+            "no Redis address is known: set PROGRESS_REDIS_URL, or start a private one with `progress-broker serve`"
+        )
     address = settings.redis_url.get_secret_value()
     try:
         redis.ConnectionPool.from_url(address).make_connection()  # which connects to nothing yet
@@ -130,13 +141,17 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except redis.exceptions.OutOfMemoryError:
-        raise StorageFull("Redis is out of memory and takes no writes: give it more, or shorten retention") from None
+        raise StorageFull(_FULL) from None
     except redis.exceptions.AuthenticationError as error:
         raise StorageUnavailable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}") from None
+    except redis.exceptions.InvalidResponse as error:
+        raise StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}") from None
     except redis.exceptions.ResponseError as error:
-        text = str(error)
+        text = _SCRIPT_ERROR.sub("", str(error))
+        if text.startswith("OOM"):
+            raise StorageFull(_FULL) from None
         if text.startswith("MISCONF"):
             raise StorageFull("Redis can't write to its disk and takes no writes: see its log") from None
         if isinstance(error, redis.exceptions.ReadOnlyError) or text.startswith(_UNAVAILABLE):

@@ -11,6 +11,7 @@ from typing import Self
 from broker.channel import Channel, Room
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from broker.events import Event
+from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.placing import Placing, Start
 from broker.reads import Reads
@@ -47,6 +48,7 @@ class Hub:
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self._forget)
         self._placing = Placing(store, settings.page_length)
+        self.families = Families(store, self._tasks, clock)
         self._room = Room(settings.ring_length, settings.ring_bytes)
         self._trimmed_to = settings.ring_bytes
         self._terms = self._make_terms()
@@ -59,7 +61,6 @@ class Hub:
             self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
         self._tasks.keep_up(self.wheel.run)
         self._tasks.keep_up(self._check_silent)
-        self._tasks.keep_up(self._sweep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,11 +97,15 @@ class Hub:
         channel = self._channel(operation)
         subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
+        if delivery.children:
+            self.families.join(subscription, operation, delivery.interval_s)
         self.wheel.add(
             subscription, min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
         )
         try:
             await self._load_begun(channel)
+            if delivery.children:
+                await self.families.reading(operation, self._settings.redis_timeout_s)
             await self._placing.place(subscription, channel, start)
         except NotFound:
             if not await_creation:
@@ -189,6 +194,8 @@ class Hub:
         """Hand a batch to the channels it concerns."""
         if batch.resync:
             await self._resync(set(batch.resync))
+        if self.families:  # before the end of a parent is, so that its last frame tells what its children did
+            self.families.hear(batch.events)
         now, deliveries = self._clock(), 0
         news, gone = self._by_channel(batch.events)
         for channel, events in news.items():
@@ -223,6 +230,7 @@ class Hub:
         return news, gone
 
     async def _resync(self, lanes: set[int]) -> None:
+        self.families.doubt()
         lane_of = self._store.keyspace.lane_of
         await self._compare([channel for channel in self.channels.values() if lane_of(channel.operation) in lanes])
 
@@ -256,9 +264,3 @@ class Hub:
                     channel.gone()
                 elif length != n and channel.n == n:
                     channel.reload()
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.sweep_s * random.uniform(0.5, 1.5))
-            with suppress(StorageUnavailable, StorageFull):
-                await self._store.sweep()

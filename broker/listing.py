@@ -5,14 +5,16 @@ One index narrows the walk, that of the rarest filter; the other filters are app
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from broker import rollup
 from broker.connections import storage_errors
 from broker.errors import Gone, Invalid, NotFound
 from broker.keys import Keyspace
 from broker.models import Operation, Status
-from broker.snapshots import FIELDS, read_snapshot
+from broker.snapshots import FIELDS, is_parent, read_snapshot
 
 _WALK = 2_000
 """Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""
@@ -48,6 +50,9 @@ class Filters:
 Mark = tuple[int, str]
 """A place in a listing: the time of last change, and the id among those of the same millisecond."""
 
+Loaded = tuple[Operation, bool]
+"""An operation, and whether it has children."""
+
 
 def _read_cursor(cursor: str) -> Mark:
     try:
@@ -68,16 +73,34 @@ async def page(
     client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
     """Return a page of operations and the next page's cursor, or None when there is no more."""
+    found, cursor = await _page(client, keyspace, filters, limit, cursor)
+    return await _rolled_up(client, keyspace, found), cursor
+
+
+async def load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Operation]:
+    """Return those of some operations that there are."""
+    loaded = await _load(client, keyspace, operations)
+    return await _rolled_up(client, keyspace, [it for it in loaded if it is not None])
+
+
+async def _rolled_up(client: Any, keyspace: Keyspace, found: Sequence[Loaded]) -> list[Operation]:
+    await rollup.fill(client, keyspace, [operation for operation, has_children in found if has_children])
+    return [operation for operation, _ in found]
+
+
+async def _page(
+    client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
+) -> tuple[list[Loaded], str | None]:
     mark = _read_cursor(cursor) if cursor else None
     suffix = await _rarest(client, keyspace, filters)
-    found: list[Operation] = []
+    found: list[Loaded] = []
     walked = 0
     while walked < _WALK:
         marks = await _walk(client, keyspace, suffix, mark, limit)
-        for place, operation in await _load(client, keyspace, marks):
-            mark = place
-            if operation is not None and filters.match(operation):
-                found.append(operation)
+        loaded = await _load(client, keyspace, [operation for _, operation in marks])
+        for mark, it in zip(marks, loaded, strict=True):
+            if it is not None and filters.match(it[0]):
+                found.append(it)
                 if len(found) == limit:
                     return found, _write_cursor(mark)
         if len(marks) < limit:
@@ -116,17 +139,17 @@ async def _walk(client: Any, keyspace: Keyspace, suffix: str, mark: Mark | None,
     return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
 
 
-async def _load(client: Any, keyspace: Keyspace, marks: list[Mark]) -> list[tuple[Mark, Operation | None]]:
+async def _load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Loaded | None]:
     async with client.pipeline(transaction=False) as pipeline:
-        for _, operation in marks:
+        for operation in operations:
             pipeline.hmget(keyspace.operation(operation).snapshot, FIELDS)
         with storage_errors():
             replies = await pipeline.execute()
-    return [(mark, _snapshot(mark[1], values)) for mark, values in zip(marks, replies, strict=True)]
+    return [_snapshot(operation, values) for operation, values in zip(operations, replies, strict=True)]
 
 
-def _snapshot(operation: str, values: list[bytes | None]) -> Operation | None:
+def _snapshot(operation: str, values: list[bytes | None]) -> Loaded | None:
     try:
-        return read_snapshot(operation, values)
+        return read_snapshot(operation, values), is_parent(values)
     except (NotFound, Gone):
         return None  # its index entry is about to be swept

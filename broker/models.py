@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
 EVENT_TYPE = r"[a-z][a-z0-9_.-]{0,63}"
 
-RESERVED_TYPES = frozenset({"error", "open", "snapshot", "reconnect", "ping", "malformed"})
-"""Names a publisher may not use: EventSource fires the first two itself, the others are the server's."""
+RESERVED_TYPES = frozenset({"error", "open", "snapshot", "reconnect", "ping", "malformed", "child", "children"})
+"""Names a publisher may not use: EventSource fires the first two itself, the others are the broker's."""
 
 
 class Status(StrEnum):
@@ -50,6 +50,12 @@ def _printable(value: str) -> str:
     return value
 
 
+def _not_cancel(value: str) -> str:
+    if value == "cancel":
+        raise ValueError("a cancel is more than a signal: ask for it by its own call")
+    return value
+
+
 def _milliseconds(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -72,9 +78,23 @@ class NewOperation(BaseModel):
     owner: Label | None = None
     tags: Annotated[list[Label], Field(max_length=16)] = Field(default_factory=list)
     parent: OperationId | None = None
+    weight: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
+        1, description="how much of its parent it is, compared with the other children"
+    )
     lease_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
         None, description="how long its worker may be silent; absent: the server's default; null: for ever"
     )
+
+
+class NewSignal(BaseModel):
+    """What is sent to an operation's worker."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$"), AfterValidator(_not_cancel)] = Field(
+        description="pause, resume, or what the worker understands; a cancel is asked for by its own call"
+    )
+    data: Any = None
 
 
 class Open(BaseModel):
@@ -141,6 +161,8 @@ class Log(Open):
 class Running(BaseModel):
     """The one status a publisher may announce; the others follow from what happens."""
 
+    model_config = ConfigDict(extra="forbid")
+
     status: Literal["running"]
 
 
@@ -161,6 +183,31 @@ class Outcome(BaseModel):
     error: Failure | None = None
 
 
+class Cancel(BaseModel):
+    """That the work was asked to stop."""
+
+    reason: str | None = None
+    by: str | None = None
+
+
+class CancelShown(Cancel):
+    """A cancel as people are shown it. A worker that still works at `overdue_at` ignores it."""
+
+    requested_at: Time
+    overdue_at: Time
+
+
+class ChildrenSummary(BaseModel):
+    """What an operation's children add up to."""
+
+    total: int
+    done: int = Field(description="those that have ended, whichever way")
+    failed: int
+    cancelled: int
+    running: int = Field(description="those at work: running, stalled or cancelling")
+    percent: float = Field(description="how far they are, by their weights")
+
+
 class Operation(BaseModel):
     """A snapshot: all there is to know of an operation at one position of its log."""
 
@@ -170,12 +217,15 @@ class Operation(BaseModel):
     owner: str | None
     tags: list[str]
     parent: str | None
+    weight: float
     status: Status
     done: bool
     attempt: int
     worker: str | None
     cancel_requested: bool
+    cancel: CancelShown | None
     progress: dict[str, Any] | None
+    children: "Children | ChildrenSummary | None" = None
     result: Any
     error: dict[str, Any] | None
     created_at: Time
@@ -187,9 +237,19 @@ class Operation(BaseModel):
     events: int
 
 
+class Children(ChildrenSummary):
+    """An operation's children: what they add up to, and the first of them."""
+
+    operations: list[Operation]
+
+
+Operation.model_rebuild()
+
+
 class Answer(BaseModel):
     """What a publisher learns: where its last event stands, how many there are, and whether it should stop."""
 
     position: str
     events: int
     cancel_requested: bool
+    cancel: Cancel | None = None

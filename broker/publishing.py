@@ -3,6 +3,7 @@
 The store sends such calls for the HTTP edge, the worker SDK for its own process: one way in, two carriers.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from broker.depth import showable
 from broker.errors import Invalid, TooLarge, refusal
 from broker.keys import OperationKeys
 from broker.models import Answer
-from broker.scripts import CREATE, DELETE, PUBLISH, Call
+from broker.scripts import PUBLISH, Call
 from broker.settings import Settings
 
 MAX_SEQ = (1 << 53) - 1  # what Lua and JavaScript count exactly
@@ -96,6 +97,18 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
             status = shaped.status
         if isinstance(shaped, models.Outcome):
             data = shaped.model_dump(mode="json")
+    return Entry(type, encode_data(type, data, settings), status, producer, seq)
+
+
+def encode_custom(type: str, data: object, settings: Settings) -> Entry:
+    """Return the entry for an event of a publisher's own type; raise `Invalid` or `TooLarge`."""
+    if re.fullmatch(models.EVENT_TYPE, type) is None or type in _SHAPES or type in models.RESERVED_TYPES:
+        raise Invalid(f"an event of your own can't be named {type!r}: use a-z, 0-9 and _ . -", field="type")
+    return Entry(type, encode_data(type, data, settings))
+
+
+def encode_data(type: str, data: object, settings: Settings) -> bytes:
+    """Return an event's data as JSON; raise `Invalid` or `TooLarge`."""
     try:
         encoded = orjson.dumps(data)
     except (TypeError, ValueError) as error:
@@ -105,10 +118,11 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
     limit = settings.max_progress_bytes if type == "progress" else settings.max_event_bytes
     if len(encoded) > limit:
         raise TooLarge(f"the data of this {type!r} event takes {len(encoded)} bytes; {limit} are allowed", field="data")
-    return Entry(type, encoded, status, producer, seq)
+    return encoded
 
 
-def _all_keys(keys: OperationKeys) -> tuple[str, ...]:
+def all_keys(keys: OperationKeys) -> tuple[str, ...]:
+    """Return the keys that a script which changes an operation is given."""
     lane = keys.lane
     return (keys.snapshot, keys.log, keys.signals, lane.feed, lane.index, lane.expiry, lane.leases)
 
@@ -119,14 +133,25 @@ def publish_call(
     entries: Iterable[Entry],
     *,
     attempt: int | None = None,
+    begins: bool = False,
+    created_ms: int | None = None,
     worker: str = "",
     expect: str = "",
+    lapsed: bool = False,
+    silent_ms: int | None = None,
 ) -> Call:
-    """Return the call that appends entries to an operation, all or none.
+    """Return the call that appends entries to an operation, all or none; without entries it is a beat of its worker.
 
-    `attempt` fences: an older one than the operation's is refused. `expect` is the status it must have, if given.
+    `attempt` fences: an older one than the operation's is refused, and one of an operation of this id that was not
+    created at `created_ms`; if it `begins`, it takes over from the one before.
+    `expect` is the status it must have, if given, and if `lapsed`, its lease must have lapsed. Its worker may be
+    silent for `silent_ms` from now on instead of for its lease; 0 is for who is not its worker.
     """
-    args: list[str | bytes] = [operation, "" if attempt is None else str(attempt), worker, expect]
+    number = "" if attempt is None else f"{'+' if begins else ''}{attempt}"
+    if created_ms is not None:
+        number += f"@{created_ms}"
+    expected = f"{expect} lapsed" if lapsed else expect
+    args: list[str | bytes] = [operation, number, worker, expected, "" if silent_ms is None else str(silent_ms)]
     for entry in entries:
         args += (
             entry.type,
@@ -135,47 +160,24 @@ def publish_call(
             entry.producer,
             "" if entry.seq is None else str(entry.seq),
         )
-    return Call(PUBLISH, _all_keys(keys), args)
-
-
-def create_call(operation: str, keys: OperationKeys, new: models.NewOperation, settings: Settings) -> Call:
-    """Return the call that creates an operation, unless it exists with the same body."""
-    spec = new.model_dump(mode="json", exclude={"id"})
-    if "lease_s" not in new.model_fields_set:
-        spec["lease_s"] = settings.lease_s
-    listed = [
-        ("kind", new.kind),
-        ("owner", new.owner),
-        ("parent", new.parent),
-        *(("tag", tag) for tag in new.tags),
-    ]
-    indexes = "\n".join(dict.fromkeys(f"{field}:{value}" for field, value in listed if value))
-    limits = (
-        settings.history_length,
-        settings.feed_length,
-        round(settings.retention_s * 1000),
-        round(settings.idle_limit_s * 1000),
-    )
-    args = (
-        operation,
-        orjson.dumps(spec, option=orjson.OPT_SORT_KEYS),
-        indexes,
-        " ".join(map(str, limits)),
-        str(round((spec["lease_s"] or 0) * 1000)),
-    )
-    return Call(CREATE, _all_keys(keys), args)
-
-
-def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: Settings) -> Call:
-    """Return the call that deletes an operation and leaves a tombstone."""
-    args = (operation, "1" if force else "0", str(round(settings.tombstone_s * 1000)))
-    return Call(DELETE, _all_keys(keys), args)
+    return Call(PUBLISH, all_keys(keys), args)
 
 
 def read_answer(reply: Sequence[Any]) -> Answer:
     """Return what a call of create or publish answered; raise the error it stands for if it was refused."""
     check_refusal(reply)
-    return Answer(position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]))
+    cancel = read_cancel(reply[3]) if reply[3] else None
+    return Answer(position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel)
+
+
+def read_cancel(data: bytes) -> models.Cancel:
+    """Return the cancel that a worker is told; one that can't be read is one all the same."""
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        said = None
+    reason, by = (said.get("reason"), said.get("by")) if isinstance(said, dict) else (None, None)
+    return models.Cancel(reason=reason if isinstance(reason, str) else None, by=by if isinstance(by, str) else None)
 
 
 def check_refusal(reply: Sequence[Any]) -> None:

@@ -24,6 +24,9 @@ META = _load("meta")
 CREATE = _load("create")
 PUBLISH = _load("publish")
 DELETE = _load("delete")
+SIGNAL = _load("signal")
+CHILDREN = _load("children")
+LAPSED = _load("lapsed")
 SWEEP = _load("sweep")
 
 

@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True)
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
-        None, description="redis://, rediss:// or unix:// address; without one a private Redis is started"
+        None,
+        description="redis://, rediss:// or unix:// address; without one the private Redis of this machine's server, which `serve` starts",
     )
     prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="what every key begins with")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(
@@ -62,6 +63,8 @@ class Settings(BaseSettings):
     sweep_s: Seconds = Field(5, description="how often expired operations are swept, and silent ones checked")
     lease_s: Seconds = Field(15, description="default time a worker may be silent before it counts as stalled")
     abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker")
+    reap_s: Seconds = Field(0.5, description="how often lapsed leases are looked for")
+    force_after_s: Seconds = Field(30, description="how long a worker may take to stop before it is shown to ignore it")
 
     max_event_bytes: Count = Field(65_536, description="largest payload of an event")
     max_progress_bytes: Count = Field(16_384, description="largest `progress` object")

@@ -9,8 +9,11 @@ from pydantic import ValidationError
 
 from broker.depth import showable
 from broker.errors import Gone, NotFound
-from broker.models import NewOperation, Operation, Status
+from broker.models import CancelShown, NewOperation, Operation, Status
 from broker.positions import milliseconds
+from broker.publishing import read_cancel
+
+_LONGEST_S = 10 * 366 * 86_400
 
 FIELDS = (
     "gone",
@@ -21,12 +24,14 @@ FIELDS = (
     "attempt",
     "worker",
     "cancel",
+    "cancel_at",
     "progress",
     "outcome",
     "created",
     "started",
     "finished",
     "expires",
+    "parent",
 )
 
 
@@ -46,6 +51,11 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
         raise NotFound(f"what Redis holds as operation {operation} is none: something else wrote there") from None
 
 
+def is_parent(values: list[bytes | None]) -> bool:
+    """Return whether the operation whose hash holds `values` for `FIELDS` was told of a child."""
+    return values[FIELDS.index("parent")] is not None
+
+
 def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
     given = _given(fields["spec"])
     outcome = _object(fields["outcome"]) or {}
@@ -58,11 +68,13 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
         owner=given.owner,
         tags=given.tags,
         parent=given.parent,
+        weight=given.weight,
         status=status,
         done=status.done,
         attempt=int(fields["attempt"] or 1),
         worker=worker.decode("utf-8", "replace") if worker else None,
         cancel_requested=fields["cancel"] is not None,
+        cancel=_cancel(fields["cancel"], fields["cancel_at"]),
         progress=_object(fields["progress"]),
         result=outcome.get("result"),
         error=_error(outcome.get("error")),
@@ -78,6 +90,17 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
 
 def _error(value: object) -> dict[str, Any] | None:
     return value if value is None or isinstance(value, dict) else {"type": "malformed", "message": str(value)[:1000]}
+
+
+def _cancel(data: bytes | None, at: bytes | None) -> CancelShown | None:
+    if data is None or at is None:
+        return None
+    cancel, patience_s = read_cancel(data), (_object(data) or {}).get("force_after_s")
+    told = isinstance(patience_s, int | float) and 0 <= patience_s <= _LONGEST_S
+    overdue_ms = int(at) + (round(1000 * patience_s) if told else 0)  # type: ignore[operator]
+    return CancelShown(
+        reason=cancel.reason, by=cancel.by, requested_at=_moment(int(at)), overdue_at=_moment(overdue_ms)
+    )
 
 
 def _moment(ms: int) -> datetime:

@@ -6,29 +6,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-import orjson
 import redis.exceptions
 
-from broker import listing, positions, startup
+from broker import cancelling, listing, noting, positions, rollup, startup
+from broker.calls import create_call, delete_call, signal_call
+from broker.children import Tree
 from broker.connections import BLOCK_MS, Connections, storage_errors
-from broker.errors import Conflict, SetupError, StorageUnavailable
+from broker.errors import SetupError, StorageUnavailable
 from broker.events import Event, read_entry
 from broker.keys import Keyspace
-from broker.models import Answer, NewOperation, Operation, Status
-from broker.publishing import (
-    Entry,
-    check_refusal,
-    create_call,
-    delete_call,
-    encode,
-    publish_call,
-    read_answer,
-)
-from broker.scripts import SWEEP, Call
+from broker.models import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
+from broker.publishing import Entry, check_refusal, publish_call, read_answer
+from broker.scripts import LAPSED, SWEEP, Call
 from broker.settings import Settings
-from broker.snapshots import FIELDS, read_snapshot
+from broker.snapshots import FIELDS, is_parent, read_snapshot
 
-_CANCEL_TRIES = 8
+_STATUSES = frozenset(status.value.encode() for status in Status)
 
 UNREADABLE = -1
 """The length of an operation into which a foreign hand has written something else."""
@@ -84,14 +77,34 @@ class Store:
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings)
         reply = await self._run(call)
         check_refusal(reply)
+        if noting.is_due(new, reply):
+            await noting.note(self, operation, new)
         return await self.get(operation), bool(reply[4])
 
-    async def get(self, operation: str) -> Operation:
-        """Return an operation's snapshot; raise `NotFound` or `Gone`."""
+    async def get(self, operation: str, *, list_children: bool = False) -> Operation:
+        """Return an operation's snapshot, with a list of its first children if wanted. Raises `NotFound` or `Gone`."""
         key = self.keyspace.operation(operation).snapshot
         with storage_errors():
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
-        return read_snapshot(operation, values)
+        snapshot = read_snapshot(operation, values)
+        if is_parent(values):
+            tree = await rollup.fill(self.connections.commands, self.keyspace, [snapshot])
+            if list_children and snapshot.children is not None:
+                first = [child.id for child in tree.shown(operation)]
+                operations = await listing.load(self.connections.commands, self.keyspace, first)
+                snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
+        return snapshot
+
+    async def family(self, operation: str) -> Tree:
+        """Return an operation's children, and theirs where only those tell how far a child is."""
+        with storage_errors():
+            if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "parent"):
+                return Tree()
+        return await rollup.load(self.connections.commands, self.keyspace, [operation])
+
+    async def children(self, operation: str) -> list[str]:
+        """Return the ids of an operation's children, however many. One that exists now is not missed."""
+        return await rollup.ids(self.connections.commands, self.keyspace, operation)
 
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
@@ -103,39 +116,41 @@ class Store:
         return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
 
     async def publish(
-        self, operation: str, entries: Iterable[Entry], *, attempt: int | None = None, expect: str = ""
+        self,
+        operation: str,
+        entries: Iterable[Entry],
+        *,
+        attempt: int | None = None,
+        expect: str = "",
+        lapsed: bool = False,
+        silent_ms: int | None = None,
     ) -> Answer:
-        """Append entries to an operation, all or none.
+        """Append entries to an operation, all or none; without entries it is a beat. See `publish_call`.
 
         Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that can't follow, and
-        `Conflict` if its status is not the one to `expect`.
+        `Conflict` if it is not as expected.
         """
         keys = self.keyspace.operation(operation)
-        call = publish_call(operation, keys, entries, attempt=attempt, expect=expect)
+        call = publish_call(
+            operation, keys, entries, attempt=attempt, expect=expect, lapsed=lapsed, silent_ms=silent_ms
+        )
         return read_answer(await self._run(call))
 
     async def cancel(
-        self, operation: str, *, reason: str | None = None, by: str | None = None
+        self, operation: str, *, reason: str | None = None, by: str | None = None, force: bool = False
     ) -> tuple[Operation, bool]:
-        """Ask an operation's worker to stop, and say whether that changed anything; one not begun ends at once.
+        """Ask an operation's worker, and its children's, to stop, and say whether that changed anything.
 
+        One not begun ends at once, and by `force` any does: its worker is refused from then on.
         Raises `NotFound` or `Gone`.
         """
-        for _ in range(_CANCEL_TRIES):
-            now = await self.get(operation)
-            if now.done or now.status is Status.CANCELLING:
-                return now, False
-            asked = {"status": "cancelling", "reason": reason, "by": by}
-            entry = Entry("status", orjson.dumps(asked), "cancelling")
-            if now.status is Status.PENDING:
-                error = {"type": "cancelled", "message": reason or "cancelled before it began"}
-                entry = encode("end", {"status": "cancelled", "error": error}, self.settings)
-            try:
-                await self.publish(operation, [entry], expect=now.status)
-            except Conflict:
-                continue  # its worker was quicker
-            return await self.get(operation), True
-        raise StorageUnavailable(f"operation {operation} changes too fast to be cancelled: try again")
+        return await cancelling.cancel(self, operation, Cancel(reason=reason, by=by), force=force)
+
+    async def signal(self, operation: str, signal: NewSignal, *, by: str | None = None) -> None:
+        """Send a signal to an operation's worker. Raises `NotFound`, `Gone`, `OperationEnded` or `TooLarge`."""
+        check_refusal(
+            await self._run(signal_call(operation, self.keyspace.operation(operation), signal, by, self.settings))
+        )
 
     async def delete(self, operation: str, *, force: bool = False) -> None:
         """Forget an operation. Raises `NotFound`, `Gone`, or `OperationRunning` unless it has ended or force is on."""
@@ -215,6 +230,19 @@ class Store:
             keys = (lane.index, lane.expiry, lane.leases)
             swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
         return swept
+
+    async def lapsed(self, *, most: int = 200) -> list[tuple[str, Status]]:
+        """Return operations whose worker has been silent for longer than its lease, `most` a lane."""
+        found = []
+        for number in range(self.keyspace.lanes):
+            lane = self.keyspace.lane(number)
+            told = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
+            found += [
+                (operation.decode(), Status(status.decode()))
+                for operation, status in zip(told, told, strict=True)
+                if status in _STATUSES  # a foreign hand may have written another
+            ]
+        return found
 
     async def _run(self, call: Call) -> Any:
         return await run(self.connections.commands, call)

@@ -6,16 +6,20 @@ the outlet is full it falls back and later catches up from where it stood, so me
 I/O happens here, and no clock is read that was not handed in.
 """
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from broker.aside import Aside
 from broker.events import END, SNAPSHOT, Frame, opening_frame, reconnect_frame
 from broker.outlet import NO_OUTLET, Encoding, Outlet
 from broker.pace import Pace
 from broker.runs import Types, conflate, slices, wanted
 from broker.source import Source
 from broker.terms import Delivery, Terms
+
+log = logging.getLogger(__name__)
 
 CONFLATE_OVER = 32
 """A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
@@ -54,6 +58,7 @@ class Subscription:
         "_slow",
         "_source",
         "_terms",
+        "aside",
         "bucket",
         "mode",
         "n",
@@ -70,6 +75,7 @@ class Subscription:
         self.bucket = 0
         self.outlet: Outlet = NO_OUTLET
         self.pace: Pace | None = None
+        self.aside: Aside | None = None
         self._source = source
         self._delivery = delivery
         self._terms = terms
@@ -175,6 +181,15 @@ class Subscription:
             self._write((frame,))
         self.pump()
 
+    def nudge(self, *, last: bool = False) -> None:
+        """Send what there is beside the log, if it has caught up; for the `last` time, where the end comes next."""
+        if self.aside is not None and self.mode is Mode.LIVE:
+            try:
+                self._write(self.aside.news(last=last))
+            except Exception:
+                log.exception("a client's outlet broke; it is cut off")
+                self.abort("broken")
+
     def pump(self) -> None:
         """Catch up as far as the outlet has room; go live when there is nothing left."""
         while self.mode is Mode.CATCHING_UP and self._has_room and not self._reading and self._source.loaded:
@@ -191,6 +206,7 @@ class Subscription:
                 self.mode = Mode.LIVE
                 self._slow = False
                 self._source.join(self)
+                self.nudge()
 
     # What the outlet calls
 
@@ -258,6 +274,8 @@ class Subscription:
                 return
             last = some[-1]
             self.n, self.position = last.n, last.position
+            if last.type == END and self.aside is not None:
+                some = [*some[:-1], *self.aside.news(last=True), last]
             if self.pace is None:
                 self._write(wanted(some, self._delivery.types))
             else:
@@ -275,6 +293,8 @@ class Subscription:
             return False
         self._source.leave(self)
         self.mode = Mode.CLOSED
+        if self.aside is not None:
+            self.aside.leave()
         if self.pace is not None:
             self.pace.drop()
         self._terms.on_close(self, reason)

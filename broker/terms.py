@@ -18,6 +18,8 @@ class Delivery:
     interval_s: float = 0
     """The least time between two `progress` events; the newest of each interval is sent."""
     ping: Frame = PING
+    children: bool = False
+    """Whether it wants to be told where the operation's children stand, too."""
 
 
 ALL = Delivery()

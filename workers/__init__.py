@@ -2,43 +2,84 @@
 
 Say where Redis is (`PROGRESS_REDIS_URL`; without it the embedded one on this machine is found) and report:
 
-    from workers import Operation
-
-    with Operation.start("import", total=3, unit="rows", owner="alice") as op:
-        for row in op.track(["ada", "grace", "edsger"]):
-            op.log(f"imported {row}")
-            op.raise_if_cancelled()
-        op.succeed({"imported": 3})
+    >>> from workers import Operation
+    >>> rows = ["ada", "grace", "edsger"]
+    >>> with Operation.start("import", total=len(rows), unit="rows", owner="alice") as op:
+    ...     for row in op.track(rows):
+    ...         op.log(f"imported {row}")
+    ...         op.raise_if_cancelled()
+    ...     op.succeed({"imported": 3})
 
 The block decides how the operation ends. Left normally it has succeeded; an exception ends it as failed, with its
 type and message, and is raised on. `raise_if_cancelled` raises `Cancelled` once somebody asked the work to stop,
-and that ends it as cancelled. Work in parts names its stages, and their weights make up one percentage:
+and that ends it as cancelled.
 
-    with Operation.start("report") as op:
-        collect, render = op.stage("collect", weight=3, total=2), op.stage("render")
-        with collect:
-            for source in collect.track(["sales", "stock"]):
-                op.update(message=f"reading {source}")
-        with render:
-            op.update(metrics={"pages": 12})
+**Honest numbers.** `advance` counts, `track` counts a loop, `skip` counts what took no work, `update` says anything
+else: a message, a total that is known only now, metrics, a pool of workers. Rate and remaining time are those of the
+last 15 seconds. Work in parts names its stages, and their weights make up one percentage, which never goes back:
 
-`AsyncOperation` has the same names:
+    >>> with Operation.start("report") as op:
+    ...     collect, render = op.stage("collect", weight=3, total=2), op.stage("render")
+    ...     with collect:
+    ...         for source in collect.track(["sales", "stock"]):
+    ...             op.update(message=f"reading {source}")
+    ...     with render:
+    ...         op.update(metrics={"pages": 12})
 
-    from workers import AsyncOperation
+**Parts that are operations** of their own, in this process or another, are children: their weighted progress is their
+parent's, and who cancels the parent cancels them. Another process joins one by its id:
 
-    async def work():
-        async with AsyncOperation.start("import", total=1) as op:
-            op.advance(1)
+    >>> with Operation.start("nightly") as op:
+    ...     north, south = op.child("region", title="North"), op.child("region", title="South")
+    ...     with Operation.attach(north.id) as part:  # in a process that was sent the id
+    ...         part.update(current=9, total=9)
+    ...     south.succeed()
+    ...     north.ended, south.ended
+    (False, True)
 
-    import asyncio
-    asyncio.run(work())
+**asyncio**: `AsyncOperation` has the same names. A cancel also cancels the task that is in the block.
 
-Reporting never waits and never fails because Redis is away: a thread in the background sends the newest progress ten
-times a second at most, holds the rest back in bounded memory, and says when log lines had to be dropped. Leaving the
-block waits up to five seconds until everything is stored. Only starting needs Redis to be there.
+    >>> import asyncio
+    >>> from workers import AsyncOperation
+    >>> async def work():
+    ...     async with AsyncOperation.start("import", total=1) as op:
+    ...         op.advance(1)
+    >>> asyncio.run(work())
 
-If another attempt takes the operation over, or it is ended or deleted elsewhere, `cancelled` turns true, and
-`raise_if_cancelled` and leaving the block raise which it was: `Fenced`, `OperationEnded`, `NotFound`, `Gone`.
+**Libraries** need not be handed the operation, nor know whether there is one: outside one, nothing happens.
+
+    >>> from workers import current, track
+    >>> def polish(stones):
+    ...     for stone in track(stones):
+    ...         current().log(f"polished {stone}", level="debug")
+    >>> polish(["agate"])
+    >>> with Operation.start("jewelry") as op:
+    ...     polish(["agate", "opal"])
+
+**Never in the way.** Reporting never waits and never fails because Redis is away: a thread in the background sends the
+newest progress ten times a second at most, holds the rest back in bounded memory (10,000 lines or 4 MiB an operation),
+and says when lines had to be dropped. Leaving the block waits until everything is stored; while Redis is away, up to
+five seconds in all, however many blocks are left. Only starting needs Redis to be there.
+
+**When a worker dies.** Another thread says every five seconds that this one is alive. Silent for `lease_s` (15 s), the
+operation is shown as stalled, and runs again when its worker is back; after another minute it has failed, as
+`worker-lost`. Work that one call keeps busy in C for longer than that, without releasing the interpreter, needs a
+longer lease. What is tried again is begun with `new_attempt=True`: the earlier attempt is fenced. If another attempt
+took the operation over, or it was ended or deleted elsewhere, `cancelled` turns true, and `raise_if_cancelled` and
+leaving the block raise which it was: `Fenced`, `OperationEnded`, `NotFound`, `Gone`.
+
+**What you have already** reports by itself:
+
+| | |
+|---|---|
+| functions | `@workers.tracked` |
+| `tqdm` bars | `from workers.bars.tqdm import tqdm` |
+| `rich.progress` bars | `from workers.bars.rich import Progress, track` |
+| `logging` | `workers.LogHandler` |
+| files that are read or written | `workers.files.reading(file)`, `writing(file)` |
+| commands | `workers.run_process([...])`, or `progress-broker run -- COMMAND` in a shell |
+| Celery, RQ, Dramatiq, arq, taskiq | `workers.queues.celery` and so on |
+| unit tests, without Redis | `workers.testing.recording()` |
 """
 
 from broker.errors import (
@@ -54,9 +95,15 @@ from broker.errors import (
     StorageUnavailable,
     TooLarge,
 )
+from workers.async_operation import AsyncOperation
+from workers.current import current, track
 from workers.errors import Cancelled
+from workers.inbox import Signal
 from workers.link import flush
-from workers.operation import AsyncOperation, Operation
+from workers.log_handler import LogHandler
+from workers.operation import Operation
+from workers.processes import ProcessFailed, run_process
+from workers.tracked import tracked
 
 __all__ = [
     "AsyncOperation",
@@ -65,13 +112,20 @@ __all__ = [
     "Fenced",
     "Gone",
     "Invalid",
+    "LogHandler",
     "NotFound",
     "Operation",
     "OperationEnded",
     "OperationExists",
+    "ProcessFailed",
     "SetupError",
+    "Signal",
     "StorageFull",
     "StorageUnavailable",
     "TooLarge",
+    "current",
     "flush",
+    "run_process",
+    "track",
+    "tracked",
 ]

@@ -1,7 +1,7 @@
 """What workers raise and catch besides the broker's own errors."""
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Stop(NamedTuple):
@@ -20,7 +20,12 @@ class Cancelled(Exception):
         self.reason = reason
         self.by = by
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.operation, self.reason, self.by)  # a pool sends it from process to process
+
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an exception means that the work was stopped, not that it went wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_cancellation, error.exceptions))
     return isinstance(error, Cancelled | asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)

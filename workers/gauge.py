@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
-from math import exp, inf, isfinite
+from math import inf, isfinite
 from threading import RLock, get_ident
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ def plain(number: float) -> float:
     """Return a number, of whatever numeric type, as one that every reader of JSON knows."""
     if type(number) is float or (type(number) is int and -_EXACT <= number <= _EXACT):
         return number
+    if not hasattr(number, "__float__"):
+        raise TypeError(f"a number is needed, not {number!r}")
     try:
         return float(number)
     except OverflowError:
@@ -56,13 +58,14 @@ class Gauge:
     adds them up. That is why `+=`, which is not atomic, loses nothing here.
     """
 
-    __slots__ = ("_base", "_counts", "_given_total", "_pulse", "total")
+    __slots__ = ("_base", "_counts", "_given_total", "_pulse", "skipped", "total")
 
     def __init__(self, pulse: Pulse, total: float | None = None) -> None:
         self._pulse = pulse
         self._counts: dict[int, float] = {}
         self._base: float = 0
         self._given_total = False
+        self.skipped: float = 0
         self.total: float | None = None
         self.set(total=total)
 
@@ -83,6 +86,8 @@ class Gauge:
 
     def advance(self, by: float = 1) -> None:
         """Count `by` more as done."""
+        if type(by) is not int and type(by) is not float:
+            by = plain(by)
         counts, me = self._counts, get_ident()
         try:
             counts[me] += by
@@ -91,6 +96,13 @@ class Gauge:
         if not self._pulse.dirty:
             self._pulse.touch()
 
+    def skip(self, by: float = 1) -> None:
+        """Count `by` more as done without work."""
+        with self._pulse.lock:
+            self._base += plain(by)
+            self.skipped += plain(by)
+        self._pulse.touch()
+
     def set(self, current: float | None = None, total: float | None = None) -> None:
         """Say how much is done, or of how much; None leaves it. The caller touches the pulse.
 
@@ -98,7 +110,7 @@ class Gauge:
         """
         with self._pulse.lock:
             if current is not None:
-                self._base = current - sum(list(self._counts.values()))
+                self._base = plain(current) - sum(list(self._counts.values()))
             if total is not None:
                 self._given_total = plain(total) >= 0
                 self.total = plain(total) if self._given_total else None
@@ -129,26 +141,3 @@ class Gauge:
         async for item in items:
             yield item
             self.advance()
-
-
-class Rate:
-    """How many a second, smoothed over the last seconds; what is older weighs less and less."""
-
-    _MEMORY_S = 5.0
-
-    def __init__(self, now: float, current: float = 0) -> None:
-        self._at, self._current = now, current
-        self._smoothed = self._weight = 0.0
-        self._begun = False
-
-    def sample(self, now: float, current: float) -> float | None:
-        """Return the rate as of `now`, a monotonic time in seconds; None while there is nothing to go by."""
-        passed, done = now - self._at, max(0.0, float(current) - float(self._current))
-        if passed > 0 and isfinite(done):
-            fresh = 1 - exp(-passed / self._MEMORY_S)
-            self._smoothed += fresh * (done / passed - self._smoothed)
-            self._weight += fresh * (1 - self._weight)
-            self._at, self._current = now, current
-            self._begun = self._begun or done > 0
-        # Divided by the weight seen so far, the first seconds are not dragged down by a start from zero.
-        return self._smoothed / self._weight if self._begun else None

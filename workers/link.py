@@ -1,4 +1,4 @@
-"""This process's link to a Redis: the clients, the keyspace, and the two threads that serve the operations.
+"""This process's link to a Redis: the clients, the keyspace, and the threads that serve the operations.
 
 There is one link for each set of settings, so usually one in a process; a Redis that is away can't hold up another.
 """
@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import weakref
-from threading import Lock
+from collections.abc import Callable
+from threading import RLock
 from typing import Any
 
 from pydantic import SecretStr
@@ -20,6 +21,7 @@ from broker.keys import Keyspace
 from broker.scripts import Call
 from broker.settings import Settings
 from broker.startup import meta_call, read_meta
+from workers.beats import Beats
 from workers.reporter import Reporter
 from workers.sender import Sender, carry
 from workers.signals import Signals
@@ -43,7 +45,8 @@ class Link:
         self._located: Settings | None = None
         self._commands: Any = None
         self._sender = Sender(self.client, self._gone)
-        self._signals = Signals(self.client, self._blocking_client)
+        self._beats = Beats(self.client)
+        self._signals = Signals(self.client, self._blocking_client, self._beats.look)
 
     def client(self) -> Any:
         """Return the client for commands; raise `StorageUnavailable` while no address is known."""
@@ -84,11 +87,20 @@ class Link:
         if reporter not in self._sender and not reporter.done:
             self._known.add(reporter)
             self._signals.add(reporter)
+            self._beats.add(reporter)
         self._sender.wake(reporter)
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
         """Wait until what these (or all) were told is stored; return whether it was, within the timeout."""
         return self._sender.flush(self._sender.pending() if reporters is None else reporters, timeout_s)
+
+    def patience_s(self) -> float:
+        """Return how long the end of a block, or of the process, waits until all is stored."""
+        return self._sender.patience_s(FLUSH_S)
+
+    def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, from any thread, once what a reporter was told is stored; return what takes it back."""
+        return self._sender.when_stored([reporter], callback)
 
     def reborn(self) -> None:
         """Start anew in a forked child: the connections and threads are the parent's."""
@@ -98,18 +110,25 @@ class Link:
 
     def _gone(self, reporter: Reporter) -> None:
         self._signals.remove(reporter)
+        self._beats.remove(reporter)
 
 
 _links: dict[Settings, Link] = {}
-_linking = Lock()
+_linking = RLock()
+
+
+stand_ins: list[Link] = []
+"""Links that take the place of every Redis, the last one first: a test's, that records what would be sent."""
 
 
 def link_to(settings: Settings) -> Link:
     """Return the link to the Redis of these settings."""
+    if stand_ins:
+        return stand_ins[-1]
     with _linking:
         link = _links.get(settings)
         if link is None:
-            link = _links[settings] = Link(settings)
+            link = _links.setdefault(settings, Link(settings))
         return link
 
 
@@ -132,7 +151,7 @@ def _locate(settings: Settings) -> Settings:
 
 def _reborn() -> None:
     global _linking
-    _linking = Lock()  # another thread of the parent may have held it
+    _linking = RLock()  # another thread of the parent may have held it
     for link in _links.values():
         link.reborn()
     # A forked child of `multiprocessing` ends by os._exit, past atexit; what it has instead is set up later than this.
@@ -142,7 +161,7 @@ def _reborn() -> None:
 
 
 def _flush_at_exit() -> None:
-    if not flush():
+    if not flush(max((link.patience_s() for link in _links.values()), default=0.0)):
         logger.warning("progress that was reported last could not be sent before the process ended")
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from broker import publishing
@@ -14,8 +15,6 @@ from workers.logs import Line
 
 MAX_MESSAGE_CHARS = 4096
 """Longest message kept of a log line or an error; the rest is cut."""
-
-RUNNING = Entry("status", b'{"status":"running"}', "running")
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _BULKY = (("metrics", "workers"), ("stages",))
@@ -29,6 +28,11 @@ def cut(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def running(worker: str) -> Entry:
+    """Return the event that says that a worker is at work."""
+    return Entry("status", orjson.dumps({"status": "running", **({"worker": worker} if worker else {})}), "running")
+
+
 def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str]]:
     """Return a `progress` object within `limit` bytes, and the names of the fields that had to be left out."""
     left_out: list[str] = []
@@ -39,12 +43,16 @@ def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str
                 left_out.append(name)
             progress.pop(name, None)
         try:
-            encoded = orjson.dumps(progress, default=str, option=_OPTIONS)
+            encoded = orjson.dumps(progress, default=_plain, option=_OPTIONS)
         except TypeError:  # orjson's for all that JSON can't hold
             continue
         if len(encoded) <= limit:
             return encoded, left_out
     return b"{}", list(progress)
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else str(value)
 
 
 def room(settings: Settings) -> int:
@@ -60,6 +68,12 @@ def log_json(line: Line, most: int = MAX_MESSAGE_CHARS) -> bytes:
     if line.dropped:
         data["dropped"] = line.dropped
     return orjson.dumps(data)
+
+
+def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
+    """Return the line that tells why an attempt is over, and when the next one follows."""
+    why = f": {error if isinstance(error, str) else f'{type(error).__qualname__}: {_message(error)}'}" if error else ""
+    return Line(cut(f"attempt {attempt} gave up{why}; another follows within {delay_s:g} s"), "warning", None)
 
 
 def succeeded(result: object, settings: Settings) -> Entry:
@@ -78,9 +92,14 @@ def failed(error: BaseException | str, settings: Settings, reason: str | None = 
         own = getattr(error, "reason", None)
         status, kind, message = "cancelled", "cancelled", own or reason or type(error).__name__
     else:
-        status, kind, message = "failed", type(error).__qualname__, _message(error)
+        status, kind, message = "failed", _type(error), _message(error)
     data = {"status": status, "error": {"type": cut(kind, 256), "message": cut(message, room(settings))}}
     return publishing.encode("end", data, settings)
+
+
+def _type(error: BaseException) -> str:
+    own = getattr(error, "error_type", None)  # what an exception wants to be called, such as `exit-code`
+    return own if isinstance(own, str) else type(error).__qualname__
 
 
 def _message(error: BaseException) -> str:

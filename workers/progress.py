@@ -5,14 +5,13 @@ from typing import Any
 
 from broker.errors import Invalid
 from workers.clock import Clock
-from workers.gauge import Gauge, Pulse, Rate
+from workers.gauge import Gauge, Pulse
 from workers.payloads import cut
+from workers.rate import Rate, eta_ms
 from workers.stages import LogLine, Stage, number, roll_up, shown
 
 MAX_STAGES = 64
 """Stages shown of an operation. One more can be entered and counted with, but is not shown."""
-MAX_ETA_S = 10 * 366 * 86_400
-"""A remaining time beyond this is not told: it is a guess about nothing."""
 
 _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms", "stages", "metrics")
 
@@ -31,11 +30,12 @@ class Progress:
         self._inherited: dict[str, dict[str, Any]] = {}
         self._given_percent: float | None = None
         self._highest = 0.0
-        self._rate = Rate(clock.monotonic())
+        self._rate, self._pace = Rate(clock.monotonic()), Rate(clock.monotonic())
 
     def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
         """Go on from a `progress` object told before, perhaps by another process in another language."""
         self._highest = max(self._highest, min(100.0, number(progress.get("percent")) or 0.0))
+        self._pace = Rate(self._clock.monotonic(), self._highest)
         if percent_only:
             return
         self.gauge.set(number(progress.get("current")), number(progress.get("total")))
@@ -59,6 +59,8 @@ class Progress:
         message: str | None,
         metrics: Mapping[str, Any] | None,
         extra: Mapping[str, Any],
+        *,
+        unit: str | None = None,
     ) -> None:
         """Take in what the operation was told; None leaves a part as it is."""
         for name, value in (("current", current), ("total", total), ("percent", percent)):
@@ -68,6 +70,7 @@ class Progress:
             self.gauge.set(current, total)
             if percent is not None:
                 self._given_percent = min(100.0, max(0.0, float(percent)))
+            self._unit = self._unit if unit is None else str(unit)
             if message is not None:
                 self._message = str(message)  # here, where a failure is the caller's
             if metrics:
@@ -99,8 +102,7 @@ class Progress:
         current, total = self.gauge.current, self.gauge.total
         stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
         percent = self._percent(list(stages.values()))
-        rate = self._rate.sample(now, current)
-        left = None if total is None else max(0.0, float(total) - float(current))
+        rate = self._rate.sample(now, current - self.gauge.skipped)
         described: dict[str, Any] = {
             # Work that counts in its stages alone has no count of its own.
             "current": current if current or total is not None or not stages else None,
@@ -109,7 +111,7 @@ class Progress:
             "percent": percent,
             "message": None if self._message is None else cut(str(self._message)),
             "rate": None if rate is None else round(rate, 3),
-            "eta_ms": None if left is None or not rate else _eta_ms(left / rate),
+            "eta_ms": self._eta_ms(now, rate, percent),
         }
         if stages:
             described["stages"] = list(stages.values())
@@ -129,6 +131,11 @@ class Progress:
         self._highest = max(self._highest, percent)
         return shown(self._highest)
 
-
-def _eta_ms(seconds: float) -> int | None:
-    return round(1000 * seconds) if seconds <= MAX_ETA_S else None
+    def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
+        """By the count, where there is a total; else by how fast the percentage grows."""
+        total = self.gauge.total
+        if total is not None:
+            return eta_ms(max(0.0, float(total) - float(self.gauge.current)), rate)
+        if percent is None:
+            return None
+        return eta_ms(100.0 - percent, self._pace.sample(now, percent))

@@ -5,10 +5,9 @@ acknowledged: sent twice, it is stored once. Meanwhile newer progress replaces o
 buffer, so a Redis that is away costs no more memory after an hour than after a second.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Sequence
 from math import inf
-from secrets import token_hex
 from threading import RLock
 from typing import Any
 
@@ -19,25 +18,32 @@ from broker.publishing import Entry, publish_call
 from broker.scripts import Call
 from broker.settings import Settings
 from workers.clock import Clock
-from workers.errors import Cancelled, Stop
+from workers.errors import Stop
 from workers.gauge import Pulse
-from workers.logs import Line, LogBuffer
-from workers.payloads import MAX_MESSAGE_CHARS, RUNNING, log_json, progress_json, room
+from workers.inbox import Inbox
+from workers.lease import Lease
+from workers.logs import Backlog, Line
+from workers.outbox import Outbox
+from workers.payloads import MAX_MESSAGE_CHARS, log_json, progress_json, room, running
 from workers.progress import Progress
 from workers.stages import Stage
+from workers.stopping import StopSign
+
+logger = logging.getLogger(__name__)
 
 INTERVAL_S = 0.1
 """Progress of one operation is sent no more often than this, by default; the first and the last always are."""
-BATCH_LINES = 100
+BATCH_LINES = 250
 """Log lines in one batch. So many waiting are sent without waiting for the interval."""
-_BEATS_PER_LEASE = 3
+FADING_S = 5.0
+"""How soon the progress of work that stands still is told again, as its rate falls; then in twice the time."""
 
 
 class Reporter:
     """One operation as this process reports it.
 
-    User threads tell it things; one thread takes batches and acknowledges them. `wake` is called, from any thread
-    and never with the lock held by this one, when there may be something new to take; it must not block.
+    User threads tell it things; one thread takes batches and acknowledges them, another sends its beats. `wake` is
+    called, from any thread, when there may be something new to take; it must not block.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class Reporter:
         total: float | None = None,
         unit: str | None = None,
         attempt: int = 1,
+        created_ms: int | None = None,
         worker: str = "",
         announce: bool = False,
-        beat_lease_s: float | None = None,
+        lease_s: float | None = None,
+        idle_limit_s: float | None = None,
         interval_s: float = INTERVAL_S,
         clock: Clock | None = None,
         wake: "Callable[[Reporter], None] | None" = None,
@@ -59,26 +67,30 @@ class Reporter:
         self.operation = operation
         self.keys = keys
         self.attempt = attempt
-        self.stop: Stop | None = None
-        self.lost: BrokerError | None = None
-        """Why the operation is no longer this process's to report, if so. Nothing is sent from then on."""
-        clock = clock or Clock()
+        self.heard = (0, 0)
+        """The position up to which its signals were heard."""
+        self.succeeded = False
+        """Whether a signal told that another attempt took over."""
+        now = (clock := clock or Clock()).monotonic()
         self.pulse = Pulse(lambda: wake(self) if wake else None)
         self.progress = Progress(self.pulse, clock, total=total, unit=unit)
+        self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
+        self.inbox = Inbox()
+        self.sign = StopSign(operation, self.pulse, self.inbox)
         self._settings = settings
         self._worker = worker
-        self._interval_s = interval_s
-        self._beat_s = inf if beat_lease_s is None else beat_lease_s / _BEATS_PER_LEASE
-        self._producer = token_hex(8)
-        self._seq = 0
-        self._logs = LogBuffer()
+        self._created_ms = created_ms
+        self.interval_s = interval_s
+        self._backlog = Backlog()
+        self._outbox = Outbox()
         self._end: Entry | None = None
+        self._hold_ms: int | None = None
+        """How long the lease is to be held for the next attempt, once this one gave up."""
         self._announce = announce
-        self._finished = self._released = False
+        self._parting = self._finished = self._released = False
         self._complained = False
-        self._taken_at = clock.monotonic() - interval_s  # the first progress need not wait
-        self._frozen: list[Entry] | None = None
-        self._marks = self._frozen_mark = self._reached = 0
+        self._taken_at = now - interval_s  # the first progress need not wait
+        self._told_at, self._fading_s = now, inf
         if total is not None or unit is not None:
             self.pulse.dirty = True  # worth telling before the first item is done
 
@@ -87,10 +99,15 @@ class Reporter:
     def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
         """Keep a line for the log. Without a stage it belongs to the one that runs, if only one does."""
         with self.pulse.lock:
-            if self._end is not None or self.lost is not None:
+            self.publish(Line(str(message)[: MAX_MESSAGE_CHARS + 1], level, stage or self.progress.running_stage))
+
+    def publish(self, one: Line | Entry) -> None:
+        """Keep a line, or an event of the user's own."""
+        with self.pulse.lock:
+            if self.ended or self.lost is not None:
                 return
-            self._logs.append(Line(str(message)[: MAX_MESSAGE_CHARS + 1], level, stage or self.progress.running_stage))
-            waiting = len(self._logs)
+            self._backlog.append(one)
+            waiting = len(self._backlog)
         if waiting in (1, BATCH_LINES):
             self.pulse.wake()
 
@@ -101,35 +118,48 @@ class Reporter:
     def end(self, outcome: Entry) -> bool:
         """Keep how the operation ended, to be sent after all else; return whether it was the first to say."""
         with self.pulse.lock:
-            if self._end is not None:
+            if self.ended:
                 return False
             self._end = outcome
-        self.pulse.wake()
+        self._let_go()
         return True
+
+    def retry_in(self, delay_s: float, said: Line) -> None:
+        """Keep that this attempt gave up, to be sent after all else, and that the next one comes so much later."""
+        with self.pulse.lock:
+            if self.ended:
+                return
+            self.publish(said)
+            self._hold_ms = round(1000 * (max(0.0, delay_s) + (self.lease.lease_s or 0.0)))
+        self._let_go()
 
     def mark(self) -> int:
         """Return a mark that is reached when all that was told so far is acknowledged."""
         with self.pulse.lock:
-            self._marks += 1
-            mark = self._marks
+            mark = self._outbox.mark()
         self.pulse.wake()
         return mark
 
     def release(self) -> None:
         """Note that nobody works on it here any more: no beats. The garbage collector calls it, so it takes no lock."""
-        self._beat_s = inf
+        self.lease.release()
         self._released = True
+
+    def _let_go(self) -> None:
+        self.inbox.close()
+        self.pulse.wake()
 
     # What became of it.
 
-    def reached(self, mark: int) -> bool:
-        """Return whether all that was told before the mark is acknowledged, or never will be."""
-        return self.done or self._reached >= mark
+    @property
+    def lost(self) -> BrokerError | None:
+        """Why the operation is no longer this process's to report, if so. Nothing is sent from then on."""
+        return self.sign.lost
 
     @property
     def ended(self) -> bool:
-        """Whether an end was told."""
-        return self._end is not None
+        """Whether an end was told, or that another attempt follows."""
+        return self._end is not None or self._hold_ms is not None
 
     @property
     def done(self) -> bool:
@@ -141,21 +171,14 @@ class Reporter:
         """Whether nothing more will be sent, unless someone who still holds it tells it something."""
         return self._released and self.due_at() == inf
 
-    def stopped(self) -> Exception | None:
-        """Return what tells the work to stop, if anything does: it was lost to us, or someone asked."""
-        if self.lost is not None:
-            return self.lost
-        return None if self.stop is None else Cancelled(self.operation, *self.stop)
-
-    def cancel(self, stop: Stop) -> None:
-        """Note that someone asked the work to stop. A publish's answer says so without a reason, a signal with one."""
-        if self.stop is None or self.stop == Stop():
-            self.stop = stop
+    def reached(self, mark: int) -> bool:
+        """Return whether all that was told before the mark is acknowledged, or never will be."""
+        return self.done or self._outbox.reached(mark)
 
     def lose(self, error: BrokerError) -> None:
         """Give the operation up: it is no longer this process's to report."""
-        self.lost = error
         self._silence()
+        self.sign.lose(error)
 
     # What is sent, by one thread.
 
@@ -163,84 +186,117 @@ class Reporter:
         """Return the monotonic time, in seconds, from which there is a batch to take; infinity for never."""
         if self.done:
             return inf
-        if self._frozen or self._announce or self._end or self._marks > self._reached:
+        if self._outbox.batch or self._outbox.awaited or self._announce or self.ended:
             return -inf
-        if len(self._logs) >= BATCH_LINES:
+        if len(self._backlog) >= BATCH_LINES:
             return -inf
-        if self.pulse.dirty or self._logs:
-            return self._taken_at + self._interval_s
-        return self._taken_at + self._beat_s
+        if self.pulse.dirty or self._backlog:
+            return self._taken_at + self.interval_s
+        return inf if self._released else self._told_at + self._fading_s
 
     def take(self, now: float) -> list[Entry] | None:
         """Return the batch to send as of `now`, None if nothing is due; the same again until it is acknowledged."""
-        if self._frozen is None and self.due_at() <= now:
+        if self._outbox.batch is None and self.due_at() <= now:
             self._freeze(now)
-        return self._frozen
+        return self._outbox.batch
 
     def call(self, now: float) -> Call | None:
         """Return the call that sends what `take` returns."""
         entries = self.take(now)
-        if entries is None:
-            return None
-        return publish_call(self.operation, self.keys, entries, attempt=self.attempt, worker=self._worker)
+        return None if entries is None else self._call(entries, self._hold_ms if self._parting else None)
 
     def acknowledged(self, answer: Answer) -> None:
         """Note that the batch last taken is stored."""
-        if self._frozen is None:
+        batch = self._outbox.batch
+        if batch is None:
             return
-        ended = self._frozen[-1].type == "end"
-        self._frozen = None
-        self._reached = self._frozen_mark
-        if answer.cancel_requested:
-            self.cancel(Stop())
-        if ended:
+        last = self._parting or batch[-1].type == "end"
+        self._outbox.acknowledged()
+        self.lease.heard(self._taken_at)
+        self.heed(answer)
+        if last:
             self._finished = True
             self._silence()
+
+    # What keeps its lease, by another thread.
+
+    def beat_at(self) -> float:
+        """Return the monotonic time, in seconds, from which a beat is due; infinity for never."""
+        return inf if self.done or self.ended else self.lease.due_at()
+
+    def beat(self, now: float) -> Call:
+        """Return the call that says that the worker is alive, and asks whether the operation is still its own."""
+        self.lease.beaten(now)
+        return self._call((), 0 if self.lease.lease_s is None else None)
 
     def reborn(self) -> None:
         """Start anew in a forked child, as another producer; what was waiting is the parent's to send, as are beats."""
         self.pulse.lock = RLock()  # a thread that is not here may have held it
-        self._producer, self._seq = token_hex(8), 0
-        self._frozen, self._announce = None, False
-        self._logs.clear()
-        self._beat_s = inf
-        self._marks = self._frozen_mark = self._reached = 0
+        self._outbox, self._announce = Outbox(), False
+        self._backlog.clear()
+        self.lease.release()
+        self.inbox.reborn()
+        self._fading_s = inf
         self.pulse.dirty = False
-        if self._end is not None:
-            self._finished = True
+        self._finished = self._finished or self.ended
         if self.done:
             self._silence()
+
+    def _call(self, entries: Sequence[Entry], silent_ms: int | None) -> Call:
+        return publish_call(
+            self.operation,
+            self.keys,
+            entries,
+            attempt=self.attempt,
+            created_ms=self._created_ms,
+            worker=self._worker if entries else "",
+            silent_ms=silent_ms,
+        )
+
+    def heed(self, answer: Answer) -> None:
+        """Note what a beat, or a batch, was answered."""
+        if answer.cancel is not None:
+            self.sign.ask(Stop(answer.cancel.reason, answer.cancel.by))
 
     def _silence(self) -> None:
         self.pulse.dirty = True  # and never cleared again: counting goes on without waking anyone
 
     def _freeze(self, now: float) -> None:
-        beat = now >= self._taken_at + self._beat_s
+        fading = now >= self._told_at + self._fading_s
         with self.pulse.lock:
-            mark, announce = self._marks, self._announce
+            marks, announce = self._outbox.marks, self._announce
             changed, self.pulse.dirty = self.pulse.dirty, False
-            lines = self._logs.take(BATCH_LINES)
-            rest = len(self._logs) > 0
+            waited = self._backlog.take(BATCH_LINES)
+            rest = len(self._backlog) > 0
             end = None if rest else self._end
-            progress = self.progress.describe(now) if changed or beat else None
-        entries = [RUNNING] if announce else []
-        most = room(self._settings)
-        entries += (Entry("log", log_json(line, most)) for line in lines)
+            self._parting = self._hold_ms is not None and not rest
+            progress = self._describe(now) if changed or fading else None
+        entries, most = [running(self._worker)] if announce else [], room(self._settings)
+        entries += (Entry("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
         if progress is not None:
             entries += self._encode(progress)
+            self._fade(progress, now, changed)
         if end is not None:
             entries.append(end)
         self._announce = False
-        if not rest:
-            self._frozen_mark = mark
-        if not entries:
-            self._reached = self._frozen_mark
-            return
-        first, self._seq = self._seq + 1, self._seq + len(entries)
-        self._frozen = [
-            replace(entry, producer=self._producer, seq=seq) for seq, entry in enumerate(entries, start=first)
-        ]
-        self._taken_at = now
+        self._outbox.put(entries, None if rest else marks)
+        if entries:
+            self._taken_at = now
+
+    def _describe(self, now: float) -> dict[str, Any] | None:
+        try:
+            return self.progress.describe(now)
+        except Exception:  # odd values must neither hold back the logs nor the end
+            if not self._complained:
+                self._complained = True
+                logger.exception("the progress of operation %s can't be told", self.operation)
+            return None
+
+    def _fade(self, progress: dict[str, Any], now: float, changed: bool) -> None:
+        """Decide when to tell it again though nothing is done: a rate and a remaining time would stand as they were."""
+        self._told_at = now
+        moves = progress.get("rate") or progress.get("eta_ms")
+        self._fading_s = inf if not moves else FADING_S if changed else 2 * self._fading_s
 
     def _encode(self, progress: dict[str, Any]) -> list[Entry]:
         """Return the progress and, the first time something does not fit into it, a line that says so."""

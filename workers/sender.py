@@ -1,12 +1,14 @@
 """The background thread that sends what reporters have to say, many operations in one round trip."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Condition, Lock, Thread
+from threading import Event, Lock, RLock, Thread, current_thread
 from typing import Any
 
 import redis.exceptions
@@ -26,6 +28,17 @@ GATHER_S = 0.005
 """Rounds are at least so far apart: what many operations have to say meanwhile shares a round trip."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    """Who wants to know when some reporters' marks are reached."""
+
+    marks: Sequence[tuple[Reporter, int]]
+    callback: Callable[[], None]
+
+    def settled(self) -> bool:
+        return all(reporter.reached(mark) for reporter, mark in self.marks)
+
+
 class Sender:
     """Sends for all reporters of this process, over one client. One thread, started when there is something to send.
 
@@ -37,9 +50,11 @@ class Sender:
         self._reporters: dict[Reporter, None] = {}
         # A SimpleQueue may be put to while it is being put to: by a signal handler, or the garbage collector.
         self._news: SimpleQueue[None] = SimpleQueue()
-        self._settled = Condition()
+        self._waiters: dict[_Waiter, None] = {}
+        self._waiting = RLock()  # a signal handler may flush in the middle of it
         self._backoff = Backoff()
         self._not_before = -inf
+        self._failing_since: float | None = None
         self._thread: Thread | None = None
         self._starting = Lock()
 
@@ -50,7 +65,7 @@ class Sender:
         """Say that a reporter may have something to send; from now on it is looked after until it is done."""
         self._reporters.setdefault(reporter)
         self._news.put(None)
-        if self._thread is None or not self._thread.is_alive():
+        if not self._running():
             self._start()
 
     def pending(self) -> list[Reporter]:
@@ -59,21 +74,61 @@ class Sender:
 
     def flush(self, reporters: Iterable[Reporter], timeout_s: float) -> bool:
         """Wait until all these were told so far is acknowledged; return whether it was, within the timeout."""
-        marks = [(reporter, reporter.mark()) for reporter in reporters]
-        with self._settled:
-            return self._settled.wait_for(lambda: all(reporter.reached(mark) for reporter, mark in marks), timeout_s)
+        reporters = list(reporters)
+        if not self._running() or current_thread() is self._thread:
+            return self._flush_here(reporters, timeout_s)
+        stored = Event()
+        forget = self.when_stored(reporters, stored.set)
+        try:
+            return stored.wait(timeout_s)
+        finally:
+            forget()
+
+    def patience_s(self, most_s: float) -> float:
+        """Return how long to wait for the last of an operation: `most_s` in all, however many wait for this Redis."""
+        since = self._failing_since
+        return most_s if since is None else max(0.0, min(most_s, since + most_s - time.monotonic()))
+
+    def when_stored(self, reporters: Iterable[Reporter], callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, from any thread, once all these were told so far is acknowledged; return what takes it back."""
+        waiter = _Waiter([(reporter, reporter.mark()) for reporter in reporters], callback)
+        with self._waiting:
+            self._waiters[waiter] = None
+        self._settle_waiters()  # it may have been before anybody waited
+        return lambda: self._forget(waiter)
+
+    def _running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive() and not sys.is_finalizing()
 
     def _start(self) -> None:
-        with self._starting:
-            if self._thread is None or not self._thread.is_alive():
+        # Not waited for: a signal handler may be here in the middle of it. Who holds it starts the thread.
+        if sys.is_finalizing() or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if not self._running():
                 self._thread = Thread(target=self._run, name="progress-sender", daemon=True)
                 self._thread.start()
+        except RuntimeError:  # at shutdown no thread can be started: what is left is sent by who flushes
+            self._thread = None
+        finally:
+            self._starting.release()
+
+    def _flush_here(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
+        """Send in this thread: there is no other any more, or it is that one, in which a block was closed."""
+        marks, until = [(reporter, reporter.mark()) for reporter in reporters], time.monotonic() + timeout_s
+        if current_thread() is self._thread:
+            return False  # it sends when it goes on
+        while not (done := all(reporter.reached(mark) for reporter, mark in marks)) and time.monotonic() < until:
+            if time.monotonic() >= self._not_before:
+                self._round(time.monotonic())
+            time.sleep(GATHER_S)
+        return done
 
     def _run(self) -> None:
         while True:
             began = time.monotonic()
             if began >= self._not_before:
-                self._round(began)
+                self._try_round(began)
             wait_s = max(self._due_at(), self._not_before) - time.monotonic()
             if wait_s > 0:
                 with suppress(Empty):
@@ -82,6 +137,13 @@ class Sender:
             # Emptied before the reporters are looked at: what comes from here on wakes the next round.
             for _ in range(self._news.qsize()):
                 self._news.get()
+
+    def _try_round(self, now: float) -> None:
+        try:
+            self._round(now)
+        except Exception:  # this thread serves all operations
+            logger.exception("sending failed in a way that was not foreseen")
+            self._not_before = time.monotonic() + self._backoff.failed()
 
     def _due_at(self) -> float:
         return min((reporter.due_at() for reporter in self.pending()), default=inf)
@@ -93,10 +155,23 @@ class Sender:
                 break
         for reporter in self.pending():
             if reporter.done or reporter.idle:
-                del self._reporters[reporter]
+                self._reporters.pop(reporter, None)
                 self._gone(reporter)
-        with self._settled:
-            self._settled.notify_all()
+                if reporter.due_at() < inf:  # it was told something just now
+                    self.wake(reporter)
+        self._settle_waiters()
+
+    def _settle_waiters(self) -> None:
+        with self._waiting:
+            settled = [waiter for waiter in list(self._waiters) if waiter.settled()]
+            for waiter in settled:
+                self._waiters.pop(waiter, None)
+        for waiter in settled:
+            waiter.callback()
+
+    def _forget(self, waiter: "_Waiter") -> None:
+        with self._waiting:
+            self._waiters.pop(waiter, None)
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> bool:
         """Send a batch of each; return whether Redis took what it was sent."""
@@ -120,11 +195,13 @@ class Sender:
         if self._backoff.failing:
             logger.info("progress is sent again")
             self._backoff.succeeded()
+            self._failing_since = None
         return True
 
     def _hold(self, error: BrokerError) -> None:
         if not self._backoff.failing:
             logger.warning("progress is held back until Redis takes it: %s", error.detail)
+            self._failing_since = time.monotonic()
         self._not_before = time.monotonic() + self._backoff.failed()
 
 

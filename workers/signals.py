@@ -1,6 +1,7 @@
 """The background thread that hears what operations are told: one blocking XREAD over their signals streams."""
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Condition, Event, Thread
@@ -11,58 +12,53 @@ import redis.exceptions
 
 from broker.connections import BLOCK_MS, storage_errors
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.publishing import read_cancel
 from workers.backoff import Backoff
 from workers.errors import Stop
+from workers.inbox import Signal
 from workers.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 
-_START = "0-0"
 _COUNT = 100
 _NUDGES_S = (0.001, 0.004, 0.016, 0.064)
 """Pauses between attempts to wake the reader; then it is left to notice by itself, within `BLOCK_MS`."""
 
 
-class _Stream:
-    """A stream that is listened to: from where, and for whom."""
-
-    def __init__(self) -> None:
-        self.position = _START
-        self.reporters: set[Reporter] = set()
-
-
 class Signals:
-    """Listens for all operations of this process. One thread, that sleeps while there are none."""
+    """Listens for all operations of this process. One thread, that sleeps while there are none.
 
-    def __init__(self, client: Callable[[], Any], blocking_client: Callable[[], Any]) -> None:
-        self._client, self._blocking_client = client, blocking_client
+    Each reporter hears what comes after what it has heard, also where several share an operation.
+    """
+
+    def __init__(
+        self, client: Callable[[], Any], blocking_client: Callable[[], Any], look: Callable[[Reporter], None]
+    ) -> None:
+        self._client, self._blocking_client, self._look = client, blocking_client, look
         self._changed = Condition()
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, set[Reporter]] = {}
         self._generation = self._heard = 0
         """How often the streams changed, and which of these changes the reader has seen."""
         self._reader_id: int | None = None
         self._thread: Thread | None = None
 
     def add(self, reporter: Reporter) -> None:
-        """Listen for an operation, from the beginning of its stream: a cancel may have come before. Does not wait."""
+        """Listen for an operation, at first from the beginning of its stream: a cancel may have come. Does not wait."""
         with self._changed:
-            stream = self._streams.setdefault(reporter.keys.signals, _Stream())
-            stream.reporters.add(reporter)
-            stream.position = _START
+            self._streams.setdefault(reporter.keys.signals, set()).add(reporter)
             self._generation += 1
             self._changed.notify_all()
-            if self._thread is None or not self._thread.is_alive():
+            if not sys.is_finalizing() and (self._thread is None or not self._thread.is_alive()):
                 self._thread = Thread(target=self._run, name="progress-signals", daemon=True)
                 self._thread.start()
 
     def remove(self, reporter: Reporter) -> None:
         """Stop listening for an operation. The reader is not woken: its next read leaves the stream out."""
         with self._changed:
-            stream = self._streams.get(reporter.keys.signals)
-            if stream is not None:
-                stream.reporters.discard(reporter)
-                if not stream.reporters:
-                    del self._streams[reporter.keys.signals]
+            reporters = self._streams.get(reporter.keys.signals, set())
+            reporters.discard(reporter)
+            if not reporters:
+                self._streams.pop(reporter.keys.signals, None)
 
     def nudge(self) -> None:
         """Have the reader take up what was added, now: end its blocking read from another connection, if allowed."""
@@ -84,9 +80,11 @@ class Signals:
             try:
                 self._listen(backoff)
             except (StorageUnavailable, StorageFull, redis.exceptions.ResponseError) as error:
-                self._reader_id = None
                 logger.debug("signals can't be read now: %s", error)
-                Event().wait(backoff.failed())
+            except Exception:  # this thread serves all operations
+                logger.exception("listening failed in a way that was not foreseen")
+            self._reader_id = None
+            Event().wait(backoff.failed())
 
     def _listen(self, backoff: Backoff) -> None:
         with storage_errors():
@@ -100,8 +98,7 @@ class Signals:
                 )
                 backoff.succeeded()
                 for key, entries in reply or ():
-                    name = key.decode()
-                    self._deliver(name, positions[name], entries)
+                    self._deliver(key.decode(), entries)
 
     def _positions(self) -> dict[str, str]:
         """Return where to read on, once there is anything to listen for."""
@@ -109,30 +106,41 @@ class Signals:
             self._changed.wait_for(lambda: bool(self._streams))
             self._heard = self._generation
             self._changed.notify_all()
-            return {key: stream.position for key, stream in self._streams.items()}
+            return {key: _position(reporters) for key, reporters in self._streams.items()}
 
-    def _deliver(self, key: str, after: str, entries: list[Any]) -> None:
+    def _deliver(self, key: str, entries: list[Any]) -> None:
         with self._changed:
-            stream = self._streams.get(key)
-            if stream is None or not entries:
-                return
-            if stream.position == after:  # else it was set back meanwhile, for one who has to hear it all
-                stream.position = entries[-1][0].decode()
-            reporters = list(stream.reporters)
-        for _, fields in entries:
-            stop = _read_cancel(dict(zip(fields[::2], fields[1::2], strict=False)))
-            if stop is not None:
-                for reporter in reporters:
-                    reporter.cancel(stop)
+            reporters = list(self._streams.get(key, ()))
+        for position, fields in entries:
+            ms, _, seq = position.decode().partition("-")
+            at, told = (int(ms), int(seq)), dict(zip(fields[::2], fields[1::2], strict=False))
+            for reporter in reporters:
+                if at > reporter.heard:
+                    reporter.heard = at
+                    self._tell(reporter, told)
+
+    def _tell(self, reporter: Reporter, told: dict[bytes, bytes]) -> None:
+        type = told.get(b"t", b"")
+        if reporter.succeeded:
+            return  # what follows is for the attempt that took over
+        if type == b"cancel":
+            cancel = read_cancel(told.get(b"d", b"{}"))
+            reporter.sign.ask(Stop(cancel.reason, cancel.by))
+        elif type == b"changed":  # another attempt began, or it has ended
+            reporter.succeeded = int(told.get(b"a", b"0")) > reporter.attempt
+            self._look(reporter)
+        else:
+            reporter.inbox.put(_read_signal(type, told))
 
 
-def _read_cancel(fields: dict[bytes, bytes]) -> Stop | None:
-    """Return the cancel that a signal is, None if it is another (a later release may send more)."""
-    if fields.get(b"t") != b"cancel":
-        return None
+def _position(reporters: set[Reporter]) -> str:
+    ms, seq = min(reporter.heard for reporter in reporters)
+    return f"{ms}-{seq}"
+
+
+def _read_signal(type: bytes, told: dict[bytes, bytes]) -> Signal:
     try:
-        said = orjson.loads(fields.get(b"d", b"{}"))
+        data = orjson.loads(told.get(b"d", b"null"))
     except orjson.JSONDecodeError:
-        said = {}  # a cancel without a readable reason is one all the same
-    reason, by = (said.get("reason"), said.get("by")) if isinstance(said, dict) else (None, None)
-    return Stop(reason if isinstance(reason, str) else None, by if isinstance(by, str) else None)
+        data = None  # a worker in another language may be sent anything
+    return Signal(type.decode("utf-8", "replace"), data, told.get(b"b", b"").decode("utf-8", "replace") or None)

@@ -63,16 +63,27 @@ class Stage:
         """Count `by` more of this stage as done."""
         self.gauge.advance(by)
 
+    def skip(self, by: float = 1) -> None:
+        """Count `by` more of this stage as done without work."""
+        self.gauge.skip(by)
+
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Return the items one by one, counting them; their number, where known, is this stage's total."""
         self.gauge.expect(items)
         return self.gauge.track(items)
 
-    def update(self, *, current: float | None = None, total: float | None = None, **extra: Any) -> None:
-        """Say how far this stage is. `extra` fields, such as `in_flight`, are shown as they are."""
+    def update(
+        self,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+        in_flight: int | None = None,
+        **extra: Any,
+    ) -> None:
+        """Say how far this stage is, and how many items are in work at once. `extra` fields are shown as they are."""
         with self._pulse.lock:
             self.gauge.set(current, total)
-            self._extra.update(extra)
+            self._extra |= extra if in_flight is None else {"in_flight": in_flight, **extra}
         self._pulse.touch()
 
     def log(self, message: str, level: str = "info") -> None:

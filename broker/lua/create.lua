@@ -7,24 +7,25 @@
 --       3 indexes it is listed in, `<field>:<value>` a line
 --       4 limits: history length, feed length, retention ms, idle limit ms, separated by spaces
 --       5 lease in milliseconds, 0 for none
--- Reply {'ok', position, n, cancel flag, 1 if it was made now or 0 if it existed}; or {code, detail}.
+-- Reply {'ok', position, n, cancel as publish tells it, 1 if it was made now or 0 if it existed, when it was created in ms}; or {code, detail}.
 
 local function text(number) return string.format('%.0f', number) end
 
 local id = ARGV[1]
-local there = redis.call('HMGET', KEYS[1], 'gone', 'spec', 'position', 'n', 'cancel')
+local there = redis.call('HMGET', KEYS[1], 'gone', 'spec', 'position', 'n', 'cancel', 'created')
 if there[1] then return { 'gone', 'operation ' .. id .. ' was deleted; its id is not free yet' } end
 if there[2] then
   if there[2] ~= ARGV[2] then
     return { 'operation-exists', 'operation ' .. id .. ' was created before with a different body' }
   end
-  return { 'ok', there[3], tonumber(there[4]), there[5] and 1 or 0, 0 }
+  return { 'ok', there[3], tonumber(there[4]), there[5] or 0, 0, there[6] }
 end
 
 local _, feed_length, _, idle_ms = string.match(ARGV[4], '(%d+) (%d+) (%d+) (%d+)')
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
 local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, unpack(event))
 redis.call('XADD', KEYS[2], position, unpack(event))
+redis.call('DEL', KEYS[3]) -- what was sent to an earlier one of this id
 local ms = string.match(position, '%d+')
 local expires = text(tonumber(ms) + tonumber(idle_ms))
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'indexes', ARGV[3], 'limits', ARGV[4], 'lease_ms', ARGV[5],
@@ -35,4 +36,4 @@ for suffix in string.gmatch(ARGV[3], '[^\n]+') do redis.call('ZADD', KEYS[5] .. 
 redis.call('ZADD', KEYS[6], expires, id .. '\n' .. ARGV[3])
 redis.call('PEXPIRE', KEYS[1], idle_ms)
 redis.call('PEXPIRE', KEYS[2], idle_ms)
-return { 'ok', position, 1, 0, 1 }
+return { 'ok', position, 1, 0, 1, ms }

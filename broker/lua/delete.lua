@@ -26,6 +26,8 @@ for _, each in ipairs(STATUSES) do redis.call('ZREM', KEYS[5] .. ':status:' .. e
 for suffix in string.gmatch(indexes, '[^\n]+') do redis.call('ZREM', KEYS[5] .. ':' .. suffix, id) end
 redis.call('ZREM', KEYS[6], id .. '\n' .. indexes)
 redis.call('ZREM', KEYS[7], id)
+redis.call('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
+redis.call('PEXPIRE', KEYS[3], math.min(60000, tonumber(ARGV[3])))
 redis.call('HSET', KEYS[1], 'gone', '1')
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return { 'ok' }

@@ -3,13 +3,19 @@
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
 --       (also changed: KEYS[5]..':<field>:<value>', in the same slot; the fields are those given at creation)
 -- ARGV  1 operation's id
---       2 attempt that publishes, or '' for the present one
+--       2 attempt that publishes, or '' for the present one; '+' and a number begins that attempt, the one after the
+--         present one: the earlier one is fenced, its progress and its signals are forgotten. With '@' and the time in
+--         ms at which the operation was created, that has to be right as well: an id may have been given anew
 --       3 worker's name, or '' to leave it
---       4 status the operation must have now, or '' for any
+--       4 status the operation must have now, or '' for any; with ' lapsed' after it, its lease must have lapsed too
+--       5 how long its worker may be silent from now on, in milliseconds; '' for as long as its lease says; 0 when it is
+--         not its worker that publishes: then the lease stays as it is, and a stalled operation stalled; with an
+--         event that brings stalled, how long to wait for the worker
 --       then five for each event: type, data (JSON), status it brings ('' for none), producer, seq
 --       (both '' when a repeat need not be noticed; of one producer, seq must go up)
--- Reply {'ok', position, n, cancel flag} of the last event, or of its first taking if it is a repeat;
---       or {code, detail}, and then nothing was changed.
+--       Without an event it is a beat: the worker is alive, and a stalled operation runs again.
+-- Reply {'ok', position, n, cancel} of the last event, or of its first taking if it is a repeat; cancel is 0, or the
+--       data of the event that asked the worker to stop; or {code, detail}, and then nothing was changed.
 
 local TERMINAL = { succeeded = true, failed = true, cancelled = true }
 local NEXT = {
@@ -19,6 +25,7 @@ local NEXT = {
   cancelling = {},
 }
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
+local HEARD_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
 local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
 
 local function text(number) return string.format('%.0f', number) end
@@ -36,15 +43,20 @@ end
 
 local id = ARGV[1]
 local state = redis.call('HMGET', KEYS[1], 'status', 'n', 'position', 'attempt', 'cancel', 'limits', 'lease_ms',
-  'touched', 'indexes', 'gone')
+  'touched', 'indexes', 'gone', 'created', 'hold')
 if state[10] then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 local before = state[1]
 if not before then return { 'not-found', 'there is no operation ' .. id } end
-local n, position, cancel = tonumber(state[2]), state[3], state[5] and 1 or 0
+local begins, attempt, created = string.match(ARGV[2], '^(%+?)(%d*)@?(%d*)$')
+if created ~= '' and created ~= state[11] then
+  return { 'fenced', 'operation ' .. id .. ' was created anew since: this is another one' }
+end
+local n, position, cancel = tonumber(state[2]), state[3], state[5] or 0
+local first = 6 -- of the arguments that tell events
 
 -- Repeats first: a publisher whose answer was lost gets it, whatever has happened since.
 local seqs, fresh, answer = {}, {}, nil
-for i = 5, #ARGV, 5 do
+for i = first, #ARGV, 5 do
   local producer, seq = ARGV[i + 3], ARGV[i + 4]
   local taken = nil
   if producer ~= '' then
@@ -60,8 +72,7 @@ for i = 5, #ARGV, 5 do
   end
 end
 
-if #fresh == 0 then
-  if not answer then return { 'invalid', 'there is nothing to publish' } end
+if answer and #fresh == 0 then
   local producer, seq, taken = answer[1], answer[2], answer[3]
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
   if last_seq ~= seq then -- an older one: its entry tells, as long as history is kept
@@ -78,19 +89,38 @@ if #fresh == 0 then
 end
 
 if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' has ' .. before } end
-if ARGV[2] ~= '' and tonumber(ARGV[2]) < tonumber(state[4]) then
-  return { 'fenced', 'attempt ' .. state[4] .. ' of operation ' .. id .. ' has taken over from attempt ' .. ARGV[2] }
+local begun = begins ~= ''
+if begun and tonumber(attempt) ~= tonumber(state[4]) + 1 then
+  return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. state[4] }
 end
-if ARGV[4] ~= '' and ARGV[4] ~= before then return { 'conflict', 'operation ' .. id .. ' is ' .. before } end
+if not begun and attempt ~= '' and tonumber(attempt) < tonumber(state[4]) then
+  return { 'fenced', 'attempt ' .. state[4] .. ' of operation ' .. id .. ' has taken over from attempt ' .. attempt }
+end
+local time = redis.call('TIME')
+local clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local expected, lapsed = string.match(ARGV[4], '^(%a*)( ?%a*)$')
+if expected ~= '' and expected ~= before then return { 'conflict', 'operation ' .. id .. ' is ' .. before } end
+if lapsed ~= '' then
+  local deadline = redis.call('ZSCORE', KEYS[7], id)
+  if not deadline or tonumber(deadline) > clock then
+    return { 'conflict', 'the worker of operation ' .. id .. ' is alive' }
+  end
+end
 
+local at_work = ARGV[5] ~= '0' and lapsed == ''
+local RUNNING = { 'status', '{"status":"running"}', 'running', '', '' }
 local status, events = before, {}
+if #fresh == 0 and status == 'stalled' and at_work then
+  events[1] = RUNNING
+  status = 'running'
+end
 for _, event in ipairs(fresh) do
   local brings = event[3]
   if TERMINAL[status] then
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
   end
-  if brings == '' and (status == 'stalled' or (status == 'pending' and event[1] == 'progress')) then
-    events[#events + 1] = { 'status', '{"status":"running"}', 'running', '', '' } -- who reports is at work
+  if brings == '' and at_work and (status == 'stalled' or (status == 'pending' and event[1] == 'progress')) then
+    events[#events + 1] = RUNNING -- who reports is at work
     status = 'running'
   end
   if brings ~= '' then
@@ -109,6 +139,14 @@ end
 local history, feed_length, retention_ms, idle_ms = string.match(state[6], '(%d+) (%d+) (%d+) (%d+)')
 local changes = {}
 local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
+if begun then
+  set('attempt', attempt)
+  redis.call('HDEL', KEYS[1], 'progress', 'held', 'hold')
+  state[12] = false
+  if not state[5] then redis.call('DEL', KEYS[3]) end
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't', 'changed', 'a', attempt) -- so that the earlier one looks
+  redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
+end
 
 for i, event in ipairs(events) do
   local kind, data, producer, seq = event[1], event[2], event[4], event[5]
@@ -129,25 +167,44 @@ for i, event in ipairs(events) do
   end
   position = at
   if producer ~= '' then seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n) end
-  if kind == 'progress' then set('progress', data) end
-  if event[3] == 'cancelling' then
-    cancel = 1
+  if kind == 'progress' then set('progress', data) elseif kind == 'child' then set('parent', '1') end
+  if event[3] == 'running' then
+    redis.call('HSETNX', KEYS[1], 'started', string.match(at, '%d+'))
+  elseif event[3] == 'cancelling' then
+    cancel = data
     set('cancel', data)
+    set('cancel_at', string.match(at, '%d+'))
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't', 'cancel', 'd', data)
   elseif TERMINAL[event[3]] then
     set('outcome', data)
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't', 'changed') -- so that all who work on it look
   end
 end
 
-local ms = string.match(position, '%d+')
+-- By the server's clock, not by the position: that runs ahead of it once it was set back.
+local lease, done = tonumber(state[7]), TERMINAL[status]
+if done then
+  redis.call('ZREM', KEYS[7], id)
+elseif lease > 0 and status ~= 'pending' and (at_work or status ~= before and status == 'stalled') then
+  local deadline = clock + (at_work and math.max(lease, tonumber(ARGV[5]) or 0) or tonumber(ARGV[5]) or lease)
+  if at_work then deadline = math.max(deadline, tonumber(state[12] or 0)) end -- held for an attempt to come
+  redis.call('ZADD', KEYS[7], text(deadline), id)
+  if ARGV[5] ~= '' then
+    set('held', ARGV[5])
+    if at_work then set('hold', text(deadline)) end
+  end
+end
+
+local ms, touch_ms = text(math.max(clock, tonumber(state[8]))), tonumber(idle_ms) / 4
+if #events > 0 then
+  ms, touch_ms = string.match(position, '%d+'), TOUCH_MS
+  set('n', text(n))
+  set('position', position)
+  set('status', status)
+  if ARGV[3] ~= '' then set('worker', ARGV[3]) end
+  if done then set('finished', ms) end
+end
 local now = tonumber(ms)
-local done = TERMINAL[status]
-set('n', text(n))
-set('position', position)
-set('status', status)
-if ARGV[3] ~= '' then set('worker', ARGV[3]) end
-if status == 'running' then redis.call('HSETNX', KEYS[1], 'started', ms) end
-if done then set('finished', ms) end
 
 for producer, last in pairs(seqs) do
   if string.find(last, ' ') and redis.call('HSET', KEYS[1], 'producer:' .. producer, last) == 1 then
@@ -163,23 +220,16 @@ for producer, last in pairs(seqs) do
   end
 end
 
-if status ~= before or now - tonumber(state[8]) >= TOUCH_MS then
+if status ~= before or now - tonumber(state[8]) >= touch_ms then
   local keep = done and tonumber(retention_ms) or tonumber(idle_ms)
   if status ~= before then redis.call('ZREM', KEYS[5] .. ':status:' .. before, id) end
   redis.call('ZADD', KEYS[5], ms, id)
   redis.call('ZADD', KEYS[5] .. ':status:' .. status, ms, id)
   for suffix in string.gmatch(state[9], '[^\n]+') do redis.call('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end
   redis.call('ZADD', KEYS[6], text(now + keep), id .. '\n' .. state[9])
-  for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(keep)) end
+  for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(key == 3 and done and math.min(keep, HEARD_MS) or keep)) end
   set('expires', text(now + keep))
   set('touched', ms)
 end
-redis.call('HSET', KEYS[1], unpack(changes))
-
-local lease = tonumber(state[7])
-if done then
-  redis.call('ZREM', KEYS[7], id)
-elseif lease > 0 and status ~= 'pending' then
-  redis.call('ZADD', KEYS[7], text(now + lease), id)
-end
+if #changes > 0 then redis.call('HSET', KEYS[1], unpack(changes)) end
 return { 'ok', position, n, cancel }

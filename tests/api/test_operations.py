@@ -5,6 +5,7 @@ import httpx
 import pytest
 
 from broker.settings import Settings
+from broker.store import Store
 from tests.conftest import make_settings
 
 OPS = "/v1/operations"
@@ -52,8 +53,18 @@ class TestCreate:
 
     async def test_shows_the_whole_operation(self, http: httpx.AsyncClient) -> None:
         assert set(await create(http)) == {
-            *("id", "kind", "title", "owner", "tags", "parent", "status", "done", "attempt", "worker"),
-            *("cancel_requested", "progress", "result", "error", "created_at", "started_at", "updated_at"),
+            *("id", "kind", "title", "owner", "tags", "parent", "weight", "children", "status", "done", "attempt"),
+            *(
+                "worker",
+                "cancel_requested",
+                "cancel",
+                "progress",
+                "result",
+                "error",
+                "created_at",
+                "started_at",
+                "updated_at",
+            ),
             *("finished_at", "expires_at", "position", "events"),
         }
 
@@ -196,7 +207,7 @@ class TestPublish:
     async def test_one_a_list_and_lines(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
         one = (await publish(http, "a", "custom.thing", {"x": [1]})).json()
-        assert set(one) == {"position", "events", "cancel_requested"}
+        assert set(one) == {"position", "events", "cancel_requested", "cancel"}
         many = await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": str(i)}} for i in range(5)])
         assert many.json()["events"] == 7
         lines = b"".join(json.dumps({"type": "log", "data": {"message": str(i)}}).encode() + b"\n" for i in range(2500))
@@ -238,6 +249,13 @@ class TestPublish:
         problem(answer, 422, "invalid")
         assert (await http.get(f"{OPS}/a")).json()["events"] == 1
 
+    async def test_an_empty_list_is_a_beat(self, http: httpx.AsyncClient) -> None:
+        await create(http, id="a")
+        before = (await http.get(f"{OPS}/a")).json()
+        answer = await http.post(f"{OPS}/a/events", json=[])
+        assert (answer.status_code, answer.json()["events"]) == (200, 1)
+        assert (await http.get(f"{OPS}/a")).json() == before
+
     async def test_a_repeat_gets_the_first_answer(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
         answers = [
@@ -246,9 +264,7 @@ class TestPublish:
         assert answers[:2] == answers[2:]
         assert answers[1]["events"] == 3
 
-    @pytest.mark.parametrize(
-        "body", [b"", b"[]", b"3", b'{"type":"error"}', b"{}", b'{"type":"log","data":{}}', b"\x00"]
-    )
+    @pytest.mark.parametrize("body", [b"", b"3", b'{"type":"error"}', b"{}", b'{"type":"log","data":{}}', b"\x00"])
     async def test_bad_input_stores_nothing(self, http: httpx.AsyncClient, body: bytes) -> None:
         await create(http, id="a")
         problem(await http.post(f"{OPS}/a/events", content=body), 422, "invalid")
@@ -340,3 +356,37 @@ async def test_health_and_pages(http: httpx.AsyncClient) -> None:
     script = await http.get("/web/dashboard/dashboard.js")
     assert script.headers["cache-control"] == "no-cache"
     assert (await http.get("/openapi.json")).status_code == 200
+
+
+class TestCancelAndSignals:
+    async def test_a_cancel_says_who_and_why_and_ends_by_force(self, http: httpx.AsyncClient) -> None:
+        await create(http, id="a")
+        await publish(http, "a", "status", {"status": "running"})
+        asked = await http.post(f"{OPS}/a/cancel", json={"reason": "enough", "by": "bob"})
+        assert asked.status_code == 202
+        shown = asked.json()["cancel"]
+        assert (shown["reason"], shown["by"]) == ("enough", "bob")
+        assert shown["overdue_at"] > shown["requested_at"]
+        told = (await http.post(f"{OPS}/a/events", json=[])).json()
+        assert (told["cancel_requested"], told["cancel"]) == (True, {"reason": "enough", "by": "bob"})
+        forced = await http.post(f"{OPS}/a/cancel", json={"force": True})
+        assert (forced.status_code, forced.json()["status"]) == (202, "cancelled")
+        problem(await http.post(f"{OPS}/a/events", json=[]), 409, "operation-ended")
+
+    async def test_a_signal_is_handed_on(self, http: httpx.AsyncClient, store: Store) -> None:
+        await create(http, id="a")
+        assert (await http.post(f"{OPS}/a/signals", json={"type": "pause", "data": {"until": 3}})).status_code == 202
+        key = store.keyspace.operation("a").signals
+        ((_, fields),) = await store.connections.commands.xrange(key)
+        assert dict(zip(fields[::2], fields[1::2], strict=True)) == {b"t": b"pause", b"d": b'{"until":3}', b"b": b""}
+
+    @pytest.mark.parametrize("body", [b"", b"{}", b'{"type":"cancel"}', b'{"type":"No"}', b'{"type":"pause","x":1}'])
+    async def test_a_signal_that_is_none_is_refused(self, http: httpx.AsyncClient, body: bytes) -> None:
+        await create(http, id="a")
+        problem(await http.post(f"{OPS}/a/signals", content=body), 422, "invalid")
+
+    async def test_what_has_ended_or_is_not_there_takes_no_signal(self, http: httpx.AsyncClient) -> None:
+        problem(await http.post(f"{OPS}/nope/signals", json={"type": "pause"}), 404, "not-found")
+        await create(http, id="a")
+        await finish(http, "a")
+        problem(await http.post(f"{OPS}/a/signals", json={"type": "pause"}), 409, "operation-ended")

@@ -8,6 +8,7 @@ from broker.hub import Hub
 from broker.models import NewOperation
 from broker.placing import Start
 from broker.publishing import encode
+from broker.reaper import Reaper
 from broker.settings import Settings
 from broker.store import Store
 from tests.broker.harness import Outlet
@@ -24,7 +25,7 @@ def settings() -> Settings:
 
 async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: str) -> None:
     operations = OPERATIONS[backend]
-    async with Hub(store, store.settings) as hub:
+    async with Reaper(store), Hub(store, store.settings) as hub:
         await hub.started()
 
         async def live(i: int) -> Outlet:

@@ -140,11 +140,6 @@ class TestPublishing:
             await store.publish("nope", [progress(store)])
         assert await store.connections.commands.exists(store.keyspace.operation("nope").log) == 0
 
-    async def test_a_batch_of_nothing_is_refused(self, store: Store) -> None:
-        await store.create(NewOperation(id="a"))
-        with pytest.raises(errors.Invalid):
-            await store.publish("a", [])
-
     @pytest.mark.parametrize("before", list(Status))
     async def test_the_script_allows_exactly_the_transitions_of_the_model(self, store: Store, before: Status) -> None:
         paths = {

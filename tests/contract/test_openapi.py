@@ -17,6 +17,7 @@ CALLS = {
     "/v1/operations/{id}": {"get", "delete"},
     "/v1/operations/{id}/cancel": {"post"},
     "/v1/operations/{id}/events": {"post", "get"},
+    "/v1/operations/{id}/signals": {"post"},
     "/v1/operations/{id}/stream": {"get"},
     "/livez": {"get"},
     "/readyz": {"get"},

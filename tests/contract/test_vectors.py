@@ -9,9 +9,10 @@ import orjson
 import pytest
 
 from broker import positions
+from broker.children import Child, Tree, children_frame
 from broker.errors import Invalid
 from broker.events import Event, make_frame, snapshot_frame
-from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation
+from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
 from broker.publishing import read_publication
 from broker.settings import Settings
 from tests import sse
@@ -115,6 +116,13 @@ def test_the_events_of_folds_are_what_the_server_tells(vector: dict[str, Any]) -
             assert message.json.get("reset") == event.get("reset")
             assert message.json["n"] == snapshot["events"]
             assert message.id == ("" if snapshot["done"] else snapshot["position"])
+        elif "children" in event:
+            [message] = sse.read(children_frame("import-42", event["time"], orjson.dumps(event["children"])).wire)
+            assert (message.type, message.id) == ("children", "")
+            assert message.json == {
+                "operation": "import-42", "type": "children", "time": event["time"], "data": event["children"]
+            }  # fmt: skip
+            assert _family(event["children"]) == event["children"]
         else:
             fields = (b"import-42", event["id"].encode(), event["n"], event["type"].encode())
             [message] = sse.read(make_frame(Event(*fields, orjson.dumps(event["data"]))).wire)
@@ -123,3 +131,16 @@ def test_the_events_of_folds_are_what_the_server_tells(vector: dict[str, Any]) -
     if any("snapshot" in event for event in vector["events"]):
         shown = Operation.model_validate(vector["state"]["operation"]).model_dump(mode="json")
         assert shown == vector["state"]["operation"]
+
+
+def _family(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of children as the server tells it of children that are so."""
+    tree = Tree()
+    for number, brief in enumerate(told["operations"]):
+        progress = {name: brief[name] for name in ("percent", "message") if name in brief}
+        given = {name: brief[name] for name in ("id", "kind", "title", "weight")}
+        status = Status(brief["status"])
+        tree.add("p", [*tree.of("p"), Child(**given, status=status, progress=orjson.dumps(progress), created=number)])
+    summary = tree.summary("p")
+    empty = {name: 0 for name in told if name != "operations"}
+    return (summary.model_dump() if summary else empty) | {"operations": tree.listed("p")}

@@ -63,7 +63,8 @@ for (const { name, entry, event } of vectors.frames) {
 }
 
 /** An event of a fold as it is on the wire: its name, its data and its id. */
-function told({ id, type, n, data, snapshot, reset }) {
+function told({ id, type, n, data, snapshot, reset, children, time: at }) {
+  if (children) return ['children', { operation: OPERATION, type: 'children', time: at, data: children }, ''];
   if (!snapshot) return [type, { operation: OPERATION, n, type, time: Number(id.split('-')[0]), data }, id];
   const time = Number(snapshot.position.split('-')[0]);
   const envelope = { operation: OPERATION, n: snapshot.events, type: 'snapshot', time, data: snapshot };

@@ -8,9 +8,10 @@ from typing import Any, Self
 import httpx
 import redis
 
+from broker.calls import create_call
 from broker.keys import Keyspace
 from broker.models import NewOperation
-from broker.publishing import Entry, create_call, publish_call
+from broker.publishing import Entry, publish_call
 from broker.scripts import Call
 from broker.settings import Settings
 from tests.servers import need

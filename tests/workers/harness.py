@@ -14,6 +14,7 @@ import orjson
 import redis
 
 from broker.keys import Keyspace
+from broker.models import NewSignal
 from broker.models import Operation as Shown
 from broker.settings import Settings
 from broker.store import Store
@@ -55,11 +56,22 @@ class Broker:
         shown: Shown = self._ask(lambda store: store.get(operation))
         return shown
 
-    def cancel(self, operation: str, reason: str | None = None) -> None:
-        self._ask(lambda store: store.cancel(operation, reason=reason, by="bob"))
+    def cancel(self, operation: str, reason: str | None = None, *, force: bool = False) -> None:
+        self._ask(lambda store: store.cancel(operation, reason=reason, by="bob", force=force))
+
+    def signal(self, operation: str, type: str, data: Any = None) -> None:
+        self._ask(lambda store: store.signal(operation, NewSignal(type=type, data=data), by="bob"))
 
     def delete(self, operation: str) -> None:
         self._ask(lambda store: store.delete(operation, force=True))
+
+    def lease_deadline(self, operation: str) -> float:
+        deadline: float = self.redis.zscore(KEYS.operation(operation).lane.leases, operation) or 0
+        return deadline
+
+    def now_ms(self) -> float:
+        seconds, microseconds = self.redis.time()
+        return float(seconds * 1000 + microseconds / 1000)
 
     def next_attempt(self, operation: str) -> None:
         self.redis.hincrby(KEYS.operation(operation).snapshot, "attempt", 1)

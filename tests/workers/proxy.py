@@ -7,7 +7,10 @@ from typing import Self
 
 
 class Proxy:
-    """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer."""
+    """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer.
+
+    While `dropping` it takes every byte and passes none on, as a network that is partitioned does.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -15,6 +18,7 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         self.losing = 0
         self.lost = 0
+        self.dropping = False
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
 
@@ -52,7 +56,8 @@ class Proxy:
             if b"EVALSHA" in data and self.losing > 0:
                 self.losing -= 1
                 asked.set()
-            server.sendall(data)
+            if not self.dropping:
+                server.sendall(data)
         _cut(server)
 
     def _pass_answers(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
@@ -60,7 +65,8 @@ class Proxy:
             if asked.is_set():
                 self.lost += 1
                 break
-            client.sendall(data)
+            if not self.dropping:
+                client.sendall(data)
         _cut(client)
         _cut(server)
 

@@ -2,7 +2,9 @@
 
 import logging
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from broker.models import Status
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import Broker, assert_whole
 from tests.workers.proxy import Proxy
-from workers import Operation, StorageUnavailable
+from workers import Operation, StorageUnavailable, flush
+from workers.link import FLUSH_S
 
 
 @pytest.fixture
@@ -122,4 +125,33 @@ def test_without_the_right_to_client_commands_it_works_all_the_same(tmp_path: Pa
         with Operation.start("import", id="op", lease_s=None, settings=broker.settings) as op:
             broker.cancel("op", "enough")
             wait_until(lambda: op.cancelled, "a cancel is heard")
+        broker.redis.close()
+
+
+def test_leaving_many_blocks_while_redis_is_away_waits_once(kept: Broker, kept_redis: RealRedis) -> None:
+    operations = [Operation.start("work", settings=kept.settings) for _ in range(4)]
+    kept_redis.stop()
+    operations[0].log("held back")
+    wait_until(lambda: operations[0]._link._sender._failing_since, "it is noticed")
+    began = time.monotonic()
+    for op in operations:
+        with op:
+            pass
+    assert time.monotonic() - began < 1.5 * FLUSH_S
+    kept_redis.start()
+    assert flush(30)
+
+
+def test_a_redis_that_is_kept_busy_by_others_is_waited_for(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "busy", options=("--busy-reply-threshold", "50")) as server:
+        broker = Broker(server.url)
+        with Operation.start("work", id="op", settings=broker.settings) as op:
+            op.flush()
+            slow = "local t = redis.call('TIME')[1] + 1; while redis.call('TIME')[1] + 0 <= t do end"
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(broker.redis.eval, slow, 0)
+                for _ in range(50):
+                    op.advance()
+                    time.sleep(0.01)
+        assert broker.show("op").status == "succeeded"
         broker.redis.close()

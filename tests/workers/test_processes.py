@@ -3,29 +3,41 @@
 import threading
 from typing import Any
 
-import workers
+from broker.models import Operation as Shown
 from broker.models import Status
 from tests.workers.harness import Broker, assert_whole, finished, python
 from workers import Operation
 from workers.gauge import Gauge, Pulse
 
 
-def guide() -> str:
-    """The code of the package's docstring: what is indented."""
-    assert workers.__doc__ is not None
-    return "\n".join(line[4:] for line in workers.__doc__.splitlines() if line.startswith("    ") or not line)
-
-
-def test_the_guide_works_as_written(redis_url: str, broker: Broker) -> None:
-    finished(python(redis_url, guide()))
+def shown(broker: Broker) -> list[Shown]:
     found = [key.decode() for key in broker.redis.keys("*:op:*:events")]
-    ids = [key.split(":op:")[1].removesuffix(":events") for key in found]
-    shown = [broker.show(id) for id in ids]
-    assert sorted(operation.kind for operation in shown) == ["import", "import", "report"]
-    assert all(operation.status is Status.SUCCEEDED for operation in shown)
-    assert all(operation.progress and operation.progress["percent"] == 100 for operation in shown)
-    for id in ids:
-        assert_whole(broker.events(id))
+    return [broker.show(key.split(":op:")[1].removesuffix(":events")) for key in found]
+
+
+DOCTEST = """
+    import doctest, importlib, pkgutil, workers
+    skipped = ("workers.queues", "workers.demo")
+    names = [name for _, name, _ in pkgutil.walk_packages(workers.__path__, "workers.") if not name.startswith(skipped)]
+    for name in ["workers", *names]:
+        result = doctest.testmod(importlib.import_module(name))
+        print(name, result.attempted, result.failed)
+        assert result.failed == 0
+"""
+
+
+def test_every_example_of_the_guide_and_of_the_docstrings_works_as_written(redis_url: str, broker: Broker) -> None:
+    tried = dict(line.split()[:2] for line in finished(python(redis_url, DOCTEST)).splitlines())
+    assert int(tried["workers"]) > 10
+    assert int(tried["workers.operation"]) > 2
+    operations = shown(broker)
+    assert {operation.kind for operation in operations} > {"import", "report", "nightly", "region", "jewelry"}
+    for operation in operations:
+        assert_whole(broker.events(operation.id))
+        if operation.kind in ("import", "report"):
+            assert operation.status is Status.SUCCEEDED
+            assert operation.progress is not None
+            assert operation.progress["percent"] == 100
 
 
 def test_no_count_is_lost_between_threads() -> None:

@@ -1,5 +1,8 @@
 """The reporter's rules, without Redis, threads or time."""
 
+from decimal import Decimal
+from fractions import Fraction
+from math import inf
 from typing import Any
 
 import orjson
@@ -9,13 +12,14 @@ from hypothesis import strategies as st
 
 from broker.errors import Fenced, Invalid
 from broker.keys import Keyspace
-from broker.models import Answer, Progress
+from broker.models import Answer, Cancel, Progress
 from broker.publishing import Entry
 from broker.settings import Settings
 from workers.clock import Clock
 from workers.errors import Cancelled, Stop
-from workers.logs import MAX_CHARS, MAX_LINES
+from workers.logs import MAX_CHARS, MAX_LINES, Line
 from workers.progress import MAX_STAGES
+from workers.rate import Rate
 from workers.reporter import BATCH_LINES, Reporter
 
 SETTINGS = Settings(_env_file=None)
@@ -120,11 +124,11 @@ def test_logs_are_bounded_and_what_was_dropped_is_said_before_the_rest() -> None
 
 def test_logs_are_bounded_in_characters_too() -> None:
     bench = Bench()
-    for _ in range(300):
+    for _ in range(3 * MAX_CHARS // 4096):
         bench.reporter.log("x" * 100_000)
     bench.drain()
     lines = bench.data("log")
-    assert 0 < lines[0]["dropped"] == 301 - len(lines)
+    assert 0 < lines[0]["dropped"] == 3 * MAX_CHARS // 4096 + 1 - len(lines)
     assert sum(len(line["message"]) for line in lines) < MAX_CHARS
     assert all(len(line["message"]) <= 4096 for line in lines)
 
@@ -155,21 +159,98 @@ def test_the_end_comes_last_and_nothing_after_it() -> None:
     assert bench.data("progress")[-1]["current"] == 7
 
 
-def test_a_lease_is_kept_by_saying_the_progress_again() -> None:
-    bench = Bench(beat_lease_s=15)
+def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
+    bench = Bench(lease_s=15)
+    assert bench.reporter.beat_at() == bench.now + 5
+    bench.now += 3
     bench.reporter.progress.gauge.advance(3)
     bench.send()
-    assert bench.reporter.due_at() == pytest.approx(bench.now + 5)
+    assert bench.reporter.beat_at() == bench.now + 5  # what is published is as good as a beat
     bench.now += 5
-    bench.send()
-    assert [progress["current"] for progress in bench.data("progress")] == [3, 3]
+    assert list(bench.reporter.beat(bench.now).args) == ["op", "1", "", "", ""]
+    assert bench.reporter.beat_at() == bench.now + 5
     bench.reporter.release()
-    assert bench.reporter.idle
+    assert bench.reporter.beat_at() == inf
 
 
-def test_without_a_lease_silence_is_silent() -> None:
+def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expiring() -> None:
     bench = Bench()
-    assert bench.reporter.due_at() == float("inf")
+    rare = bench.now + SETTINGS.idle_limit_s / 4
+    assert bench.reporter.beat_at() == rare
+    bench.reporter.lease.look()  # it can still be asked whose the operation is
+    assert bench.reporter.beat_at() <= bench.now
+    assert bench.reporter.beat(bench.now).args[-1] == "0"  # and that is no sign of life
+    assert bench.reporter.beat_at() == rare
+
+
+def test_an_operation_that_ended_is_not_beaten_for() -> None:
+    bench = Bench(lease_s=15)
+    bench.reporter.end(END)
+    assert bench.reporter.beat_at() == inf
+
+
+def test_work_that_stands_still_is_told_again_ever_more_rarely_with_a_falling_rate() -> None:
+    bench = Bench(total=1000, interval_s=0.1)
+    for _ in range(100):
+        bench.now += 0.1
+        bench.reporter.progress.gauge.advance(1)
+        bench.send()
+    told = len(bench.data("progress"))
+    gaps = []
+    for _ in range(4):
+        due = bench.reporter.due_at()
+        gaps.append(due - bench.now)
+        bench.now = due
+        bench.send()
+    assert gaps == pytest.approx([5, 10, 20, 40])
+    fading = bench.data("progress")[told - 1 :]
+    assert [progress["current"] for progress in fading] == [100] * 5
+    rates = [progress["rate"] for progress in fading]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == pytest.approx(10, rel=0.01)
+    assert rates[-1] < 2
+    etas = [progress["eta_ms"] for progress in fading]
+    assert etas == sorted(etas)
+
+
+def test_an_attempt_that_gives_up_says_so_last_and_holds_the_lease_for_the_next() -> None:
+    bench = Bench(lease_s=15)
+    bench.reporter.retry_in(60, Line("attempt 1 gave up", "warning", None))
+    bench.reporter.end(END)
+    bench.reporter.log("unheard")
+    call = bench.reporter.call(bench.now)
+    assert call is not None
+    assert call.args[4] == "75000"
+    bench.drain()
+    assert bench.types() == ["log"]
+    assert bench.reporter.done
+
+
+def test_events_of_one_s_own_keep_their_place_among_the_lines() -> None:
+    bench = Bench()
+    bench.reporter.log("before")
+    bench.reporter.publish(Entry("thumbnail", b'{"url":"/1.png"}'))
+    bench.reporter.log("after")
+    bench.drain()
+    assert bench.types() == ["log", "thumbnail", "log"]
+
+
+@pytest.mark.parametrize("stop", [Stop("enough", "bob"), Fenced("another attempt")])
+def test_who_wants_to_hear_of_a_stop_hears_once_and_at_once_if_it_is_past(stop: Stop | Fenced) -> None:
+    bench = Bench()
+    heard: list[Exception] = []
+    bench.reporter.sign.on_stop(heard.append)
+    bench.reporter.sign.on_stop(lambda _: 1 / 0)  # a fault of one does not keep it from the others
+    forget = bench.reporter.sign.on_stop(heard.append)
+    forget()
+    for _ in range(2):
+        if isinstance(stop, Stop):
+            bench.reporter.sign.ask(stop)
+        else:
+            bench.reporter.lose(stop)
+    assert len(heard) == 1
+    bench.reporter.sign.on_stop(heard.append)
+    assert [type(error) for error in heard] == [Cancelled if isinstance(stop, Stop) else Fenced] * 2
 
 
 def test_a_lost_operation_says_nothing_more_and_tells_why() -> None:
@@ -180,17 +261,18 @@ def test_a_lost_operation_says_nothing_more_and_tells_why() -> None:
     bench.reporter.end(END)
     assert bench.reporter.done
     assert bench.send() is None
-    assert isinstance(bench.reporter.stopped(), Fenced)
+    assert isinstance(bench.reporter.sign.error(), Fenced)
 
 
-def test_a_cancel_keeps_the_reason_whichever_way_it_is_heard_first() -> None:
-    for heard in ([Stop(), Stop("enough", "bob")], [Stop("enough", "bob"), Stop()]):
-        bench = Bench()
-        for stop in heard:
-            bench.reporter.cancel(stop)
-        error = bench.reporter.stopped()
-        assert isinstance(error, Cancelled)
-        assert (error.reason, error.by) == ("enough", "bob")
+def test_a_cancel_is_heard_from_a_publish_s_answer_with_its_reason() -> None:
+    bench = Bench()
+    bench.reporter.progress.gauge.advance(1)
+    bench.send(answered=False)
+    asked = Cancel(reason="enough", by="bob")
+    bench.reporter.acknowledged(Answer(position="1-0", events=2, cancel_requested=True, cancel=asked))
+    error = bench.reporter.sign.error()
+    assert isinstance(error, Cancelled)
+    assert (error.reason, error.by) == ("enough", "bob")
 
 
 def test_a_mark_is_reached_when_all_before_it_is_acknowledged() -> None:
@@ -213,12 +295,12 @@ def test_a_mark_with_nothing_to_say_is_reached_by_looking() -> None:
 
 
 def test_a_forked_child_is_another_producer_and_leaves_the_rest_to_its_parent() -> None:
-    bench = Bench(beat_lease_s=15)
+    bench = Bench(lease_s=15)
     bench.reporter.progress.gauge.advance(1)
     bench.send(answered=False)
     bench.reporter.log("the parent's")
     bench.reporter.reborn()
-    assert bench.reporter.due_at() == float("inf")
+    assert bench.reporter.due_at() == inf
     bench.reporter.progress.gauge.advance(1)
     bench.drain()
     assert bench.data("log") == []
@@ -393,7 +475,7 @@ ACTIONS = st.one_of(
 
 @given(st.lists(ACTIONS, max_size=40), st.sampled_from([None, 0, 100]))
 def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: list[Any], total: int | None) -> None:
-    bench = Bench(total=total, beat_lease_s=15)
+    bench = Bench(total=total, lease_s=15)
     said = 0
     for action, *values in actions:
         if action == "advance":
@@ -422,7 +504,7 @@ def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: l
     progress = bench.data("progress")
     if changed or progress:
         uncounted = final == 0 and progress[-1]["total"] is None and "stages" in progress[-1]
-        assert progress[-1]["current"] == (None if uncounted or abs(final) == float("inf") else final)
+        assert progress[-1]["current"] == (None if uncounted or abs(final) == inf else final)
     percents = [told["percent"] for told in progress if told["percent"] is not None]
     assert percents == sorted(percents)
     assert all(0 <= percent <= 100 for percent in percents)
@@ -432,3 +514,36 @@ def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: l
     kept = [int(line["message"]) for line in lines if "dropped" not in line]
     assert kept == sorted(set(kept))
     assert len(kept) + sum(line.get("dropped", 0) for line in lines) == said
+
+
+def test_odd_numbers_are_counted_and_what_cannot_be_told_does_not_hold_back_the_end() -> None:
+    bench = Bench(total=10)
+    bench.reporter.progress.gauge.set(current=0.5)
+    bench.reporter.progress.gauge.advance(Decimal("1.5"))  # type: ignore[arg-type]
+    bench.reporter.progress.gauge.skip(Fraction(1, 2))  # type: ignore[arg-type]
+    bench.send()
+    assert bench.data("progress")[-1]["current"] == 2.5
+    bench.reporter.stage("odd").gauge = None  # type: ignore[assignment]
+    bench.reporter.progress.gauge.advance()
+    bench.reporter.log("still told")
+    bench.reporter.end(END)
+    bench.drain()
+    assert bench.types()[-2:] == ["log", "end"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ([(0.2, 1000), (10, 1001), (20, 1002), (30, 1003)], 0.1),  # a burst is forgotten with the window
+        ([(60, 1), (120, 2), (180, 3)], 1 / 60),  # items that take long
+        ([(0.1, 1)], None),  # too early to tell
+        ([(10, 100), (40, 100)], 100 / 30),  # it stands still, and that counts
+        ([(10, 100), (11, 0), (12, 0), (13, 20)], 10),  # somebody began to count again
+    ],
+)
+def test_the_rate_is_that_of_the_last_seconds_or_of_the_last_items(
+    samples: list[tuple[float, float]], told: float | None
+) -> None:
+    rate = Rate(0.0)
+    found = [rate.sample(now, done) for now, done in samples][-1]
+    assert found == (None if told is None else pytest.approx(told, rel=0.15))

@@ -1,9 +1,13 @@
 /** One operation's events folded into a state. Pure: no clock, no network, and no state is ever changed in place. */
 
-/** @import {Event, LogLine, Operation, OperationState} from './types.js' */
+/** @import {Child, Event, LogLine, Operation, OperationState, Progress} from './types.js' */
+
+import { iso, statusChanges } from './status.js';
 
 /** Lines of log kept; older ones are dropped. */
 export const LOG_LINES = 200;
+/** Children kept that events told of; a `children` frame tells as many as there are to list. */
+export const MOST_CHILDREN = 100;
 
 /**
  * The state before the first event.
@@ -12,7 +16,7 @@ export const LOG_LINES = 200;
  */
 export function begin(known = null) {
   const operation = known && { ...known, events: 0 };
-  return { operation, n: 0, position: null, ended: false, log: [], logged: 0, logN: 0 };
+  return { operation, n: 0, position: null, ended: false, children: [], log: [], logged: 0, logN: 0 };
 }
 
 /**
@@ -36,6 +40,10 @@ export function fold(state, event) {
       return advance(state, event, { progress: event.data });
     case 'status':
       return advance(state, event, statusChanges(state.operation, event));
+    case 'child':
+      return foldChild(state, event);
+    case 'children':
+      return foldChildren(state, event);
     default:
       return advance(state, event, {});
   }
@@ -68,6 +76,7 @@ function foldSnapshot(state, event) {
     n: operation.events,
     position: event.position, // none when its `end` is still to come: then that is not to be skipped
     ended: state.ended && sameOne,
+    children: sameOne ? state.children : [],
     logN: Math.min(state.logN, operation.events), // after a loss, counting may have begun anew
   };
   if (!event.reset) return next;
@@ -100,16 +109,45 @@ function foldEnd(state, event) {
   return next.ended ? next : { ...next, ended: true };
 }
 
-/** @param {Operation|null} operation @param {Event} event @returns {Partial<Operation>} */
-function statusChanges(operation, event) {
-  const { status, attempt, worker } = event.data ?? {};
-  /** @type {Partial<Operation>} */
-  const changes = { status };
-  if (status === 'cancelling') changes.cancel_requested = true;
-  if (status === 'running' && !operation?.started_at) changes.started_at = iso(event.time);
-  if (Number.isInteger(attempt)) changes.attempt = attempt;
-  if (typeof worker === 'string') changes.worker = worker;
-  return changes;
+/**
+ * A new child, as it was when it was created.
+ * @param {OperationState} state @param {Event} event @returns {OperationState}
+ */
+function foldChild(state, event) {
+  const next = advance(state, event, {});
+  const { operation: id, kind = 'operation', title = null, weight = 1 } = event.data ?? {};
+  if (next === state || typeof id !== 'string' || next.children.some((child) => child.id === id)) return next;
+  /** @type {Child} */
+  const child = { id, kind, title, status: 'pending', percent: null, weight };
+  return { ...next, children: [...next.children, child].slice(-MOST_CHILDREN) };
+}
+
+/**
+ * Where the children stand now: no event of the log, so it moves nothing.
+ * @param {OperationState} state @param {Event} event @returns {OperationState}
+ */
+function foldChildren(state, event) {
+  const { operations: children, ...summary } = event.data;
+  const operation = state.operation && rolledUp({ ...state.operation, children: summary.total > 0 ? summary : null });
+  return { ...state, operation, children };
+}
+
+/**
+ * Where an operation's worker tells no percentage, its children's stands there, as in a snapshot.
+ * @param {Operation} operation @returns {Operation}
+ */
+function rolledUp(operation) {
+  const { children, progress, status } = operation;
+  if (tellsPercent(progress) && !progress?.rolled_up) return operation;
+  if (!children) return progress?.rolled_up ? { ...operation, progress: { ...progress, percent: null, rolled_up: false } } : operation;
+  const percent = status === 'succeeded' ? 100 : children.percent;
+  return { ...operation, progress: { ...progress, percent, rolled_up: true } };
+}
+
+/** @param {Progress|null} progress */
+function tellsPercent(progress) {
+  const { percent, current, total } = progress ?? {};
+  return typeof percent === 'number' || (typeof current === 'number' && typeof total === 'number' && total > 0);
 }
 
 /** @param {OperationState} state @param {Event} event @param {Partial<Operation>} changes @returns {OperationState} */
@@ -117,26 +155,18 @@ function advance(state, event, changes) {
   if (event.n <= state.n) return state; // a repeat
   const before = state.operation ?? unseen(event);
   const { n, position } = event;
-  const operation = { ...before, ...changes, events: n, position, updated_at: iso(event.time) };
+  const operation = rolledUp({ ...before, ...changes, events: n, position, updated_at: iso(event.time) });
   return { ...state, operation, n, position };
 }
 
-/**
- * An operation of which only an event is known.
- * @param {Event} event @returns {Operation}
- */
+/** An operation of which only an event is known. @param {Event} event @returns {Operation} */
 function unseen(event) {
   const at = iso(event.time);
   return {
-    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null,
-    status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false,
-    progress: null, result: null, error: null,
+    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null, weight: 1,
+    status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false, cancel: null,
+    progress: null, children: null, result: null, error: null,
     created_at: at, started_at: null, updated_at: at, finished_at: null, expires_at: null,
     position: null, events: 0,
   };
-}
-
-/** @param {number} time */
-function iso(time) {
-  return new Date(time).toISOString();
 }

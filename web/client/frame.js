@@ -2,7 +2,8 @@
 
 /** @import {Event} from './types.js' */
 
-const LAST_DATE = 8.64e15; // what a Date can hold; past it, telling the time throws
+/** What a Date can hold, in milliseconds; past it, telling the time throws. */
+export const LAST_DATE = 8.64e15;
 
 /**
  * Decode an event; null if it isn't one, which a page must survive.

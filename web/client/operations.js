@@ -1,12 +1,16 @@
 /** The calls a page makes: list, get, cancel. */
 
+/** @import {Clock} from './clock.js' */
 /** @import {Operation} from './types.js' */
+
+import { systemClock } from './clock.js';
 
 /** Where the server is, seen from this file: it is served as `<server>/web/client/operations.js`. */
 export const SERVER = new URL('../../', import.meta.url).href;
 
 const TIMEOUT_MS = 10_000;
 const LASTING = new Set([401, 403, 404, 410, 422]);
+const DATE_MS = 5_000; // a `Date` is told in whole seconds, and may come late: less is no difference
 
 /** A call that failed: refused by the server, or never answered. */
 export class Problem extends Error {
@@ -34,11 +38,19 @@ export class Problem extends Error {
 export class Operations {
   #base;
   #fetch;
+  #clock;
+  #aheadMs = 0;
 
-  /** @param {{base?: string, fetch?: typeof globalThis.fetch}} [options] */
-  constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call) } = {}) {
+  /** @param {{base?: string, fetch?: typeof globalThis.fetch, clock?: Clock}} [options] */
+  constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call), clock = systemClock } = {}) {
     this.#base = base;
     this.#fetch = fetch;
+    this.#clock = clock;
+  }
+
+  /** The server's time, in milliseconds since 1970: a page's own may be wrong by minutes. */
+  now() {
+    return this.#clock.now() + this.#aheadMs;
   }
 
   /**
@@ -57,29 +69,36 @@ export class Operations {
   }
 
   /**
-   * Ask the worker to stop.
-   * @param {string} id @param {string} reason @returns {Promise<Operation>}
+   * Ask the worker to stop; by force, end the operation whatever its worker does.
+   * @param {string} id @param {string} reason @param {boolean} [force] @returns {Promise<Operation>}
    */
-  cancel(id, reason) {
+  cancel(id, reason, force = false) {
     return this.#call(`v1/operations/${encodeURIComponent(id)}/cancel`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ reason }),
+      body: JSON.stringify({ reason, force }),
     });
   }
 
   /**
    * The address of an operation's events, for EventSource: pings come as events, so that silence can be noticed.
    * @param {string} id
-   * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number}} [start]
+   * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number, children?: boolean}} [start]
    */
-  streamUrl(id, { position = null, fromStart = false, intervalMs = 0 } = {}) {
+  streamUrl(id, { position = null, fromStart = false, intervalMs = 0, children = false } = {}) {
     const url = new URL(`v1/operations/${encodeURIComponent(id)}/stream`, this.#base);
     url.searchParams.set('ping', 'event');
     if (intervalMs > 0) url.searchParams.set('interval_ms', String(intervalMs));
+    if (children) url.searchParams.set('children', 'true');
     if (position) url.searchParams.set('last_event_id', position);
     else if (fromStart) url.searchParams.set('from', 'start');
     return url.href;
+  }
+
+  /** @param {string|null} date */
+  #heard(date) {
+    const ahead = Date.parse(date ?? '') - this.#clock.now();
+    if (!Number.isNaN(ahead)) this.#aheadMs = Math.abs(ahead) < DATE_MS ? 0 : ahead;
   }
 
   /** @param {string} path @param {RequestInit} [init] @returns {Promise<any>} */
@@ -89,6 +108,7 @@ export class Operations {
     const headers = { Accept: 'application/json', ...init.headers };
     try {
       const response = await this.#fetch(new URL(path, this.#base).href, { ...init, headers, signal });
+      this.#heard(response.headers.get('Date'));
       if (!response.ok) throw await problemOf(response);
       return await response.json();
     } catch (error) {

@@ -40,6 +40,30 @@
  * @property {Stage[]|null} [stages]
  * @property {Pool|null} [workers]
  * @property {Record<string, unknown>|null} [metrics]
+ * @property {boolean} [rolled_up] whether `percent` is what the children add up to
+ *
+ * @typedef {object} ChildrenSummary What an operation's children add up to.
+ * @property {number} total
+ * @property {number} done those that have ended, whichever way
+ * @property {number} failed
+ * @property {number} cancelled
+ * @property {number} running those at work
+ * @property {number} percent 0 to 100, by their weights
+ *
+ * @typedef {object} Child A child in brief.
+ * @property {string} id
+ * @property {string} kind
+ * @property {string|null} title
+ * @property {Status} status
+ * @property {number|null} percent
+ * @property {number} weight
+ * @property {string} [message]
+ *
+ * @typedef {object} Cancel That the worker was asked to stop.
+ * @property {string|null} reason
+ * @property {string|null} by who asked
+ * @property {string} requested_at
+ * @property {string} overdue_at a worker that still works at this time ignores it
  *
  * @typedef {object} Operation
  * @property {string} id
@@ -48,12 +72,15 @@
  * @property {string|null} owner
  * @property {string[]} tags
  * @property {string|null} parent
+ * @property {number} weight compared with the other children of its parent
  * @property {Status} status
  * @property {boolean} done
  * @property {number} attempt
  * @property {string|null} worker
  * @property {boolean} cancel_requested
+ * @property {Cancel|null} cancel
  * @property {Progress|null} progress
+ * @property {ChildrenSummary|null} children null for those without
  * @property {unknown} result
  * @property {{type?: string, message?: string}|null} error
  * @property {string} created_at
@@ -85,6 +112,7 @@
  * @property {number} n of the last event folded in; 0 before the first
  * @property {string|null} position where to resume; null before the first event
  * @property {boolean} ended whether the `end` was heard
+ * @property {Child[]} children as they were last told: whole only where the stream tells of them. Oldest first
  * @property {LogLine[]} log the newest lines, oldest first
  * @property {number} logged lines there have been since the beginning, so that a view can append what is new
  * @property {number} logN `n` of the newest line
@@ -99,6 +127,7 @@
  * @property {Operation|null} [known] the operation, as seen in a list
  * @property {boolean} [fromStart] replay what is kept, for the log, instead of beginning with a snapshot
  * @property {number} [intervalMs] at most one `progress` in this time; 0 for all
+ * @property {boolean} [children] be told of its children too, as they go on
  * @property {boolean} [pauseWhenHidden] hold no connection while nobody looks
  * @property {(watch: Watch) => void} [onChange] called when `state` or `connection` has changed
  * @property {Operations} [operations]

@@ -22,7 +22,7 @@ export class Watch {
 
   /** @param {string} id @param {WatchOptions} [options] */
   constructor(id, {
-    known = null, fromStart = false, intervalMs = 0, pauseWhenHidden = false, onChange = () => {},
+    known = null, fromStart = false, intervalMs = 0, children = false, pauseWhenHidden = false, onChange = () => {},
     operations = new Operations(), EventSource = globalThis.EventSource,
     clock = systemClock, random = Math.random, page = globalThis,
   } = {}) {
@@ -30,7 +30,7 @@ export class Watch {
     this.fromStart = fromStart;
     this.state = begin(known);
     this.connection = { state: 'closed', code: null, detail: null, since: clock.now() };
-    this.#options = { intervalMs, pauseWhenHidden, onChange, operations, EventSource, clock, random, page };
+    this.#options = { intervalMs, children, pauseWhenHidden, onChange, operations, EventSource, clock, random, page };
     this.#timers = new Timers(clock);
   }
 
@@ -57,9 +57,9 @@ export class Watch {
   #connect() {
     this.#drop();
     if (this.connection.state !== 'reconnecting') this.#become('connecting');
-    const { operations, intervalMs } = this.#options;
+    const { operations, intervalMs, children } = this.#options;
     const { position } = this.state;
-    const url = operations.streamUrl(this.id, { position, fromStart: this.fromStart, intervalMs });
+    const url = operations.streamUrl(this.id, { position, fromStart: this.fromStart, intervalMs, children });
     this.#line = new Line(url, this.#options, {
       live: () => this.#live(),
       event: (name, message) => this.#heard(name, message),

@@ -96,9 +96,9 @@ export const CREATED = '2026-11-21T02:00:00.000Z';
 
 export function operation(changes = {}) {
   return {
-    id: 'import-42', kind: 'import', title: 'Import', owner: null, tags: [], parent: null,
-    status: 'running', done: false, attempt: 1, worker: null, cancel_requested: false,
-    progress: null, result: null, error: null,
+    id: 'import-42', kind: 'import', title: 'Import', owner: null, tags: [], parent: null, weight: 1,
+    status: 'running', done: false, attempt: 1, worker: null, cancel_requested: false, cancel: null,
+    progress: null, children: null, result: null, error: null,
     created_at: CREATED, started_at: CREATED, updated_at: CREATED, finished_at: null, expires_at: null,
     position: `${changes.events ?? 3}-0`, events: 3, ...changes,
   };

@@ -65,6 +65,31 @@ test('running and cancelling leave their marks', () => {
   assert.equal(cancelling.operation.cancel_requested, true);
 });
 
+test('a cancel tells who asked, why, and until when it is heeded', () => {
+  const asked = (data) => after([snapshot(), event('status', 4, { status: 'cancelling', ...data })]).operation.cancel;
+  assert.deepEqual(asked({ reason: 'enough', by: 'ann', force_after_s: 30 }), {
+    reason: 'enough', by: 'ann', requested_at: '2025-11-21T02:00:00.004Z', overdue_at: '2025-11-21T02:00:30.004Z',
+  });
+  for (const odd of [{}, { reason: 7, by: [], force_after_s: 'soon' }, { force_after_s: 1e300 }]) {
+    assert.deepEqual(asked(odd), {
+      reason: null, by: null, requested_at: '2025-11-21T02:00:00.004Z', overdue_at: '2025-11-21T02:00:00.004Z',
+    });
+  }
+});
+
+test('a new attempt begins anew, also in the replay of what is known from a list', () => {
+  const events = [
+    event('status', 1, { status: 'running' }),
+    event('progress', 2, { percent: 40 }),
+    event('status', 3, { status: 'stalled' }),
+    event('status', 4, { status: 'running', attempt: 2, worker: 'host-8:77' }),
+  ];
+  for (const known of [null, operation({ attempt: 2, worker: 'host-8:77', progress: null, events: 4 })]) {
+    const { operation: now } = after(events, begin(known));
+    assert.deepEqual([now.status, now.attempt, now.worker, now.progress], ['running', 2, 'host-8:77', null]);
+  }
+});
+
 test('the end brings status, result and error', () => {
   const state = after([snapshot(), event('end', 4, { status: 'failed', error: { type: 'worker-lost' } })]);
   assert.equal(state.ended, true);

@@ -8,6 +8,7 @@ import { Entry } from '../dashboard/entry.js';
 import { durationText, etaText, percentOf, rateText } from '../dashboard/format.js';
 import { Listing, REFRESH_MS } from '../dashboard/listing.js';
 import { choose, MOST_STREAMS } from '../dashboard/streams.js';
+import { ignoresCancel, timeToStop, workerText } from '../dashboard/worker.js';
 import { FakeClock, fakePage, operation, settle } from './fakes.mjs';
 
 const created = (i) => new Date(1_763_690_400_000 + i).toISOString();
@@ -75,13 +76,13 @@ test('the selected operation has a stream first, then the newest at work, four i
   assert.deepEqual(ids(null), ['op-6', 'op-5', 'op-4', 'op-3']);
 });
 
-test('the board orders by age, filters, announces ends once, and forgets what the server forgot', () => {
+test('the board orders by age, filters, tells news once, and forgets what the server forgot', () => {
   const board = new Board();
   board.list([operation({ id: 'a', created_at: created(1) }), operation({ id: 'b', created_at: created(2) })], true, 0);
   assert.deepEqual(board.shown().map(({ id }) => id), ['b', 'a']);
   board.list([operation({ id: 'a', created_at: created(1), done: true, status: 'failed', events: 4 })], false, 0);
-  assert.deepEqual(board.ended().map(({ id }) => id), ['a']);
-  assert.deepEqual(board.ended(), []);
+  assert.deepEqual(board.news(0), ['Import: failed']);
+  assert.deepEqual(board.news(0), []);
   board.filter = 'finished';
   assert.deepEqual(board.shown().map(({ id }) => id), ['a']);
   board.selectedId = 'a';
@@ -105,6 +106,69 @@ test('cancelling is asked once, and a refusal is kept', async () => {
   const taken = entry(2);
   await taken.cancel({ cancel: async () => operation({ id: 'op-2', created_at: created(2), status: 'cancelling', events: 4 }) }, () => {});
   assert.equal(taken.cancellable, false);
+});
+
+test('what becomes of a worker is said aloud, once', () => {
+  const cancel = { reason: null, by: null, requested_at: created(0), overdue_at: created(30_000) };
+  const [before, overdue] = [Date.parse(created(29_999)), Date.parse(created(30_000))];
+  const mine = entry(1);
+  let events = 3;
+  const news = (changes, now = before) => {
+    mine.see(operation({ id: mine.id, created_at: created(1), events: ++events, ...changes }), 0);
+    return [mine.news(now), mine.news(now)];
+  };
+  assert.deepEqual(news({ status: 'running' }), ['', '']);
+  assert.deepEqual(news({ status: 'stalled' }), ['stalled, no sign of its worker', '']);
+  assert.deepEqual(news({ status: 'running' }), ['running again', '']);
+  assert.deepEqual(news({ status: 'cancelling', cancel }), ['', '']);
+  assert.deepEqual(news({ status: 'cancelling', cancel }, overdue), ['its worker ignores that it was asked to stop', '']);
+  assert.deepEqual(news({ status: 'cancelled', done: true, cancel }, overdue), ['cancelled', '']);
+});
+
+test('a worker that was asked to stop ignores it when its time is over, and not before', () => {
+  const cancel = { reason: 'too slow', by: 'ann@desk-3', requested_at: created(0), overdue_at: created(30_000) };
+  const asked = operation({ status: 'cancelling', cancel });
+  const [before, overdue] = [Date.parse(created(29_999)), Date.parse(created(30_000))];
+  assert.equal(timeToStop(asked, before), 1);
+  assert.match(workerText(asked, before), /^Asked to stop at .*\d\d:\d\d:\d\d by ann@desk-3: too slow$/);
+  assert.match(workerText(asked, overdue), /: too slow\. Ignored by its worker since .*\d\.$/);
+  assert.deepEqual([ignoresCancel(asked, before), ignoresCancel(asked, overdue)], [false, true]);
+  assert.equal(ignoresCancel({ ...asked, status: 'cancelled', done: true }, overdue), false);
+  assert.equal(timeToStop(operation(), overdue), null);
+  assert.equal(workerText(operation(), overdue), '');
+  const unsaid = { ...asked, cancel: { ...cancel, reason: null, by: null } };
+  assert.match(workerText(unsaid, before), /^Asked to stop at [-\d: ]+$/);
+});
+
+test('force is said to the server, and not twice at once', async () => {
+  const calls = [];
+  let answer;
+  const operations = { cancel: (...call) => (calls.push(call), new Promise((done) => { answer = done; })) };
+  const mine = entry(1, { status: 'cancelling' });
+  const first = mine.endByForce(operations, () => {});
+  await mine.endByForce(operations, () => {});
+  answer(operation({ id: 'op-1', created_at: created(1), status: 'cancelled', done: true, events: 4 }));
+  await first;
+  await mine.endByForce(operations, () => {});
+  assert.deepEqual(calls, [['op-1', 'ended by force on the dashboard', true]]);
+});
+
+test('the time is the server\'s where the page\'s clock is wrong', async () => {
+  const clock = new FakeClock();
+  let date = null;
+  const fetch = async () => new Response('{}', { headers: date === null ? {} : { Date: new Date(date).toUTCString() } });
+  const operations = new Operations({ base: 'http://broker.test/', fetch, clock });
+  const after = async (sent) => {
+    date = sent;
+    await operations.get('a');
+    return operations.now() - clock.now();
+  };
+  assert.equal(await after(null), 0);
+  assert.equal(await after(clock.now() - 3_000), 0); // a header is never exact
+  assert.equal(await after(clock.now() + 600_000), 600_000);
+  clock.pass(60_000);
+  assert.equal(await after(null), 600_000);
+  assert.equal(await after(clock.now()), 0); // the clock was set
 });
 
 test('problems come with code and detail, also from what is no problem document', async () => {

@@ -1,0 +1,32 @@
+-- Tells the children of operations, as far as they are in one lane. Changes nothing.
+--
+-- KEYS  for each of those operations, the lane's index of its children
+--       (also read: ARGV[1]..id, in the same slot)
+-- ARGV  1 what an operation's own keys begin with
+--       2 how many to look at in all, about: where there are more, every second is, or every third, and so on. In the
+--         order of last change, so that those looked at are as far as the others
+-- Reply for each key {how many it lists, how many were looked at, id, state, id, state, …}. A state holds status, spec,
+--       progress, position, created and parent; one that is no operation any more is not told.
+
+local sizes, all = {}, 0
+for i, key in ipairs(KEYS) do
+  sizes[i] = redis.call('ZCARD', key)
+  all = all + sizes[i]
+end
+local step = math.max(1, math.ceil(all / tonumber(ARGV[2])))
+
+local told = {}
+for i, key in ipairs(KEYS) do
+  local ids = sizes[i] > 0 and redis.call('ZRANGE', key, 0, -1) or {}
+  local some = { sizes[i], 0 }
+  for at = 1, #ids, step do
+    some[2] = some[2] + 1
+    local state = redis.pcall('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created', 'parent')
+    if not state.err and state[1] then
+      some[#some + 1] = ids[at]
+      some[#some + 1] = state
+    end
+  end
+  told[i] = some
+end
+return told

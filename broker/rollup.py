@@ -1,0 +1,83 @@
+"""Reading what operations' children add up to. Nothing is written for it: it is worked out when somebody looks."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis.exceptions
+
+from broker.children import Tree, read_child, rolled_up
+from broker.connections import storage_errors
+from broker.keys import Keyspace
+from broker.models import Operation
+from broker.scripts import CHILDREN, Call
+
+LOOKED_AT = 4_000
+"""Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
+GENERATIONS = 4
+"""How far down is looked: children whose own children say how far they are."""
+
+
+async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) -> Tree:
+    """Have operations that are parents tell what their children add up to; return those."""
+    tree = await load(client, keyspace, [operation.id for operation in parents])
+    for operation in parents:
+        operation.children = tree.summary(operation.id)
+        operation.progress = rolled_up(operation.progress, operation.children, operation.status)
+    return tree
+
+
+async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
+    """Return operations' children, and theirs where only those tell how far a child is."""
+    tree, wanted = Tree(), list(dict.fromkeys(parents))
+    for _ in range(GENERATIONS):
+        if not wanted:
+            break
+        await _load_generation(client, keyspace, tree, wanted)
+        found = (tree.children[id] for parent in wanted for id in tree.under[parent])
+        silent = (child.id for child in found if child.is_parent and child.percent is None)
+        wanted = [id for id in silent if id not in tree.under]
+    return tree
+
+
+async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
+    """Return the ids of an operation's children, however many. One that exists now is not missed."""
+    async with client.pipeline(transaction=False) as pipeline:
+        for lane in range(keyspace.lanes):
+            pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
+        with storage_errors():
+            return [id.decode() for found in await pipeline.execute() for id in found]
+
+
+async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Sequence[str]) -> None:
+    most = str(max(1, LOOKED_AT // keyspace.lanes))
+    calls = []
+    for number in range(keyspace.lanes):
+        lane = keyspace.lane(number)
+        indexes = [lane.index_of("parent", parent) for parent in parents]
+        calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
+    replies = await _run_all(client, calls)
+    for parent, of_lanes in zip(parents, zip(*replies, strict=True), strict=True):
+        children = []
+        for there, looked_at, *told in of_lanes:
+            stands_for = there / looked_at if looked_at else 1
+            tree.whole &= stands_for == 1
+            read = (read_child(id, state, stands_for) for id, state in zip(told[::2], told[1::2], strict=True))
+            children += [child for child in read if child is not None]
+        tree.add(parent, children)
+
+
+async def _run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
+    """Run a script that changes nothing, with different arguments, in one round trip."""
+    with storage_errors():
+        try:
+            return await _pipeline(client, calls)
+        except redis.exceptions.NoScriptError:  # a restart or a promotion empties the server's cache of scripts
+            await client.script_load(calls[0].script.text)
+            return await _pipeline(client, calls)
+
+
+async def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.execute_command(*call.command())
+        return list(await pipeline.execute())

@@ -1,0 +1,38 @@
+"""A reaper as a replica runs it, for tests that need no replica."""
+
+import asyncio
+from threading import Thread
+from typing import Self
+
+from broker.reaper import Reaper
+from broker.settings import Settings
+from broker.store import Store
+
+
+class Reaping:
+    """Runs a reaper in a thread while its block lasts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._running = self._loop.create_task(self._run())
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._running,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _stop(self) -> None:
+        self._running.cancel()
+
+    async def _run(self) -> None:
+        try:
+            async with await Store.open(self._settings) as store, Reaper(store, grace_s=0):
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass

@@ -1,0 +1,203 @@
+"""A cancel reaches the work wherever it is, and other signals go the same way."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import wait_until
+from tests.workers.harness import Broker
+from workers import AsyncOperation, Cancelled, Operation, Signal
+
+
+@pytest.fixture
+def op(broker: Broker) -> Iterator[Operation]:
+    with Operation.start("work", id="op", settings=broker.settings) as op:
+        yield op
+
+
+def test_an_idle_worker_hears_of_a_cancel_at_once_with_who_and_why(broker: Broker, op: Operation) -> None:
+    heard = threading.Event()
+    told: list[Exception] = []
+    op.on_cancel(lambda error: (told.append(error), heard.set()))  # type: ignore[func-returns-value]
+    broker.cancel("op", "enough")
+    assert heard.wait(1)
+    (error,) = told
+    assert isinstance(error, Cancelled)
+    assert (error.reason, error.by) == ("enough", "bob")
+    op.fail(error)
+    op.flush()
+    shown = broker.show("op")
+    assert shown.status == "cancelled"
+    assert shown.cancel is not None
+    assert (shown.cancel.reason, shown.cancel.by) == ("enough", "bob")
+
+
+def test_signals_come_in_order_and_end_with_the_work(broker: Broker, op: Operation) -> None:
+    taken: list[Signal] = []
+    reader = threading.Thread(target=lambda: taken.extend(op.signals()))
+    reader.start()
+    broker.signal("op", "pause")
+    broker.signal("op", "tune", {"speed": 3})
+    broker.signal("op", "resume")
+    wait_until(lambda: len(taken) == 3, "they come")
+    assert taken == [Signal("pause", None, "bob"), Signal("tune", {"speed": 3}, "bob"), Signal("resume", None, "bob")]
+    op.succeed()
+    reader.join(5)
+    assert not reader.is_alive()
+
+
+def test_signals_that_are_there_can_be_taken_without_waiting(broker: Broker, op: Operation) -> None:
+    assert list(op.signals(timeout=0)) == []
+    broker.signal("op", "pause")
+    taken: list[Signal] = []
+    wait_until(lambda: taken.extend(op.signals(timeout=0)) or taken, "it comes")
+    assert [signal.type for signal in taken] == ["pause"]
+
+
+def test_waiting_for_a_signal_ends_with_its_time(op: Operation) -> None:
+    began = time.monotonic()
+    assert list(op.signals(timeout=0.05)) == []
+    assert time.monotonic() - began < 5
+
+
+def test_a_cancel_ends_the_waiting_for_signals(broker: Broker, op: Operation) -> None:
+    broker.cancel("op")
+    assert list(op.signals(timeout=30)) == []
+    assert op.cancelled
+
+
+def test_a_new_attempt_does_not_hear_what_the_one_before_was_sent(broker: Broker) -> None:
+    Operation.start("work", id="op", settings=broker.settings)
+    broker.signal("op", "pause")
+    second = Operation.attach("op", new_attempt=True, settings=broker.settings)
+    broker.signal("op", "resume")
+    signal = next(second.signals(timeout=5))
+    assert signal.type == "resume"
+
+
+async def test_a_task_waits_for_signals(broker: Broker) -> None:
+    async with AsyncOperation.start("work", id="op", settings=broker.settings) as op:
+        taken, come = [], asyncio.Event()
+
+        async def take() -> None:
+            async for signal in op.signals():
+                taken.append(signal.type)
+                if len(taken) == 2:
+                    come.set()
+
+        taking = asyncio.create_task(take())
+        for name in ("pause", "resume"):
+            await asyncio.to_thread(broker.signal, "op", name)
+        await asyncio.wait_for(come.wait(), 5)
+        op.succeed()
+        await asyncio.wait_for(taking, 5)
+        assert [signal async for signal in op.signals(timeout=0.01)] == []
+    assert taken == ["pause", "resume"]
+
+
+async def test_a_cancel_interrupts_the_task_in_the_block_and_only_that(broker: Broker) -> None:
+    other = asyncio.create_task(asyncio.sleep(3600))
+    cleaned = []
+
+    async def work() -> None:
+        async with AsyncOperation.start("work", id="op", settings=broker.settings):
+            asyncio.get_running_loop().run_in_executor(None, broker.cancel, "op", "enough")
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0)  # it can still clean up
+                cleaned.append(True)
+
+    with pytest.raises(Cancelled, match="enough"):
+        await work()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert cleaned
+    assert not other.done()
+    other.cancel()
+    assert broker.show("op").status == "cancelled"
+
+
+async def test_who_cancels_the_task_itself_is_not_taken_for_a_cancel_of_the_operation(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncOperation.start("work", id="op", settings=broker.settings) as op:
+            task.cancel()
+            await asyncio.to_thread(broker.cancel, "op")
+            op.raise_if_cancelled()
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert broker.show("op").status == "cancelled"
+
+
+async def test_a_cancel_that_comes_after_the_block_touches_nobody(broker: Broker) -> None:
+    async with AsyncOperation.start("work", id="op", settings=broker.settings) as op:
+        pass
+    await asyncio.sleep(0.05)
+    assert not op.cancelled
+
+
+async def test_a_group_of_tasks_in_the_block_is_ended_with_it(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncOperation.start("work", id="op", settings=broker.settings), asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(asyncio.sleep(30))
+            await asyncio.to_thread(broker.cancel, "op")
+            await asyncio.sleep(30)
+
+    with pytest.raises(Cancelled):
+        await work()
+    assert broker.show("op").status == "cancelled"
+
+
+def test_each_signal_is_heard_once_whoever_joins_later(broker: Broker, op: Operation) -> None:
+    broker.signal("op", "toggle")
+    assert next(op.signals(timeout=5)).type == "toggle"
+    for _ in range(3):
+        helper = Operation.attach("op", ends=False, settings=broker.settings)
+        assert next(helper.signals(timeout=5)).type == "toggle"  # it is new here
+    broker.signal("op", "again")
+    assert [signal.type for signal in op.signals(timeout=0.3)] == ["again"]
+
+
+def test_a_signal_for_the_attempt_that_took_over_is_not_for_the_one_before(broker: Broker) -> None:
+    first = Operation.start("work", id="op", settings=broker.settings)
+    second = Operation.attach("op", new_attempt=True, settings=broker.settings)
+    broker.signal("op", "delete-temporary-files")
+    assert next(second.signals(timeout=5)).type == "delete-temporary-files"
+    assert list(first.signals(timeout=0.3)) == []
+
+
+@pytest.mark.parametrize("how", ["ended by its worker", "deleted"])
+def test_who_helps_hears_at_once_that_it_is_over(broker: Broker, how: str) -> None:
+    op = Operation.start("work", id="op", lease_s=None, settings=broker.settings)
+    helper = Operation.attach("op", ends=False, settings=broker.settings)
+    if how == "deleted":
+        broker.delete("op")
+    else:
+        op.succeed()
+    assert list(helper.signals(timeout=5)) == []
+    assert helper.cancelled
+
+
+async def test_a_group_in_which_several_hear_of_the_cancel_is_a_cancel(broker: Broker) -> None:
+    async def part(op: AsyncOperation) -> None:
+        while True:
+            op.raise_if_cancelled()
+            await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        async with AsyncOperation.start("work", id="op", settings=broker.settings) as op:
+            broker.cancel("op", "enough")
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(3):
+                    tasks.create_task(part(op))
+
+    with pytest.raises((Cancelled, ExceptionGroup)):
+        await work()
+    assert broker.show("op").status == "cancelled"

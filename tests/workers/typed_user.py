@@ -1,0 +1,86 @@
+"""What a typed user writes: checked by mypy and pyright, as strictly as they can, and never run."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+from workers import (
+    AsyncOperation,
+    Cancelled,
+    LogHandler,
+    Operation,
+    Signal,
+    current,
+    flush,
+    track,
+    tracked,
+)
+
+
+def plain(rows: list[str]) -> int:
+    with Operation.start("import", id="import-42", total=len(rows), unit="rows", tags=["eu"], lease_s=None) as op:
+        assert_type(op, Operation)
+        for row in op.track(rows):
+            assert_type(row, str)
+            op.advance(0.5)
+        with op.stage("parse", weight=2, total=10) as stage:
+            for row in stage.track(rows):
+                assert_type(row, str)
+            stage.update(current=3, in_flight=4)
+        with op.child("part", weight=3) as child:
+            assert_type(child, Operation)
+        for signal in op.signals(timeout=0):
+            assert_type(signal, Signal)
+        op.update(metrics={"pages": 12}, workers={"active": 3, "max": 8}, message="reading", custom=1)
+        op.skip(2)
+        op.publish("thumbnail", {"url": "/1.png"})
+        forget = op.on_cancel(lambda error: print(error))
+        forget()
+        assert_type(op.cancelled, bool)
+        assert_type(op.flush(timeout=1), bool)
+        try:
+            op.raise_if_cancelled()
+        except Cancelled as error:
+            assert_type(error.reason, str | None)
+        op.succeed({"imported": 1})
+    assert_type(Operation.create("later"), str)
+    return len(rows)
+
+
+async def asynchronous(rows: AsyncIterator[bytes]) -> None:
+    async with AsyncOperation.start("import", total=3) as op:
+        assert_type(op, AsyncOperation)
+        async for row in op.track(rows):
+            assert_type(row, bytes)
+        for letter in op.track("abc"):
+            assert_type(letter, str)
+        async with op.child("part") as child:
+            assert_type(child, AsyncOperation)
+        async for signal in op.signals():
+            assert_type(signal, Signal)
+        assert_type(await op.flush(), bool)
+    assert_type(await AsyncOperation.attach("import-42", new_attempt=True, ends=False), AsyncOperation)
+    assert_type(await AsyncOperation.create("later"), str)
+
+
+def library(items: list[int]) -> None:
+    for item in track(items):
+        assert_type(item, int)
+    current().log("done", level="debug")
+    assert_type(flush(), bool)
+    logging.getLogger().addHandler(LogHandler())
+
+
+@tracked
+def squared(number: int) -> int:
+    return number * number
+
+
+@tracked(kind="fetch", title="Fetch {url}")
+async def fetched(url: str, *, tries: int = 3) -> bytes:
+    return url.encode() * tries
+
+
+async def decorated() -> None:
+    assert_type(squared(3), int)
+    assert_type(await fetched("x", tries=1), bytes)

@@ -1,0 +1,39 @@
+/** What an event about an operation's status changes in it. */
+
+/** @import {Cancel, Event, Operation} from './types.js' */
+
+import { LAST_DATE } from './frame.js';
+
+/**
+ * An attempt is told where it begins; the progress of the one before it is forgotten.
+ * @param {Operation|null} operation @param {Event} event @returns {Partial<Operation>}
+ */
+export function statusChanges(operation, event) {
+  const { status, attempt, worker } = event.data ?? {};
+  /** @type {Partial<Operation>} */
+  const changes = { status };
+  if (status === 'cancelling') {
+    changes.cancel_requested = true;
+    changes.cancel = operation?.cancel ?? cancelOf(event); // the first to ask is the one that counts
+  }
+  if (status === 'running' && !operation?.started_at) changes.started_at = iso(event.time);
+  if (Number.isInteger(attempt)) Object.assign(changes, { attempt, progress: null });
+  if (typeof worker === 'string') changes.worker = worker;
+  return changes;
+}
+
+/** @param {Event} event @returns {Cancel} */
+function cancelOf({ time, data: { reason, by, force_after_s: patience } }) {
+  const overdue = time + (typeof patience === 'number' ? Math.round(1000 * patience) : 0);
+  return {
+    reason: typeof reason === 'string' ? reason : null,
+    by: typeof by === 'string' ? by : null,
+    requested_at: iso(time),
+    overdue_at: iso(Math.abs(overdue) <= LAST_DATE ? overdue : time),
+  };
+}
+
+/** @param {number} time */
+export function iso(time) {
+  return new Date(time).toISOString();
+}

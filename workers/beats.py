@@ -1,0 +1,106 @@
+"""The background thread that says that this process' workers are alive, whatever else is busy or waits.
+
+It is not the sender's thread: that may have much to send, or be waiting for an answer. A process that is stopped, or
+killed, beats no more; one that computes does, unless its computing holds the interpreter for longer than a lease.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from threading import Condition, Thread
+from typing import Any
+
+from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.publishing import read_answer
+from workers.backoff import Backoff
+from workers.reporter import Reporter
+from workers.sender import PIPELINE_CALLS, carry
+
+logger = logging.getLogger(__name__)
+
+
+class Beats:
+    """Beats for all operations of this process. One thread, that sleeps while there are none."""
+
+    def __init__(self, client: Callable[[], Any]) -> None:
+        self._client = client
+        self._changed = Condition()
+        self._reporters: set[Reporter] = set()
+        self._next_at = inf
+        self._backoff = Backoff()
+        self._thread: Thread | None = None
+
+    def add(self, reporter: Reporter) -> None:
+        """Beat for an operation from now on."""
+        with self._changed:
+            self._reporters.add(reporter)
+            if sys.is_finalizing():
+                return
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._run, name="progress-beats", daemon=True)
+                self._thread.start()
+            if reporter.beat_at() < self._next_at:
+                self._changed.notify()
+
+    def remove(self, reporter: Reporter) -> None:
+        """Beat no more for an operation."""
+        with self._changed:
+            self._reporters.discard(reporter)
+
+    def look(self, reporter: Reporter) -> None:
+        """Ask now whether an operation still is this process's."""
+        with self._changed:
+            if reporter in self._reporters:
+                reporter.lease.look()
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            now = time.monotonic()
+            with self._changed:
+                due = [reporter for reporter in self._reporters if reporter.beat_at() <= now]
+                if not due:
+                    self._next_at = min((reporter.beat_at() for reporter in self._reporters), default=inf)
+                    self._changed.wait(None if self._next_at == inf else max(0.0, self._next_at - now))
+                    continue
+            try:
+                pause_s = self._beat(due, now)
+            except Exception:  # this thread serves all operations
+                logger.exception("beating failed in a way that was not foreseen")
+                pause_s = self._backoff.failed()
+            if pause_s:
+                time.sleep(pause_s)
+
+    def _beat(self, reporters: Sequence[Reporter], now: float) -> float:
+        """Send a beat for each; return how long to leave Redis alone, in seconds."""
+        for start in range(0, len(reporters), PIPELINE_CALLS):
+            some = reporters[start : start + PIPELINE_CALLS]
+            try:
+                replies = carry(self._client(), [reporter.beat(now) for reporter in some])
+            except (StorageUnavailable, StorageFull) as error:
+                return self._failed(some, error)
+            for reporter, reply in zip(some, replies, strict=True):
+                if isinstance(reply, StorageUnavailable | StorageFull):
+                    return self._failed(some, reply)
+                _settle(reporter, reply)
+        self._backoff.succeeded()
+        return 0.0
+
+    def _failed(self, reporters: Sequence[Reporter], error: BrokerError) -> float:
+        logger.debug("beats can't be sent now: %s", error.detail)
+        for reporter in reporters:
+            reporter.lease.look()
+        return self._backoff.failed()
+
+
+def _settle(reporter: Reporter, reply: Any) -> None:
+    try:
+        if isinstance(reply, BrokerError):
+            raise reply
+        reporter.heed(read_answer(reply))
+    except BrokerError as refusal:
+        if not reporter.ended:  # else its own end was quicker
+            logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
+            reporter.lose(refusal)

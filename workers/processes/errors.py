@@ -1,0 +1,47 @@
+"""How a command can fail."""
+
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+
+class ProcessFailed(subprocess.CalledProcessError):
+    """A command failed: `returncode` as `subprocess` has it, `cmd`, and the last lines of its `stderr`."""
+
+    error_type: str | None = None
+    """The type of the error, as the operation shows it."""
+
+    def __init__(self, returncode: int, command: Sequence[str], last: Iterable[str] = ()) -> None:
+        lines = tuple(last)
+        super().__init__(returncode, list(command), stderr="\n".join(lines))
+        self.args = (returncode, self.cmd, lines)  # which it is made from again in another process
+
+    def __str__(self) -> str:
+        said = f":\n{self.stderr}" if self.stderr else ""
+        return f"{self.cmd[0]} {self._end()}{said}"
+
+    def _end(self) -> str:
+        if self.returncode >= 0:
+            return f"ended with exit code {self.returncode}"
+        name = f"signal {-self.returncode}"
+        with suppress(ValueError):  # real-time signals have no name
+            name = signal.Signals(-self.returncode).name
+        return f"was killed by {name}"
+
+
+class ExitCode(ProcessFailed):
+    """A command ended with another exit code than 0."""
+
+    error_type = "exit-code"
+
+
+class KilledBySignal(ProcessFailed):
+    """A signal ended a command; `returncode` is its number below zero."""
+
+    error_type = "signal"
+
+
+def failure(returncode: int, command: Sequence[str], last: Iterable[str] = ()) -> ProcessFailed:
+    """Return what tells of a command that failed."""
+    return (KilledBySignal if returncode < 0 else ExitCode)(returncode, command, last)

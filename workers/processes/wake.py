@@ -1,0 +1,39 @@
+"""What wakes a loop that waits for descriptors."""
+
+import os
+from contextlib import suppress
+from threading import Lock
+
+
+class Wake:
+    """A pipe to oneself, which any thread may write to at any time."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        self._lock = Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._reading
+
+    def call(self) -> None:
+        """Wake the loop, now or as soon as it waits again."""
+        with self._lock:
+            if not self._closed:
+                with suppress(BlockingIOError):  # full of calls it has not heard yet
+                    os.write(self._writing, b".")
+
+    def heard(self) -> None:
+        """Wait for new calls only."""
+        with suppress(BlockingIOError):
+            os.read(self._reading, 65_536)
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        with self._lock:
+            self._closed = True
+        os.close(self._reading)
+        os.close(self._writing)

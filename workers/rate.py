@@ -1,0 +1,62 @@
+"""How fast the work goes, and how long it still takes."""
+
+from collections import deque
+from math import isfinite
+from typing import NamedTuple
+
+WINDOW_S = 15.0
+"""The rate is that of the last so many seconds, or of the last few items, where one takes long."""
+MAX_ETA_S = 10 * 366 * 86_400
+"""A remaining time beyond this is not told: it is a guess about nothing."""
+_APART_S = 0.25
+_FEWEST = 3
+_SOONEST_S = 0.5
+
+
+class Sample(NamedTuple):
+    """How much was done by when, in monotonic seconds."""
+
+    at: float
+    done: float
+
+
+class Rate:
+    """How many a second, over a window. While nothing is done for longer than usual it falls, as that is the truth."""
+
+    def __init__(self, now: float, done: float = 0) -> None:
+        self._samples = deque([Sample(now, float(done))])
+
+    def sample(self, now: float, done: float) -> float | None:
+        """Return the rate as of `now`, when so much was done; None while there is nothing to go by."""
+        done = float(done)
+        if not isfinite(done):
+            return None
+        if done < self._samples[-1].done:  # somebody began to count again
+            self._samples = deque([Sample(now, done)])
+        elif done > self._samples[-1].done:
+            self._add(Sample(now, done))
+        return self._rate(now)
+
+    def _add(self, sample: Sample) -> None:
+        samples = self._samples
+        if len(samples) > 2 and samples[-1].at - samples[-2].at < _APART_S:
+            samples.pop()
+        samples.append(sample)
+        while len(samples) > _FEWEST and samples[1].at < sample.at - WINDOW_S:
+            samples.popleft()
+
+    def _rate(self, now: float) -> float | None:
+        first, last = self._samples[0], self._samples[-1]
+        done, took_s = last.done - first.done, last.at - first.at
+        if done <= 0 or took_s < _SOONEST_S:
+            return None
+        usual_s = max(1.0, took_s / (len(self._samples) - 1))
+        return done / (took_s + max(0.0, now - last.at - usual_s))
+
+
+def eta_ms(left: float | None, rate: float | None) -> int | None:
+    """Return how long the rest takes at a rate, in milliseconds; None where nobody can know."""
+    if left is None or not rate:
+        return None
+    seconds = left / rate
+    return round(1000 * seconds) if seconds <= MAX_ETA_S else None

@@ -1,0 +1,254 @@
+"""Functions whose every call is an operation."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from functools import wraps
+from string import Formatter
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
+
+import orjson
+
+from broker.connections import storage_errors
+from broker.errors import (
+    BrokerError,
+    Gone,
+    Invalid,
+    OperationEnded,
+    OperationExists,
+    StorageFull,
+    StorageUnavailable,
+    TooLarge,
+)
+from broker.models import Status
+from broker.settings import load_settings
+from workers.async_operation import AsyncOperation
+from workers.current import current, leave
+from workers.errors import Cancelled
+from workers.link import link_to
+from workers.opening import Opened, StartOptions
+from workers.operation import Operation
+from workers.payloads import cut
+from workers.reporting import Reporting
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_AWAY = (StorageUnavailable, StorageFull)
+_USED = (OperationEnded, OperationExists, Gone)
+_TEMPLATES = ("id", "title", "owner")
+_REST_PER_WAIT = 10
+"""So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
+
+
+@overload
+def tracked(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tracked(
+    *, kind: str | None = None, **options: Unpack[StartOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def tracked(
+    function: Callable[..., Any] | None = None, /, *, kind: str | None = None, **options: Unpack[StartOptions]
+) -> Callable[..., Any]:
+    """Make each call of a function, plain or async, an operation: `@tracked` or `@tracked(title="Import {path}")`.
+
+    Inside, `workers.current()` is the operation. It succeeds with what the function returns, where that is JSON, and
+    fails with what it raises. Called within another operation it is a child of that one. `kind` is the function's
+    qualified name unless given; the options are those of `Operation.start`, and in `id`, `title` and `owner` a
+    `{name}` stands for the call's argument of that name; one that can't be filled in stays as it is, but for an id,
+    which is then made up. While Redis is away, or where the id was used before, the function runs without being
+    reported, and the log says so; but where that earlier operation was cancelled, it does not, and `Cancelled` is
+    raised. A coroutine that a plain function returns, as a decorated `async def` may, is part of the call.
+
+    Raises `TypeError` for generator functions, whose body runs bit by bit in their callers' blocks, for classes and
+    for what `@classmethod` and `@staticmethod` make, and `ValueError` for a `{name}` that is no parameter. A call that
+    returns a generator, or something else to be awaited, fails with `TypeError`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        calls = _Calls(function, kind, options)
+        return calls.wrap_async() if _is_async(function) else calls.wrap()
+
+    return decorate if function is None else decorate(function)
+
+
+class _Calls:
+    """The calls of one function, as operations."""
+
+    def __init__(self, function: Callable[..., Any], kind: str | None, options: StartOptions) -> None:
+        _refuse(function)
+        self._function = function
+        self._kind = kind or cut(getattr(function, "__qualname__", type(function).__qualname__), 128)
+        self._options = options
+        self._templates = {name: text for name in _TEMPLATES if isinstance(text := options.get(name), str)}
+        self._signature = inspect.signature(function) if self._templates else inspect.Signature()
+        self._away_until = 0.0
+        self._check()
+
+    def wrap(self) -> Callable[..., Any]:
+        @wraps(self._function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            operation = self._begin(args, kwargs)
+            if operation is None:
+                return self._function(*args, **kwargs)
+            with ExitStack() as block:
+                block.enter_context(operation)
+                result = self._function(*args, **kwargs)
+                if isinstance(result, Coroutine):
+                    block.pop_all()
+                    leave(operation._token)
+                    return _awaited(operation, result)
+                _check_result(self._kind, result)
+                _succeed(operation, result)
+                return result
+
+        return call
+
+    def wrap_async(self) -> Callable[..., Any]:
+        @wraps(self._function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            operation = await self._begin_async(args, kwargs)
+            if operation is None:
+                return await self._function(*args, **kwargs)
+            async with operation:
+                result = await self._function(*args, **kwargs)
+                _succeed(operation, result)
+                return result
+
+        return call
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
+        began = time.monotonic()
+        if began < self._away_until:
+            return None
+        options = self._call_options(args, kwargs)
+        try:
+            return Operation.start(self._kind, **options)
+        except _AWAY as error:
+            self._away(error, began)
+        except _USED as error:
+            _raise_if_cancelled_before(options, error)
+            self._unreported(error)
+        return None
+
+    async def _begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncOperation | None:
+        began = time.monotonic()
+        if began < self._away_until:
+            return None
+        options = self._call_options(args, kwargs)
+        try:
+            return await AsyncOperation.start(self._kind, **options)
+        except _AWAY as error:
+            self._away(error, began)
+        except _USED as error:
+            await asyncio.to_thread(_raise_if_cancelled_before, options, error)
+            self._unreported(error)
+        return None
+
+    def _call_options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StartOptions:
+        options = self._options.copy()
+        outer = current()
+        if outer.id:
+            outer.raise_if_cancelled()
+            options.setdefault("parent", outer.id)
+            options.setdefault("settings", outer._settings)
+        for name, text in self._templates.items():
+            options[name] = self._filled(name, text, args, kwargs)  # type: ignore[literal-required]
+        if isinstance(title := options.get("title"), str):
+            options["title"] = cut(title, 512)
+        return options
+
+    def _filled(self, name: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return text.format_map(bound.arguments)
+        except Exception as error:  # what an argument's attributes or its __str__ raise, or wrong arguments
+            logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type(error).__name__)
+            return None if name == "id" else text
+
+    def _away(self, error: Exception, began: float) -> None:
+        failed = time.monotonic()
+        self._away_until = failed + _REST_PER_WAIT * (failed - began)
+        self._unreported(error)
+
+    def _unreported(self, error: Exception) -> None:
+        logger.warning("%s runs without being reported: %s", self._kind, error)
+
+    def _check(self) -> None:
+        for name, text in self._templates.items():
+            for _, field, _, _ in Formatter().parse(text):
+                wanted = None if field is None else field.partition(".")[0].partition("[")[0]
+                if wanted is not None and wanted not in self._signature.parameters:
+                    raise ValueError(f"{name}={text!r}: {self._kind} has no parameter {wanted!r}")
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - whose own it is matters, not whether there is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+def _refuse(function: object) -> None:
+    """Raise `TypeError` for what is no function, or none whose body runs when it is called, and say what to do."""
+    if isinstance(function, str):
+        raise TypeError(f"@tracked takes its options by name: @tracked(kind={function!r})")
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, classmethod | staticmethod):
+        raise TypeError(f"{name}: put @tracked below @{type(function).__name__}, right above the def")
+    if inspect.isclass(function):
+        raise TypeError(f"{name} is a class: put @tracked on those of its methods that do the work")
+    if not callable(function):
+        raise TypeError(f"@tracked is for functions, not {function!r}; it takes its options by name")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} is a generator function, whose body runs within its callers' loops: "
+            "open the operation around such a loop, or track the function that has it"
+        )
+
+
+def _check_result(kind: str, result: object) -> None:
+    """Raise `TypeError` for a result whose work has yet to be done."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result) or inspect.isawaitable(result):
+        raise TypeError(
+            f"{kind} returned a {type(result).__name__}, whose work goes on after the call: "
+            "put @tracked on the function that awaits it or loops over it"
+        )
+
+
+async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> Any:
+    """Await what a call of a plain function returned, as the rest of its operation."""
+    opened = Opened(operation._link, operation._reporter, operation._settings, operation._ends)
+    async with AsyncOperation(opened) as rest:
+        result = await result
+        _succeed(rest, result)
+        return result
+
+
+def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> None:
+    """Raise `Cancelled` if the operation whose id was used before was cancelled: then somebody did not want this."""
+    id = options.get("id")
+    try:
+        link = link_to(options.get("settings") or load_settings())
+        with storage_errors():
+            status = link.client().hget(link.keyspace().operation(str(id)).snapshot, "status")
+    except BrokerError:
+        return
+    if status == Status.CANCELLED.encode():
+        raise Cancelled(str(id), "before this call began") from error
+
+
+def _succeed(operation: Reporting, result: object) -> None:
+    """Succeed with a result if it can be stored; otherwise leaving the block succeeds without."""
+    try:
+        orjson.dumps(result)  # refuses what the model would use up to write it, such as an iterator
+    except TypeError:
+        result = None
+    try:
+        operation.succeed(result)
+    except (Invalid, TooLarge):
+        logger.debug("the result of operation %s is not kept: it is too large, or no JSON", operation.id)
