@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from broker.settings import Settings
 from tests.e2e.browser import launched, visited
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api, run
-from tests.servers import ApiReplica, RealRedis
+from tests.servers import ApiReplica, RealRedis, wait_until
+from workers import Operation
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'&amp;"
 
@@ -35,6 +37,20 @@ def row(page: Page, operation: str) -> Locator:
 def bar(of: Locator) -> Locator:
     """Return an operation's own bar: its parts have bars as well."""
     return of.locator(".row-bar [role=progressbar]")
+
+
+def listen(page: Page) -> None:
+    """Keep all that is said aloud from now on: what is said next takes its place."""
+    page.evaluate("""() => {
+      const announcements = document.getElementById('announcements');
+      globalThis.said = [];
+      const hear = new MutationObserver(() => globalThis.said.push(announcements.textContent));
+      hear.observe(announcements, { childList: true });
+    }""")
+
+
+def await_said(page: Page, text: str) -> None:
+    wait_until(lambda: any(text in said for said in page.evaluate("() => globalThis.said")), f"{text!r} is said")
 
 
 def test_an_operation_appears_moves_and_ends(api: Api, page: Page) -> None:
@@ -120,6 +136,85 @@ def test_cancelling(api: Api, page: Page) -> None:
     assert api.show(operation)["cancel_requested"] is True
     api.publish(operation, "end", {"status": "cancelled", "error": {"type": "cancelled", "message": "enough"}})
     expect(mine).to_have_attribute("data-status", "cancelled")
+
+
+def test_a_worker_that_falls_silent_comes_back_and_is_replaced(api: Api, page: Page, e2e_redis: RealRedis) -> None:
+    operation = api.create(title="Quiet", lease_s=0.3)
+    mine = row(page, operation)
+    expect(mine).to_have_attribute("data-status", "pending")
+    listen(page)
+    api.publish(operation, "progress", {"percent": 40})
+    expect(mine).to_have_attribute("data-status", "stalled")
+    expect(mine).to_contain_text(re.compile(r"No sign of its worker since \d\d:\d\d:\d\d\."))
+    await_said(page, "Quiet: stalled, no sign of its worker")
+    mine.get_by_role("link").click()
+    expect(page.locator("#detail-worker")).to_contain_text("No sign of its worker since")
+    settings = Settings(_env_file=None, redis_url=e2e_redis.url)
+    first = Operation.attach(operation, settings=settings)
+    expect(mine).to_have_attribute("data-status", "running")
+    await_said(page, "Quiet: running again")
+    expect(mine).not_to_contain_text("No sign")
+    expect(page.locator("#detail-worker")).to_be_hidden()
+    expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
+    expect(page.locator("#detail-attempt")).to_be_hidden()
+    with Operation.attach(operation, new_attempt=True, worker="host-8:77", settings=settings) as second:
+        expect(mine).to_contain_text("attempt 2")
+        expect(page.locator("#detail-attempt")).to_have_text("attempt 2")
+        expect(page.locator("[data-fact=worker]")).to_have_text("host-8:77")
+        expect(bar(mine)).to_have_attribute("data-known", "no")
+        second.update(percent=70)
+        expect(bar(mine)).to_have_attribute("aria-valuenow", "70")
+    expect(mine).to_have_attribute("data-status", "succeeded")
+    assert first.cancelled
+
+
+def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
+    start_replica: StartReplica, e2e_redis: RealRedis, browser: Browser
+) -> None:
+    replica = start_replica(e2e_redis.url, force_after_s=1.5)
+    with Api(replica.url) as api, visited(browser, replica.url, network_may_fail=True) as page:
+        operation = api.create(title="Deaf", lease_s=None)
+        api.publish(operation, "progress", {"percent": 40})
+        page.goto(f"{replica.url}/#operation={operation}")
+        mine, detail = row(page, operation), page.locator("#detail")
+        expect(mine).to_have_attribute("data-connection", "live")
+        listen(page)
+        page.route(re.compile(r"/v1/operations\?"), lambda _: None)  # it has to notice without asking anybody
+        body = {"reason": "too slow", "by": "ann@desk-3"}
+        api.http.post(f"{OPS}/{operation}/cancel", json=body).raise_for_status()
+        expect(mine).to_have_attribute("data-status", "cancelling")
+        for place in (mine, detail):
+            expect(place.locator(".worker")).to_have_text(
+                re.compile(r"^Asked to stop at [\d:]+ by ann@desk-3: too slow$")
+            )
+            expect(place.locator("[data-action=force]")).to_be_hidden()
+        for place in (mine, detail):
+            # Sooner than the list, which is not answered, is given up and asked for again.
+            expect(place.locator(".worker")).to_contain_text("Ignored by its worker since", timeout=6_000)
+            expect(place.get_by_role("button", name="End by force Deaf")).to_be_visible()
+        await_said(page, "Deaf: its worker ignores that it was asked to stop")
+        assert api.show(operation)["status"] == "cancelling"
+
+        mine.locator("[data-action=force]").dblclick()  # pressed twice, it is left as it is
+        force = detail.locator("[data-action=force]")
+        force.focus()
+        for key in ("Enter", "Enter"):
+            page.keyboard.press(key)
+        for place in (mine, detail):
+            expect(place.locator("[data-action=force]")).to_be_visible()
+        expect(force).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(detail.get_by_role("button", name="Keep waiting")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(force).to_be_focused()
+        expect(detail).to_be_visible()
+        assert api.show(operation)["status"] == "cancelling"
+        for key in ("Enter", "Shift+Tab", "Enter"):
+            page.keyboard.press(key)
+        expect(mine).to_have_attribute("data-status", "cancelled")
+        expect(detail.locator(".worker-line")).to_be_hidden()
+        expect(detail.locator("[data-fact='asked to stop']")).to_contain_text("by ann@desk-3: too slow")
+        assert api.show(operation)["error"]["message"] == "ended by force on the dashboard"
 
 
 def test_what_it_is_told_is_shown_as_text(api: Api, page: Page) -> None:

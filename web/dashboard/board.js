@@ -3,6 +3,7 @@
 /** @import {Operation} from '../client/types.js' */
 
 import { byAge, Entry } from './entry.js';
+import { titleOf } from './format.js';
 
 /** Rows kept; past that the oldest finished ones go. */
 const MOST_ENTRIES = 200;
@@ -52,11 +53,12 @@ export class Board {
     return [...this.entries.values()].filter(({ operation }) => passes(operation, filter)).length;
   }
 
-  /** The operations that have ended since this was last asked. */
-  ended() {
-    const ended = [...this.entries.values()].filter((entry) => entry.operation.done && !entry.wasDone);
-    for (const entry of ended) entry.wasDone = true;
-    return ended.map(({ operation }) => operation);
+  /** What should be said aloud since this was last asked. @param {number} now milliseconds since 1970 */
+  news(now) {
+    return [...this.entries.values()].flatMap((entry) => {
+      const text = entry.news(now);
+      return text ? [`${titleOf(entry.operation)}: ${text}`] : [];
+    });
   }
 
   /** @param {string} id */

@@ -2,21 +2,29 @@
 
 /** @import {Problem} from '../client/operations.js' */
 
+import { systemClock, Timers } from '../client/clock.js';
 import { Operations, SERVER } from '../client/operations.js';
 import { Board } from './board.js';
 import { entryConnection, healthText } from './connection.js';
 import { Detail } from './detail.js';
 import { arrange, byId, mark, say } from './dom.js';
-import { titleOf } from './format.js';
 import { Listing } from './listing.js';
 import { Row } from './row.js';
 import { steer } from './streams.js';
+import { timeToStop } from './worker.js';
+
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // past it, a browser does not wait at all
 
 const operations = new Operations();
 const board = new Board();
 /** @type {Map<string, Row>} */
 const rows = new Map();
-const detail = new Detail({ onClose: () => goTo(null), onCancel: () => cancel(board.selectedId) });
+const detail = new Detail({
+  onClose: () => goTo(null),
+  onCancel: () => cancel(board.selectedId),
+  onForce: () => endByForce(board.selectedId),
+});
+const timers = new Timers(systemClock);
 const listing = new Listing({
   operations,
   onList(list, complete) {
@@ -41,24 +49,38 @@ function changed() {
 }
 
 function draw() {
-  const shown = board.shown();
+  const [shown, now] = [board.shown(), operations.now()];
   for (const id of rows.keys()) if (!board.entries.has(id)) rows.delete(id);
   arrange(byId('operations'), shown.map((entry) => {
-    const row = rows.get(entry.id) ?? new Row(entry.id, () => cancel(entry.id));
+    const row = rows.get(entry.id) ?? newRow(entry.id);
     rows.set(entry.id, row);
-    row.show(entry, entry.id === board.selectedId, entryConnection(entry, listing.health, board.isListed(entry.id)));
+    row.show(entry, entry.id === board.selectedId, entryConnection(entry, listing.health, board.isListed(entry.id)), now);
     return row.element;
   }));
-  drawDetail();
+  drawDetail(now);
   drawPage(shown.length);
-  const ended = board.ended().map((operation) => `${titleOf(operation)}: ${operation.status}`);
-  if (ended.length > 0) byId('announcements').textContent = ended.join('. ');
+  const news = board.news(now);
+  if (news.length > 0) byId('announcements').textContent = news.join('. ');
+  drawAgain(now);
 }
 
-function drawDetail() {
+/** Draw when the next worker that was asked to stop should have. @param {number} now */
+function drawAgain(now) {
+  const left = [...board.entries.values()].map(({ operation }) => timeToStop(operation, now) ?? 0).filter((ms) => ms > 0);
+  timers.clear('overdue');
+  if (left.length > 0) timers.set('overdue', Math.min(...left, LONGEST_TIMER_MS), changed);
+}
+
+/** @param {string} id */
+function newRow(id) {
+  return new Row(id, { onCancel: () => cancel(id), onForce: () => endByForce(id) });
+}
+
+/** @param {number} now */
+function drawDetail(now) {
   const { selected, selectedId } = board;
   if (selectedId === null) detail.hide();
-  else if (selected) detail.show(selected, entryConnection(selected, listing.health, board.isListed(selectedId)));
+  else if (selected) detail.show(selected, entryConnection(selected, listing.health, board.isListed(selectedId)), now);
   else detail.refuse(selectedId, missing ? missing.detail : 'loading…');
   mark(byId('main'), 'data-selected', selectedId === null ? 'no' : 'yes');
 }
@@ -80,6 +102,11 @@ function drawPage(rowCount) {
 /** @param {string|null} id */
 function cancel(id) {
   if (id !== null) board.entries.get(id)?.cancel(operations, changed);
+}
+
+/** @param {string|null} id */
+function endByForce(id) {
+  if (id !== null) board.entries.get(id)?.endByForce(operations, changed);
 }
 
 /** The address tells which operation is selected, so that going back and sending links work. */

@@ -4,23 +4,29 @@
 
 import { Bar, readingOf } from './bar.js';
 import { CancelButton } from './cancel.js';
+import { Children } from './children.js';
 import { byId, el, mark, say } from './dom.js';
 import { errorText, Facts, factsOf, jsonText, metricsOf } from './facts.js';
+import { ForceButton } from './force.js';
 import { countText, etaText, percentText, rateText, titleOf } from './format.js';
 import { Log } from './log.js';
 import { fully, Parts, poolText, workersOf } from './parts.js';
+import { attemptText, ignoresCancel, workerText } from './worker.js';
 
 export class Detail {
   #element = byId('detail');
   #title = el('h2', { id: 'detail-title', tabindex: '-1' });
   #badge = el('span', { class: 'badge', id: 'detail-status' });
+  #attempt = el('span', { class: 'attempt', id: 'detail-attempt' });
   #connection = el('span', { class: 'connection', id: 'detail-connection' });
+  #worker = el('p', { class: 'worker', id: 'detail-worker', hidden: '' });
   #problem = el('p', { class: 'problem', id: 'detail-problem', role: 'alert', hidden: '' });
   #percent = el('span', { class: 'percent' });
   #message = el('span', { class: 'message', id: 'detail-message' });
   #pace = el('span', { class: 'facts' });
   #bar = new Bar();
   #stages = new Parts('stages', 'Stages');
+  #children = new Children();
   #poolTitle = el('h3');
   #pool = new Parts('pool', 'Workers');
   #error = el('pre', { id: 'detail-error', class: 'outcome', tabindex: '0', 'aria-label': 'Error' });
@@ -28,24 +34,29 @@ export class Detail {
   #facts = new Facts('detail-facts');
   #metrics = new Facts('detail-metrics');
   #log = new Log();
+  #workerLine;
   #body;
   #cancel;
+  #force;
 
-  /** @param {{onClose: () => void, onCancel: () => void}} on */
-  constructor({ onClose, onCancel }) {
+  /** @param {{onClose: () => void, onCancel: () => void, onForce: () => void}} on */
+  constructor({ onClose, onCancel, onForce }) {
     this.#cancel = new CancelButton(onCancel);
+    this.#force = new ForceButton(onForce);
+    this.#workerLine = el('div', { class: 'worker-line' }, this.#worker, this.#force.element);
     const close = el('button', { type: 'button', id: 'detail-close', class: 'close', 'aria-label': 'Close the details' }, '×');
     close.addEventListener('click', onClose);
     this.#body = el('div', { class: 'detail-body' },
       el('div', { class: 'row-bar' }, this.#bar.element, this.#percent),
       el('div', { class: 'row-facts' }, this.#message, this.#pace),
-      this.#error, this.#result, this.#stages.element,
+      this.#error, this.#result, this.#stages.element, this.#children.element,
       this.#poolTitle, this.#pool.element,
       this.#log.element, this.#metrics.element, this.#facts.element,
     );
     this.#element.append(
       el('div', { class: 'detail-head' }, this.#title, close),
-      el('div', { class: 'detail-state' }, this.#badge, this.#connection, this.#cancel.element),
+      el('div', { class: 'detail-state' }, this.#badge, this.#attempt, this.#connection, this.#cancel.element),
+      this.#workerLine,
       this.#problem, this.#body,
     );
   }
@@ -59,22 +70,29 @@ export class Detail {
   /** Show an operation that could not be had. @param {string} id @param {string} text */
   refuse(id, text) {
     this.#open(id, id);
-    for (const part of [this.#badge, this.#connection, this.#cancel.element, this.#body]) part.hidden = true;
+    const parts = [this.#badge, this.#attempt, this.#connection, this.#cancel.element, this.#workerLine, this.#body];
+    for (const part of parts) part.hidden = true;
     say(this.#problem, text);
   }
 
-  /** @param {Entry} entry @param {{state: string, text: string}} connection */
-  show(entry, connection) {
+  /**
+   * @param {Entry} entry @param {{state: string, text: string}} connection
+   * @param {number} now the server's time, in milliseconds since 1970
+   */
+  show(entry, connection, now) {
     const { operation, watch } = entry;
     const { status, progress, done, error, result } = operation;
     const [title, reading] = [titleOf(operation), readingOf(operation)];
     this.#open(entry.id, title);
-    this.#body.hidden = false;
+    this.#body.hidden = this.#workerLine.hidden = false;
     mark(this.#badge, 'data-status', status);
     say(this.#badge, status);
+    say(this.#attempt, attemptText(operation));
     mark(this.#connection, 'data-state', connection.state);
     say(this.#connection, connection.text);
     this.#cancel.show(entry, title);
+    say(this.#worker, workerText(operation, now));
+    this.#force.show(entry, title, ignoresCancel(operation, now));
     say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
     this.#bar.show(title, reading);
     say(this.#percent, percentText(reading.percent) || '–');
@@ -84,6 +102,7 @@ export class Detail {
     say(this.#error, errorText(error));
     say(this.#result, result === null || result === undefined ? '' : jsonText(result));
     this.#stages.show(fully(progress?.stages, done));
+    this.#children.show(operation, watch?.state.children ?? []);
     const pool = done ? null : progress?.workers;
     say(this.#poolTitle, pool ? `Workers: ${poolText(pool)}` : '');
     this.#pool.show(workersOf(pool));

@@ -4,6 +4,7 @@
 
 import { arrange, el, mark, say } from './dom.js';
 import { number, timeText, tookText } from './format.js';
+import { askedText } from './worker.js';
 
 const LONGEST_TEXT = 20_000; // a page should not be held up by somebody's huge result
 
@@ -57,6 +58,7 @@ export function factsOf(operation) {
     ['Created', timeText(operation.created_at)],
     ['Started', timeText(operation.started_at)],
     ['Finished', timeText(operation.finished_at)],
+    ['Asked to stop', operation.done ? askedText(operation.cancel) : ''],
     ['Took', operation.done ? tookText(operation) : ''],
     ['Events', number(operation.events)],
   ];

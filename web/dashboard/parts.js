@@ -12,21 +12,27 @@ import { countText, durationText, number, percentOf, percentText } from './forma
  * @property {string} status
  * @property {number|null} percent
  * @property {string} text
+ * @property {string} [href] where its name leads
  */
 
 export class Parts {
   /** @type {{element: HTMLElement, name: HTMLElement, text: HTMLElement, bar: Bar}[]} */
   #items = [];
+  #tag;
 
-  /** @param {string} kind `stages` or `pool`: the list's class @param {string} label */
-  constructor(kind, label) {
+  /**
+   * @param {string} kind `stages`, `pool` or `children`: the list's class @param {string} label
+   * @param {'span'|'a'} [tag] what the names are
+   */
+  constructor(kind, label, tag = 'span') {
+    this.#tag = tag;
     this.element = el('ul', { class: `parts ${kind}`, 'aria-label': label });
   }
 
   /** @param {Part[]} parts */
   show(parts) {
     this.element.hidden = parts.length === 0;
-    while (this.#items.length < parts.length) this.#items.push(item());
+    while (this.#items.length < parts.length) this.#items.push(item(this.#tag));
     this.#items.length = parts.length;
     arrange(this.element, this.#items.map(({ element }) => element));
     parts.forEach((part, i) => {
@@ -34,14 +40,16 @@ export class Parts {
       mark(element, 'data-name', part.name);
       mark(element, 'data-status', part.status);
       say(name, part.name);
+      mark(name, 'href', part.href ?? null);
       say(text, part.text);
       bar.show(part.name, { ...part, text: [part.status, part.text].filter(Boolean).join(', ') });
     });
   }
 }
 
-function item() {
-  const [name, text, bar] = [el('span', { class: 'part-name' }), el('span', { class: 'part-text' }), new Bar()];
+/** @param {'span'|'a'} tag */
+function item(tag) {
+  const [name, text, bar] = [el(tag, { class: 'part-name' }), el('span', { class: 'part-text' }), new Bar()];
   return { element: el('li', { class: 'part' }, name, text, bar.element), name, text, bar };
 }
 

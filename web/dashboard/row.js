@@ -5,8 +5,10 @@
 import { Bar, readingOf } from './bar.js';
 import { CancelButton } from './cancel.js';
 import { el, mark, say } from './dom.js';
+import { ForceButton } from './force.js';
 import { countText, etaText, percentText, rateText, titleOf } from './format.js';
 import { briefly, Parts } from './parts.js';
+import { attemptText, ignoresCancel, workerText } from './worker.js';
 
 /** The address of an operation on this page. @param {string} id */
 export function addressOf(id) {
@@ -16,30 +18,38 @@ export function addressOf(id) {
 export class Row {
   #title;
   #badge = el('span', { class: 'badge' });
+  #attempt = el('span', { class: 'attempt' });
   #connection = el('span', { class: 'connection' });
   #percent = el('span', { class: 'percent' });
   #message = el('span', { class: 'message' });
   #facts = el('span', { class: 'facts' });
   #problem = el('p', { class: 'problem', role: 'alert', hidden: '' });
+  #worker = el('p', { class: 'worker', hidden: '' });
   #bar = new Bar();
   #stages = new Parts('stages', 'Stages');
   #cancel;
+  #force;
 
-  /** @param {string} id @param {() => void} onCancel */
-  constructor(id, onCancel) {
+  /** @param {string} id @param {{onCancel: () => void, onForce: () => void}} on */
+  constructor(id, { onCancel, onForce }) {
     this.#title = el('a', { class: 'title', href: addressOf(id) });
     this.#cancel = new CancelButton(onCancel);
+    this.#force = new ForceButton(onForce);
     this.element = el('li', { class: 'row', 'data-operation-id': id },
-      el('div', { class: 'row-head' }, this.#title, this.#badge, this.#connection, this.#cancel.element),
+      el('div', { class: 'row-head' }, this.#title, this.#badge, this.#attempt, this.#connection, this.#cancel.element),
       el('div', { class: 'row-bar' }, this.#bar.element, this.#percent),
       el('div', { class: 'row-facts' }, this.#message, this.#facts),
       this.#stages.element,
+      el('div', { class: 'worker-line' }, this.#worker, this.#force.element),
       this.#problem,
     );
   }
 
-  /** @param {Entry} entry @param {boolean} selected @param {{state: string, text: string}} connection */
-  show(entry, selected, connection) {
+  /**
+   * @param {Entry} entry @param {boolean} selected @param {{state: string, text: string}} connection
+   * @param {number} now the server's time, in milliseconds since 1970
+   */
+  show(entry, selected, connection, now) {
     const { operation } = entry;
     const { status, progress } = operation;
     const title = titleOf(operation);
@@ -51,6 +61,7 @@ export class Row {
     say(this.#title, title);
     mark(this.#badge, 'data-status', status);
     say(this.#badge, status);
+    say(this.#attempt, attemptText(operation));
     say(this.#connection, connection.text);
     this.#bar.show(title, reading);
     say(this.#percent, percentText(reading.percent) || '–');
@@ -59,6 +70,8 @@ export class Row {
     say(this.#facts, [countText(progress), ...pace].filter(Boolean).join(' · '));
     this.#stages.show(operation.done ? [] : briefly(progress?.stages));
     this.#cancel.show(entry, title);
+    say(this.#worker, workerText(operation, now));
+    this.#force.show(entry, title, ignoresCancel(operation, now));
     say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
   }
 }

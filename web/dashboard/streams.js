@@ -39,6 +39,7 @@ export function steer(entries, selectedId, operations, changed) {
       known: entry.operation,
       fromStart: entry.id === selectedId,
       intervalMs: 250,
+      children: true,
       pauseWhenHidden: true,
       onChange: changed,
       operations,

@@ -1,0 +1,34 @@
+/** An operation's children: how many are how far, and each with its bar. */
+
+/** @import {Child, ChildrenSummary, Operation} from '../client/types.js' */
+/** @import {Part} from './parts.js' */
+
+import { el, say } from './dom.js';
+import { number, percentText } from './format.js';
+import { Parts } from './parts.js';
+import { addressOf } from './row.js';
+
+export class Children {
+  #title = el('h3');
+  #parts = new Parts('children', 'Children', 'a');
+  element = el('div', { id: 'detail-children', class: 'children-box', hidden: '' }, this.#title, this.#parts.element);
+
+  /** @param {Operation} operation @param {Child[]} children those that are listed */
+  show({ children: summary }, children) {
+    this.element.hidden = !summary;
+    say(this.#title, summary && `Children: ${summaryText(summary)}`);
+    this.#parts.show(summary ? children.map(partOf) : []);
+  }
+}
+
+/** @param {ChildrenSummary} summary */
+export function summaryText({ total, done, failed, cancelled, running }) {
+  const counts = Object.entries({ running, failed, cancelled }).filter(([, count]) => count > 0);
+  return [`${number(done)} of ${number(total)} done`, ...counts.map(([name, count]) => `${number(count)} ${name}`)].join(', ');
+}
+
+/** @param {Child} child @returns {Part} */
+function partOf({ id, title, status, percent, message }) {
+  const facts = [status === 'running' ? '' : status, message ?? '', status === 'succeeded' ? '' : percentText(percent)];
+  return { name: title || id, status, percent, text: facts.filter(Boolean).join(' · '), href: addressOf(id) };
+}
