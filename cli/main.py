@@ -11,7 +11,9 @@ from cli import operations
 from cli.demo import demo
 from cli.exits import EXIT_CODES, Boundary
 from cli.publish import publish
+from cli.run import run as run_command
 from cli.serve import serve
+from cli.signal import signal
 from cli.tail import tail
 
 app = typer.Typer(
@@ -23,8 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, publish):
+for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, signal, publish):
     app.command()(command)
+app.command("run", context_settings={"allow_interspersed_args": False})(run_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,8 @@ from broker.listing import Filters
 from broker.models import Operation, Status
 from broker.settings import Settings
 from broker.store import Store
-from cli import connect, show_text
+from cli import connect, show_text, text
+from cli.caller import caller
 from cli.options import CLIENT, with_settings
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
@@ -41,7 +42,7 @@ def ls(
 
 @with_settings(*CLIENT)
 def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
-    """Show one operation: its state, its progress, and how it ended."""
+    """Show one operation: its state, its progress and its children's, and how it ended."""
     operation = asyncio.run(_get(connect.locate(settings), id))
     if as_json:
         typer.echo(operation.model_dump_json())
@@ -54,15 +55,34 @@ def cancel(
     settings: Settings,
     id: Id,
     reason: Annotated[str | None, typer.Option(help="Why; its worker and its watchers are told.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="End it now, whatever its worker does; that one is refused from then on.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask an operation's worker to stop. One that has ended stays as it is."""
-    operation, changed = asyncio.run(_cancel(connect.locate(settings), id, reason))
+    """Ask an operation's worker, and those of its children, to stop; they are told who asks.
+
+    One that no worker has begun ends at once, and one that has ended stays as it is.
+    """
+    operation, changed = asyncio.run(_cancel(connect.locate(settings), id, reason, force))
     if as_json:
         typer.echo(operation.model_dump_json())
     else:
-        had = "" if changed else "already " if operation.status is Status.CANCELLING else "had ended before: "
-        typer.echo(f"{operation.id}: {had}{operation.status}")
+        typer.echo(f"{operation.id}: {_became(operation, changed, force)}")
+
+
+def _became(operation: Operation, changed: bool, force: bool) -> str:
+    """Return what a cancel did."""
+    if not changed and operation.done:
+        return f"had ended before: {operation.status}"
+    if not changed:
+        ignored = "; its worker ignores that, --force ends it" if text.ignored(operation) else ""
+        return f"already cancelling: {text.asked(operation.cancel)}{ignored}"
+    if not operation.done:
+        return operation.status.value
+    if operation.started_at is None:
+        return f"had not begun: {operation.status}"
+    return f"{'ended by force' if force else 'asked to stop, and has ended'}: {operation.status}"
 
 
 async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operation]:
@@ -78,9 +98,9 @@ async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operat
 
 async def _get(settings: Settings, id: str) -> Operation:
     async with await Store.open(settings) as store:
-        return await store.get(id)
+        return await store.get(id, list_children=True)
 
 
-async def _cancel(settings: Settings, id: str, reason: str | None) -> tuple[Operation, bool]:
+async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool]:
     async with await Store.open(settings) as store:
-        return await store.cancel(id, reason=reason)
+        return await store.cancel(id, reason=reason, by=caller(), force=force)

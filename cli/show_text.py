@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from broker.models import Operation
+from broker.models import Children, Operation, Status
 from cli import text
 
 _COLUMNS = ("ID", "KIND", "STATUS", "PROGRESS", "OWNER", "CHANGED", "TITLE")
@@ -76,9 +76,8 @@ def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
         "owner": operation.owner,
         "tags": ", ".join(operation.tags),
         "parent": operation.parent,
-        "status": operation.status.value + (" (cancel requested)" if operation.cancel_requested else ""),
-        "worker": operation.worker,
-        "attempt": operation.attempt if operation.attempt > 1 else None,
+        "status": operation.status.value,
+        **_worker(operation),
         "progress": text.progress(operation.progress),
         "outcome": text.outcome(operation),
         "created": text.stamp(operation.created_at),
@@ -93,6 +92,35 @@ def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
         if isinstance(stage, dict):
             status, told = text.plain(stage.get("status", "pending")), text.progress(stage, message=False)
             yield "stage", f"{text.plain(stage.get('name'))}: {status}  {told}".rstrip()
+    yield from _children(operation)
     metrics = progress.get("metrics")
     if isinstance(metrics, dict):
         yield from (("metric", f"{text.plain(name)}: {text.number(value)}") for name, value in metrics.items())
+
+
+def _children(operation: Operation) -> Iterator[tuple[str, str]]:
+    """Yield what the children add up to, and each of those that are listed."""
+    children = operation.children
+    if children is None:
+        return
+    counts = {"done": children.done, "failed": children.failed, "cancelled": children.cancelled}
+    counts["running"] = children.running
+    told = ", ".join(f"{text.number(count)} {name}" for name, count in counts.items() if count)
+    yield "children", "  ".join(filter(None, (text.number(children.total), f"{children.percent:.1f} %", told)))
+    listed = children.operations if isinstance(children, Children) else []
+    for child in listed:
+        yield "child", f"{child.id}: {child.status}  {text.progress(child.progress)}".rstrip()
+    if len(listed) < children.total:
+        yield "child", f"… {text.number(children.total - len(listed))} more: progress-broker ls --parent {operation.id}"
+
+
+def _worker(operation: Operation) -> dict[str, str | None]:
+    """Return who works on it, and what was asked of them."""
+    told = {"worker": operation.worker, "attempt": str(operation.attempt) if operation.attempt > 1 else None}
+    if operation.status is Status.STALLED:
+        told["silent"] = f"no sign of its worker since {text.stamp(operation.updated_at)}"
+    if operation.cancel is not None:
+        told["cancel"] = f"{text.asked(operation.cancel)}; {text.stamp(operation.cancel.requested_at)}"
+        if text.ignored(operation):
+            told["ignored"] = f"by its worker since {text.stamp(operation.cancel.overdue_at)}"
+    return told

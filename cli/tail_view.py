@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from broker.events import Event, make_frame, snapshot_frame
-from broker.models import Operation
+from broker.models import Operation, Status
 from cli import text
 
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
@@ -69,13 +69,19 @@ class Envelopes:
 class Lines(Envelopes):
     """An event a line, in words."""
 
+    def __init__(self) -> None:
+        self._status = ""
+
     def snapshot(self, operation: Operation, reset: str | None) -> None:
         """Print where the operation stands."""
         typer.echo(_standing(operation, reset))
+        self._status = operation.status
 
     def event(self, event: Event) -> None:
         """Print what happened."""
-        typer.echo(f"{text.clock(event)}  {text.plain(event.type.decode()):<8}  {text.describe(event)}")
+        said = text.describe(event, self._status)
+        typer.echo(f"{text.clock(event)}  {text.plain(event.type.decode()):<8}  {said}")
+        self._status = text.status(event) or self._status
 
 
 class Bar:
@@ -90,43 +96,47 @@ class Bar:
             auto_refresh=False,
         )
         self._task = self._live.add_task("", total=None, said="")
+        self._status = self._before = ""
+        self._told: dict[str, object] | None = None
 
     def told(self, operation: Operation) -> None:
         """Name the bar."""
         self._live.update(self._task, description=text.plain(operation.title or operation.id).replace("[", r"\["))
-        self._status(operation.status)
+        self._show(operation.status, None)
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
         """Show where the operation stands."""
         if reset or operation.done:
             self._line(_standing(operation, reset), text.STYLES[operation.status])
-        self._progress(operation.progress)
+        self._show(operation.status, operation.progress)
+        self._before = operation.status
         self._live.refresh()
 
     def event(self, event: Event) -> None:
         """Move the bar, or print a line."""
         told = text.data(event)
         if event.type == b"progress" and isinstance(told, dict):
-            self._progress(told)
-        else:
-            style = ""
-            if isinstance(told, dict):
-                style = _LEVELS.get(str(told.get("level")), "") or text.STYLES.get(str(told.get("status")), "")
-                if event.type == b"status":
-                    self._status(str(told.get("status")))
-            self._line(f"{text.clock(event)}  {text.describe(event)}", style)
-        self._live.refresh()
+            self._show(self._status, told)
+            self._live.refresh()
+            return
+        status, level = text.status(event), str(told.get("level")) if isinstance(told, dict) else ""
+        line = f"{text.clock(event)}  {text.describe(event, self._before)}"
+        begins_anew = event.type == b"status" and isinstance(told, dict) and told.get("attempt")
+        self._show(status or self._status, None if begins_anew else self._told)
+        self._before = status or self._before
+        self._live.refresh()  # or the line would be drawn above the bar as it was
+        self._line(line, _LEVELS.get(level, "") or text.STYLES.get(status, ""))
 
     def _line(self, line: str, style: str) -> None:
         self._live.console.print(Text(line, style))
 
-    def _status(self, status: str) -> None:
-        self._live.update(self._task, said=text.plain(status))
-
-    def _progress(self, told: dict[str, object] | None) -> None:
+    def _show(self, status: str, told: dict[str, object] | None) -> None:
+        self._status, self._told = status, told
         percent = (told or {}).get("percent")
         done = percent if isinstance(percent, int | float) else None
-        said = "  ".join(part for part in (text.running_stage(told), text.progress(told)) if part)
+        progress = [part for part in (text.running_stage(told), text.progress(told)) if part]
+        standing = [] if progress and status == Status.RUNNING else [status]
+        said = "  ".join((*standing, *progress))
         self._live.update(self._task, completed=done or 0, total=None if done is None else 100, said=said)
 
     def __enter__(self) -> Self:
@@ -139,5 +149,8 @@ class Bar:
 
 def _standing(operation: Operation, reset: str | None) -> str:
     why = _RESETS.get(reset or "", "")
-    parts = (operation.status.value, text.progress(operation.progress), text.outcome(operation))
+    status = operation.status.value
+    if operation.status is Status.CANCELLING:
+        status = f"cancelling ({text.asked(operation.cancel)})"
+    parts = (status, text.progress(operation.progress), text.outcome(operation))
     return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

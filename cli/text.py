@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from broker.events import Event
-from broker.models import Operation
+from broker.models import Cancel, Operation, Status
 from broker.positions import milliseconds
+from broker.publishing import read_cancel
 
 STYLES = {
     "pending": "dim",
@@ -82,8 +83,29 @@ def running_stage(told: dict[str, Any] | None) -> str:
 def outcome(operation: Operation) -> str:
     """Return how an operation ended: its result or its error, or nothing."""
     if operation.error is not None:
-        return f"{plain(operation.error.get('type'))}: {plain(operation.error.get('message'))}"
+        return _failure(operation.error)
     return "" if operation.result is None else plain(compact(operation.result))
+
+
+def _failure(error: dict[str, Any]) -> str:
+    by = f" (by {plain(error['by'])})" if error.get("by") else ""
+    return f"{plain(error.get('type'))}: {plain(error.get('message'))}{by}"
+
+
+def asked(cancel: Cancel | None) -> str:
+    """Return that work was asked to stop, by whom and why."""
+    by = f" by {plain(cancel.by)}" if cancel and cancel.by else ""
+    why = f": {plain(cancel.reason)}" if cancel and cancel.reason else ""
+    return f"asked to stop{by}{why}"
+
+
+def ignored(operation: Operation) -> bool:
+    """Return whether a worker still works though it was asked to stop and had the time to."""
+    return (
+        operation.status is Status.CANCELLING
+        and operation.cancel is not None
+        and operation.cancel.overdue_at.timestamp() <= time.time()
+    )
 
 
 def compact(value: object) -> str:
@@ -105,8 +127,14 @@ def data(event: Event) -> Any:
         return None
 
 
-def describe(event: Event) -> str:
-    """Return what an event says, in one line."""
+def status(event: Event) -> str:
+    """Return the status that an event tells; nothing for other events."""
+    told = data(event) if event.type in (b"status", b"end") else None
+    return plain(told.get("status")) if isinstance(told, dict) else ""
+
+
+def describe(event: Event, before: str = "") -> str:
+    """Return what an event says, in one line; `before` is the status that was told before it, if any was."""
     told = data(event)
     if not isinstance(told, dict):
         return plain(event.data.decode("utf-8", "replace"))
@@ -118,13 +146,26 @@ def describe(event: Event) -> str:
             stage = f" [{plain(told['stage'])}]" if told.get("stage") else ""
             return f"{plain(told.get('level', 'info'))}{stage}: {plain(told.get('message', ''))}"
         case b"status":
-            why = f": {plain(told['reason'])}" if told.get("reason") else ""
-            return f"{plain(told.get('status'))}{why}"
+            return _described_status(told, event, before)
+        case b"child":
+            return f"{plain(told.get('operation'))}  {plain(told.get('title') or told.get('kind'))}"
         case b"end":
             error = told.get("error")
             if isinstance(error, dict):
-                return f"{plain(told.get('status'))}  {plain(error.get('type'))}: {plain(error.get('message'))}"
+                return f"{plain(told.get('status'))}  {_failure(error)}"
             result = told.get("result")
             return f"{plain(told.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
         case _:
             return plain(compact(told))
+
+
+def _described_status(told: dict[str, Any], event: Event, before: str) -> str:
+    status, attempt = told.get("status"), told.get("attempt")
+    if status == Status.STALLED:
+        return "stalled: no sign of its worker"
+    if status == Status.CANCELLING:
+        return f"cancelling: {asked(read_cancel(event.data))}"
+    if attempt:
+        worker = f" by {plain(told['worker'])}" if told.get("worker") else ""
+        return f"{plain(status)}: attempt {plain(attempt)} begins{worker}"
+    return f"{plain(status)}{' again' if (before, status) == (Status.STALLED, Status.RUNNING) else ''}"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 
 from cli import publish as publishing
+from cli.caller import caller
 from tests.cli.conftest import Shell
 from tests.servers import wait_until
 
@@ -63,6 +64,25 @@ def test_one_operation_is_shown(shell: Shell) -> None:
     assert operation["result"] == {"rows": 10}
 
 
+def test_a_parent_is_shown_with_its_children(shell: Shell) -> None:
+    make(shell, "album", "--type", "progress", "--data", "{}")
+    for id, percent in (("a", 80), ("b", 20)):
+        data = json.dumps({"percent": percent, "message": f"photo {id}"})
+        make(shell, id, "--parent", "album", "--title", f"Photo {id}", "--type", "progress", "--data", data)
+    shell.says("publish", "b", "--type", "end", "--data", '{"status": "failed"}')
+    text = shell.says("show", "album")
+    for part in ("progress  50.0 %", "children  2  50.0 %  1 done, 1 failed, 1 running"):
+        assert part in text
+    rows = [line for line in text.splitlines() if line.startswith("child ")]
+    assert [row.split()[1:3] for row in rows] == [["a:", "running"], ["b:", "failed"]]
+    assert "80.0 %  photo a" in rows[0]
+    (shown,) = shell.lines("show", "album")
+    assert [child["id"] for child in shown["children"]["operations"]] == ["a", "b"]
+    assert any(line.startswith("album") and "50.0 %" in line for line in shell.says("ls").splitlines())
+    shell.says("publish", "album", "--type", "end", "--data", '{"status": "succeeded"}')
+    assert "child     a  Photo a" in shell.says("tail", "album", "--from", "start")
+
+
 def test_what_publishers_write_can_not_play_with_the_terminal(shell: Shell) -> None:
     make(shell, "a", "--type", "progress", "--data", json.dumps({"message": "\x1b[31m red [bold]\r\n"}))
     assert "\\x1b[31m red [bold]\\x0d\\x0a" in shell.says("show", "a")
@@ -78,11 +98,35 @@ def test_an_operation_that_is_not_there(shell: Shell) -> None:
 def test_a_cancel_says_what_it_did(shell: Shell) -> None:
     make(shell, "a", "--type", "progress", "--data", "{}")
     assert shell.says("cancel", "a", "--reason", "too slow") == "a: cancelling\n"
-    assert shell.says("cancel", "a") == "a: already cancelling\n"
+    assert shell.says("cancel", "a") == f"a: already cancelling: asked to stop by {caller()}: too slow\n"
     assert "it was asked to stop" in shell.says("publish", "a", "--type", "progress", "--data", "{}")
     shell.says("publish", "a", "--type", "end", "--data", '{"status": "cancelled"}')
     assert shell.says("cancel", "a") == "a: had ended before: cancelled\n"
     assert shell.lines("cancel", "a")[0]["status"] == "cancelled"
+    assert shell.says("cancel", "a", "--force") == "a: had ended before: cancelled\n"
+
+
+def test_a_cancel_of_what_nobody_has_begun_ends_it(shell: Shell) -> None:
+    make(shell, "a")
+    assert shell.says("cancel", "a") == "a: had not begun: cancelled\n"
+
+
+def test_a_worker_that_ignores_a_cancel_is_told_of_and_left_behind_by_force(shell: Shell) -> None:
+    shell.env["PROGRESS_FORCE_AFTER_S"] = "0.001"
+    make(shell, "a", "--type", "progress", "--data", "{}")
+    shell.says("cancel", "a", "--reason", "too slow")
+    hint = "its worker ignores that, --force ends it"
+    wait_until(lambda: hint in shell.says("cancel", "a"), "its time is over")
+    said = dict(line.split(maxsplit=1) for line in shell.says("show", "a").splitlines())
+    assert said["status"] == "cancelling"
+    assert said["cancel"].startswith(f"asked to stop by {caller()}: too slow; 20")
+    assert said["ignored"].startswith("by its worker since 20")
+    assert shell.says("cancel", "a", "--force") == "a: ended by force: cancelled\n"
+    shown = shell.says("show", "a")
+    assert f"cancelled: ended by force (by {caller()})" in shown
+    assert "too slow" in shown
+    assert "ignored" not in shown
+    assert "has cancelled" in shell.fails(2, "publish", "a", "--type", "log", "--data", '{"message": "still here"}')
 
 
 def test_refused_input_is_told_with_its_line_and_what_came_before_is_stored(shell: Shell) -> None:

@@ -1,0 +1,534 @@
+"""Commands as part of the work: what they print is told, how they end is told, and none is left behind."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.models import Status
+from tests.servers import RealRedis, wait_until
+from tests.workers.harness import Broker, finished, python
+from workers import AsyncOperation, Cancelled, Gone, Invalid, Operation, current
+from workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
+from workers.processes.lines import MAX_CHARS, Line, Lines, shown
+from workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
+from workers.processes.patterns import make_pattern
+
+FOR_EVER = 1000
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def zombies() -> list[str]:
+    """Children of ours that nobody has waited for."""
+    stats = [stat.read_text("utf-8", "replace") for stat in Path("/proc").glob("[0-9]*/stat") if stat.exists()]
+    return [stat for stat in stats if stat.rpartition(")")[2].split()[:2] == ["Z", str(os.getpid())]]
+
+
+def child(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+@contextmanager
+def operation(broker: Broker) -> Iterator[Operation]:
+    with Operation.start("import", id="op", settings=broker.settings, interval_s=0.001) as op:
+        yield op
+
+
+def logged(broker: Broker) -> list[tuple[str, str]]:
+    return [(line["level"], line["message"]) for line in broker.data("op", "log")]
+
+
+def progress(broker: Broker) -> dict[str, Any]:
+    told = broker.data("op", "progress")
+    return dict(told[-1]) if told else {}
+
+
+# Lines, and what they say.
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        (b"", []),
+        (b"one\ntwo\n", [("one", False), ("two", False)]),
+        (b"no newline", [("no newline", False)]),
+        (b"dos\r\ntwice\r\r\n\n", [("dos", False), ("twice", False), ("", False)]),
+        (b"\r1/3\r2/3\r3/3\ndone\n", [("3/3", True), ("done", False)]),
+        (b"1/3\r2/3\r3/3\r\n", [("3/3", True)]),
+        (b"50%\r     \r\n", [("     ", True)]),
+        (b"working\r", [("working", False)]),
+        ("größer €\n".encode(), [("größer €", False)]),
+        (b"\xff\xe2\x82\n\xe2\x82", [("\ufffd\ufffd", False), ("\ufffd", False)]),
+        (b"\x1b[1;31mred\x1b[0m \x1b(Bplain\x1b[K\n", [("red plain", False)]),
+        (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x07!\n", [("link!", False)]),
+        (b"tab\tbell\x07 nul\x00 \x1b[3", [("tab\tbell nul ", False)]),
+    ],
+)
+def test_bytes_become_the_lines_a_terminal_would_show(said: bytes, lines: list[Line], step: int) -> None:
+    found, reader = [], Lines()
+    for start in range(0, len(said), step):
+        found += reader.feed(said[start : start + step])
+    found += reader.feed(b"", final=True)
+    assert [shown(line) for line in found] == lines
+
+
+def test_escape_sequences_are_kept_where_that_is_wanted() -> None:
+    (line,) = Lines().feed(b"\x1b[31mred\x1b[0m\n")
+    assert shown(line, keep_ansi=True).text == "\x1b[31mred\x1b[0m"
+
+
+@pytest.mark.parametrize("piece", [b"x" * 1000, b"x" * 500 + b"\r" + b"y" * 500, b"\r" + b"y" * 200_000])
+def test_a_line_without_an_end_is_cut(piece: bytes) -> None:
+    reader = Lines()
+    for _ in range(300):
+        assert reader.feed(piece) == []
+        assert len(reader.rest) <= 2 * MAX_CHARS + 4
+    (line,) = reader.feed(b"\n")
+    assert len(shown(line).text) <= MAX_CHARS
+    assert shown(line).text.endswith("…") is (len(piece.rpartition(b"\r")[2]) > 500)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "moves"),
+    [
+        ("auto", "3/10", {"current": 3, "total": 10}),
+        ("auto", "step 3 of 10.", {"current": 3, "total": 10}),
+        ("auto", "[12,345/20,000]", {"current": 12345, "total": 20000}),
+        ("auto", " 30%|███   | 3/10 [00:01<00:02,  2.50it/s]", {"current": 3, "total": 10}),
+        ("auto", "  1,234,567  12%    1.23MB/s    0:00:12 (xfr#5, to-chk=169/396)", {"percent": 12}),
+        ("auto", "12.5 % done", {"percent": 12.5}),
+        ("auto", "101% of 0/0, a/b, 1/2/3, 24/7, v1.2/3, x%20y", {}),
+        ("auto", "nothing", {}),
+        ("bars", "3/10", {"current": 3, "total": 10}),
+        (r"(?P<percent>[\d.,]+) done", "12,5 done", {"percent": 12.5}),
+        (r"(?P<current>\S+)/(?P<total>\d+) (?P<unit>\w+): (?P<message>.*)", "1/9 files: a ", {
+            "current": 1, "total": 9, "unit": "files", "message": "a"}),
+        (re.compile(r"(?P<current>\S+) rows"), "many rows", {}),
+        (r"(?P<current>\S+) rows", "nan rows", {}),
+        (r"(?P<current>\d+)(?: of (?P<total>\d+))?", "4", {"current": 4}),
+    ],
+)  # fmt: skip
+def test_a_line_says_how_far_the_work_is(pattern: Any, line: str, moves: dict[str, Any]) -> None:
+    made = make_pattern(pattern)
+    assert made is not None
+    assert made.read(line) == moves
+
+
+@pytest.mark.parametrize("pattern", ["auto", r"(?P<current>\d+)/(?P<total>\d+)"])
+def test_a_number_that_may_go_on_is_not_taken_for_whole(pattern: str) -> None:
+    made = make_pattern(pattern)
+    assert made is not None
+    assert made.read("10/1", unfinished=True) == {}
+    assert made.read("10/1" + "0" * 5000) == {}
+    assert made.read("10/100 ", unfinished=True) == {"current": 10, "total": 100}
+
+
+@pytest.mark.parametrize("off", [None, "off"])
+def test_no_pattern_is_none(off: str | None) -> None:
+    assert make_pattern(off) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pattern": "("}, {"pattern": r"(?P<rows>\d+)"}, {"ansi": "some"}, {"grace_s": -1}, {"grace_s": float("nan")}],
+)
+def test_what_can_not_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        run_process(["true"], **wrong)
+
+
+@pytest.mark.parametrize("command", ["ls -l", b"ls", []])
+def test_a_command_is_a_list_of_words(command: Any) -> None:
+    with pytest.raises(Invalid, match="list of words"):
+        run_process(command)
+
+
+# A command from its start to its end.
+
+
+def test_what_a_command_prints_is_the_log(broker: Broker) -> None:
+    with operation(broker):
+        code = run_process(["sh", "-c", "echo one; echo; sleep 0.05; echo two >&2; sleep 0.05; printf three"])
+    assert code == 0
+    assert logged(broker) == [("info", "one"), ("warning", "two"), ("info", "three")]
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        (["true"], []),
+        (["sh", "-c", "exit 3"], []),
+        (["cat"], []),
+        (["printf", "\\033[31mred\\033[0m"], ["red"]),
+        (["head", "-c", "100000", "/dev/zero"], []),
+        (["printf", "\\377\\001\\000\\n"], ["\ufffd"]),
+        (["sh", "-c", "yes | head -n 3"], ["y", "y", "y"]),
+        (["sh", "-c", "pwd; echo $NAME"], ["/", "ada"]),
+    ],
+)
+def test_whatever_it_prints_is_taken(broker: Broker, command: list[str], seen: list[str]) -> None:
+    env = os.environ | {"NAME": "ada"}
+    expected = subprocess.run(command, cwd="/", env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
+    with operation(broker):
+        assert run_process(command, cwd="/", env=env) == expected
+    assert broker.logged("op") == seen
+
+
+def test_a_progress_bar_moves_the_operation_and_its_last_form_is_logged(broker: Broker) -> None:
+    code = r"""
+import sys
+for done in range(4):
+    print(f"\r{25 * done:3}%|{'#' * done:3}| {done}/4 [00:0{done}]", end="", flush=True, file=sys.stderr)
+    sys.stdin.readline()
+print("\r100%|####| 4/4 [00:04]", file=sys.stderr)
+"""
+    reading, writing = os.pipe()
+    with operation(broker) as op:
+
+        def press() -> None:
+            with os.fdopen(writing, "wb", buffering=0) as button:
+                for done in range(4):
+                    wait_until(lambda: progress(broker).get("current") == done, "it moved")  # noqa: B023 - in here
+                    told = progress(broker)
+                    assert (told["total"], told["message"].partition("%")[0]) == (4, str(25 * done))
+                    button.write(b"\n")
+
+        with threaded(press):
+            run_process(child(code), operation=op, pattern="bars", stdin=reading)
+    os.close(reading)
+    assert logged(broker) == [("warning", "100%|####| 4/4 [00:04]")]
+    assert progress(broker)["percent"] == 100
+
+
+@contextmanager
+def threaded(work: Any) -> Iterator[None]:
+    """Do some work in a thread meanwhile; what fails there fails here."""
+    failed: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        if failed:
+            raise failed[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said", "told"),
+    [
+        (None, r"1/9\n1/9\r2/9\n", (0, None, None, "2/9")),
+        ("bars", r"1/9\n", (None, None, None, None)),
+        ("bars", r"1/9\r2/9\n", (2, 9, None, "2/9")),
+        ("auto", r"1/9\n", (1, 9, None, None)),
+        (r"(?P<current>\d+) (?P<unit>\w+): (?P<message>\w+)", r"7 rows: ada\n", (7, None, "rows", "ada")),
+    ],
+)
+def test_the_pattern_says_which_lines_move_the_progress(
+    broker: Broker, pattern: str | None, said: str, told: tuple[object, ...]
+) -> None:
+    with operation(broker):
+        run_process(["printf", said], pattern=pattern)
+    assert tuple(progress(broker).get(name) for name in ("current", "total", "unit", "message")) == told
+
+
+def test_each_line_in_its_last_form_is_handed_over(broker: Broker) -> None:
+    heard: list[tuple[str, str]] = []
+    command = ["sh", "-c", r"printf 'a\n\n1/2\r2/2\n'; sleep 0.05; echo b >&2"]
+    run_process(command, on_line=lambda text, name: heard.append((name, text)))
+    assert heard == [("stdout", "a"), ("stdout", ""), ("stdout", "2/2"), ("stderr", "b")]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "error"),
+    [
+        ("echo fine; echo because >&2; exit 3", ExitCode, ("exit-code", "sh ended with exit code 3:\nbecause")),
+        ("kill -9 $$", KilledBySignal, ("signal", "sh was killed by SIGKILL")),
+        ("kill -40 $$", KilledBySignal, ("signal", "sh was killed by signal 40")),
+    ],
+)
+def test_a_failure_can_fail_the_operation(
+    broker: Broker, script: str, kind: type[ProcessFailed], error: tuple[str, str]
+) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised, operation(broker):
+        run_process(["sh", "-c", script], check=True)
+    assert type(raised.value) is kind
+    assert raised.value.returncode == subprocess.run(["sh", "-c", script], capture_output=True).returncode
+    told = broker.show("op").error
+    assert told is not None
+    assert (told["type"], told["message"]) == error
+
+
+def test_only_the_last_lines_of_stderr_are_told() -> None:
+    with pytest.raises(ExitCode) as raised:
+        run_process(["sh", "-c", "seq 1000 >&2; exit 1"], check=True)
+    assert raised.value.stderr.split("\n") == [str(number) for number in range(991, 1001)]
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "named"),
+    [(["no-such-command"], FileNotFoundError, "no-such-command"), (["/etc/passwd"], PermissionError, "/etc/passwd")],
+)
+def test_a_command_that_can_not_be_run_is_named(command: list[str], error: type[OSError], named: str) -> None:
+    with pytest.raises(error, match=named):
+        run_process(command)
+
+
+def test_a_command_that_closes_its_outputs_is_waited_for() -> None:
+    assert run_process(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 7"]) == 7
+
+
+def test_who_keeps_the_outputs_open_is_not_waited_for() -> None:
+    heard: list[str] = []
+    began = time.monotonic()
+    run_process(["sh", "-c", f"sleep {FOR_EVER} & echo $!; printf last"], on_line=lambda text, _: heard.append(text))
+    assert time.monotonic() - began < 10
+    assert heard[1:] == ["last"]
+    os.kill(int(heard[0]), signal.SIGKILL)
+
+
+def test_who_keeps_printing_is_not_waited_for_but_what_the_command_said_is_heard() -> None:
+    heard: list[str] = []
+    script = "yes >&2 & echo $!; seq 20000"
+    run_process(["sh", "-c", script], on_line=lambda text, name: heard.append(text) if name == "stdout" else None)
+    assert heard[-1] == "20000"
+    wait_until(lambda: not runs(int(heard[0])), "nobody reads it any more")
+
+
+# Its end before its time.
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
+)
+POLITE = """
+import signal, sys, time
+def leave(*_):
+    print("leaving", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(("code", "grace_s", "last"), [(POLITE, 60, "leaving"), (STUBBORN, 0.2, "up")])
+def test_a_cancel_ends_the_command(broker: Broker, code: str, grace_s: float, last: str) -> None:
+    pids: list[int] = []
+    # The shell waits, so that it is not the one that is asked to, but a part of its group.
+    command = ["sh", "-c", 'echo $$; "$@" & echo $!; wait', "sh", *child(code)]
+
+    def heard(text: str, _: str) -> None:
+        if text.isdigit():
+            pids.append(int(text))
+        elif text == "up":
+            broker.cancel("op", "not tonight")
+
+    with pytest.raises(Cancelled, match="not tonight"), operation(broker):
+        run_process(command, on_line=heard, grace_s=grace_s)
+    assert len(pids) == 2
+    assert not any(runs(pid) for pid in pids)
+    ended = broker.show("op")
+    assert ended.status is Status.CANCELLED
+    assert broker.logged("op")[-1] == last
+
+
+def test_a_command_that_is_not_wanted_any_more_is_not_begun(broker: Broker, tmp_path: Path) -> None:
+    with operation(broker) as op:
+        broker.cancel("op")
+        wait_until(lambda: op.cancelled, "the cancel arrives")
+        with pytest.raises(Cancelled):
+            run_process(["touch", str(tmp_path / "begun")])
+    assert not (tmp_path / "begun").exists()
+
+
+def test_an_operation_that_is_deleted_ends_the_command(broker: Broker) -> None:
+    def heard(*_: str) -> None:
+        broker.delete("op")
+        current().log("heard")  # whoever reports is told
+
+    with pytest.raises(Gone), operation(broker):
+        run_process(["sh", "-c", f"echo up; sleep {FOR_EVER}"], on_line=heard)
+
+
+def test_what_a_callback_raises_ends_the_command() -> None:
+    pids: list[int] = []
+
+    def fail(text: str, _: str) -> None:
+        pids.append(int(text))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_process(["sh", "-c", f"echo $$; sleep {FOR_EVER}"], on_line=fail)
+    assert len(pids) == 1
+    assert not runs(pids[0])
+
+
+STUBBORN_FILE = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1], "w").close())
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("command", [["sh", "-c", "echo $$; sleep 1000"], [*child(STUBBORN_FILE), "asked"]])
+def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command: list[str]) -> None:
+    """Twice, where it does not end when asked to."""
+    code = f"""
+        from workers.processes import run_process
+        print("pid", flush=True)
+        run_process({command!r}, on_line=lambda text, _: print(text, flush=True), grace_s=60, cwd={str(tmp_path)!r})
+    """
+    with python(redis_url, code) as parent:
+        assert parent.stdout
+        assert parent.stderr
+        assert parent.stdout.readline() == "pid\n"
+        pid = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGINT)
+        if "asked" in command:
+            wait_until((tmp_path / "asked").exists, "it was asked to end")
+            parent.send_signal(signal.SIGINT)
+        assert parent.wait(20) == -signal.SIGINT
+        assert "KeyboardInterrupt" in parent.stderr.read()
+    assert not runs(pid)
+
+
+# What it costs, and where it works.
+
+
+def test_nothing_is_left_of_it() -> None:
+    def held() -> tuple[list[str], int]:
+        return os.listdir("/proc/self/fd"), threading.active_count()
+
+    def once() -> None:
+        run_process(["sh", "-c", "echo out; echo err >&2; exit 1"])
+        for wrong in (["no-such-command"], []):
+            with suppress(OSError, Invalid):
+                run_process(wrong)
+        with suppress(ZeroDivisionError):
+            run_process(["echo", "1"], on_line=lambda *_: 1 / 0)
+
+    once()
+    before = held()
+    for _ in range(5):
+        once()
+    assert held() == before
+    assert zombies() == []
+
+
+def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker: Broker) -> None:
+    code = f"""
+        import time
+        from workers import Operation
+        from workers.processes import run_process
+        with Operation.start("import", id="op"):
+            began = time.monotonic()
+            for command in ("yes {"x" * 199} | head -c 80000000", "head -c 20000000 /dev/zero"):
+                assert run_process(["sh", "-c", command]) == 0
+            assert time.monotonic() - began < 20, time.monotonic() - began
+        # Not getrusage: that begins with what the process that started this one had.
+        print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
+    """
+    assert int(finished(python(redis_url, code))) < 150_000
+    last = broker.data("op", "log")[-1]
+    assert last["message"] == "x" * 199
+
+
+def test_of_more_lines_than_can_be_sent_the_last_are_told(redis_url: str) -> None:
+    broker = Broker(redis_url, history_length=2 * MOST_AT_ONCE)
+    with operation(broker) as op:
+        output = Output("stdout", op)
+        output.feed(b"".join(b"%d\n" % number for number in range(MOST_AT_ONCE + 7)))
+        output.feed(b"more\n" * MOST_AT_ONCE)
+        output.feed(b"last\n")
+    said, *lines = broker.logged("op")
+    assert said.startswith("7 lines were left out")
+    assert lines[:MOST_AT_ONCE] == [str(number) for number in range(7, MOST_AT_ONCE + 7)]
+    assert "lines were left out" in lines[MOST_AT_ONCE]
+    assert lines[-LEAST_AT_ONCE - 1 :] == ["more"] * LEAST_AT_ONCE + ["last"]
+    broker.redis.close()
+
+
+def test_a_redis_that_is_away_keeps_no_command_waiting(kept_redis: RealRedis) -> None:
+    broker = Broker(kept_redis.url)
+    with operation(broker):
+        kept_redis.stop()
+        began = time.monotonic()
+        run_process(["seq", "20000"])
+        assert time.monotonic() - began < 5
+        kept_redis.start()
+    assert broker.logged("op")[-1] == "20000"
+    broker.redis.close()
+
+
+def test_without_an_operation_it_only_runs() -> None:
+    assert run_process(["sh", "-c", "echo out; exit 4"]) == 4
+
+
+async def test_from_asyncio_it_runs_in_a_thread_and_knows_the_operation(broker: Broker) -> None:
+    async with AsyncOperation.start("import", id="op", settings=broker.settings):
+        assert await asyncio.to_thread(run_process, ["sh", "-c", "echo out; exit 4"]) == 4
+    assert broker.logged("op") == ["out"]
+
+
+async def test_from_asyncio_a_cancel_ends_it(broker: Broker) -> None:
+    pids: list[int] = []
+
+    def heard(text: str, _: str) -> None:
+        pids.append(int(text))
+        broker.cancel("op")
+
+    with pytest.raises(Cancelled):
+        async with AsyncOperation.start("import", id="op", settings=broker.settings):
+            await asyncio.to_thread(run_process, ["sh", "-c", f"echo $$; sleep {FOR_EVER}"], on_line=heard)
+    await asyncio.to_thread(wait_until, lambda: not runs(pids[0]), "the command has ended")
+
+
+def test_a_process_that_forks_and_its_child_run_commands(redis_url: str, broker: Broker) -> None:
+    code = """
+        import os, threading
+        from workers import Operation
+        from workers.processes import run_process
+        with Operation.start("import", id="op"):
+            up = threading.Event()
+            options = {"on_line": lambda *_: up.set()}
+            other = threading.Thread(target=run_process, args=(["sh", "-c", "echo up; read x"],), kwargs=options)
+            reading, writing = os.pipe()
+            options["stdin"] = reading
+            other.start()
+            up.wait()
+            pid = os.fork()
+            if pid == 0:
+                os._exit(run_process(["sh", "-c", "exit 5"]))
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+            os.write(writing, b"\\n")
+            other.join()
+            assert run_process(["sh", "-c", "echo parent; exit 6"]) == 6
+    """
+    finished(python(redis_url, code))
+    assert broker.logged("op") == ["parent"]
