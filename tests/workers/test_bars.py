@@ -1,0 +1,340 @@
+"""Bars are drawn to a file, where every step is drawn (`mininterval=0`), so that every step is reported."""
+
+import asyncio
+import gc
+import io
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import tqdm.auto
+import tqdm.contrib.concurrent
+
+from tests.workers.harness import Broker, assert_whole, finished, python
+from workers import Operation
+from workers.bars.tqdm import tqdm as bar
+from workers.bars.tqdm import trange
+from workers.testing import Recording, recording
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recording]:
+    with recording() as recorded:
+        yield recorded
+
+
+@pytest.fixture
+def op(recorded: Recording) -> Iterator[Operation]:
+    with Operation.start("import") as op:
+        yield op
+
+
+def quiet(*args: Any, **kwargs: Any) -> Any:
+    return bar(*args, **{"file": io.StringIO(), "mininterval": 0, "miniters": 1, **kwargs})
+
+
+drawn = pytest.mark.parametrize("disable", [False, True], ids=["drawn", "disabled"])
+
+
+def counts(recorded: Recording) -> list[tuple[float | None, float | None]]:
+    return [(progress["current"], progress["total"]) for progress in recorded.progresses]
+
+
+@drawn
+def test_a_loop_is_the_operation_s_progress(recorded: Recording, op: Operation, disable: bool) -> None:
+    assert list(quiet("abcd", desc="reading", unit="rows", disable=disable)) == list("abcd")
+    last = recorded.progress
+    assert (last["current"], last["total"], last["percent"]) == (4, 4, 100)
+    assert (last["message"], last["unit"]) == ("reading", "rows")
+
+
+def test_each_draw_is_reported(recorded: Recording, op: Operation) -> None:
+    for _ in quiet(range(3)):
+        pass
+    assert [current for current, total in counts(recorded) if total == 3] == [0, 1, 2, 3]
+
+
+@drawn
+def test_a_bar_may_be_moved_by_hand(recorded: Recording, op: Operation, disable: bool) -> None:
+    with quiet(total=10, initial=4, desc="one", disable=disable) as some:
+        some.update(2)
+        some.set_description("two")
+        assert recorded.progress["message"] == "two"
+        some.set_description_str("three")
+        some.update(3.5)
+        assert some.n == 9.5
+    assert (recorded.progress["current"], recorded.progress["total"]) == (9.5, 10)
+    assert recorded.progress["message"] == "three"
+
+
+def test_where_a_bar_begins_took_no_work(recorded: Recording, op: Operation) -> None:
+    with quiet(total=1000, initial=999, disable=False) as some:
+        assert recorded.progress["current"] == 999
+        assert recorded.progress["rate"] is None
+        some.update()
+    assert recorded.progress["rate"] is not None
+
+
+@drawn
+def test_a_bar_without_a_total_only_counts(recorded: Recording, op: Operation, disable: bool) -> None:
+    assert len(list(quiet(iter(range(5)), disable=disable))) == 5
+    assert (recorded.progress["current"], recorded.progress["total"]) == (5, None)
+    assert recorded.progress["percent"] is None
+
+
+@drawn
+def test_a_total_may_come_to_be_known_and_change(recorded: Recording, op: Operation, disable: bool) -> None:
+    with quiet(disable=disable) as some:
+        for total in (4, 8, 2.5):
+            some.total = total
+            some.refresh()
+            assert recorded.progress["total"] == total
+        some.reset(total=20)
+        assert recorded.progress["total"] == 20
+
+
+@drawn
+def test_a_reset_counts_anew_but_no_percentage_goes_back(recorded: Recording, op: Operation, disable: bool) -> None:
+    with quiet(total=4, disable=disable) as some:
+        some.update(2)
+        some.refresh()
+        some.reset()
+        assert recorded.progress["current"] == 0
+        some.update(1)
+    assert (recorded.progress["current"], recorded.progress["percent"]) == (1, 50)
+
+
+def test_a_numeric_scale_is_counted_in(recorded: Recording, op: Operation) -> None:
+    with quiet(total=4, unit="B", unit_scale=1024) as some:
+        some.update(2)
+    assert (recorded.progress["current"], recorded.progress["total"]) == (2048, 4096)
+
+
+@drawn
+def test_a_postfix_is_metrics(recorded: Recording, op: Operation, disable: bool) -> None:
+    class Tensor:
+        def __float__(self) -> float:
+            return 0.25
+
+    with quiet(total=4, disable=disable, postfix={"first": 1}) as some:
+        some.set_postfix({"loss": Tensor(), "name": "ada"}, rows=3)
+    metrics = recorded.progress["metrics"]
+    assert {"loss": 0.25, "name": "ada", "rows": 3}.items() <= metrics.items()
+    assert ("first" in metrics) is not disable  # which tqdm then drops as well
+
+
+@drawn
+def test_of_nested_bars_the_outermost_counts_and_the_others_are_told(
+    recorded: Recording, op: Operation, disable: bool
+) -> None:
+    messages = []
+    for epoch in quiet(range(2), desc="epochs", disable=disable):
+        with quiet(total=4, desc=f"train {epoch}", leave=False, disable=disable) as inner:
+            inner.update(1)
+            inner.refresh()
+            messages.append(recorded.progress["message"])
+        assert recorded.progress["message"] == "epochs"
+    assert messages == ["epochs > train 0 25 %", "epochs > train 1 25 %"]
+    assert (recorded.progress["current"], recorded.progress["total"]) == (2, 2)
+    assert max(total for _, total in counts(recorded) if total) == 2
+    assert "stages" not in recorded.progress
+
+
+def test_bars_one_after_the_other_add_up(recorded: Recording, op: Operation) -> None:
+    list(quiet(range(3), desc="one"))
+    for _ in quiet(range(5), desc="two"):
+        break
+    list(quiet(iter(range(2)), desc="three"))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (5, None)
+    list(quiet(range(10)))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (15, 20)
+    percents = [progress["percent"] for progress in recorded.progresses if progress["percent"] is not None]
+    assert percents == sorted(percents)
+
+
+def test_a_total_that_was_given_stays(recorded: Recording) -> None:
+    with Operation.start("import", total=20):
+        list(quiet(range(5)))
+        list(quiet(range(5)))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (10, 20)
+
+
+def test_in_a_stage_s_block_a_bar_is_the_stage_s_progress(recorded: Recording, op: Operation) -> None:
+    stages = [op.stage(name) for name in ("read", "write")]
+    for stage in stages:
+        with stage:
+            list(quiet(range(4), desc=stage.name))
+            assert recorded.progress["message"] == stage.name
+    assert [(stage["current"], stage["total"], stage["percent"]) for stage in recorded.progress["stages"]] == [
+        (4, 4, 100)
+    ] * 2
+    assert recorded.progress["percent"] == 100
+    assert recorded.progress["total"] is None
+
+
+def test_a_bar_that_is_dropped_is_none_any_more(recorded: Recording, op: Operation) -> None:
+    dropped = quiet(total=4, desc="dropped")
+    dropped.update(1)
+    del dropped
+    gc.collect()
+    list(quiet(range(4)))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (5, 8)
+
+
+def test_a_loop_that_is_left_by_an_exception_stays_where_it_was(recorded: Recording) -> None:
+    def work() -> None:
+        with Operation.start("import"):
+            for number in quiet(range(4), disable=True):
+                if number == 2:
+                    raise ValueError("no such row")
+
+    with pytest.raises(ValueError, match="no such row"):
+        work()
+    assert (recorded.progress["current"], recorded.progress["total"]) == (2, 4)
+
+
+@drawn
+def test_asyncio_s_bars_report(recorded: Recording, op: Operation, disable: bool) -> None:
+    async def rows() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+
+    async def work() -> list[Any]:
+        found: list[Any] = [number async for number in quiet(rows(), total=3, disable=disable)]
+        return found + await bar.gather(
+            *(asyncio.sleep(0, number) for number in (3, 4)), file=io.StringIO(), disable=disable
+        )
+
+    assert asyncio.run(work()) == [0, 1, 2, 3, 4]
+    assert (recorded.progress["current"], recorded.progress["total"]) == (5, 5)
+
+
+def test_tqdm_s_own_pools_take_the_class(recorded: Recording, op: Operation) -> None:
+    doubled = tqdm.contrib.concurrent.thread_map(
+        lambda number: 2 * number, range(5), tqdm_class=bar, file=io.StringIO(), max_workers=2
+    )
+    assert doubled == [0, 2, 4, 6, 8]
+    assert (recorded.progress["current"], recorded.progress["total"]) == (5, 5)
+
+
+def test_a_bar_may_be_moved_by_other_threads(recorded: Recording, op: Operation) -> None:
+    with quiet(total=400) as some:
+        lock = threading.Lock()
+
+        def work() -> None:
+            for _ in range(100):
+                with lock:
+                    some.update()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (recorded.progress["current"], recorded.progress["total"]) == (400, 400)
+
+
+def test_trange_is_a_bar_over_a_range(recorded: Recording, op: Operation) -> None:
+    assert list(trange(2, 8, 2, file=io.StringIO())) == [2, 4, 6]
+    assert (recorded.progress["current"], recorded.progress["total"]) == (3, 3)
+
+
+def test_a_class_of_one_s_own_keeps_what_it_overrides(recorded: Recording, op: Operation) -> None:
+    moved = []
+
+    class Mine(bar[Any]):
+        def update(self, n: float | None = 1) -> bool | None:
+            moved.append(n)
+            return super().update(n)
+
+    for disable in (False, True):
+        with Mine(total=3, file=io.StringIO(), disable=disable) as mine:
+            mine.update(3)
+        assert isinstance(mine, Mine)
+    assert moved == [3, 3]
+    assert (recorded.progress["current"], recorded.progress["total"]) == (6, 6)
+
+
+def test_what_can_not_be_a_bar_fails_as_with_tqdm(recorded: Recording, op: Operation) -> None:
+    with pytest.raises(KeyError, match="Unknown argument"):
+        bar(range(3), file=io.StringIO(), colur="red")
+    list(quiet(range(3)))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (3, 3)
+
+
+def _drawing(cls: Callable[..., Any]) -> str:
+    """Draw all there is to draw, but for times."""
+    file = io.StringIO()
+    make = partial(cls, file=file, mininterval=0, bar_format="{desc}|{bar:10}|{n_fmt}/{total_fmt}{unit}{postfix}")
+    for _ in make("abc", desc="loop", unit="row"):
+        pass
+    with make(total=10, initial=3, leave=False, ascii=True) as some:
+        some.update(2)
+        some.set_description("by hand")
+        some.set_postfix(loss=0.5)
+        tqdm.auto.tqdm.write("between", file=file)
+        some.reset(total=20)
+        some.update(20)
+    for _ in make(range(2), position=1):
+        for _ in make(range(2), position=2):
+            pass
+    return file.getvalue()
+
+
+def test_what_is_drawn_is_what_tqdm_draws(recorded: Recording) -> None:
+    plain = _drawing(tqdm.auto.tqdm)
+    assert "loop" in plain
+    assert _drawing(bar) == plain
+    with Operation.start("import"):
+        assert _drawing(bar) == plain
+
+
+def test_outside_an_operation_it_is_plain_tqdm() -> None:
+    """Nothing of it is overridden there, so it is as fast; `__new__` alone is ours."""
+    some = bar(total=3, file=io.StringIO())
+    some.close()
+    assert type(some) is bar
+    assert isinstance(some, tqdm.auto.tqdm)
+    ours = {name for cls in bar.__mro__[: bar.__mro__.index(tqdm.auto.tqdm)] for name in vars(cls)}
+    assert {name for name in ours if callable(getattr(bar, name, None))} - {"__class__"} == {
+        "__new__",
+        "__class_getitem__",
+    }
+
+
+def test_in_an_operation_a_loop_is_as_fast_as_tqdm_s(recorded: Recording, op: Operation) -> None:
+    def spent(cls: Callable[..., Any]) -> float:
+        began = time.perf_counter()
+        for _ in cls(range(100_000), file=io.StringIO()):
+            pass
+        return time.perf_counter() - began
+
+    # In turn, as the machine is shared, and the best of each.
+    ours, theirs = zip(*((spent(bar), spent(tqdm.auto.tqdm)) for _ in range(7)), strict=True)
+    assert min(ours) < 1.5 * min(theirs)
+
+
+def test_a_script_s_bars_reach_redis(broker: Broker, redis_url: str) -> None:
+    code = """
+        from workers import Operation
+        from workers.bars.rich import track
+        from workers.bars.tqdm import tqdm
+
+        with Operation.start("import", id="bars") as op:
+            with op.stage("read") as stage:
+                for _ in tqdm(range(1000), desc="reading", disable=None):
+                    pass
+            with op.stage("write"):
+                for _ in track(range(500), "writing"):
+                    pass
+        """
+    assert "Working" not in finished(python(redis_url, code))
+    assert_whole(broker.events("bars"))
+    shown = broker.show("bars")
+    assert shown.status == "succeeded"
+    assert shown.progress is not None
+    assert (shown.progress["percent"], shown.progress["message"]) == (100, "writing")
+    assert [(stage["current"], stage["total"]) for stage in shown.progress["stages"]] == [(1000, 1000), (500, 500)]

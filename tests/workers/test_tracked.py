@@ -1,0 +1,269 @@
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from broker.settings import Settings
+from tests.servers import free_port
+from tests.workers.harness import Broker
+from workers import AsyncOperation, Cancelled, Invalid, Operation, OperationEnded, current
+from workers.testing import Recording, recording
+from workers.tracked import tracked
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recording]:
+    with recording() as recorded:
+        yield recorded
+
+
+@tracked
+def add(left: int, right: int = 2) -> int:
+    """Add."""
+    current().log(f"adding {left} and {right}")
+    return left + right
+
+
+@tracked
+async def add_later(left: int, right: int = 2) -> int:
+    """Add."""
+    await asyncio.sleep(0)
+    current().log(f"adding {left} and {right}")
+    return left + right
+
+
+@tracked(kind="import", title="Import {path}", id="import-{path}", owner="{owner}", unit="rows", total=3, tags=["eu"])
+def load(path: str, *, owner: str = "alice") -> int:
+    for _ in current().track("abc"):
+        pass
+    return 3
+
+
+def _add(*args: int, **kwargs: int) -> int:
+    return add(*args, **kwargs)
+
+
+def _add_later(*args: int, **kwargs: int) -> int:
+    return asyncio.run(add_later(*args, **kwargs))
+
+
+both = pytest.mark.parametrize(("call", "function"), [(_add, add), (_add_later, add_later)], ids=["sync", "async"])
+
+
+@both
+def test_a_call_is_an_operation(recorded: Recording, call: Any, function: Any) -> None:
+    assert call(1, right=3) == 4
+    assert recorded.outcome is not None
+    assert (recorded.outcome.status, recorded.outcome.result) == ("succeeded", 4)
+    assert [line.message for line in recorded.logs] == ["adding 1 and 3"]
+    assert recorded.operation.snapshot.kind == function.__name__
+
+
+@both
+def test_a_tracked_function_looks_as_it_did(call: Any, function: Any) -> None:
+    assert function.__name__ in ("add", "add_later")
+    assert function.__doc__ == "Add."
+    assert str(inspect.signature(function)) == "(left: int, right: int = 2) -> int"
+    assert inspect.iscoroutinefunction(function) == (function is add_later)
+
+
+def test_options_may_name_arguments(recorded: Recording) -> None:
+    assert load("a.csv") == 3
+    shown = recorded.operation.snapshot
+    assert (shown.id, shown.kind, shown.title) == ("import-a.csv", "import", "Import a.csv")
+    assert (shown.owner, shown.tags) == ("alice", ["eu"])
+    assert recorded.progress["unit"] == "rows"
+    with pytest.raises(OperationEnded):
+        load("a.csv")
+
+
+def test_each_call_is_another_operation(recorded: Recording) -> None:
+    add(1)
+    add(2)
+    assert [operation.outcome.result for operation in recorded.of_kind("add") if operation.outcome] == [3, 4]
+
+
+@pytest.mark.parametrize("tracking", [tracked(kind="run", title="{0}"), tracked(kind="run", title="{missing.name}")])
+def test_a_name_that_is_no_parameter_is_refused_when_decorating(tracking: Any) -> None:
+    with pytest.raises(ValueError, match="has no parameter"):
+        tracking(lambda path: path)
+
+
+def test_a_long_title_is_cut(recorded: Recording) -> None:
+    tracked(title="{text}")(lambda text: None)("x" * 1000)
+    assert len(recorded.operation.snapshot.title or "") == 512
+
+
+def test_what_is_wrong_with_the_options_is_said(recorded: Recording) -> None:
+    with pytest.raises(Invalid, match="id"):
+        load("with spaces and / more")
+
+
+@both
+def test_a_failure_is_raised_on(recorded: Recording, call: Any, function: Any) -> None:
+    with pytest.raises(TypeError):
+        call("one")
+    assert recorded.outcome is not None
+    assert recorded.outcome.status == "failed"
+
+
+@both
+def test_a_call_within_an_operation_is_its_child(recorded: Recording, call: Any, function: Any) -> None:
+    with Operation.start("outer") as outer:
+        call(1)
+        assert current() is outer
+    (inner,) = recorded.of_kind(function.__name__)
+    assert inner.snapshot.parent == outer.id
+
+
+def test_tracked_calls_nest(recorded: Recording) -> None:
+    @tracked(kind="outer")
+    async def outer() -> int:
+        return sum(await asyncio.gather(add_later(1), add_later(2))) + await asyncio.to_thread(add, 3)
+
+    assert asyncio.run(outer()) == 12
+    (parent,) = recorded.of_kind("outer")
+    children = recorded.of_kind("add_later") + recorded.of_kind("add")
+    assert [child.snapshot.parent for child in children] == [parent.id] * 3
+
+
+def test_a_parent_that_is_given_counts(recorded: Recording) -> None:
+    with Operation.start("outer"):
+        tracked(kind="inner", parent="another")(lambda: None)()
+    assert recorded.of_kind("inner")[0].snapshot.parent == "another"
+
+
+def test_within_a_cancelled_operation_no_call_begins(recorded: Recording) -> None:
+    with Operation.start("outer"):
+        recorded.cancel()
+        with pytest.raises(Cancelled):
+            add(1)
+    assert recorded.of_kind("add") == []
+
+
+@pytest.mark.parametrize("result", [{"a": [1, None, "b"]}, [1.5], "text", None, True])
+def test_a_result_that_is_json_is_kept(recorded: Recording, result: Any) -> None:
+    assert tracked(kind="run")(lambda: result)() is result
+    assert recorded.outcome is not None
+    assert recorded.outcome.result == result
+
+
+@pytest.mark.parametrize(
+    "make", [object, lambda: {1: object()}, lambda: "x" * 100_000, lambda: 1 << 80, lambda: b"\xff"]
+)
+def test_a_result_that_is_none_succeeds_without(recorded: Recording, make: Any) -> None:
+    result = make()
+    assert tracked(kind="run")(lambda: result)() is result
+    assert recorded.outcome is not None
+    assert (recorded.outcome.status, recorded.outcome.result) == ("succeeded", None)
+
+
+def test_a_result_is_not_used_up(recorded: Recording) -> None:
+    result = tracked(kind="run")(lambda: iter([1, 2, 3]))()
+    assert list(result) == [1, 2, 3]
+
+
+def test_what_was_said_of_the_end_counts_first(recorded: Recording) -> None:
+    @tracked
+    def work() -> str:
+        operation = current()
+        assert isinstance(operation, Operation)
+        operation.succeed({"rows": 3})
+        return "for the caller"
+
+    assert work() == "for the caller"
+    assert recorded.outcome is not None
+    assert recorded.outcome.result == {"rows": 3}
+
+
+def test_methods_are_tracked_by_their_qualified_names(recorded: Recording) -> None:
+    class Importer:
+        @tracked(title="{self.name}")
+        def run(self) -> str:
+            return self.name
+
+        @staticmethod
+        @tracked
+        def help() -> str:
+            return "help"
+
+        name = "ada"
+
+    assert (Importer().run(), Importer.help()) == ("ada", "help")
+    kinds = [operation.snapshot.kind for operation in recorded.operations.values()]
+    assert [kind.rpartition("<locals>.")[2] for kind in kinds] == ["Importer.run", "Importer.help"]
+    assert recorded.operation.snapshot.title == "ada"
+
+
+def _rows() -> Iterator[int]:
+    yield 1
+
+
+async def _rows_later() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [_rows, _rows_later])
+def test_generator_functions_are_refused_with_the_way_out(function: Any) -> None:
+    with pytest.raises(TypeError, match="open the operation around such a loop"):
+        tracked(function)
+
+
+def test_an_async_call_is_cancelled_with_its_operation(recorded: Recording) -> None:
+    @tracked(kind="wait")
+    async def wait() -> None:
+        current().advance()
+        await asyncio.Event().wait()
+
+    recorded.cancel("enough", when=lambda operation: operation.progress["current"] == 1)
+    with pytest.raises(Cancelled, match="enough"):
+        asyncio.run(wait())
+    assert recorded.outcome is not None
+    assert recorded.outcome.status == "cancelled"
+
+
+@both
+def test_without_redis_the_function_runs_and_the_log_says_so(
+    call: Any, function: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PROGRESS_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    with caplog.at_level(logging.WARNING):
+        assert call(1) == 3
+    (record,) = [record for record in caplog.records if record.name == "workers.tracked"]
+    assert record.getMessage().startswith(f"{function.__name__} runs without being reported: ")
+
+
+def test_calls_do_not_wait_again_and_again_for_a_redis_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listening socket that answers nothing makes each try wait for the timeout."""
+    import socket
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = Settings(_env_file=None, redis_url=f"redis://127.0.0.1:{port}", redis_timeout_s=0.2)
+        work = tracked(kind="run", settings=settings)(lambda number: number)
+        began = time.monotonic()
+        assert [work(number) for number in range(100)] == list(range(100))
+        assert time.monotonic() - began < 2  # and not a hundred times 0.2
+    assert len([record for record in caplog.records if record.name == "workers.tracked"]) == 1
+
+
+def test_it_is_stored_in_redis(broker: Broker) -> None:
+    assert tracked(kind="run", id="r-1", settings=broker.settings)(lambda: {"ok": True})() == {"ok": True}
+    assert broker.show("r-1").result == {"ok": True}
+
+
+def test_the_settings_are_the_outer_operation_s(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROGRESS_REDIS_URL", raising=False)
+
+    async def both() -> None:
+        async with AsyncOperation.start("outer", id="o-1", settings=broker.settings):
+            await tracked(kind="inner", id="i-1")(add_later)(1)
+
+    asyncio.run(both())
+    assert broker.show("i-1").parent == "o-1"

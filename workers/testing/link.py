@@ -1,0 +1,190 @@
+"""The link to a Redis in memory, whose operations are recorded."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Lock, RLock
+from typing import Any, NamedTuple
+
+import fakeredis
+import fakeredis.aioredis
+import orjson
+
+from broker.calls import signal_call
+from broker.connections import Connections, unparsed
+from broker.errors import BrokerError
+from broker.models import NewSignal, Operation
+from broker.publishing import Entry, check_refusal, publish_call, read_answer
+from broker.scripts import META, Call
+from broker.settings import Settings
+from broker.snapshots import FIELDS, read_snapshot
+from broker.store import Store
+from workers.inbox import Signal
+from workers.link import FLUSH_S, Link
+from workers.reporter import Reporter
+from workers.testing.recorded import RecordedOperation
+
+When = Callable[[RecordedOperation], bool]
+
+
+class _Plan(NamedTuple):
+    when: When | None
+    act: Callable[[RecordedOperation], None]
+
+
+class RecordingLink(Link):
+    """A link to a Redis in memory, which sends at once, in the thread that reports."""
+
+    def __init__(self, settings: Settings, *, every: bool) -> None:
+        super().__init__(settings)
+        self.operations: dict[str, RecordedOperation] = {}
+        self._plans: list[_Plan] = []
+        self._every = every
+        self._server = fakeredis.FakeServer()
+        self._redis: Any = unparsed(fakeredis.FakeRedis(server=self._server, protocol=2))
+        self._followed: dict[str, list[Reporter]] = {}
+        self._news: deque[Reporter] = deque()
+        self._sending, self._reading = Lock(), RLock()
+
+    def client(self) -> Any:
+        """Return a client of the Redis in memory."""
+        return self._redis
+
+    def run(self, call: Call) -> Any:
+        """Run one script, and record what it stored."""
+        reply = super().run(call)
+        if call.script is not META and reply[0] == b"ok":
+            self._record(str(call.args[0]))
+        return reply
+
+    def follow(self, reporter: Reporter) -> None:
+        """Send for a reporter from now on."""
+        if self._every:
+            reporter.interval_s = 0.0
+        self._followed.setdefault(reporter.operation, []).append(reporter)
+        self._carry_out()
+
+    def wake(self, reporter: Reporter) -> None:
+        """Send what a reporter has to say, unless another thread is about it, which then goes on with this."""
+        self._news.append(reporter)
+        # Not waited for: the reporter's lock may be held here, and wanted there.
+        while self._news and self._sending.acquire(blocking=False):
+            try:
+                while self._news:
+                    self._send(self._news.popleft())
+            finally:
+                self._sending.release()
+
+    def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
+        """Send all that these (or all) were told."""
+        known = [reporter for some in self._followed.values() for reporter in some]
+        marks = [(reporter, reporter.mark()) for reporter in (known if reporters is None else reporters)]
+        if self._sending.acquire(timeout=timeout_s):
+            self._sending.release()
+        return all(reporter.reached(mark) for reporter, mark in marks)
+
+    def patience_s(self) -> float:
+        """Return how long to wait: everything is sent at once."""
+        return FLUSH_S
+
+    def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], None]:
+        """Send all that a reporter was told, and call back."""
+        self.flush([reporter])
+        callback()
+        return lambda: None
+
+    def snapshot(self, operation: str) -> Operation:
+        """Return an operation as people are shown it."""
+        return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
+
+    def log_after(self, operation: str, position: bytes) -> list[Any]:
+        """Return the entries of an operation's log after a position."""
+        key = self.keyspace().operation(operation).log
+        entries: list[Any] = self._redis.xrange(key, min=b"(" + position)
+        return entries
+
+    def main(self) -> RecordedOperation | None:
+        """Return the operation that began first, if one did; the others may be its children."""
+        begun = next(iter(self._followed), None)
+        return None if begun is None else self.operations[begun]
+
+    def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        """Do something to the main operation once it has begun, and `when` is true of it."""
+        self._plans.append(_Plan(when, act))
+        self._carry_out()
+
+    def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
+        """Cancel an operation, as a replica does, and have its worker and its children's hear of it."""
+        self._ask(lambda store: store.cancel(operation, reason=reason, by=by))
+        for id in list(self.operations):
+            self._record(id)
+            self._look(id)
+
+    def fence(self, operation: str) -> None:
+        """Begin another attempt at an operation."""
+        attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
+        said = Entry("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
+        read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
+        self._look(operation)
+
+    def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
+        """Send a signal to an operation's worker."""
+        check_refusal(
+            self.run(signal_call(operation, self.keyspace().operation(operation), signal, by, self._settings))
+        )
+        for reporter in self._followed.get(operation, ()):
+            reporter.inbox.put(Signal(signal.type, signal.data, by))
+
+    def _send(self, reporter: Reporter) -> None:
+        while not reporter.done and (call := reporter.call(time.monotonic())) is not None:
+            with _losing(reporter):
+                reporter.acknowledged(read_answer(self.run(call)))
+            self._carry_out()
+
+    def _look(self, operation: str) -> None:
+        """Have the workers of an operation hear what a beat would tell them."""
+        for reporter in self._followed.get(operation, ()):
+            if not (reporter.done or reporter.ended):
+                with _losing(reporter):
+                    reporter.heed(read_answer(self.run(reporter.beat(time.monotonic()))))
+
+    def _record(self, operation: str) -> None:
+        with self._reading:
+            self.operations.setdefault(operation, RecordedOperation(operation, self)).read()
+
+    def _carry_out(self) -> None:
+        """Do what was planned for the main operation, and is due."""
+        main = self.main()
+        for plan in list(self._plans) if main is not None and main.outcome is None else ():
+            if main is not None and _is_due(plan, main) and plan in self._plans:
+                self._plans.remove(plan)
+                plan.act(main)
+
+    def _ask(self, question: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
+        async def ask() -> None:
+            clients = [fakeredis.aioredis.FakeRedis(server=self._server, protocol=2) for _ in range(2)]
+            keyspace = self.keyspace()
+            async with Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, self._settings) as store:
+                await question(store)
+
+        # In a thread of its own, as this one may have a loop running.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, ask()).result()
+
+
+def _is_due(plan: _Plan, operation: RecordedOperation) -> bool:
+    with suppress(LookupError, TypeError):  # what it asks for is not there yet
+        return plan.when is None or plan.when(operation)
+    return False
+
+
+@contextmanager
+def _losing(reporter: Reporter) -> Iterator[None]:
+    """Have a reporter give its operation up if it is refused."""
+    try:
+        yield
+    except BrokerError as refusal:
+        reporter.lose(refusal)
