@@ -1,0 +1,106 @@
+"""A Celery app with plain tasks. Run: `celery -A tests.queues.celery_app worker`."""
+
+import os
+from typing import Any
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+
+from tests.queues import work
+from workers.queues.celery import install
+
+URL = os.environ["QUEUE_REDIS_URL"]
+app = Celery("tests", broker=URL, backend=URL)
+app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, worker_hijack_root_logger=False)
+install(app, terminate_after_s=0.3)
+
+RETRIES = {"autoretry_for": (ValueError,), "retry_kwargs": {"countdown": 0.1, "max_retries": 1}}
+
+
+@app.task(progress={"kind": "count", "tags": ["eu"]})
+def count(rows: int) -> Any:
+    return work.count(rows)
+
+
+class Custom(Task):
+    """A base class of a user's own, that knows nothing of reporting."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)
+
+
+@app.task(base=Custom, ignore_result=True)
+def odd() -> Any:
+    return work.odd()
+
+
+@app.task
+def breaks() -> None:
+    work.breaks()
+
+
+@app.task(**RETRIES)
+def flaky() -> int:
+    return work.flaky()
+
+
+@app.task(**RETRIES)
+def hopeless() -> None:
+    work.breaks()
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def dies() -> int:
+    return work.dies()
+
+
+@app.task(retry_on_worker_lost=True, default_retry_delay=0)
+def sent_again() -> int:
+    return work.dies()
+
+
+@app.task
+def lost() -> None:
+    work.dies()
+
+
+@app.task
+def waits() -> None:
+    work.waits()
+
+
+@app.task
+def deaf() -> None:
+    work.deaf()
+
+
+@app.task
+def touch(path: str) -> None:
+    work.touch(path)
+
+
+@app.task(progress=False)
+def unreported() -> None:
+    work.count(3)
+
+
+@app.task(bind=True)
+def replaced(self: Any) -> None:
+    raise self.replace(count.s(2))
+
+
+@app.task(bind=True)
+def ignored(self: Any) -> None:
+    raise Ignore("nothing to do")
+
+
+@app.task(time_limit=1)
+def too_slow() -> None:
+    work.deaf()
+
+
+@app.task
+def rejected() -> None:
+    raise Reject("no good", requeue=False)

@@ -1,0 +1,48 @@
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.queues.queues import QUEUES
+from tests.servers import RealRedis, free_port
+from tests.workers.harness import Broker
+
+
+@pytest.fixture(scope="session")
+def queue_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis that is both the queues' and the progress broker's, and is not emptied under running workers."""
+    with RealRedis(tmp_path_factory.mktemp("queues"), port=free_port()) as server:
+        os.environ["QUEUE_REDIS_URL"] = server.url  # the apps, which are modules, read it when they are imported
+        yield server.url
+        del os.environ["QUEUE_REDIS_URL"]
+
+
+@pytest.fixture(scope="session")
+def queues(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Each queue with its worker: all start together, as that takes most of the time."""
+    logs = tmp_path_factory.mktemp("workers")
+    opened = {name: make(queue_url, logs / f"{name}.log") for name, make in QUEUES.items()}
+    try:
+        for each in opened.values():
+            each.start()
+        yield opened
+    finally:
+        for each in opened.values():
+            each.close()
+
+
+@pytest.fixture(params=list(QUEUES))
+def queue(request: pytest.FixtureRequest, queues: dict[str, Any], broker: Broker) -> Any:
+    """A queue whose worker runs."""
+    found = queues[request.param]
+    found.start()
+    return found
+
+
+@pytest.fixture
+def broker(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setenv("PROGRESS_REDIS_URL", queue_url)
+    broker = Broker(queue_url)
+    yield broker
+    broker.redis.close()

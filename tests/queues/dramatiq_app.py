@@ -1,0 +1,72 @@
+"""Plain actors. Run: `dramatiq tests.queues.dramatiq_app`."""
+
+import os
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+
+from tests.queues import work
+from workers.queues.dramatiq import install
+
+broker = RedisBroker(
+    url=os.environ["QUEUE_REDIS_URL"],
+    maintenance_chance=1_000_000,  # the messages of a process that died are looked for at each step
+)
+install(broker, interrupt_after_s=0.3)
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(max_retries=0, progress={"kind": "count", "tags": ["eu"]})
+def count(rows: int) -> Any:
+    return work.count(rows)
+
+
+@dramatiq.actor(max_retries=0)
+def odd() -> Any:
+    return work.odd()
+
+
+@dramatiq.actor(max_retries=0)
+def breaks() -> None:
+    work.breaks()
+
+
+@dramatiq.actor(max_retries=1, min_backoff=10, max_backoff=10)
+def flaky() -> int:
+    return work.flaky()
+
+
+@dramatiq.actor(max_retries=1, min_backoff=10, max_backoff=10)
+def hopeless() -> None:
+    work.breaks()
+
+
+@dramatiq.actor
+def dies() -> int:
+    return work.dies()
+
+
+@dramatiq.actor
+def waits() -> None:
+    work.waits()
+
+
+@dramatiq.actor
+def deaf() -> None:
+    work.deaf()
+
+
+@dramatiq.actor
+def touch(path: str) -> None:
+    work.touch(path)
+
+
+@dramatiq.actor(progress=False)
+def unreported() -> None:
+    work.count(3)
+
+
+@dramatiq.actor(max_age=1)
+def too_old() -> None:
+    work.count(3)

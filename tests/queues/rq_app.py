@@ -1,0 +1,28 @@
+"""Plain functions, for RQ. Run: `rq worker --job-class tests.queues.rq_app.Job`."""
+
+import os
+
+from redis import Redis
+from rq import Retry
+
+from tests.queues.work import breaks, count, deaf, dies, flaky, odd, touch, waits
+from workers import current
+from workers.queues import rq
+
+__all__ = ["breaks", "count", "deaf", "dies", "flaky", "lost", "odd", "touch", "waits"]
+
+connection = Redis.from_url(os.environ["QUEUE_REDIS_URL"])
+
+
+class Job(rq.Job):
+    stop_after_s = 0.3
+
+
+queue = rq.Queue("tests", connection=connection)
+hopeless = breaks
+lost = dies
+unreported = count
+
+
+def asks_again() -> object:
+    return Retry(max=1) if current().attempt == 1 else current().attempt

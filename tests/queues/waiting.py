@@ -1,0 +1,35 @@
+"""Waiting for what workers do, with what they said where they did not."""
+
+from collections.abc import Callable
+from typing import Any
+
+from broker.models import Operation
+from tests.servers import wait_until
+from tests.workers.harness import Broker, assert_whole
+
+
+def until(queue: Any, broker: Broker, operation: str, condition: Callable[[], object], what: str) -> None:
+    try:
+        wait_until(condition, f"{operation} {what}", 15)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{broker.events(operation)}\n{queue.output()[-6000:]}") from None
+
+
+def ended(queue: Any, broker: Broker, operation: str) -> Operation:
+    """Wait for an operation's end, and return it as people are shown it."""
+    until(queue, broker, operation, lambda: broker.data(operation, "end"), "ends")
+    (_,) = broker.data(operation, "end")
+    assert_whole(broker.events(operation))
+    return broker.show(operation)
+
+
+def at_work(queue: Any, broker: Broker, operation: str) -> None:
+    until(queue, broker, operation, lambda: "at work" in broker.logged(operation), "runs")
+
+
+def occupy(queue: Any, broker: Broker) -> list[str]:
+    """Have the worker wait in as many tasks as it runs at a time; return their operations."""
+    waiting = [queue.enqueue("waits") for _ in range(queue.slots)]
+    for each in waiting:
+        at_work(queue, broker, each)
+    return waiting
