@@ -26,9 +26,9 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-chaos: $(VENV)/.dev  ## kill replicas and clients at random for a minute
+chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
 	@deploy/test-system.sh
-	PROGRESS_CHAOS_S=60 $(BIN)/pytest -s tests/chaos
+	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 $(BIN)/pytest -s tests/chaos
 
 soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh
