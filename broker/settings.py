@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
-        description="redis://, rediss:// or unix:// address; without one the private Redis of this machine's server, which `serve` starts",
+        description="redis://, rediss:// or unix:// address; without one the private Redis that `serve` starts",
     )
     prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="what every key begins with")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(

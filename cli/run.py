@@ -69,8 +69,10 @@ def run(
     For example `progress-broker run --id nightly-0514 -- rsync -a --info=progress2 /data /backup`.
 
     Output is passed through as it is; where both outputs are one file or pipe, in its order, and all of it is logged
-    as info. If it can't be written, as to a full disk, the operation fails. The exit code is the command's: 0 succeeds; 128+n if signal n killed it,
-    127 if there is no such command, 126 if it can't be run, 1 if it ended with 0 but its output can't be written.
+    as info. If it can't be written, as to a full disk, the operation fails.
+
+    The exit code is the command's: 0 succeeds; 128+n if signal n killed it, 127 if there is no such command, 126 if
+    it can't be run, 1 if it ended with 0 but its output can't be written.
 
     A cancel from elsewhere sends SIGTERM to the command and all it started, SIGKILL after --grace-s, and exits
     with 3. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT are handed on to it and end the operation as cancelled; how soon to
@@ -117,7 +119,7 @@ class Job(NamedTuple):
         in_one = _same_file(*copies)
         place = Place(stdin=None, with_terminal=True, in_one=in_one, prepare=ending_with_us())
         pipes = slice(1 if in_one else 2)
-        return Running(self.command, outputs[pipes], place=place, grace_s=self.grace_s, copy_to=copies[pipes])
+        return Running(self.command, list(outputs)[pipes], place=place, grace_s=self.grace_s, copy_to=copies[pipes])
 
 
 def _start(kind: str, options: dict[str, Any], require: bool) -> Operation | NoOperation:

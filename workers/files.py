@@ -3,7 +3,9 @@
     with open("big.zip", "rb") as file, zipfile.ZipFile(reading(file)) as archive:
         archive.extractall("there")
 
-What goes round the file object isn't seen: `sendfile`, `mmap` and child processes work on the file's descriptor.
+What goes round the file object isn't seen: `sendfile`, `mmap` and child processes work on the file's descriptor, and
+what `detach()` returns is the file below, which counts nothing. Of a copy count one side, `reading` or `writing`: with
+both each byte counts twice.
 """
 
 import io
@@ -46,6 +48,12 @@ class CountedFile(BinaryIO):
         """Read `size` bytes, or all that is left."""
         data: bytes = self._file.read(-1 if size is None else size)
         self._pass(len(data or b""))  # None: nothing there yet
+        return data
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        data: bytes = self._file.readall() if hasattr(self._file, "readall") else self._file.read()
+        self._pass(len(data or b""))
         return data
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -191,11 +199,13 @@ def reading(file: IO[bytes], operation: Reporting | Stage | None = None, *, tota
     That is the current operation unless given. The file's size counts towards the total, where there is one: that of
     an ordinary file or `BytesIO`, or `total`. What lies before its position counts as skipped.
     """
+    _check(file, "read", "reading(open(path, 'rb'))")
     return _counted(file, operation, size(file) if total is None else total)
 
 
 def writing(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
     """Return the file as one whose bytes count as done when they are written; `total` is how many it will hold."""
+    _check(file, "write", "writing(open(path, 'wb'))")
     return _counted(file, operation, total)
 
 
@@ -217,9 +227,14 @@ def _end(file: IO[bytes]) -> int:
     return end
 
 
-def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
+def _check(file: object, method: str, example: str) -> None:
     if isinstance(file, io.TextIOBase):
         raise TypeError("bytes are counted, and this is a text file: open it with 'b', and wrap it in a TextIOWrapper")
+    if not hasattr(file, method):
+        raise TypeError(f"a file object is needed, not {type(file).__name__}: {example}")
+
+
+def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
     counts = current() if operation is None else operation
     counted = CountedFile(file, counts)
     if total is not None:
@@ -227,4 +242,5 @@ def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | 
         skipped = min(counted._at, total)
         if skipped:
             counts.skip(skipped)
+        counts.update()  # which has it told now, and not with the first bytes
     return counted

@@ -72,7 +72,7 @@ def log_json(line: Line, most: int = MAX_MESSAGE_CHARS) -> bytes:
 
 def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
     """Return the line that tells why an attempt is over, and when the next one follows."""
-    why = f": {error if isinstance(error, str) else f'{type(error).__qualname__}: {_message(error)}'}" if error else ""
+    why = f": {error if isinstance(error, str) else f'{_type(error)}: {_message(error)}'}" if error else ""
     return Line(cut(f"attempt {attempt} gave up{why}; another follows within {delay_s:g} s"), "warning", None)
 
 

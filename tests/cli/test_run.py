@@ -45,6 +45,13 @@ def running(shell: Shell, *words: str, **options: Any) -> Iterator["subprocess.P
             run.terminate()  # which it hands on to the command
 
 
+def running_to(shell: Shell, outputs: dict[str, Any], script: str) -> "subprocess.Popen[bytes]":
+    """A `run` of operation `a` whose outputs are what is said, or else pipes."""
+    words = [*CLI, "run", "--id", "a", "--", "sh", "-c", script]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, env=shell.env, cwd=shell.folder, **(pipes | outputs))
+
+
 def rest(run: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
     return run.communicate(timeout=30)
 
@@ -194,7 +201,7 @@ def test_where_the_id_is_taken_the_command_is_run_unless_that_is_unwanted(shell:
     shell.says("run", "--id", "a", "true")
     done = shell.run("run", "--id", "a", "echo", "out")
     assert (done.returncode, done.stdout) == (0, "out\n")
-    assert "the command runs unreported: " in done.stderr
+    assert "the command runs unreported: the id a was used before, and is good for one run" in done.stderr
     shell.fails(2, "run", "--id", "a", "--require", "touch", "begun")
     assert not (shell.folder / "begun").exists()
 
@@ -238,6 +245,45 @@ def test_it_needs_no_output_of_its_own(shell: Shell, broker: Broker) -> None:
     with shell.open("run", "--id", "a", "echo", "out", preexec_fn=lambda: os.close(1)) as run:
         assert run.wait(30) == 0
     assert broker.logged("a") == ["out"]
+
+
+@pytest.mark.parametrize(("to", "name"), [("stdout", "output"), ("stderr", "error")])
+@pytest.mark.parametrize(("script", "code"), [("head -c 30000 /dev/zero", 1), ("head -c 30000 /dev/zero; exit 4", 4)])
+def test_output_that_can_not_be_written_fails_the_operation(
+    shell: Shell, to: str, name: str, script: str, code: int
+) -> None:
+    script = f"({script}) >&2" if to == "stderr" else script
+    with open("/dev/full", "wb") as full, running_to(shell, {to: full}, script) as run:
+        said = rest(run)[1]
+        assert run.returncode == code
+    why = f"standard {name} can't be written: No space left on device"
+    if to == "stdout":
+        assert why in said.decode()
+    operation = shown(shell)
+    assert (operation["status"], operation["error"]["message"]) == ("failed", why)
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+def test_where_both_outputs_are_one_their_order_is_kept(shell: Shell, broker: Broker, in_one: bool) -> None:
+    script = "for i in 1 2 3; do echo out-$i; echo err-$i >&2; done; exit 5"
+    with running_to(shell, {"stderr": subprocess.STDOUT if in_one else subprocess.PIPE}, script) as run:
+        out, err = rest(run)
+        assert run.returncode == 5
+    levels = [line["level"] for line in broker.data("a", "log")]
+    if in_one:
+        assert out.decode().split() == ["out-1", "err-1", "out-2", "err-2", "out-3", "err-3"]
+        assert set(levels) == {"info"}
+    else:
+        assert err.decode().split() == ["err-1", "err-2", "err-3"]
+        assert levels.count("warning") == 3
+    assert shown(shell)["error"]["message"].endswith("err-3")
+
+
+def test_killed_it_takes_the_command_with_it(shell: Shell) -> None:
+    with running(shell, "--", "sh", "-c", "echo up; exec sleep 1000") as run:
+        (command,) = children(run.pid)
+        run.kill()
+        wait_until(lambda: not runs(command), "the command has ended")
 
 
 # On a terminal.

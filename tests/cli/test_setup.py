@@ -32,6 +32,11 @@ def test_a_server_with_a_bad_setting(tmp_path: Path, settings: dict[str, str], s
     assert re.match(said, shell.fails(5, "serve"))
 
 
+def test_the_help_says_which_redis_it_is_where_none_is_named(lonely: Shell) -> None:
+    shown = " ".join(lonely.says("ls", "--help").replace("│", " ").split())
+    assert "without one the private Redis that `serve` starts" in shown
+
+
 def test_no_redis_at_all(lonely: Shell) -> None:
     assert "start `progress-broker serve`" in lonely.fails(5, "ls")
 

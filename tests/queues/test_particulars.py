@@ -1,6 +1,9 @@
 """What only one of the queues knows: its own ways to end a task, or not to."""
 
 import signal
+import subprocess
+import sys
+import textwrap
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,22 @@ def test_a_plain_task_whose_operation_was_cancelled_in_the_queue_does_not_run(
 def test_a_task_that_requeues_itself_goes_on(queue: Any, broker: Broker) -> None:
     shown = ended(queue, broker, queue.enqueue("requeued"))
     assert (shown.status, shown.attempt) == (Status.SUCCEEDED, 2)
+
+
+EXAMPLE = """
+    import asyncio, importlib, inspect, itertools, sys, textwrap
+    guide = importlib.import_module("workers.queues." + sys.argv[1]).__doc__.splitlines()[1:]
+    names = {"__name__": "__main__"}
+    exec(textwrap.dedent("\\n".join(itertools.takewhile(lambda line: line[:1] in ("", " "), guide))), names)
+    call = names["import_rows"]
+    result = call({}, [1]) if sys.argv[1] == "arq" else call([1])
+    if inspect.isawaitable(result):
+        asyncio.run(result)
+"""
+
+
+@pytest.mark.parametrize("name", ["celery", "dramatiq", "arq", "taskiq"])
+def test_the_first_example_of_each_guide_runs_as_it_is_written(name: str) -> None:
+    code = [sys.executable, "-c", textwrap.dedent(EXAMPLE), name]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr

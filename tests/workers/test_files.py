@@ -347,3 +347,21 @@ def test_outside_an_operation_it_is_a_file_all_the_same(path: Path) -> None:
         assert file.read() == DATA
     with writing(path.open("wb"), total=3) as file:
         assert file.write(b"abc") == 3
+
+
+def test_a_buffer_around_it_is_counted(recorded: Recording, op: Operation, path: Path) -> None:
+    with io.BufferedReader(reading(open(path, "rb", buffering=0))) as file:  # type: ignore[type-var]
+        assert file.read() == DATA
+    assert counted(recorded) == (SIZE, SIZE)
+
+
+def test_the_total_is_told_before_anything_is_read(recorded: Recording, op: Operation, path: Path) -> None:
+    with reading(path.open("rb")):
+        assert counted(recorded) == (0, SIZE)
+
+
+@pytest.mark.parametrize("file", ["path", b"", None])
+@pytest.mark.parametrize("count", [reading, writing])
+def test_what_is_no_file_is_refused_at_once(count: Any, file: Any) -> None:
+    with pytest.raises(TypeError, match=r"a file object is needed, not .*ing\(open\(path, '.b'\)\)"):
+        count(file)

@@ -250,3 +250,27 @@ def test_a_progress_is_followed_for_the_operation_that_is_given(recorded: Record
     with rich.progress.Progress(console=console(), disable=True) as progress, follow(progress, given):
         progress.advance(progress.add_task("read", total=10), 4)
     assert recorded.progress["current"] == 4
+
+
+def test_the_message_is_what_the_running_tasks_are(recorded: Recording, op: Operation) -> None:
+    with made() as progress:
+        first, second = progress.add_task("read", total=2), progress.add_task("write", total=2)
+        assert recorded.progress["message"] == "read, write"
+        progress.advance(first, 2)
+        assert recorded.progress["message"] == "write"
+        progress.update(second, description="flush")
+        assert recorded.progress["message"] == "flush"
+        progress.advance(second, 2)
+    assert recorded.progress["message"] == "flush"
+
+
+def test_steps_that_are_drawn_in_the_background_are_reported_now_and_then(recorded: Recording, op: Operation) -> None:
+    with made(console=console(terminal=True), auto_refresh=True, refresh_per_second=20) as progress:
+        task = progress.add_task("Reading", total=5_000)
+        for _ in range(1_500):
+            progress.advance(task)
+        _until(lambda: recorded.progress["current"] == 1_500)  # though nothing moves any more
+        for _ in range(1_500):
+            progress.advance(task)
+    assert recorded.progress["current"] == 3_000
+    assert len(recorded.progresses) < 1_000

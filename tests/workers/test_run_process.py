@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_proce
 from workers.processes.lines import MAX_CHARS, Line, Lines, shown
 from workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
 from workers.processes.patterns import make_pattern
+from workers.processes.stream import Stream
 
 FOR_EVER = 1000
 
@@ -532,3 +534,51 @@ def test_a_process_that_forks_and_its_child_run_commands(redis_url: str, broker:
     """
     finished(python(redis_url, code))
     assert broker.logged("op") == ["parent"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ExitCode(3, ["sh"], ["because"]), "sh ended with exit code 3:\nbecause"),
+        (KilledBySignal(-15, ["sh"]), "sh was killed by SIGTERM"),
+        (ProcessFailed(2, ["sh"]), "sh ended with exit code 2"),
+    ],
+)
+def test_a_failure_may_be_sent_to_another_process(error: ProcessFailed, text: str) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error) == text
+    assert (again.returncode, again.cmd, again.stderr) == (error.returncode, error.cmd, error.stderr)
+
+
+@pytest.mark.parametrize("grace_s", ["x", None, -1, float("nan")])
+def test_a_grace_that_is_none_is_refused(grace_s: Any) -> None:
+    with pytest.raises(Invalid, match="grace_s is a number of seconds"):
+        run_process(["true"], grace_s=grace_s)
+
+
+@pytest.mark.parametrize("pattern", ["auot", "("])
+def test_a_pattern_that_is_none_is_refused_with_what_there_is(pattern: str) -> None:
+    with pytest.raises(Invalid, match="neither bars, auto nor off"):
+        make_pattern(pattern)
+
+
+def test_a_copy_that_would_wait_is_put_off() -> None:
+    source, command = os.pipe()
+    reader, copy = os.pipe()
+    os.write(copy, b"x" * 65_536)  # full
+    os.write(command, b"y" * 10)
+    with os.fdopen(source, "rb", buffering=0) as pipe:
+        stream = Stream(pipe, Output("stdout", current()), copy)
+        carrying = threading.Thread(target=stream.go_on, daemon=True)
+        carrying.start()
+        carrying.join(5)
+        went_on = not carrying.is_alive()
+        os.read(reader, 65_536)
+        carrying.join()
+        assert went_on
+        assert stream.wants is not None
+        stream.go_on()
+        assert os.read(reader, 100) == b"y" * 10
+    for descriptor in (command, reader, copy):
+        os.close(descriptor)

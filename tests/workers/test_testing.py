@@ -179,7 +179,7 @@ def test_nothing_runs_in_the_background_and_nothing_is_left_of_it() -> None:
         import_rows(["ada"])
         recorded.cancel("too late")
     assert set(threading.enumerate()) == before
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(StorageUnavailable, match="progress-broker serve"):
         Operation.start("import")
 
 
@@ -237,3 +237,24 @@ def test_a_plan_may_ask_for_what_is_not_there_yet() -> None:
             if op.cancelled:
                 break
     assert recorded.progress["metrics"] == {"loss": 0.4}
+
+
+def _wrong_name(operation: Any) -> bool:
+    return bool(operation.progress["curent"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("when", "why"), [(_wrong_name, r"KeyError\('curent'\)"), (lambda operation: False, "never true")]
+)
+def test_a_plan_that_never_came_due_is_told(when: Any, why: str) -> None:
+    recorded = recording()
+    recorded.cancel(when=when)
+    with pytest.raises(AssertionError, match=why), recorded:
+        import_rows(["ada"])
+
+
+def test_what_the_work_raised_comes_before_a_plan_that_never_came_due() -> None:
+    recorded = recording()
+    recorded.cancel(when=lambda operation: False)
+    with pytest.raises(ZeroDivisionError), recorded:
+        raise ZeroDivisionError

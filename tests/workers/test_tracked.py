@@ -1,7 +1,8 @@
 import asyncio
+import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from broker.settings import Settings
 from tests.servers import free_port
 from tests.workers.harness import Broker
-from workers import AsyncOperation, Cancelled, Invalid, Operation, OperationEnded, current
+from workers import AsyncOperation, Cancelled, Invalid, Operation, current
 from workers.testing import Recording, recording
 from workers.tracked import tracked
 
@@ -76,8 +77,6 @@ def test_options_may_name_arguments(recorded: Recording) -> None:
     assert (shown.id, shown.kind, shown.title) == ("import-a.csv", "import", "Import a.csv")
     assert (shown.owner, shown.tags) == ("alice", ["eu"])
     assert recorded.progress["unit"] == "rows"
-    with pytest.raises(OperationEnded):
-        load("a.csv")
 
 
 def test_each_call_is_another_operation(recorded: Recording) -> None:
@@ -267,3 +266,135 @@ def test_the_settings_are_the_outer_operation_s(broker: Broker, monkeypatch: pyt
 
     asyncio.run(both())
     assert broker.show("i-1").parent == "o-1"
+
+
+def _passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a plain decorator makes of a function."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+async def _work() -> str:
+    current().log("before")
+    await asyncio.sleep(0)
+    current().log("after")
+    return "done"
+
+
+class _Worker:
+    async def __call__(self) -> str:
+        return await _work()
+
+
+@pytest.mark.parametrize("function", [_passed_on(_work), _Worker(), functools.partial(_work), lambda: _work()])
+def test_a_call_that_is_to_be_awaited_ends_when_it_was(recorded: Recording, function: Any) -> None:
+    async def work() -> None:
+        begun = tracked(kind="run")(function)()
+        assert current().id == ""
+        assert recorded.operations == {} or recorded.outcome is None
+        assert await begun == "done"
+
+    asyncio.run(work())
+    assert [line.message for line in recorded.logs] == ["before", "after"]
+    assert recorded.outcome is not None
+    assert (recorded.outcome.status, recorded.outcome.result) == ("succeeded", "done")
+
+
+def test_a_plain_function_around_an_async_one_stays_plain(recorded: Recording) -> None:
+    @tracked(kind="run")
+    @functools.wraps(_work)
+    def work() -> str:
+        return asyncio.run(_work())
+
+    assert work() == "done"
+    assert recorded.outcome is not None
+    assert recorded.outcome.result == "done"
+
+
+@pytest.mark.parametrize("function", [_passed_on(_rows), _passed_on(_rows_later), lambda: (row for row in "abc")])
+def test_a_call_whose_work_comes_later_fails(recorded: Recording, function: Any) -> None:
+    with pytest.raises(TypeError, match="whose work goes on after the call"):
+        tracked(kind="run")(function)()
+    assert recorded.outcome is not None
+    assert recorded.outcome.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        ("import", r"by name: @tracked\(kind='import'\)"),
+        (classmethod(lambda cls: None), "below @classmethod"),
+        (staticmethod(lambda: None), "below @staticmethod"),
+        (_Worker, "is a class"),
+        (3, "by name"),
+    ],
+)
+def test_what_is_no_function_is_refused_with_the_way_out(function: Any, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        tracked(function)
+
+
+class _Silent:
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+@pytest.mark.parametrize("title", ["{n.foo}", "{n:d}", "{n}", "{n[0]}"])
+def test_what_can_not_be_filled_in_stays_as_it_is(
+    recorded: Recording, title: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tracked(kind="run", title=title, id="run-{n.foo}")(lambda n: "done")(_Silent()) == "done"
+    assert recorded.operation.snapshot.title == title
+    assert "can't be filled in" in caplog.text
+
+
+def test_wrong_arguments_are_the_functions_to_refuse(recorded: Recording) -> None:
+    call: Any = load
+    with pytest.raises(TypeError, match="unexpected keyword argument 'format'"):
+        call("a.csv", format="csv")
+    assert recorded.outcome is not None
+    assert recorded.outcome.status == "failed"
+
+
+def _again(id: str) -> str:
+    return tracked(kind="run", id=id)(lambda: "done")()
+
+
+def _again_later(id: str) -> str:
+    async def work() -> str:
+        return "done"
+
+    return asyncio.run(_to_await(tracked(kind="run", id=id)(work)))
+
+
+async def _to_await(function: Callable[[], Any]) -> str:
+    found: str = await function()
+    return found
+
+
+again = pytest.mark.parametrize("again", [_again, _again_later], ids=["sync", "async"])
+
+
+@again
+@pytest.mark.parametrize("kind", ["run", "another"], ids=["ended", "other words"])
+def test_where_the_id_was_used_the_function_runs_unreported(
+    recorded: Recording, again: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Operation.start(kind, id="used"):
+        pass
+    assert again("used") == "done"
+    assert recorded.operation.snapshot.result is None
+    assert "runs without being reported" in caplog.text
+    assert again("new") == "done"
+    assert recorded.operations["new"].outcome is not None
+
+
+@again
+def test_where_the_operation_was_cancelled_before_the_function_does_not_run(recorded: Recording, again: Any) -> None:
+    Operation.start("run", id="used").fail(Cancelled("used"))
+    with pytest.raises(Cancelled, match="before this call began"):
+        again("used")

@@ -5,12 +5,14 @@ drawn: one visible task is its progress, and of several each is a stage. `follow
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
+from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
 import rich.progress
+from rich.console import RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.style import StyleType
 
@@ -21,12 +23,19 @@ from workers.reporting import Reporting
 T = TypeVar("T")
 
 _LOOK_S = 0.1
+_PAUSE_S = 0.05
+"""How often steps are reported that are drawn in the background: what is left over is reported when it is drawn."""
 
 
 class Progress(rich.progress.Progress):
     """rich's own, which reports its tasks to the operation in whose block the first of them is added."""
 
     _reported: Tasks | None = None
+    _reported_at = 0.0
+
+    def __init__(self, *columns: str | ProgressColumn, **options: Any) -> None:
+        self._untold: set[TaskID] = set()
+        super().__init__(*columns, **options)
 
     def add_task(
         self,
@@ -68,10 +77,23 @@ class Progress(rich.progress.Progress):
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Count steps of a task as done."""
         super().advance(task_id, advance)
-        self._report(task_id)
+        if self._reported is None:
+            return
+        now = monotonic()
+        if self.live.is_started and self.live.auto_refresh and now - self._reported_at < _PAUSE_S:
+            self._untold.add(task_id)
+        else:
+            self._reported_at = now
+            self._report(task_id)
+
+    def get_renderable(self) -> RenderableType:
+        """Return what is drawn."""
+        self._catch_up()
+        return super().get_renderable()
 
     def remove_task(self, task_id: TaskID) -> None:
         """Remove a task; its work is over."""
+        self._catch_up()
         super().remove_task(task_id)
         if self._reported is not None:
             self._reported.forget(task_id)
@@ -92,7 +114,13 @@ class Progress(rich.progress.Progress):
         if self._reported is not None and task is not None:
             self._reported.show(task)
 
+    def _catch_up(self) -> None:
+        while self._untold:
+            with suppress(KeyError):  # another thread was quicker
+                self._report(self._untold.pop())
+
     def _over(self, error: BaseException | None) -> None:
+        self._catch_up()
         reported, self._reported = self._reported, None
         if reported is not None:
             reported.close(error)

@@ -70,6 +70,18 @@ class Share:
         return f"{self._label}{share}" if self._label else ""
 
 
+class NoShare:
+    """The share of a bar that does not report, such as a copy of one that does."""
+
+    is_open = False
+
+    def tell(self, *_: object, **__: object) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Book:
     """The bars that count for the same operation or stage, one after the other or one within the other."""
 

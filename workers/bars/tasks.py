@@ -19,6 +19,8 @@ MAX_STAGES = 32
 class Tasks:
     """One visible task is the operation's progress, and its description the message. Of several, each is a stage.
 
+    Then the message is the descriptions of those that run.
+
     A stage has the name that its task's description was at first, and its task's field `weight` as its weight. In the
     block of a stage, the first task is that stage's progress, and others aren't reported.
     """
@@ -28,7 +30,8 @@ class Tasks:
         self._lock = RLock()
         self._alone: tuple[Task, Share] | None = None
         self._stages: dict[TaskID, Stage] = {}
-        self._entered: set[TaskID] = set()
+        self._entered: dict[TaskID, str] = {}
+        self._message = ""
 
     def show(self, task: Task) -> None:
         """Report a task that may have changed."""
@@ -92,14 +95,24 @@ class Tasks:
     def _show_stage(self, task: Task, stage: Stage) -> None:
         stage.update(current=task.completed, total=task.total)
         if task.started and task.id not in self._entered and (not task.finished or stage.status == "pending"):
-            self._entered.add(task.id)
+            self._entered[task.id] = ""
             stage.__enter__()
         if task.finished and task.id in self._entered:
             self._leave(task.id, stage, None)
+        elif task.id in self._entered and self._entered[task.id] != (text := _text(task.description)):
+            self._entered[task.id] = text
+            self._say()
 
     def _leave(self, task: TaskID, stage: Stage, error: BaseException | None) -> None:
-        self._entered.discard(task)
+        del self._entered[task]
         stage.__exit__(None if error is None else type(error), error, None)
+        self._say()
+
+    def _say(self) -> None:
+        message = ", ".join(filter(None, self._entered.values()))
+        if message and message != self._message:  # what was said last stays when none runs
+            self._message = message
+            self._operation.update(message=message)
 
     def _count(self, task: Task, share: Share, *, work: bool) -> None:
         share.tell(task.completed, task.total, _text(task.description), work=work)

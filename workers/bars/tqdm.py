@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tqdm.auto import tqdm as auto_tqdm
 
-from workers.bars.share import Share
+from workers.bars.share import NoShare, Share
 from workers.current import current
+from workers.nothing import NOTHING
 from workers.reporting import Reporting
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class tqdm(_AutoBar[T]):
             """Return a bar. Outside an operation it is tqdm's, at tqdm's speed, since nothing of it is overridden."""
             bar = super().__new__(cls, *args, **kwargs)
             operation = current()
-            if operation.id:
+            if operation.id and not issubclass(cls, _Bar):  # it is one where a reporting bar is copied
                 bar.__class__ = _reporting(cls)  # only now, as tqdm keeps its lock and its monitor with `cls`
                 bar.__dict__.update(_operation=operation, _share=Share(operation))
             return bar
@@ -63,8 +64,8 @@ def _reporting(cls: type[Any]) -> type[Any]:
 class _Bar(_AutoBar[Any]):
     """What is different in an operation's block. Stands before the class of bar that was asked for."""
 
-    _operation: Reporting
-    _share: Share
+    _operation: Reporting = NOTHING
+    _share: Share | NoShare = NoShare()
     _begun = False
     _told_at = 0.0
     _given: Mapping[str, Any] = {}
@@ -75,6 +76,9 @@ class _Bar(_AutoBar[Any]):
         super().__init__(*args, **kwargs)
         self._tell()
         self._begun = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_operation", "_share")}
 
     def display(self, *args: Any, **kwargs: Any) -> Any:
         self._tell()

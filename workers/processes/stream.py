@@ -77,7 +77,7 @@ class Stream:
             self.close()
 
     def _copy(self) -> None:
-        if self._copy_to is None:
+        if self._copy_to is None or not _takes(self._copy_to):
             return
         try:
             written = os.write(self._copy_to, self._uncopied[: select.PIPE_BUF])  # so much never waits, says poll
@@ -91,3 +91,10 @@ class Stream:
             self.close()
             return
         self._uncopied = self._uncopied[written:]
+
+
+def _takes(descriptor: int) -> bool:
+    """Return whether a write won't wait: since it was asked last, another stream may have filled what both go to."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))

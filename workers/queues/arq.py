@@ -1,6 +1,7 @@
 """arq: every job of a worker is an operation.
 
     from arq.connections import RedisSettings
+    import workers
     from workers.queues.arq import create_pool, reported
 
     async def import_rows(ctx, rows):

@@ -1,6 +1,7 @@
 """Celery: every task of an app is an operation.
 
     from celery import Celery
+    import workers
     from workers.queues.celery import install
 
     app = Celery("shop", broker="redis://localhost/1")

@@ -2,6 +2,7 @@
 
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
+    import workers
     from workers.queues.dramatiq import install
 
     broker = RedisBroker()

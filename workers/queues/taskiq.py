@@ -1,6 +1,7 @@
 """taskiq: every task of a broker is an operation.
 
     from taskiq_redis import RedisStreamBroker
+    import workers
     from workers.queues.taskiq import ProgressMiddleware
 
     broker = RedisStreamBroker("redis://localhost/1").with_middlewares(ProgressMiddleware())

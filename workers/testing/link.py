@@ -5,9 +5,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Lock, RLock
-from typing import Any, NamedTuple
+from typing import Any
 
 import fakeredis
 import fakeredis.aioredis
@@ -30,9 +30,17 @@ from workers.testing.recorded import RecordedOperation
 When = Callable[[RecordedOperation], bool]
 
 
-class _Plan(NamedTuple):
-    when: When | None
-    act: Callable[[RecordedOperation], None]
+class _Plan:
+    def __init__(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        self.when, self.act = when, act
+        self.missed: Exception | None = None
+
+    def is_due(self, operation: RecordedOperation) -> bool:
+        try:
+            return self.when is None or self.when(operation)
+        except (LookupError, TypeError) as error:  # what it asks for is not there yet
+            self.missed = error
+            return False
 
 
 class RecordingLink(Link):
@@ -116,6 +124,13 @@ class RecordingLink(Link):
         self._plans.append(_Plan(when, act))
         self._carry_out()
 
+    def check_plans(self) -> None:
+        """Raise `AssertionError` if something was planned for a `when` that never came."""
+        for plan in self._plans:
+            if plan.when is not None:
+                why = f": last it raised {plan.missed!r}" if plan.missed is not None else ""
+                raise AssertionError(f"a cancel, fence or signal was planned, but its `when` was never true{why}")
+
     def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
         """Cancel an operation, as a replica does, and have its worker and its children's hear of it."""
         self._ask(lambda store: store.cancel(operation, reason=reason, by=by))
@@ -159,7 +174,7 @@ class RecordingLink(Link):
         """Do what was planned for the main operation, and is due."""
         main = self.main()
         for plan in list(self._plans) if main is not None and main.outcome is None else ():
-            if main is not None and _is_due(plan, main) and plan in self._plans:
+            if main is not None and plan.is_due(main) and plan in self._plans:
                 self._plans.remove(plan)
                 plan.act(main)
 
@@ -173,12 +188,6 @@ class RecordingLink(Link):
         # In a thread of its own, as this one may have a loop running.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, ask()).result()
-
-
-def _is_due(plan: _Plan, operation: RecordedOperation) -> bool:
-    with suppress(LookupError, TypeError):  # what it asks for is not there yet
-        return plan.when is None or plan.when(operation)
-    return False
 
 
 @contextmanager

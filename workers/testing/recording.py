@@ -25,6 +25,8 @@ class Recording:
     ) -> None:
         stand_ins.remove(self._link)
         self._link.flush()
+        if error is None:
+            self._link.check_plans()
 
     @property
     def operations(self) -> dict[str, RecordedOperation]:
@@ -72,6 +74,8 @@ class Recording:
         """Ask the work to stop: at once, or as soon as it begins, or after the first event with which `when` is true.
 
         `cancel("enough", when=lambda operation: operation.progress["current"] == 3)`
+
+        What `when` asks for may not be there yet. If it was never true, leaving the block raises `AssertionError`.
         """
         self._link.plan(when, lambda operation: operation.cancel(reason, by=by))
 
