@@ -26,6 +26,13 @@ last 15 seconds. Work in parts names its stages, and their weights make up one p
     ...     with render:
     ...         op.update(metrics={"pages": 12})
 
+A pipeline is told in full: `stage.update(in_flight=4)`, and who works on it:
+
+    >>> from workers import Pool, PoolWorker
+    >>> with Operation.start("embed") as op:
+    ...     busy = PoolWorker(id=1, status="processing", item="chunk-7", percent=10.0)
+    ...     op.update(workers=Pool(active=1, max=8, queue_depth=3, workers=[busy]))
+
 **Parts that are operations** of their own, in this process or another, are children: their weighted progress is their
 parent's, and who cancels the parent cancels them. Another process joins one by its id:
 
@@ -95,6 +102,7 @@ from broker.errors import (
     StorageUnavailable,
     TooLarge,
 )
+from broker.models import Pool, PoolWorker
 from workers.async_operation import AsyncOperation
 from workers.current import current, track
 from workers.errors import Cancelled
@@ -117,6 +125,8 @@ __all__ = [
     "Operation",
     "OperationEnded",
     "OperationExists",
+    "Pool",
+    "PoolWorker",
     "ProcessFailed",
     "SetupError",
     "Signal",

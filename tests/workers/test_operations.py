@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.models import Status
+from broker.models import Progress, Status
 from tests.servers import wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker, assert_whole
@@ -20,6 +20,8 @@ from workers import (
     Operation,
     OperationEnded,
     OperationExists,
+    Pool,
+    PoolWorker,
     SetupError,
     StorageUnavailable,
     TooLarge,
@@ -363,3 +365,31 @@ def test_a_dropped_operation_stops_its_beats(broker: Broker) -> None:
     del op
     assert reporter.idle
     assert reporter.beat_at() == float("inf")
+
+
+def test_a_pipeline_can_be_told_in_full(run: Run, broker: Broker) -> None:
+    def work(op: Any) -> None:
+        extract = op.stage("extract", weight=3, total=100)
+        op.stage("load", weight=1)
+        with extract:
+            extract.update(current=42, in_flight=4)
+            busy = PoolWorker(id=1, status="processing", item="chunk-7", percent=10.0)
+            pool = Pool(active=4, max=8, queue_depth=13, workers=[busy])
+            op.update(message="reading", unit="rows", metrics={"entities_total": 42}, workers=pool)
+            op.flush() if isinstance(op, Operation) else None
+
+    run(work, "embed", id="op", settings=broker.settings)
+    told = next(data for data in broker.data("op", "progress") if data.get("workers"))
+    Progress.model_validate(told)
+    assert told["workers"] == {
+        "active": 4,
+        "max": 8,
+        "queue_depth": 13,
+        "workers": [{"id": 1, "status": "processing", "item": "chunk-7", "percent": 10.0}],
+    }
+    assert (told["unit"], told["message"], told["metrics"]) == ("rows", "reading", {"entities_total": 42})
+    extract = told["stages"][0]
+    assert (extract["name"], extract["current"], extract["total"], extract["in_flight"]) == ("extract", 42, 100, 4)
+    assert extract["started_at"] is not None
+    assert extract["duration_ms"] >= 0
+    assert told["percent"] in (31.5, 75.0)  # while it runs, or at its end: 3 of 4 parts

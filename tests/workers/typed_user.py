@@ -9,6 +9,8 @@ from workers import (
     Cancelled,
     LogHandler,
     Operation,
+    Pool,
+    PoolWorker,
     Signal,
     current,
     flush,
@@ -32,6 +34,7 @@ def plain(rows: list[str]) -> int:
         for signal in op.signals(timeout=0):
             assert_type(signal, Signal)
         op.update(metrics={"pages": 12}, workers={"active": 3, "max": 8}, message="reading", custom=1)
+        op.update(workers=Pool(active=1, workers=[PoolWorker(id="a", status="processing", percent=10.0)]))
         op.skip(2)
         op.publish("thumbnail", {"url": "/1.png"})
         forget = op.on_cancel(lambda error: print(error))
