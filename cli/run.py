@@ -95,6 +95,10 @@ def run(
     raise typer.Exit(code if code >= 0 else SIGNALLED - code)
 
 
+_UNREAD = (0, -signal.SIGPIPE, SIGNALLED + signal.SIGPIPE)
+"""What a command, or the shell around it, ends with that was let write no more: that was our doing, not its own."""
+
+
 class Job(NamedTuple):
     """What is to be run, and how."""
 
@@ -185,7 +189,7 @@ def _do(job: Job, operation: Reporting, relay: Relay) -> int:
         operation.fail(lost)
         with suppress(OSError):  # nor may standard error be writable
             complain(str(lost))
-        return code or FAILED
+        return FAILED if code in _UNREAD else code
     return _end(operation, stopped, code, job.command, outputs[len(running.copy_errors) - 1].last)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from contextvars import Token
 from functools import partial
 from threading import Lock
 from types import TracebackType
@@ -27,7 +26,6 @@ class AsyncOperation(Reporting):
     that is in the block is cancelled, and the block raises what `raise_if_cancelled` would.
     """
 
-    _token: Token[Reporting]
     _scope: TaskScope
 
     @classmethod
@@ -87,12 +85,12 @@ class AsyncOperation(Reporting):
         return True
 
     async def __aenter__(self) -> Self:
-        self._token = enter(self)
+        enter(self)
         self._scope = TaskScope(self.on_cancel)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        leave(self._token)
+        leave(self)
         stopped = self._scope.leave(error)
         self._leave(stopped or error)
         self._left(stopped or error, await self.flush(self._link.patience_s()))

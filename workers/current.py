@@ -1,8 +1,7 @@
 """The operation that the running code works on, so that libraries can report without being handed it."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TypeVar
 
 from workers.nothing import NOTHING
@@ -10,7 +9,8 @@ from workers.reporting import Reporting
 
 T = TypeVar("T")
 
-_current: ContextVar[Reporting] = ContextVar("progress_operation", default=NOTHING)
+_entered: ContextVar[tuple[Reporting, ...]] = ContextVar("progress_operations", default=())
+"""The operations whose blocks are entered, the innermost last. Not one with tokens: blocks may be left in any order."""
 
 
 def current() -> Reporting:
@@ -23,21 +23,20 @@ def current() -> Reporting:
     >>> current().id
     ''
     """
-    return _current.get()
+    entered = _entered.get()
+    return entered[-1] if entered else NOTHING
 
 
 def track(items: Iterable[T]) -> Iterator[T]:
     """Return the items one by one, counting them for the current operation, if there is one."""
-    return _current.get().track(items)
+    return current().track(items)
 
 
-def enter(operation: Reporting) -> Token[Reporting]:
-    """Make an operation the current one, until `leave` is given what this returns."""
-    return _current.set(operation)
+def enter(operation: Reporting) -> None:
+    """Make an operation the current one, until it is left."""
+    _entered.set((*_entered.get(), operation))
 
 
-def leave(token: Token[Reporting]) -> None:
-    """Make the operation before it the current one again."""
-    # A generator that is closed elsewhere leaves its block in another context, which never knew of it.
-    with suppress(ValueError):
-        _current.reset(token)
+def leave(operation: Reporting) -> None:
+    """Make an operation no longer the current one, nor the one to come back to."""
+    _entered.set(tuple(entered for entered in _entered.get() if entered is not operation))

@@ -1,7 +1,6 @@
 """What people import for plain code: an operation to report on, from any of its threads."""
 
 from collections.abc import Iterator
-from contextvars import Token
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -25,8 +24,6 @@ class Operation(Reporting):
     >>> op.ended
     True
     """
-
-    _token: Token[Reporting]
 
     @classmethod
     def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
@@ -82,10 +79,10 @@ class Operation(Reporting):
         return self._flush(timeout)
 
     def __enter__(self) -> Self:
-        self._token = enter(self)
+        enter(self)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        leave(self._token)
+        leave(self)
         self._leave(error)
         self._left(error, self.flush(self._link.patience_s()))

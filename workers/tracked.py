@@ -101,7 +101,7 @@ class _Calls:
                 result = self._function(*args, **kwargs)
                 if isinstance(result, Coroutine):
                     block.pop_all()
-                    leave(operation._token)
+                    leave(operation)
                     return _awaited(operation, result)
                 _check_result(self._kind, result)
                 _succeed(operation, result)

@@ -96,3 +96,13 @@ def test_what_took_no_work_is_no_part_of_the_rate(run: Run, broker: Broker) -> N
     progress = broker.data("op", "progress")[-1]
     assert (progress["current"], progress["percent"]) == (901, 90.1)
     assert workers.current() is NOTHING
+
+
+def test_blocks_may_be_left_in_any_order(broker: Broker) -> None:
+    first, second = (Operation.start("work", settings=broker.settings) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert current() is second
+    second.__exit__(None, None, None)
+    assert current() is NOTHING

@@ -75,7 +75,7 @@ class _Run:
         self.retry_in_s: float | None = None
         """When it was enqueued again under its id: how much later it follows, in seconds."""
         self.requeued = message.labels.get(_REQUEUED)
-        self.token = enter(op)
+        enter(op)
         # For the middleware that retries, wherever it stands: what was stopped is not tried again.
         op.on_cancel(lambda _: message.labels.update(retry_on_error=False))
 
@@ -141,7 +141,7 @@ class ProgressMiddleware(TaskiqMiddleware):
         if run is None:
             return
         _run.set(None)
-        leave(run.token)
+        leave(run.op)
         run.tell(message, result)
         if isinstance(run.op, AsyncOperation):
             await run.op.flush()
