@@ -146,6 +146,8 @@ def storage_errors() -> Iterator[None]:
         raise StorageUnavailable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}") from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}") from None
+    except redis.exceptions.NoScriptError:
+        raise StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over") from None
     except redis.exceptions.InvalidResponse as error:
         raise StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}") from None
     except redis.exceptions.ResponseError as error:

@@ -186,7 +186,7 @@ class _Created(NamedTuple):
     operation: str
     lease_s: float | None
     new: bool
-    at_ms: int
+    at_ms: int | None
     cancel: Cancel | None
     """That of its parent, which it has been ended by."""
 
@@ -218,7 +218,7 @@ def _create(
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: start it just as it was, or choose another id") from None
     cancel = note(link, settings, operation, new) if noting.is_due(new, reply) else None
-    return _Created(link, operation, new.lease_s, bool(reply[4]), int(reply[5]), cancel)
+    return _Created(link, operation, new.lease_s, bool(reply[4]), int(reply[5]) if reply[5] else None, cancel)
 
 
 def _begin_attempt(link: Link, operation: str, state: _State, worker: str | None) -> _State:

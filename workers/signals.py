@@ -79,8 +79,11 @@ class Signals:
         while True:
             try:
                 self._listen(backoff)
-            except (StorageUnavailable, StorageFull, redis.exceptions.ResponseError) as error:
+            except (StorageUnavailable, StorageFull) as error:
                 logger.debug("signals can't be read now: %s", error)
+            except redis.exceptions.ResponseError as error:
+                logger.debug("signals can't be read: %s", error)
+                self._leave_out_foreign()
             except Exception:  # this thread serves all operations
                 logger.exception("listening failed in a way that was not foreseen")
             self._reader_id = None
@@ -99,6 +102,15 @@ class Signals:
                 backoff.succeeded()
                 for key, entries in reply or ():
                     self._deliver(key.decode(), entries)
+
+    def _leave_out_foreign(self) -> None:
+        """Listen no more where a foreign hand has written something else: one such key fails the read of all."""
+        with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
+            for key in list(self._streams):
+                if self._client().type(key) not in (b"stream", b"none"):
+                    logger.warning("%s is no stream of ours: its operation can't be told to stop", key)
+                    with self._changed:
+                        self._streams.pop(key, None)
 
     def _positions(self) -> dict[str, str]:
         """Return where to read on, once there is anything to listen for."""
@@ -127,7 +139,8 @@ class Signals:
             cancel = read_cancel(told.get(b"d", b"{}"))
             reporter.sign.ask(Stop(cancel.reason, cancel.by))
         elif type == b"changed":  # another attempt began, or it has ended
-            reporter.succeeded = int(told.get(b"a", b"0")) > reporter.attempt
+            attempt = told.get(b"a", b"0")
+            reporter.succeeded = attempt.isdigit() and int(attempt) > reporter.attempt
             self._look(reporter)
         else:
             reporter.inbox.put(_read_signal(type, told))

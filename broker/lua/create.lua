@@ -25,7 +25,9 @@ local _, feed_length, _, idle_ms = string.match(ARGV[4], '(%d+) (%d+) (%d+) (%d+
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
 local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, unpack(event))
 redis.call('XADD', KEYS[2], position, unpack(event))
-redis.call('DEL', KEYS[3]) -- what was sent to an earlier one of this id
+local trimmed = redis.pcall('XTRIM', KEYS[3], 'MAXLEN', '0') -- what was sent to an earlier one of this id
+if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', KEYS[3]) end
+if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('PEXPIRE', KEYS[3], idle_ms) end
 local ms = string.match(position, '%d+')
 local expires = text(tonumber(ms) + tonumber(idle_ms))
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'indexes', ARGV[3], 'limits', ARGV[4], 'lease_ms', ARGV[5],

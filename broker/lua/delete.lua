@@ -20,7 +20,9 @@ if ARGV[2] ~= '1' and status ~= 'succeeded' and status ~= 'failed' and status ~=
 end
 local _, feed_length = string.match(there[4], '(%d+) (%d+)')
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[1], KEYS[2])
+local trimmed = redis.pcall('XTRIM', KEYS[3], 'MAXLEN', '0') -- its last ID stays: who has heard so far hears on
+if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', KEYS[3]) end
 redis.call('ZREM', KEYS[5], id)
 for _, each in ipairs(STATUSES) do redis.call('ZREM', KEYS[5] .. ':status:' .. each, id) end
 for suffix in string.gmatch(indexes, '[^\n]+') do redis.call('ZREM', KEYS[5] .. ':' .. suffix, id) end

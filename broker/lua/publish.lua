@@ -36,6 +36,11 @@ local function after(a, b)
   return a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) > tonumber(b_seq))
 end
 
+local function forget(signals) -- but not their last ID: who has heard so far must not take new ones for old
+  local trimmed = redis.pcall('XTRIM', signals, 'MAXLEN', '0')
+  if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', signals) end -- a foreign hand's
+end
+
 local function is_outcome(kind, data, status) -- the one event that is looked into: what ends must say so
   local read, outcome = pcall(cjson.decode, data)
   return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
@@ -143,7 +148,8 @@ if begun then
   set('attempt', attempt)
   redis.call('HDEL', KEYS[1], 'progress', 'held', 'hold')
   state[12] = false
-  if not state[5] then redis.call('DEL', KEYS[3]) end
+  forget(KEYS[3])
+  if state[5] then redis.call('XADD', KEYS[3], '*', 't', 'cancel', 'd', state[5]) end
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't', 'changed', 'a', attempt) -- so that the earlier one looks
   redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
 end

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.children import SHOWN, Child, Tree, mean, read_child, read_note, rolled_up, told_percent
+from broker.children import (
+    GENERATIONS,
+    LOOKED_AT,
+    SHOWN,
+    Child,
+    Tree,
+    mean,
+    read_child,
+    read_note,
+    rolled_up,
+    told_percent,
+)
 from broker.events import Event
 from broker.family import INTERVAL_S, Family, Onlooker
 from broker.models import ChildrenSummary, Status
@@ -87,6 +98,14 @@ class TestAddingUp:
         assert found.percent == 25
         assert tree(child("p"), child("a")).under == {"p": ["a"]}
 
+    def test_what_lies_too_deep_does_not_count(self) -> None:
+        family = tree(child("c1"))
+        for depth in range(1, 2_000):
+            family.add_one(f"c{depth}", child(f"c{depth + 1}", 60 if depth == GENERATIONS else None))
+        found = family.summary("p")
+        assert found is not None
+        assert found.percent == 0
+
     def test_where_not_all_are_looked_at_each_stands_for_some(self) -> None:
         told = summary(child("a", 100, "succeeded", stands_for=3), child("b", 20), child("c", 0, "failed"))
         assert (told.total, told.done, told.failed, told.percent) == (5, 4, 1, 64)
@@ -133,6 +152,16 @@ class TestReading:
         waiting = [child(f"w{n}", status="pending", created=n) for n in range(SHOWN - 1)]
         shown = tree(*ended, *waiting, child("busy", created=SHOWN)).shown("p")
         assert [it.id for it in shown] == [*(it.id for it in waiting), "busy"]
+
+    def test_no_more_is_kept_of_progress_than_is_shown(self) -> None:
+        it = child("a", status="succeeded")
+        it.progress = orjson.dumps({"percent": 7, "message": "m" * 5_000, "more": "x" * 5_000})
+        assert (it.percent, it.progress, it.told) == (100, None, (7, "m" * 200))
+
+    def test_what_nests_too_deep_is_ignored(self) -> None:
+        deep = b'{"operation":"a","percent":7,"kind":' + b"[" * 900 + b"]" * 900 + b"}"
+        assert read_note(deep) is None
+        assert Child("a", progress=deep).percent is None
 
     def test_what_the_list_tells_is_bounded(self) -> None:
         progress = orjson.dumps({"message": "m" * 5_000})
@@ -204,6 +233,9 @@ class Watcher:
 
     def follow(self, family: Family, ids: Iterable[str]) -> None:
         self.followed = frozenset(ids)
+
+    def follow_also(self, family: Family, id: str) -> None:
+        self.followed |= {id}
 
     def empty(self, family: Family) -> None:
         self.left = True
@@ -288,6 +320,56 @@ class TestPacing:
         watcher.take(child("a", 10, position=b"1-0"), child("b", 80, position=b"1-0"))
         watcher.timers.advance(1)
         assert watcher.percents[-1] == 50
+
+    def test_a_new_child_costs_as_much_as_any_other_and_no_more_than_can_be_looked_at_are_followed(
+        self, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watcher, "follow", None)
+        monkeypatch.setattr(Tree, "add", None)
+        monkeypatch.setattr("broker.family.LOOKED_AT", 10)
+        for n in range(20):
+            watcher.note(n, f"b{n}")
+        assert len(watcher.followed) == 10 < LOOKED_AT
+        watcher.timers.advance(0)
+        assert watcher.reads == 3
+
+    def test_who_told_for_its_children_and_begins_anew_has_them_read(self, watcher: Watcher) -> None:
+        watcher.take(child("a", 10, is_parent=True))
+        watcher.timers.advance(INTERVAL_S)
+        reads = watcher.reads
+        watcher.hear(1, 20)
+        watcher.timers.advance(INTERVAL_S)
+        assert watcher.reads == reads
+        watcher.family.hear(event(2, "status", "a", b'{"status":"running","attempt":2}'))
+        watcher.timers.advance(INTERVAL_S)
+        assert watcher.reads == reads + 1
+
+    def test_frames_that_cost_much_are_made_less_often(self, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        listed = Tree.listed
+
+        def slowly(it: Tree, parent: str) -> object:
+            watcher.timers.now += 1
+            return listed(it, parent)
+
+        monkeypatch.setattr(Tree, "listed", slowly)
+        for n in range(1, 9):
+            watcher.hear(n, 10 + n)
+            watcher.timers.advance(1)
+        assert watcher.percents == [10, 11]
+        watcher.timers.advance(10)
+        assert watcher.percents == [10, 11, 18]
+
+    def test_a_frame_that_can_t_be_made_is_tried_again(self, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(Tree, "listed", None)
+            watcher.hear(1, 20)
+            watcher.nudge(last=True)
+        assert (watcher.percents, watcher.reads) == ([10], 2)
+        watcher.timers.advance(10)
+        assert watcher.reads == 3
+        watcher.take(child("a", 30))
+        watcher.timers.advance(1)
+        assert watcher.percents == [10, 30]
 
     def test_many_new_children_are_read_together(self, watcher: Watcher) -> None:
         for n in range(100):

@@ -7,14 +7,16 @@ from typing import Any
 
 import orjson
 import pytest
+import redis.exceptions
 
 from broker import errors, rollup
 from broker.calls import create_call
-from broker.children import SHOWN
+from broker.children import GENERATIONS, SHOWN
 from broker.events import Frame
+from broker.family import Family
 from broker.hub import Hub
 from broker.listing import Filters
-from broker.models import Children, ChildrenSummary, NewOperation, Operation, Status
+from broker.models import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
 from broker.placing import Start
 from broker.publishing import Entry, encode
 from broker.store import Store, run
@@ -142,9 +144,9 @@ class TestRollingUp:
 
     async def test_depth_is_bounded(self, store: Store) -> None:
         await begin(store, "g0", percent=None)
-        for depth in range(1, rollup.GENERATIONS + 3):
+        for depth in range(1, GENERATIONS + 3):
             await begin(store, f"g{depth}", f"g{depth - 1}", percent=None)
-        assert len((await store.family("g0")).children) == rollup.GENERATIONS
+        assert len((await store.family("g0")).children) == GENERATIONS
 
     async def test_operations_that_are_each_other_s_parents_are_shown(self, store: Store) -> None:
         for id, parent in (("x", "z"), ("y", "x"), ("z", "y"), ("x2", "x")):
@@ -164,6 +166,20 @@ class TestRollingUp:
         )
         await store.connections.commands.delete(store.keyspace.operation("b").snapshot)  # expired, and not swept yet
         assert (await store.get("p")).children is None
+
+    async def test_a_child_older_than_its_parent_has_it_as_a_label(self, store: Store) -> None:
+        await begin(store, "p", percent=None)
+        for id, parent in (("a", "p"), ("old", "p"), ("a1", "a"), ("old1", "a")):
+            await begin(store, id, parent, None if id == "a" else 30)
+        for id in ("old", "old1"):
+            await store.connections.commands.hset(store.keyspace.operation(id).snapshot, "created", "1")
+        assert (await store.family("p")).children.keys() == {"a", "a1"}
+        for operation in (await store.get("p"), await store.get("a")):
+            assert operation.children is not None
+            assert operation.children.total == 1
+        await store.cancel("p")
+        found = {id: (await store.get(id)).status.value for id in ("a", "old", "a1", "old1")}
+        assert found == {"a": "cancelling", "old": "running", "a1": "cancelling", "old1": "running"}
 
     async def test_what_foreign_hands_made_of_children_does_not_hide_the_parent(self, store: Store) -> None:
         await begin(store, "p", percent=None)
@@ -220,6 +236,22 @@ class TestRollingUp:
 
 
 class TestWatching:
+    async def test_a_fault_in_a_family_costs_no_stream(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        await begin(store, "p", percent=None)
+        await begin(store, "a", "p", 10)
+        async with Hub(store, store.settings) as hub:
+            await hub.started()
+            subscriptions = [await hub.subscribe(id, Start(), Delivery(children=id == "p")) for id in ("p", "a")]
+            outlets = [Outlet(it) for it in subscriptions]
+            for subscription, outlet in zip(subscriptions, outlets, strict=True):
+                subscription.attach(outlet)
+            await eventually(lambda: "children" in outlets[0].types, "it is told")
+            monkeypatch.setattr(Family, "hear", None)
+            await end(store, "a")
+            await eventually(lambda: outlets[1].closed, "the other's stream ends")
+            await eventually(lambda: outlets[0].types.count("children") > 1, "it is read again")
+            assert not outlets[0].aborted
+
     async def test_one_whose_outlet_breaks_is_cut_off_and_others_are_told(self, store: Store) -> None:
         class Broken(Outlet):
             def write(self, frames: Sequence[Frame]) -> None:
@@ -307,3 +339,44 @@ class TestCancelling:
         await store.connections.commands.delete(store.keyspace.operation("a").snapshot)
         await store.cancel("p")
         assert {(await store.get(id)).status for id in ("b", "c")} == {Status.CANCELLING}
+
+    @pytest.mark.parametrize("fault", ["unreadable", "too fast"])
+    async def test_one_that_can_t_be_cancelled_does_not_keep_the_others(
+        self, store: Store, fault: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await begin(store, "p")
+        for id, parent in (("a", "p"), ("b", "p"), ("c", "p"), ("b1", "b")):
+            await begin(store, id, parent)
+        key, publish = store.keyspace.operation("b").snapshot, store.publish
+
+        async def refused(operation: str, *args: Any, **more: Any) -> Answer:
+            if operation == "b":
+                raise errors.Conflict("it has changed")
+            return await publish(operation, *args, **more)
+
+        if fault == "unreadable":
+            await store.connections.commands.delete(key)
+            await store.connections.commands.set(key, "not a hash", ex=60)
+        else:
+            monkeypatch.setattr(store, "publish", refused)
+        with pytest.raises((errors.StorageUnavailable, redis.exceptions.ResponseError)):
+            await store.cancel("p")
+        assert {(await store.get(id)).status for id in ("p", "a", "c", "b1")} == {Status.CANCELLING}
+        await store.connections.commands.delete(key)
+
+    async def test_where_redis_is_away_it_ends_there(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        await begin(store, "p")
+        for id in ("a", "b"):
+            await begin(store, id, "p")
+        publish, asked = store.publish, list[str]()
+
+        async def away(operation: str, *args: Any, **more: Any) -> Answer:
+            asked.append(operation)
+            if operation != "p":
+                raise errors.StorageUnavailable("away")
+            return await publish(operation, *args, **more)
+
+        monkeypatch.setattr(store, "publish", away)
+        with pytest.raises(errors.StorageUnavailable):
+            await store.cancel("p")
+        assert len(asked) == 2

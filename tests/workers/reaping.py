@@ -15,24 +15,18 @@ class Reaping:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loop = asyncio.new_event_loop()
-        self._running = self._loop.create_task(self._run())
-        self._thread = Thread(target=self._loop.run_until_complete, args=(self._running,))
+        self._stopped = asyncio.Event()
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop)
+        self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
         self._loop.close()
 
-    def _stop(self) -> None:
-        self._running.cancel()
-
     async def _run(self) -> None:
-        try:
-            async with await Store.open(self._settings) as store, Reaper(store, grace_s=0):
-                await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
+        async with await Store.open(self._settings) as store, Reaper(store, grace_s=0):
+            await self._stopped.wait()

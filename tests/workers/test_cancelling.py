@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers import wait_until
-from tests.workers.harness import Broker
+from tests.workers.harness import KEYS, Broker
 from workers import AsyncOperation, Cancelled, Operation, Signal
 
 
@@ -201,3 +201,31 @@ async def test_a_group_in_which_several_hear_of_the_cancel_is_a_cancel(broker: B
     with pytest.raises((Cancelled, ExceptionGroup)):
         await work()
     assert broker.show("op").status == "cancelled"
+
+
+def test_a_foreign_key_in_the_place_of_signals_does_not_make_the_process_deaf(broker: Broker) -> None:
+    ops = [Operation.start("work", id=f"op-{i}", settings=broker.settings) for i in range(2)]
+    broker.redis.set(KEYS.operation("op-0").signals, "something else")
+    heard = threading.Event()
+    ops[1].on_cancel(lambda error: heard.set())
+    broker.cancel("op-1")
+    assert heard.wait(10)
+
+
+def test_the_attempt_before_hears_though_the_clock_was_set_back(broker: Broker) -> None:
+    first = Operation.start("work", id="op", lease_s=None, settings=broker.settings)
+    signals = KEYS.operation("op").signals
+    ahead = int(broker.now_ms()) + 3_600_000
+    broker.redis.xadd(signals, {"t": "early", "d": "1"}, id=f"{ahead}-0")
+    assert next(first.signals(timeout=5)).type == "early"
+    Operation.attach("op", new_attempt=True, settings=broker.settings)
+    wait_until(lambda: first.cancelled, "it hears", 5)
+
+
+def test_a_new_attempt_at_what_was_asked_to_stop_hears_only_of_that(broker: Broker) -> None:
+    Operation.start("work", id="op", settings=broker.settings)
+    broker.signal("op", "pause")
+    broker.cancel("op", "enough")
+    second = Operation.attach("op", new_attempt=True, settings=broker.settings)
+    assert second.cancelled
+    assert list(second.signals(timeout=0.2)) == []
