@@ -1,11 +1,14 @@
 """Cancelling: an operation and its children are asked to stop, or ended by force."""
 
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
 
-from broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageUnavailable
+from broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable
 from broker.models import Cancel, Operation, Status
 from broker.publishing import Entry, encode
 from broker.settings import Settings
@@ -13,28 +16,72 @@ from broker.settings import Settings
 if TYPE_CHECKING:
     from broker.store import Store
 
+log = logging.getLogger(__name__)
+
 _TRIES = 8
 
 
+class _TooFast(StorageUnavailable):
+    """An operation changes all the time; Redis itself is there."""
+
+
 async def cancel(store: "Store", operation: str, asked: Cancel, *, force: bool) -> tuple[Operation, bool]:
-    """Cancel an operation, then its children, theirs, and so on; return it, and whether it was changed."""
+    """Cancel an operation, then its children, theirs, and so on; return it, and whether it was changed.
+
+    What is wrong with one of them keeps no other from it, and is raised at the end. Where Redis is away, it ends there.
+    """
     now, changed = await cancel_one(store, operation, asked, force=force)
-    seen, waiting = {operation}, [operation]
+    seen, waiting = {operation}, [(operation, now.created_at)]
+    faults: list[Exception] = []
     while waiting:
-        for child in await store.children(waiting.pop()):
-            if child not in seen:
-                seen.add(child)
-                waiting.append(child)
-                with suppress(NotFound, Gone):  # it is about to leave the index
-                    await cancel_one(store, child, asked, force=force)
+        parent, created = waiting.pop()
+        children: list[str] = []
+        with _noting_faults(parent, faults):
+            children = await store.children(parent)
+        for id in children:
+            if id in seen:
+                continue
+            since: datetime | None = created  # of one that can't be read, those below count from there, too
+            with _noting_faults(id, faults):
+                since = await _cancel_child(store, id, asked, created, force=force)
+            if since is not None:
+                seen.add(id)
+                waiting.append((id, since))
+    if faults:
+        raise faults[0]
     return now, changed
 
 
-async def cancel_one(store: "Store", operation: str, asked: Cancel, *, force: bool = False) -> tuple[Operation, bool]:
-    """Cancel an operation alone; return it, and whether it was changed."""
+@contextmanager
+def _noting_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (NotFound, Gone):
+        pass  # it is about to leave the index
+    except Exception as error:
+        if isinstance(error, StorageUnavailable | StorageFull) and not isinstance(error, _TooFast):
+            raise
+        log.warning("operation %s can't be cancelled with its parent: %s", operation, error)
+        faults.append(error)
+
+
+async def _cancel_child(
+    store: "Store", operation: str, asked: Cancel, since: datetime, *, force: bool
+) -> datetime | None:
+    """Cancel a child alone; return when it was created, or None if its parent is younger and thus only a label."""
+    now, _ = await cancel_one(store, operation, asked, force=force, since=since)
+    return now.created_at if now.created_at >= since else None
+
+
+async def cancel_one(
+    store: "Store", operation: str, asked: Cancel, *, force: bool = False, since: datetime | None = None
+) -> tuple[Operation, bool]:
+    """Cancel an operation alone, unless it was created before `since`; return it, and whether it was changed."""
     for _ in range(_TRIES):
         now = await store.get(operation)
         if now.done or (now.status is Status.CANCELLING and not force):
+            return now, False
+        if since is not None and now.created_at < since:
             return now, False
         at_once = force or now.status is Status.PENDING
         entry = ended(store.settings, now.status, asked) if at_once else requested(store.settings, asked)
@@ -43,7 +90,7 @@ async def cancel_one(store: "Store", operation: str, asked: Cancel, *, force: bo
         except (Conflict, OperationEnded):
             continue  # its worker was quicker, or somebody else who cancels
         return await store.get(operation), True
-    raise StorageUnavailable(f"operation {operation} changes too fast to be cancelled: try again")
+    raise _TooFast(f"operation {operation} changes too fast to be cancelled: try again")
 
 
 def requested(settings: Settings, asked: Cancel) -> Entry:

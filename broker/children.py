@@ -7,12 +7,17 @@ from typing import Any
 
 import orjson
 
+from broker.depth import showable
 from broker.events import END, PROGRESS, Event, Frame
 from broker.models import ChildrenSummary, Status
 from broker.positions import START, milliseconds, order
 
 CHILD, CHILDREN = b"child", b"children"
 
+LOOKED_AT = 4_000
+"""Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
+GENERATIONS = 4
+"""How far down is looked: children whose own children say how far they are."""
 SHOWN = 100
 """Children that are listed one by one; there may be more."""
 _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
@@ -45,30 +50,32 @@ class Child:
     weight: float = 1
     status: Status = Status.PENDING
     progress: bytes | None = None
-    """What it told last, as JSON; `told` reads it."""
+    """What it told last, as JSON, until `told` has read it."""
     position: bytes = START.encode()
     """Of the last event we have heard of."""
     created: int = 0
     is_parent: bool = False
     stands_for: float = 1
     """How many children it stands for, where not all are looked at."""
-    _read: tuple[bytes | None, dict[str, Any]] = (None, {})
+    _told: tuple[float | None, str | None] = (None, None)
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The `progress` object; an empty one if there is none."""
-        if self._read[0] is not self.progress:
-            self._read = self.progress, _object(self.progress)
-        return self._read[1]
+    def told(self) -> tuple[float | None, str | None]:
+        """The percentage and the message it told last: all that is kept, for progress may be large."""
+        if self.progress is not None:
+            self._told, self.progress = _kept(_object(self.progress)), None
+        return self._told
 
     @property
     def percent(self) -> float | None:
         """How far it is by its own account."""
-        return 100.0 if self.status is Status.SUCCEEDED else told_percent(self.told)
+        percent, _ = self.told
+        return 100.0 if self.status is Status.SUCCEEDED else percent
 
     def catch_up(self, later: "Child") -> None:
         """Take over what was heard of it later."""
-        self.status, self.progress, self.position = later.status, later.progress, later.position
+        self.status, self.position = later.status, later.position
+        self.progress, self._told = None, later.told
 
     def hear(self, event: Event) -> bool:
         """Take in what happened to it; return whether it looks different now."""
@@ -86,7 +93,7 @@ class Child:
         except ValueError:
             self.status = Status.FAILED if ended else self.status  # an end stays one, whatever was written
         if "attempt" in told:
-            self.progress = None  # another attempt begins anew
+            self.progress, self._told = None, (None, None)  # another attempt begins anew
         return True
 
 
@@ -137,6 +144,12 @@ class Tree:
         self.children |= known
         self.under[parent] = list(known)
 
+    def add_one(self, parent: str, child: Child) -> None:
+        """Take in one more child of an operation, whatever others there are."""
+        if child.id != parent:
+            self.children[child.id] = child
+            self.under.setdefault(parent, []).append(child.id)
+
     def of(self, parent: str) -> list[Child]:
         """Return an operation's children."""
         return [self.children[id] for id in self.under.get(parent, ())]
@@ -163,7 +176,7 @@ class Tree:
 
     def percent(self, child: Child, above: tuple[str, ...] = ()) -> float | None:
         """Return how far a child is: by its own account, or else by its children's; None if nobody knows."""
-        if child.percent is not None or child.id in above:  # a circle
+        if child.percent is not None or child.id in above or len(above) >= GENERATIONS:  # a circle, or too deep
             return child.percent
         summary = self.summary(child.id, above)
         return None if summary is None else summary.percent
@@ -178,7 +191,7 @@ class Tree:
         return [self._brief(child, parent) for child in self.shown(parent)]
 
     def _brief(self, child: Child, parent: str) -> dict[str, Any]:
-        percent, message = self.percent(child, (parent,)), child.told.get("message")
+        percent, (_, message) = self.percent(child, (parent,)), child.told
         brief = {
             "id": child.id,
             "kind": child.kind[:_KIND_CHARS],
@@ -187,7 +200,7 @@ class Tree:
             "percent": percent,
             "weight": child.weight,
         }
-        return brief | ({"message": message[:_MESSAGE_CHARS]} if isinstance(message, str) else {})
+        return brief if message is None else brief | {"message": message}
 
 
 def children_frame(parent: str, time_ms: int, data: bytes) -> Frame:
@@ -211,6 +224,11 @@ def _urgency(status: Status) -> int:
     return 0 if status in _AT_WORK else 1 + status.done
 
 
+def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    message = progress.get("message")
+    return told_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
+
+
 def _weight(told: Mapping[str, Any]) -> float:
     return min(_MAX_WEIGHT, _number(told.get("weight")) or 1)
 
@@ -229,4 +247,4 @@ def _object(data: bytes | None) -> dict[str, Any]:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:
         value = None
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) and showable(value) else {}

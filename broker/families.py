@@ -21,7 +21,7 @@ class Families:
     def __init__(self, store: Store, tasks: Tasks, clock: Callable[[], float]) -> None:
         self._store, self._tasks, self._clock = store, tasks, clock
         self._families: dict[str, Family] = {}
-        self._names: dict[Family, frozenset[bytes]] = {}
+        self._names: dict[Family, set[bytes]] = {}
         self._hearing: dict[bytes, set[Family]] = {}
         self._reads: dict[Family, asyncio.Task[None]] = {}
 
@@ -56,7 +56,7 @@ class Families:
             families = hearing.get(event.operation)
             if families is not None:
                 for family in tuple(families):
-                    family.hear(event)
+                    _hear(family, event)
 
     def doubt(self) -> None:
         """Have all families read again: the feed was interrupted."""
@@ -72,11 +72,17 @@ class Families:
 
     def follow(self, family: Family, ids: Iterable[str]) -> None:
         """Hand a family the events of these operations, and its parent's."""
-        before = self._names.get(family, frozenset())
-        names = self._names[family] = frozenset(id.encode() for id in (family.parent, *ids))
+        before = self._names.get(family, set())
+        names = self._names[family] = {id.encode() for id in (family.parent, *ids)}
         for name in names - before:
             self._hearing.setdefault(name, set()).add(family)
         self._unhear(family, before - names)
+
+    def follow_also(self, family: Family, id: str) -> None:
+        """Hand a family the events of this operation, too."""
+        name = id.encode()
+        self._names[family].add(name)
+        self._hearing.setdefault(name, set()).add(family)
 
     def empty(self, family: Family) -> None:
         """Forget a family."""
@@ -97,6 +103,9 @@ class Families:
         while family.onlookers:
             try:
                 tree = await self._store.family(family.parent)
+                if family.onlookers:
+                    family.take(tree)
+                return
             except (StorageUnavailable, StorageFull):
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
@@ -104,11 +113,16 @@ class Families:
                 log.exception("the children of operation %s can't be read", family.parent)
                 family.rest(self._clock())
                 return
-            else:
-                if family.onlookers:
-                    family.take(tree)
-                return
 
     def _read_done(self, family: Family, task: "asyncio.Task[None]") -> None:
         if self._reads.get(family) is task:
             del self._reads[family]
+
+
+def _hear(family: Family, event: Event) -> None:
+    """Hand a family an event. A fault in it costs no other stream of this replica: it reads its children again."""
+    try:
+        family.hear(event)
+    except Exception:
+        log.exception("an event of operation %r can't be told to the family of %s", event.operation, family.parent)
+        family.doubt()

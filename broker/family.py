@@ -5,21 +5,25 @@ The children are read when it begins, when there is a new one, and when somethin
 here, and no clock is read that was not handed in.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import orjson
 
-from broker.children import CHILD, Tree, children_frame, read_note
+from broker.children import CHILD, LOOKED_AT, Child, Tree, children_frame, read_note
 from broker.events import Event, Frame
 from broker.models import ChildrenSummary
 from broker.pace import Cancellable
 from broker.positions import START, milliseconds, order
 from broker.subscription import Subscription
 
+log = logging.getLogger(__name__)
+
 INTERVAL_S = 0.25
 """The least time between two frames, and between two reads."""
-_REST_PER_READ = 10  # after a read it rests so many times as long as that took: a large family is read less often
+_REST_PER_READ = 10  # after a read, or a frame, it rests so many times as long as that took: for a large family, longer
+_REST_AFTER_FAULT_S = 10.0
 _NOBODY = ChildrenSummary(total=0, done=0, failed=0, cancelled=0, running=0, percent=0)
 
 
@@ -31,6 +35,9 @@ class Home(Protocol):
 
     def follow(self, family: "Family", ids: Iterable[str]) -> None:
         """Call `hear` with the events of these operations, and of no other but the parent."""
+
+    def follow_also(self, family: "Family", id: str) -> None:
+        """Call `hear` with the events of this operation, too."""
 
     def empty(self, family: "Family") -> None:
         """Forget the family: nobody looks on any more."""
@@ -96,8 +103,10 @@ class Family:
             self._note(operation, event)
         elif not event.n:  # it was deleted
             self._stale = True
-        elif child is not None and child.hear(event):
-            self._changed = True
+        elif child is not None:
+            told = self._tells_for_its_children(child, self._tree)
+            self._changed |= child.hear(event)
+            self._stale |= told and child.percent is None
         self._arm()
 
     def take(self, tree: Tree) -> None:
@@ -105,7 +114,9 @@ class Family:
         now, before = self.clock(), self._tree.children
         for id, child in tree.children.items():
             if id in before and order(before[id].position) > order(child.position):  # heard meanwhile
+                told = self._tells_for_its_children(child, tree)
                 child.catch_up(before[id])
+                self._stale |= told and child.percent is None
         # What happened to one between the read and now, nobody has heard.
         self._stale |= tree.whole and not tree.children.keys() <= before.keys()
         self._tree, self._changed = tree, True
@@ -128,18 +139,16 @@ class Family:
     # What its onlookers call
 
     def refresh(self) -> None:
-        """Make a frame of what has changed, without waiting."""
+        """Make a frame of what has changed, without waiting. A fault in that costs no stream: it is tried again."""
         if not self._changed:
             return
         self._changed = False
-        summary = self._tree.summary(self.parent)
-        if summary is None and self.frame is None:  # one without children says nothing of them
-            return
-        told = (summary or _NOBODY).model_dump() | {"operations": self._tree.listed(self.parent)}
-        data = orjson.dumps(told)
-        if data != self._data:
-            self._data, self.version = data, self.version + 1
-            self.frame = children_frame(self.parent, self._tree.changed_ms, data)
+        try:
+            self._make_frame()
+        except Exception:
+            log.exception("the children of operation %s can't be shown", self.parent)
+            self._read_at = self.clock() + _REST_AFTER_FAULT_S
+            self.doubt()
 
     def leave(self, onlooker: "Onlooker") -> None:
         """Forget an onlooker."""
@@ -151,15 +160,30 @@ class Family:
 
     # Within
 
+    def _make_frame(self) -> None:
+        summary = self._tree.summary(self.parent)
+        if summary is None and self.frame is None:  # one without children says nothing of them
+            return
+        told = (summary or _NOBODY).model_dump() | {"operations": self._tree.listed(self.parent)}
+        data = orjson.dumps(told)
+        if data != self._data:
+            self._data, self.version = data, self.version + 1
+            self.frame = children_frame(self.parent, self._tree.changed_ms, data)
+
+    def _tells_for_its_children(self, child: Child, tree: Tree) -> bool:
+        """Return whether its children were not read for what it tells itself: they are, once it tells nothing."""
+        return child.is_parent and child.id not in tree.under and child.percent is not None
+
     def _note(self, parent: str, event: Event) -> None:
         """Follow a new child from now on; what happened to it before is read."""
         self._stale = True
         child = read_note(event.data)
-        if child is None or child.id in self._tree.children:
+        known = self._tree.children
+        if child is None or child.id in known or child.id == parent or len(known) >= LOOKED_AT:
             return
         child.created = milliseconds(event.position)
-        self._tree.add(parent, [*self._tree.of(parent), child])
-        self._home.follow(self, self._tree.children)
+        self._tree.add_one(parent, child)
+        self._home.follow_also(self, child.id)
 
     def _arm(self) -> None:
         due = [self._read_at] if self._stale and not self._reading else []
@@ -173,8 +197,8 @@ class Family:
         if self._stale and not self._reading and now >= self._read_at:
             self.begin()
         if self._changed and now >= self._show_at:
-            self._show_at = now + INTERVAL_S
             self.refresh()
+            self._show_at = now + max(INTERVAL_S, _REST_PER_READ * (self.clock() - now))
             if self.version != version:
                 for onlooker in tuple(self.onlookers):
                     onlooker.look()

@@ -1,25 +1,21 @@
 """Reading what operations' children add up to. Nothing is written for it: it is worked out when somebody looks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis.exceptions
 
-from broker.children import Tree, read_child, rolled_up
+from broker.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
 from broker.connections import storage_errors
 from broker.keys import Keyspace
 from broker.models import Operation
 from broker.scripts import CHILDREN, Call
 
-LOOKED_AT = 4_000
-"""Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
-GENERATIONS = 4
-"""How far down is looked: children whose own children say how far they are."""
-
 
 async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) -> Tree:
     """Have operations that are parents tell what their children add up to; return those."""
-    tree = await load(client, keyspace, [operation.id for operation in parents])
+    created = {operation.id: round(operation.created_at.timestamp() * 1000) for operation in parents}
+    tree = await _load(client, keyspace, created)
     for operation in parents:
         operation.children = tree.summary(operation.id)
         operation.progress = rolled_up(operation.progress, operation.children, operation.status)
@@ -28,14 +24,19 @@ async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) ->
 
 async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
     """Return operations' children, and theirs where only those tell how far a child is."""
-    tree, wanted = Tree(), list(dict.fromkeys(parents))
+    return await _load(client, keyspace, await _created(client, keyspace, list(dict.fromkeys(parents))))
+
+
+async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
+    """Do what `load` does, given when each of the operations was created, in ms."""
+    tree, wanted = Tree(), dict(created)
     for _ in range(GENERATIONS):
         if not wanted:
             break
         await _load_generation(client, keyspace, tree, wanted)
         found = (tree.children[id] for parent in wanted for id in tree.under[parent])
-        silent = (child.id for child in found if child.is_parent and child.percent is None)
-        wanted = [id for id in silent if id not in tree.under]
+        silent = [child for child in found if child.is_parent and child.percent is None]
+        wanted = {child.id: child.created for child in silent if child.id not in tree.under}
     return tree
 
 
@@ -48,7 +49,17 @@ async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
             return [id.decode() for found in await pipeline.execute() for id in found]
 
 
-async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Sequence[str]) -> None:
+async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for operation in operations:
+            pipeline.hget(keyspace.operation(operation).snapshot, "created")
+        with storage_errors():
+            found = await pipeline.execute()
+    return {id: int(ms) if ms and ms.isdigit() else 0 for id, ms in zip(operations, found, strict=True)}
+
+
+async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]) -> None:
+    """Take in the children of parents, given with when these were created: to an older child one is only a label."""
     most = str(max(1, LOOKED_AT // keyspace.lanes))
     calls = []
     for number in range(keyspace.lanes):
@@ -56,13 +67,13 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
         indexes = [lane.index_of("parent", parent) for parent in parents]
         calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
     replies = await _run_all(client, calls)
-    for parent, of_lanes in zip(parents, zip(*replies, strict=True), strict=True):
+    for (parent, created), of_lanes in zip(parents.items(), zip(*replies, strict=True), strict=True):
         children = []
         for there, looked_at, *told in of_lanes:
             stands_for = there / looked_at if looked_at else 1
             tree.whole &= stands_for == 1
             read = (read_child(id, state, stands_for) for id, state in zip(told[::2], told[1::2], strict=True))
-            children += [child for child in read if child is not None]
+            children += [child for child in read if child is not None and child.created >= created]
         tree.add(parent, children)
 
 

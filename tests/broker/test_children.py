@@ -335,13 +335,13 @@ class TestPacing:
 
     def test_who_told_for_its_children_and_begins_anew_has_them_read(self, watcher: Watcher) -> None:
         watcher.take(child("a", 10, is_parent=True))
-        watcher.timers.advance(INTERVAL_S)
+        watcher.timers.advance(10)
         reads = watcher.reads
         watcher.hear(1, 20)
-        watcher.timers.advance(INTERVAL_S)
+        watcher.timers.advance(10)
         assert watcher.reads == reads
         watcher.family.hear(event(2, "status", "a", b'{"status":"running","attempt":2}'))
-        watcher.timers.advance(INTERVAL_S)
+        watcher.timers.advance(10)
         assert watcher.reads == reads + 1
 
     def test_frames_that_cost_much_are_made_less_often(self, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
