@@ -236,8 +236,7 @@ class Reporter:
         self._backlog.clear()
         self.lease.release()
         self.inbox.reborn()
-        self._fading_s = inf
-        self.pulse.dirty = False
+        self._fading_s, self.pulse.dirty = inf, False
         self._finished = self._finished or self.ended
         if self.done:
             self._silence()

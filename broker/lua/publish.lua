@@ -116,8 +116,7 @@ local at_work = ARGV[5] ~= '0' and lapsed == ''
 local RUNNING = { 'status', '{"status":"running"}', 'running', '', '' }
 local status, events = before, {}
 if #fresh == 0 and status == 'stalled' and at_work then
-  events[1] = RUNNING
-  status = 'running'
+  events[1], status = RUNNING, 'running'
 end
 for _, event in ipairs(fresh) do
   local brings = event[3]
@@ -125,8 +124,7 @@ for _, event in ipairs(fresh) do
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
   end
   if brings == '' and at_work and (status == 'stalled' or (status == 'pending' and event[1] == 'progress')) then
-    events[#events + 1] = RUNNING -- who reports is at work
-    status = 'running'
+    events[#events + 1], status = RUNNING, 'running' -- who reports is at work
   end
   if brings ~= '' then
     if not TERMINAL[brings] and not NEXT[status][brings] then
