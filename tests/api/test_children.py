@@ -147,12 +147,13 @@ class TestStreams:
         await family(http, ("a", 60), ("b", 20))
         async with following(http) as stream:
             await stream.until_percent(40)
-            assert stream.types == ["snapshot", "children"]
+            assert list(dict.fromkeys(stream.types)) == ["snapshot", "children"]
             await report(http, "b", 40, message="half of it")
             await stream.until_percent(50)
             await finish(http, "a")
             await stream.until_percent(70)
-        assert stream.types == ["snapshot", "children", "children", "children"]
+        assert list(dict.fromkeys(stream.types)) == ["snapshot", "children"]
+        assert stream.types.count("children") >= 3  # a slow machine may tell a step between
         summary = {"total": 2, "done": 1, "failed": 0, "cancelled": 0, "running": 1, "percent": 70}
         assert stream.told[-1] == summary | {
             "operations": [

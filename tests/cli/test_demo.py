@@ -80,7 +80,7 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_leaves_nothing(lonely: Shell, te
         assert process.stop(signal.SIGINT) == 0
         assert "Traceback" not in process.output()
     assert list(temporary.iterdir()) == []
-    wait_until(lambda: mentioning(str(temporary)) == [], "nothing is left", 2)  # the kernel ends what had just begun
+    wait_until(lambda: mentioning(str(temporary)) == [], "nothing is left")  # what had just begun ends by itself
 
 
 def worker_pid(temporary: Path, job: str) -> int:
