@@ -5,18 +5,17 @@ killed, beats no more; one that computes does, unless its computing holds the in
 """
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from math import inf
-from threading import Condition, Thread
+from threading import Condition
 from typing import Any
 
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
-from broker.publishing import read_answer
+from workers.background import Background
 from workers.backoff import Backoff
 from workers.reporter import Reporter
-from workers.sender import PIPELINE_CALLS, carry
+from workers.sender import PIPELINE_CALLS, carry, settle
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +29,13 @@ class Beats:
         self._reporters: set[Reporter] = set()
         self._next_at = inf
         self._backoff = Backoff()
-        self._thread: Thread | None = None
+        self._thread = Background("progress-beats", self._run)
 
     def add(self, reporter: Reporter) -> None:
         """Beat for an operation from now on."""
         with self._changed:
             self._reporters.add(reporter)
-            if sys.is_finalizing():
-                return
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = Thread(target=self._run, name="progress-beats", daemon=True)
-                self._thread.start()
+            self._thread.start()
             if reporter.beat_at() < self._next_at:
                 self._changed.notify()
 
@@ -84,7 +79,8 @@ class Beats:
             for reporter, reply in zip(some, replies, strict=True):
                 if isinstance(reply, StorageUnavailable | StorageFull):
                     return self._failed(some, reply)
-                _settle(reporter, reply)
+                if not reporter.ended:  # else its own end may have been quicker
+                    settle(reporter, reply, reporter.heed)
         self._backoff.succeeded()
         return 0.0
 
@@ -93,14 +89,3 @@ class Beats:
         for reporter in reporters:
             reporter.lease.look()
         return self._backoff.failed()
-
-
-def _settle(reporter: Reporter, reply: Any) -> None:
-    try:
-        if isinstance(reply, BrokerError):
-            raise reply
-        reporter.heed(read_answer(reply))
-    except BrokerError as refusal:
-        if not reporter.ended:  # else its own end was quicker
-            logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
-            reporter.lose(refusal)

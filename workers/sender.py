@@ -1,22 +1,23 @@
 """The background thread that sends what reporters have to say, many operations in one round trip."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, RLock, Thread, current_thread
+from threading import Event, RLock
 from typing import Any
 
 import redis.exceptions
 
 from broker.connections import storage_errors
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.models import Answer
 from broker.publishing import read_answer
 from broker.scripts import Call
+from workers.background import Background
 from workers.backoff import Backoff
 from workers.reporter import Reporter
 
@@ -55,8 +56,7 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
-        self._thread: Thread | None = None
-        self._starting = Lock()
+        self._thread = Background("progress-sender", self._run)
 
     def __contains__(self, reporter: Reporter) -> bool:
         return reporter in self._reporters
@@ -65,8 +65,7 @@ class Sender:
         """Say that a reporter may have something to send; from now on it is looked after until it is done."""
         self._reporters.setdefault(reporter)
         self._news.put(None)
-        if not self._running():
-            self._start()
+        self._thread.start()
 
     def pending(self) -> list[Reporter]:
         """Return the reporters that are looked after."""
@@ -74,13 +73,12 @@ class Sender:
 
     def flush(self, reporters: Iterable[Reporter], timeout_s: float) -> bool:
         """Wait until all these were told so far is acknowledged; return whether it was, within the timeout."""
-        reporters = list(reporters)
-        if not self._running() or current_thread() is self._thread:
-            return self._flush_here(reporters, timeout_s)
         stored = Event()
-        forget = self.when_stored(reporters, stored.set)
+        forget = self.when_stored(reporters, stored.set)  # which starts the thread, if that is still possible
         try:
-            return stored.wait(timeout_s)
+            if self._thread.here:  # a block was closed in it: it sends when it goes on
+                return stored.is_set()
+            return stored.wait(timeout_s) if self._thread.running else self._send_here(stored, timeout_s)
         finally:
             forget()
 
@@ -97,32 +95,14 @@ class Sender:
         self._settle_waiters()  # it may have been before anybody waited
         return lambda: self._forget(waiter)
 
-    def _running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive() and not sys.is_finalizing()
-
-    def _start(self) -> None:
-        # Not waited for: a signal handler may be here in the middle of it. Who holds it starts the thread.
-        if sys.is_finalizing() or not self._starting.acquire(blocking=False):
-            return
-        try:
-            if not self._running():
-                self._thread = Thread(target=self._run, name="progress-sender", daemon=True)
-                self._thread.start()
-        except RuntimeError:  # at shutdown no thread can be started: what is left is sent by who flushes
-            self._thread = None
-        finally:
-            self._starting.release()
-
-    def _flush_here(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
-        """Send in this thread: there is no other any more, or it is that one, in which a block was closed."""
-        marks, until = [(reporter, reporter.mark()) for reporter in reporters], time.monotonic() + timeout_s
-        if current_thread() is self._thread:
-            return False  # it sends when it goes on
-        while not (done := all(reporter.reached(mark) for reporter, mark in marks)) and time.monotonic() < until:
-            if time.monotonic() >= self._not_before:
-                self._round(time.monotonic())
+    def _send_here(self, stored: Event, timeout_s: float) -> bool:
+        """Send in this thread, as there is no other any more; return whether all was stored, within the timeout."""
+        until = time.monotonic() + timeout_s
+        while not stored.is_set() and (now := time.monotonic()) < until:
+            if now >= self._not_before:
+                self._round(now)
             time.sleep(GATHER_S)
-        return done
+        return stored.is_set()
 
     def _run(self) -> None:
         while True:
@@ -188,7 +168,7 @@ class Sender:
             if isinstance(reply, StorageUnavailable | StorageFull):
                 held = reply
             else:
-                _settle(reporter, reply)
+                settle(reporter, reply, reporter.acknowledged)
         if held is not None:
             self._hold(held)
             return False
@@ -214,11 +194,12 @@ def _call(reporter: Reporter, now: float) -> Call | None:
         return None
 
 
-def _settle(reporter: Reporter, reply: Any) -> None:
+def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> None:
+    """Have the answer to a reporter's call taken; or, if it was refused, the operation given up."""
     try:
         if isinstance(reply, BrokerError):
             raise reply
-        reporter.acknowledged(read_answer(reply))
+        take(read_answer(reply))
     except BrokerError as refusal:
         logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
         reporter.lose(refusal)

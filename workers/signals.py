@@ -1,10 +1,9 @@
 """The background thread that hears what operations are told: one blocking XREAD over their signals streams."""
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Condition, Event, Thread
+from threading import Condition, Event
 from typing import Any
 
 import orjson
@@ -13,6 +12,7 @@ import redis.exceptions
 from broker.connections import BLOCK_MS, storage_errors
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
 from broker.publishing import read_cancel
+from workers.background import Background
 from workers.backoff import Backoff
 from workers.errors import Stop
 from workers.inbox import Signal
@@ -40,7 +40,7 @@ class Signals:
         self._generation = self._heard = 0
         """How often the streams changed, and which of these changes the reader has seen."""
         self._reader_id: int | None = None
-        self._thread: Thread | None = None
+        self._thread = Background("progress-signals", self._run)
 
     def add(self, reporter: Reporter) -> None:
         """Listen for an operation, at first from the beginning of its stream: a cancel may have come. Does not wait."""
@@ -48,9 +48,7 @@ class Signals:
             self._streams.setdefault(reporter.keys.signals, set()).add(reporter)
             self._generation += 1
             self._changed.notify_all()
-            if not sys.is_finalizing() and (self._thread is None or not self._thread.is_alive()):
-                self._thread = Thread(target=self._run, name="progress-signals", daemon=True)
-                self._thread.start()
+            self._thread.start()
 
     def remove(self, reporter: Reporter) -> None:
         """Stop listening for an operation. The reader is not woken: its next read leaves the stream out."""
