@@ -19,7 +19,7 @@ async def livez() -> Response:
 async def readyz(context: InContext) -> Response:
     """Answer 200 while the feeds are read and new streams are taken."""
     if context.hub.draining:
-        return problem("draining", "this server is stopping")
+        return problem("draining", "this server is stopping", reason="draining")
     if not context.hub.connected:
         return problem("storage-unavailable", "the feeds can't be read: is Redis up?")
     return JSONResponse({"status": "ready"})

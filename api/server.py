@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import resource
+import signal
 import socket
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -17,6 +19,10 @@ from api.tls import check_certificate
 from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
+LEAVE_S = 2
+"""How long what is left of connections and calls may take once a server has drained, before it is cut."""
+LAST_S = 1
+"""How long the application may take to end when it is to end now."""
 GC_THRESHOLDS = (5_000, 5, 1_000)
 """A connection is some eight objects that live for long and are freed without the collector. So it looks at few of them
 at a time, at most twice, and hardly ever at all of them (`bench/collector.py`)."""
@@ -35,13 +41,15 @@ class Server(uvicorn.Server):
                 log_level=settings.log_level,
                 access_log=settings.log_level == "debug",
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=round(max(1, settings.drain_s)),
+                timeout_graceful_shutdown=LEAVE_S,
                 server_header=False,
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
             )
         )
         self._app = app
+        self._drain_s = settings.drain_s
+        self._draining: asyncio.Task[None] | None = None
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serve until told to stop by a signal."""
@@ -59,11 +67,41 @@ class Server(uvicorn.Server):
         gc.set_threshold(*GC_THRESHOLDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Send the clients of streams away, so that uvicorn does not wait for them; a second signal ends at once."""
-        context: Context | None = getattr(self._app.state, "context", None)
-        if context is not None:
-            self._loop.call_soon_threadsafe(context.hub.drain)
+        """Begin to drain: at once for a Ctrl-C, as somebody waits for us. A second signal ends it."""
+        if self.should_exit:
+            self.force_exit = True
+            if self._draining is not None:
+                self._loop.call_soon_threadsafe(self._draining.cancel)
+        elif (context := self._context) is not None:
+            over_s = 0 if sig == signal.SIGINT else self._drain_s
+            self._loop.call_soon_threadsafe(context.hub.drain, over_s)
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, once drained. Until then it listens, so that balancers are told `draining`, and no call is refused."""
+        if not self.force_exit:
+            self._draining = asyncio.create_task(self._drained())
+            await asyncio.wait([self._draining], timeout=self._drain_s)
+            self._draining.cancel()
+        await self.leave(sockets)
+
+    async def leave(self, sockets: list[socket.socket] | None) -> None:
+        """Listen no more, and end."""
+        await super().shutdown(sockets)
+        if self.force_exit:  # then uvicorn leaves the application to be torn, which it would complain of
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), LAST_S)
+
+    async def _drained(self) -> None:
+        """Wait until all streams have been sent away, and the calls that are under way then are answered."""
+        if self._context is not None:
+            await self._context.hub.emptied()
+        if self.server_state.tasks:
+            await asyncio.wait(tuple(self.server_state.tasks))
+
+    @property
+    def _context(self) -> Context | None:
+        return getattr(self._app.state, "context", None)
 
 
 def _raise_file_limit() -> None:

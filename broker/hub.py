@@ -13,6 +13,7 @@ from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from broker.events import Event
 from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
+from broker.leaving import WHY, Leaving
 from broker.placing import Placing, Start
 from broker.reads import Reads
 from broker.settings import Settings
@@ -20,7 +21,7 @@ from broker.store import UNREADABLE, Store
 from broker.subscription import Subscription
 from broker.tasks import Tasks
 from broker.terms import ALL, Delivery, Terms
-from broker.wheel import Wheel
+from broker.wheel import RESOLUTION_S, Wheel
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Hub:
         self._trimmed_to = settings.ring_bytes
         self._terms = self._make_terms()
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
+        self._open = 0  # subscriptions
+        self._emptied = asyncio.Event()
 
     # Its life
 
@@ -75,11 +78,25 @@ class Hub:
     def __len__(self) -> int:
         return sum(len(channel.subscriptions) for channel in self.channels.values())
 
-    def drain(self) -> None:
-        """Take no more subscriptions, and send every client away; it comes back, elsewhere, with its position."""
+    def drain(self, over_s: float = 0) -> None:
+        """Take no more subscriptions, and send every client away: at random moments within so many seconds, or at once.
+
+        It comes back, elsewhere, with its position.
+        """
         self.draining = True
+        spread_s = over_s - 2 * RESOLUTION_S  # by which the wheel may be late
         for channel in tuple(self.channels.values()):
-            channel.close("draining")
+            if spread_s <= 0:
+                channel.close(WHY)
+                continue
+            for subscription in channel.subscriptions:
+                self.wheel.add(Leaving(subscription), random.uniform(0, spread_s))
+        if not self._open:
+            self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until it has drained: the last client was sent away."""
+        await self._emptied.wait()
 
     # Subscribing
 
@@ -97,6 +114,7 @@ class Hub:
         channel = self._channel(operation)
         subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
+        self._open += 1
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)
         self.wheel.add(
@@ -168,6 +186,9 @@ class Hub:
 
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)
+        self._open -= 1
+        if self.draining and not self._open:
+            self._emptied.set()
         log.debug("a subscription ended: %s", reason)
 
     # Its tasks

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     auth: Literal["none"] = Field("none", description="how callers prove who they are")
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
-    drain_s: Seconds = Field(10, description="longest a stopping server waits for its connections")
+    drain_s: Seconds = Field(10, description="time over which a stopping server sends its clients away")
 
     history_length: Count = Field(1000, description="events kept of each operation, at least")
     feed_length: Count = Field(10_000, description="events kept in each lane's feed, at least")

@@ -82,9 +82,10 @@ class Replica:
             how = f"could not start ({self._error.detail})"
         return End(f"process {self._process.pid} {how}", served_s, self._error)
 
-    def stop(self) -> None:
-        """Have it drain and end."""
-        self._send(signal.SIGTERM)  # repeating it does no harm, as it may come from elsewhere too; SIGINT's would
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Have it drain and end, at once where that is what a Ctrl-C asks for."""
+        at_once = number == signal.SIGINT and self._serving_since is not None  # before, Python itself would complain
+        self._send(signal.SIGINT if at_once else signal.SIGTERM)
 
     def kill(self) -> None:
         """End it now."""

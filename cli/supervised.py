@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from types import FrameType
 
 import redis.exceptions
 
@@ -24,11 +25,16 @@ from cli.supervisor import leave_to_others
 class SupervisedServer(AnnouncedServer):
     """A server beside others on its address."""
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; leave new connections to the others at once, as the supervisor's copy of the socket stays open."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal is none, as both the system and the supervisor may tell: that one kills."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+    async def leave(self, sockets: list[socket.socket] | None) -> None:
+        """End; leave new connections to the others, as the supervisor's copy of the socket stays open."""
         for listener in sockets or ():
             leave_to_others(listener)
-        await super().shutdown(sockets)
+        await super().leave(sockets)
 
 
 def main() -> None:

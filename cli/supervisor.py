@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from api.server import LEAVE_S
 from broker.errors import BrokerError, SetupError
 from broker.settings import Settings
 from cli.replica import End, Replica
@@ -22,7 +23,7 @@ FIRST_DELAY_S = 0.1
 MOST_DELAY_S = 5
 STEADY_S = 10
 """A process that served this long was well: whatever ended it, the next one is started without much delay."""
-GRACE_S = 3
+GRACE_S = 2
 """How much longer than it waits for its connections a process may take to stop before it is killed."""
 
 
@@ -55,7 +56,7 @@ class Supervisor:
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:
         """Have all processes drain and end; when they are long about it, or this is called again, end them now."""
         if self._stopping.is_set():
             self._kill()
@@ -65,8 +66,8 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()  # with the processes' own, so that newcomers are refused rather than left waiting
         for replica in self._replicas:
-            replica.stop()
-        asyncio.get_running_loop().call_later(max(1, self._settings.drain_s) + GRACE_S, self._kill)
+            replica.stop(number)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + LEAVE_S + GRACE_S, self._kill)
 
     def _kill(self) -> None:
         for replica in self._replicas:
@@ -132,12 +133,12 @@ def leave_to_others(listener: socket.socket) -> None:
 
 
 @contextmanager
-def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
+def _signals_call(stop: Callable[[int], None]) -> Iterator[None]:
     """Have the loop take the signals that end us, and give them back."""
     loop = asyncio.get_running_loop()
     before = {each: signal.getsignal(each) for each in SIGNALS}
     for each in SIGNALS:
-        loop.add_signal_handler(each, stop)
+        loop.add_signal_handler(each, stop, each)
     try:
         yield
     finally:

@@ -631,13 +631,20 @@ def test_tls_needs_a_certificate_and_its_key(tmp_path: Path, certificate: tuple[
         check_certificate(make_settings(tls_cert=cert, tls_key=cert))
 
 
+LINE = {"type": "log", "data": {"message": "m"}}
+
+
+def call(replica: ApiReplica, method: str, path: str, **options: Any) -> httpx.Response:
+    return httpx.request(method, f"{replica.url}{path}", **options)
+
+
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # it has a loop of its own, which is uvloop's
 class TestShutdown:
     """The server as users run it, told to stop."""
 
     @pytest.fixture
     def replica(self, redis_server: RealRedis, tmp_path: Path) -> Iterator[ApiReplica]:
-        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=2) as replica:
+        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=1) as replica:
             httpx.post(f"{replica.url}{OPS}", json={"id": "a"})
             yield replica
 
@@ -674,3 +681,60 @@ class TestShutdown:
             replica.send(signal.SIGINT)
         await self.ended(replica, 1 if again else 4)
         client.close()
+
+    async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=3) as replica:
+            call(replica, "POST", OPS, json={"id": "b"})
+            clients = [await Client.connect(replica.url) for _ in range(30)]
+            for client in clients:
+                client.send(request(f"{OPS}/b/stream"))
+                await client.opened()
+            replica.send(signal.SIGTERM)
+            wait_until(lambda: call(replica, "GET", "/readyz").status_code == 503, "it is not ready", 1)
+            assert call(replica, "GET", "/readyz").json()["reason"] == "draining"
+            assert call(replica, "GET", "/livez").status_code == 200
+            newcomer = call(replica, "GET", f"{OPS}/b/stream", headers={"Accept": "text/event-stream"})
+            assert '{"reason":"draining"}' in newcomer.text
+            assert call(replica, "POST", f"{OPS}/b/events", json=LINE).status_code == 200
+            bodies = [await client.body() for client in clients]
+            assert all(b'{"reason":"draining"}' in body for body in bodies)
+            assert any(b"event: log" in body for body in bodies)  # they were served until they were sent away
+            await self.ended(replica, 3)
+            for client in clients:
+                client.close()
+
+    async def test_what_is_under_way_is_finished(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        def lines() -> Iterator[bytes]:
+            yield b'{"type": "log", "data": {"message": "one"}}\n'
+            wait_until(lambda: call(replica, "GET", f"{OPS}/c").json()["events"] == 2, "the first is stored")
+            replica.send(signal.SIGTERM)
+            wait_until(lambda: "Shutting down" in replica.output() or not ready(), "it is told")
+            yield b'{"type": "log", "data": {"message": "two"}}\n'
+
+        def ready() -> bool:
+            return call(replica, "GET", "/readyz").status_code == 200
+
+        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=5) as replica:
+            call(replica, "POST", OPS, json={"id": "c"})
+            url, headers = f"{OPS}/c/events", {"Content-Type": "application/x-ndjson"}
+            answer = await asyncio.to_thread(lambda: call(replica, "POST", url, content=lines(), headers=headers))
+            assert answer.json()["accepted"] == 2
+            await self.ended(replica, 3)
+
+    @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_second_signal_ends_it_at_once(
+        self, redis_server: RealRedis, tmp_path: Path, second: signal.Signals
+    ) -> None:
+        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=60) as replica:
+            call(replica, "POST", OPS, json={"id": "d"})
+            clients = [await Client.connect(replica.url) for _ in range(5)]
+            for client in clients:
+                client.send(request(f"{OPS}/d/stream"))
+                await client.opened()
+            replica.send(signal.SIGTERM)
+            wait_until(lambda: call(replica, "GET", "/readyz").status_code == 503, "it drains")
+            replica.send(second)
+            await self.ended(replica, 3)
+            assert "Traceback" not in replica.output()
+            for client in clients:
+                client.close()

@@ -291,6 +291,32 @@ async def test_draining_sends_everybody_away_and_takes_nobody(store: Store) -> N
             await hub.subscribe("a", Start())
 
 
+async def test_draining_over_a_time_sends_each_away_at_a_moment_of_its_own(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        outlets = [(await watch(hub))[0] for _ in range(20)]
+        hub.drain(1.5)
+        assert not any(outlet.closed for outlet in outlets)
+        with pytest.raises(errors.Draining):
+            await hub.subscribe("a", Start())
+        await eventually(lambda: any(outlet.closed for outlet in outlets), "the first is sent away")
+        assert not all(outlet.closed for outlet in outlets)
+        await publish(store, 1)
+        stay = [outlet for outlet in outlets if not outlet.closed]
+        async with asyncio.timeout(1.5):
+            await hub.emptied()
+        assert all(outlet.reasons() == ["draining"] and outlet.closed for outlet in outlets)
+        assert any(outlet.numbers[-1] == 2 for outlet in stay)
+        assert len(hub.wheel) == 0
+
+
+async def test_draining_without_clients_takes_no_time(store: Store) -> None:
+    async with Hub(store, store.settings) as hub:
+        hub.drain(1000)
+        await hub.emptied()
+
+
 async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
     hub = Hub(store, store.settings, clock=lambda: 0.0)
     channel = Channel("a", hub._reads, hub._room)

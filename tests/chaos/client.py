@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 
 import orjson
 
@@ -46,6 +47,9 @@ class Client:
         elif status != 200:
             self.faults.append(f"{status} {head!r}")
             self.ended = True
+        elif length := re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE):  # sent away at once
+            for block in (await reader.readexactly(int(length[1]))).split(b"\n\n"):
+                self._event(block)
         else:
             await self._events(reader)
 

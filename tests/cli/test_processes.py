@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -115,7 +116,7 @@ def on_each(streams: ExitStack, url: str, pids: list[int], position: str = "") -
 
 def serving(shell: Shell, *words: str, leading: bool = False) -> Process:
     """Two processes; `leading` a process group of their own, as a shell has its commands."""
-    process = shell.process("serve", "--port", "0", "--processes", "2", *words)
+    process = shell.process("serve", "--port", "0", "--processes", "2", "--drain-s", "1", *words)
     if leading:
         leader = "import os, sys; os.setpgid(0, 0); os.execv(sys.executable, sys.argv[1:])"
         process.command = [sys.executable, "-c", leader, *process.command]
@@ -240,6 +241,40 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         assert "Traceback" not in server.output()
         assert "another one" not in server.output()
     assert not (lonely.folder / "data" / "address").exists()
+
+
+def readiness(url: str) -> int:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code if json.load(refused)["reason"] == "draining" else 0
+
+
+def test_while_all_drain_they_say_so_and_a_second_signal_ends_them_now(shell: Shell, streams: ExitStack) -> None:
+    with serving(shell, "--drain-s", "600") as server:
+        url = ready(server)
+        post(url, "/v1/operations", {"id": "a"})
+        watching = on_each(streams, url, replicas(server))
+        server.send(signal.SIGTERM)
+        wait_until(lambda: [readiness(url) for _ in range(8)] == [503] * 8, "none is ready")
+        publish(url)
+        wait_until(lambda: all(stream.numbers() == [1, 2] for stream in watching.values()), "streams go on")
+        assert server.popen is not None
+        server.send(signal.SIGTERM)
+        assert server.popen.wait(5) == 0
+
+
+def test_a_ctrl_c_sends_all_away_at_once(shell: Shell, streams: ExitStack) -> None:
+    with serving(shell, "--drain-s", "600", leading=True) as server:
+        url = ready(server)
+        post(url, "/v1/operations", {"id": "a"})
+        watching = on_each(streams, url, replicas(server))
+        the_terminal(server)
+        assert server.popen is not None
+        assert server.popen.wait(5) == 0
+        assert all(told_to_leave(stream) for stream in watching.values())
 
 
 def test_a_second_signal_ends_them_at_once(pair: Process) -> None:

@@ -17,6 +17,7 @@ from tests.deploy.dns import NameServer
 from tests.servers import DEADLINE_S, Process, free_port, need, wait_until
 
 REPLICAS = ("127.0.0.2", "127.0.0.3")
+DRAIN_S = "1.5"  # instead of what is written: tests have no time to lose
 PACKAGES = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx", "wget": "wget"}
 
 
@@ -73,6 +74,7 @@ class Stack:
         self._redis_port, self._api_port, self._nginx_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self._nginx_port}"
         self.names = NameServer("api", [])
+        self.redis_url = f"redis://127.0.0.1:{self._redis_port}/0"
         self.redis = self._container("redis", self._redis_command(), {})
         self.replicas = [self._broker("api", host) for host in REPLICAS]
         self.worker = self._broker("worker", "127.0.0.1")
@@ -132,7 +134,7 @@ class Stack:
         )
         if service == "api":  # a container's 0.0.0.0 is its own address
             assert (env["PROGRESS_HOST"], env["PROGRESS_PORT"]) == ("0.0.0.0", "8000")
-            env |= {"PROGRESS_HOST": host, "PROGRESS_PORT": str(self._api_port)}
+            env |= {"PROGRESS_HOST": host, "PROGRESS_PORT": str(self._api_port), "PROGRESS_DRAIN_S": DRAIN_S}
         env["PYTHONPATH"] = str(self._site)
         name = f"{service}-{host}" if service == "api" else service
         return self._container(name, files.command(self.services[service]), env)

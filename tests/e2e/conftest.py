@@ -17,6 +17,7 @@ LIMITS: dict[str, Any] = {
     "sweep_s": 0.5,
     "ping_s": 1,
     "retry_ms": 100,
+    "drain_s": 1,
 }
 
 
