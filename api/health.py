@@ -5,6 +5,12 @@ from starlette.responses import JSONResponse, Response
 
 from api.context import InContext
 from api.problems import problem
+from broker.probe import Doubt
+
+DETAILS: dict[Doubt, str] = {
+    "redis away": "Redis does not take what is published: is it up?",
+    "feed silent": "Redis takes what is published, but it does not come back through the feeds",
+}
 
 router = APIRouter(tags=["health"])
 
@@ -17,9 +23,10 @@ async def livez() -> Response:
 
 @router.get("/readyz")
 async def readyz(context: InContext) -> Response:
-    """Answer 200 while the feeds are read and new streams are taken."""
+    """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds."""
     if context.hub.draining:
         return problem("draining", "this server is stopping", reason="draining")
-    if not context.hub.connected:
-        return problem("storage-unavailable", "the feeds can't be read: is Redis up?")
+    doubt = context.hub.doubt
+    if doubt is not None:
+        return problem("storage-unavailable", DETAILS[doubt], reason=doubt)
     return JSONResponse({"status": "ready"})

@@ -5,7 +5,7 @@ import orjson
 from broker import models
 from broker.keys import OperationKeys
 from broker.publishing import all_keys, encode_data
-from broker.scripts import CREATE, DELETE, SIGNAL, Call
+from broker.scripts import CREATE, DELETE, PROBE, SIGNAL, Call
 from broker.settings import Settings
 
 
@@ -50,3 +50,8 @@ def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: S
     """Return the call that deletes an operation and leaves a tombstone."""
     args = (operation, "1" if force else "0", str(round(settings.tombstone_s * 1000)))
     return Call(DELETE, all_keys(keys), args)
+
+
+def probe_call(feed: str, name: bytes, data: bytes, settings: Settings) -> Call:
+    """Return the call that appends an entry to a feed which is of no operation."""
+    return Call(PROBE, (feed,), (name, data, str(settings.feed_length)))

@@ -15,6 +15,7 @@ from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.leaving import WHY, Leaving
 from broker.placing import Placing, Start
+from broker.probe import Doubt, Probe
 from broker.reads import Reads
 from broker.settings import Settings
 from broker.store import UNREADABLE, Store
@@ -54,6 +55,7 @@ class Hub:
         self._trimmed_to = settings.ring_bytes
         self._terms = self._make_terms()
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
+        self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
         self._open = 0  # subscriptions
         self._emptied = asyncio.Event()
 
@@ -64,6 +66,7 @@ class Hub:
             self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
         self._tasks.keep_up(self.wheel.run)
         self._tasks.keep_up(self._check_silent)
+        self._tasks.keep_up(self._prove)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,6 +77,11 @@ class Hub:
     def connected(self) -> bool:
         """Whether every feed is being read."""
         return all(feed.connected for feed in self._feeds)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why what is published may not reach those who watch; None while it is proved that it does."""
+        return self.probe.doubt if self.connected else self.probe.suspect
 
     def __len__(self) -> int:
         return sum(len(channel.subscriptions) for channel in self.channels.values())
@@ -211,6 +219,10 @@ class Hub:
         for started in self._started:
             await started.wait()
 
+    async def _prove(self) -> None:
+        await self.started()  # an earlier probe would be behind where the feeds are read from
+        await self.probe.run()
+
     async def dispatch(self, batch: Batch) -> None:
         """Hand a batch to the channels it concerns."""
         if batch.resync:
@@ -240,6 +252,8 @@ class Hub:
         for event in events:
             channel = self.channels.get(event.operation)
             if channel is None:
+                if event.operation == self.probe.name:
+                    self.probe.heard(event)
                 continue
             if event.n:
                 if channel in news:

@@ -28,6 +28,7 @@ SIGNAL = _load("signal")
 CHILDREN = _load("children")
 LAPSED = _load("lapsed")
 SWEEP = _load("sweep")
+PROBE = _load("probe")
 
 
 class Call(NamedTuple):

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     sweep_s: Seconds = Field(5, description="how often expired operations are swept, and silent ones checked")
     lease_s: Seconds = Field(15, description="default time a worker may be silent before it counts as stalled")
     abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker")
+    probe_s: Seconds = Field(2, description="how often a replica proves that what is published reaches it")
     reap_s: Seconds = Field(0.5, description="how often lapsed leases are looked for")
     force_after_s: Seconds = Field(30, description="how long a worker may take to stop before it is shown to ignore it")
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import redis.exceptions
 
 from broker import cancelling, listing, noting, positions, rollup, startup
-from broker.calls import create_call, delete_call, signal_call
+from broker.calls import create_call, delete_call, probe_call, signal_call
 from broker.children import Tree
 from broker.connections import BLOCK_MS, Connections, storage_errors
 from broker.errors import SetupError, StorageUnavailable
@@ -156,6 +156,10 @@ class Store:
         """Forget an operation. Raises `NotFound`, `Gone`, or `OperationRunning` unless it has ended or force is on."""
         keys = self.keyspace.operation(operation)
         check_refusal(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
+
+    async def probe(self, lane: int, name: bytes, data: bytes) -> None:
+        """Append an entry to a lane's feed which is of no operation, for the one who goes by this name to see."""
+        await self._run(probe_call(self.keyspace.lane(lane).feed, name, data, self.settings))
 
     async def tail(self, operation: str, count: int) -> list[Event]:
         """Return the last events of an operation's log, oldest first, `count` at most."""

@@ -7,6 +7,7 @@ import pytest
 from broker.settings import Settings
 from broker.store import Store
 from tests.conftest import make_settings
+from tests.servers import eventually
 
 OPS = "/v1/operations"
 
@@ -347,9 +348,14 @@ class TestHistory:
         problem(await http.get(f"{OPS}/nope/events"), 404, "not-found")
 
 
+async def is_ready(http: httpx.AsyncClient) -> bool:
+    answer = await http.get("/readyz")
+    return answer.status_code == 200 and answer.json() == {"status": "ready"}
+
+
 async def test_health_and_pages(http: httpx.AsyncClient) -> None:
     assert (await http.get("/livez")).status_code == 200
-    assert (await http.get("/readyz")).json() == {"status": "ready"}
+    await eventually(lambda: is_ready(http), "its first probe comes back")
     page = await http.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]

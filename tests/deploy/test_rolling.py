@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -88,7 +87,7 @@ def is_ready(replica: Container) -> bool:
         return False
 
 
-async def test_rolling_restarts_lose_nothing(stack: Stack, tmp_path: Path) -> None:
+async def test_rolling_restarts_lose_nothing(stack: Stack) -> None:
     for replica in stack.replicas:
         assert replica.env is not None
         replica.env["PROGRESS_RETRY_MS"] = "300"

@@ -9,7 +9,8 @@ from typing import Self
 class Proxy:
     """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer.
 
-    While `dropping` it takes every byte and passes none on, as a network that is partitioned does.
+    While `dropping` it takes every byte and passes none on, as a network that is partitioned does. It passes no answer
+    on to connections that have sent the word `muting`.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,6 +20,7 @@ class Proxy:
         self.losing = 0
         self.lost = 0
         self.dropping = False
+        self.muting: bytes | None = None
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
 
@@ -47,12 +49,16 @@ class Proxy:
             except OSError:
                 return
             self._sockets += (client, server)
-            asked = threading.Event()
-            self._spawn(self._pass_calls, client, server, asked)
-            self._spawn(self._pass_answers, client, server, asked)
+            asked, muted = threading.Event(), threading.Event()
+            self._spawn(self._pass_calls, client, server, asked, muted)
+            self._spawn(self._pass_answers, client, server, asked, muted)
 
-    def _pass_calls(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+    def _pass_calls(
+        self, client: socket.socket, server: socket.socket, asked: threading.Event, muted: threading.Event
+    ) -> None:
         while data := _receive(client):
+            if self.muting is not None and self.muting in data:
+                muted.set()
             if b"EVALSHA" in data and self.losing > 0:
                 self.losing -= 1
                 asked.set()
@@ -60,12 +66,14 @@ class Proxy:
                 server.sendall(data)
         _cut(server)
 
-    def _pass_answers(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
+    def _pass_answers(
+        self, client: socket.socket, server: socket.socket, asked: threading.Event, muted: threading.Event
+    ) -> None:
         while data := _receive(server):
             if asked.is_set():
                 self.lost += 1
                 break
-            if not self.dropping:
+            if not (self.dropping or (self.muting is not None and muted.is_set())):
                 client.sendall(data)
         _cut(client)
         _cut(server)

@@ -1,0 +1,98 @@
+"""The probe: what proves delivery, what does not, and that nobody else sees it."""
+
+import pytest
+
+from broker import errors
+from broker.events import Event
+from broker.hub import Hub
+from broker.listing import Filters
+from broker.models import NewOperation
+from broker.probe import Probe
+from broker.store import Store
+from tests.broker.harness import Timers
+from tests.broker.test_hub import watch
+from tests.servers import eventually
+
+
+class Bench:
+    """A probe of one period a second, whose entries come back when told."""
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.sent: list[tuple[int, Event]] = []
+        self.refusal: Exception | None = None
+        self.probe = Probe(self.send, 2, 1, self.timers.clock)
+
+    async def send(self, lane: int, name: bytes, data: bytes) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.sent.append((lane, Event(name, b"1-0", 0, b"probe", data)))
+
+    def come_back(self) -> None:
+        self.probe.heard(self.sent[-1][1])
+
+
+async def test_delivery_is_proved_once_a_probe_is_back_and_for_three_periods() -> None:
+    bench = Bench()
+    assert bench.probe.doubt == "redis away"
+    await bench.probe.once()
+    assert bench.probe.doubt == "feed silent"
+    bench.come_back()
+    assert bench.probe.doubt is None
+    bench.timers.advance(3)
+    assert bench.probe.doubt is None
+    bench.timers.advance(0.1)
+    assert bench.probe.doubt == "feed silent"
+
+
+async def test_one_that_is_long_on_its_way_proves_nothing() -> None:
+    bench = Bench()
+    await bench.probe.once()
+    bench.timers.advance(3.1)
+    bench.come_back()
+    assert bench.probe.doubt == "feed silent"
+
+
+async def test_who_is_at_fault_is_told() -> None:
+    bench = Bench()
+    bench.refusal = errors.StorageUnavailable("away")
+    await bench.probe.once()
+    assert bench.probe.doubt == "redis away"
+    bench.refusal = errors.StorageFull("full")
+    await bench.probe.once()
+    assert bench.probe.doubt is None  # what is kept can be read, and there is nothing to deliver
+
+
+async def test_all_lanes_have_their_turn() -> None:
+    bench = Bench()
+    for _ in range(4):
+        await bench.probe.once()
+    assert [lane for lane, _ in bench.sent] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("data", [b"x", b"nan", b"null", b"-1e999"])
+async def test_what_a_foreign_hand_writes_in_its_name_proves_nothing(data: bytes) -> None:
+    bench = Bench()
+    bench.probe.heard(Event(bench.probe.name, b"1-0", 0, b"probe", data))
+    assert bench.probe.doubt == "redis away"
+
+
+async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> None:
+    settings = store.settings.model_copy(update={"probe_s": 0.05})
+    await store.create(NewOperation(id="a"))
+    before = [key async for key in store.connections.commands.scan_iter()]
+    async with Hub(store, settings) as hub, Hub(store, store.settings) as other:
+        await hub.started()
+        assert hub.doubt is not None
+        outlet, _ = await watch(hub)
+        seen: list[Event] = []
+        other.probe.heard = seen.append  # type: ignore[method-assign, assignment]
+        await eventually(lambda: hub.doubt is None, "its probe is back")
+        await eventually(lambda: len(seen) == 1, "the other sees its own")
+        assert seen[0].operation == other.probe.name
+        assert outlet.numbers == [-1]  # a snapshot
+        assert hub.events == 0
+        found, _ = await store.find(Filters())
+        assert [operation.id for operation in found] == ["a"]
+        keys = {key async for key in store.connections.commands.scan_iter()} - set(before)
+        assert all(key.endswith(b":feed") for key in keys)

@@ -1,0 +1,71 @@
+"""`/readyz` tells whether what is published arrives, and why not."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import StartReplica
+from tests.servers import RealRedis, free_port, wait_until
+from tests.workers.proxy import Proxy
+
+PROBE_S = 0.3
+BOUND_S = 3 * PROBE_S + 2  # and some time to be slow
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path / "own", port=free_port()) as server:
+        yield server
+
+
+def reason(url: str) -> str | None:
+    """Return why a replica is not ready."""
+    answer = httpx.get(f"{url}/readyz")
+    assert httpx.get(f"{url}/livez").status_code == 200
+    if answer.status_code == 200:
+        return None
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"].isdecimal()
+    why: str = answer.json()["reason"]
+    return why
+
+
+def test_a_redis_that_hangs_makes_a_replica_unready_until_it_goes_on(
+    own_redis: RealRedis, start_replica: StartReplica
+) -> None:
+    url = start_replica(own_redis.url, probe_s=PROBE_S, redis_timeout_s=1).url
+    assert reason(url) is None
+    own_redis.send(signal.SIGSTOP)
+    wait_until(lambda: reason(url) == "redis away", "it is noticed", BOUND_S)
+    own_redis.send(signal.SIGCONT)
+    wait_until(lambda: reason(url) is None, "it is ready again", 10)
+
+
+def test_a_feed_that_is_stuck_makes_a_replica_unready_though_commands_work(
+    own_redis: RealRedis, start_replica: StartReplica
+) -> None:
+    with Proxy(int(own_redis.url.rpartition(":")[2])) as proxy:
+        url = start_replica(proxy.url, probe_s=PROBE_S, redis_timeout_s=1).url
+        assert reason(url) is None
+        proxy.muting = b"XREAD\r\n"
+        wait_until(lambda: reason(url) == "feed silent", "it is noticed", BOUND_S)
+        assert httpx.post(f"{url}/v1/operations", json={"id": "a"}).status_code == 201
+        proxy.muting = None
+        wait_until(lambda: reason(url) is None, "it is ready again", 10)
+
+
+def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedis, start_replica: StartReplica) -> None:
+    """What is kept can be read and watched; to take every replica away would help nobody."""
+    import redis
+
+    replica = start_replica(own_redis.url, probe_s=PROBE_S)
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory", 1)
+    wait_until(
+        lambda: httpx.post(f"{replica.url}/v1/operations", json={"kind": "x"}).status_code == 507, "Redis is full"
+    )
+    for _ in range(20):
+        assert reason(replica.url) is None
