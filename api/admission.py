@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.refusals import refusal
+from broker.tally import Tally
 
 BURST_S = 1.0
 """So many seconds' worth of streams are admitted at once, after a calm."""
@@ -46,14 +47,15 @@ class Gate:
 class Admission:
     """Middleware before everything else: to refuse must cost far less than to admit."""
 
-    def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
+        self._app, self._tally = app, tally
         self._gate = Gate(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, unless it asks for a stream and there is no place."""
         wait_s = self._gate.admit() if _opens_a_stream(scope) else 0
         if wait_s:
+            self._tally.refused["at-capacity"] += 1
             accept = Headers(scope=scope).get("accept")
             detail = "too many streams are being opened just now: come back in a moment"
             await refusal("at-capacity", detail, accept, wait_s)(scope, receive, send)

@@ -19,6 +19,7 @@ class AdoptedOutlet(asyncio.Protocol):
 
     __slots__ = ("_connections", "_lingering", "_subscription", "_transport", "_unasked")
 
+    kind = "adopted"
     linger_s: ClassVar[float] = 5
     """How long a response that has ended may take to leave, and a client to close too."""
 

@@ -9,13 +9,14 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import web
-from api import events, health, operations, problems, stream
+from api import events, health, metrics, operations, problems, stream
 from api.admission import Admission
 from api.context import Context
 from broker.hub import Hub
 from broker.reaper import Reaper
 from broker.settings import Settings, load_settings
 from broker.store import Store
+from broker.tally import Tally
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
@@ -41,14 +42,15 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     As an ASGI factory: `uvicorn --factory api.app:create_app`, with settings from the environment.
     """
     config = settings or load_settings()
+    tally = Tally()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
-            hub = await stack.enter_async_context(Hub(ours, config))
-            await stack.enter_async_context(Reaper(ours))
-            app.state.context = Context(config, ours, hub)
+            hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
+            reaper = await stack.enter_async_context(Reaper(ours))
+            app.state.context = Context(config, ours, hub, metrics.registry_of(hub, reaper, processes=config.processes))
             await hub.started()
             yield
 
@@ -60,8 +62,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         lifespan=lifespan,
     )
     problems.install(app)
-    app.add_middleware(Admission, rate=config.handshakes_per_s)
-    for router in (stream.router, operations.router, events.router, health.router):  # streams, of which most are, first
+    app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
+    routers = (stream.router, operations.router, events.router, health.router, metrics.router)
+    for router in routers:  # streams, of which most are, first
         app.include_router(router)
     _mount_pages(app)
     return app

@@ -19,6 +19,7 @@ HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-
 class AsgiOutlet:
     """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""
 
+    kind = "asgi"
     encoding: Encoding = TEXT
 
     def __init__(self, subscription: Subscription, limit: int) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from prometheus_client import CollectorRegistry
 
 from broker.errors import TooLarge
 from broker.hub import Hub
@@ -14,11 +15,12 @@ from broker.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The store and the hub of a running app."""
+    """The store and the hub of a running app, and what it tells of itself."""
 
     settings: Settings
     store: Store
     hub: Hub
+    metrics: CollectorRegistry
 
 
 def context_of(request: Request) -> Context:

@@ -107,6 +107,7 @@ async def _lines(request: Request, limit: int) -> AsyncIterator[list[tuple[int, 
 class Alarm:
     """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
 
+    kind = "poll"
     encoding = UNENCODED
 
     def __init__(self, subscription: Subscription) -> None:

@@ -27,13 +27,14 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
 async def stream(operation: Id, request: Request) -> Response:
     """Follow an operation: a snapshot or, after a position, what came since; then each event as it happens."""
     context = context_of(request)
-    query = read_query(request.scope["query_string"])
-    start = query.start(request.headers.get("last-event-id"))
     try:
+        query = read_query(request.scope["query_string"])
+        start = query.start(request.headers.get("last-event-id"))
         subscription = await context.hub.subscribe(operation, start, query.delivery(), await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
     except BrokerError as error:
+        context.hub.tally.refused[error.code] += 1
         if error.code not in PASSING:
             raise
         return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)

@@ -68,6 +68,7 @@ class Outlet:
     """Counts the events it is given, and takes all there are: what leaves a socket is another benchmark's matter."""
 
     __slots__ = ("_tally",)
+    kind = "bench"
     encoding = UNENCODED
 
     def __init__(self, tally: Tally) -> None:

@@ -1,5 +1,6 @@
 """A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from broker.models import Operation
 from broker.positions import START, order
 from broker.runs import slices
 from broker.subscription import Mode, Subscription
+
+log = logging.getLogger(__name__)
 
 
 class Reads(Protocol):
@@ -128,6 +131,11 @@ class Channel:
         self.loaded = True
         early = tuple(self._early)
         self._early.clear()
+        if lost:
+            said = {"operation": self.operation, "streams": len(self.subscriptions)}
+            log.info(
+                "history of operation %s was lost: its %d streams go on from a snapshot", *said.values(), extra=said
+            )
         for subscription in tuple(self.subscriptions):
             if lost:
                 subscription.reset("lost")

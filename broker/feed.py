@@ -52,6 +52,9 @@ class FeedReader:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.connected = False
+        self.interruptions = 0
+        self.answered_at = clock()
+        """When Redis last answered, by the clock."""
         self._pool: Any = reader.redis.connection_pool
         self._connection: Any = None
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
@@ -77,6 +80,7 @@ class FeedReader:
                         batch = await self._read(positions)
             except (StorageUnavailable, StorageFull) as error:
                 if tries == 0:
+                    self.interruptions += 1
                     log.warning("the feed is interrupted, reconnecting: %s", error)
                 self.connected = False
                 await self._sleep(backoff_s(tries))
@@ -99,7 +103,7 @@ class FeedReader:
         if early_s > 0:
             await self._sleep(early_s)
         reply = await self._ask(self._xread + _packed(positions.values()))
-        self._read_at = self._clock()
+        self._read_at = self.answered_at = self._clock()
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():

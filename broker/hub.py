@@ -1,6 +1,7 @@
 """The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -15,11 +16,13 @@ from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.leaving import WHY, Leaving
 from broker.placing import Placing, Start
+from broker.positions import milliseconds
 from broker.probe import Doubt, Probe
 from broker.reads import Reads
 from broker.settings import Settings
 from broker.store import UNREADABLE, Store
-from broker.subscription import Subscription
+from broker.subscription import Mode, Subscription
+from broker.tally import Tally
 from broker.tasks import Tasks
 from broker.terms import ALL, Delivery, Terms
 from broker.wheel import RESOLUTION_S, Wheel
@@ -27,6 +30,7 @@ from broker.wheel import RESOLUTION_S, Wheel
 log = logging.getLogger(__name__)
 
 _DELIVERIES_A_TURN = 500  # of one batch, before the rest of the loop gets a chance; so does what they wrote to sockets
+_NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
 _SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
 _LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 _ASKED_AT_ONCE = 500  # operations in one pipeline
@@ -38,10 +42,19 @@ GONE = b"gone"  # the broker's own word, which has no number: the operation was 
 class Hub:
     """Hands events to whoever watches their operation. Use it as an async context manager."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        tally: Tally | None = None,
+    ) -> None:
         self.channels: dict[bytes, Channel] = {}
         self.wheel = Wheel(clock)
-        self.events = 0
+        self.tally = tally or Tally()
+        self.lag_s = 0.0
+        """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
         self.draining = False
         self._store = store
         self._settings = settings
@@ -54,6 +67,7 @@ class Hub:
         self._room = Room(settings.ring_length, settings.ring_bytes)
         self._trimmed_to = settings.ring_bytes
         self._terms = self._make_terms()
+        self._numbers = itertools.count(1)
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
         self._open = 0  # subscriptions
@@ -72,6 +86,16 @@ class Hub:
     async def __aexit__(self, *_: object) -> None:
         self.drain()
         await self._tasks.close()
+
+    @property
+    def interruptions(self) -> int:
+        """How often the feeds were interrupted."""
+        return sum(feed.interruptions for feed in self._feeds)
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago Redis answered; a read waits for two seconds at most."""
+        return max(self._clock() - feed.answered_at for feed in self._feeds)
 
     @property
     def connected(self) -> bool:
@@ -132,7 +156,7 @@ class Hub:
             await self._load_begun(channel)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)
-            await self._placing.place(subscription, channel, start)
+            reset = await self._placing.place(subscription, channel, start)
         except NotFound:
             if not await_creation:
                 subscription.close("not-found")
@@ -143,6 +167,12 @@ class Hub:
         except BaseException:
             subscription.close("refused")
             raise
+        else:
+            if reset is not None:
+                self.tally.resets[reset] += 1
+                said = {"operation": operation, "from": start.position, "reason": reset}
+                log.info("a stream of operation %s can't resume after %s: %s", *said.values(), extra=said)
+        self._opened(subscription, start)
         return subscription
 
     async def _load_begun(self, channel: Channel) -> None:
@@ -190,14 +220,33 @@ class Hub:
             clock=self._clock,
             call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
             on_close=self._closed,
+            tally=self.tally,
         )
+
+    def _opened(self, subscription: Subscription, start: Start) -> None:
+        if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
+            return
+        subscription.number, subscription.opened_at = next(self._numbers), self._clock()
+        self.tally.opened[start.kind] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            said = {"stream": subscription.number, "operation": subscription.operation}
+            at = start.position or start.kind
+            log.debug("stream %d of operation %s opens, from %s", *said.values(), at, extra=said | {"from": at})
 
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)
         self._open -= 1
         if self.draining and not self._open:
             self._emptied.set()
-        log.debug("a subscription ended: %s", reason)
+        if subscription.opened_at is None:
+            return
+        self.tally.closed[reason] += 1
+        level = logging.INFO if reason in _NOTABLE else logging.DEBUG
+        if log.isEnabledFor(level):
+            lasted_s = self._clock() - subscription.opened_at
+            said = {"stream": subscription.number, "operation": subscription.operation, "lasted_s": round(lasted_s, 3)}
+            words = "stream %d of operation %s closes after %.1f s: %s"
+            log.log(level, words, *said.values(), reason, extra=said | {"reason": reason})
 
     # Its tasks
 
@@ -229,15 +278,21 @@ class Hub:
             await self._resync(set(batch.resync))
         if self.families:  # before the end of a parent is, so that its last frame tells what its children did
             self.families.hear(batch.events)
-        now, deliveries = self._clock(), 0
+        if batch.events:
+            self.lag_s = _age_s(batch.events[-1])
+        now, deliveries, told = self._clock(), 0, False
         news, gone = self._by_channel(batch.events)
         for channel, events in news.items():
-            n = channel.n
+            n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none
             channel.accept(events)
+            if not told and channel.loaded:  # one sample a batch: what all others pay is nothing
+                told = True
+                self.tally.latency_s.observe(_age_s(events[0]))
             if channel.n > n:  # only what led on is a sign of health
                 channel.heard_at = now
-            self.events += len(events)
-            deliveries += len(channel.subscriptions)
+            self.tally.events += len(events)
+            self.tally.deliveries += len(events) * watching
+            deliveries += watching
             if deliveries >= _DELIVERIES_A_TURN:
                 deliveries = 0
                 await asyncio.sleep(0)
@@ -299,3 +354,8 @@ class Hub:
                     channel.gone()
                 elif length != n and channel.n == n:
                     channel.reload()
+
+
+def _age_s(event: Event) -> float:
+    """Return how long ago an event was published: 0 if Redis' clock is ahead of ours."""
+    return max(0.0, time.time() - milliseconds(event.position) / 1000)

@@ -21,6 +21,10 @@ class Outlet(Protocol):
     """
 
     @property
+    def kind(self) -> str:
+        """What it is called where streams are counted."""
+
+    @property
     def encoding(self) -> Encoding:
         """What makes bytes of frames."""
 
@@ -57,6 +61,7 @@ UNENCODED = Unencoded()
 class NoOutlet:
     """The outlet of a subscription that has none yet, or no longer: it takes nothing."""
 
+    kind = "none"
     encoding = UNENCODED
 
     def write(self, data: Any) -> None:

@@ -19,6 +19,13 @@ class Start:
     position: str | None = None
     beginning: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What it is called where streams are counted."""
+        if self.beginning:
+            return "start"
+        return "snapshot" if self.position is None else "resume"
+
 
 class Ended(BrokerError):
     """The position is that of the operation's end: nothing will ever follow."""
@@ -34,22 +41,22 @@ class Placing:
         self._page_length = page_length
         self._flights = Flights()
 
-    async def place(self, subscription: Subscription, channel: Channel, start: Start) -> None:
-        """Have a subscription stand where its client wants to begin, or after a snapshot that says why it can't."""
+    async def place(self, subscription: Subscription, channel: Channel, start: Start) -> str | None:
+        """Have a subscription stand where its client wants to begin, or after a snapshot; return why it can't, then."""
         operation, reset = channel.operation, None
         if start.beginning:
             length = self._page_length
             kept = await self._flights.share(("kept", operation), lambda: self._store.kept(operation, length))
             if kept:
                 subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
-                return
+                return None
         elif start.position is not None:
             at = channel.find(start.position.encode())
             if at is not None:
                 if at.type == END:
                     raise Ended(f"operation {operation} has ended, and its end was seen")
                 subscription.begin(at.n, at.position)
-                return
+                return None
             position = start.position
             page = await self._flights.share(
                 ("after", operation, position), lambda: self._store.after(operation, position, 1)
@@ -57,9 +64,10 @@ class Placing:
             reset = page.reset
             if page.at or page.events:  # of an operation that is not there, neither is
                 _resume(subscription, operation, position, page)
-                return
+                return None
         snapshot, frame = await self._snapshot(operation, reset)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
+        return reset
 
     async def _snapshot(self, operation: str, reset: str | None) -> tuple[Operation, Frame]:
         async def read() -> tuple[Operation, Frame]:

@@ -13,6 +13,10 @@ class Source(Protocol):
     """Where a subscription gets frames from: its channel."""
 
     @property
+    def operation(self) -> str:
+        """Whose events they are."""
+
+    @property
     def n(self) -> int:
         """The number of the last event handed on; all that are live have it."""
 

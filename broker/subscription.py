@@ -62,6 +62,8 @@ class Subscription:
         "bucket",
         "mode",
         "n",
+        "number",
+        "opened_at",
         "outlet",
         "pace",
         "position",
@@ -73,6 +75,10 @@ class Subscription:
         self.position = b"0-0"
         self.mode = Mode.CATCHING_UP
         self.bucket = 0
+        self.number = 0
+        """What log lines call it."""
+        self.opened_at: float | None = None
+        """When it was placed, by its hub's clock; None before that."""
         self.outlet: Outlet = NO_OUTLET
         self.pace: Pace | None = None
         self.aside: Aside | None = None
@@ -91,6 +97,11 @@ class Subscription:
     def audience(self) -> Audience:
         """Who is sent the same while they are live."""
         return Audience(self.outlet.encoding, self._delivery.types)
+
+    @property
+    def operation(self) -> str:
+        """Whose events it is sent."""
+        return self._source.operation
 
     # Placing it
 
@@ -153,6 +164,12 @@ class Subscription:
         if self._reading:  # what is being read may be from before this
             self._overtaken = reason
             return
+        if reason is not None:
+            self._terms.tally.resets[reason] += 1
+            # Lost history is told of once, by the channel: it meets all who watch at one moment.
+            level = logging.DEBUG if reason == "lost" else logging.INFO
+            said = {"stream": self.number, "operation": self.operation, "reason": reason}
+            log.log(level, "stream %d of operation %s is reset: %s", *said.values(), extra=said)
         self.fall_back()
         self.mode = Mode.CATCHING_UP
         self._reading = True
@@ -204,6 +221,7 @@ class Subscription:
                 return
             else:
                 self.mode = Mode.LIVE
+                self._terms.tally.caught_up += self._slow
                 self._slow = False
                 self._source.join(self)
                 self.nudge()
@@ -217,6 +235,7 @@ class Subscription:
         self._has_room, self._slow = False, True
         if self._full_since is None:
             self._full_since = self._terms.clock()
+            self._terms.tally.slowed[self.outlet.kind] += 1
         self.fall_back()
 
     def drained(self) -> None:
@@ -268,7 +287,8 @@ class Subscription:
 
     def _take(self, frames: Sequence[Frame]) -> None:
         if self._slow and len(frames) > CONFLATE_OVER:
-            frames = conflate(frames)
+            every, frames = len(frames), conflate(frames)
+            self._terms.tally.conflated += every - len(frames)
         for some in slices(frames, self.n):
             if not self._has_room or self.mode is Mode.CLOSED:
                 return

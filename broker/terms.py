@@ -1,12 +1,13 @@
 """The terms of a subscription: how its client wants its events, and what the hub gives to all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.events import PING, Frame
 from broker.pace import Cancellable
 from broker.runs import Types
+from broker.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,4 @@ class Terms:
     call_later: Callable[[float, Callable[[], None]], Cancellable]
     on_close: Callable[[Any, str], None]
     """Called with the subscription and the reason of its end."""
+    tally: Tally = field(default_factory=Tally)

@@ -23,6 +23,7 @@ def frame(n: int, type: str = "progress") -> Frame:
 class Outlet:
     """Takes frames; has room for `room` of them until drained."""
 
+    kind = "test"
     encoding = UNENCODED
 
     def __init__(self, subscription: Subscription, room: int = 1_000_000) -> None:

@@ -137,7 +137,7 @@ def test_a_full_client_is_sent_nothing_until_it_drains_and_misses_nothing() -> N
 
 def test_a_slow_client_far_behind_gets_the_newest_progress_and_every_other_event() -> None:
     log = Log(ring=1000)
-    _subscription, outlet = subscribed(log, room=2)
+    subscription, outlet = subscribed(log, room=2)
     for i in range(200):
         log.publish("log" if i % 50 == 49 else "progress")
     outlet.room = 1_000_000
@@ -146,6 +146,9 @@ def test_a_slow_client_far_behind_gets_the_newest_progress_and_every_other_event
     assert logs == [50, 100, 150, 200]
     assert len(outlet.numbers) < CONFLATE_OVER
     assert outlet.numbers == sorted(set(outlet.numbers))
+    tally = subscription._terms.tally
+    assert tally.conflated == 200 - len(outlet.numbers)
+    assert (tally.slowed, tally.caught_up) == ({"test": 1}, 1)
 
 
 def test_a_resuming_client_gets_every_progress_event() -> None:

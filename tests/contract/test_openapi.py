@@ -21,6 +21,7 @@ CALLS = {
     "/v1/operations/{id}/stream": {"get"},
     "/livez": {"get"},
     "/readyz": {"get"},
+    "/metrics": {"get"},
 }
 METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 

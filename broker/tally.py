@@ -1,0 +1,51 @@
+"""The tally: what a replica counts as it happens. All else that metrics tell is looked up when somebody asks."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Histogram:
+    """How many values lay up to each bound, and their sum."""
+
+    def __init__(self, bounds: Iterable[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """Return, for each bound and for `+Inf`, how many values were not above it."""
+        total, told = 0, []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            told.append((bound, float(total)))
+        return told
+
+
+def _zeros(*names: str) -> Counter[str]:
+    """Return a counter that tells of these from the beginning: a rate needs a value before the first."""
+    return Counter(dict.fromkeys(names, 0))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since the process began. Reasons are words of ours, never a client's, so there are few."""
+
+    opened: Counter[str] = field(default_factory=lambda: _zeros("resume", "start", "snapshot"))
+    closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
+    refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
+    resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost"))
+    events: int = 0
+    deliveries: int = 0
+    slowed: Counter[str] = field(default_factory=Counter)
+    caught_up: int = 0
+    conflated: int = 0
+    latency_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
