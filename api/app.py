@@ -12,6 +12,7 @@ import web
 from api import events, health, metrics, operations, problems, stream
 from api.admission import Admission
 from api.context import Context
+from api.redaction import redact_requests
 from broker.hub import Hub
 from broker.reaper import Reaper
 from broker.settings import Settings, load_settings
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     """
     config = settings or load_settings()
     tally = Tally()
+    redact_requests()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

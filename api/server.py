@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
                 app,
                 http=AdoptableProtocol,
                 backlog=BACKLOG,  # else it listens again with its own
+                log_config=None,  # its lines go where all others go
                 log_level=settings.log_level,
                 access_log=settings.log_level == "debug",
                 timeout_keep_alive=KEEP_ALIVE_S,

@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     page_length: Count = Field(100, description="events read from Redis at a time")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line shown")
+    log_format: Literal["console", "json"] = Field("console", description="lines for people, or a JSON object a line")
 
     @field_validator("data_dir")
     @classmethod

@@ -25,6 +25,7 @@ SERVER = (
     "insecure",
     "auth",
     "log_level",
+    "log_format",
     "history_length",
     "retention_s",
     "drain_s",

@@ -1,7 +1,6 @@
 """A replica, or many, run: the listening socket first, then the store, then the server."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from broker.settings import Settings
 from broker.store import Store
 from cli import connect
 from cli.exits import note
+from cli.logs import log_as
 from cli.stopping import until_stopped
 from cli.supervisor import supervise
 
@@ -66,11 +66,6 @@ async def serve(
         await serve_on(kind(create_app(settings, store), settings, serving), listener)
 
 
-def log_as(settings: Settings, who: str = "") -> None:
-    """Log to standard error; `who` stands in each line."""
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s: {who}%(name)s: %(message)s")
-
-
 async def serve_on(server: Server, listener: socket.socket) -> None:
     """Run a server; raise `SetupError` if it can't start. What it logged says why."""
     try:
@@ -81,7 +76,7 @@ async def serve_on(server: Server, listener: socket.socket) -> None:
 
 def run_loop(main: Any) -> None:
     """Run a coroutine on the loop that the server prefers."""
-    factory = uvicorn.Config(app="").get_loop_factory()
+    factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
 

@@ -17,7 +17,8 @@ import redis.exceptions
 from broker.errors import BrokerError, SetupError
 from broker.settings import Settings
 from cli.exits import exit_code
-from cli.serving import AnnouncedServer, log_as, run_loop, serve
+from cli.logs import log_as
+from cli.serving import AnnouncedServer, run_loop, serve
 from cli.stopping import until_stopped
 from cli.supervisor import leave_to_others
 

@@ -1,0 +1,42 @@
+"""The log of a server: lines for people, or a JSON object a line for machines."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from api.redaction import REDACTION
+from broker.settings import Settings
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+"""What every record has, and uvicorn's message once more with colours: all else are fields that came with `extra`."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, process, fields that came with it, and an error's trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def log_as(settings: Settings, who: str = "") -> None:
+    """Log to standard error, uvicorn's lines too; `who` stands in each line for people."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"))
+    handler.addFilter(REDACTION)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])

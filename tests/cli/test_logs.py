@@ -1,0 +1,84 @@
+"""What a server logs, as people and as machines read it."""
+
+import json
+import logging
+import signal
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from cli.logs import JsonLines
+from tests.cli.conftest import Shell, ready
+from tests.servers import wait_until
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_a_line_for_machines() -> None:
+    record = logging.LogRecord("broker.hub", logging.INFO, "", 0, "stream %d\nends", (7,), None)
+    record.stream, record.reason = 7, "stuck"
+    text = JsonLines().format(record)
+    line = json.loads(text)
+    assert "\n" not in text
+    assert line.pop("time").endswith("+00:00")
+    assert line.pop("process") > 0
+    assert line == {
+        "level": "info",
+        "logger": "broker.hub",
+        "message": "stream 7\nends",
+        "stream": 7,
+        "reason": "stuck",
+    }
+
+
+def test_an_error_and_what_is_no_json_are_told_too() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        record = logging.LogRecord("a", logging.ERROR, "", 0, "it failed", (), sys.exc_info())
+    record.where = object()
+    line = json.loads(JsonLines().format(record))
+    assert "ValueError: broken" in line["error"]
+    assert line["where"].startswith("<object")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
+    options = ("--port", "0", "--log-format", "json", "--log-level", "debug", "--processes", processes)
+    with shell.process("serve", *options) as server:
+        url = ready(server)
+        shell.says("publish", "a", "--create")
+        with urllib.request.urlopen(f"{url}/v1/operations/a/stream?ticket=s3cret", timeout=10) as stream:
+            stream.readline()
+            wait_until(lambda: "opens, from snapshot" in server.output(), "the stream's opening is told")
+        shell.says("publish", "a", "--type", "log", "--data", '{"message": "m"}')
+        wait_until(lambda: "closes after" in server.output(), "and its end")
+        assert server.stop(signal.SIGTERM) == 0
+    told = lines(server.output())
+    assert {"uvicorn.error", "uvicorn.access"} <= {line["logger"] for line in told}
+    opened, closed = ([line for line in told if word in line["message"]] for word in ("opens, from", "closes after"))
+    assert (opened[0]["stream"], opened[0]["operation"], opened[0]["from"]) == (1, "a", "snapshot")
+    assert (closed[0]["stream"], closed[0]["reason"]) == (1, "client")
+    assert closed[0]["lasted_s"] >= 0
+    assert closed[0]["process"] == opened[0]["process"]
+    assert "s3cret" not in server.output()
+    assert "ticket=***" in server.output()
+    odd = [line for line in server.output().splitlines() if not line.startswith(("{", "serving on"))]
+    assert odd == []
+
+
+def test_a_server_that_logs_for_people(shell: Shell) -> None:
+    with shell.process("serve", "--port", "0") as server:
+        url = ready(server)
+        shell.says("publish", "a", "--create")
+        with urllib.request.urlopen(f"{url}/v1/operations/a/stream", timeout=10) as stream:
+            stream.readline()
+        assert server.stop(signal.SIGTERM) == 0
+    assert lines(server.output()) == []
+    assert "INFO: uvicorn.error: " in server.output()
+    assert "closes after" not in server.output(), "streams come and go without a word"
