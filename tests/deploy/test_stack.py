@@ -220,3 +220,10 @@ def test_a_missing_program_is_named(program: str, folder: Path, site: Path, monk
 
     with pytest.raises(RuntimeError, match="is missing: `make setup` installs"):
         start()
+
+
+def test_metrics_are_told_by_the_replicas_and_not_to_strangers(stack: Stack) -> None:
+    with stack.running():
+        assert httpx.get(f"{stack.url}/metrics").status_code == 404
+        for replica in stack.replicas:
+            assert "progress_broker_build_info" in httpx.get(f"{replica.url}/metrics").text

@@ -1,0 +1,140 @@
+"""The dashboard and the alerts ask for metrics that there are, and the documentation lists them all."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import fakeredis.aioredis
+import pytest
+import yaml
+from prometheus_client.metrics_core import Metric
+
+from api.metrics import registry_of
+from broker.connections import Connections
+from broker.hub import Hub
+from broker.reaper import Reaper
+from broker.store import Store, agree
+from tests.conftest import make_settings
+from tests.deploy.files import ROOT
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
+ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+NOT_OURS = {"up"}  # Prometheus' own word on a target
+
+_STRINGS = re.compile(r'"[^"]*"')
+_LABELS = re.compile(r"\{([^}]*)\}")
+_GROUPED = re.compile(r"\b(by|without|on|ignoring)\s*\(([^)]*)\)")
+_RANGE = re.compile(r"\[[^\]]*\]")
+_NAME = re.compile(r"\b[a-zA-Z_:][a-zA-Z0-9_:]*\b(?!\s*\()")
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+EXPRESSIONS = [*panels(), *((rule["alert"], rule["expr"]) for rule in RULES)]
+
+
+def named(expression: str) -> set[str]:
+    """Return the metrics that a PromQL expression names."""
+    bare = _GROUPED.sub(" ", _RANGE.sub("", _LABELS.sub("", _STRINGS.sub('""', expression))))
+    return set(_NAME.findall(bare)) - {"and", "or", "unless", "bool"}
+
+
+def labels(expression: str) -> set[str]:
+    """Return the labels that it selects or groups by."""
+    plain = _STRINGS.sub('""', expression)
+    selected = {name for inside in _LABELS.findall(plain) for name in re.findall(r"(\w+)\s*[=!]", inside)}
+    return selected | {name.strip() for _, inside in _GROUPED.findall(plain) for name in inside.split(",")}
+
+
+@pytest.fixture
+async def metrics() -> list[Metric]:
+    settings = make_settings()
+    redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    keyspace = await agree(Connections(redis, redis, 1), settings)
+    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
+        return list(registry_of(Hub(store, settings), Reaper(store), processes=1).collect())
+
+
+def test_names_are_found_in_an_expression() -> None:
+    expression = 'histogram_quantile(0.9, sum by (le, a) (rate(x_bucket{job="j{}k", b=~"c"}[5m]))) / on (d) y:z > 1e3'
+    assert named(expression) == {"x_bucket", "y:z"}
+    assert labels(expression) == {"job", "b", "le", "a", "d"}
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
+def test_what_is_asked_for_is_there(where: str, expression: str, metrics: list[Metric]) -> None:
+    samples = {sample.name for metric in metrics for sample in metric.samples}
+    known = {label for metric in metrics for sample in metric.samples for label in sample.labels}
+    assert named(expression)
+    assert named(expression) - NOT_OURS <= samples
+    assert labels(expression) - {"job", "instance"} <= known
+
+
+def test_each_reason_that_is_asked_for_is_told_from_the_beginning(metrics: list[Metric]) -> None:
+    told = {(s.name, *item) for metric in metrics for s in metric.samples for item in s.labels.items()}
+    for _, expression in EXPRESSIONS:
+        for name, inside in re.findall(r"(\w+)\{([^}]*)\}", expression):
+            for label, value in re.findall(r'(\w+)="([^"]*)"', inside):
+                assert label == "job" or (name, label, value) in told
+
+
+def test_the_documentation_has_each_metric_as_it_is(metrics: list[Metric]) -> None:
+    rows = re.findall(r"^\| `(progress_broker_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", OPERATIONS, re.MULTILINE)
+    listed = {name: (kind, set(re.findall(r"`(\w+)`", names)), text) for name, kind, names, text in rows}
+    ours = {}
+    for metric in metrics:
+        if metric.name.startswith("progress_broker_"):
+            found = {label for sample in metric.samples for label in sample.labels} - {"le"}
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            ours[name] = (metric.type, found, metric.documentation)
+        else:
+            assert metric.name.startswith("process_")
+    assert listed == ours
+
+
+def test_the_dashboard_is_one() -> None:
+    places: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & places, f"{panel['title']} lies on another"
+        places |= cells
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]} | {"__rate_interval"}
+    for _, expression in panels():
+        assert set(re.findall(r"\$(\w+)", expression)) <= variables
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_happened_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["description"]
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+
+
+def test_the_scrape_configuration_names_the_job_and_the_rules() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    assert [job["job_name"] for job in config["scrape_configs"]] == ["progress-broker"]
+    assert all((PROMETHEUS / name).is_file() for name in config["rule_files"])
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("command", [("rules", "alerts.yml"), ("config", "prometheus.yml")])
+def test_promtool_finds_nothing_wrong(command: tuple[str, str]) -> None:
+    kind, name = command
+    done = subprocess.run(["promtool", "check", kind, name], cwd=PROMETHEUS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
