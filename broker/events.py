@@ -1,6 +1,7 @@
 """Events as they come out of Redis, and the frames made of them: bytes joined once, shared by every subscriber."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import orjson
 
 from broker.depth import showable
 from broker.models import EVENT_TYPE, TERMINAL, Operation
+from broker.positions import milliseconds
 
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
 
@@ -143,3 +145,8 @@ def reconnect_frame(reason: str, retry_ms: int) -> Frame:
     """Return the frame that sends a client away for a passing reason; without an id, so it keeps its position."""
     data = orjson.dumps({"reason": reason})
     return Frame(0, b"", b"reconnect", b"retry: %d\nevent: reconnect\ndata: %b\n\n" % (retry_ms, data))
+
+
+def age_s(event: Event) -> float:
+    """Return how long ago an event was published: 0 if Redis' clock is ahead of ours."""
+    return max(0.0, time.time() - milliseconds(event.position) / 1000)

@@ -11,12 +11,11 @@ from typing import Self
 
 from broker.channel import Channel, Room
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
-from broker.events import Event
+from broker.events import Event, age_s
 from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.leaving import WHY, Leaving
 from broker.placing import Placing, Start
-from broker.positions import milliseconds
 from broker.probe import Doubt, Probe
 from broker.reads import Reads
 from broker.settings import Settings
@@ -279,7 +278,7 @@ class Hub:
         if self.families:  # before the end of a parent is, so that its last frame tells what its children did
             self.families.hear(batch.events)
         if batch.events:
-            self.lag_s = _age_s(batch.events[-1])
+            self.lag_s = age_s(batch.events[-1])
         now, deliveries, told = self._clock(), 0, False
         news, gone = self._by_channel(batch.events)
         for channel, events in news.items():
@@ -287,7 +286,7 @@ class Hub:
             channel.accept(events)
             if not told and channel.loaded:  # one sample a batch: what all others pay is nothing
                 told = True
-                self.tally.latency_s.observe(_age_s(events[0]))
+                self.tally.latency_s.observe(age_s(events[0]))
             if channel.n > n:  # only what led on is a sign of health
                 channel.heard_at = now
             self.tally.events += len(events)
@@ -354,8 +353,3 @@ class Hub:
                     channel.gone()
                 elif length != n and channel.n == n:
                     channel.reload()
-
-
-def _age_s(event: Event) -> float:
-    """Return how long ago an event was published: 0 if Redis' clock is ahead of ours."""
-    return max(0.0, time.time() - milliseconds(event.position) / 1000)
