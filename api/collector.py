@@ -36,7 +36,7 @@ class ReplicaCollector(Collector):
         hub, tally = self._hub, self._hub.tally
         streams = GaugeMetricFamily(f"{PREFIX}streams", "Streams open now.", labels=("outlet", "state"))
         # `_value_`, as an enumeration's `value` and hash run Python code: half of what a scrape would cost.
-        each = (one for channel in hub.channels.values() for one in channel.subscriptions)
+        each = (one for channel in hub.channels for one in channel.subscriptions)
         open_now = Counter((one.outlet.kind, one.mode._value_) for one in each)
         for outlet in _OUTLETS:  # without those that are being placed, whose response has not begun
             for mode, state in _STATES.items():

@@ -14,10 +14,11 @@ from api.problems import problem
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge
 from broker.events import END, Frame, make_frame
+from broker.inputs import read_json
 from broker.models import Answer
 from broker.outlet import UNENCODED
 from broker.placing import Ended, Start
-from broker.publishing import Entry, Publication, read_json, read_publication
+from broker.publishing import Entry, Publication, read_publication
 from broker.store import Page
 from broker.subscription import Subscription
 

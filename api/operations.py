@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from api.context import Id, InContext, read_body
+from broker.inputs import invalid, read_json
 from broker.listing import Filters
 from broker.models import Label, NewOperation, NewSignal, Operation, OperationId, Status
-from broker.publishing import invalid, read_json
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"])
 

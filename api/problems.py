@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from broker.errors import BrokerError, Invalid
-from broker.publishing import located
+from broker.inputs import located
 
 STATUS_OF_CODE = {
     "not-found": 404,

@@ -10,9 +10,9 @@ from broker import positions
 from broker.children import CHILDREN
 from broker.errors import Invalid
 from broker.events import PING, PING_EVENT
+from broker.inputs import invalid
 from broker.models import EVENT_TYPE
 from broker.placing import Start
-from broker.publishing import invalid
 from broker.terms import ALL, Delivery
 
 MAX_TYPES = 32

@@ -13,6 +13,8 @@ from broker.models import EVENT_TYPE, TERMINAL, Operation
 from broker.positions import milliseconds
 
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
+GONE = b"gone"
+"""The broker's own word, which has no number: the operation was deleted."""
 
 _TYPE = re.compile(EVENT_TYPE.encode())
 _COMMON = frozenset({PROGRESS, b"log", b"status", END})

@@ -1,17 +1,16 @@
 """The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
 
 import asyncio
-import itertools
 import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Self
 
-from broker.channel import Channel, Room
+from broker.channel import Channel
+from broker.channels import Channels
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
-from broker.events import Event, age_s
+from broker.events import GONE, Event, age_s
 from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.leaving import WHY, Leaving
@@ -19,23 +18,19 @@ from broker.placing import Placing, Start
 from broker.probe import Doubt, Probe
 from broker.reads import Reads
 from broker.settings import Settings
-from broker.store import UNREADABLE, Store
-from broker.subscription import Mode, Subscription
+from broker.silence import Silence
+from broker.store import Store
+from broker.streams import Streams
+from broker.subscription import Subscription
 from broker.tally import Tally
 from broker.tasks import Tasks
-from broker.terms import ALL, Delivery, Terms
+from broker.terms import ALL, Delivery, terms_of
 from broker.wheel import RESOLUTION_S, Wheel
 
 log = logging.getLogger(__name__)
 
 _DELIVERIES_A_TURN = 500  # of one batch, before the rest of the loop gets a chance; so does what they wrote to sockets
-_NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
-_SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
 _LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
-_ASKED_AT_ONCE = 500  # operations in one pipeline
-
-
-GONE = b"gone"  # the broker's own word, which has no number: the operation was deleted
 
 
 class Hub:
@@ -49,7 +44,7 @@ class Hub:
         *,
         tally: Tally | None = None,
     ) -> None:
-        self.channels: dict[bytes, Channel] = {}
+        self.channels = Channels(settings.ring_length, settings.ring_bytes, clock)
         self.wheel = Wheel(clock)
         self.tally = tally or Tally()
         self.lag_s = 0.0
@@ -60,17 +55,14 @@ class Hub:
         self._clock = clock
         self._feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
         self._tasks = Tasks()
-        self._reads = Reads(store, self._tasks, self._forget)
+        self._reads = Reads(store, self._tasks, self.channels.forget)
         self._placing = Placing(store, settings.page_length)
         self.families = Families(store, self._tasks, clock)
-        self._room = Room(settings.ring_length, settings.ring_bytes)
-        self._trimmed_to = settings.ring_bytes
-        self._terms = self._make_terms()
-        self._numbers = itertools.count(1)
+        self._silence = Silence(store, self.channels, settings.sweep_s, clock)
+        self._streams = Streams(self.tally, clock)
+        self._terms = terms_of(settings, clock, self._closed, self.tally)
         self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
-        self._open = 0  # subscriptions
-        self._emptied = asyncio.Event()
 
     # Its life
 
@@ -78,7 +70,7 @@ class Hub:
         for feed, started in zip(self._feeds, self._started, strict=True):
             self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
         self._tasks.keep_up(self.wheel.run)
-        self._tasks.keep_up(self._check_silent)
+        self._tasks.keep_up(self._silence.watch)
         self._tasks.keep_up(self._prove)
         return self
 
@@ -107,7 +99,7 @@ class Hub:
         return self.probe.doubt if self.connected else self.probe.suspect
 
     def __len__(self) -> int:
-        return sum(len(channel.subscriptions) for channel in self.channels.values())
+        return len(self._streams)
 
     def drain(self, over_s: float = 0) -> None:
         """Take no more subscriptions, and send every client away: at random moments within so many seconds, or at once.
@@ -116,18 +108,16 @@ class Hub:
         """
         self.draining = True
         spread_s = over_s - 2 * RESOLUTION_S  # by which the wheel may be late
-        for channel in tuple(self.channels.values()):
+        for channel in self.channels:
             if spread_s <= 0:
                 channel.close(WHY)
                 continue
             for subscription in channel.subscriptions:
                 self.wheel.add(Leaving(subscription), random.uniform(0, spread_s))
-        if not self._open:
-            self._emptied.set()
 
     async def emptied(self) -> None:
         """Wait until it has drained: the last client was sent away."""
-        await self._emptied.wait()
+        await self._streams.none()
 
     # Subscribing
 
@@ -142,10 +132,10 @@ class Hub:
         if self.draining:
             raise Draining("this server is stopping: come back in a moment")
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
-        channel = self._channel(operation)
+        channel = self.channels.of(operation, self._reads)
         subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
-        self._open += 1
+        self._streams.made()
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)
         self.wheel.add(
@@ -168,10 +158,8 @@ class Hub:
             raise
         else:
             if reset is not None:
-                self.tally.resets[reset] += 1
-                said = {"operation": operation, "from": start.position, "reason": reset}
-                log.info("a stream of operation %s can't resume after %s: %s", *said.values(), extra=said)
-        self._opened(subscription, start)
+                self._streams.reset(subscription, start, reset)
+        self._streams.opened(subscription, start)
         return subscription
 
     async def _load_begun(self, channel: Channel) -> None:
@@ -184,68 +172,9 @@ class Hub:
         if not channel.loaded:
             raise StorageUnavailable("Redis does not answer just now: come back in a moment")
 
-    def _channel(self, operation: str) -> Channel:
-        channel = self.channels.get(operation.encode())
-        if channel is None:
-            channel = Channel(operation, self._reads, self._room)
-            channel.heard_at = self._clock()
-            self.channels[channel.name] = channel
-            self._share_room()
-            self._reads.load(channel)
-        return channel
-
-    def _forget(self, channel: Channel) -> None:
-        """Forget a channel that nobody watches."""
-        if self.channels.get(channel.name) is channel:
-            del self.channels[channel.name]
-            self._share_room()
-
-    def _share_room(self) -> None:
-        share = self._room.bytes = self._settings.ring_bytes // max(1, len(self.channels))
-        if share <= self._trimmed_to // 2:  # those that are silent would keep what they had when there was room
-            for channel in self.channels.values():
-                channel.trim()
-        elif share < self._trimmed_to:
-            return
-        self._trimmed_to = share
-
-    def _make_terms(self) -> Terms:
-        settings = self._settings
-        return Terms(
-            ping_s=settings.ping_s,
-            stuck_timeout_s=settings.stuck_timeout_s,
-            max_age_s=lambda: settings.stream_max_age_s * random.uniform(0.9, 1),
-            retry_ms=lambda: round(settings.retry_ms * random.uniform(0.5, 1.5)),
-            clock=self._clock,
-            call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
-            on_close=self._closed,
-            tally=self.tally,
-        )
-
-    def _opened(self, subscription: Subscription, start: Start) -> None:
-        if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
-            return
-        subscription.number, subscription.opened_at = next(self._numbers), self._clock()
-        self.tally.opened[start.kind] += 1
-        if log.isEnabledFor(logging.DEBUG):
-            said = {"stream": subscription.number, "operation": subscription.operation}
-            at = start.position or start.kind
-            log.debug("stream %d of operation %s opens, from %s", *said.values(), at, extra=said | {"from": at})
-
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)
-        self._open -= 1
-        if self.draining and not self._open:
-            self._emptied.set()
-        if subscription.opened_at is None:
-            return
-        self.tally.closed[reason] += 1
-        level = logging.INFO if reason in _NOTABLE else logging.DEBUG
-        if log.isEnabledFor(level):
-            lasted_s = self._clock() - subscription.opened_at
-            said = {"stream": subscription.number, "operation": subscription.operation, "lasted_s": round(lasted_s, 3)}
-            words = "stream %d of operation %s closes after %.1f s: %s"
-            log.log(level, words, *said.values(), reason, extra=said | {"reason": reason})
+        self._streams.closed(subscription, reason)
 
     # Its tasks
 
@@ -321,35 +250,4 @@ class Hub:
     async def _resync(self, lanes: set[int]) -> None:
         self.families.doubt()
         lane_of = self._store.keyspace.lane_of
-        await self._compare([channel for channel in self.channels.values() if lane_of(channel.operation) in lanes])
-
-    async def _check_silent(self) -> None:
-        """Ask after operations that are silent, so that a lost `end` can't hang a page."""
-        while True:
-            await asyncio.sleep(self._settings.sweep_s)
-            now = self._clock()
-            silent = [channel for channel in self.channels.values() if channel.loaded and self._suspect(channel, now)]
-            for channel in silent:
-                channel.asked_at = now
-            with suppress(StorageUnavailable, StorageFull):
-                await self._compare(silent)
-
-    def _suspect(self, channel: Channel, now: float) -> bool:
-        """Whether to ask after a channel: when it falls silent, and whenever its silence has doubled, up to a bound."""
-        silent_s, sweep_s = now - channel.heard_at, self._settings.sweep_s
-        asked_s = channel.asked_at - channel.heard_at  # how long it had been silent then
-        return silent_s >= (sweep_s if asked_s <= 0 else min(2 * asked_s, asked_s + _SWEEPS_APART * sweep_s))
-
-    async def _compare(self, channels: list[Channel]) -> None:
-        """Read again the logs of those channels that do not stand where their operation does."""
-        for at in range(0, len(channels), _ASKED_AT_ONCE):
-            some = channels[at : at + _ASKED_AT_ONCE]
-            before = [channel.n for channel in some]
-            lengths = await self._store.lengths([channel.operation for channel in some])
-            for channel, n, length in zip(some, before, lengths, strict=True):
-                if length is UNREADABLE:
-                    continue
-                if length is None:
-                    channel.gone()
-                elif length != n and channel.n == n:
-                    channel.reload()
+        await self._silence.compare(channel for channel in self.channels if lane_of(channel.operation) in lanes)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from broker import models
 from broker.depth import showable
 from broker.errors import Invalid, TooLarge, refusal
+from broker.inputs import invalid
 from broker.keys import OperationKeys
 from broker.models import Answer
 from broker.scripts import PUBLISH, Call
@@ -50,26 +51,6 @@ _SHAPES: dict[str, TypeAdapter[Any]] = {
     "status": TypeAdapter(models.Running),
     "end": TypeAdapter(models.Outcome),
 }
-
-
-def read_json(body: bytes) -> Any:
-    """Return what a JSON text says; raise `Invalid` unless it is one (RFC 8259, in UTF-8)."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"this is not JSON: {error}") from None
-
-
-def invalid(error: ValidationError) -> Invalid:
-    """Return a validation failure as the caller should read it: the first fault, and the field it is in."""
-    fault = error.errors(include_input=False, include_url=False)[0]
-    return located(fault["loc"], fault["msg"])
-
-
-def located(location: Sequence[int | str], message: str) -> Invalid:
-    """Return the fault of a field, given by the path to it."""
-    field = ".".join(map(str, location))
-    return Invalid(f"{field}: {message}" if field else message, field=field or None)
 
 
 def read_publication(value: object, settings: Settings) -> Entry:

@@ -1,5 +1,7 @@
 """The terms of a subscription: how its client wants its events, and what the hub gives to all."""
 
+import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 from broker.events import PING, Frame
 from broker.pace import Cancellable
 from broker.runs import Types
+from broker.settings import Settings
 from broker.tally import Tally
 
 
@@ -39,3 +42,19 @@ class Terms:
     on_close: Callable[[Any, str], None]
     """Called with the subscription and the reason of its end."""
     tally: Tally = field(default_factory=Tally)
+
+
+def terms_of(
+    settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally
+) -> Terms:
+    """Return what the settings give to all. Times that many would share are spread, so that they don't come at once."""
+    return Terms(
+        ping_s=settings.ping_s,
+        stuck_timeout_s=settings.stuck_timeout_s,
+        max_age_s=lambda: settings.stream_max_age_s * random.uniform(0.9, 1),
+        retry_ms=lambda: round(settings.retry_ms * random.uniform(0.5, 1.5)),
+        clock=clock,
+        call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
+        on_close=on_close,
+        tally=tally,
+    )

@@ -7,8 +7,8 @@ import orjson
 import typer
 from pydantic import ValidationError
 
+from broker.inputs import invalid, read_json
 from broker.models import NewSignal
-from broker.publishing import invalid, read_json
 from broker.settings import Settings
 from broker.store import Store
 from cli import connect, text

@@ -23,8 +23,9 @@ from broker.errors import (
     OperationExists,
     StorageUnavailable,
 )
+from broker.inputs import invalid
 from broker.models import Cancel, NewOperation, Status
-from broker.publishing import Entry, invalid, publish_call, read_answer, read_cancel
+from broker.publishing import Entry, publish_call, read_answer, read_cancel
 from broker.settings import Settings, load_settings
 from workers.errors import Cancelled, Stop
 from workers.link import Link, link_to

@@ -66,7 +66,7 @@ async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> Async
     hub.drain()
     server.should_exit = True
     await serving
-    assert hub.channels == {}
+    assert not hub.channels
     assert len(hub.wheel) == 0
 
 

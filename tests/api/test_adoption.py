@@ -67,7 +67,7 @@ async def hub(app: Any, http: httpx.AsyncClient) -> Any:
 
 async def the_one(hub: Any) -> Subscription:
     await eventually(lambda: len(hub) == 1, "there is one subscription")
-    [channel] = hub.channels.values()
+    [channel] = hub.channels
     [subscription] = channel.subscriptions
     return subscription
 

@@ -354,7 +354,7 @@ class TestFamilies:
             await report(http, "a", 80)
             await finish(http, "a")
             await create(http, id="b", parent="p")
-            await eventually(lambda: all(channel.n == 5 for channel in hub.channels.values()), "the feed is read")
+            await eventually(lambda: all(channel.n == 5 for channel in hub.channels), "the feed is read")
             hub.families.hear = heard
             await hub._resync(set(range(store.keyspace.lanes)))
             await stream.until_percent(50)
@@ -367,7 +367,7 @@ class TestSlowClients:
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
         writer.write(b"GET /v1/operations/p/stream?children=true HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"event: children")
-        [channel] = app.state.context.hub.channels.values()
+        [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions
 
         async def fill() -> bool:

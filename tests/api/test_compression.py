@@ -267,7 +267,7 @@ class TestSlowClients:
 
         client.send(request(STREAM, "Accept-Encoding: gzip"))
         await client.head()
-        [channel] = app.state.context.hub.channels.values()
+        [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions
         kind = GzipOutlet if outlet == "adopted" else GzipAsgiOutlet
         events = 0

@@ -146,7 +146,7 @@ class TestASlowClient:
     async def test_is_counted_when_it_is_full_and_when_it_is_cut_off(
         self, http: httpx.AsyncClient, app: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO, "broker.hub")
+        caplog.set_level(logging.INFO, "broker.streams")
         await create(http, id="a")
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port, limit=4096)
         writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -214,7 +214,7 @@ class TestSlowClients:
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
         writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
         await reader.readuntil(b"snapshot")
-        [channel] = app.state.context.hub.channels.values()
+        [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions
         events = 0
         while subscription.mode.value == "live" or events < 200:  # until the buffers of both kernels are full, and on

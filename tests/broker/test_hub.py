@@ -33,7 +33,7 @@ async def hub(store: Store) -> AsyncIterator[Hub]:
     async with Hub(store, store.settings) as hub:
         await hub.started()
         yield hub
-    assert hub.channels == {}
+    assert not hub.channels
     assert len(hub.wheel) == 0
 
 
@@ -135,7 +135,7 @@ async def test_what_does_not_exist_is_not_found_and_leaves_nothing(store: Store,
     for start in (Start(), Start("5-5"), Start(beginning=True)):
         with pytest.raises(errors.NotFound):
             await hub.subscribe("nope", start)
-    assert hub.channels == {}
+    assert not hub.channels
 
 
 async def test_awaiting_creation(store: Store, hub: Hub) -> None:
@@ -319,23 +319,23 @@ async def test_draining_without_clients_takes_no_time(store: Store) -> None:
 
 async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
     hub = Hub(store, store.settings, clock=lambda: 0.0)
-    channel = Channel("a", hub._reads, hub._room)
+    channel = Channel("a", hub._reads, hub.channels._room)
     sweep_s = store.settings.sweep_s
     asked = []
     for sweep in range(40):
-        if hub._suspect(channel, now=sweep * sweep_s):
+        if hub._silence._suspect(channel, now=sweep * sweep_s):
             channel.asked_at = sweep * sweep_s
             asked.append(sweep)
     assert asked == [1, 2, 4, 8, 16, 24, 32]
     channel.heard_at = 40 * sweep_s
-    assert not hub._suspect(channel, now=40.5 * sweep_s)
-    assert hub._suspect(channel, now=41 * sweep_s)
+    assert not hub._silence._suspect(channel, now=40.5 * sweep_s)
+    assert hub._silence._suspect(channel, now=41 * sweep_s)
 
 
 async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 1_000_000}))
     hub._reads._settings = hub._settings
-    channel = Channel("a", hub._reads, hub._room)
+    channel = Channel("a", hub._reads, hub.channels._room)
     assert hub._reads._page_length(channel) == store.settings.page_length, "nothing is known"
     for size, length in ((100, 5), (50_000, 2), (30_000, 4)):
         channel.loaded_with([Event(b"a", b"1-0", 1, b"log", b'"' + b"x" * size + b'"')])
@@ -344,10 +344,10 @@ async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> N
 
 async def test_channels_that_are_silent_share_the_room_with_those_that_come(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 100_000, "ring_length": 100}))
-    channels = [Channel(f"{number}", hub._reads, hub._room) for number in range(100)]
+    channels = [Channel(f"{number}", hub._reads, hub.channels._room) for number in range(100)]
     for channel in channels:
-        hub.channels[channel.name] = channel
-        hub._share_room()
+        hub.channels._channels[channel.name] = channel
+        hub.channels._share_room()
         tail = [Event(channel.name, b"%d-0" % n, n, b"log", b'"' + b"x" * 900 + b'"') for n in range(1, 51)]
         channel.loaded_with(tail)
     assert sum(channel._bytes for channel in channels) <= 200_000

@@ -91,7 +91,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         await eventually(lambda: len(seen) == 1, "the other sees its own")
         assert seen[0].operation == other.probe.name
         assert outlet.numbers == [-1]  # a snapshot
-        assert hub.events == 0
+        assert hub.tally.events == 0
         found, _ = await store.find(Filters())
         assert [operation.id for operation in found] == ["a"]
         keys = {key async for key in store.connections.commands.scan_iter()} - set(before)

@@ -52,7 +52,7 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
             return not await left()
 
         await eventually(nothing_left, "everything is swept")
-        assert hub.channels == {}
+        assert not hub.channels
         assert len(hub.wheel) == 0
         assert len(hub._reads) == 0
         assert len(hub._placing._flights) == 0

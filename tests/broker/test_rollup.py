@@ -272,7 +272,7 @@ class TestWatching:
             assert len(hub) == 2
             await end(store, "p")
             await eventually(lambda: all(it.closed for it in outlets), "it ends for them")
-            assert (hub.channels, len(hub.families), len(hub.wheel)) == ({}, 0, 0)
+            assert (len(hub.channels), len(hub.families), len(hub.wheel)) == (0, 0, 0)
 
 
 class TestCancelling:

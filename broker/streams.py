@@ -1,0 +1,69 @@
+"""The streams that are open: counted, told of in the log, and waited for when they are to be none."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+from broker.placing import Start
+from broker.subscription import Mode, Subscription
+from broker.tally import Tally
+
+log = logging.getLogger(__name__)
+
+_NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
+
+
+class Streams:
+    """What is told of subscriptions' lives."""
+
+    def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
+        self._tally, self._clock = tally, clock
+        self._numbers = itertools.count(1)
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __len__(self) -> int:
+        return self._count
+
+    async def none(self) -> None:
+        """Wait until none is open."""
+        await self._none.wait()
+
+    def made(self) -> None:
+        """Count one more, which is yet to be placed."""
+        self._count += 1
+        self._none.clear()
+
+    def reset(self, subscription: Subscription, start: Start, reason: str) -> None:
+        """Tell that a client can't resume from its position."""
+        self._tally.resets[reason] += 1
+        said = {"operation": subscription.operation, "from": start.position, "reason": reason}
+        log.info("a stream of operation %s can't resume after %s: %s", *said.values(), extra=said)
+
+    def opened(self, subscription: Subscription, start: Start) -> None:
+        """Tell that one stands where its client wants to begin."""
+        if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
+            return
+        subscription.number, subscription.opened_at = next(self._numbers), self._clock()
+        self._tally.opened[start.kind] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            said = {"stream": subscription.number, "operation": subscription.operation}
+            at = start.position or start.kind
+            log.debug("stream %d of operation %s opens, from %s", *said.values(), at, extra=said | {"from": at})
+
+    def closed(self, subscription: Subscription, reason: str) -> None:
+        """Tell that one has ended, and why."""
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+        if subscription.opened_at is None:
+            return
+        self._tally.closed[reason] += 1
+        level = logging.INFO if reason in _NOTABLE else logging.DEBUG
+        if log.isEnabledFor(level):
+            lasted_s = self._clock() - subscription.opened_at
+            said = {"stream": subscription.number, "operation": subscription.operation, "lasted_s": round(lasted_s, 3)}
+            words = "stream %d of operation %s closes after %.1f s: %s"
+            log.log(level, words, *said.values(), reason, extra=said | {"reason": reason})
