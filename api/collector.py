@@ -69,8 +69,16 @@ class ReplicaCollector(Collector):
         hub = self._hub
         yield GaugeMetricFamily(f"{PREFIX}feed_connected", "1 while every feed is read.", hub.connected)
         yield GaugeMetricFamily(f"{PREFIX}feed_lag_seconds", "Age of the newest event when last read.", hub.lag_s)
-        yield GaugeMetricFamily(f"{PREFIX}feed_silence_seconds", "Since Redis answered; 2 when idle.", hub.silent_s)
-        yield _counter("feed_interruptions", "Times the feed was lost and reconnected.", hub.interruptions)
+        yield GaugeMetricFamily(
+            f"{PREFIX}feed_silence_seconds",
+            "Since Redis answered; 2 when idle.",
+            max(hub.clock() - feed.answered_at for feed in hub.feeds),
+        )
+        yield _counter(
+            "feed_interruptions",
+            "Times the feed was lost and reconnected.",
+            sum(feed.interruptions for feed in hub.feeds),
+        )
         reaped = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
         yield _counters("reaped", "Operations taken a step on, as their worker was silent.", "step", reaped)
 

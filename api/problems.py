@@ -23,6 +23,10 @@ STATUS_OF_CODE = {
     "conflict": 409,
     "invalid": 422,
     "too-large": 413,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "too-many-streams": 429,
+    "rate-limited": 429,
     "draining": 503,
     "at-capacity": 503,
     "storage-unavailable": 503,
@@ -32,7 +36,7 @@ STATUS_OF_CODE = {
     "method-not-allowed": 405,
 }
 
-PASSING = frozenset({"draining", "storage-unavailable", "at-capacity"})
+PASSING = frozenset({"draining", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"})
 """Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
 
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
@@ -55,7 +59,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(BrokerError)
     async def refused(_: Request, error: BrokerError) -> Response:
-        return problem(error.code, error.detail, field=error.field)
+        return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:

@@ -10,6 +10,10 @@ BrokerError
 ├── Conflict            conflict             its status changed meanwhile; look again
 ├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
 ├── TooLarge            too-large            the input is over a limit
+├── Unauthenticated     unauthenticated      who calls has not proved who they are
+├── Forbidden           forbidden            who calls may see it, but may not do that
+├── TooManyStreams      too-many-streams     who calls has as many streams open as they may
+├── RateLimited         rate-limited         who calls asks for too much at a time
 ├── Draining            draining             this replica is stopping; another will serve
 ├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
 ├── StorageFull         storage-full         Redis refuses writes
@@ -24,10 +28,12 @@ class BrokerError(Exception):
 
     code: ClassVar[str] = "internal"
 
-    def __init__(self, detail: str, *, field: str | None = None) -> None:
+    def __init__(self, detail: str, *, field: str | None = None, retry_s: float | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.field = field
+        self.retry_s = retry_s
+        """When it may be worth trying again, where that is known."""
 
 
 class NotFound(BrokerError):
@@ -82,6 +88,30 @@ class TooLarge(BrokerError):
     """The input is over a limit. Nothing was stored."""
 
     code = "too-large"
+
+
+class Unauthenticated(BrokerError):
+    """Who calls has not proved who they are. Why is for the log: the answer is the same for all."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(BrokerError):
+    """Who calls may see it, but not do that to it."""
+
+    code = "forbidden"
+
+
+class TooManyStreams(BrokerError):
+    """Who calls has as many streams open as they may have."""
+
+    code = "too-many-streams"
+
+
+class RateLimited(BrokerError):
+    """Who calls asks for too much at a time."""
+
+    code = "rate-limited"
 
 
 class Draining(BrokerError):

@@ -52,8 +52,8 @@ class Hub:
         self.draining = False
         self._store = store
         self._settings = settings
-        self._clock = clock
-        self._feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
+        self.clock = clock
+        self.feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self.channels.forget)
         self._placing = Placing(store, settings.page_length)
@@ -61,13 +61,13 @@ class Hub:
         self._silence = Silence(store, self.channels, settings.sweep_s, clock)
         self._streams = Streams(self.tally, clock)
         self._terms = terms_of(settings, clock, self._closed, self.tally)
-        self._started: list[asyncio.Event] = [asyncio.Event() for _ in self._feeds]
+        self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
 
     # Its life
 
     async def __aenter__(self) -> Self:
-        for feed, started in zip(self._feeds, self._started, strict=True):
+        for feed, started in zip(self.feeds, self._started, strict=True):
             self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
         self._tasks.keep_up(self.wheel.run)
         self._tasks.keep_up(self._silence.watch)
@@ -79,19 +79,9 @@ class Hub:
         await self._tasks.close()
 
     @property
-    def interruptions(self) -> int:
-        """How often the feeds were interrupted."""
-        return sum(feed.interruptions for feed in self._feeds)
-
-    @property
-    def silent_s(self) -> float:
-        """How long ago Redis answered; a read waits for two seconds at most."""
-        return max(self._clock() - feed.answered_at for feed in self._feeds)
-
-    @property
     def connected(self) -> bool:
         """Whether every feed is being read."""
-        return all(feed.connected for feed in self._feeds)
+        return all(feed.connected for feed in self.feeds)
 
     @property
     def doubt(self) -> Doubt | None:
@@ -208,7 +198,7 @@ class Hub:
             self.families.hear(batch.events)
         if batch.events:
             self.lag_s = age_s(batch.events[-1])
-        now, deliveries, told = self._clock(), 0, False
+        now, deliveries, told = self.clock(), 0, False
         news, gone = self._by_channel(batch.events)
         for channel, events in news.items():
             n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none

@@ -168,7 +168,7 @@ class TestASlowClient:
 async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told = await scrape(http)
     assert (told("feed_connected"), told("feed_interruptions_total")) == (1, 0)
-    [feed] = app.state.context.hub._feeds
+    [feed] = app.state.context.hub.feeds
 
     async def fails(_: object) -> None:
         raise StorageUnavailable("cut")
