@@ -1,9 +1,8 @@
 """What is reported to where no operation is: it takes everything and does nothing, so that libraries report freely."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from broker.models import Pool
 from workers.reporting import Reporting
 from workers.stages import Stage
 
@@ -63,18 +62,7 @@ class NoOperation(Reporting):
 
     skip = advance
 
-    def update(
-        self,
-        *,
-        current: float | None = None,
-        total: float | None = None,
-        unit: str | None = None,
-        percent: float | None = None,
-        message: str | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        workers: Pool | Mapping[str, Any] | None = None,
-        **extra: Any,
-    ) -> None:
+    def update(self, **_: Any) -> None:
         """Do nothing."""
 
     def track(self, items: Any) -> Any:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
 
+from tests.e2e.browser import launched, visited
 from tests.e2e.harness import Api, ForeignWorker
 from tests.servers import ApiReplica, RealRedis
 
@@ -43,6 +45,18 @@ def replica(e2e_redis: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> I
 def api(replica: ApiReplica) -> Iterator[Api]:
     with Api(replica.url) as caller:
         yield caller
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(api: Api, browser: Browser) -> Iterator[Page]:
+    with visited(browser, api.url) as page:
+        yield page
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.browser import launched, visited
+from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import Api, ForeignWorker
 from tests.servers import ApiReplica, RealRedis, wait_until
@@ -31,12 +31,6 @@ FOLLOW = """
 """
 NAMES = ["snapshot", "progress", "log", "status", "end", "reconnect", "ping", "pipeline_progress", "message"]
 CLOSED = 2
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

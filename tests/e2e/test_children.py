@@ -1,25 +1,10 @@
 """Parents in a browser: their bars move with their children's, and the details list these."""
 
-from collections.abc import Iterator
-
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browser import launched, visited
+from tests.e2e.browser import visited
 from tests.e2e.harness import OPS, Api
 from tests.e2e.test_dashboard import MARKUP, bar, row
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(api: Api, browser: Browser) -> Iterator[Page]:
-    with visited(browser, api.url) as page:
-        yield page
 
 
 def album(api: Api, *percents: float) -> tuple[str, list[str]]:

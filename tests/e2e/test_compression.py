@@ -1,6 +1,5 @@
 """Packed streams, read by those who unpack them: each event as it happens, and an end that no reader complains of."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -8,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests import sse
-from tests.e2e.browser import launched, visited
+from tests.e2e.browser import visited
 from tests.e2e.harness import ROOT, Api, node
 from tests.e2e.test_browser import FOLLOW, NAMES
 from tests.servers import Process, need, wait_until
@@ -18,12 +17,6 @@ LINES = 5
 
 def line(n: int) -> str:
     return f"line {n}: " + f"{n} " * 200 * (n % 2)  # every other one is long enough to be deflated
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("reader", ["curl", "node"])

@@ -3,31 +3,17 @@
 import re
 import shlex
 import signal
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from broker.settings import Settings
-from tests.e2e.browser import launched, visited
+from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api, run
 from tests.servers import ApiReplica, RealRedis, wait_until
 from workers import Operation
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'&amp;"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(api: Api, browser: Browser) -> Iterator[Page]:
-    with visited(browser, api.url) as page:
-        yield page
 
 
 def row(page: Page, operation: str) -> Locator:

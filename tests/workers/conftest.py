@@ -8,6 +8,7 @@ import pytest
 from tests.servers import RealRedis, free_port
 from tests.workers.harness import Broker
 from workers import AsyncOperation, Operation
+from workers.testing import Recording, recording
 
 
 @pytest.fixture
@@ -22,6 +23,18 @@ def kept_redis(tmp_path: Path) -> Iterator[RealRedis]:
     """A server that keeps every write, so that killing it loses nothing."""
     with RealRedis(tmp_path / "kept", keep=True, port=free_port(), options=("--appendfsync", "always")) as server:
         yield server
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recording]:
+    with recording() as recorded:
+        yield recorded
+
+
+@pytest.fixture
+def op(recorded: Recording) -> Iterator[Operation]:
+    with Operation.start("import") as op:
+        yield op
 
 
 Body = Callable[[Any], None]

@@ -6,7 +6,7 @@ import gc
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -18,19 +18,7 @@ from tests.workers.harness import Broker, assert_whole, finished, python
 from workers import Operation
 from workers.bars.tqdm import tqdm as bar
 from workers.bars.tqdm import trange
-from workers.testing import Recording, recording
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recording]:
-    with recording() as recorded:
-        yield recorded
-
-
-@pytest.fixture
-def op(recorded: Recording) -> Iterator[Operation]:
-    with Operation.start("import") as op:
-        yield op
+from workers.testing import Recording
 
 
 def quiet(*args: Any, **kwargs: Any) -> Any:

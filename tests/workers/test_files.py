@@ -22,23 +22,11 @@ from hypothesis import strategies as st
 from workers import Operation
 from workers.files import CountedFile, reading, size, writing
 from workers.passed import MAX_RANGES, PassedBytes
-from workers.testing import Recording, recording
+from workers.testing import Recording
 
 LINE = b"x" * 999 + b"\n"
 DATA = 100 * LINE
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recording]:
-    with recording() as recorded:
-        yield recorded
-
-
-@pytest.fixture
-def op(recorded: Recording) -> Iterator[Operation]:
-    with Operation.start("import") as op:
-        yield op
 
 
 @pytest.fixture

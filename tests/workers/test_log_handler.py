@@ -10,13 +10,7 @@ import pytest
 
 from workers import Operation, log_handler
 from workers.log_handler import LogHandler
-from workers.testing import Logged, Recording, recording
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recording]:
-    with recording() as recorded:
-        yield recorded
+from workers.testing import Logged, Recording
 
 
 @pytest.fixture

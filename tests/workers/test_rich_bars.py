@@ -1,7 +1,6 @@
 import io
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,7 @@ from rich.console import Console
 from workers import Operation
 from workers.bars.rich import Progress, follow, track
 from workers.bars.tasks import MAX_STAGES
-from workers.testing import Recording, recording
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recording]:
-    with recording() as recorded:
-        yield recorded
-
-
-@pytest.fixture
-def op(recorded: Recording) -> Iterator[Operation]:
-    with Operation.start("import") as op:
-        yield op
+from workers.testing import Recording
 
 
 def console(terminal: bool = False) -> Console:

@@ -11,14 +11,8 @@ from broker.settings import Settings
 from tests.servers import free_port
 from tests.workers.harness import Broker
 from workers import AsyncOperation, Cancelled, Invalid, Operation, current
-from workers.testing import Recording, recording
+from workers.testing import Recording
 from workers.tracked import tracked
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recording]:
-    with recording() as recorded:
-        yield recorded
 
 
 @tracked
