@@ -1,0 +1,1 @@
+"""Authentication: how callers prove who they are."""
