@@ -90,6 +90,19 @@ class Grants:
         """Return whether an action is allowed on each operation there can be."""
         return not self.limits and any(grant.names(action) and grant == Grant(grant.actions) for grant in self.given)
 
+    def sources(self, action: Action) -> frozenset[tuple[str, str]] | None:
+        """Return fields and values that all the operations on which an action is allowed have one of, or None."""
+        found: set[tuple[str, str]] = set()
+        for grant in self.given:
+            if not grant.names(action):
+                continue
+            selectors = (("id", grant.ids), ("owner", grant.owners), ("tag", grant.tags), ("kind", grant.kinds))
+            field, values = next(((field, values) for field, values in selectors if values is not None), ("", None))
+            if values is None:
+                return None
+            found.update((field, value) for value in values)
+        return frozenset(found)
+
     def narrowed(self, limit: Grant) -> Self:
         """Return those that are allowed within a limit, too."""
         return replace(self, limits=(*self.limits, limit))

@@ -5,19 +5,22 @@ One index narrows the walk, that of the rarest filter; the other filters are app
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from broker import rollup
 from broker.connections import storage_errors
 from broker.errors import Gone, Invalid, NotFound
+from broker.grants import Action, Grants
 from broker.keys import Keyspace
 from broker.models import Operation, Status
-from broker.snapshots import FIELDS, is_parent, read_snapshot
+from broker.snapshots import FIELDS, facts_of, is_parent, read_snapshot
 
 _WALK = 2_000
 """Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""
+_SOURCES = 64
+"""Indexes merged for who may not read all, at most: of more, or where grants name none, the whole is walked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Filters:
     kind: str | None = None
     tag: str | None = None
     parent: str | None = None
+    grants: Grants | None = None
+    """Whose grants to read an operation it takes, too."""
 
     def chosen(self) -> list[tuple[str, str]]:
         """Return the fields that narrow, with their values."""
@@ -44,11 +49,16 @@ class Filters:
             and self.kind in (None, operation.kind)
             and self.parent in (None, operation.parent)
             and (self.tag is None or self.tag in operation.tags)
+            and (self.grants is None or self.grants.allows(Action.READ, facts_of(operation)))
         )
 
 
 Mark = tuple[int, str]
 """A place in a listing: the time of last change, and the id among those of the same millisecond."""
+
+Source = tuple[str, str]
+"""An index by its field and value, or an operation by its id."""
+WHOLE: Source = ("", "")
 
 Loaded = tuple[Operation, bool]
 """An operation, and whether it has children."""
@@ -92,11 +102,11 @@ async def _page(
     client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Loaded], str | None]:
     mark = _read_cursor(cursor) if cursor else None
-    suffix = await _rarest(client, keyspace, filters)
+    sources = await _sources(client, keyspace, filters)
     found: list[Loaded] = []
     walked = 0
     while walked < _WALK:
-        marks = await _walk(client, keyspace, suffix, mark, limit)
+        marks = await _walk(client, keyspace, sources, mark, limit)
         loaded = await _load(client, keyspace, [operation for _, operation in marks])
         for mark, it in zip(marks, loaded, strict=True):
             if it is not None and filters.match(it[0]):
@@ -109,10 +119,18 @@ async def _page(
     return found, _write_cursor(mark) if mark else None
 
 
-async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> str:
+async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[Source]:
+    """Return where to look: in what grants name, so that nothing is walked that may not be read, or in the rarest."""
+    named = None if filters.grants is None else filters.grants.sources(Action.READ)
+    if named is not None and len(named) <= _SOURCES:
+        return sorted(named)
+    return [await _rarest(client, keyspace, filters)]
+
+
+async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> Source:
     chosen = filters.chosen()
     if len(chosen) < 2:
-        return "".join(f":{field}:{value}" for field, value in chosen)
+        return chosen[0] if chosen else WHOLE
     async with client.pipeline(transaction=False) as pipeline:
         for field, value in chosen:
             for lane in range(keyspace.lanes):
@@ -120,23 +138,34 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> str:
         with storage_errors():
             cards = await pipeline.execute()
     sizes = [sum(cards[i * keyspace.lanes : (i + 1) * keyspace.lanes]) for i in range(len(chosen))]
-    field, value = chosen[sizes.index(min(sizes))]
-    return f":{field}:{value}"
+    return chosen[sizes.index(min(sizes))]
 
 
-async def _walk(client: Any, keyspace: Keyspace, suffix: str, mark: Mark | None, limit: int) -> list[Mark]:
+async def _walk(
+    client: Any, keyspace: Keyspace, sources: Sequence[Source], mark: Mark | None, limit: int
+) -> list[Mark]:
     """Return the next `limit` places after a mark, over all lanes; fewer mean that there are no more."""
+    ids = [value for field, value in sources if field == "id"]
     async with client.pipeline(transaction=False) as pipeline:
-        for lane in range(keyspace.lanes):
-            key = keyspace.lane(lane).index + suffix
+        for id in ids:
+            pipeline.zscore(keyspace.operation(id).lane.index, id)
+        for key in _indexes(keyspace, sources):
             if mark is not None:  # those of the mark's own millisecond may stand on both sides of it
                 pipeline.zrevrangebyscore(key, mark[0], mark[0], withscores=True)
             top = "+inf" if mark is None else f"({mark[0]}"
             pipeline.zrevrangebyscore(key, top, "-inf", start=0, num=limit, withscores=True)
         with storage_errors():
             replies = await pipeline.execute()
-    places = ((int(score), member.decode()) for reply in replies for member, score in reply)
+    places = {(int(score), member.decode()) for reply in replies[len(ids) :] for member, score in reply}
+    places |= {(int(score), id) for id, score in zip(ids, replies, strict=False) if score is not None}
     return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
+
+
+def _indexes(keyspace: Keyspace, sources: Sequence[Source]) -> Iterator[str]:
+    for field, value in sources:
+        if field != "id":
+            for lane in map(keyspace.lane, range(keyspace.lanes)):
+                yield lane.index_of(field, value) if field else lane.index
 
 
 async def _load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Loaded | None]:

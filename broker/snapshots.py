@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from broker.depth import showable
 from broker.errors import Gone, NotFound
+from broker.grants import Facts
 from broker.models import CancelShown, NewOperation, Operation, Status
 from broker.positions import milliseconds
 from broker.publishing import read_cancel
@@ -35,6 +36,33 @@ FIELDS = (
 )
 
 
+FACTS = ("spec", "indexes")
+"""What tells an operation's facts; the latter stays when it is deleted, so that who knew it is told `gone`."""
+
+
+def missing(operation: str) -> NotFound:
+    """Return what is said of an operation that is not there, or that who asks may not know of."""
+    return NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+
+
+def facts_of(operation: Operation) -> Facts:
+    """Return what grants look at in an operation."""
+    return Facts(operation.id, operation.owner, operation.kind, operation.tags)
+
+
+def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
+    """Return the facts of the operation whose hash holds `values` for `FACTS`; None if there is none."""
+    spec, indexes = values
+    if spec is not None:
+        given = _given(spec)
+        return Facts(operation, given.owner, given.kind, given.tags)
+    if indexes is None:
+        return None
+    pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]
+    first = dict(reversed(pairs))
+    return Facts(operation, first.get("owner"), first.get("kind"), [value for name, value in pairs if name == "tag"])
+
+
 def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
     """Return the operation whose hash holds `values` for `FIELDS`; raise `NotFound` or `Gone` if it holds none.
 
@@ -44,7 +72,7 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
     if fields["gone"] is not None:
         raise Gone(f"operation {operation} was deleted")
     if fields["spec"] is None:
-        raise NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+        raise missing(operation)
     try:
         return _read(operation, fields)
     except (KeyError, ValueError, TypeError, OverflowError):

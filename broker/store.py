@@ -14,12 +14,13 @@ from broker.children import Tree
 from broker.connections import BLOCK_MS, Connections, storage_errors
 from broker.errors import SetupError, StorageUnavailable
 from broker.events import Event, read_entry
+from broker.grants import Facts
 from broker.keys import Keyspace
 from broker.models import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
 from broker.publishing import Entry, check_refusal, publish_call, read_answer
 from broker.scripts import LAPSED, SWEEP, Call
 from broker.settings import Settings
-from broker.snapshots import FIELDS, is_parent, read_snapshot
+from broker.snapshots import FACTS, FIELDS, is_parent, read_facts, read_snapshot
 
 _STATUSES = frozenset(status.value.encode() for status in Status)
 
@@ -94,6 +95,12 @@ class Store:
                 operations = await listing.load(self.connections.commands, self.keyspace, first)
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
+
+    async def facts(self, operation: str) -> Facts | None:
+        """Return what grants look at in an operation, or in one that was deleted; None if there is none."""
+        with storage_errors():
+            values = await self.connections.commands.hmget(self.keyspace.operation(operation).snapshot, FACTS)
+        return read_facts(operation, values)
 
     async def family(self, operation: str) -> Tree:
         """Return an operation's children, and theirs where only those tell how far a child is."""

@@ -30,6 +30,6 @@ redis.call('ZREM', KEYS[6], id .. '\n' .. indexes)
 redis.call('ZREM', KEYS[7], id)
 redis.call('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
 redis.call('PEXPIRE', KEYS[3], math.min(60000, tonumber(ARGV[3])))
-redis.call('HSET', KEYS[1], 'gone', '1')
+redis.call('HSET', KEYS[1], 'gone', '1', 'indexes', indexes) -- so that who might read it is told that it is gone
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return { 'ok' }
