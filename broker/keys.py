@@ -44,6 +44,11 @@ def meta_key(prefix: str) -> str:
     return f"{prefix}:meta"
 
 
+def denied_key(prefix: str) -> str:
+    """Return the key of the deny list."""
+    return f"{prefix}:denied"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKeys:
     """The keys that the operations of a lane share."""

@@ -23,6 +23,10 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
         key = raw.decode()
         if key == f"{keyspace.prefix}:meta":
             continue
+        if key == f"{keyspace.prefix}:denied":
+            if await redis.pttl(key) < 0:
+                faults.append(f"{key} has no TTL")
+            continue
         if key in feeds:
             if await redis.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")
