@@ -128,9 +128,8 @@ class Hub:
         self._streams.made()
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)
-        self.wheel.add(
-            subscription, min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
-        )
+        first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
+        self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
             await self._load_begun(channel)
             if delivery.children:

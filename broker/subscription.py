@@ -48,7 +48,6 @@ class Subscription:
     """
 
     __slots__ = (
-        "_delivery",
         "_expires_at",
         "_first",
         "_full_since",
@@ -60,6 +59,7 @@ class Subscription:
         "_terms",
         "aside",
         "bucket",
+        "delivery",
         "mode",
         "n",
         "number",
@@ -83,7 +83,7 @@ class Subscription:
         self.pace: Pace | None = None
         self.aside: Aside | None = None
         self._source = source
-        self._delivery = delivery
+        self.delivery = delivery
         self._terms = terms
         self._first: Sequence[Frame] = ()
         self._has_room = False
@@ -91,12 +91,12 @@ class Subscription:
         self._reading = False  # a page or a snapshot has been asked for
         self._overtaken: str | None = None  # why what is being read is of no use
         self._slow = False  # it has filled its outlet since it was last live
-        self._expires_at = float("inf")
+        self._expires_at = delivery.deadline
 
     @property
     def audience(self) -> Audience:
         """Who is sent the same while they are live."""
-        return Audience(self.outlet.encoding, self._delivery.types)
+        return Audience(self.outlet.encoding, self.delivery.types)
 
     @property
     def operation(self) -> str:
@@ -121,9 +121,9 @@ class Subscription:
             return
         terms = self._terms
         self.outlet, self._has_room = outlet, True
-        if self._delivery.interval_s:
-            self.pace = Pace(self._delivery.interval_s, terms.clock, terms.call_later, self._write)
-        self._expires_at = terms.clock() + terms.max_age_s()
+        if self.delivery.interval_s:
+            self.pace = Pace(self.delivery.interval_s, terms.clock, terms.call_later, self._write)
+        self._expires_at = min(terms.clock() + terms.max_age_s(), self.delivery.deadline)
         opening = [opening_frame(terms.retry_ms())]
         first, self._first = self._first, ()
         if first and first[0].type == SNAPSHOT:
@@ -138,7 +138,7 @@ class Subscription:
     def offer(self, frames: Sequence[Frame]) -> None:
         """Take new frames at its own pace, while it is live."""
         if self.pace is not None:
-            self.pace.take(wanted(frames, self._delivery.types))
+            self.pace.take(wanted(frames, self.delivery.types))
 
     def ended(self) -> None:
         """Close: the end has been written to it, while it was live."""
@@ -268,9 +268,9 @@ class Subscription:
     def tick(self, now: float) -> float | None:
         """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
         if now >= self._expires_at:
-            self.close("max-age", reconnect=True)
+            self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
         elif self._full_since is None:
-            self._write((self._delivery.ping,))
+            self._write((self.delivery.ping,))
         elif now - self._full_since >= self._terms.stuck_timeout_s:
             self.abort("stuck")
         return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
@@ -297,7 +297,7 @@ class Subscription:
             if last.type == END and self.aside is not None:
                 some = [*some[:-1], *self.aside.news(last=True), last]
             if self.pace is None:
-                self._write(wanted(some, self._delivery.types))
+                self._write(wanted(some, self.delivery.types))
             else:
                 self.offer(some)
             if last.type == END:

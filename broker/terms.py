@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from broker.events import PING, Frame
@@ -24,6 +25,10 @@ class Delivery:
     ping: Frame = PING
     children: bool = False
     """Whether it wants to be told where the operation's children stand, too."""
+    holder: Any = None
+    """Whose stream it is, for who has to find the streams of somebody."""
+    deadline: float = inf
+    """When it ends, by the hub's clock: its holder may watch no longer."""
 
 
 ALL = Delivery()
