@@ -9,10 +9,13 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import web
-from api import events, health, metrics, operations, problems, stream
+from api import events, health, metrics, operations, problems, stream, tickets
 from api.admission import Admission
+from api.auth.guard import Guard
+from api.auth.middleware import Authentication
 from api.context import Context
 from api.redaction import redact_requests
+from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.reaper import Reaper
 from broker.settings import Settings, load_settings
@@ -44,6 +47,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     """
     config = settings or load_settings()
     tally = Tally()
+    guard = Guard(config)
     redact_requests()
 
     @asynccontextmanager
@@ -52,7 +56,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
             ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
             hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
             reaper = await stack.enter_async_context(Reaper(ours))
-            app.state.context = Context(config, ours, hub, metrics.registry_of(hub, reaper, processes=config.processes))
+            await stack.enter_async_context(guard.over(ours, hub))
+            registry = metrics.registry_of(hub, reaper, processes=config.processes)
+            app.state.context = Context(config, ours, hub, registry, guard, FactCache(ours))
             await hub.started()
             yield
 
@@ -64,8 +70,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(Authentication, guard=guard)
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
-    routers = (stream.router, operations.router, events.router, health.router, metrics.router)
+    routers = (stream.router, operations.router, events.router, tickets.router, health.router, metrics.router)
     for router in routers:  # streams, of which most are, first
         app.include_router(router)
     _mount_pages(app)

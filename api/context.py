@@ -6,7 +6,9 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
 
+from api.auth.guard import Guard
 from broker.errors import TooLarge
+from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.models import OPERATION_ID
 from broker.settings import Settings
@@ -21,6 +23,8 @@ class Context:
     store: Store
     hub: Hub
     metrics: CollectorRegistry
+    guard: Guard
+    facts: FactCache
 
 
 def context_of(request: Request) -> Context:

@@ -1,7 +1,9 @@
 """The calls that concern events: publish, and read as JSON, with a long poll for where streams can't go."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from math import inf
 from typing import Annotated
 
 import orjson
@@ -9,11 +11,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.authorization import permit
 from api.context import Context, Id, InContext, read_body
+from api.principal import principal_of
 from api.problems import problem
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge
 from broker.events import END, Frame, make_frame
+from broker.grants import Action
 from broker.inputs import read_json
 from broker.models import Answer
 from broker.outlet import UNENCODED
@@ -45,6 +50,7 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
 
     An empty list tells nothing but that the worker is alive.
     """
+    await permit(request, context, Action.PUBLISH, operation)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
         return await _publish_lines(operation, request, context)
@@ -131,6 +137,7 @@ class Alarm:
 @router.get("")
 async def history(
     operation: Id,
+    request: Request,
     context: InContext,
     after: Annotated[str | None, Query(description="the position to go on from; without it, all that is kept")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -141,11 +148,14 @@ async def history(
     When the events after a position are no longer kept, or it is unknown, `reset` says so and `snapshot` holds the
     operation, whose position is the one to go on from.
     """
+    await permit(request, context, Action.READ, operation)
     if after is not None:
         positions.parse(after)
     page = await _read(operation, context, after, limit)
     if wait > 0 and not (page.events or page.reset or _at_end(page)):
-        await _wait(operation, context, after or positions.START, min(wait, context.settings.max_wait_s))
+        expires_at = principal_of(request).expires_at
+        wait = min(wait, context.settings.max_wait_s, inf if expires_at is None else max(0, expires_at - time.time()))
+        await _wait(operation, context, after or positions.START, wait)
         page = await _read(operation, context, after, limit)
     # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
     snapshot = None if page.events else await context.store.get(operation)

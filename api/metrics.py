@@ -8,8 +8,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from starlette.responses import Response
 
+from api.authorization import permit_everywhere
 from api.collector import ByProcess, ReplicaCollector
 from api.context import InContext
+from broker.grants import Action
 from broker.hub import Hub
 from broker.reaper import Reaper
 
@@ -28,5 +30,6 @@ def registry_of(hub: Hub, reaper: Reaper, *, processes: int) -> CollectorRegistr
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, context: InContext) -> Response:
     """Tell figures of this process, in the text format of Prometheus or, to who accepts it, of OpenMetrics."""
+    permit_everywhere(request, Action.ADMIN)
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

@@ -8,10 +8,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from api.context import Id, InContext, read_body
+from api.authorization import permit, permit_creation
+from api.context import Context, Id, InContext, read_body
+from api.principal import principal_of
+from broker.errors import OperationExists
+from broker.grants import Action
 from broker.inputs import invalid, read_json
 from broker.listing import Filters
-from broker.models import Label, NewOperation, NewSignal, Operation, OperationId, Status
+from broker.models import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
+from broker.snapshots import facts_of
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"])
 
@@ -53,13 +58,16 @@ async def create(request: Request, context: InContext) -> Response:
         new = NewOperation.model_validate(read_json(body) if body.strip() else {})
     except ValidationError as error:
         raise invalid(error) from None
-    operation, _ = await context.store.create(new)
+    operation, made = await context.store.create(await permit_creation(request, context, new))
+    if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
+        raise OperationExists(f"operation {operation.id} was created before")  # what became of it is not theirs to know
     location = f"{router.prefix}/{operation.id}"
     return _answer(operation, 201, {"Location": location, "Operation-Location": location})
 
 
 @router.get("", response_model=Listing)
 async def listing(
+    request: Request,
     context: InContext,
     status: Status | None = None,
     owner: Label | None = None,
@@ -70,10 +78,24 @@ async def listing(
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> Response:
     """List operations, newest change first. A page may be short and still have a next one: follow `next_cursor`."""
-    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
-    operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
+    grants = principal_of(request).grants
+    if grants.allows_everywhere(Action.READ):
+        filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
+        operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
+    else:
+        filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent, grants=grants)
+        operations, following = await _sealed(context, filters, limit, cursor)
     body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
     return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _sealed(
+    context: Context, filters: Filters, limit: int, cursor: str | None
+) -> tuple[list[Operation], str | None]:
+    """Find operations for who may not read all: a cursor would tell the id and the time of one that they may not."""
+    seal = await context.guard.seal()
+    operations, following = await context.store.find(filters, limit=limit, cursor=seal.open(cursor))
+    return operations, seal.close(following)
 
 
 @router.get("/{id}", response_model=Operation, responses={304: {"description": "it is as the client has it"}})
@@ -84,7 +106,11 @@ async def get(
     include: Annotated[Literal["children"] | None, Query(description="list the first of its children, too")] = None,
 ) -> Response:
     """Get an operation. While it is not done, `Retry-After` says when to look again."""
+    await permit(request, context, Action.READ, operation)
     now = await context.store.get(operation, list_children=include is not None)
+    if isinstance(now.children, Children):
+        grants = principal_of(request).grants
+        now.children.operations = [it for it in now.children.operations if grants.allows(Action.READ, facts_of(it))]
     headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "no-cache"}
     if not now.done:
         headers["Retry-After"] = str(POLL_S)
@@ -102,8 +128,9 @@ def _tag(now: Operation) -> str:
 
 
 @router.delete("/{id}", status_code=204)
-async def delete(operation: Id, context: InContext, force: bool = False) -> Response:
+async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
     """Forget an operation that has ended, or any with `force`. Its id answers `gone` for a while."""
+    await permit(request, context, Action.ADMIN, operation)
     await context.store.delete(operation, force=force)
     return Response(status_code=204)
 
@@ -117,22 +144,25 @@ async def delete(operation: Id, context: InContext, force: bool = False) -> Resp
 )
 async def cancel(operation: Id, request: Request, context: InContext) -> Response:
     """Ask an operation's worker, and its children's, to stop. One that no worker has begun ends at once."""
+    await permit(request, context, Action.CANCEL, operation)
     body = await read_body(request, context.settings.max_body_bytes)
     try:
         asked = CancelRequest.model_validate(read_json(body) if body.strip() else {})
     except ValidationError as error:
         raise invalid(error) from None
-    now, changed = await context.store.cancel(operation, reason=asked.reason, by=asked.by, force=asked.force)
+    by = principal_of(request).name or asked.by
+    now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
     return _answer(now, 202 if changed or not now.done else 200)
 
 
 @router.post("/{id}/signals", status_code=202, openapi_extra=_body_of(NewSignal, required=True))
 async def signal(operation: Id, request: Request, context: InContext) -> Response:
     """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
+    await permit(request, context, Action.CANCEL, operation)
     body = await read_body(request, context.settings.max_body_bytes)
     try:
         sent = NewSignal.model_validate(read_json(body))
     except ValidationError as error:
         raise invalid(error) from None
-    await context.store.signal(operation, sent)
+    await context.store.signal(operation, sent, by=principal_of(request).name or None)
     return Response(status_code=202)

@@ -5,12 +5,18 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.asgi_outlet import HEADERS
+from api.auth.guard import held
+from api.authorization import permit
 from api.context import Id, context_of
+from api.principal import principal_of
 from api.problems import PASSING
 from api.refusals import refusal
 from api.stream_query import described, read_query
 from api.stream_response import StreamResponse
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotFound
+from broker.events import reconnect_frame
+from broker.grants import Action
 from broker.placing import Ended
 
 router = APIRouter(prefix="/v1/operations/{id}/stream", tags=["events"])
@@ -28,11 +34,19 @@ async def stream(operation: Id, request: Request) -> Response:
     """Follow an operation: a snapshot or, after a position, what came since; then each event as it happens."""
     context = context_of(request)
     try:
+        await permit(request, context, Action.READ, operation)
         query = read_query(request.scope["query_string"])
         start = query.start(request.headers.get("last-event-id"))
-        subscription = await context.hub.subscribe(operation, start, query.delivery(), await_creation=query.wait_s > 0)
+        delivery = held(query.delivery(), principal_of(request), context.hub)
+        subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
+    except NotFound:
+        if read_query(request.scope["query_string"]).wait_s == 0:
+            context.hub.tally.refused[NotFound.code] += 1
+            raise
+        # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
+        return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, HEADERS)
     except BrokerError as error:
         context.hub.tally.refused[error.code] += 1
         if error.code not in PASSING:

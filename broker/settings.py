@@ -50,7 +50,34 @@ class Settings(BaseSettings):
         1, description="processes that serve the address, each a whole replica; about one for each core"
     )
     insecure: bool = Field(False, description="listen on more than loopback without authentication")
-    auth: Literal["none"] = Field("none", description="how callers prove who they are")
+    auth: Literal["none", "jwt"] = Field("none", description="how callers prove who they are")
+    jwt_key: SecretStr | None = Field(
+        None, description="secret or PEM public key that tokens are signed with, or `@` and the path of a file with it"
+    )
+    jwt_jwks: str | None = Field(None, description="URL or path of the key set (JWKS) that tokens are signed with")
+    jwt_jwks_s: Seconds = Field(300, description="how often the key set is read again")
+    jwt_algorithms: str | None = Field(
+        None, description="algorithms taken, of HS256, RS256 and ES256, separated by commas; those the key is for"
+    )
+    jwt_audience: str | None = Field(None, description="who tokens must be meant for (`aud`)")
+    jwt_issuer: str | None = Field(None, description="who tokens must come from (`iss`)")
+    jwt_leeway_s: Annotated[float, Field(ge=0, le=600)] = Field(
+        10, description="how far clocks may differ when a token begins or expires"
+    )
+    jwt_cookie: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_-]+$", description="cookie that may carry a token; without a name none is taken"
+    )
+    jwt_subject_claim: str = Field("sub", description="claim that names the principal")
+    jwt_scope_claim: str = Field("scope", description="claim that lists actions on what the principal owns")
+    jwt_grants_claim: str = Field("grants", description="claim that lists wider grants")
+    api_keys: Path | None = Field(None, description="TOML or JSON file of the keys that workers come with")
+    ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        60, description="how long after it was made a ticket opens a stream"
+    )
+    ticket_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        None, description="what tickets are signed with on every replica; without one it is made and kept in Redis"
+    )
+    denials_s: Seconds = Field(1, description="how often revocations are looked for")
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
     drain_s: Seconds = Field(10, description="time over which a stopping server sends its clients away")

@@ -19,6 +19,8 @@ CALLS = {
     "/v1/operations/{id}/events": {"post", "get"},
     "/v1/operations/{id}/signals": {"post"},
     "/v1/operations/{id}/stream": {"get"},
+    "/v1/operations/{id}/tickets": {"post"},
+    "/v1/tickets": {"post"},
     "/livez": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},
