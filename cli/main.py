@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import operations
+from cli import credentials, operations
 from cli.demo import demo
 from cli.exits import EXIT_CODES, Boundary
 from cli.publish import publish
@@ -26,6 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, signal, publish):
+    app.command()(command)
+for command in (credentials.token, credentials.key, credentials.revoke):
     app.command()(command)
 app.command("run", context_settings={"allow_interspersed_args": False})(run_command)
 
