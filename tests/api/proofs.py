@@ -1,0 +1,51 @@
+"""What callers prove themselves by, in tests."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from broker.settings import Settings
+from tests.conftest import make_settings
+
+SECRET = "a secret that is long enough for HS256, and for tests"
+AUDIENCE = "progress"
+COOKIE = "session"
+KEY = "pbk_publisher"
+
+
+def secured(folder: Path, **changes: Any) -> Settings:
+    """Return settings by which callers prove themselves; the API key `KEY` may only publish."""
+    from api.auth.api_keys import hashed
+
+    keys = folder / "keys.toml"
+    keys.write_text(f'[[keys]]\nname = "publisher"\nsha256 = "{hashed(KEY)}"\ngrants = [{{actions = ["publish"]}}]\n')
+    usual = {"auth": "jwt", "jwt_key": SECRET, "jwt_audience": AUDIENCE, "jwt_cookie": COOKIE, "api_keys": keys}
+    return make_settings(**(usual | {"jwt_leeway_s": 0} | changes))
+
+
+def token(sub: str, scope: str = "", *, key: Any = SECRET, algorithm: str | None = "HS256", **claims: Any) -> str:
+    told = {"sub": sub, "scope": scope, "aud": AUDIENCE, "exp": time.time() + 60} | claims
+    headers = claims.pop("headers", None)
+    told.pop("headers", None)
+    return jwt.encode({name: it for name, it in told.items() if it is not None}, key, algorithm, headers)
+
+
+def bearing(proof: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {proof}"}
+
+
+ALICE = "read publish cancel create"
+
+
+def admin() -> dict[str, str]:
+    return bearing(token("root", grants=[{"actions": ["admin"]}]))
+
+
+async def create(http: httpx.AsyncClient, id: str, headers: dict[str, str], **body: object) -> dict[str, Any]:
+    answer = await http.post("/v1/operations", json={"id": id} | body, headers=headers)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made

@@ -1,0 +1,157 @@
+"""The table in docs/security.md, call by call, and that it has all the calls there are."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Mount
+
+from api.auth.middleware import OPEN_PATHS
+from broker.settings import Settings
+from broker.store import Store
+from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
+
+PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+FROM_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
+VIEWER = {"grants": [{"actions": ["read"], "kinds": ["import"]}]}
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """Return what each call answers to each caller."""
+    table = [line for line in PAGE.splitlines() if line.startswith("|")]
+    at = next(i for i, line in enumerate(table) if line.startswith("| call | takes |"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[at:]]
+    head, _, *body = cells
+    return {row[0].strip("`"): dict(zip(head[2:], row[2:], strict=True)) for row in body}
+
+
+TABLE = rows()
+
+
+@pytest.fixture
+def backend() -> str:
+    return "redis"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return secured(tmp_path)
+
+
+def body_of(call: str, id: str) -> dict[str, Any]:
+    bodies: dict[str, Any] = {
+        "POST /v1/operations/{id}/signals": {"type": "pause"},
+        "POST /v1/operations/{id}/events": {"type": "log", "data": {"message": "hello"}},
+        "POST /v1/tickets": {"operations": [id]},
+    }
+    return {"json": bodies[call]} if call in bodies else {}
+
+
+async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.Response:
+    """Make a call; of a stream, only its head is awaited."""
+    method, path = call.split(" ")
+    url = path.replace("{id}", id)
+    if method == "DELETE":
+        how = how | {"params": {"force": True} | how.get("params", {})}
+    async with http.stream(method, url, **how, **body_of(call, id)) as answer:
+        if answer.headers.get("content-type") != "text/event-stream":
+            await answer.aread()
+        return answer
+
+
+async def proofs(http: httpx.AsyncClient, id: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return how each caller proves itself, by each way that is open to it."""
+    tokens = {"owner": token("alice", ALICE), "other": token("bob", ALICE), "viewer": token("vera", **VIEWER)}
+    tokens["admin"] = token("root", grants=[{"actions": ["admin"]}])
+    ticket = await http.post(f"/v1/operations/{id}/tickets", headers=bearing(tokens["owner"]))
+    return {
+        **{(role, "header"): {"headers": bearing(it)} for role, it in tokens.items()},
+        **{(role, "cookie"): {"headers": {"Cookie": f"{COOKIE}={it}"} | FROM_OUR_PAGE} for role, it in tokens.items()},
+        ("publisher", "header"): {"headers": bearing(KEY)},
+        ("ticket", "query"): {"params": {"ticket": ticket.json()["ticket"]}},
+        ("nobody", "nothing"): {},
+    }
+
+
+@pytest.mark.parametrize("call", TABLE)
+async def test_the_table_tells_what_each_caller_is_answered(http: httpx.AsyncClient, call: str) -> None:
+    alice, told = bearing(token("alice", ALICE)), {}
+    await create(http, "op", alice)
+    ways = list(await proofs(http, "op"))
+    for number, (role, way) in enumerate(ways):
+        id = f"op-{number}"
+        await create(http, id, alice, kind="import", tags=["eu"])
+        answer = await ask(http, call, id, **(await proofs(http, id))[role, way])
+        told[role, way] = str(answer.status_code)
+        if call == "GET /v1/operations" and answer.status_code == 200 and id not in answer.text:
+            told[role, way] += ", without it"
+    assert told == {(role, way): TABLE[call][role] for role, way in ways}
+
+
+@pytest.mark.parametrize("call", [call for call in TABLE if "404" in TABLE[call].values()])
+async def test_what_may_not_be_read_is_answered_like_what_is_not_there(http: httpx.AsyncClient, call: str) -> None:
+    await create(http, "hidden", bearing(token("alice", ALICE)), kind="import")
+    await create(http, "gone-1", bearing(token("alice", ALICE)), kind="import")
+    assert (await http.delete("/v1/operations/gone-1?force=true", headers=admin())).status_code == 204
+    ways = await proofs(http, "hidden")
+    for how in (how for (role, _), how in ways.items() if TABLE[call][role] == "404"):
+        unknown = await ask(http, call, "none-1", **how)
+        for id in ("hidden", "gone-1"):
+            answer = await ask(http, call, id, **how)
+            assert answer.status_code == unknown.status_code == 404
+            assert _without_date(answer) == _without_date(unknown)
+            assert answer.content.replace(id.encode(), b"none-1") == unknown.content
+
+
+async def reads(store: Store) -> int:
+    """Return how often Redis was asked for an operation."""
+    stats = await store.connections.commands.info("commandstats")
+    return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
+
+
+async def test_it_costs_redis_the_same(http: httpx.AsyncClient, store: Store) -> None:
+    await create(http, "hidden", bearing(token("alice", ALICE)))
+    how = {"headers": bearing(token("bob", ALICE))}
+    for call in (call for call in TABLE if TABLE[call]["other"] == "404"):
+        costs = []
+        for id in ("hidden", "none-1", "hidden", "none-1"):
+            before = await reads(store)
+            assert (await ask(http, call, id, **how)).status_code == 404
+            costs.append(await reads(store) - before)
+        assert len(set(costs)) == 1, f"{call}: {costs}"
+        assert costs[0] > 0
+
+
+def _without_date(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name != "date"}
+
+
+def _routes(routes: Any) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from _routes(inner.routes)
+        elif isinstance(route, Mount):
+            yield "GET", f"{route.path}/"
+        else:
+            for method in getattr(route, "methods", None) or ["WS"]:
+                yield method, route.path
+
+
+def test_every_call_there_is_has_a_row(app: Any) -> None:
+    calls = {
+        f"{method} {path}"
+        for method, path in _routes(app.routes)
+        if path not in OPEN_PATHS and not path.startswith("/web/")
+    }
+    assert calls == set(TABLE)
+
+
+async def test_nobody_gets_past_the_door_without_a_proof(http: httpx.AsyncClient, app: Any) -> None:
+    for method, path in {*_routes(app.routes), ("GET", "/v1/none"), ("GET", "/nothing"), ("PUT", "/v1/operations")}:
+        answer = await http.request(method if method != "WS" else "GET", re.sub(r"\{\w+\}", "a", path))
+        is_open = path in OPEN_PATHS or path.startswith("/web/")
+        assert (answer.status_code == 401) is not is_open, f"{method} {path}: {answer.status_code}"
