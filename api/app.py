@@ -7,13 +7,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 import web
-from api import events, health, metrics, operations, problems, stream, tickets
+from api import events, headers, health, metrics, operations, problems, stream, tickets
 from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
 from api.context import Context
+from api.edge import edged
 from api.redaction import redact_requests
 from broker.fact_cache import FactCache
 from broker.hub import Hub
@@ -22,13 +24,6 @@ from broker.settings import Settings, load_settings
 from broker.store import Store
 from broker.tally import Tally
 
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
-
 
 class Pages(StaticFiles):
     """Static files with a page's headers: browsers ask whether they changed, so that no page mixes two releases."""
@@ -36,8 +31,20 @@ class Pages(StaticFiles):
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """Return a file's response."""
         response = super().file_response(*args, **kwargs)
-        response.headers.update(PAGE_HEADERS)
+        response.headers.update(headers.PAGE)
         return response
+
+
+class App(FastAPI):
+    """A FastAPI app behind its edge, which holds for what its own error handlers answer as well."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the app with all its middleware."""
+        return edged(super().build_middleware_stack(), self._settings)
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
@@ -62,7 +69,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
             await hub.started()
             yield
 
-    app = FastAPI(
+    app = App(
+        config,
         title="Progress broker",
         description="How long work is going: operations, and their events as server-sent events.",
         version="1",
@@ -84,7 +92,7 @@ def _mount_pages(app: FastAPI) -> None:
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def dashboard() -> Response:
-        return FileResponse(pages / "dashboard" / "index.html", headers=PAGE_HEADERS)
+        return FileResponse(pages / "dashboard" / "index.html", headers=headers.PAGE)
 
     for folder in ("client", "dashboard"):
         app.mount(f"/web/{folder}", Pages(directory=pages / folder), name=folder)

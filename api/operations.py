@@ -111,7 +111,7 @@ async def get(
     if isinstance(now.children, Children):
         grants = principal_of(request).grants
         now.children.operations = [it for it in now.children.operations if grants.allows(Action.READ, facts_of(it))]
-    headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "no-cache"}
+    headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "private, no-cache"}
     if not now.done:
         headers["Retry-After"] = str(POLL_S)
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}

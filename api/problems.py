@@ -34,6 +34,7 @@ STATUS_OF_CODE = {
     "setup": 500,
     "internal": 500,
     "method-not-allowed": 405,
+    "misdirected": 421,
 }
 
 PASSING = frozenset({"draining", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"})

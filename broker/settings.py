@@ -1,12 +1,13 @@
 """The one list of settings, read from the environment (`PROGRESS_…`) or a `.env` file; CLI and docs derive from it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.errors import SetupError
 
@@ -26,6 +27,24 @@ def _redis_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
         raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
     return value
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers spell them: what is spelled otherwise would never be met, and `*` makes the others moot."""
+    for origin in value:
+        if origin != "*" and not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", origin):
+            raise ValueError(f"{origin!r} is no origin: scheme, host and port, such as https://app.example.com")
+    if "*" in value and len(value) > 1:
+        raise ValueError("* stands alone: it lets every origin in, and none of them with credentials")
+    return value
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A list, in the environment separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -80,6 +99,12 @@ class Settings(BaseSettings):
     denials_s: Seconds = Field(1, description="how often revocations are looked for")
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
+    cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(
+        (), description="origins whose pages may read answers, with credentials; * lets all in, without"
+    )
+    allowed_hosts: Annotated[Listed, AfterValidator(lambda names: tuple(name.lower() for name in names))] = Field(
+        (), description="names in `Host` that are answered, `*.example.com` for all under one; * turns the check off"
+    )
     drain_s: Seconds = Field(10, description="time over which a stopping server sends its clients away")
 
     history_length: Count = Field(1000, description="events kept of each operation, at least")

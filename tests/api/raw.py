@@ -12,7 +12,7 @@ DEADLINE_S = 15
 
 
 def request(path: str = STREAM, *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: localhost", *lines, "", ""]).encode()
 
 
 class Client:

@@ -365,7 +365,7 @@ class TestSlowClients:
         await family(http, ("a", 0))
         host, port = base_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
-        writer.write(b"GET /v1/operations/p/stream?children=true HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /v1/operations/p/stream?children=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"event: children")
         [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions

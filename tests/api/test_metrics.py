@@ -149,7 +149,7 @@ class TestASlowClient:
         caplog.set_level(logging.INFO, "broker.streams")
         await create(http, id="a")
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port, limit=4096)
-        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"snapshot")
         tally = app.state.context.hub.tally
 

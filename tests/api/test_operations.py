@@ -358,7 +358,7 @@ async def test_health_and_pages(http: httpx.AsyncClient) -> None:
     await eventually(lambda: is_ready(http), "its first probe comes back")
     page = await http.get("/")
     assert page.status_code == 200
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "script-src 'self'" in page.headers["content-security-policy"]
     script = await http.get("/web/dashboard/dashboard.js")
     assert script.headers["cache-control"] == "no-cache"
     assert (await http.get("/openapi.json")).status_code == 200

@@ -212,7 +212,7 @@ class TestSlowClients:
         await create(http, id="a")
         host, port = base_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
-        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
         await reader.readuntil(b"snapshot")
         [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions
@@ -273,7 +273,7 @@ class TestStuckClients:
         await create(http, id="a")
         host, port = base_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
-        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"snapshot")
         hub = app.state.context.hub
 

@@ -39,7 +39,9 @@ class Client:
         self.connections += 1
         where = b"Last-Event-ID: " + self.position + b"\r\n" if self.position else b""
         path = f"/v1/operations/{self.operation}/stream?from=start&wait_s=30".encode()
-        self._writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" + where + b"\r\n")
+        self._writer.write(
+            b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n" + where + b"\r\n"
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split()[1])
         if status == 204:

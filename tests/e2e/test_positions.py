@@ -309,7 +309,7 @@ REFUSED_BY_HTTP = frozenset(range(32)) - {9} | {127}
 async def ask(api: Api, target: bytes, header: bytes | None = None) -> tuple[int, bytes]:
     """Send a request as raw bytes; return the answer's status and its body. It has to be answered soon, and whole."""
     where = urlsplit(api.url)
-    lines = [b"GET " + target + b" HTTP/1.1", b"Host: x", b"Connection: close"]
+    lines = [b"GET " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
     if header is not None:
         lines.append(b"Last-Event-ID: " + header)
     async with asyncio.timeout(10):

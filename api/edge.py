@@ -1,0 +1,36 @@
+"""What every request passes and every answer carries, whatever is behind it."""
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from api.headers import AnswerHeaders
+from api.hosts import Hosts, names_answered
+from broker.settings import LOOPBACK, Settings
+
+PREFLIGHT_S = 7200
+"""How long a browser may keep the answer to a preflight: the longest that any of them does."""
+
+_METHODS = ("GET", "HEAD", "POST", "DELETE")
+_ASKED = ("Authorization", "Content-Type", "If-None-Match", "Last-Event-ID", "Traceparent", "Tracestate")
+_TOLD = ("ETag", "Location", "Operation-Location", "RateLimit", "RateLimit-Policy", "Retry-After")
+
+
+def edged(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Return the app behind its edge. Nothing may stand before it, or that thing's refusals would lack the headers."""
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=_METHODS,
+            allow_headers=_ASKED,
+            expose_headers=_TOLD,
+            # A page of anybody's may then read what anybody may read, but not what this browser's user may.
+            allow_credentials="*" not in settings.cors_origins,
+            max_age=PREFLIGHT_S,
+        )
+    names = names_answered(settings)
+    if names is not None:
+        app = Hosts(app, names)
+    # On loopback it would turn every other server of this machine's localhost into one of https.
+    https_only = settings.tls_cert is not None and settings.host not in LOOPBACK
+    return AnswerHeaders(app, https_only=https_only)
