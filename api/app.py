@@ -16,6 +16,7 @@ from api.auth.guard import Guard
 from api.auth.middleware import Authentication
 from api.context import Context
 from api.edge import edged
+from api.heads import answer_heads
 from api.redaction import redact_requests
 from broker.fact_cache import FactCache
 from broker.hub import Hub
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
     routers = (stream.router, operations.router, events.router, tickets.router, health.router, metrics.router)
     for router in routers:  # streams, of which most are, first
+        answer_heads(router)
         app.include_router(router)
     _mount_pages(app)
     return app

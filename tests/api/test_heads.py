@@ -1,0 +1,43 @@
+"""HEAD is answered wherever GET is."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.test_operations import OPS, create
+
+
+@pytest.fixture
+def backend() -> str:
+    return "fakeredis"  # it is of no matter here
+
+
+PATHS = ("/livez", "/readyz", "/metrics", "/", "/docs", "/openapi.json", OPS, f"{OPS}/a", f"{OPS}/a/events")
+
+
+async def test_it_says_what_get_would_without_the_body(http: httpx.AsyncClient) -> None:
+    await create(http, id="a")
+    for path in PATHS:
+        head, got = await http.head(path), await http.get(path)
+        assert head.status_code == got.status_code, path
+        assert head.content == b"", path
+        assert set(head.headers) == set(got.headers), path
+        assert head.headers.get("etag") == got.headers.get("etag")
+
+
+async def test_that_of_what_is_not_there_is_404(http: httpx.AsyncClient) -> None:
+    assert (await http.head(f"{OPS}/nowhere")).status_code == 404
+
+
+def test_no_get_is_without_it(app: Any) -> None:
+    heads = {route.path for route in _routes(app.routes) if "HEAD" in route.methods}
+    assert set(PATHS[:7]) <= heads
+    assert {route.path for route in _routes(app.routes) if "GET" in route.methods} <= heads
+
+
+def _routes(routes: Any) -> list[Any]:
+    """Return those of included routers, too."""
+    found = [route for route in routes if getattr(route, "methods", None)]
+    inner = [route.original_router.routes for route in routes if hasattr(route, "original_router")]
+    return found + [route for routes in inner for route in _routes(routes)]
