@@ -75,6 +75,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         title="Progress broker",
         description="How long work is going: operations, and their events as server-sent events.",
         version="1",
+        docs_url=None,  # its pages run a stranger's scripts in our origin; ours is at the same address
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
@@ -96,5 +98,9 @@ def _mount_pages(app: FastAPI) -> None:
     async def dashboard() -> Response:
         return FileResponse(pages / "dashboard" / "index.html", headers=headers.PAGE)
 
-    for folder in ("client", "dashboard"):
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    async def reference() -> Response:
+        return FileResponse(pages / "reference" / "index.html", headers=headers.PAGE)
+
+    for folder in ("client", "dashboard", "reference"):
         app.mount(f"/web/{folder}", Pages(directory=pages / folder), name=folder)
