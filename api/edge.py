@@ -3,6 +3,7 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from api.foreign import ForeignPages
 from api.headers import AnswerHeaders
 from api.hosts import Hosts, names_answered
 from broker.settings import LOOPBACK, Settings
@@ -17,6 +18,8 @@ _TOLD = ("ETag", "Location", "Operation-Location", "RateLimit", "RateLimit-Polic
 
 def edged(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Return the app behind its edge. Nothing may stand before it, or that thing's refusals would lack the headers."""
+    if "*" not in settings.cors_origins:
+        app = ForeignPages(app, settings.cors_origins)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

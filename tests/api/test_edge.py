@@ -132,7 +132,8 @@ class TestAnyOrigin:
         return make_settings(cors_origins="*")
 
     async def test_may_read_without_credentials(self, http: httpx.AsyncClient) -> None:
-        answer = await http.get("/livez", headers={"Origin": STRANGER, "Cookie": "a=b"})
+        answer = await http.post(OPS, headers={"Origin": STRANGER, "Cookie": "a=b"})
+        assert answer.status_code == 201
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in answer.headers
 
@@ -160,6 +161,45 @@ class TestOriginsSet:
         monkeypatch.setenv("PROGRESS_CORS_ORIGINS", bad)
         with pytest.raises(SetupError, match="PROGRESS_CORS_ORIGINS"):
             load_settings()
+
+
+class TestForeignPages:
+    """What a page can have a browser send without a preflight: a form's POST, whose body we would take for JSON."""
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(cors_origins=(FRIEND,))
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"Origin": STRANGER},
+            {"Origin": "null"},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Origin": STRANGER, "Sec-Fetch-Site": "cross-site"},
+        ],
+    )
+    async def test_change_nothing(self, http: httpx.AsyncClient, said: dict[str, str]) -> None:
+        answer = await http.post(OPS, content=b'{"id": "a"}', headers=said | {"Content-Type": "text/plain"})
+        assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
+        assert "PROGRESS_CORS_ORIGINS" in answer.json()["detail"]
+        assert (await http.get(f"{OPS}/a")).status_code == 404
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {},
+            {"Origin": FRIEND, "Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy.example"},
+            {"Sec-Fetch-Site": "none"},
+            {"Origin": "OURS"},
+        ],
+    )
+    async def test_ours_and_friends_may(self, http: httpx.AsyncClient, base_url: str, said: dict[str, str]) -> None:
+        said = {name: value.replace("OURS", base_url) for name, value in said.items()}
+        assert (await http.post(OPS, content=b'{"id": "a"}', headers=said)).status_code == 201
 
 
 async def status_for(http: httpx.AsyncClient, host: str, path: str = "/livez") -> int:
