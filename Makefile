@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint chaos soak bench clean
+.PHONY: help demo test lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+fuzz: $(VENV)/.dev  ## ask for whatever the API's description allows and forbids, for a quarter of an hour
+	@deploy/test-system.sh
+	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/contract/test_schemathesis.py tests/e2e/test_hostile_sockets.py
 
 chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
 	@deploy/test-system.sh

@@ -15,8 +15,9 @@ from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
 from api.context import Context
+from api.description import describe
 from api.edge import edged
-from api.heads import answer_heads
+from api.methods import answer_heads
 from api.redaction import redact_requests
 from broker.fact_cache import FactCache
 from broker.hub import Hub
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         answer_heads(router)
         app.include_router(router)
     _mount_pages(app)
+    describe(app)
     return app
 
 

@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from api.authorization import permit
 from api.context import Context, Id, InContext, read_body
+from api.description import refused
 from api.principal import principal_of
 from api.problems import problem
+from api.stream_query import POSITION
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge
 from broker.events import END, Frame, make_frame
@@ -44,7 +46,12 @@ _PUBLISH_BODY = {
 }
 
 
-@router.post("", response_model=Answer, openapi_extra=_PUBLISH_BODY)
+@router.post(
+    "",
+    response_model=Answer,
+    openapi_extra=_PUBLISH_BODY,
+    responses=refused("operation-ended", "fenced", "conflict"),
+)
 async def publish(operation: Id, request: Request, context: InContext) -> Response:
     """Publish one event, a list (all or none), or NDJSON, which is stored line by line as it arrives.
 
@@ -139,7 +146,10 @@ async def history(
     operation: Id,
     request: Request,
     context: InContext,
-    after: Annotated[str | None, Query(description="the position to go on from; without it, all that is kept")] = None,
+    after: Annotated[
+        str | None,
+        Query(description="the position to go on from; without it, all that is kept", json_schema_extra=POSITION),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
 ) -> Response:

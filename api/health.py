@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from api.context import InContext
+from api.description import refused
 from api.problems import problem
 from broker.probe import Doubt
 
@@ -21,7 +22,7 @@ async def livez() -> Response:
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refused("draining", "storage-unavailable"))
 async def readyz(context: InContext) -> Response:
     """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds."""
     if context.hub.draining:

@@ -1,11 +1,15 @@
-"""HEAD wherever there is GET (RFC 9110, 9.1): the server leaves out the body."""
+"""The methods of a path (RFC 9110, 9.1): HEAD wherever there is GET, and all of them where another is refused."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def answer_heads(router: APIRouter) -> None:
-    """Let each of a router's calls that answers GET answer HEAD, unless it sees to that itself."""
+    """Let each of a router's calls that answers GET answer HEAD, unless it sees to that itself: without the body."""
     calls = [(route, route.methods or set()) for route in router.routes if isinstance(route, APIRoute)]
     answered = {route.path for route, methods in calls if "HEAD" in methods}
     for route, methods in calls:
@@ -18,3 +22,12 @@ def answer_heads(router: APIRouter) -> None:
                 response_model=None,
                 dependencies=[it for it in route.dependencies if it not in router.dependencies],
             )
+
+
+def methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """Return what may be asked of a request's path."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from starlette.responses import Response
 
 from api.authorization import permit, permit_creation
 from api.context import Context, Id, InContext, read_body
+from api.description import refused
 from api.principal import principal_of
 from broker.errors import OperationExists
 from broker.grants import Action
@@ -38,7 +39,9 @@ class CancelRequest(BaseModel):
 
     reason: Annotated[str, Field(max_length=1024)] | None = None
     by: Label | None = Field(None, description="who asks")
-    force: bool = Field(False, description="end it now, whatever its worker does; that one is refused from then on")
+    force: StrictBool = Field(
+        False, description="end it now, whatever its worker does; that one is refused from then on"
+    )
 
 
 def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
@@ -50,7 +53,13 @@ def _answer(operation: Operation, status: int = 200, headers: dict[str, str] | N
     return Response(operation.model_dump_json(), status, headers, "application/json")
 
 
-@router.post("", status_code=201, response_model=Operation, openapi_extra=_body_of(NewOperation, required=False))
+@router.post(
+    "",
+    status_code=201,
+    response_model=Operation,
+    openapi_extra=_body_of(NewOperation, required=False),
+    responses=refused("operation-exists", "gone"),
+)
 async def create(request: Request, context: InContext) -> Response:
     """Create an operation. The same id with the same body is the same operation, and a success."""
     body = await read_body(request, context.settings.max_body_bytes)
@@ -127,7 +136,7 @@ def _tag(now: Operation) -> str:
     return f"{now.position}.{blake2s(now.children.model_dump_json().encode(), digest_size=8).hexdigest()}"
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, responses=refused("operation-running"))
 async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
     """Forget an operation that has ended, or any with `force`. Its id answers `gone` for a while."""
     await permit(request, context, Action.ADMIN, operation)
@@ -155,7 +164,13 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     return _answer(now, 202 if changed or not now.done else 200)
 
 
-@router.post("/{id}/signals", status_code=202, openapi_extra=_body_of(NewSignal, required=True))
+@router.post(
+    "/{id}/signals",
+    status_code=202,
+    response_class=Response,
+    openapi_extra=_body_of(NewSignal, required=True),
+    responses=refused("operation-ended"),
+)
 async def signal(operation: Id, request: Request, context: InContext) -> Response:
     """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
     await permit(request, context, Action.CANCEL, operation)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.methods import methods_of
 from broker.errors import BrokerError, Invalid
 from broker.inputs import located
 
@@ -73,6 +74,8 @@ def install(app: FastAPI) -> None:
         code = _CODE_OF_STATUS.get(error.status_code, "invalid")
         answer = problem(code, f"{request.method} {request.url.path}: {error.detail}")
         answer.headers.update(error.headers or {})
+        if "allow" in answer.headers:  # what the router said is what one of the path's routes allows
+            answer.headers["allow"] = ", ".join(methods_of(app, request.scope))
         return answer
 
     @app.exception_handler(Exception)

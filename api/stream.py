@@ -9,6 +9,7 @@ from api.asgi_outlet import HEADERS
 from api.auth.guard import held
 from api.authorization import permit
 from api.context import Id, context_of
+from api.description import Responses, refused
 from api.principal import principal_of
 from api.problems import PASSING
 from api.refusals import refusal
@@ -21,9 +22,15 @@ from broker.placing import Ended
 
 router = APIRouter(prefix="/v1/operations/{id}/stream", tags=["events"])
 
-_RESPONSES: dict[int | str, dict[str, object]] = {
-    200: {"description": "the events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+_TEXT = {"type": "string"}
+_EVENT = {
+    "type": "object",
+    "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": {"type": "integer", "minimum": 0}},
+}
+_RESPONSES: Responses = {
+    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": _EVENT}}},
     204: {"description": "the position is that of the end: nothing will follow, and EventSource stops"},
+    **refused("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
 }
 
 

@@ -17,15 +17,27 @@ from broker.terms import ALL, Delivery
 
 MAX_TYPES = 32
 
+POSITION: dict[str, Any] = {
+    "pattern": r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$",
+    "examples": ["1732150000000-0"],
+}
+"""What a position looks like, for the description: `positions.parse` is what reads it."""
+
+TYPES = f"^{EVENT_TYPE}(,{EVENT_TYPE}){{0,{MAX_TYPES - 1}}}$"
+
 
 class StreamQuery(BaseModel):
     """Where a client wants to begin, and how it wants its events."""
 
     model_config = ConfigDict(frozen=True)
 
-    last_event_id: str | None = Field(None, description="what a new EventSource says instead of the header")
+    last_event_id: str | None = Field(
+        None, description="what a new EventSource says instead of the header", json_schema_extra=POSITION
+    )
     beginning: Literal["start"] | None = Field(None, alias="from", description="replay all that is kept")
-    types: str | None = Field(None, description="the types wanted, separated by commas")
+    types: str | None = Field(
+        None, description="the types wanted, separated by commas", json_schema_extra={"pattern": TYPES}
+    )
     interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
         0, description="least time between two `progress` events"
     )
@@ -71,7 +83,7 @@ def described() -> list[dict[str, Any]]:
         {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
         for name, schema in properties.items()
     ]
-    return [header | {"schema": {"type": "string"}}, *queries]
+    return [header | {"schema": {"type": "string", **POSITION}}, *queries]
 
 
 def _types(text: str | None) -> frozenset[bytes] | None:

@@ -60,7 +60,8 @@ def _milliseconds(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Label = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+_NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in a schema; what is printable beyond ASCII no pattern can say
+Label = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=_NO_CONTROLS), AfterValidator(_printable)]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]

@@ -1,4 +1,4 @@
-"""HEAD is answered wherever GET is."""
+"""HEAD is answered wherever GET is, and a method that is not is told which are."""
 
 from typing import Any
 
@@ -41,3 +41,9 @@ def _routes(routes: Any) -> list[Any]:
     found = [route for route in routes if getattr(route, "methods", None)]
     inner = [route.original_router.routes for route in routes if hasattr(route, "original_router")]
     return found + [route for routes in inner for route in _routes(routes)]
+
+
+async def test_what_is_refused_is_told_what_is_not(http: httpx.AsyncClient) -> None:
+    for path, methods in {OPS: "GET, HEAD, POST", f"{OPS}/a": "GET, HEAD, DELETE", f"{OPS}/a/cancel": "POST"}.items():
+        answer = await http.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)

@@ -114,3 +114,17 @@ def test_a_problem_is_one(code: str) -> None:
     assert ("retry-after" in answer.headers) == (code in PASSING)
     assert all(STATUS_OF_CODE[passing] in (429, 503) for passing in PASSING)
     assert {passing for passing, status in STATUS_OF_CODE.items() if status in (429, 503)} == PASSING
+
+
+def test_each_refusal_is_a_problem(document: dict[str, Any]) -> None:
+    for path, described in document["paths"].items():
+        for method in METHODS & set(described):
+            responses = described[method]["responses"]
+            refusals = {status: told for status, told in responses.items() if status >= "4"}
+            assert {"421", "500"} <= set(refusals)
+            if path.startswith("/v1/"):
+                assert {"401", "403", "422", "429", "503"} <= set(refusals), (path, method)
+            for status, told in refusals.items():
+                assert list(told["content"]) == ["application/problem+json"], (path, method, status)
+                assert ("headers" in told) == (status in ("429", "503"))
+    assert "HTTPValidationError" not in document["components"]["schemas"]
