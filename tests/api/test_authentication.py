@@ -189,12 +189,12 @@ class TestCookies:
         ("headers", "status"),
         [
             ({"Sec-Fetch-Site": "same-origin"}, 201),
-            ({"Sec-Fetch-Site": "same-site"}, 401),
-            ({"Sec-Fetch-Site": "cross-site"}, 401),
-            ({"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}, 401),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}, 403),
             ({"Origin": "{own}"}, 201),
-            ({"Origin": "https://evil.example"}, 401),
-            ({"Origin": "null"}, 401),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
             ({}, 401),
         ],
     )

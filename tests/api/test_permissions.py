@@ -145,7 +145,7 @@ def test_every_call_there_is_has_a_row(app: Any) -> None:
     calls = {
         f"{method} {path}"
         for method, path in _routes(app.routes)
-        if path not in OPEN_PATHS and not path.startswith("/web/")
+        if path not in OPEN_PATHS and not path.startswith("/web/") and method != "HEAD"  # that is a GET's
     }
     assert calls == set(TABLE)
 
