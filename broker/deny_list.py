@@ -58,7 +58,8 @@ class DenyList:
             count = await client.hget(meta_key(prefix), COUNT)
             if count != self._count and count is not None:
                 entries = await client.zrangebyscore(denied_key(prefix), now * 1000, "+inf", withscores=True)
-                self._until = {entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries}
+                # What was known stays: nothing is taken off the list, but Redis may have lost it.
+                self._until |= {entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries}
         self._count = count
         if self._until:
             self._until = {entry: until for entry, until in self._until.items() if until > now}

@@ -1,0 +1,215 @@
+"""The end of a proof: streams end with their token, and with its revocation, and resume with another."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from broker.deny_list import DenyList, deny
+from broker.keys import denied_key, meta_key
+from broker.settings import Settings
+from broker.store import Store
+from tests.api.proofs import ALICE, COOKIE, KEY, bearing, create, secured, token
+from tests.api.raw import Client, request
+from tests.servers import eventually
+
+OPS = "/v1/operations"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return secured(tmp_path, denials_s=0.05)
+
+
+def stream(proof: str, *lines: str) -> bytes:
+    return request(f"{OPS}/a/stream", f"Authorization: Bearer {proof}", *lines)
+
+
+@pytest.mark.parametrize("outlet", ["adopted", "asgi"])
+async def test_a_stream_ends_with_its_token_and_resumes_with_another(http: httpx.AsyncClient, base_url: str) -> None:
+    alice = bearing(token("alice", ALICE))
+    made = await create(http, "a", alice)
+    client = await Client.connect(base_url)
+    client.send(stream(token("alice", ALICE, exp=int(time.time()) + 2)))
+    await client.opened()
+    told = await client.body()
+    assert b'event: reconnect\ndata: {"reason":"expired"}' in told
+    client.close()
+    again = await Client.connect(base_url)
+    again.send(stream(token("alice", ALICE), f"Last-Event-ID: {made['position']}"))
+    status, _ = await again.head()
+    assert status == 200
+    await http.post(f"{OPS}/a/events", json={"type": "log", "data": {"message": "later"}}, headers=alice)
+    assert b"snapshot" not in await again.chunk_with(b"later")
+    again.close()
+
+
+async def test_a_stream_that_a_ticket_opened_ends_with_the_token_it_was_got_with(
+    http: httpx.AsyncClient, base_url: str
+) -> None:
+    await create(http, "a", bearing(token("alice", ALICE)))
+    short = bearing(token("alice", ALICE, exp=int(time.time()) + 2))
+    ticket = (await http.post(f"{OPS}/a/tickets", headers=short)).json()["ticket"]
+    client = await Client.connect(base_url)
+    client.send(request(f"{OPS}/a/stream?ticket={ticket}"))
+    await client.opened()
+    assert b'{"reason":"expired"}' in await client.body()
+    client.close()
+    assert (await http.get(f"{OPS}/a/stream", params={"ticket": ticket})).status_code == 401
+
+
+@pytest.mark.parametrize(("what", "value"), [("sub", "alice"), ("jti", "t-1")])
+async def test_who_is_denied_is_sent_away_and_stays_out(
+    http: httpx.AsyncClient, base_url: str, store: Store, what: str, value: str
+) -> None:
+    denied, other = token("alice", ALICE, jti="t-1"), token("bob", ALICE, jti="t-2")
+    await create(http, "a", bearing(denied))
+    ticket = (await http.post(f"{OPS}/a/tickets", headers=bearing(denied))).json()["ticket"]
+    client = await Client.connect(base_url)
+    client.send(stream(denied))
+    await client.opened()
+    assert what in ("sub", "jti")
+    await deny(store, "sub" if what == "sub" else "jti", value, 60)
+    assert b'event: reconnect\ndata: {"reason":"revoked"}' in await client.body()
+    client.close()
+    assert (await http.get(OPS, headers=bearing(denied))).status_code == 401
+    assert (await http.get(f"{OPS}/a/events", params={"ticket": ticket})).status_code == 401
+    assert (await http.get(OPS, headers=bearing(other))).status_code == 200
+    fresh = await http.get(OPS, headers=bearing(token("alice", ALICE, jti="t-3")))
+    assert fresh.status_code == (401 if what == "sub" else 200)
+
+
+async def test_others_streams_stay(http: httpx.AsyncClient, base_url: str, store: Store, app: object) -> None:
+    reads_all = {"grants": [{"actions": ["read"]}]}
+    await create(http, "a", bearing(token("alice", ALICE)))
+    client = await Client.connect(base_url)
+    client.send(stream(token("bob", **reads_all)))
+    await client.opened()
+    await deny(store, "sub", "alice", 60)
+
+    async def is_out() -> bool:
+        return (await http.get(OPS, headers=bearing(token("alice", ALICE)))).status_code == 401
+
+    await eventually(is_out, "alice is out")
+    published = {"type": "log", "data": {"message": "still there"}}
+    await http.post(f"{OPS}/a/events", json=published, headers=bearing(KEY))
+    await client.chunk_with(b"still there")
+    client.close()
+
+
+async def test_an_api_key_is_revoked_by_its_name(http: httpx.AsyncClient, store: Store) -> None:
+    await deny(store, "sub", "publisher", 60)
+
+    async def is_out() -> bool:
+        return (await http.get(OPS, headers=bearing(KEY))).status_code == 401
+
+    await eventually(is_out, "the key is out")
+
+
+class Clock:
+    now = 1_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestTheDenyList:
+    async def test_replicas_learn_of_it_and_forget_it_in_time(self, store: Store) -> None:
+        now = time.time()
+        clock = Clock()
+        clock.now = now
+        replica = DenyList(store, 1, clock)
+        await replica.refresh()
+        assert not replica.denies("alice", None)
+        await deny(store, "sub", "alice", 60)
+        await deny(store, "jti", "alice", 30)
+        await replica.refresh()
+        assert replica.denies("alice", None)
+        assert replica.denies("bob", "alice")
+        assert not replica.denies("bob", "bob")
+        clock.now = now + 45
+        assert not replica.denies("bob", "alice")
+        assert replica.denies("alice", "x")
+        clock.now = now + 100
+        await replica.refresh()
+        assert len(replica) == 0
+
+    async def test_denying_again_does_not_shorten_it(self, store: Store) -> None:
+        clock = Clock()
+        clock.now = time.time()
+        await deny(store, "sub", "alice", 600)
+        await deny(store, "sub", "alice", 1)
+        replica = DenyList(store, 1, clock)
+        await replica.refresh()
+        clock.now += 60
+        assert replica.denies("alice", None)
+
+    async def test_what_redis_lost_is_still_known(self, store: Store) -> None:
+        replica = DenyList(store, 1)
+        await deny(store, "sub", "alice", 60)
+        await replica.refresh()
+        prefix = store.keyspace.prefix
+        await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
+        await replica.refresh()
+        assert replica.denies("alice", None)
+        await deny(store, "sub", "bob", 60)
+        await replica.refresh()
+        assert replica.denies("bob", None)
+        assert replica.denies("alice", None)
+
+    async def test_it_is_read_only_when_it_has_changed(self, store: Store) -> None:
+        replica = DenyList(store, 1)
+        await deny(store, "sub", "alice", 60)
+        await replica.refresh()
+        await store.connections.commands.delete(denied_key(store.keyspace.prefix))
+        await replica.refresh()
+        assert replica.denies("alice", None)
+
+
+async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
+    from broker.fact_cache import FactCache
+    from broker.grants import Facts
+    from broker.models import NewOperation
+
+    class Counting:
+        settings = store.settings
+        reads = 0
+
+        async def facts(self, operation: str) -> Facts | None:
+            self.reads += 1
+            return await store.facts(operation)
+
+    await store.create(NewOperation(id="a", owner="alice", kind="k", tags=["t"]))
+    counting = Counting()
+    cache = FactCache(counting)  # type: ignore[arg-type]
+    found = await asyncio.gather(*(cache.of("a", lambda facts: facts.owner == "alice") for _ in range(1_000)))
+    found += [await cache.of("a", lambda facts: facts.owner == "alice")]
+    assert all(it == found[0] for it in found)
+    assert found[0] == Facts("a", "alice", "k", ["t"])
+    assert counting.reads == 1
+    await cache.of("a", lambda facts: facts.owner == "bob")
+    assert counting.reads > 1  # who may not is told no sooner than of one that is not there
+    counting.reads = 0
+    assert await cache.of("b", lambda _: True) is None
+    unknown, counting.reads = counting.reads, 0
+    await cache.of("a", lambda _: False)
+    assert counting.reads == unknown
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
+async def test_who_may_not_know_waits_for_an_operation_by_coming_back(http: httpx.AsyncClient, accept: str) -> None:
+    alice = bearing(token("alice", ALICE))
+    await create(http, "bobs", bearing(token("bob", ALICE)))
+    answers = [
+        await http.get(f"{OPS}/{id}/stream", params={"wait_s": 5}, headers=alice | {"Accept": accept})
+        for id in ("bobs", "none")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    assert b'event: reconnect\ndata: {"reason":"not-found"}' in answers[0].content
+    cookie = {"Cookie": f"{COOKIE}={token('alice', ALICE)}"}
+    await create(http, "none", alice)
+    async with http.stream("GET", f"{OPS}/none/stream", params={"wait_s": 5}, headers=cookie) as stream:
+        assert stream.status_code == 200
