@@ -1,0 +1,99 @@
+"""`token`, `key` and `revoke`, and a server that goes by them."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import jwt
+import pytest
+
+from cli.durations import seconds
+from tests.cli.conftest import Shell, ready
+from tests.servers import Process, wait_until
+
+SECRET = "what this server and its tokens share, 32 bytes and more"
+
+
+@pytest.fixture
+def signing(shell: Shell) -> Shell:
+    shell.env |= {"PROGRESS_AUTH": "jwt", "PROGRESS_JWT_KEY": SECRET, "PROGRESS_PORT": "0"}
+    return shell
+
+
+@pytest.fixture
+def served(signing: Shell) -> Iterator[Process]:
+    made = signing.run("key", "importer", "--grants", '[{"actions": ["create", "publish"], "prefixes": ["import-"]}]')
+    key, _, lines = made.stdout.partition("\n")
+    (signing.folder / "keys.toml").write_text(lines)
+    (signing.folder / "key").write_text(key)
+    with signing.process("serve", PROGRESS_API_KEYS=str(signing.folder / "keys.toml")) as server:
+        ready(server)
+        yield server
+
+
+def call(url: str, proof: str, body: object = None) -> int:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data, {"Authorization": f"Bearer {proof}"})
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            status: int = answer.status
+            return status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_token_is_taken_until_its_principal_is_revoked(signing: Shell, served: Process) -> None:
+    url = f"{ready(served)}/v1/operations"
+    alice, bob = (signing.says("token", "--sub", name).strip() for name in ("alice", "bob"))
+    assert call(url, alice, {"id": "a"}) == 201
+    assert (call(f"{url}/a", alice), call(f"{url}/a", bob), call(f"{url}/a", "x")) == (200, 404, 401)
+    assert "alice" in signing.says("revoke", "--sub", "alice", "--for", "1h")
+    wait_until(lambda: call(f"{url}/a", alice) == 401, "alice is out")
+    jti = jwt.decode(bob, options={"verify_signature": False})["jti"]
+    signing.says("revoke", "--jti", jti)
+    wait_until(lambda: call(f"{url}/a", bob) == 401, "bob's token is out")
+    assert call(f"{url}/a", signing.says("token", "--sub", "bob").strip()) == 404
+    assert alice not in served.output()
+
+
+def test_a_key_is_shown_once_and_its_line_is_what_the_server_takes(signing: Shell, served: Process) -> None:
+    key, url = (signing.folder / "key").read_text(), f"{ready(served)}/v1/operations"
+    assert key.startswith("pbk_")
+    assert key not in (signing.folder / "keys.toml").read_text()
+    assert call(url, key, {"id": "import-1", "owner": "alice"}) == 201
+    assert call(url, key, {"id": "export-1"}) == 403
+    assert call(f"{url}/import-1/events", key, {"type": "log", "data": {"message": "hello"}}) == 200
+    assert call(f"{url}/import-1", key) == 404
+    assert call(url, key[:-1] + "x", {"id": "import-2"}) == 401
+
+
+def test_a_token_says_what_was_asked(signing: Shell) -> None:
+    grants = '[{"actions": ["read"], "kinds": ["import"]}]'
+    words = ("--sub", "alice", "--scope", "read", "--expires", "10m", "--grants", grants, "--jwt-audience", "us")
+    told = jwt.decode(signing.says("token", *words).strip(), SECRET, ["HS256"], audience="us")
+    assert (told["sub"], told["scope"], told["grants"]) == ("alice", "read", json.loads(grants))
+    assert told["exp"] - told["iat"] == 600
+
+
+def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
+    assert "no length of time" in signing.fails(2, "token", "--sub", "a", "--expires", "soon")
+    assert "not JSON" in signing.fails(2, "token", "--sub", "a", "--grants", "{")
+    assert "actions" in signing.fails(2, "key", "a", "--grants", '[{"actions": ["fly"]}]')
+    assert "control characters" in signing.fails(2, "key", "a\nb")
+    assert "--sub" in signing.fails(2, "revoke")
+    assert "366 days" in signing.fails(2, "revoke", "--sub", "a", "--for", "400d")
+    del signing.env["PROGRESS_JWT_KEY"]
+    assert "PROGRESS_JWT_KEY" in signing.fails(5, "token", "--sub", "a")
+
+
+def test_a_server_without_a_key_does_not_start(signing: Shell) -> None:
+    del signing.env["PROGRESS_JWT_KEY"]
+    assert "PROGRESS_JWT_KEY" in signing.fails(5, "serve")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90", 90), ("45s", 45), ("30m", 1_800), ("1.5h", 5_400), ("7d", 604_800)]
+)
+def test_lengths_of_time(text: str, expected: float) -> None:
+    assert seconds(text) == expected
