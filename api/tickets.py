@@ -5,7 +5,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from starlette.responses import Response
 
 from api.authorization import permit
@@ -44,7 +44,7 @@ class NewTicket(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     operations: Annotated[list[OperationId], Field(min_length=1, max_length=MAX_OPERATIONS)] | None = None
-    query: Query | None = None
+    query: Annotated[Query, WithJsonSchema(Query.model_json_schema())] | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "NewTicket":

@@ -1,9 +1,10 @@
 """Where a caller's token stands: in `Authorization` (RFC 6750), or in a cookie that scripts can't read."""
 
-from urllib.parse import urlsplit
+from collections.abc import Collection
 
 from starlette.requests import HTTPConnection
 
+from api.origins import allowed
 from broker.errors import Unauthenticated
 
 MAX_TOKEN = 8192
@@ -21,28 +22,28 @@ def bearer(connection: HTTPConnection) -> str | None:
     return sized(token.strip())
 
 
-def from_cookie(connection: HTTPConnection, name: str) -> str | None:
+def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
     """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
 
-    A browser sends cookies along whoever made it call. So what changes something has to come from our own pages, and
-    so has a WebSocket, whose answer any page could read.
+    A browser sends cookies along whoever made it call. So what changes something has to be said to come from our own
+    pages or those of friends, and so has a WebSocket, whose answers any page could read.
     """
     token = connection.cookies.get(name)
     if token is None:
         return None
     reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
-    if not reads and not from_our_pages(connection):
+    if not (reads or _from_our_pages(connection, friends)):
         raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
     return sized(token)
 
 
-def from_our_pages(connection: HTTPConnection) -> bool:
-    """Return whether a browser says that a page of this very origin makes the call."""
-    site = connection.headers.get("sec-fetch-site")
+def _from_our_pages(connection: HTTPConnection, friends: Collection[str]) -> bool:
+    origin, site = (connection.headers.get(name) for name in ("origin", "sec-fetch-site"))
+    if origin is not None and origin in friends:
+        return True
     if site is not None:
         return site == "same-origin"
-    origin = urlsplit(connection.headers.get("origin", ""))
-    return bool(origin.netloc) and origin.netloc.lower() == connection.headers.get("host", "").lower()
+    return origin is not None and allowed(origin, connection.headers.get("host"), friends)
 
 
 def sized(token: str) -> str:

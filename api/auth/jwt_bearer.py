@@ -23,13 +23,14 @@ class JwtBearer:
         self._find_key, self._algorithms = find_key, algorithms
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
         self._leeway_s, self._cookie = settings.jwt_leeway_s, settings.jwt_cookie
+        self._friends = settings.cors_origins
         self._claims = Claims(settings.jwt_subject_claim, settings.jwt_scope_claim, settings.jwt_grants_claim)
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return whom the token names; raise `Unauthenticated`."""
         token = bearer(connection)
         if token is None and self._cookie is not None:
-            token = from_cookie(connection, self._cookie)
+            token = from_cookie(connection, self._cookie, self._friends)
         if token is None:
             raise Unauthenticated("there is no token")
         return await self.verify(token)

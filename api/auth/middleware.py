@@ -13,7 +13,7 @@ from broker.errors import BrokerError, Unauthenticated
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/web/"
 """What the page is made of, which is the same for everybody."""
 

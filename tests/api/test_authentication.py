@@ -21,6 +21,7 @@ from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, crea
 from tests.conftest import make_settings
 
 OPS = "/v1/operations"
+FRIEND = "https://friend.example"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 
@@ -56,7 +57,7 @@ def backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return secured(tmp_path)
+    return secured(tmp_path, cors_origins=FRIEND)
 
 
 BAD: dict[str, Callable[[], dict[str, str]]] = {
@@ -170,14 +171,17 @@ class TestKeys:
             Guard(make_settings(auth="jwt", api_keys=path))
 
 
-async def admits(guard: Guard, proof: str) -> str | None:
+async def admits(
+    guard: Guard, proof: str | None = None, *, type: str = "http", given: dict[str, str] | None = None
+) -> str | None:
     """Return whom a guard takes the bearer of a proof for, or None if it turns them away."""
     from starlette.requests import HTTPConnection
 
     from broker.errors import Unauthenticated
 
-    headers = [(b"authorization", f"Bearer {proof}".encode())]
-    scope = {"type": "http", "method": "GET", "path": OPS, "query_string": b"", "headers": headers}
+    told = (given or {}) | ({"authorization": f"Bearer {proof}"} if proof is not None else {})
+    headers = [(name.encode(), value.encode()) for name, value in told.items()]
+    scope = {"type": type, "method": "GET", "path": OPS, "query_string": b"", "headers": headers}
     try:
         return (await guard.authenticate(HTTPConnection(scope))).name
     except Unauthenticated:
@@ -192,6 +196,8 @@ class TestCookies:
             ({"Sec-Fetch-Site": "same-site"}, 403),
             ({"Sec-Fetch-Site": "cross-site"}, 403),
             ({"Sec-Fetch-Site": "cross-site", "Origin": "{own}"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Origin": FRIEND}, 201),
+            ({"Sec-Fetch-Site": "none"}, 401),
             ({"Origin": "{own}"}, 201),
             ({"Origin": "https://evil.example"}, 403),
             ({"Origin": "null"}, 403),
@@ -205,6 +211,20 @@ class TestCookies:
         given = {name: value.replace("{own}", str(http.base_url).rstrip("/")) for name, value in headers.items()}
         assert (await http.post(OPS, json={}, headers=cookie | given)).status_code == status
         assert (await http.get(OPS, headers=cookie | given)).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("headers", "name"),
+        [
+            ({"sec-fetch-site": "same-origin"}, "alice"),
+            ({"origin": "http://here", "host": "here"}, "alice"),
+            ({"origin": FRIEND, "host": "here"}, "alice"),
+            ({"origin": "https://evil.example", "host": "here"}, None),
+            ({}, None),
+        ],
+    )
+    async def test_so_does_a_websocket(self, settings: Settings, headers: dict[str, str], name: str | None) -> None:
+        given = {"cookie": f"{COOKIE}={token('alice', ALICE)}"} | headers
+        assert await admits(Guard(settings), type="websocket", given=given) == name
 
     async def test_the_header_comes_before_the_cookie(self, http: httpx.AsyncClient) -> None:
         both = {"Cookie": f"{COOKIE}={token('bob', ALICE)}"} | bearing(token("alice", ALICE))

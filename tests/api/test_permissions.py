@@ -84,10 +84,13 @@ async def test_the_table_tells_what_each_caller_is_answered(http: httpx.AsyncCli
     for number, (role, way) in enumerate(ways):
         id = f"op-{number}"
         await create(http, id, alice, kind="import", tags=["eu"])
-        answer = await ask(http, call, id, **(await proofs(http, id))[role, way])
+        how = (await proofs(http, id))[role, way]
+        answer = await ask(http, call, id, **how)
         told[role, way] = str(answer.status_code)
         if call == "GET /v1/operations" and answer.status_code == 200 and id not in answer.text:
             told[role, way] += ", without it"
+        if call.startswith("GET "):
+            assert (await ask(http, f"HEAD {call[4:]}", id, **how)).status_code == answer.status_code
     assert told == {(role, way): TABLE[call][role] for role, way in ways}
 
 
