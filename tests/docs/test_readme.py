@@ -63,11 +63,11 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
     from broker.settings import Settings
 
-    told = README + PROTOCOL + (ROOT / "docs" / "design.md").read_text()
+    told = README + PROTOCOL + "".join((ROOT / "docs" / name).read_text() for name in ("design.md", "security.md"))
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     shown = run([sys.executable, "-m", "cli", "--help"], replica)
-    for command in re.findall(r"progress-broker (\w+)", README):
+    for command in re.findall(r"`progress-broker (\w+)", told):
         assert command in shown
 
 
@@ -86,7 +86,7 @@ def test_a_worker_in_another_language_publishes_with_redis_cli(replica: ApiRepli
 
 
 def test_the_links_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/protocol.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/protocol.md", "docs/security.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not link.startswith("http"):
                 assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
