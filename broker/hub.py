@@ -13,7 +13,7 @@ from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from broker.events import GONE, Event, age_s
 from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
-from broker.leaving import WHY, Leaving
+from broker.leaving import Connection, send_away
 from broker.placing import Placing, Start
 from broker.probe import Doubt, Probe
 from broker.reads import Reads
@@ -25,7 +25,7 @@ from broker.subscription import Subscription
 from broker.tally import Tally
 from broker.tasks import Tasks
 from broker.terms import ALL, Delivery, terms_of
-from broker.wheel import RESOLUTION_S, Wheel
+from broker.wheel import Wheel
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Hub:
     ) -> None:
         self.channels = Channels(settings.ring_length, settings.ring_bytes, clock)
         self.wheel = Wheel(clock)
+        self.connections: set[Connection] = set()
+        """Those that carry several subscriptions each, while they are open."""
         self.tally = tally or Tally()
         self.lag_s = 0.0
         """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
@@ -97,13 +99,7 @@ class Hub:
         It comes back, elsewhere, with its position.
         """
         self.draining = True
-        spread_s = over_s - 2 * RESOLUTION_S  # by which the wheel may be late
-        for channel in self.channels:
-            if spread_s <= 0:
-                channel.close(WHY)
-                continue
-            for subscription in channel.subscriptions:
-                self.wheel.add(Leaving(subscription), random.uniform(0, spread_s))
+        send_away(self.channels, self.connections, self.wheel, over_s)
 
     async def emptied(self) -> None:
         """Wait until it has drained: the last client was sent away."""
