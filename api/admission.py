@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api.refusals import refusal
+from api.ws.refusals import refuse
 from broker.tally import Tally
 
 BURST_S = 1.0
@@ -56,12 +58,16 @@ class Admission:
         wait_s = self._gate.admit() if _opens_a_stream(scope) else 0
         if wait_s:
             self._tally.refused["at-capacity"] += 1
-            accept = Headers(scope=scope).get("accept")
-            detail = "too many streams are being opened just now: come back in a moment"
-            await refusal("at-capacity", detail, accept, wait_s)(scope, receive, send)
+            code, detail = "at-capacity", "too many streams are being opened just now: come back in a moment"
+            if scope["type"] == "websocket":
+                await refuse(WebSocket(scope, receive, send), code, detail, retry_s=wait_s)
+            else:
+                await refusal(code, detail, Headers(scope=scope).get("accept"), wait_s)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 def _opens_a_stream(scope: Scope) -> bool:
+    if scope["type"] == "websocket":
+        return True
     return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _STREAM.search(scope["path"]) is not None

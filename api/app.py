@@ -19,6 +19,7 @@ from api.description import describe
 from api.edge import edged
 from api.methods import answer_heads
 from api.redaction import redact_requests
+from api.ws import routes as ws
 from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.reaper import Reaper
@@ -84,7 +85,15 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     problems.install(app)
     app.add_middleware(Authentication, guard=guard)
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
-    routers = (stream.router, operations.router, events.router, tickets.router, health.router, metrics.router)
+    routers = (
+        stream.router,
+        ws.router,
+        operations.router,
+        events.router,
+        tickets.router,
+        health.router,
+        metrics.router,
+    )
     for router in routers:  # streams, of which most are, first
         answer_heads(router)
         app.include_router(router)

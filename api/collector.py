@@ -14,7 +14,7 @@ from broker.reaper import Reaper
 from broker.subscription import Mode
 
 PREFIX = "progress_broker_"
-_OUTLETS = ("adopted", "asgi", "poll")
+_OUTLETS = ("adopted", "asgi", "websocket", "poll")
 _STATES = {Mode.AWAITING: "awaiting", Mode.CATCHING_UP: "catching_up", Mode.LIVE: "live"}
 
 
@@ -43,13 +43,15 @@ class ReplicaCollector(Collector):
                 streams.add_metric((outlet, state), open_now[outlet, mode.value])
         yield streams
         yield GaugeMetricFamily(f"{PREFIX}operations_watched", "Operations that somebody watches.", len(hub.channels))
+        yield GaugeMetricFamily(
+            f"{PREFIX}websockets", "WebSockets open; each operation that one follows is a stream.", len(hub.connections)
+        )
         yield _counters("streams_opened", "Streams opened, by where they began.", "start", tally.opened)
         yield _counters("streams_closed", "Streams closed, by why.", "reason", tally.closed)
         yield _counters("streams_refused", "Requests for a stream that got none, by why.", "reason", tally.refused)
         yield _counters("resets", "Streams told that they can't go on from their position.", "reason", tally.resets)
-        slowed = {
-            outlet: tally.slowed[outlet] for outlet in ("adopted", "asgi")
-        }  # a poll says so when it has its answer
+        # Without polls, as one says so when it has its answer.
+        slowed = {outlet: tally.slowed[outlet] for outlet in _OUTLETS if outlet != "poll"}
         yield _counters("clients_slowed", "Times a client had no room for more.", "outlet", slowed)
         yield _counter("clients_caught_up", "Times a slow client was live again.", tally.caught_up)
 

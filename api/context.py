@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
+from starlette.requests import HTTPConnection
 
 from api.auth.guard import Guard
 from broker.errors import TooLarge
@@ -27,9 +28,9 @@ class Context:
     facts: FactCache
 
 
-def context_of(request: Request) -> Context:
-    """Return what the process of a request has."""
-    context: Context = request.app.state.context
+def context_of(connection: HTTPConnection) -> Context:
+    """Return what the process of a request, or of a WebSocket, has."""
+    context: Context = connection.app.state.context
     return context
 
 

@@ -44,16 +44,20 @@ PASSING = frozenset({"draining", "storage-unavailable", "at-capacity", "too-many
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
+def described(code: str, detail: str, field: str | None) -> dict[str, Any]:
+    """Return a problem's members."""
+    title = code.replace("-", " ").capitalize()
+    body = {"type": code, "title": title, "status": STATUS_OF_CODE[code], "detail": detail}
+    return body if field is None else body | {"field": field}
+
+
 def problem(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> Response:
     """Return a problem. `type` is the stable code; `members` are added to it."""
-    status = STATUS_OF_CODE[code]
-    body = {"type": code, "title": code.replace("-", " ").capitalize(), "status": status, "detail": detail}
-    if field is not None:
-        body["field"] = field
+    body = described(code, detail, field)
     headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
-    return Response(orjson.dumps(body | members), status, headers, "application/problem+json")
+    return Response(orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
 
 
 def install(app: FastAPI) -> None:

@@ -16,6 +16,8 @@ from api.adoption import AdoptableProtocol
 from api.context import Context
 from api.listener import BACKLOG
 from api.tls import check_certificate
+from api.ws.protocol import BoundedProtocol
+from api.ws.requests import MAX_MESSAGE_BYTES
 from broker.settings import Settings
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
@@ -37,6 +39,11 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=AdoptableProtocol,
+                ws=BoundedProtocol,
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,  # it would be done for each client, with a window of its own
+                ws_ping_interval=settings.ping_s,
+                ws_ping_timeout=settings.stuck_timeout_s,  # a ping waits behind all that a slow client has yet to take
                 backlog=BACKLOG,  # else it listens again with its own
                 log_config=None,  # its lines go where all others go
                 log_level=settings.log_level,

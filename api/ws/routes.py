@@ -1,0 +1,62 @@
+"""`GET /v1/operations/{id}/ws` and `GET /v1/ws`: the events of one operation, and of many, over a WebSocket."""
+
+import re
+
+from fastapi import APIRouter, WebSocket
+
+from api.context import context_of
+from api.origins import allowed
+from api.stream_query import read_query
+from api.ws.conversation import Conversation
+from api.ws.refusals import refuse
+from api.ws.socket import Socket
+from broker.errors import BrokerError, Forbidden, Invalid
+from broker.models import OPERATION_ID
+from broker.settings import Settings
+
+router = APIRouter(prefix="/v1")
+
+
+@router.websocket("/operations/{id}/ws")
+async def follow(websocket: WebSocket) -> None:
+    """Follow an operation, as a stream does and with the same query; it may be cancelled here, too."""
+    context = context_of(websocket)
+    operation: str = websocket.path_params["id"]
+    try:
+        _check_origin(websocket, context.settings)
+        if re.fullmatch(OPERATION_ID, operation) is None:
+            raise Invalid("this is no operation's id", field="id")
+        query = read_query(websocket.scope["query_string"])
+        start = query.start(websocket.headers.get("last-event-id"))
+    except BrokerError as error:
+        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        return
+    socket = Socket(websocket, context, single=True)
+    conversation = Conversation(socket, websocket, context, operation)
+
+    async def listen() -> None:
+        await conversation.follow(operation, query, start)
+        await conversation.listen()
+
+    await websocket.accept()
+    await socket.run(listen)
+
+
+@router.websocket("/ws")
+async def converse(websocket: WebSocket) -> None:
+    """Follow as many operations as are asked for, and cancel them."""
+    context = context_of(websocket)
+    try:
+        _check_origin(websocket, context.settings)
+    except BrokerError as error:
+        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        return
+    socket = Socket(websocket, context, single=False)
+    await websocket.accept()
+    await socket.run(Conversation(socket, websocket, context).listen)
+
+
+def _check_origin(websocket: WebSocket, settings: Settings) -> None:
+    headers = websocket.headers
+    if not allowed(headers.get("origin"), headers.get("host"), settings.cors_origins):
+        raise Forbidden("pages of this origin may not connect: PROGRESS_CORS_ORIGINS lists those that may")
