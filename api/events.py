@@ -16,7 +16,7 @@ from api.context import Context, Id, InContext, read_body
 from api.description import refused
 from api.principal import principal_of
 from api.problems import problem
-from api.stream_query import POSITION
+from api.stream_query import POSITION, read_types
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge
 from broker.events import END, Frame, make_frame
@@ -26,6 +26,7 @@ from broker.models import Answer
 from broker.outlet import UNENCODED
 from broker.placing import Ended, Start
 from broker.publishing import Entry, Publication, read_publication
+from broker.runs import wanted
 from broker.store import Page
 from broker.subscription import Subscription
 
@@ -152,6 +153,7 @@ async def history(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
+    types: Annotated[str | None, Query(description="the types wanted, separated by commas; `end` always comes")] = None,
 ) -> Response:
     """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
 
@@ -161,19 +163,28 @@ async def history(
     await permit(request, context, Action.READ, operation)
     if after is not None:
         positions.parse(after)
-    page = await _read(operation, context, after, limit)
-    if wait > 0 and not (page.events or page.reset or _at_end(page)):
-        expires_at = principal_of(request).expires_at
-        wait = min(wait, context.settings.max_wait_s, inf if expires_at is None else max(0, expires_at - time.time()))
-        await _wait(operation, context, after or positions.START, wait)
+    asked = read_types(types)
+    expires_at = principal_of(request).expires_at
+    wait = min(wait, context.settings.max_wait_s, inf if expires_at is None else max(0, expires_at - time.time()))
+    until = time.monotonic() + wait
+    while True:
         page = await _read(operation, context, after, limit)
+        frames = wanted([make_frame(event) for event in page.events], asked)
+        if frames or page.reset or _at_end(page):
+            break
+        if page.events:  # none that is wanted: look further
+            after = page.events[-1].position.decode()
+        elif (left_s := until - time.monotonic()) > 0:
+            await _wait(operation, context, after or positions.START, left_s)
+        else:
+            break
     # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
     snapshot = None if page.events else await context.store.get(operation)
     reset = snapshot if page.reset else None
     position = page.events[-1].position.decode() if page.events else after or positions.START
     body = {
         "operation": operation,
-        "events": [orjson.Fragment(make_frame(event).envelope) for event in page.events],
+        "events": [orjson.Fragment(frame.envelope) for frame in frames],
         "position": reset.position if reset else position,
         "done": _at_end(page),
         "reset": page.reset,

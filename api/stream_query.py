@@ -57,7 +57,7 @@ class StreamQuery(BaseModel):
         """Return how to deliver."""
         if self is ANYTHING:
             return ALL
-        types = _types(self.types)
+        types = read_types(self.types)
         children = self.children and (types is None or CHILDREN in types)
         return Delivery(types, self.interval_ms / 1000, PING_EVENT if self.ping == "event" else PING, children)
 
@@ -86,7 +86,8 @@ def described() -> list[dict[str, Any]]:
     return [header | {"schema": {"type": "string", **POSITION}}, *queries]
 
 
-def _types(text: str | None) -> frozenset[bytes] | None:
+def read_types(text: str | None) -> frozenset[bytes] | None:
+    """Return the event names in a list separated by commas; raise `Invalid`."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
