@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.adoption import AdoptableProtocol
 from api.app import create_app
+from api.ws.protocol import BoundedProtocol
 from broker.store import Store
 from tests.servers import eventually
 
@@ -58,6 +59,7 @@ def server_options() -> dict[str, Any]:
 @pytest.fixture
 async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> AsyncIterator[InLoopServer]:
     usual = {"http": OUTLETS[outlet], "port": 0, "log_level": "warning", "timeout_graceful_shutdown": 5}
+    usual |= {"ws": BoundedProtocol, "ws_per_message_deflate": False}
     server = InLoopServer(uvicorn.Config(app, **(usual | server_options)))
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or serving.done(), "the server starts")
@@ -67,6 +69,7 @@ async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> Async
     server.should_exit = True
     await serving
     assert not hub.channels
+    assert not hub.connections
     assert len(hub.wheel) == 0
 
 
