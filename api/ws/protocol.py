@@ -25,6 +25,7 @@ MAX_QUEUED = 2_000
 _MAX_FRAGMENTS = 100
 _LINGER_S = 5.0
 _POLICY = 1008
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class _AtDebug(logging.LoggerAdapter[logging.Logger]):
@@ -45,6 +46,13 @@ class BoundedProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **options)
         self.logger = self.conn.logger = _AtDebug(self.logger)  # type: ignore[assignment]
         self.conn.debug = False  # it would log what is said, with its secrets
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes. uvicorn hands the head over whole; one that the library can't read would stay for ever."""
+        super().data_received(data)
+        if not (self.handshake_initiated or self.transport.is_closing()):
+            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         """Begin; offer the application to cut the connection."""

@@ -62,9 +62,9 @@ class Socket:
         hub = self._hub
         hub.connections.add(self)
         hub.wheel.add(self, min(self._settings.ping_s * random.uniform(0.5, 1), self._expires_at - hub.clock()))
+        self.say(message("open", retry_ms=retry_ms(self._settings)))
         if hub.draining:
             self.close("draining", reconnect=True)
-        self.say(message("open", retry_ms=retry_ms(self._settings)))
         try:
             with self._cut:
                 await self._outbox.deliver(self._websocket.send, self._drained)
