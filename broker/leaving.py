@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Set
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.channel import Channel
 from broker.subscription import Subscription
@@ -14,6 +14,10 @@ WHY = "draining"
 
 class Connection(Protocol):
     """What carries several subscriptions to one client, which is sent away once and not for each of them."""
+
+    @property
+    def holder(self) -> Any:
+        """For whom it was opened, to whoever may withdraw that; None for nobody in particular."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:

@@ -128,7 +128,6 @@ class Settings(BaseSettings):
     handshakes_per_s: Count = Field(1_000, description="streams that may be opened a second; the rest come back later")
     max_operations_per_stream: Count = Field(1_000, description="operations that one connection may follow")
     messages_per_s: Count = Field(100, description="messages taken a second of one WebSocket; more of them wait")
-    cors_origins: tuple[str, ...] = Field((), description="origins whose pages may connect, beside our own")
     stream_max_age_s: Seconds = Field(3_600, description="longest life of a stream; the client then resumes")
     ping_s: Seconds = Field(15, description="how often a stream says that it is alive")
     retry_ms: Count = Field(2_000, description="how soon clients are told to reconnect, about")

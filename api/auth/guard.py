@@ -48,6 +48,9 @@ class Guard:
         self._denied = denied
 
         def end_streams() -> None:
+            for connection in tuple(hub.connections):
+                if self.denies(connection.holder):
+                    connection.close("revoked", reconnect=True)
             for channel in hub.channels:
                 for subscription in tuple(channel.subscriptions):
                     holder = subscription.delivery.holder

@@ -4,11 +4,13 @@ import logging
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api.auth.guard import Guard
 from api.principal import STATE
 from api.problems import PASSING, problem
 from api.refusals import refusal
+from api.ws.refusals import refuse
 from broker.errors import BrokerError, Unauthenticated
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,10 @@ class Authentication:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
             except BrokerError as error:
-                await _answer(scope, error)(scope, receive, send)
+                if scope["type"] == "websocket":
+                    await _refuse(WebSocket(scope, receive, send), error)
+                else:
+                    await _answer(scope, error)(scope, receive, send)
                 return
             scope.setdefault("state", {})[STATE] = principal
         await self._app(scope, receive, send)
@@ -48,11 +53,22 @@ def _answer(scope: Scope, error: BrokerError) -> ASGIApp:
     if not isinstance(error, Unauthenticated):
         if error.code not in PASSING:
             return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
-        accept = HTTPConnection(scope).headers.get("accept") if scope["type"] == "http" else None
-        return refusal(error.code, error.detail, accept, error.retry_s or 2)
-    # Why it failed would help who guesses: it is told to the operator alone, and the answer is the same for all.
-    log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})
+        return refusal(error.code, error.detail, HTTPConnection(scope).headers.get("accept"), error.retry_s or 2)
+    _note(scope, error)
     answer = problem(error.code, DETAIL)
     answer.headers["WWW-Authenticate"] = "Bearer"
     answer.headers["Cache-Control"] = "no-store"
     return answer
+
+
+async def _refuse(websocket: WebSocket, error: BrokerError) -> None:
+    if isinstance(error, Unauthenticated):
+        _note(websocket.scope, error)
+        await refuse(websocket, error.code, DETAIL)
+    else:
+        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+
+
+def _note(scope: Scope, error: Unauthenticated) -> None:
+    # Why it failed would help who guesses: it is told to the operator alone, and the answer is the same for all.
+    log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})

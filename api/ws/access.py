@@ -1,16 +1,30 @@
 """Access: the one place where a socket asks whether its client may do something to an operation."""
 
-from typing import Literal
-
 from starlette.requests import HTTPConnection
 
-Action = Literal["read", "cancel"]
+from api.auth.guard import held
+from api.authorization import permit
+from api.context import context_of
+from api.principal import principal_of
+from broker.grants import Action
+from broker.terms import ALL, Delivery
 
 
 def name_of(connection: HTTPConnection) -> str:
     """Return who calls; nobody in particular is ""."""
-    return getattr(connection.scope.get("state", {}).get("principal"), "name", "")
+    return principal_of(connection).name
 
 
 async def require(connection: HTTPConnection, action: Action, operation: str) -> None:
-    """Raise `NotFound` or `Forbidden` unless the client may. Without authentication everybody may do everything."""
+    """Raise `NotFound` or `Forbidden` unless the client may."""
+    await permit(connection, context_of(connection), action, operation)
+
+
+def deadline_of(connection: HTTPConnection) -> float:
+    """Return when the client's proof of who they are ends, by the hub's clock."""
+    return bounded(connection, ALL).deadline
+
+
+def bounded(connection: HTTPConnection, delivery: Delivery) -> Delivery:
+    """Return a delivery that ends with the client's proof of who they are."""
+    return held(delivery, principal_of(connection), context_of(connection).hub)

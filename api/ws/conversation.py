@@ -7,13 +7,14 @@ from starlette.websockets import WebSocket
 
 from api.context import Context
 from api.stream_query import StreamQuery
-from api.ws.access import name_of, require
+from api.ws.access import bounded, name_of, require
 from api.ws.allowance import Allowance
 from api.ws.codes import ABUSE, close_code
 from api.ws.requests import Cancel, Ping, Request, Subscribe, named_in, read_request
 from api.ws.socket import Socket
 from api.ws.words import Ref, message, problem_message
 from broker.errors import BrokerError, Invalid, TooLarge
+from broker.grants import Action
 from broker.placing import Ended, Start
 
 log = logging.getLogger(__name__)
@@ -83,13 +84,14 @@ class Conversation:
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
         socket, settings = self._socket, self._context.settings
-        await require(self._websocket, "read", operation)
+        await require(self._websocket, Action.READ, operation)
         if len(socket) >= settings.max_operations_per_stream and operation not in socket:
             limit = settings.max_operations_per_stream
             raise Invalid(f"a socket follows {limit} operations at most: open another for more", field="operation")
         try:
+            delivery = bounded(self._websocket, query.delivery())
             subscription = await self._context.hub.subscribe(
-                operation, start, query.delivery(), await_creation=query.wait_s > 0
+                operation, start, delivery, await_creation=query.wait_s > 0
             )
         except Ended:
             socket.detach(operation)
@@ -108,7 +110,7 @@ class Conversation:
             asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.give_up)
 
     async def _cancel(self, request: Cancel, operation: str) -> None:
-        await require(self._websocket, "cancel", operation)
+        await require(self._websocket, Action.CANCEL, operation)
         by = name_of(self._websocket) or request.by
         now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
         self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))

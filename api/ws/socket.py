@@ -9,6 +9,8 @@ import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api.context import Context
+from api.principal import principal_of
+from api.ws.access import deadline_of
 from api.ws.codes import ENDED, close_code
 from api.ws.encoding import Said
 from api.ws.member import Member
@@ -41,7 +43,11 @@ class Socket:
         self._cut = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
-        self._expires_at = self._hub.clock() + self._settings.stream_max_age_s * random.uniform(0.9, 1)
+        self.holder = principal_of(websocket)
+        """Whose it is; when their proof is withdrawn it is closed."""
+        self._deadline = deadline_of(websocket)
+        max_age_s = self._settings.stream_max_age_s * random.uniform(0.9, 1)
+        self._expires_at = min(self._hub.clock() + max_age_s, self._deadline)
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
@@ -186,7 +192,7 @@ class Socket:
         """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
         full_since = self._outbox.full_since
         if now >= self._expires_at:
-            self.close("max-age", reconnect=True)
+            self.close("expired" if now >= self._deadline else "max-age", reconnect=True)
         elif full_since is None:
             self.say(message("ping"))
         elif now - full_since >= self._settings.stuck_timeout_s:
