@@ -15,7 +15,9 @@ import asyncio
 from typing import Any, NamedTuple
 from weakref import ref
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from api.bounds import BoundedProtocol
 
 ADOPTION = "progress_broker.adoption"
 """The key among the scope's `extensions`."""
@@ -66,8 +68,8 @@ class Offer:
         return None if cycle.disconnected or cycle.response_complete else protocol.let_go(cycle)
 
 
-class AdoptableProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, whose connections can be adopted."""
+class AdoptableProtocol(BoundedProtocol):
+    """uvicorn's HTTP/1.1 protocol with bounds, whose connections can be adopted."""
 
     def on_headers_complete(self) -> None:
         """Begin a request; offer the connection if a response can do with the socket alone."""

@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
 from api.auth.guard import Guard
-from broker.errors import TooLarge
 from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.models import OPERATION_ID
@@ -40,13 +39,3 @@ async def _context(request: Request) -> Context:  # async, or each request would
 
 InContext = Annotated[Context, Depends(_context)]
 Id = Annotated[str, Path(alias="id", pattern=f"^{OPERATION_ID}$", description="the operation's id")]
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the request's body; raise `TooLarge` as soon as it is longer than `limit` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TooLarge(f"the body is over {limit} bytes")
-    return bytes(body)

@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.authorization import permit
-from api.context import Context, Id, InContext, read_body
+from api.bodies import chunks, read_body
+from api.context import Context, Id, InContext
 from api.description import refused
 from api.principal import principal_of
 from api.problems import problem
@@ -32,6 +33,7 @@ from broker.subscription import Subscription
 
 router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
 
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MAX_BATCH = 1000
 """Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""
 
@@ -60,7 +62,7 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
     """
     await permit(request, context, Action.PUBLISH, operation)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
+    if content_type in NDJSON:
         return await _publish_lines(operation, request, context)
     value = read_json(await read_body(request, context.settings.max_body_bytes))
     events = value if isinstance(value, list) else [value]
@@ -107,7 +109,7 @@ async def _store(
 async def _lines(request: Request, limit: int) -> AsyncIterator[list[tuple[int, bytes]]]:
     """Yield the body's lines with their numbers as they arrive, those of one chunk together, without blank ones."""
     rest, number = b"", 0
-    async for chunk in request.stream():
+    async for chunk in chunks(request):
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > limit:
             raise TooLarge(f"a line is over {limit} bytes")

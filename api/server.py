@@ -5,6 +5,7 @@ import gc
 import resource
 import signal
 import socket
+import sys
 from contextlib import suppress
 from types import FrameType
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
 from api.adoption import AdoptableProtocol
+from api.bounds import Bounds
 from api.context import Context
 from api.listener import BACKLOG
 from api.tls import check_certificate
@@ -38,7 +40,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=AdoptableProtocol,
+                http=AdoptableProtocol.within(Bounds.of(settings, _most_files())),
                 ws=BoundedProtocol,
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # it would be done for each client, with a window of its own
@@ -51,6 +53,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=LEAVE_S,
                 server_header=False,
+                forwarded_allow_ips=list(settings.trusted_proxies),
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
             )
@@ -110,6 +113,11 @@ class Server(uvicorn.Server):
     @property
     def _context(self) -> Context | None:
         return getattr(self._app.state, "context", None)
+
+
+def _most_files() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
 
 
 def _raise_file_limit() -> None:

@@ -14,6 +14,8 @@ BrokerError
 ├── Forbidden           forbidden            who calls may see it, but may not do that
 ├── TooManyStreams      too-many-streams     who calls has as many streams open as they may
 ├── RateLimited         rate-limited         who calls asks for too much at a time
+├── AtCapacity          at-capacity          this replica has as much to do as it may
+├── RequestTimeout      request-timeout      the request came too slowly
 ├── Draining            draining             this replica is stopping; another will serve
 ├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
 ├── StorageFull         storage-full         Redis refuses writes
@@ -112,6 +114,18 @@ class RateLimited(BrokerError):
     """Who calls asks for too much at a time."""
 
     code = "rate-limited"
+
+
+class AtCapacity(BrokerError):
+    """This replica has as many streams as it may, or opens too many just now; the client should come back."""
+
+    code = "at-capacity"
+
+
+class RequestTimeout(BrokerError):
+    """The request came too slowly."""
+
+    code = "request-timeout"
 
 
 class Draining(BrokerError):

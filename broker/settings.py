@@ -1,5 +1,6 @@
 """The one list of settings, read from the environment (`PROGRESS_…`) or a `.env` file; CLI and docs derive from it."""
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,8 @@ from broker.errors import SetupError
 
 Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]
 Count = Annotated[int, Field(ge=1)]
+Limit = Annotated[int, Field(ge=0)]
+"""A count, where 0 is no limit."""
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -45,6 +48,15 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A list, in the environment separated by commas."""
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for part in value:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            raise ValueError(f"{part!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/8") from None
+    return value
 
 
 class Settings(BaseSettings):
@@ -125,6 +137,37 @@ class Settings(BaseSettings):
         4 * 1024 * 1024, description="largest request body, but for NDJSON, which is streamed"
     )
 
+    max_url_bytes: Count = Field(32_768, description="largest URL of a request, with its query")
+    max_head_bytes: Count = Field(65_536, description="largest head of a request: its URL and all headers")
+    request_timeout_s: Seconds = Field(
+        15, description="longest a request's head may take to come; a body may take that and a second each 16 KiB"
+    )
+    max_connections: Count = Field(
+        60_000,
+        description="connections of a process, streams too; never more than 9 of 10 files it may open",
+    )
+    max_streams: Count = Field(50_000, description="streams of a process; WebSockets and long polls count as well")
+    max_streams_per_address: Limit = Field(
+        0, description="streams of an address at a process, IPv6 by /64; 0 is no limit, as many may share an address"
+    )
+    max_streams_per_principal: Limit = Field(
+        100, description="streams of a principal at all replicas together; 0 is no limit"
+    )
+    stream_lease_s: Seconds = Field(25, description="how long the streams of a replica that died count on")
+    requests_per_s: Limit | None = Field(
+        None,
+        description="requests a second of a principal, or of an address without one, after a burst of two seconds'"
+        " worth; 0 is no limit (200 with authentication, else 0)",
+    )
+    sent_bytes_per_s: Limit | None = Field(
+        None,
+        description="bytes of request bodies a second of a principal, or of an address without one, after a burst of"
+        " two seconds' worth or one largest body; 0 is no limit (2 MiB with authentication, else 0)",
+    )
+    trusted_proxies: Annotated[Listed, AfterValidator(_networks)] = Field(
+        LOOPBACK[:2],
+        description="addresses and networks, separated by commas, whose X-Forwarded-For says who calls",
+    )
     handshakes_per_s: Count = Field(1_000, description="streams that may be opened a second; the rest come back later")
     max_operations_per_stream: Count = Field(1_000, description="operations that one connection may follow")
     messages_per_s: Count = Field(100, description="messages taken a second of one WebSocket; more of them wait")
