@@ -6,6 +6,7 @@ change them together, also on a cluster.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2s
 from zlib import crc32
 
 _SLOTS = 16384
@@ -76,6 +77,15 @@ class OperationKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class CallerKeys:
+    """The keys by which replicas share what one caller may do."""
+
+    streams: str
+    requests: str
+    sent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Keyspace:
     """All keys under one prefix."""
 
@@ -96,3 +106,8 @@ class Keyspace:
         lane = self.lane(self.lane_of(operation))
         snapshot = lane.operations + operation
         return OperationKeys(snapshot, f"{snapshot}:events", f"{snapshot}:signals", lane)
+
+    def caller(self, who: str) -> CallerKeys:
+        """Return the keys of a caller. Its name may be anything, also a person's, so they hold a hash of it."""
+        tag = f"{{{self.prefix}:caller:{blake2s(who.encode(), digest_size=12).hexdigest()}}}"
+        return CallerKeys(f"{tag}:streams", f"{tag}:requests", f"{tag}:sent")

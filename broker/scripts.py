@@ -29,6 +29,8 @@ CHILDREN = _load("children")
 LAPSED = _load("lapsed")
 SWEEP = _load("sweep")
 PROBE = _load("probe")
+SPEND = _load("spend")
+HOLD = _load("hold")
 
 
 class Call(NamedTuple):

@@ -42,6 +42,10 @@ class Tally:
     opened: Counter[str] = field(default_factory=lambda: _zeros("resume", "start", "snapshot"))
     closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
     refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
+    limited: Counter[str] = field(
+        default_factory=lambda: _zeros("requests", "sent-bytes", "streams", "address", "replica", "handshakes")
+    )
+    limits_kept: Counter[str] = field(default_factory=lambda: _zeros("alone", "together"))
     resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost"))
     events: int = 0
     deliveries: int = 0

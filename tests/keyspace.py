@@ -8,6 +8,7 @@ from broker.settings import Settings
 
 OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:signals)?")
 INDEX = re.compile(r"\{[^}]+\}:index(:(status|kind|owner|tag|parent):.+)?", re.DOTALL)
+CALLER = re.compile(r"\{[^}]+:caller:[0-9a-f]{24}\}:(streams|requests|sent)")
 SLACK = 110  # MAXLEN ~ keeps up to a node more
 
 
@@ -37,6 +38,9 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
                 faults.append(f"{key} is longer than history_length")
             if key.endswith(":signals") and await redis.xlen(key) > 100 + SLACK:
                 faults.append(f"{key} is too long")
+        elif CALLER.fullmatch(key):
+            if await redis.pttl(key) < 0:
+                faults.append(f"{key} has no TTL")
         elif INDEX.fullmatch(key) or key in swept:
             members = {member.decode().partition("\n")[0] for member in await redis.zrange(key, 0, -1)}
             faults += [f"{key} holds {member}, which nothing will prune" for member in members - due]

@@ -1,0 +1,16 @@
+-- Takes out of a caller's bucket what a replica let it spend, and tells how far from full it is. Refuses nothing: a
+-- replica does that, by what it was told before.
+--
+-- KEYS  1 bucket: when it will be full again, in microseconds by this server's clock; absent if it is
+-- ARGV  1 what was spent, as the microseconds it takes to fill
+--       2 the most microseconds it may lack
+-- Reply microseconds until it is full
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') or 0, now)
+local lacks = math.min(full_at - now + tonumber(ARGV[1]), tonumber(ARGV[2]))
+if lacks > 0 then
+  redis.call('SET', KEYS[1], string.format('%.0f', now + lacks), 'PX', math.ceil(lacks / 1000))
+end
+return math.ceil(lacks)

@@ -1,0 +1,278 @@
+"""Limits that replicas keep together, and alone while Redis is away."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import limiter as module
+from broker.errors import AtCapacity, TooManyStreams
+from broker.limiter import Limiter
+from broker.pipelines import run_all
+from broker.scripts import HOLD, SPEND, Call
+from broker.settings import Settings
+from broker.store import Store
+from broker.tally import Tally
+from tests.broker.harness import Timers
+from tests.conftest import make_settings
+from tests.servers import RealRedis, eventually
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(
+        requests_per_s=10, sent_bytes_per_s=1_000, max_body_bytes=500, max_streams_per_principal=3, stream_lease_s=0.5
+    )
+
+
+def settled_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 3600)
+
+
+class Replicas:
+    """Some limiters over one store, each as if it were a replica's; their clocks stand."""
+
+    def __init__(self, store: Store, number: int) -> None:
+        self.store, self.timers = store, Timers()
+        self.all = [Limiter(store.settings, Tally(), self.timers.clock) for _ in range(number)]
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> list[Limiter]:
+        for one in self.all:
+            await self._stack.enter_async_context(one.shared(self.store))
+        return self.all
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
+def taken(limiter: Limiter, who: str = "=ann", tries: int = 100) -> int:
+    assert limiter.requests is not None
+    return sum(not limiter.requests.take(who, 1, limiter.clock()) for _ in range(tries))
+
+
+class TestRates:
+    async def test_replicas_share_one_bucket(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        settled_by_hand(monkeypatch)
+        async with Replicas(store, 2) as (one, other):
+            assert taken(one) == 20
+            await one.settle()
+            assert taken(other, tries=1) == 1, "it is yet to hear of it"
+            await other.settle()
+            assert taken(other) == 0
+            assert taken(other, "=bob") == 20
+
+    async def test_together_they_let_in_the_rate_and_a_burst_each_at_most(self, store: Store) -> None:
+        settings = store.settings.model_copy(update={"requests_per_s": 50})
+        replicas = [Limiter(settings, Tally()) for _ in range(2)]
+        async with AsyncExitStack() as stack:
+            for one in replicas:
+                await stack.enter_async_context(one.shared(store))
+            loop = asyncio.get_running_loop()
+            begun, let_in = loop.time(), 0
+            while (lasted := loop.time() - begun) < 3:
+                let_in += sum(taken(one, tries=3) for one in replicas)
+                await asyncio.sleep(0.005)
+            assert let_in >= 50 * lasted * 0.7
+            assert let_in <= 50 * lasted + 2 * 100 + 2 * 50 * module.SETTLE_S + 10
+
+    async def test_bytes_are_settled_too(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        settled_by_hand(monkeypatch)
+        async with Replicas(store, 2) as (one, other):
+            assert one.sent is not None
+            assert other.sent is not None
+            one.sent.charge("=ann", 5_000, one.clock())
+            await one.settle()
+            other.sent.charge("=ann", 1, other.clock())
+            await other.settle()
+            assert other.sent.wait_s("=ann", 1, other.clock()) == pytest.approx(3, abs=0.2)
+
+    async def test_a_bucket_is_forgotten_when_it_is_full(self, store: Store) -> None:
+        keys = store.keyspace.caller("=ann")
+        spend = Call(SPEND, (keys.requests,), ("100000", "1000000"))
+        assert await run_all(store.connections.commands, [spend, spend]) == [
+            pytest.approx(100_000, abs=1),
+            pytest.approx(200_000, abs=50_000),
+        ]
+        redis: Any = store.connections.commands
+        await eventually(lambda: _missing(redis, keys.requests), "it is full")
+
+    async def test_no_debt_is_longer_than_is_said(self, store: Store) -> None:
+        key = store.keyspace.caller("=ann").requests
+        [lacks_us] = await run_all(store.connections.commands, [Call(SPEND, (key,), ("99000000", "1000000"))])
+        assert lacks_us == 1_000_000
+
+    async def test_what_a_foreign_hand_wrote_is_taken_for_a_full_one(self, store: Store) -> None:
+        key = store.keyspace.caller("=ann").requests
+        await store.connections.commands.set(key, "much", px=5000)
+        assert await run_all(store.connections.commands, [Call(SPEND, (key,), ("1000", "1000000"))]) == [1000]
+
+
+async def _missing(redis: Any, key: str) -> bool:
+    return not await redis.exists(key)
+
+
+class TestStreams:
+    async def test_a_principal_has_so_many_at_all_replicas_together(self, store: Store) -> None:
+        async with Replicas(store, 2) as (one, other):
+            places = [await one.place("ann", "a"), await one.place("ann", "a"), await other.place("ann", "b")]
+            for limiter in (one, other):
+                with pytest.raises(TooManyStreams) as caught:
+                    await limiter.place("ann", "c")
+                assert caught.value.retry_s
+            await one.place("bob", "a")
+            places.pop().give_back()
+            await eventually(lambda: placed(one, "ann"), "it is free elsewhere")
+            places.pop().give_back()
+            assert await placed(one, "ann"), "it is free here at once"
+
+    async def test_a_place_is_given_back_once(self, store: Store) -> None:
+        async with Replicas(store, 1) as (one,):
+            place = await one.place("ann", "a")
+            await one.place("ann", "a")
+            place.give_back()
+            place.give_back()
+            assert len(one.places) == 1
+            assert [await placed(one, "ann") for _ in range(3)] == [True, True, False]
+
+    async def test_leases_are_renewed(self, store: Store) -> None:
+        one, other = Limiter(store.settings, Tally()), Limiter(store.settings, Tally())
+        async with one.shared(store), other.shared(store):
+            for _ in range(3):
+                await one.place("ann", "a")
+            await asyncio.sleep(2 * store.settings.stream_lease_s)
+            assert not await placed(other, "ann")
+
+    async def test_those_of_a_replica_that_died_are_free_after_the_lease(self, store: Store) -> None:
+        dead, other = Replicas(store, 2).all
+        dead._store = other._store = store  # nobody settles, renews, or says goodbye
+        for _ in range(3):
+            await dead.place("ann", "a")
+        assert not await placed(other, "ann")
+        await eventually(lambda: placed(other, "ann"), "they are free")
+
+    async def test_those_of_a_replica_that_ended_are_free_at_once(self, store: Store) -> None:
+        async with Replicas(store, 1) as (other,):
+            async with Replicas(store, 1) as (ending,):
+                places = [await ending.place("ann", "a") for _ in range(3)]
+                for place in places:
+                    place.give_back()
+            assert await placed(other, "ann")
+
+    async def test_who_asks_again_and_again_keeps_the_leases_it_has(self, store: Store) -> None:
+        one, other = Limiter(store.settings, Tally()), Limiter(store.settings, Tally())
+        async with one.shared(store), other.shared(store):
+            for _ in range(2):
+                await one.place("ann", "a")
+            await other.place("ann", "a")
+            end = asyncio.get_running_loop().time() + 3 * store.settings.stream_lease_s
+            while asyncio.get_running_loop().time() < end:
+                assert not await placed(one, "ann")
+                await asyncio.sleep(0.02)
+            assert not await placed(other, "ann")
+
+    async def test_many_who_ask_at_once_get_no_more(self, store: Store) -> None:
+        async with Replicas(store, 2) as replicas:
+            got = await asyncio.gather(*(placed(one, "ann") for one in replicas for _ in range(10)))
+            assert sum(got) == 3
+
+    async def test_a_word_that_was_overtaken_changes_nothing(self, store: Store) -> None:
+        key = store.keyspace.caller("ann").streams
+        words = [Call(HOLD, (key,), ("r", count, "", "5000", number)) for count, number in (("1", "2"), ("7", "1"))]
+        asked = Call(HOLD, (key,), ("s", "1", "2", "5000", "1"))
+        assert await run_all(store.connections.commands, [*words, asked]) == [[1, 0], [1, 0], [1, 1]]
+
+    async def test_a_lease_from_a_clock_that_was_ahead_does_not_last(self, store: Store) -> None:
+        key = store.keyspace.caller("ann").streams
+        await store.connections.commands.hset(key, "r", "9 99999999999999 1")
+        assert await run_all(store.connections.commands, [Call(HOLD, (key,), ("s", "1", "1", "5000", "1"))]) == [[1, 0]]
+
+    async def test_who_has_no_name_has_no_limit_but_the_address(self) -> None:
+        limiter = Limiter(make_settings(max_streams_per_principal=1, max_streams_per_address=2, max_streams=4), Tally())
+        places = [await limiter.place("", "a") for _ in range(2)]
+        with pytest.raises(TooManyStreams):
+            await limiter.place("", "a")
+        await limiter.place("", "b")
+        await limiter.place("", "b")
+        with pytest.raises(AtCapacity):
+            await limiter.place("", "c")
+        places.pop().give_back()
+        assert await limiter.place("", "c")
+
+
+async def placed(limiter: Limiter, principal: str) -> bool:
+    try:
+        await limiter.place(principal, "x")
+    except TooManyStreams:
+        return False
+    return True
+
+
+class TestWithoutRedis:
+    @pytest.fixture
+    def backend(self) -> str:
+        return "fakeredis"
+
+    async def test_a_replica_keeps_the_limits_alone_and_later_together_again(
+        self, folder: Path, settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "RETRY_S", 0.1)
+        tally = Tally()
+        with RealRedis(folder / "redis", keep=True) as redis:
+            settings = settings.model_copy(update={"redis_url": make_settings(redis_url=redis.url).redis_url})
+            one, other = Limiter(settings, tally), Limiter(settings, Tally())
+            async with await Store.open(settings) as store, one.shared(store), other.shared(store):
+                held = await one.place("ann", "a")
+                await asyncio.to_thread(redis.stop)
+                assert await placed(one, "ann"), "it is let in all the same"
+                assert [await placed(one, "ann") for _ in range(3)] == [True, False, False]
+                assert taken(one) == 20
+                assert taken(one) == 0
+                assert tally.limits_kept == {"alone": 1, "together": 0}
+                await asyncio.sleep(0.5)  # while it tries again
+                assert [record.levelname for record in caplog.records if "by itself" in record.message] == ["WARNING"]
+                await asyncio.to_thread(redis.start)
+                await eventually(lambda: tally.limits_kept["together"], "Redis is back")
+                await eventually(lambda: _refused(other, "ann"), "the others know what is held here")
+                held.give_back()
+                await eventually(lambda: placed(other, "ann"), "and what is not")
+
+    async def test_a_redis_that_hangs_keeps_nobody_waiting(
+        self, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import signal
+
+        with RealRedis(folder / "redis") as redis:
+            settings = settings.model_copy(update={"redis_url": make_settings(redis_url=redis.url).redis_url})
+            limiter, tally = Limiter(settings, Tally()), Tally()
+            limiter._tally = tally
+            async with await Store.open(settings) as store, limiter.shared(store):
+                redis.send(signal.SIGSTOP)
+                try:
+                    async with asyncio.timeout(3):
+                        for _ in range(3):
+                            assert await placed(limiter, "ann")
+                        assert not await placed(limiter, "ann")
+                finally:
+                    redis.send(signal.SIGCONT)
+                assert tally.limits_kept["alone"] == 1
+                await eventually(lambda: tally.limits_kept["together"], "it answers again")
+
+    async def test_a_script_that_redis_has_forgotten_is_taught_again(self, store: Store) -> None:
+        await store.connections.commands.script_flush()
+        async with Replicas(store, 1) as (one,):
+            taken(one, tries=5)
+            await one.place("ann", "a")
+            await one.settle()
+            assert one._tally.limits_kept["alone"] == 0
+
+
+async def _refused(limiter: Limiter, principal: str) -> bool:
+    try:
+        place = await limiter.place(principal, "x")
+    except TooManyStreams:
+        return True
+    place.give_back()
+    return False
