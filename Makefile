@@ -32,7 +32,7 @@ fuzz: $(VENV)/.dev  ## ask for whatever the API's description allows and forbids
 
 chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
 	@deploy/test-system.sh
-	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 $(BIN)/pytest -s tests/chaos
+	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 PROGRESS_STREAM_LEASE_S=25 $(BIN)/pytest -s tests/chaos
 
 soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh

@@ -3,16 +3,14 @@ must not suffer, nor all wait for ever: the rest are told when to come, each at 
 """
 
 import random
-import re
 import time
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from api.refusals import refusal
-from api.ws.refusals import refuse
+from api.refusals import refuse
+from api.stream_paths import opens_a_stream
+from broker.errors import AtCapacity
 from broker.tally import Tally
 
 BURST_S = 1.0
@@ -20,8 +18,6 @@ BURST_S = 1.0
 
 LONGEST_S = 30.0
 """Nobody is told to come later than this: those who never come, or always do, would make others wait for hours."""
-
-_STREAM = re.compile(r"/operations/[^/]+/stream$")
 
 
 class Gate:
@@ -55,19 +51,11 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, unless it asks for a stream and there is no place."""
-        wait_s = self._gate.admit() if _opens_a_stream(scope) else 0
+        wait_s = self._gate.admit() if opens_a_stream(scope) else 0
         if wait_s:
             self._tally.refused["at-capacity"] += 1
-            code, detail = "at-capacity", "too many streams are being opened just now: come back in a moment"
-            if scope["type"] == "websocket":
-                await refuse(WebSocket(scope, receive, send), code, detail, retry_s=wait_s)
-            else:
-                await refusal(code, detail, Headers(scope=scope).get("accept"), wait_s)(scope, receive, send)
+            self._tally.limited["handshakes"] += 1
+            detail = "too many streams are being opened just now: come back in a moment"
+            await refuse(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def _opens_a_stream(scope: Scope) -> bool:
-    if scope["type"] == "websocket":
-        return True
-    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and _STREAM.search(scope["path"]) is not None

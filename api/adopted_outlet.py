@@ -1,13 +1,12 @@
 """The adopted outlet: a subscription's frames straight into its socket. All there is of a connection is this object."""
 
 import asyncio
-import zlib
 from typing import ClassVar
 
 from api.adoption import Connection
-from api.chunked import CHUNKED, LAST_CHUNK, chunk
-from api.packing import HEADER, Packed, chunked_gzip, ending
+from api.chunked import CHUNKED, LAST_CHUNK
 from broker.outlet import TEXT, Encoding
+from broker.places import Place
 from broker.subscription import Subscription
 
 MAX_UNASKED_BYTES = 65_536
@@ -17,7 +16,7 @@ MAX_UNASKED_BYTES = 65_536
 class AdoptedOutlet(asyncio.Protocol):
     """A client's socket. The transport's own buffer, which is bounded, tells the subscription when to stop."""
 
-    __slots__ = ("_connections", "_lingering", "_subscription", "_transport", "_unasked")
+    __slots__ = ("_connections", "_lingering", "_place", "_subscription", "_transport", "_unasked")
 
     kind = "adopted"
     linger_s: ClassVar[float] = 5
@@ -30,8 +29,15 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections = connections
         self._unasked = 0
         self._lingering: asyncio.TimerHandle | None = None
+        self._place: Place | None = None
         transport.set_protocol(self)
         connections.add(self)
+
+    def keep(self, place: Place | None) -> None:
+        """Keep the stream's place within the limits for as long as the connection lasts."""
+        if place is not None:
+            self._place = place
+            place.kept = True
 
     # What the subscription calls
 
@@ -75,6 +81,8 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections.discard(self)
         if self._lingering is not None:
             self._lingering.cancel()
+        if self._place is not None:
+            self._place.give_back()
         self._subscription.close()
 
     # What the server calls
@@ -106,28 +114,3 @@ class UnframedOutlet(ChunkedOutlet):
     def last(self) -> bytes:
         """Return nothing: the close says it."""
         return b""
-
-
-class GzipOutlet(AdoptedOutlet):
-    """That of a client that accepts gzip."""
-
-    __slots__ = ("_crc", "_size", "encoding")
-
-    def __init__(self, subscription: Subscription, connection: Connection, over: int) -> None:
-        super().__init__(subscription, connection)
-        self._crc = self._size = 0
-        self.encoding = chunked_gzip(over)
-
-    def write(self, packed: Packed) -> None:
-        """Write what was packed for all; before the first, the header."""
-        data, text = packed
-        if not self._size:
-            data = chunk(HEADER) + data
-        self._crc = zlib.crc32(text, self._crc)
-        self._size += len(text)
-        self._transport.write(data)
-
-    def last(self) -> bytes:
-        """Return what ends the gzip stream and the response."""
-        header = b"" if self._size else HEADER
-        return chunk(header + ending(self._crc, self._size)) + LAST_CHUNK

@@ -17,11 +17,13 @@ from api.auth.middleware import Authentication
 from api.context import Context
 from api.description import describe
 from api.edge import edged
+from api.limits import LimitsMiddleware
 from api.methods import answer_heads
 from api.redaction import redact_requests
 from api.ws import routes as ws
 from broker.fact_cache import FactCache
 from broker.hub import Hub
+from broker.limiter import Limiter
 from broker.reaper import Reaper
 from broker.settings import Settings, load_settings
 from broker.store import Store
@@ -58,12 +60,14 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     config = settings or load_settings()
     tally = Tally()
     guard = Guard(config)
+    limiter = Limiter(config, tally)
     redact_requests()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
+            await stack.enter_async_context(limiter.shared(ours))
             hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
             reaper = await stack.enter_async_context(Reaper(ours))
             await stack.enter_async_context(guard.over(ours, hub))
@@ -83,6 +87,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(LimitsMiddleware, limiter=limiter, tally=tally)  # within authentication
     app.add_middleware(Authentication, guard=guard)
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
     routers = (

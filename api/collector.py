@@ -49,6 +49,13 @@ class ReplicaCollector(Collector):
         yield _counters("streams_opened", "Streams opened, by where they began.", "start", tally.opened)
         yield _counters("streams_closed", "Streams closed, by why.", "reason", tally.closed)
         yield _counters("streams_refused", "Requests for a stream that got none, by why.", "reason", tally.refused)
+        yield _counters("limited", "Times a caller met a limit.", "limit", tally.limited)
+        yield _counters(
+            "limits_kept",
+            "Times Redis went, or came, so that limits were kept alone or together.",
+            "how",
+            tally.limits_kept,
+        )
         yield _counters("resets", "Streams told that they can't go on from their position.", "reason", tally.resets)
         # Without polls, as one says so when it has its answer.
         slowed = {outlet: tally.slowed[outlet] for outlet in _OUTLETS if outlet != "poll"}

@@ -2,10 +2,15 @@
 
 import random
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api.asgi_outlet import HEADERS
 from api.problems import problem
+from api.ws import refusals as ws_refusals
+from broker.errors import BrokerError
 from broker.events import reconnect_frame
 
 _JITTER = (0.9, 1.3)  # those refused at one moment don't come back at one moment
@@ -17,3 +22,17 @@ def refusal(code: str, detail: str, accept: str | None, retry_s: float) -> Respo
     if accept is not None and accept.strip() == "text/event-stream":
         return Response(reconnect_frame(code, round(retry_s * 1000)).wire, 200, HEADERS)
     return problem(code, detail, retry_s=retry_s)
+
+
+async def refuse(
+    fault: BrokerError, scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """Refuse a request for a while, before anything is made of it: a WebSocket is told in a message, as is a stream."""
+    if scope["type"] == "websocket":
+        retry_s = (fault.retry_s or 1) * random.uniform(*_JITTER)
+        await ws_refusals.refuse(WebSocket(scope, receive, send), fault.code, fault.detail, retry_s=retry_s)
+        return
+    accept = Headers(scope=scope).get("accept")
+    answer = refusal(fault.code, fault.detail, accept, fault.retry_s or 1)
+    answer.raw_headers += headers or ()
+    await answer(scope, receive, send)

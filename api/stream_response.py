@@ -6,9 +6,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.accept_encoding import accepts_gzip
-from api.adopted_outlet import ChunkedOutlet, GzipOutlet, UnframedOutlet
+from api.adopted_gzip import GzipOutlet
+from api.adopted_outlet import ChunkedOutlet, UnframedOutlet
 from api.adoption import ADOPTION, Connection, Offer
 from api.asgi_outlet import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
+from api.places import place_in
 from broker.subscription import Subscription
 
 
@@ -62,7 +64,9 @@ class StreamResponse(Response):
             connection = await offer.adopt(self._limit)
             if connection is None:
                 return False
-            self._subscription.attach(self._outlet(connection, scope))
+            outlet = self._outlet(connection, scope)
+            outlet.keep(place_in(scope))
+            self._subscription.attach(outlet)
         except BaseException:
             self._subscription.close("refused")
             raise

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, cast
 import orjson
 from rich.table import Table
 
-from api.adopted_outlet import ChunkedOutlet, GzipOutlet
+from api.adopted_gzip import GzipOutlet
+from api.adopted_outlet import ChunkedOutlet
 from api.adoption import Connection
 from api.chunked import CHUNKED
 from api.packing import chunked_gzip

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.accept_encoding import accepts_gzip
-from api.adopted_outlet import GzipOutlet
+from api.adopted_gzip import GzipOutlet
 from api.adoption import Connection
 from api.asgi_outlet import GzipAsgiOutlet
 from api.packing import HEADER, ending

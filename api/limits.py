@@ -1,0 +1,121 @@
+"""Limits at the edge: who may open another stream, ask again, send more. Authentication comes before."""
+
+import asyncio
+import random
+from functools import partial
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import quotas
+from api.addresses import address_of
+from api.events import NDJSON
+from api.places import PLACE
+from api.quotas import Quotas
+from api.refusals import refuse
+from api.stream_paths import opens_a_stream, waits
+from broker.errors import AtCapacity, RateLimited, TooManyStreams
+from broker.limiter import Limiter
+from broker.rates import LONGEST_S
+from broker.tally import Tally
+
+_BODIES = frozenset({"POST", "PUT", "PATCH"})
+
+
+class LimitsMiddleware:
+    """Middleware that lets in what is within the limits. What is not limited costs next to nothing."""
+
+    def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
+        self._app, self._limiter, self._tally = app, limiter, tally
+        self._quotas = Quotas(limiter.requests, limiter.sent)
+        self._rated = limiter.requests is not None or limiter.sent is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+        elif self._rated:
+            await self._rate(scope, receive, send)
+        else:
+            await self._place(scope, receive, send)
+
+    # Rates
+
+    async def _rate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limiter, name = self._limiter, _name(scope)
+        who = f"={name}" if name else f"@{address_of(scope)}"
+        sends = limiter.sent is not None and scope["type"] == "http" and scope["method"] in _BODIES
+        fault = self._over(who, sends=sends)
+        if fault is not None:
+            if opens_a_stream(scope):
+                self._tally.refused[fault.code] += 1
+            await refuse(fault, scope, receive, send, self._quotas.headers(who, limiter.clock()))
+            return
+        if sends:
+            receive = partial(self._metered, who, receive, paced=_is_lines(scope))
+        if scope["type"] == "http":
+            send = partial(self._told, who, send)
+        await self._place(scope, receive, send)
+
+    def _over(self, who: str, *, sends: bool) -> RateLimited | None:
+        limiter, now = self._limiter, self._limiter.clock()
+        if sends and limiter.sent is not None and (wait_s := limiter.sent.wait_s(who, 1, now)):
+            self._tally.limited["sent-bytes"] += 1
+            return _limited("you have sent more than you may in so short a time: wait, or send less at a time", wait_s)
+        if limiter.requests is not None and (wait_s := limiter.requests.take(who, 1, now)):
+            self._tally.limited["requests"] += 1
+            return _limited("you ask more often than you may: wait, and keep to what RateLimit-Policy says", wait_s)
+        return None
+
+    async def _metered(self, who: str, receive: Receive, *, paced: bool) -> Message:
+        """Charge what comes. Lines may go on for ever, so they are taken no faster than they may be sent."""
+        message = await receive()
+        sent = self._limiter.sent
+        if message["type"] == "http.request" and sent is not None:
+            now = self._limiter.clock()
+            sent.charge(who, len(message.get("body", b"")), now)
+            if paced and message.get("more_body") and (wait_s := sent.wait_s(who, 1, now)):
+                await asyncio.sleep(min(wait_s, LONGEST_S))
+        return message
+
+    async def _told(self, who: str, send: Send, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), *self._quotas.headers(who, self._limiter.clock())]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    # Places
+
+    async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in; give a stream a place first, which it has for as long as it lasts."""
+        if not (opens_a_stream(scope) or waits(scope)):
+            await self._app(scope, receive, send)
+            return
+        name = _name(scope)
+        try:
+            place = await self._limiter.place(name, address_of(scope))
+        except (AtCapacity, TooManyStreams) as fault:
+            self._tally.refused[fault.code] += 1
+            most = self._limiter.limits.streams_per_principal
+            headers = quotas.stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
+            await refuse(fault, scope, receive, send, headers)
+            return
+        scope.setdefault("state", {})[PLACE] = place
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if not place.kept:
+                place.give_back()
+
+
+def _name(scope: Scope) -> str:
+    name: str = getattr(scope.get("state", {}).get("principal"), "name", "")
+    return name
+
+
+def _is_lines(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() in NDJSON
+
+
+def _limited(detail: str, wait_s: float) -> RateLimited:
+    return RateLimited(detail, retry_s=wait_s + random.uniform(0, 1))
