@@ -21,6 +21,12 @@ def compose() -> dict[str, Any]:
     return read
 
 
+def nginx_address(services: dict[str, Any]) -> str:
+    """Return the one address that nginx has among the replicas."""
+    address: str = services["nginx"]["networks"]["front"]["ipv4_address"]
+    return address
+
+
 def seconds(duration: str) -> float:
     """Return a duration of the compose specification in seconds."""
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}

@@ -134,6 +134,8 @@ class Stack:
         )
         if service == "api":  # a container's 0.0.0.0 is its own address
             assert (env["PROGRESS_HOST"], env["PROGRESS_PORT"]) == ("0.0.0.0", "8000")
+            assert env["PROGRESS_TRUSTED_PROXIES"] == files.nginx_address(self.services)
+            env |= {"PROGRESS_TRUSTED_PROXIES": "127.0.0.1"}  # where nginx connects from here
             env |= {"PROGRESS_HOST": host, "PROGRESS_PORT": str(self._api_port), "PROGRESS_DRAIN_S": DRAIN_S}
         env["PYTHONPATH"] = str(self._site)
         name = f"{service}-{host}" if service == "api" else service

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_only_the_loopback_port_of_nginx_is_published() -> None:
     assert published == {"nginx": ["127.0.0.1:8000:8080"]}
     assert files.compose()["networks"]["back"]["internal"] is True
     assert all(service.get("network_mode") is None for service in SERVICES.values())
+
+
+def test_replicas_take_nobodys_word_on_who_calls_but_nginxs() -> None:
+    address = files.nginx_address(SERVICES)
+    assert SERVICES["api"]["environment"]["PROGRESS_TRUSTED_PROXIES"] == address
+    [pool] = files.compose()["networks"]["front"]["ipam"]["config"]
+    assert ip_address(address) in ip_network(pool["subnet"])
+    assert ip_address(address) not in ip_network(pool["ip_range"]), "an engine might give it to another"
+    assert ip_network(pool["ip_range"]).subnet_of(ip_network(pool["subnet"]))  # type: ignore[arg-type]
+    assert re.search(r"X-Forwarded-For\s+\$remote_addr;", files.NGINX.read_text()), "what a client says is dropped"
 
 
 @pytest.mark.parametrize("name", SERVICES)
