@@ -19,9 +19,10 @@ from broker.limits import Limits
 from broker.pipelines import run_all
 from broker.places import COME_BACK_S, Place, Places
 from broker.rates import Buckets
+from broker.scripts import Call
 from broker.settings import Settings
 from broker.settlements import Charge, Settlement, Word
-from broker.store import Store
+from broker.store import Store, run
 from broker.stream_leases import StreamLeases
 from broker.tally import Tally
 from broker.tasks import Tasks
@@ -151,7 +152,7 @@ class Limiter:
         keyspace = self._store.keyspace
         try:
             async with asyncio.timeout(PATIENCE_S):
-                replies = await run_all(self._store.connections.commands, [one.call(keyspace) for one in settlements])
+                replies = await self._replies([one.call(keyspace) for one in settlements])
         except BaseException as error:
             for one in settlements:
                 one.failed(self.clock())
@@ -163,6 +164,13 @@ class Limiter:
             one.replied(reply, self.clock())
         self._keep_together()
         return replies
+
+    async def _replies(self, calls: Sequence[Call]) -> list[Any]:
+        assert self._store is not None  # noqa: S101 - see `_tell`
+        commands = self._store.connections.commands
+        if len(calls) == 1:  # a pipeline costs a third more
+            return [await run(commands, calls[0])]
+        return await run_all(commands, calls)
 
     def _keep_alone(self, error: BaseException) -> None:
         if not self._alone:

@@ -14,7 +14,7 @@ from bench.contenders import present
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
 
-ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": []}
+ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": [], "limits": []}
 
 
 def run(benchmark: str, *options: str) -> subprocess.Popen[str]:
@@ -82,6 +82,10 @@ def test_soak(started: dict[str, subprocess.Popen[str]]) -> None:
 
 def test_collector(started: dict[str, subprocess.Popen[str]]) -> None:
     assert {result["collector"] for result in ended(started, "collector")["results"]} == {"ours", "python's"}
+
+
+def test_limits(started: dict[str, subprocess.Popen[str]]) -> None:
+    assert {result["what"] for result in ended(started, "limits")["results"]} == {"call", "stream"}
 
 
 def test_a_contender_that_does_not_exist_is_named() -> None:

@@ -1,0 +1,160 @@
+"""What limits cost a replica: CPU of a call, and of opening a stream, with all limits on (and never met) over none.
+Ends with 1 if a call costs over 1.25 times, or a stream over 1.5 times as much."""
+
+import asyncio
+import http.client
+import socket
+import sys
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import uvloop
+from rich.table import Table
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.app import create_app
+from api.listener import listen
+from api.server import Server
+from bench.harness import Spread, alternating, note, options, ratios, read_options, report, settings_for
+from bench.processes import Child, Cores, PrivateRedis, pin
+from bench.publisher import Publisher
+from broker.store import Store
+
+CALLS, STREAMS = 4_000, 1_000
+NAMES = 50
+VARIANTS: dict[str, dict[str, int]] = {
+    "none": {"max_streams_per_principal": 0},
+    "all": {
+        "max_streams_per_principal": 1_000_000,
+        "max_streams_per_address": 1_000_000,
+        "requests_per_s": 1_000_000,
+        "sent_bytes_per_s": 1_000_000_000,
+    },
+}
+MOST_CALL, MOST_STREAM = 1.25, 1.5
+
+
+class Principal(NamedTuple):
+    name: str
+
+
+class Named:
+    """In authentication's place, and next to free: one of some principals in turn."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._number = app, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self._number += 1
+            scope["state"]["principal"] = Principal(f"principal-{self._number % NAMES}")
+        await self._app(scope, receive, send)
+
+
+def run(pipe: Connection, url: str, chosen: dict[str, int]) -> None:
+    """The process: a replica that tells its port and its CPU time."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(pipe, url, chosen))
+
+
+async def _run(pipe: Connection, url: str, chosen: dict[str, int]) -> None:
+    settings = settings_for(url).model_copy(
+        update={"port": 0, "log_level": "error", "handshakes_per_s": 1_000_000, **chosen}
+    )
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    async with await Store.open(settings) as store:
+        with listen(settings) as listener:
+            app = create_app(settings, store)
+            app.add_middleware(Named)
+            server = Server(app, settings)
+            serving = asyncio.create_task(server.run_on(listener))
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
+                await asyncio.sleep(0.01)
+
+            def answer() -> None:
+                try:
+                    (question,) = pipe.recv()
+                    pipe.send(listener.getsockname()[1] if question == "port" else time.process_time())
+                except (EOFError, BrokenPipeError):
+                    loop.remove_reader(pipe.fileno())
+                    ended.set()
+
+            loop.add_reader(pipe.fileno(), answer)
+            pipe.send("ready")
+            await ended.wait()
+            server.should_exit = True
+            app.state.context.hub.drain()
+            await serving
+
+
+def call(port: int, times: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for _ in range(times):
+        connection.request("GET", "/v1/operations/operation-0")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"a call was refused: {answer.status}")
+    connection.close()
+
+
+def open_streams(port: int, times: int) -> None:
+    ask = b"GET /v1/operations/operation-0/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(ask)
+            got = b""
+            while b"event: snapshot" not in got:
+                some = client.recv(65_536)
+                if not some:
+                    raise SystemExit(f"a stream was refused: {got!r}")
+                got += some
+
+
+def measure(redis: PrivateRedis, cores: Cores, variant: str, scale: float) -> dict[str, float]:
+    """Return the CPU of the replica, in microseconds."""
+    found = {}
+    with Child(run, redis.url, VARIANTS[variant], cores=cores.measured) as replica:
+        port: Any = replica.ask("port")
+        for name, do, times in (("call", call, CALLS), ("stream", open_streams, STREAMS)):
+            times = max(20, round(times * scale))
+            do(port, times // 10)  # warms up
+            begun = replica.ask("cpu")
+            do(port, times)
+            found[name] = 1e6 * (replica.ask("cpu") - begun) / times
+    note(f"limits: {variant:5} a call {found['call']:.0f} us, a stream {found['stream']:.0f} us")
+    return found
+
+
+def main() -> int:
+    parser = options(__doc__, rounds=7, seconds=1)
+    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above a bound")
+    given = read_options(parser)
+    cores = Cores.split()
+    pin(cores.others)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    with PrivateRedis(cores.others) as redis:
+        Publisher(redis.url, 1, 100).create()
+        for name in alternating(list(VARIANTS), given.rounds):
+            with suppress(BrokenPipeError):
+                found[name].append(measure(redis, cores, name, 0.05 if given.quick else 1))
+        table = Table(title="CPU of a replica, in microseconds")
+        for title in ("", "no limits", "all limits", "all / none"):
+            table.add_column(title, justify="right")
+        results, passed = [], True
+        for what, most in (("call", MOST_CALL), ("stream", MOST_STREAM)):
+            off, on = ([one[what] for one in found[name]] for name in ("none", "all"))
+            ratio = ratios(on, off)
+            passed &= ratio.median <= most
+            table.add_row(what, Spread.of(off).text(), Spread.of(on).text(), ratio.text(2))
+            results.append({"what": what, "none_us": Spread.of(off).json(), "all_us": Spread.of(on).json()})
+            results[-1]["ratio"] = ratio.json()
+        bounds = {"call": MOST_CALL, "stream": MOST_STREAM}
+        report("limits", redis, given, table, {"results": results, "bounds": bounds, "passed": passed})
+    return 0 if passed or given.quick or given.no_check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
