@@ -1,42 +1,19 @@
-"""Bodies of requests, which may be only so large and so slow."""
+"""Bodies of requests that are lines, and may go on for ever."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from api.context import context_of
-from broker.errors import RequestTimeout, TooLarge
+from broker.errors import RequestTimeout
 
-SLOWEST_BYTES_PER_S = 16_384
-"""A body may take the request's timeout, and longer only as far as it keeps this pace."""
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 SILENCE_S = 300.0
 """How long a body that is streamed may say nothing; as long as proxies wait for us."""
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the request's body. Raise `TooLarge` as soon as it is known to be longer than `limit` bytes, and
-    `RequestTimeout` if it comes too slowly."""
-    said = request.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said[:20]) > limit:
-        raise TooLarge(f"the body is over {limit} bytes")
-    timeout_s = context_of(request).settings.request_timeout_s
-    latest = asyncio.get_running_loop().time() + timeout_s
-    body = bytearray()
-    try:
-        async with asyncio.timeout_at(latest) as patience:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise TooLarge(f"the body is over {limit} bytes")
-                patience.reschedule(latest + len(body) / SLOWEST_BYTES_PER_S)
-    except TimeoutError:
-        raise RequestTimeout(f"the body came too slowly: {len(body)} bytes so far") from None
-    return bytes(body)
-
-
 async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body that may go on for ever as it comes; raise `RequestTimeout` if nothing comes for long."""
+    """Yield a body as it comes; raise `RequestTimeout` if nothing comes for long."""
     stream = aiter(request.stream())
     while True:
         try:

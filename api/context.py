@@ -1,5 +1,6 @@
 """What a request needs of the process it runs in, and what requests have in common."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
 from api.auth.guard import Guard
+from broker.errors import RequestTimeout, TooLarge
 from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.models import OPERATION_ID
@@ -39,3 +41,28 @@ async def _context(request: Request) -> Context:  # async, or each request would
 
 InContext = Annotated[Context, Depends(_context)]
 Id = Annotated[str, Path(alias="id", pattern=f"^{OPERATION_ID}$", description="the operation's id")]
+
+
+SLOWEST_BYTES_PER_S = 16_384
+"""A body may take the request's timeout, and longer only as far as it keeps this pace."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the request's body. Raise `TooLarge` as soon as it is known to be longer than `limit` bytes, and
+    `RequestTimeout` if it comes too slowly."""
+    said = request.headers.get("content-length", "")
+    if said.isascii() and said.isdigit() and int(said[:20]) > limit:
+        raise TooLarge(f"the body is over {limit} bytes")
+    timeout_s = context_of(request).settings.request_timeout_s
+    latest = asyncio.get_running_loop().time() + timeout_s
+    body = bytearray()
+    try:
+        async with asyncio.timeout_at(latest) as patience:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TooLarge(f"the body is over {limit} bytes")
+                patience.reschedule(latest + len(body) / SLOWEST_BYTES_PER_S)
+    except TimeoutError:
+        raise RequestTimeout(f"the body came too slowly: {len(body)} bytes so far") from None
+    return bytes(body)

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.authorization import permit
-from api.bodies import chunks, read_body
-from api.context import Context, Id, InContext
+from api.bodies import NDJSON, chunks
+from api.context import Context, Id, InContext, read_body
 from api.description import refused
 from api.principal import principal_of
 from api.problems import problem
@@ -33,7 +33,6 @@ from broker.subscription import Subscription
 
 router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
 
-NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MAX_BATCH = 1000
 """Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import quotas
 from api.addresses import address_of
-from api.events import NDJSON
+from api.bodies import NDJSON
 from api.places import PLACE
 from api.quotas import Quotas
 from api.refusals import refuse

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from starlette.responses import Response
 
 from api.authorization import permit, permit_creation
-from api.bodies import read_body
-from api.context import Context, Id, InContext
+from api.context import Context, Id, InContext, read_body
 from api.description import refused
 from api.principal import principal_of
 from broker.errors import OperationExists

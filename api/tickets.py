@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from starlette.responses import Response
 
 from api.authorization import permit
-from api.bodies import read_body
-from api.context import Context, Id, InContext
+from api.context import Context, Id, InContext, read_body
 from api.principal import principal_of
 from broker.grants import Action, Grant, Grants
 from broker.inputs import invalid, read_json
