@@ -7,11 +7,14 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import uvloop
 from rich.table import Table
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
@@ -36,12 +39,8 @@ VARIANTS: dict[str, dict[str, int]] = {
 MOST_CALL, MOST_STREAM = 1.25, 1.5
 
 
-class Principal(NamedTuple):
-    name: str
-
-
 class Named:
-    """In authentication's place, and next to free: one of some principals in turn."""
+    """Behind authentication, and next to free: callers are some principals in turn."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app, self._number = app, 0
@@ -49,7 +48,9 @@ class Named:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             self._number += 1
-            scope["state"]["principal"] = Principal(f"principal-{self._number % NAMES}")
+            found: Any = scope["state"].get("principal")
+            name = f"principal-{self._number % NAMES}"
+            scope["state"]["principal"] = SimpleNamespace(name=name) if found is None else replace(found, name=name)
         await self._app(scope, receive, send)
 
 
@@ -67,7 +68,8 @@ async def _run(pipe: Connection, url: str, chosen: dict[str, int]) -> None:
     async with await Store.open(settings) as store:
         with listen(settings) as listener:
             app = create_app(settings, store)
-            app.add_middleware(Named)
+            at = next(i for i, it in enumerate(app.user_middleware) if "limiter" in it.kwargs)
+            app.user_middleware.insert(at, Middleware(Named))
             server = Server(app, settings)
             serving = asyncio.create_task(server.run_on(listener))
             while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell

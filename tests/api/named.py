@@ -1,12 +1,18 @@
 """Principals without a proof, for tests of what comes after authentication."""
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.limits import LimitsMiddleware
 
 
 class Named:
-    """In authentication's place: a caller is who it says."""
+    """Behind authentication, which asked for nothing: a caller is who it says."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -14,5 +20,13 @@ class Named:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             name = dict(scope["headers"]).get(b"x-principal", b"").decode()
-            scope.setdefault("state", {})["principal"] = SimpleNamespace(name=name)
+            found: Any = scope.setdefault("state", {}).get("principal")
+            scope["state"]["principal"] = SimpleNamespace(name=name) if found is None else replace(found, name=name)
         await self._app(scope, receive, send)
+
+
+def name_callers(app: FastAPI) -> FastAPI:
+    """Have callers named before limits look at who they are."""
+    at = next(i for i, it in enumerate(app.user_middleware) if it.cls is LimitsMiddleware)
+    app.user_middleware.insert(at, Middleware(Named))
+    return app

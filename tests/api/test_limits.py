@@ -20,7 +20,7 @@ from broker.limits import BURST_S
 from broker.settings import Settings, load_settings
 from broker.store import Store
 from tests import sse
-from tests.api.named import Named
+from tests.api.named import name_callers
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_metrics import scrape
 from tests.api.test_operations import OPS, create, finish, problem
@@ -39,9 +39,7 @@ def backend() -> str:
 
 @pytest.fixture
 async def app(store: Store) -> Any:
-    app = create_app(store.settings, store)
-    app.add_middleware(Named)
-    return app
+    return name_callers(create_app(store.settings, store))
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from api.app import create_app
 from api.listener import listen
 from api.server import Server
 from broker.settings import load_settings
-from tests.api.named import Named
+from tests.api.named import name_callers
 
 
 def main() -> None:
     settings = load_settings()
-    app = create_app(settings)
-    app.add_middleware(Named)
+    app = name_callers(create_app(settings))
     with listen(settings) as listener:
         asyncio.run(Server(app, settings).run_on(listener))
 
