@@ -159,6 +159,16 @@ class TestManyOnOneSocket:
             await publish(http, "b", "log", {"message": "m"})
             assert (await peer.next())["event"] == "log"
 
+    async def test_are_streams_to_who_counts(self, hub: Any, http: httpx.AsyncClient, dial: Connect) -> None:
+        await create(http, id="b")
+        async with dial() as peer:
+            for name in ("a", "b"):
+                await peer.ask("subscribe", operation=name)
+                await peer.next("snapshot")
+            told = (await http.get("/metrics")).text
+            assert 'progress_broker_streams{outlet="websocket",state="live"} 2.0' in told
+            assert "progress_broker_websockets 1.0" in told
+
     class TestLimit:
         @pytest.fixture
         def settings(self) -> Settings:

@@ -85,6 +85,19 @@ def test_a_worker_in_another_language_publishes_with_redis_cli(replica: ApiRepli
     assert "from a shell" in run(["curl", "-sf", f"{replica.url}/v1/operations/import-43/events"], replica)
 
 
+def test_a_client_of_websockets(replica: ApiReplica) -> None:
+    [client] = blocks(PROTOCOL, "python")
+    script = f"""
+        curl -sf {replica.url}/v1/operations -d '{{"id": "import-44"}}'
+        curl -sf {replica.url}/v1/operations/import-44/events -d '{{"type": "end", "data": {{"status": "succeeded"}}}}'
+    """
+    run(["bash", "-eu"], replica, script)
+    there = replica.url.replace("http", "ws", 1)
+    client = client.replace("ws://127.0.0.1:8000", there).replace("import-42", "import-44")
+    told = run([sys.executable, "-"], replica, client).splitlines()
+    assert [line.split()[0] for line in told] == ["snapshot", "end"]
+
+
 def test_the_links_lead_somewhere() -> None:
     for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/protocol.md", "docs/security.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
