@@ -618,3 +618,49 @@ class TestServed:
             assert "Traceback" not in output
             assert "secret" not in output
             assert "xxxx" not in output
+
+    async def test_another_replica_goes_on_where_one_was_killed(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        names = [f"killed-{i}" for i in range(5)]
+        got: dict[str, list[int]] = {name: [] for name in names}
+        position: dict[str, str] = {}
+
+        async def follow(url: str) -> None:
+            async with connect(f"{url.replace('http', 'ws', 1)}/v1/ws", proxy=None) as connection:
+                peer = Peer(connection)
+                for name in names:
+                    await peer.ask("subscribe", operation=name, last_event_id=position.get(name, "0-0"))
+                left = set(names)
+                while left:
+                    message = await peer.next()
+                    if message["event"] == "unsubscribed":
+                        left.discard(message["operation"])
+                    elif "data" in message:
+                        name = message["data"]["operation"]
+                        got[name].append(message["data"]["n"])
+                        position[name] = message["id"]
+
+        async def work(url: str, start: int) -> None:
+            async with httpx.AsyncClient(base_url=url) as http:
+                for i in range(start, start + 40):
+                    for name in names:
+                        await publish(http, name, "log", {"message": str(i)})
+
+        with (
+            ApiReplica(redis_server.url, tmp_path / "one") as one,
+            ApiReplica(redis_server.url, tmp_path / "other") as other,
+        ):
+            async with httpx.AsyncClient(base_url=other.url) as http:
+                for name in names:
+                    await create(http, id=name)
+                following = asyncio.create_task(follow(one.url))
+                working = asyncio.create_task(work(other.url, 0))
+                await eventually(lambda: all(len(each) > 10 for each in got.values()), "all are followed")
+                one.stop(signal.SIGKILL)
+                with pytest.raises(ConnectionClosed):
+                    await following
+                following = asyncio.create_task(follow(other.url))
+                await working
+                for name in names:
+                    await finish(http, name)
+                await following
+        assert all(each == list(range(1, 43)) for each in got.values())
