@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from math import inf
 from typing import Annotated
 
 import orjson
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.auth.guard import held
 from api.authorization import permit
 from api.bodies import NDJSON, chunks
 from api.context import Context, Id, InContext, read_body
@@ -19,7 +19,7 @@ from api.principal import principal_of
 from api.problems import problem
 from api.stream_query import POSITION, read_types
 from broker import positions
-from broker.errors import BrokerError, Invalid, TooLarge
+from broker.errors import BrokerError, Invalid, TooLarge, Unauthenticated
 from broker.events import END, Frame, make_frame
 from broker.grants import Action
 from broker.inputs import read_json
@@ -30,6 +30,7 @@ from broker.publishing import Entry, Publication, read_publication
 from broker.runs import wanted
 from broker.store import Page
 from broker.subscription import Subscription
+from broker.terms import ALL, Delivery
 
 router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
 
@@ -165,9 +166,9 @@ async def history(
     if after is not None:
         positions.parse(after)
     asked = read_types(types)
-    expires_at = principal_of(request).expires_at
-    wait = min(wait, context.settings.max_wait_s, inf if expires_at is None else max(0, expires_at - time.time()))
-    until = time.monotonic() + wait
+    principal = principal_of(request)
+    delivery = held(ALL, principal, context.hub)
+    until = time.monotonic() + min(wait, context.settings.max_wait_s)
     while True:
         page = await _read(operation, context, after, limit)
         frames = wanted([make_frame(event) for event in page.events], asked)
@@ -176,7 +177,9 @@ async def history(
         if page.events:  # none that is wanted: look further
             after = page.events[-1].position.decode()
         elif (left_s := until - time.monotonic()) > 0:
-            await _wait(operation, context, after or positions.START, left_s)
+            await _wait(operation, context, after or positions.START, left_s, delivery)
+            if context.guard.ended(principal):
+                raise Unauthenticated("its proof ended while it waited")
         else:
             break
     # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
@@ -205,10 +208,10 @@ async def _read(operation: str, context: Context, after: str | None, limit: int)
     return await context.store.after(operation, after, limit)
 
 
-async def _wait(operation: str, context: Context, after: str, wait_s: float) -> None:
+async def _wait(operation: str, context: Context, after: str, wait_s: float, delivery: Delivery) -> None:
     """Wait until there is something after a position, or there can't be."""
     try:
-        subscription = await context.hub.subscribe(operation, Start(after))
+        subscription = await context.hub.subscribe(operation, Start(after), delivery)
     except Ended:
         return
     alarm = Alarm(subscription)

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.methods import methods_of
-from broker.errors import BrokerError, Invalid
+from broker.errors import BrokerError, Invalid, Unauthenticated
 from broker.inputs import located
 
 STATUS_OF_CODE = {
@@ -44,6 +44,8 @@ STATUS_OF_CODE = {
 PASSING = frozenset({"draining", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"})
 """Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
 
+PROVE = "this call takes a proof that is valid now: send `Authorization: Bearer …`, or a ticket where one is taken"
+
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
@@ -63,11 +65,20 @@ def problem(
     return Response(orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
 
 
+def unauthenticated() -> Response:
+    """Return what is said to whoever has not proved who they are: never why, which would help who guesses."""
+    answer = problem(Unauthenticated.code, PROVE)
+    answer.headers.update({"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    return answer
+
+
 def install(app: FastAPI) -> None:
     """Let every error of an app leave as a problem."""
 
     @app.exception_handler(BrokerError)
     async def refused(_: Request, error: BrokerError) -> Response:
+        if isinstance(error, Unauthenticated):
+            return unauthenticated()
         return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
 
     @app.exception_handler(RequestValidationError)

@@ -88,6 +88,11 @@ class Guard:
         """Return whether a principal, or what it proved itself by, was denied since."""
         return self._denied is not None and self._denied.denies(principal.name, principal.token_id)
 
+    def ended(self, principal: Principal) -> bool:
+        """Return whether what a principal proved itself by counts no more."""
+        expires_at = principal.expires_at
+        return self.denies(principal) or (expires_at is not None and expires_at <= time.time())
+
     async def seal(self) -> Seal:
         """Return what hides from callers what they carry for us."""
         return Seal(await self._ticket_secret())

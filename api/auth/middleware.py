@@ -8,7 +8,7 @@ from starlette.websockets import WebSocket
 
 from api.auth.guard import Guard
 from api.principal import STATE
-from api.problems import PASSING, problem
+from api.problems import PASSING, PROVE, problem, unauthenticated
 from api.refusals import refusal
 from api.ws.refusals import refuse
 from broker.errors import BrokerError, Unauthenticated
@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/web/"
 """What the page is made of, which is the same for everybody."""
-
-DETAIL = "this call takes a token that is valid now: send `Authorization: Bearer …`, or a ticket where one is taken"
 
 
 class Authentication:
@@ -34,8 +32,10 @@ class Authentication:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
             except BrokerError as error:
+                _note(scope, error)
                 if scope["type"] == "websocket":
-                    await _refuse(WebSocket(scope, receive, send), error)
+                    detail = PROVE if isinstance(error, Unauthenticated) else error.detail
+                    await refuse(WebSocket(scope, receive, send), error.code, detail, retry_s=error.retry_s)
                 else:
                     await _answer(scope, error)(scope, receive, send)
                 return
@@ -49,26 +49,14 @@ def is_open(scope: Scope) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
-def _answer(scope: Scope, error: BrokerError) -> ASGIApp:
-    if not isinstance(error, Unauthenticated):
-        if error.code not in PASSING:
-            return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
-        return refusal(error.code, error.detail, HTTPConnection(scope).headers.get("accept"), error.retry_s or 2)
-    _note(scope, error)
-    answer = problem(error.code, DETAIL)
-    answer.headers["WWW-Authenticate"] = "Bearer"
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
-
-
-async def _refuse(websocket: WebSocket, error: BrokerError) -> None:
+def _note(scope: Scope, error: BrokerError) -> None:
     if isinstance(error, Unauthenticated):
-        _note(websocket.scope, error)
-        await refuse(websocket, error.code, DETAIL)
-    else:
-        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})
 
 
-def _note(scope: Scope, error: Unauthenticated) -> None:
-    # Why it failed would help who guesses: it is told to the operator alone, and the answer is the same for all.
-    log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})
+def _answer(scope: Scope, error: BrokerError) -> ASGIApp:
+    if isinstance(error, Unauthenticated):
+        return unauthenticated()
+    if error.code not in PASSING:
+        return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
+    return refusal(error.code, error.detail, HTTPConnection(scope).headers.get("accept"), error.retry_s or 2)

@@ -1,13 +1,18 @@
 """The table in docs/security.md, call by call, and that it has all the calls there are."""
 
+import asyncio
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.routing import Mount
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from api.auth.middleware import OPEN_PATHS
 from broker.settings import Settings
@@ -50,10 +55,26 @@ def body_of(call: str, id: str) -> dict[str, Any]:
     return {"json": bodies[call]} if call in bodies else {}
 
 
+async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) -> httpx.Response:
+    """Open a WebSocket, ask for an operation, and return what came of it as if it had been a call."""
+    query = f"?ticket={params['ticket']}" if params else ""
+    async with connect(url + query, additional_headers=headers or {}) as socket, asyncio.timeout(15):
+        with suppress(ConnectionClosed):  # whom nobody knows is not listened to
+            await socket.send(json.dumps({"type": "subscribe", "operation": id}))
+        while True:
+            told = json.loads(await socket.recv())
+            if told["event"] == "problem":
+                return httpx.Response(told["status"], json=told)
+            if told["event"] == "snapshot":
+                return httpx.Response(200)
+
+
 async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.Response:
     """Make a call; of a stream, only its head is awaited."""
     method, path = call.split(" ")
     url = path.replace("{id}", id)
+    if method == "WS":
+        return await dial(f"{http.base_url.copy_with(scheme='ws')}{url}", id, **how)
     if method == "DELETE":
         how = how | {"params": {"force": True} | how.get("params", {})}
     async with http.stream(method, url, **how, **body_of(call, id)) as answer:

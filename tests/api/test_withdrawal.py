@@ -1,11 +1,16 @@
 """The end of a proof: streams end with their token, and with its revocation, and resume with another."""
 
 import asyncio
+import json
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from broker.deny_list import DenyList, deny
 from broker.keys import denied_key, meta_key
@@ -79,6 +84,46 @@ async def test_who_is_denied_is_sent_away_and_stays_out(
     assert (await http.get(OPS, headers=bearing(other))).status_code == 200
     fresh = await http.get(OPS, headers=bearing(token("alice", ALICE, jti="t-3")))
     assert fresh.status_code == (401 if what == "sub" else 200)
+
+
+async def test_a_long_poll_ends_with_its_proof(http: httpx.AsyncClient, store: Store) -> None:
+    alice, usual = token("alice", ALICE, jti="t-1"), await http.get(OPS)
+    made = await create(http, "a", bearing(alice))
+    query = {"wait": 30, "after": made["position"]}
+    short = token("alice", ALICE, exp=int(time.time()) + 2)
+    polls = [
+        asyncio.create_task(http.get(f"{OPS}/a/events", params=query, headers=bearing(it))) for it in (short, alice)
+    ]
+    expired = await polls[0]
+    assert (expired.status_code, expired.content) == (401, usual.content)
+    assert not polls[1].done()
+    await deny(store, "jti", "t-1", 60)
+    revoked = await polls[1]
+    assert (revoked.status_code, revoked.content) == (401, usual.content)
+    assert dict(revoked.headers) | {"date": ""} == dict(usual.headers) | {"date": ""}
+
+
+async def heard(socket: ClientConnection) -> list[dict[str, Any]]:
+    """Return all that a socket tells until it is closed."""
+    told: list[dict[str, Any]] = []
+    with suppress(ConnectionClosed):
+        while True:
+            told.append(json.loads(await socket.recv()))
+    return told
+
+
+async def test_a_websocket_is_told_what_ends_it(http: httpx.AsyncClient, base_url: str, store: Store) -> None:
+    denied = bearing(token("alice", ALICE))
+    await create(http, "a", denied)
+    url = base_url.replace("http", "ws")
+    async with asyncio.timeout(15), connect(f"{url}{OPS}/a/ws", additional_headers=denied) as socket:
+        await deny(store, "sub", "alice", 60)
+        told = await heard(socket)
+        assert (told[-1]["event"], told[-1]["reason"]) == ("reconnect", "revoked")
+    async with asyncio.timeout(15), connect(f"{url}/v1/ws", additional_headers=denied) as socket:
+        told = await heard(socket)
+        assert [(it["event"], it["type"]) for it in told] == [("problem", "unauthenticated")]
+        assert socket.close_code == 4001
 
 
 async def test_others_streams_stay(http: httpx.AsyncClient, base_url: str, store: Store, app: object) -> None:
