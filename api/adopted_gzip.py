@@ -6,7 +6,7 @@ from api.adopted_outlet import AdoptedOutlet
 from api.adoption import Connection
 from api.chunked import LAST_CHUNK, chunk
 from api.packing import HEADER, Packed, chunked_gzip, ending
-from broker.subscription import Subscription
+from broker.outlet import Writer
 
 
 class GzipOutlet(AdoptedOutlet):
@@ -14,7 +14,7 @@ class GzipOutlet(AdoptedOutlet):
 
     __slots__ = ("_crc", "_size", "encoding")
 
-    def __init__(self, subscription: Subscription, connection: Connection, over: int) -> None:
+    def __init__(self, subscription: Writer, connection: Connection, over: int) -> None:
         super().__init__(subscription, connection)
         self._crc = self._size = 0
         self.encoding = chunked_gzip(over)

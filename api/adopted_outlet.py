@@ -5,9 +5,8 @@ from typing import ClassVar
 
 from api.adoption import Connection
 from api.chunked import CHUNKED, LAST_CHUNK
-from broker.outlet import TEXT, Encoding
+from broker.outlet import TEXT, Encoding, Writer
 from broker.places import Place
-from broker.subscription import Subscription
 
 MAX_UNASKED_BYTES = 65_536
 """What a client may send after its request, to which nobody will listen, before it is cut off."""
@@ -22,7 +21,7 @@ class AdoptedOutlet(asyncio.Protocol):
     linger_s: ClassVar[float] = 5
     """How long a response that has ended may take to leave, and a client to close too."""
 
-    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+    def __init__(self, subscription: Writer, connection: Connection) -> None:
         transport, connections = connection
         self._subscription = subscription
         self._transport = transport
@@ -99,7 +98,7 @@ class ChunkedOutlet(AdoptedOutlet):
 
     encoding: Encoding = CHUNKED
 
-    def __init__(self, subscription: Subscription, connection: Connection) -> None:
+    def __init__(self, subscription: Writer, connection: Connection) -> None:
         super().__init__(subscription, connection)
         self.write = connection.transport.write
 

@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import web
-from api import events, headers, health, metrics, operations, problems, stream, tickets
+from api import events, headers, health, metrics, multi_stream, operations, problems, stream, tickets
 from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
@@ -92,6 +92,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
     routers = (
         stream.router,
+        multi_stream.router,
         ws.router,
         operations.router,
         events.router,

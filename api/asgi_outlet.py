@@ -10,8 +10,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from api.packing import HEADER, Packed, ending, gzip
-from broker.outlet import TEXT, Encoding
-from broker.subscription import Subscription
+from broker.outlet import TEXT, Encoding, Writer
 
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -22,7 +21,7 @@ class AsgiOutlet:
     kind = "asgi"
     encoding: Encoding = TEXT
 
-    def __init__(self, subscription: Subscription, limit: int) -> None:
+    def __init__(self, subscription: Writer, limit: int) -> None:
         self.aborted = anyio.CancelScope()
         self._subscription = subscription
         self._limit = limit
@@ -70,7 +69,7 @@ class AsgiOutlet:
 class GzipAsgiOutlet(AsgiOutlet):
     """That of a client that accepts gzip."""
 
-    def __init__(self, subscription: Subscription, limit: int, over: int) -> None:
+    def __init__(self, subscription: Writer, limit: int, over: int) -> None:
         super().__init__(subscription, limit)
         self.encoding = gzip(over)
         self._crc = self._length = 0
@@ -91,7 +90,7 @@ class GzipAsgiOutlet(AsgiOutlet):
 class AsgiStream(EventSourceResponse):
     """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
 
-    def __init__(self, subscription: Subscription, outlet: AsgiOutlet, headers: Mapping[str, str]) -> None:
+    def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: Mapping[str, str]) -> None:
         self._subscription = subscription
         self._outlet = outlet
         # Pings come from the wheel, one task for all streams.

@@ -4,6 +4,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from broker.hub import Hub
 from broker.reaper import Reaper
+from broker.streams import Stream
 from broker.subscription import Mode
 
 PREFIX = "progress_broker_"
@@ -37,7 +39,8 @@ class ReplicaCollector(Collector):
         streams = GaugeMetricFamily(f"{PREFIX}streams", "Streams open now.", labels=("outlet", "state"))
         # `_value_`, as an enumeration's `value` and hash run Python code: half of what a scrape would cost.
         each = (one for channel in hub.channels for one in channel.subscriptions)
-        open_now = Counter((one.outlet.kind, one.mode._value_) for one in each)
+        every: Iterable[Stream] = chain(each, hub.bundles)
+        open_now = Counter((one.outlet.kind, one.mode._value_) for one in every)
         for outlet in _OUTLETS:  # without those that are being placed, whose response has not begun
             for mode, state in _STATES.items():
                 streams.add_metric((outlet, state), open_now[outlet, mode.value])
@@ -66,7 +69,8 @@ class ReplicaCollector(Collector):
         tally = self._hub.tally
         yield _counter("events", "Events of watched operations, each counted once.", tally.events)
         yield _counter("deliveries", "Those events times the streams that watched, before filters.", tally.deliveries)
-        yield _counter("events_conflated", "Superseded progress left out for slow clients.", tally.conflated)
+        conflated = tally.conflated + self._hub.bundles.members.tally.conflated
+        yield _counter("events_conflated", "Superseded progress left out for slow clients.", conflated)
         yield HistogramMetricFamily(
             f"{PREFIX}delivery_seconds",
             "From publish to the write to clients, by Redis' clock and ours; one sample a read.",

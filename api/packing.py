@@ -21,6 +21,9 @@ _LAST_BLOCK = b"\x03\0"
 _WINDOW_BITS, _MEMORY_LEVEL = 13, 5
 """One event is packed as well as with zlib's own 15 and 8, which want a quarter of a megabyte, cleared, each time."""
 
+_CONTROL_OVER = 4_096
+"""Only a long list of operations comes to that."""
+
 
 class Packed(NamedTuple):
     """What an outlet that packs is handed."""
@@ -44,8 +47,8 @@ class Gzip:
         if frame.packed is None:
             wire = frame.wire
             # Control frames have no position, and are made for one client. What is told of children is for many.
-            small = len(wire) < self._over or not (frame.position or frame.type == CHILDREN)
-            frame.packed = _stored(wire) if small else _deflated(wire)
+            over = self._over if frame.position or frame.type == CHILDREN else _CONTROL_OVER
+            frame.packed = _stored(wire) if len(wire) < over else _deflated(wire)
         return frame.packed
 
 

@@ -23,12 +23,12 @@ from broker.placing import Ended
 router = APIRouter(prefix="/v1/operations/{id}/stream", tags=["events"])
 
 _TEXT = {"type": "string"}
-_EVENT = {
+EVENT = {
     "type": "object",
     "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": {"type": "integer", "minimum": 0}},
 }
 _RESPONSES: Responses = {
-    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": _EVENT}}},
+    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
     204: {"description": "the position is that of the end: nothing will follow, and EventSource stops"},
     **refused("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
 }

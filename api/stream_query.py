@@ -65,20 +65,25 @@ class StreamQuery(BaseModel):
 ANYTHING = StreamQuery()
 
 
+def pairs_of(query: bytes) -> list[tuple[str, str]]:
+    """Return a query's names and values, in order."""
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+
+
 def read_query(query: bytes) -> StreamQuery:
     """Return what a query asks for; raise `Invalid`."""
     if not query:
         return ANYTHING
     try:
-        return StreamQuery.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+        return StreamQuery.model_validate(dict(pairs_of(query)))
     except ValidationError as error:
         raise invalid(error) from None
 
 
-def described() -> list[dict[str, Any]]:
-    """Return the parameters as OpenAPI describes them."""
+def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
+    """Return a query's parameters as OpenAPI describes them."""
     header = {"name": "Last-Event-ID", "in": "header", "description": "what EventSource sends when it reconnects"}
-    properties = StreamQuery.model_json_schema()["properties"]
+    properties = model.model_json_schema()["properties"]
     queries = [
         {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
         for name, schema in properties.items()

@@ -11,7 +11,7 @@ from api.adopted_outlet import ChunkedOutlet, UnframedOutlet
 from api.adoption import ADOPTION, Connection, Offer
 from api.asgi_outlet import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from api.places import place_in
-from broker.subscription import Subscription
+from broker.outlet import Writer
 
 
 class Head(NamedTuple):
@@ -35,7 +35,7 @@ _PACKED = Head.of(Vary="Accept-Encoding", Content_Encoding="gzip")
 class StreamResponse(Response):
     """However it ends, the subscription ends with it."""
 
-    def __init__(self, subscription: Subscription, limit: int, gzip_over: int = 0) -> None:
+    def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0) -> None:
         self.status_code = 200
         self.background = None
         self._subscription = subscription

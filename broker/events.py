@@ -15,6 +15,8 @@ from broker.positions import milliseconds
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
 GONE = b"gone"
 """The broker's own word, which has no number: the operation was deleted."""
+CREATED = b"created"
+"""Another such word: there is a new operation. Its data are the indexes it is listed in, one a line."""
 
 _TYPE = re.compile(EVENT_TYPE.encode())
 _COMMON = frozenset({PROGRESS, b"log", b"status", END})
@@ -62,11 +64,36 @@ class Frame:
     envelope_at: int = 0
     packed: bytes | None = None
     """It compressed, once an encoding has made that of it: for all who are sent it, now and from the ring."""
+    without_id: "Frame | None" = None
+    """It without its `id:` line, once somebody who has ids of their own was sent it; the same for all of them."""
 
     @property
     def envelope(self) -> bytes:
         """The event as one JSON object, as the `data:` line holds it."""
         return self.wire[self.envelope_at : -2]
+
+
+def strip_id(frame: Frame) -> Frame:
+    """Return a frame without its `id:` line: itself, if it has none."""
+    if frame.without_id is None:
+        line = b"id: %b\n" % frame.position
+        if frame.wire.startswith(line):
+            wire, envelope_at = frame.wire[len(line) :], frame.envelope_at - len(line)
+            frame.without_id = Frame(frame.n, frame.position, frame.type, wire, envelope_at)
+        else:
+            frame.without_id = frame
+    return frame.without_id
+
+
+def id_frame(id: bytes) -> Frame:
+    """Return the line that gives the event whose frame follows it an id."""
+    return Frame(0, b"", b"", b"id: %b\n" % id)
+
+
+def told_frame(type: bytes, data: object) -> Frame:
+    """Return the frame of what a stream tells of itself; without an id, so that a client keeps its position."""
+    head = b"event: %b\ndata: " % type
+    return Frame(0, b"", type, b"%b%b\n\n" % (head, orjson.dumps(data)), len(head))
 
 
 def make_frame(event: Event) -> Frame:

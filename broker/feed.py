@@ -55,6 +55,8 @@ class FeedReader:
         self.interruptions = 0
         self.answered_at = clock()
         """When Redis last answered, by the clock."""
+        self.positions: dict[bytes, bytes] = {}
+        """Up to where each feed was read."""
         self._pool: Any = reader.redis.connection_pool
         self._connection: Any = None
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
@@ -66,7 +68,6 @@ class FeedReader:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield what is published from now on, for ever. The first batch, and each after a reconnect, is a resync."""
-        positions: dict[bytes, bytes] = {}
         self.connected = False
         tries = 0
         while True:
@@ -74,10 +75,10 @@ class FeedReader:
                 with storage_errors():
                     if not self.connected:
                         # Always the feeds' real last IDs, never a `$`: that is resolved anew by every call.
-                        positions = {feed: await self._last(feed) for feed in self._lanes}
+                        self.positions = {feed: await self._last(feed) for feed in self._lanes}
                         batch = Batch([], tuple(self._lanes.values()))
                     else:
-                        batch = await self._read(positions)
+                        batch = await self._read()
             except (StorageUnavailable, StorageFull) as error:
                 if tries == 0:
                     self.interruptions += 1
@@ -98,16 +99,16 @@ class FeedReader:
         position: bytes = entries[0][0] if entries else b"0-0"
         return position
 
-    async def _read(self, positions: dict[bytes, bytes]) -> Batch:
+    async def _read(self) -> Batch:
         early_s = self._read_at + READ_EVERY_S - self._clock()
         if early_s > 0:
             await self._sleep(early_s)
-        reply = await self._ask(self._xread + _packed(positions.values()))
+        reply = await self._ask(self._xread + _packed(self.positions.values()))
         self._read_at = self.answered_at = self._clock()
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():
-            positions[feed] = entries[-1][0]
+            self.positions[feed] = entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
             if len(entries) == COUNT and await self._trimmed_past(feed, entries[0][0]):
                 resync.append(self._lanes[feed])

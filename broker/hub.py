@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from broker.bundles import Bundles
+from broker.bundling import Members
 from broker.channel import Channel
 from broker.channels import Channels
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
@@ -63,6 +65,8 @@ class Hub:
         self._silence = Silence(store, self.channels, settings.sweep_s, clock)
         self._streams = Streams(self.tally, clock)
         self._terms = terms_of(settings, clock, self._closed, self.tally)
+        members = Members(self.channels, self._reads, self._placing, self._terms, settings.redis_timeout_s)
+        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self._streams, self._terms)
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
 
@@ -98,8 +102,8 @@ class Hub:
 
         It comes back, elsewhere, with its position.
         """
-        self.draining = True
-        send_away(self.channels, self.connections, self.wheel, over_s)
+        self.draining = self.bundles.draining = True
+        send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
 
     async def emptied(self) -> None:
         """Wait until it has drained: the last client was sent away."""
@@ -174,6 +178,7 @@ class Hub:
                 failed += 1
             else:
                 failed = 0
+                self.bundles.handed_on(feed.positions, batch.resync)
                 started.set()
 
     async def started(self) -> None:
@@ -191,6 +196,7 @@ class Hub:
             await self._resync(set(batch.resync))
         if self.families:  # before the end of a parent is, so that its last frame tells what its children did
             self.families.hear(batch.events)
+        self.bundles.hear(batch.events)
         if batch.events:
             self.lag_s = age_s(batch.events[-1])
         now, deliveries, told = self.clock(), 0, False

@@ -38,6 +38,22 @@ class Outlet(Protocol):
         """End the response now; what was written may be lost."""
 
 
+class Writer(Protocol):
+    """What writes to an outlet, and is told how it fares: a subscription, or a bundle of them."""
+
+    def attach(self, outlet: Outlet) -> None:
+        """Open the way out."""
+
+    def filled(self) -> None:
+        """Stop: there is no room for more."""
+
+    def drained(self) -> None:
+        """Go on: there is room again."""
+
+    def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
+        """End it, once."""
+
+
 class Text:
     """Server-sent events as they are."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from broker import positions
+from broker import finding, positions
 from broker.channel import Channel
 from broker.errors import BrokerError, NotFound
 from broker.events import END, Frame, make_frame, snapshot_frame
@@ -65,9 +65,30 @@ class Placing:
             if page.at or page.events:  # of an operation that is not there, neither is
                 _resume(subscription, operation, position, page)
                 return None
+        await self.place_anew(subscription, operation, reset)
+        return reset
+
+    async def place_anew(self, subscription: Subscription, operation: str, reset: str | None) -> None:
+        """Have a subscription begin with a snapshot, for this reason."""
         snapshot, frame = await self._snapshot(operation, reset)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
-        return reset
+
+    async def place_beyond(self, subscription: Subscription, operation: str, position: bytes) -> str | None:
+        """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then."""
+        length = self._page_length
+        found = await self._flights.share(
+            ("beyond", operation, position), lambda: finding.beyond(self._store, operation, position, length)
+        )
+        if found.trimmed or found.last is None:
+            reset = "trimmed" if found.trimmed else "lost"
+            await self.place_anew(subscription, operation, reset)
+            return reset
+        if found.events:
+            frames = [make_frame(event) for event in found.events]
+            subscription.begin(frames[0].n - 1, position, frames)
+        else:
+            subscription.begin(found.last.n, found.last.position)
+        return None
 
     async def _snapshot(self, operation: str, reset: str | None) -> tuple[Operation, Frame]:
         async def read() -> tuple[Operation, Frame]:

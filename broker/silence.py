@@ -53,5 +53,5 @@ class Silence:
                 continue
             if length is None:
                 channel.gone()
-            elif length != n and channel.n == n:
+            elif length > channel.n or (length != n and channel.n == n):
                 channel.reload()

@@ -5,11 +5,14 @@ import itertools
 import logging
 from collections.abc import Callable
 
+from broker.bundle import Bundle
 from broker.placing import Start
 from broker.subscription import Mode, Subscription
 from broker.tally import Tally
 
 log = logging.getLogger(__name__)
+
+Stream = Subscription | Bundle
 
 _NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
 
@@ -36,13 +39,13 @@ class Streams:
         self._count += 1
         self._none.clear()
 
-    def reset(self, subscription: Subscription, start: Start, reason: str) -> None:
+    def reset(self, subscription: Stream, start: Start, reason: str) -> None:
         """Tell that a client can't resume from its position."""
         self._tally.resets[reason] += 1
         said = {"operation": subscription.operation, "from": start.position, "reason": reason}
         log.info("a stream of operation %s can't resume after %s: %s", *said.values(), extra=said)
 
-    def opened(self, subscription: Subscription, start: Start) -> None:
+    def opened(self, subscription: Stream, start: Start) -> None:
         """Tell that one stands where its client wants to begin."""
         if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
             return
@@ -53,7 +56,7 @@ class Streams:
             at = start.position or start.kind
             log.debug("stream %d of operation %s opens, from %s", *said.values(), at, extra=said | {"from": at})
 
-    def closed(self, subscription: Subscription, reason: str) -> None:
+    def closed(self, subscription: Stream, reason: str) -> None:
         """Tell that one has ended, and why."""
         self._count -= 1
         if not self._count:

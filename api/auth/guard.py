@@ -48,8 +48,8 @@ class Guard:
         self._denied = denied
 
         def end_streams() -> None:
-            for connection in tuple(hub.connections):
-                if self.denies(connection.holder):
+            for connection in (*hub.connections, *hub.bundles):
+                if connection.holder is not None and self.denies(connection.holder):
                     connection.close("revoked", reconnect=True)
             for channel in hub.channels:
                 for subscription in tuple(channel.subscriptions):

@@ -22,6 +22,8 @@ if there[2] then
 end
 
 local _, feed_length, _, idle_ms = string.match(ARGV[4], '(%d+) (%d+) (%d+) (%d+)')
+-- First for those who wait for operations like it: the broker's own entry, which has no `n`.
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'created', 'd', ARGV[3])
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
 local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, unpack(event))
 redis.call('XADD', KEYS[2], position, unpack(event))
@@ -31,7 +33,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('PEXPIRE', KEYS[3], idle_m
 local ms = string.match(position, '%d+')
 local expires = text(tonumber(ms) + tonumber(idle_ms))
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'indexes', ARGV[3], 'limits', ARGV[4], 'lease_ms', ARGV[5],
-  'status', 'pending', 'attempt', '1', 'n', '1', 'position', position, 'created', ms, 'touched', ms, 'expires', expires)
+  'status', 'pending', 'attempt', '1', 'n', '1', 'position', position, 'first', position, 'created', ms, 'touched', ms, 'expires', expires)
 redis.call('ZADD', KEYS[5], ms, id)
 redis.call('ZADD', KEYS[5] .. ':status:pending', ms, id)
 for suffix in string.gmatch(ARGV[3], '[^\n]+') do redis.call('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end

@@ -1,0 +1,72 @@
+"""`GET /v1/stream`: the events of many operations as server-sent events on one connection."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.auth.guard import held
+from api.context import context_of
+from api.description import Responses, refused
+from api.multi_query import MultiQuery, read_multi_query
+from api.principal import principal_of
+from api.problems import PASSING
+from api.refusals import refusal
+from api.stream import EVENT
+from api.stream_query import described
+from api.stream_response import StreamResponse
+from broker.bundle import Admit, anything
+from broker.errors import BrokerError
+from broker.finding import Facts as Found
+from broker.grants import Action, Facts
+from broker.placing import Ended
+
+router = APIRouter(prefix="/v1/stream", tags=["events"])
+
+_RESPONSES: Responses = {
+    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    204: {"description": "all operations named have ended, and the cursor has seen their ends: nothing will follow"},
+    **refused(
+        "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"
+    ),
+}
+
+
+def admit_of(request: Request) -> Admit:
+    """Return what decides which operations who asks may follow, whether they are named or found."""
+    grants = principal_of(request).grants
+    if grants.allows_everywhere(Action.READ):
+        return anything
+    return lambda facts: grants.allows(Action.READ, _as_grants_see(facts))
+
+
+def _as_grants_see(found: Found) -> Facts:
+    owner, kind = ((found.labels(field) or [None])[0] for field in ("owner", "kind"))
+    return Facts(found.operation, owner, kind, found.labels("tag"))
+
+
+@router.head("", include_in_schema=False)
+@router.get("", response_class=Response, responses=_RESPONSES, openapi_extra={"parameters": described(MultiQuery)})
+async def multi_stream(request: Request) -> Response:
+    """Follow many operations: their snapshots or, after a cursor, what came since; then each event as it happens."""
+    context = context_of(request)
+    settings = context.settings
+    try:
+        asked = read_multi_query(request.scope["query_string"])
+        bundle = await context.hub.bundles.open(
+            asked.query(settings.max_operations_per_stream),
+            asked.start(request.headers.get("last-event-id")),
+            held(asked.delivery(), principal_of(request), context.hub),
+            admit=admit_of(request),
+            wait=asked.wait_s > 0,
+        )
+    except Ended:
+        return Response(status_code=204)
+    except BrokerError as error:
+        context.hub.tally.refused[error.code] += 1
+        if error.code not in PASSING:
+            raise
+        return refusal(error.code, error.detail, request.headers.get("accept"), settings.retry_ms / 1000)
+    if asked.wait_s > 0:
+        asyncio.get_running_loop().call_later(min(asked.wait_s, settings.max_wait_s), bundle.give_up)
+    return StreamResponse(bundle, settings.client_buffer_bytes, settings.gzip_over)

@@ -1,0 +1,269 @@
+"""A bundle: many operations on one outlet, with one cursor.
+
+Each of them has an ordinary subscription, so a snapshot, a reset, catching up and falling back are what they are for
+one. What these bring leaves lane by lane in the order of positions (`broker/lane.py`), and each event's id is the
+cursor after it. No I/O happens here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any, Protocol
+
+from broker.events import Frame, opening_frame, reconnect_frame, told_frame
+from broker.finding import Facts
+from broker.lane import Lane
+from broker.member import Member
+from broker.merge import Merge
+from broker.outlet import NO_OUTLET, Outlet
+from broker.pace import Cancellable
+from broker.queries import Query
+from broker.runs import SLICE_BYTES
+from broker.subscription import Mode, Subscription
+from broker.terms import Delivery, Terms
+
+OPERATIONS, MISSING = b"operations", b"missing"
+HOLD_BYTES = 262_144
+"""What all members may hold back together, about: each gets an equal share, but never less than one frame."""
+
+_LEAST_SHARE_BYTES = 2_048
+
+Admit = Callable[[Facts], bool]
+"""Whether who follows may see an operation; one that may not be seen looks like one that is not there."""
+
+
+def anything(_: Facts) -> bool:
+    """Admit it."""
+    return True
+
+
+class Home(Protocol):
+    """What a bundle asks of its hub."""
+
+    @property
+    def frontier(self) -> Mapping[int, bytes]:
+        """Up to where each lane's feed has been handed on."""
+
+    def stir(self, bundle: "Bundle") -> None:
+        """Call `flush` soon, and at the end of the batch that is being handed on."""
+
+    def place(self, bundle: "Bundle", member: Member, after: bytes | None, reset: str | None = None) -> None:
+        """Have a new member's subscription begin after a position, or with a snapshot."""
+
+    def forget(self, bundle: "Bundle", reason: str) -> None:
+        """Note that it has ended."""
+
+
+class Bundle:
+    """One client's place in many operations' logs. It stands where a `Subscription` stands for one."""
+
+    operation = "*"
+
+    def __init__(
+        self, query: Query, delivery: Delivery, terms: Terms, home: Home, most: int, admit: Admit = anything
+    ) -> None:
+        self.query, self.admit = query, admit
+        self.mode = Mode.CATCHING_UP
+        self.outlet: Outlet = NO_OUTLET
+        self.bucket = self.number = 0
+        self.opened_at: float | None = None
+        self.merge = Merge(home, delivery.interval_s, terms.clock)
+        self.awaited: set[str] = set()
+        """Ids of which there is no operation yet."""
+        self.full = False
+        self._delivery, self._terms, self._home = delivery, terms, home
+        self._members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf)
+        self._most = most
+        self._first: list[Frame] = []
+        self._flushing = False
+        self._full_since: float | None = None
+        self._expires_at = delivery.deadline
+        self._timer: Cancellable | None = None
+
+    def __len__(self) -> int:
+        return self.merge.count
+
+    @property
+    def holder(self) -> Any:
+        """For whom it was opened."""
+        return self._delivery.holder
+
+    @property
+    def subscriptions(self) -> Iterator[Subscription]:
+        """Those of its members."""
+        return self.merge.subscriptions()
+
+    @property
+    def share_bytes(self) -> int:
+        """How much each member may hold."""
+        return max(_LEAST_SHARE_BYTES, min(SLICE_BYTES, HOLD_BYTES // max(1, self.merge.count)))
+
+    # Its members
+
+    def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
+        """Have an operation as a member that its client knows up to a position, or does not know."""
+        if self.mode is Mode.CLOSED or self.merge.follows(facts.operation, number):
+            return
+        if self.merge.count >= self._most:
+            self.close("too-many-operations", reconnect=True)
+            return
+        self.awaited.discard(facts.operation)
+        member = Member(facts.operation, number, self)
+        self.merge.add(member)
+        self._home.place(self, member, after, reset)
+
+    def has(self, member: Member) -> bool:
+        """Whether something is still expected of a member."""
+        return self.mode is not Mode.CLOSED and not member.closed and self.merge.has(member)
+
+    @property
+    def delivery(self) -> Delivery:
+        """How its members' events are wanted; their pace is the bundle's."""
+        return self._members_delivery
+
+    def appeared(self, facts: Facts, number: int) -> None:
+        """Follow an operation that was just created, if its client may see it."""
+        if self.admit(facts):
+            self.follow(facts, number, None)
+
+    def missing(self, operation: str, reason: str) -> None:
+        """Tell that there is no such operation, or no longer."""
+        frame = told_frame(MISSING, {"operation": operation, "reason": reason})
+        if self.outlet is NO_OUTLET:
+            self._first.append(frame)
+        else:
+            self._write([frame])
+
+    def failed(self, member: Member, reason: str) -> None:
+        """Tell that a member is no more, once what it had to say has left."""
+        member.closed = True
+        member.tell(told_frame(MISSING, {"operation": member.operation, "reason": reason}))
+
+    def stirred(self, member: Member) -> None:
+        """Note that a member's lane may move."""
+        self.stir(self.merge.lanes[member.lane])
+
+    def left(self, member: Member, reason: str) -> None:
+        """Note that a member's subscription has ended."""
+        if self.mode is Mode.CLOSED or member.closed or reason == "left":
+            return
+        if reason == "draining":
+            self.close(reason, reconnect=True)
+        elif reason == "ended":
+            member.closed = True
+            if not member.pending:  # its client has been told its end
+                self.merge.drop(member)
+            self.stirred(member)
+        else:
+            self.failed(member, "gone" if reason == "gone" else "unreadable")
+
+    def stir(self, lane: Lane) -> None:
+        """Note that a lane may move."""
+        self.merge.stirred.add(lane)
+        self._home.stir(self)
+
+    # What leaves
+
+    def handed_on(self) -> None:
+        """Let go of what waited for the feed, which has come further."""
+        self.merge.stir_waiting()
+        self.flush()
+
+    def flush(self) -> None:
+        """Let go of what may leave, as far as there is room; close, if that was all there can be."""
+        if self._flushing or self.full or self.outlet is NO_OUTLET:
+            return
+        self._flushing = True
+        try:
+            for frames in self.merge.slices():
+                self._write(frames)
+                if self.full:
+                    return
+        finally:
+            self._flushing = False
+        if not (self.merge.count or self.query.endless or self.awaited):
+            self.close("ended")
+        wait_s = self.merge.wait_s()
+        if wait_s is not None and self._timer is None and self.mode is not Mode.CLOSED:
+            self._timer = self._terms.call_later(wait_s, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = None
+        self.flush()
+
+    # What the outlet calls
+
+    def attach(self, outlet: Outlet) -> None:
+        """Open the way out."""
+        if self.mode is Mode.CLOSED:  # the hub closed while the response was on its way
+            outlet.close()
+            return
+        self.outlet, self.mode = outlet, Mode.LIVE
+        self._expires_at = min(self._terms.clock() + self._terms.max_age_s(), self._delivery.deadline)
+        names = self.merge.names()
+        first, self._first = self._first, []
+        self._write([opening_frame(self._terms.retry_ms()), told_frame(OPERATIONS, {"operations": names}), *first])
+        self.merge.stir_all()
+        self.flush()
+
+    def filled(self) -> None:
+        """Stop: the outlet has no room for more."""
+        if self.mode is Mode.CLOSED or self.full:
+            return
+        self.full, self.mode = True, Mode.CATCHING_UP
+        self._full_since = self._terms.clock()
+        self._terms.tally.slowed[self.outlet.kind] += 1
+
+    def drained(self) -> None:
+        """Go on: the outlet has room again."""
+        if self.full and self.mode is not Mode.CLOSED:
+            self.full, self.mode, self._full_since = False, Mode.LIVE, None
+            self.merge.stir_all()
+            self.flush()
+
+    def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
+        """End it, once. With `reconnect` the client is told why, and comes back with its cursor."""
+        if self._leave(reason):
+            outlet, self.outlet = self.outlet, NO_OUTLET
+            if reconnect:
+                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._terms.retry_ms()),)))
+            outlet.close()
+
+    def abort(self, reason: str) -> None:
+        """End it without a word to a client that takes nothing."""
+        if self._leave(reason):
+            outlet, self.outlet = self.outlet, NO_OUTLET
+            outlet.abort()
+
+    def give_up(self) -> None:
+        """Stop awaiting operations, if none has appeared."""
+        if self.mode is not Mode.CLOSED and not self.merge.count and not self.query.endless:
+            self.close("not-found", reconnect=True)
+
+    # What the wheel calls
+
+    def tick(self, now: float) -> float | None:
+        """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
+        if now >= self._expires_at:
+            self.close("expired" if now >= self._delivery.deadline else "max-age", reconnect=True)
+        elif self._full_since is None:
+            self._write([self._delivery.ping])
+        elif now - self._full_since >= self._terms.stuck_timeout_s:
+            self.abort("stuck")
+        return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
+
+    # Within
+
+    def _write(self, frames: list[Frame]) -> Any:
+        if frames:
+            self.outlet.write(self.outlet.encoding.encode(frames))
+
+    def _leave(self, reason: str) -> bool:
+        if self.mode is Mode.CLOSED:
+            return False
+        self.mode = Mode.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+        self.merge.empty()
+        self._home.forget(self, reason)
+        return True

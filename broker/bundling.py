@@ -1,0 +1,83 @@
+"""Bundling: how an operation becomes a member of a bundle."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+from broker.bundle import Bundle
+from broker.channels import Channels
+from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
+from broker.feed import backoff_s
+from broker.member import Member
+from broker.placing import Placing
+from broker.positions import order
+from broker.reads import Reads
+from broker.subscription import Mode
+from broker.tally import Tally
+from broker.terms import Terms
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Members that are placed at a time, over all bundles: half of the connections to Redis."""
+
+_LOADS = 3
+
+
+class Members:
+    """Places members, until Redis has answered or nobody waits for it."""
+
+    def __init__(self, channels: Channels, reads: Reads, placing: Placing, terms: Terms, timeout_s: float) -> None:
+        self.tally = Tally(resets=terms.tally.resets)
+        """What members count: streams and slow clients are counted by the bundle."""
+        self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
+        self._terms = replace(terms, on_close=_left, max_age_s=lambda: float("inf"), tally=self.tally)
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+        """Have a member begin after a position of its lane, or with a snapshot."""
+        tries = 0
+        while bundle.has(member):
+            try:
+                async with self._turn:
+                    await self._place(bundle, member, after, reset)
+                return
+            except (NotFound, Gone):
+                bundle.failed(member, "gone")
+            except (StorageUnavailable, StorageFull):
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+            except Exception:
+                log.exception("operation %s can't be read; those who follow others too are told", member.operation)
+                bundle.failed(member, "unreadable")
+
+    async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+        if not bundle.has(member):
+            return
+        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        channel = self._channels.of(member.operation, self._reads)
+        subscription = member.follow(channel, bundle.delivery, self._terms)
+        subscription.number = bundle.number
+        try:
+            for _ in range(_LOADS):
+                if not channel.loaded:
+                    await self._reads.loading(channel, self._timeout_s)
+            if not channel.loaded:
+                raise StorageUnavailable("Redis does not answer just now")
+            if after is None:
+                await self._placing.place_anew(subscription, member.operation, reset)
+            else:
+                member.floor = order(after)
+                reset = await self._placing.place_beyond(subscription, member.operation, after)
+        except BaseException:
+            subscription.close("left")
+            raise
+        if reset is not None:
+            self.tally.resets[reset] += 1
+        if subscription.mode is not Mode.CLOSED:
+            subscription.attach(member)
+
+
+def _left(subscription: Any, reason: str) -> None:
+    subscription.member.home.left(subscription.member, reason)

@@ -1,0 +1,136 @@
+"""Finding operations to follow: those of some ids, or those that are listed in some indexes."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from broker.connections import storage_errors
+from broker.events import Event, read_entry
+from broker.models import TERMINAL
+from broker.positions import order
+from broker.scripts import FIND, Call
+from broker.store import Store, run
+
+_FIELDS = ("status", "position", "first", "created", "indexes", "gone")
+_ENDS = frozenset(status.value.encode() for status in TERMINAL)
+_ASKED_AT_ONCE = 500
+
+Terms = frozenset[bytes]
+"""Indexes that operations are listed in, `field:value` each; their values never change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides whether and from where an operation is followed."""
+
+    operation: str
+    terms: Terms
+    done: bool
+    position: bytes
+    """That of its last event."""
+    first: bytes
+    """That of its first event."""
+
+    def labels(self, field: str) -> list[str]:
+        """Return what it is listed under by an index, such as `owner` or `tag`."""
+        prefix = f"{field}:".encode()
+        return [term[len(prefix) :].decode("utf-8", "replace") for term in self.terms if term.startswith(prefix)]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of the operations that somebody wants to follow."""
+
+    facts: Sequence[Facts]
+    gone: frozenset[str] = frozenset()
+    """Ids of deleted ones."""
+
+
+def read_terms(lines: bytes) -> Terms:
+    """Return the indexes that are told one a line."""
+    return frozenset(line for line in lines.split(b"\n") if line)
+
+
+async def by_ids(store: Store, ids: Iterable[str]) -> Found:
+    """Return what there is of these operations."""
+    facts, gone, asked = [], set(), list(ids)
+    for at in range(0, len(asked), _ASKED_AT_ONCE):
+        some = asked[at : at + _ASKED_AT_ONCE]
+        async with store.connections.commands.pipeline(transaction=False) as pipeline:
+            for operation in some:
+                pipeline.hmget(store.keyspace.operation(operation).snapshot, _FIELDS)
+            with storage_errors():
+                states = await pipeline.execute(raise_on_error=False)
+        for operation, state in zip(some, states, strict=True):
+            read = _read(operation, state)
+            if read is not None:
+                facts.append(read)
+            elif isinstance(state, list) and state[-1] is not None:
+                gone.add(operation)
+    return Found(facts, frozenset(gone))
+
+
+async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int) -> Found:
+    """Return those operations of some lanes that are listed in all these indexes, `most` a lane.
+
+    Those that have ended are told if that was after the lane's position in `since`.
+    """
+    found = await asyncio.gather(*(_in_lane(store, lane, terms, since.get(lane), most) for lane in lanes))
+    return Found([facts for some in found for facts in some])
+
+
+async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, most: int) -> list[Facts]:
+    keys = store.keyspace.lane(lane)
+    begins = since.partition(b"-")[0] if since else b""
+    call = Call(FIND, (keys.index,), (keys.operations, str(most), begins, *sorted(terms)))
+    reply = iter(await run(store.connections.commands, call))
+    read = [_read(operation.decode(), state) for operation, state in zip(reply, reply, strict=True)]
+    return [facts for facts in read if facts is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What an operation's log holds after a position that need not be one of its own."""
+
+    events: Sequence[Event]
+    last: Event | None
+    """The last event of all, if there is one."""
+    trimmed: bool
+    """Whether events after the position may no longer be kept."""
+
+
+async def beyond(store: Store, operation: str, position: bytes, count: int) -> Beyond:
+    """Return what follows a position of an operation's lane in its log, `count` events at most."""
+    key = store.keyspace.operation(operation).log
+    async with store.connections.commands.pipeline(transaction=False) as pipeline:
+        pipeline.xrevrange(key, count=1)
+        pipeline.xrange(key, min=b"(" + position, count=count)
+        pipeline.xrange(key, count=1)
+        with storage_errors():
+            last, after, oldest = [_events(operation, entries) for entries in await pipeline.execute()]
+    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(position)
+    return Beyond(after, last[0] if last else None, trimmed)
+
+
+def _events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:
+    read = (read_entry(operation.encode(), entry) for entry in entries)
+    return [event for event in read if event is not None and event.n > 0]
+
+
+async def last_of_feed(store: Store, lane: int) -> bytes:
+    """Return the position of the last entry of a lane's feed."""
+    with storage_errors():
+        entries = await store.connections.commands.xrevrange(store.keyspace.lane(lane).feed, count=1)
+    position: bytes = entries[0][0] if entries else b"0-0"
+    return position
+
+
+def _read(operation: str, state: Any) -> Facts | None:
+    if not isinstance(state, list):
+        return None
+    status, position, first, created, indexes, gone = state
+    if gone is not None or status is None or not position or b"-" not in position:
+        return None
+    first = first or b"%b-0" % (created or b"0")  # one that was created before this was kept
+    return Facts(operation, read_terms(indexes or b""), status in _ENDS, position, first)

@@ -1,0 +1,111 @@
+"""One lane of a bundle: what its members have to say leaves in the order of positions.
+
+So one position tells what a client has been told of all of them. A frame may leave when no member can still come with
+an earlier one: each has a frame waiting too, or is current; and the feed has brought all up to it.
+"""
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heapreplace
+
+from broker.events import PROGRESS, Frame
+from broker.member import Member
+from broker.positions import order
+from broker.runs import SLICE_BYTES
+
+Leaving = tuple[Member, Frame]
+
+
+class Lane:
+    """A bundle's members that share a lane."""
+
+    __slots__ = ("_paced", "busy", "members", "number", "position", "unopened", "waiting")
+
+    def __init__(self, number: int, position: bytes) -> None:
+        self.number = number
+        self.position = position
+        """Up to where the client has been told all."""
+        self.members: dict[str, Member] = {}
+        self.unopened: set[str] = set()
+        """Members of which the client has to be told before this position means anything."""
+        self.busy = 0
+        """Searches under way that may bring members. Nothing leaves before: they may have earlier things to say."""
+        self.waiting = False
+        """Whether something was kept back when last asked."""
+        self._paced: dict[str, Frame] = {}  # the newest progress of each, in order
+
+    def moved(self, member: Member, frame: Frame) -> bool:
+        """Note that a frame has left; return whether its client has come further by it."""
+        if not frame.wire.startswith(b"id: "):  # such as an ended operation's snapshot, which its end follows
+            return False
+        opens = member.operation in self.unopened
+        self.unopened.discard(member.operation)
+        if order(frame.position) > order(self.position):
+            self.position = frame.position
+            return not self.unopened
+        return opens and not self.unopened
+
+    def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Leaving], bool]:
+        """Return what may leave now, a slice and a frame at most, and whether there may be more.
+
+        `frontier` is up to where the feed has been handed on.
+        """
+        heads: list[tuple[tuple[int, int], str]] = []
+        self.waiting = True
+        if self.busy:
+            return [], False
+        for name, member in self.members.items():
+            if member.pending:
+                heads.append((_key(member.pending[0]), name))
+            elif not (member.closed or member.current):
+                return [], False
+        heapify(heads)
+        bound = order(frontier)
+        leaving: list[Leaving] = []
+        while heads and heads[0][0] <= bound:
+            member = self.members[heads[0][1]]
+            frame = member.pop()
+            leaving.append((member, frame))
+            most_bytes -= len(frame.wire)
+            if member.pending:
+                heapreplace(heads, (_key(member.pending[0]), member.operation))
+            else:
+                heappop(heads)
+                member.refill()
+                if member.pending or not (member.closed or member.current):
+                    return leaving, True
+            if most_bytes <= 0:
+                return leaving, True
+        self.waiting = bool(heads)
+        return leaving, False
+
+    def pace(self, leaving: Iterable[Leaving]) -> list[Leaving]:
+        """Hold back each member's newest progress; return what may not wait, with what has to come before it."""
+        passing: list[Leaving] = []
+        for member, frame in leaving:
+            if frame.type == PROGRESS:
+                self._paced.pop(member.operation, None)
+                self._paced[member.operation] = frame
+                continue
+            passing += self.unpace()
+            passing.append((member, frame))
+        return passing
+
+    @property
+    def paced(self) -> bool:
+        """Whether progress is held back."""
+        return bool(self._paced)
+
+    def unpace(self) -> list[Leaving]:
+        """Return what is held back, and hold it no more."""
+        paced, self._paced = self._paced, {}
+        return [(self.members[name], frame) for name, frame in paced.items() if name in self.members]
+
+    def clear(self) -> list[Member]:
+        """Return the members, and have none."""
+        members, self.members, self._paced = list(self.members.values()), {}, {}
+        self.unopened.clear()
+        return members
+
+
+def _key(frame: Frame) -> tuple[int, int]:
+    return order(frame.position) if frame.position else (0, 0)  # what has no position waits for nobody

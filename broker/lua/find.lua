@@ -1,0 +1,39 @@
+-- Tells which operations of a lane have not ended, or have since, of those listed in all of some indexes. Changes nothing.
+--
+-- KEYS  1 index
+--       (also read: KEYS[1]..':<field>:<value>' and ARGV[1]..id, in the same slot)
+-- ARGV  1 what an operation's own keys begin with
+--       2 how many to tell at most
+--       3 those that have ended are told if they changed since then, in ms; '' for none of them
+--       then the indexes, `<field>:<value>` each
+-- Reply {id, state, id, state, …}. A state holds status, position, first, created, indexes and gone.
+
+local ACTIVE = { 'pending', 'running', 'stalled', 'cancelling' }
+
+local all, rarest, fewest = {}, nil, nil
+for i = 4, #ARGV do
+  local key = KEYS[1] .. ':' .. ARGV[i]
+  local size = redis.call('ZCARD', key)
+  if not fewest or size < fewest then rarest, fewest = key, size end
+  all[#all + 1] = key
+end
+
+local told = {}
+local function tell(id)
+  if #told < 2 * tonumber(ARGV[2]) then
+    told[#told + 1] = id
+    told[#told + 1] = redis.call('HMGET', ARGV[1] .. id, 'status', 'position', 'first', 'created', 'indexes', 'gone')
+  end
+end
+
+for _, status in ipairs(ACTIVE) do
+  for _, id in ipairs(redis.call('ZINTER', #all + 1, KEYS[1] .. ':status:' .. status, unpack(all))) do tell(id) end
+end
+if ARGV[3] ~= '' then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', rarest, ARGV[3], '+inf')) do
+    local ended, listed = redis.call('HGET', ARGV[1] .. id, 'outcome'), true
+    for _, key in ipairs(all) do listed = listed and redis.call('ZSCORE', key, id) end
+    if ended and listed then tell(id) end
+  end
+end
+return told

@@ -1,0 +1,156 @@
+"""A member of a bundle: an ordinary subscription to one operation, whose outlet hands its frames to the bundle.
+
+What the bundle can't let go of yet waits here: a slice at most. Then the subscription stops, as one does whose client
+is full, and goes on from where it stood when that has left.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from broker.channel import Channel
+from broker.events import SNAPSHOT, Frame
+from broker.outlet import UNENCODED
+from broker.positions import order
+from broker.runs import conflate
+from broker.subscription import CONFLATE_OVER, Mode, Subscription
+from broker.terms import Delivery, Terms
+
+
+class Home(Protocol):
+    """What a member tells its bundle."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the client has no room for more."""
+
+    @property
+    def share_bytes(self) -> int:
+        """How much each member may hold."""
+
+    def stirred(self, member: "Member") -> None:
+        """Note that frames have come, or that it has caught up: its lane may move."""
+
+    def left(self, member: "Member", reason: str) -> None:
+        """Note that its subscription has ended."""
+
+
+class MemberSubscription(Subscription):
+    """One that can be told to stop without being slow, and that takes no more at a time than may be held."""
+
+    __slots__ = ("member",)
+
+    def __init__(self, channel: Channel, delivery: Delivery, terms: Terms, member: "Member") -> None:
+        super().__init__(channel, delivery, terms)
+        self.member = member
+
+    def hold(self) -> None:
+        """Stop until `drained`: not the client is slow, but others have to come first."""
+        if self.mode is not Mode.CLOSED:
+            self._has_room = False
+            self.fall_back()
+
+    def pump(self) -> None:
+        """Catch up as far as there is room, and say so when there is nothing left."""
+        super().pump()
+        if self.mode is Mode.LIVE:
+            self.member.stirred()
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        if self._slow and len(frames) > CONFLATE_OVER:
+            every, frames = len(frames), conflate(frames)
+            self._terms.tally.conflated += every - len(frames)
+        # What is not taken is asked for again, from the ring or by a page: cheaper than to hold it for each member.
+        room, some = self.member.home.share_bytes, 0
+        while some < len(frames) and room > 0:
+            room -= len(frames[some].wire)
+            some += 1
+        super()._take(frames if some == len(frames) else frames[:some])
+
+
+class Member:
+    """One operation of a bundle, and the outlet of its subscription."""
+
+    __slots__ = ("_held_bytes", "channel", "closed", "floor", "home", "lane", "operation", "pending", "subscription")
+
+    kind = "member"
+    encoding = UNENCODED
+
+    def __init__(self, operation: str, lane: int, home: Home) -> None:
+        self.operation, self.lane, self.home = operation, lane, home
+        self.pending: deque[Frame] = deque()
+        self.channel: Channel | None = None
+        self.subscription: MemberSubscription | None = None
+        self.floor: tuple[int, int] | None = None
+        """Up to where the client has been told all, until something later has come."""
+        self.closed = False
+        """Whether nothing more will come."""
+        self._held_bytes = 0
+
+    @property
+    def current(self) -> bool:
+        """Whether all that its lane's feed has brought of it has come here."""
+        subscription, channel = self.subscription, self.channel
+        return channel is not None and channel.loaded and subscription is not None and subscription.mode is Mode.LIVE
+
+    def follow(self, channel: Channel, delivery: Delivery, terms: Terms) -> MemberSubscription:
+        """Subscribe to a channel."""
+        self.channel = channel
+        self.subscription = MemberSubscription(channel, delivery, terms, self)
+        channel.subscriptions.add(self.subscription)
+        return self.subscription
+
+    def stirred(self) -> None:
+        """Tell the bundle."""
+        self.home.stirred(self)
+
+    def tell(self, frame: Frame) -> None:
+        """Let a frame of the bundle's own leave after what is pending."""
+        self.pending.append(frame)
+        self.home.stirred(self)
+
+    def pop(self) -> Frame:
+        """Let go of the oldest frame."""
+        frame = self.pending.popleft()
+        self._held_bytes = self._held_bytes - len(frame.wire) if self.pending else 0
+        return frame
+
+    def refill(self) -> None:
+        """Go on, if it had to stop."""
+        if self.subscription is not None:
+            self.subscription.drained()
+
+    def leave(self) -> None:
+        """Follow its operation no more."""
+        self.pending.clear()
+        if self.subscription is not None:
+            self.subscription.close("left")
+
+    # What the subscription calls
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Hold frames until the bundle lets them go."""
+        if not frames[0].position:  # an opening or a farewell: the bundle has its own
+            frames = frames[1:]
+        if self.floor is not None:
+            floor = self.floor
+            frames = [it for it in frames if it.type == SNAPSHOT or order(it.position) > floor]
+            if frames:
+                self.floor = None
+        if not frames:
+            return
+        self.pending.extend(frames)
+        self._held_bytes += sum([len(frame.wire) for frame in frames])
+        subscription = self.subscription
+        if subscription is not None:
+            if self.home.full:
+                subscription.filled()
+            elif self._held_bytes >= self.home.share_bytes:
+                subscription.hold()
+        self.home.stirred(self)
+
+    def close(self) -> None:
+        """Do nothing: the bundle knows by the subscription's end."""
+
+    def abort(self) -> None:
+        """Do nothing, likewise."""

@@ -1,0 +1,156 @@
+"""The merge: what may leave of a bundle's lanes, each event with the cursor after it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from broker import cursor
+from broker.events import Frame, id_frame, strip_id
+from broker.lane import Lane, Leaving
+from broker.member import Member
+from broker.runs import SLICE_BYTES
+from broker.subscription import Subscription
+
+
+class Feeds(Protocol):
+    """What is known of the feeds."""
+
+    @property
+    def frontier(self) -> Mapping[int, bytes]:
+        """Up to where each lane's feed has been handed on."""
+
+
+class Merge:
+    """The lanes of a bundle, and their members."""
+
+    def __init__(self, feeds: Feeds, interval_s: float, clock: Callable[[], float]) -> None:
+        self.lanes: dict[int, Lane] = {}
+        self.stirred: set[Lane] = set()
+        """Lanes of which something may leave."""
+        self.count = 0
+        self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
+        self._paced_at = float("-inf")
+
+    # Its members
+
+    def lane(self, number: int, position: bytes | None = None) -> Lane:
+        """Return a lane; a new one stands at a position, or where the feed is."""
+        lane = self.lanes.get(number)
+        if lane is None:
+            lane = self.lanes[number] = Lane(number, position or self._feeds.frontier[number])
+        return lane
+
+    def names(self) -> list[str]:
+        """Return whom there is something to come of."""
+        return [name for lane in self.lanes.values() for name, member in lane.members.items() if not member.closed]
+
+    def subscriptions(self) -> Iterator[Subscription]:
+        """Return those of its members."""
+        members = (member for lane in self.lanes.values() for member in lane.members.values())
+        return (member.subscription for member in members if member.subscription is not None)
+
+    def follows(self, operation: str, number: int) -> bool:
+        """Whether an operation is a member of which more can come."""
+        lane = self.lanes.get(number)
+        member = None if lane is None else lane.members.get(operation)
+        return member is not None and not member.closed
+
+    def has(self, member: Member) -> bool:
+        """Whether this one is a member."""
+        lane = self.lanes.get(member.lane)
+        return lane is not None and lane.members.get(member.operation) is member
+
+    def add(self, member: Member) -> None:
+        """Have a member."""
+        members = self.lane(member.lane).members
+        before = members.get(member.operation)
+        members[member.operation] = member
+        if before is None:
+            self.count += 1
+        else:  # it was deleted and created anew, before its end could leave
+            member.pending.extend(before.pending)
+
+    def drop(self, member: Member) -> None:
+        """Have it no more: all it had to say has left."""
+        if self.has(member):
+            lane = self.lanes[member.lane]
+            del lane.members[member.operation]
+            lane.unopened.discard(member.operation)
+            self.count -= 1
+
+    def forget(self, operation: str) -> None:
+        """Have an operation no more that was deleted before it was told."""
+        for lane in self.lanes.values():
+            member = lane.members.get(operation)
+            if member is not None:
+                member.leave()
+                self.drop(member)
+
+    def emptied(self, lane: Lane) -> list[str]:
+        """Have no members in a lane; return which they were."""
+        members = lane.clear()
+        self.count -= len(members)
+        for member in members:
+            member.leave()
+        return [member.operation for member in members]
+
+    def empty(self) -> None:
+        """Have no members."""
+        for lane in self.lanes.values():
+            self.emptied(lane)
+        self.stirred.clear()
+
+    # What leaves
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is kept back until the feed has come further."""
+        return any(lane.waiting for lane in self.lanes.values())
+
+    def stir_waiting(self) -> None:
+        """Look again at lanes that kept something back."""
+        self.stirred.update(lane for lane in self.lanes.values() if lane.waiting)
+
+    def stir_all(self) -> None:
+        """Look at all lanes again."""
+        self.stirred.update(self.lanes.values())
+
+    def slices(self) -> Iterator[list[Frame]]:
+        """Yield what may leave, a slice at a time. What was yielded counts as told; the rest stays."""
+        frames: list[Frame] = []
+        size = 0
+        while self.stirred:
+            lane = self.stirred.pop()
+            leaving, more = lane.take(self._feeds.frontier[lane.number])
+            if more:
+                self.stirred.add(lane)
+            size += self._add(frames, lane, lane.pace(leaving) if self._interval_s else leaving)
+            if size >= SLICE_BYTES:
+                yield frames
+                frames, size = [], 0
+        if self.wait_s() == 0:
+            self._paced_at = self._clock()
+            for lane in self.lanes.values():
+                self._add(frames, lane, lane.unpace())
+        if frames:
+            yield frames
+
+    def wait_s(self) -> float | None:
+        """Return how long progress is held back from now on, or None if there is none."""
+        if self._interval_s and any(lane.paced for lane in self.lanes.values()):
+            return max(0.0, self._paced_at + self._interval_s - self._clock())
+        return None
+
+    def _add(self, frames: list[Frame], lane: Lane, leaving: Iterable[Leaving]) -> int:
+        """Append what leaves, with ids; return its size."""
+        size = 0
+        for member, frame in leaving:
+            if lane.moved(member, frame):
+                frames.append(id_frame(self._cursor()))
+            frames.append(strip_id(frame))
+            size += len(frame.wire)
+            if member.closed and not member.pending:
+                self.drop(member)
+        return size
+
+    def _cursor(self) -> bytes:
+        return cursor.join([cursor.part(it.number, it.position) for it in self.lanes.values() if not it.unopened])

@@ -1,0 +1,354 @@
+"""Many operations on one stream, over a store, on both backends: what is found, what comes and goes, and resuming."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from broker.bundle import Bundle
+from broker.cursor import parse, write
+from broker.errors import Gone, Invalid, NotFound
+from broker.events import Frame
+from broker.finding import Facts
+from broker.hub import Hub
+from broker.models import NewOperation
+from broker.outlet import TEXT
+from broker.placing import Ended, Start
+from broker.publishing import encode
+from broker.queries import Query
+from broker.settings import Settings
+from broker.store import Store
+from broker.terms import ALL, Delivery
+from tests.conftest import make_settings
+from tests.servers import eventually
+
+MINE = Query(terms=frozenset({b"owner:ann"}))
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(ring_length=8, page_length=5, history_length=200, max_operations_per_stream=20)
+
+
+@pytest.fixture
+async def hub(store: Store) -> AsyncIterator[Hub]:
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        yield hub
+    assert not hub.channels
+    assert not hub.bundles
+    assert len(hub.wheel) == 0
+
+
+class Client:
+    """What a client makes of a stream: the events it was told, and the cursor it has come to."""
+
+    kind = "test"
+    encoding = TEXT
+
+    def __init__(self, bundle: Bundle, room: int = 1 << 40) -> None:
+        self.bundle, self.room, self.held = bundle, room, 0
+        self.text = b""
+        self.closed = self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed, "written to after its end"
+        self.text += data
+        self.held += len(data)
+        if self.held >= self.room:
+            self.bundle.filled()
+
+    def drain(self) -> None:
+        self.held = 0
+        self.bundle.drained()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def leave(self) -> "Client":
+        self.bundle.close()
+        return self
+
+    @property
+    def cursor(self) -> str | None:
+        ids = [line[4:] for line in self.text.split(b"\n") if line.startswith(b"id: ")]
+        return ids[-1].decode() if ids else None
+
+    def events(self, name: str | None = None) -> list[dict[str, object]]:
+        """What was told, as `data` with its event's name as `event`; of the name, if one is given."""
+        told = []
+        for block in self.text.split(b"\n\n"):
+            lines = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
+            if b"event" in lines and name in (None, lines[b"event"].decode()):
+                told.append(orjson.loads(lines[b"data"]) | {"event": lines[b"event"].decode()})
+        return told
+
+    def numbers(self, operation: str) -> list[int]:
+        """The events of an operation; a snapshot is shown as -n."""
+        mine = [event for event in self.events() if event.get("operation") == operation and "n" in event]
+        return [-int(str(it["n"])) if it["event"] == "snapshot" else int(str(it["n"])) for it in mine]
+
+
+def named(*ids: str) -> Query:
+    return Query(ids)
+
+
+async def watch(
+    hub: Hub, query: Query, cursor: str | None = None, delivery: Delivery = ALL, room: int = 1 << 40
+) -> Client:
+    bundle = await hub.bundles.open(query, Start(cursor), delivery)
+    client = Client(bundle, room)
+    bundle.attach(client)
+    return client
+
+
+async def create(store: Store, *ids: str, owner: str = "ann") -> None:
+    for id in ids:
+        await store.create(NewOperation(id=id, owner=owner))
+
+
+async def publish(store: Store, operation: str, count: int = 1, type: str = "log") -> None:
+    data = {"message": "m"} if type == "log" else {"current": 1}
+    for _ in range(count):
+        await store.publish(operation, [encode(type, data, store.settings)])
+
+
+async def finish(store: Store, *ids: str) -> None:
+    for id in ids:
+        await store.publish(id, [encode("end", {"status": "succeeded"}, store.settings)])
+
+
+async def told(client: Client, operation: str, last: int) -> None:
+    await eventually(
+        lambda: [abs(n) for n in client.numbers(operation)][-1:] == [last], f"event {last} of {operation} is told"
+    )
+
+
+async def test_those_named_are_told_from_their_snapshots_to_their_ends_and_then_it_closes(
+    store: Store, hub: Hub
+) -> None:
+    await create(store, "a", "b", "c")
+    client = await watch(hub, named("a", "b", "c"))
+    for _ in range(10):
+        for id in ("a", "b", "c"):
+            await publish(store, id)
+    await finish(store, "a", "b", "c")
+    await eventually(lambda: client.closed, "it closes when all have ended")
+    for id in ("a", "b", "c"):
+        numbers = client.numbers(id)
+        assert [-numbers[0], *numbers[1:]] == list(range(-numbers[0], 13))
+    with pytest.raises(Ended):
+        await hub.bundles.open(named("a", "b", "c"), Start(client.cursor))
+
+
+async def test_every_cursor_resumes_exactly(store: Store, hub: Hub) -> None:
+    names = [f"op-{i}" for i in range(6)]
+    await create(store, *names)
+    client = await watch(hub, named(*names))
+    for id in names:
+        await told(client, id, 1)
+    for i in range(30):
+        await publish(store, names[i % 6])
+    for id in names:
+        await told(client, id, 6)
+    client.leave()
+    blocks = client.text.split(b"\n\n")
+    for cut in range(8, len(blocks), 5):
+        before = Client(client.bundle)
+        before.text = b"\n\n".join(blocks[:cut]) + b"\n\n"
+        if before.cursor is None:
+            continue
+        known = parse(before.cursor, store.keyspace.lanes)
+        after = await watch(hub, named(*names), before.cursor)
+        for id in names:
+            seen = [abs(n) for n in before.numbers(id)]
+            if seen[-1:] != [6]:
+                await told(after, id, 6)
+            if store.keyspace.lane_of(id) in known:  # it is not before all snapshots of a lane were told
+                assert after.numbers(id) == list(range(seen[-1] + 1, 7))
+        after.leave()
+
+
+async def test_a_query_tells_what_appears_and_what_ends(store: Store, hub: Hub) -> None:
+    await create(store, "a")
+    await create(store, "other", owner="bob")
+    client = await watch(hub, MINE)
+    await told(client, "a", 1)
+    await create(store, "b")
+    await told(client, "b", 1)
+    await publish(store, "b", 3)
+    await told(client, "b", 4)
+    await finish(store, "a", "b")
+    await told(client, "b", 5)
+    await told(client, "a", 2)
+    assert client.numbers("other") == []
+    assert client.events("operations")[0]["operations"] == ["a"]
+    await create(store, "c")
+    await told(client, "c", 1)
+    assert not client.closed, "there can always be another"
+    assert len(hub.channels) == 1, "those that have ended are followed no more"
+    client.leave()
+
+
+async def test_what_happened_while_away_is_told(store: Store, hub: Hub) -> None:
+    await create(store, "old", "stays", "ends", "seen")
+    client = await watch(hub, MINE)
+    await told(client, "stays", 1)
+    await finish(store, "seen")
+    await told(client, "seen", 2)
+    for id in ("old", "stays", "ends"):
+        await told(client, id, 1)
+    client.leave()
+    await publish(store, "stays", 12)
+    await finish(store, "ends")
+    await create(store, "new", "brief")
+    await publish(store, "new", 2)
+    await finish(store, "brief")
+    await store.delete("old", force=True)
+    again = await watch(hub, MINE, client.cursor)
+    await told(again, "stays", 13)
+    await told(again, "ends", 2)
+    await told(again, "new", 3)
+    await told(again, "brief", 2)
+    assert again.numbers("stays") == list(range(2, 14))
+    assert again.numbers("ends") == [2]
+    assert again.numbers("new") == [-3]
+    assert again.numbers("brief") == [-2, 2]
+    assert again.numbers("seen") == []
+    assert set(again.events("operations")[0]["operations"]) == {"stays", "ends", "new", "brief"}  # type: ignore[call-overload]
+    again.leave()
+
+
+async def test_a_trimmed_log_and_a_lost_position_are_told(store: Store, hub: Hub) -> None:
+    await create(store, "a", "b")
+    client = await watch(hub, named("a", "b"))
+    await told(client, "a", 1)
+    await told(client, "b", 1)
+    client.leave()
+    await publish(store, "a", 420)
+    again = await watch(hub, named("a", "b"), client.cursor)
+    await told(again, "a", 421)
+    assert again.numbers("a") == [-421]
+    assert again.events("snapshot")[0]["reset"] == "trimmed"
+    again.leave()
+    lanes = [store.keyspace.lane_of(id) for id in ("a", "b")]
+    lost = await watch(hub, named("a", "b"), write(dict.fromkeys(lanes, b"99999999999999-0")).decode())
+    await told(lost, "a", 421)
+    await told(lost, "b", 1)
+    assert [event["reset"] for event in lost.events("snapshot")] == ["lost", "lost"]
+    await publish(store, "b")
+    await told(lost, "b", 2)
+    lost.leave()
+
+
+async def test_those_that_are_not_there_are_told_and_awaited(store: Store, hub: Hub) -> None:
+    with pytest.raises(NotFound):
+        await hub.bundles.open(named("a", "b"), Start())
+    await create(store, "a", "d")
+    await store.delete("d", force=True)
+    with pytest.raises(Gone):
+        await hub.bundles.open(named("d"), Start())
+    client = await watch(hub, named("a", "b", "d"))
+    assert [(it["operation"], it["reason"]) for it in client.events("missing")] == [("b", "not-found"), ("d", "gone")]
+    await create(store, "b")
+    await told(client, "b", 1)
+    await store.delete("b", force=True)
+    gone = {"operation": "b", "reason": "gone", "event": "missing"}
+    await eventually(lambda: gone in client.events("missing"), "its deletion is told")
+    await finish(store, "a")
+    await eventually(lambda: client.closed, "nothing is left")
+
+
+async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, hub: Hub) -> None:
+    await create(store, "a", "secret")
+
+    def admit(facts: Facts) -> bool:
+        return facts.operation != "secret" and facts.labels("owner") == ["ann"]
+
+    with pytest.raises(NotFound):
+        await hub.bundles.open(named("secret"), Start(), admit=admit)
+    for query in (named("a", "secret", "absent"), MINE):
+        bundle = await hub.bundles.open(query, Start(), admit=admit)
+        client = Client(bundle)
+        bundle.attach(client)
+        await told(client, "a", 1)
+        assert client.numbers("secret") == []
+        reasons = {it["operation"]: it["reason"] for it in client.events("missing")}
+        assert reasons in ({}, {"secret": "not-found", "absent": "not-found"})
+        client.leave()
+
+
+async def test_too_many_are_refused_and_told(store: Store, hub: Hub) -> None:
+    await create(store, *(f"op-{i}" for i in range(20)))
+    client = await watch(hub, MINE)
+    await create(store, "one-more")
+    await eventually(lambda: client.closed, "it is sent away")
+    assert client.events("reconnect")[0]["reason"] == "too-many-operations"
+    with pytest.raises(Invalid):
+        await hub.bundles.open(MINE, Start())
+
+
+async def test_a_slow_client_misses_nothing_but_superseded_progress(store: Store, hub: Hub) -> None:
+    names = ["a", "b", "c", "d"]
+    await create(store, *names)
+    client = await watch(hub, named(*names), room=2_000)
+    for _ in range(40):
+        for id in names:
+            await publish(store, id)
+    for _ in range(10_000):
+        if client.closed:
+            break
+        client.drain()
+        if all(client.numbers(id)[-1:] == [41] for id in names):
+            await finish(store, *names)
+            names = []
+        await asyncio.sleep(0.001)
+    assert client.closed
+    for id in ("a", "b", "c", "d"):
+        numbers = client.numbers(id)
+        assert [abs(n) for n in numbers] == list(range(-numbers[0], 43))
+
+
+async def test_an_interval_sends_the_newest_progress_of_each_and_the_rest_in_order(store: Store, hub: Hub) -> None:
+    await create(store, "a", "b")
+    client = await watch(hub, named("a", "b"), delivery=Delivery(interval_s=0.3))
+    for _ in range(20):
+        await publish(store, "a", type="progress")
+        await publish(store, "b", type="progress")
+    await publish(store, "a")
+    await finish(store, "a", "b")
+    await eventually(lambda: client.closed, "it ends")
+    for id, last in (("a", 24), ("b", 23)):
+        numbers = [abs(n) for n in client.numbers(id)]
+        assert numbers == sorted(set(numbers))
+        assert numbers[-1] == last
+        assert len(numbers) < 20
+
+
+async def test_frames_hold_what_they_hold_on_a_stream_of_one(store: Store, hub: Hub) -> None:
+    await create(store, "a")
+    client = await watch(hub, named("a"), delivery=Delivery(types=frozenset({b"log"})))
+    await told(client, "a", 1)
+    await publish(store, "a", type="progress")
+    await publish(store, "a")
+    await told(client, "a", 4)
+    event = client.events("log")[0]
+    assert (event["operation"], event["n"], event["data"]) == ("a", 4, {"message": "m"})
+    assert client.events("progress") == []
+    client.leave()
+
+
+def test_a_frame_without_its_id_is_made_once() -> None:
+    from broker.events import strip_id
+    from tests.broker.harness import frame
+
+    made = frame(1)
+    assert strip_id(made) is strip_id(made)
+    assert strip_id(made).envelope == made.envelope
+    assert b"id:" not in strip_id(made).wire
+    bare = Frame(0, b"", b"x", b"event: x\ndata: {}\n\n")
+    assert strip_id(bare) is bare
