@@ -41,7 +41,7 @@ def admit_of(request: Request) -> Admit:
 
 
 def _as_grants_see(found: Found) -> Facts:
-    owner, kind = ((found.labels(field) or [None])[0] for field in ("owner", "kind"))
+    owner, kind = (next(iter(found.labels(field)), None) for field in ("owner", "kind"))
     return Facts(found.operation, owner, kind, found.labels("tag"))
 
 

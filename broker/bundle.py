@@ -17,6 +17,7 @@ from broker.member import Member
 from broker.merge import Merge
 from broker.outlet import NO_OUTLET, Outlet
 from broker.pace import Cancellable
+from broker.positions import order
 from broker.queries import Query
 from broker.runs import SLICE_BYTES
 from broker.subscription import Mode, Subscription
@@ -102,7 +103,7 @@ class Bundle:
 
     def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
         """Have an operation as a member that its client knows up to a position, or does not know."""
-        if self.mode is Mode.CLOSED or self.merge.follows(facts.operation, number):
+        if self.mode is Mode.CLOSED or self.merge.follows(facts, number):
             return
         if self.merge.count >= self._most:
             self.close("too-many-operations", reconnect=True)
@@ -122,8 +123,8 @@ class Bundle:
         return self._members_delivery
 
     def appeared(self, facts: Facts, number: int) -> None:
-        """Follow an operation that was just created, if its client may see it."""
-        if self.admit(facts):
+        """Follow an operation that was just created, if its client may see it and has not been told of it yet."""
+        if order(facts.first) > order(self.merge.lane(number).position) and self.admit(facts):
             self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:

@@ -87,14 +87,15 @@ class Bundles:
             lanes = self._lanes(query)
             for number in lanes:
                 bundle.merge.lane(number, known.get(number)).busy += 1
-            found = self._admitted(bundle, await self._find(query, lanes, known))
+            since = {number: bundle.merge.lane(number).position for number in lanes}
+            found = self._admitted(bundle, await self._find(query, lanes, since))
             if len(found.facts) > most:
                 raise Invalid(
                     f"these are {len(found.facts)} operations or more, and a stream carries {most}:"
                     " narrow the query, or open several streams",
                     field="operation",
                 )
-            seen = self._begin(bundle, found, known, lost)
+            seen = begin(bundle, found.facts, self._store.keyspace.lane_of, known, lost)
             self._tell_missing(bundle, found, wait=wait, seen=seen)
         except BaseException:
             bundle.close("refused")
@@ -103,21 +104,6 @@ class Bundles:
             lane.busy -= lane.number in lanes
         self._streams.opened(bundle, start)
         return bundle
-
-    def _begin(self, bundle: Bundle, found: Found, known: Mapping[int, bytes], lost: frozenset[int]) -> int:
-        """Follow what was found from where it is known; return how many of them have ended, and were seen to."""
-        seen = 0
-        for facts in found.facts:
-            number = self._store.keyspace.lane_of(facts.operation)
-            position = known.get(number)
-            if position is None:
-                bundle.merge.lanes[number].unopened.add(facts.operation)
-                bundle.follow(facts, number, None, "lost" if number in lost else None)
-            elif facts.done and order(facts.position) <= order(position):
-                seen += 1
-            else:
-                bundle.follow(facts, number, None if order(facts.first) > order(position) else position)
-        return seen
 
     @staticmethod
     def _tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
@@ -251,6 +237,8 @@ class Bundles:
         for facts in found.facts:
             again, at = facts.operation in before, order(lane.position)
             if again or not (facts.done and order(facts.position) <= at):
+                if lost:
+                    lane.unopened.add(facts.operation)
                 known = not lost and order(facts.first) <= at
                 bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
         for name in set(before) - {facts.operation for facts in found.facts}:
@@ -269,3 +257,31 @@ class Bundles:
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
         return Found([])
+
+
+def begin(
+    bundle: Bundle,
+    found: Iterable[Facts],
+    lane_of: Callable[[str], int],
+    known: Mapping[int, bytes],
+    lost: frozenset[int] = frozenset(),
+) -> int:
+    """Follow what was found, from the position that is known of each lane or with a snapshot.
+
+    Return how many have ended, and their ends were seen. In the lanes that are `lost` storage has forgotten what the
+    client knows.
+    """
+    seen = 0
+    for facts in found:
+        number = lane_of(facts.operation)
+        position = known.get(number)
+        lane = bundle.merge.lane(number)
+        if position is None:
+            if not bundle.query.endless or not facts.done or order(facts.position) > order(lane.position):
+                lane.unopened.add(facts.operation)
+                bundle.follow(facts, number, None, "lost" if number in lost else None)
+        elif facts.done and order(facts.position) <= order(position):
+            seen += 1
+        else:
+            bundle.follow(facts, number, None if order(facts.first) > order(position) else position)
+    return seen

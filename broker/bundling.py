@@ -36,7 +36,10 @@ class Members:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
-        """Have a member begin after a position of its lane, or with a snapshot."""
+        """Have a member begin after a position of its lane, or with a snapshot.
+
+        That is as of now where its lane begins, else as of its creation, which is after all that was told of the lane.
+        """
         tries = 0
         while bundle.has(member):
             try:
@@ -65,8 +68,10 @@ class Members:
                     await self._reads.loading(channel, self._timeout_s)
             if not channel.loaded:
                 raise StorageUnavailable("Redis does not answer just now")
-            if after is None:
+            if member.operation in bundle.merge.lane(member.lane).unopened:
                 await self._placing.place_anew(subscription, member.operation, reset)
+            elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
+                await self._placing.place_at_creation(subscription, member.operation)
             else:
                 member.floor = order(after)
                 reset = await self._placing.place_beyond(subscription, member.operation, after)

@@ -7,12 +7,14 @@ from typing import Any
 
 from broker.connections import storage_errors
 from broker.events import Event, read_entry
-from broker.models import TERMINAL
+from broker.models import TERMINAL, Operation, Status
 from broker.positions import order
 from broker.scripts import FIND, Call
+from broker.snapshots import FIELDS, read_snapshot
 from broker.store import Store, run
 
 _FIELDS = ("status", "position", "first", "created", "indexes", "gone")
+_OF_CREATION = ("gone", "spec", "created")
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
 _ASKED_AT_ONCE = 500
 
@@ -87,6 +89,21 @@ async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, m
     reply = iter(await run(store.connections.commands, call))
     read = [_read(operation.decode(), state) for operation, state in zip(reply, reply, strict=True)]
     return [facts for facts in read if facts is not None]
+
+
+async def as_created(store: Store, operation: str) -> Operation | None:
+    """Return an operation as it was after its first event, None if it is not known where that is.
+
+    Raises `NotFound` or `Gone`.
+    """
+    with storage_errors():
+        first, *values = await store.connections.commands.hmget(
+            store.keyspace.operation(operation).snapshot, ("first", *_OF_CREATION)
+        )
+    known = dict(zip(_OF_CREATION, values, strict=True))
+    known |= {"status": Status.PENDING.value.encode(), "n": b"1", "position": first or b"0-0"}
+    created = read_snapshot(operation, [known.get(field) for field in FIELDS])
+    return created if first else None
 
 
 @dataclass(frozen=True, slots=True)

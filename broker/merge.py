@@ -5,8 +5,10 @@ from typing import Protocol
 
 from broker import cursor
 from broker.events import Frame, id_frame, strip_id
+from broker.finding import Facts
 from broker.lane import Lane, Leaving
 from broker.member import Member
+from broker.positions import order
 from broker.runs import SLICE_BYTES
 from broker.subscription import Subscription
 
@@ -48,11 +50,13 @@ class Merge:
         members = (member for lane in self.lanes.values() for member in lane.members.values())
         return (member.subscription for member in members if member.subscription is not None)
 
-    def follows(self, operation: str, number: int) -> bool:
-        """Whether an operation is a member of which more can come."""
+    def follows(self, facts: Facts, number: int) -> bool:
+        """Whether an operation is a member already, and not an earlier one of its id that has ended."""
         lane = self.lanes.get(number)
-        member = None if lane is None else lane.members.get(operation)
-        return member is not None and not member.closed
+        member = None if lane is None else lane.members.get(facts.operation)
+        if member is None or not member.closed:
+            return member is not None
+        return any(it.position and order(it.position) > order(facts.first) for it in member.pending)
 
     def has(self, member: Member) -> bool:
         """Whether this one is a member."""

@@ -73,6 +73,14 @@ class Placing:
         snapshot, frame = await self._snapshot(operation, reset)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
+    async def place_at_creation(self, subscription: Subscription, operation: str) -> None:
+        """Have a subscription begin with a snapshot of the operation as it was created; all its events follow."""
+        created = await self._flights.share(("created", operation), lambda: finding.as_created(self._store, operation))
+        if created is None:  # before it was kept where that is
+            await self.place_anew(subscription, operation, None)
+        else:
+            subscription.begin(1, created.position.encode(), [snapshot_frame(created)])
+
     async def place_beyond(self, subscription: Subscription, operation: str, position: bytes) -> str | None:
         """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then."""
         length = self._page_length

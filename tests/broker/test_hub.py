@@ -360,6 +360,7 @@ async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monk
 
     class Feed:
         connected = True
+        positions = {store.keyspace.lane(0).feed.encode(): b"1-0"}  # noqa: RUF012
 
         async def batches(self) -> AsyncIterator[Batch]:
             for lanes in ((0,), (0,), (0,), (), (0,)):

@@ -78,7 +78,8 @@ class TestPublishing:
             await store.publish("a", [progress(store, i), entry("log", {"message": "m"}, store)])
         keys = store.keyspace.operation("a")
         log = await store.connections.commands.xrange(keys.log)
-        feed = await store.connections.commands.xrange(keys.lane.feed)
+        created, *feed = await store.connections.commands.xrange(keys.lane.feed)
+        assert created[1] == [b"o", b"a", b"t", b"created", b"d", b"kind:operation"]
         assert [item[0] for item in log] == [item[0] for item in feed]
         assert await numbers(store, "a") == list(range(1, 9))
 

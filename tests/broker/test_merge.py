@@ -1,0 +1,353 @@
+"""A bundle without I/O: whatever comes in between, and wherever it is cut, each event is told once and in order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker import cursor
+from broker.bundle import Bundle
+from broker.bundles import begin
+from broker.channel import Channel, Room
+from broker.events import END, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
+from broker.finding import Facts
+from broker.lane import Lane
+from broker.member import Member
+from broker.models import Operation
+from broker.outlet import UNENCODED
+from broker.positions import order
+from broker.queries import Query
+from broker.snapshots import FIELDS, read_snapshot
+from tests.broker.harness import ALL, Timers
+
+LANES = 2
+TERMS = frozenset({b"owner:ann"})
+
+
+class Log:
+    """An operation's log and its channel; what that reads comes back when told."""
+
+    def __init__(self, name: str, ring: int, first: Event) -> None:
+        self.name, self.ring, self.events = name, ring, [first]
+        self.trimmed = 0
+        self.loading = False
+        self.pages: list[bytes] = []
+        self.snapshots = 0
+        self.channel = Channel(name, self, Room(ring, 1_000_000))
+        self.channel.loaded_with(self.events[-ring:])
+
+    def load(self, channel: Channel) -> None:
+        self.loading = True
+
+    def page(self, channel: Channel, position: bytes) -> None:
+        self.pages.append(position)
+
+    def snapshot(self, channel: Channel) -> None:
+        self.snapshots += 1
+
+    def empty(self, channel: Channel) -> None: ...
+
+    @property
+    def done(self) -> bool:
+        return self.events[-1].type == END
+
+    def shown(self, reset: str | None = None) -> Frame:
+        return snapshot_frame(self.operation(), reset)
+
+    def operation(self, n: int | None = None) -> Operation:
+        n = n or len(self.events)
+        fields = {
+            "spec": b'{"kind":"k"}',
+            "status": b"succeeded" if self.events[n - 1].type == END else b"running",
+            "n": b"%d" % n,
+            "position": self.events[n - 1].position,
+            "created": b"1000",
+        }
+        return read_snapshot(self.name, [fields.get(name) for name in FIELDS])
+
+    def after(self, position: bytes, length: int = 3) -> tuple[list[Event], str | None]:
+        events = [event for event in self.events if order(event.position) > order(position)]
+        if events and events[0].n <= self.trimmed:
+            return [], "trimmed"
+        return events[:length], None
+
+    def answer(self) -> None:
+        if self.loading:
+            self.loading = False
+            self.channel.loaded_with(self.events[-self.ring :])
+        pages, self.pages = self.pages, []
+        for position in pages:
+            self.channel.page_read(position, *self.after(position))
+        if self.snapshots:
+            self.snapshots = 0
+            self.channel.snapshot_read(self.operation())
+
+
+class Client:
+    """What a client has been told over all its connections, and the cursor it has come to."""
+
+    kind = "test"
+    encoding = UNENCODED
+
+    def __init__(self, room: int) -> None:
+        self.room, self.held = room, 0
+        self.bundle: Bundle | None = None
+        self.frames: list[Frame] = []  # on this connection
+        self.cursor: str | None = None
+        self.next: dict[str, int] = {}
+        self.ended: set[str] = set()
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        assert self.bundle is not None
+        self.frames += frames
+        self.held += len(frames)
+        if self.held >= self.room:
+            self.bundle.filled()
+
+    def drain(self) -> None:
+        assert self.bundle is not None
+        self.held = 0
+        self.bundle.drained()
+
+    def close(self) -> None: ...
+
+    abort = close
+
+    def read(self, most: int) -> None:
+        """Take the first frames of this connection, and never see the rest."""
+        id: bytes | None = None
+        for frame in self.frames[:most]:
+            if frame.wire.startswith(b"id: "):
+                id = frame.wire[4:-1]
+                continue
+            if frame.n:
+                self._told(frame, orjson.loads(frame.envelope))
+                if id is not None:
+                    self.cursor, id = id.decode(), None
+        self.frames = []
+
+    def _told(self, frame: Frame, event: dict[str, object]) -> None:
+        name = str(event["operation"])
+        expected = self.next.get(name)
+        if frame.type == SNAPSHOT:
+            done = bool(event["data"]["done"])  # type: ignore[index]
+            assert expected is None or frame.n >= expected - 1, "no snapshot is older than what was told"
+            if expected is not None:
+                assert event.get("reset") == "trimmed", f"{name} is told anew without a reason"
+            self.next[name] = frame.n + 1 - done
+        else:
+            assert frame.n == expected, f"event {frame.n} of {name} comes where {expected} should"
+            self.next[name] = frame.n + 1
+            if frame.type == END:
+                self.ended.add(name)
+
+
+def lane_of(name: str) -> int:
+    return int(name) % LANES
+
+
+class World:
+    """Logs, the feeds of their lanes, and a client that follows all of them (`bundle.Home`)."""
+
+    def __init__(self, ring: int, room: int) -> None:
+        self.ring, self.room = ring, room
+        self.time = 1_000
+        self.logs: dict[str, Log] = {}
+        self.feeds: list[list[tuple[str, Event]]] = [[] for _ in range(LANES)]
+        self.frontier = dict.fromkeys(range(LANES), b"1000-0")
+        self.places: list[tuple[Bundle, Member, bytes | None, str | None]] = []
+        self.placing: list[tuple[Bundle, Member, bytes | None]] = []
+        self.client = Client(room)
+        self.connect()
+
+    # bundle.Home
+
+    def stir(self, bundle: Bundle) -> None: ...
+
+    def forget(self, bundle: Bundle, reason: str) -> None: ...
+
+    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
+        self.places.append((bundle, member, after, reset))
+
+    # What happens
+
+    def connect(self) -> None:
+        self.bundle = Bundle(Query(terms=TERMS), ALL, Timers().terms(), self, 1_000)
+        known = cursor.parse(self.client.cursor, LANES) if self.client.cursor else {}
+        for lane in range(LANES):
+            self.bundle.merge.lane(lane, known.get(lane))
+        facts = [
+            Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
+            for name, log in self.logs.items()
+        ]
+        begin(self.bundle, facts, lane_of, known)
+        self.client.bundle, self.client.held = self.bundle, 0
+        for name in [name for name in self.client.next if lane_of(name) not in known]:
+            del self.client.next[name]  # it begins anew: of what it is not told now there is no more
+        self.bundle.attach(self.client)
+
+    def cut(self, share: float) -> None:
+        self.bundle.close()
+        self.client.read(round(share * len(self.client.frames)))
+        self.connect()
+
+    def publish(self, name: str, type: str) -> None:
+        log = self.logs[name]
+        if not log.done:
+            log.events.append(self.event(name, len(log.events) + 1, type))
+
+    def create(self) -> None:
+        name = str(len(self.logs))
+        self.time += 1
+        self.feeds[lane_of(name)].append(("created", Event(name.encode(), self.position, 0, b"created", b"")))
+        self.logs[name] = Log(name, self.ring, self.event(name, 1, "status"))
+
+    @property
+    def position(self) -> bytes:
+        return b"%d-0" % self.time
+
+    def event(self, name: str, n: int, type: str) -> Event:
+        self.time += 1
+        data = b'{"status":"succeeded"}' if type == "end" else b"{}"
+        made = Event(name.encode(), self.position, n, type.encode(), data)
+        self.feeds[lane_of(name)].append(("event", made))
+        return made
+
+    def deliver(self, lane: int, most: int) -> None:
+        some, self.feeds[lane] = self.feeds[lane][:most], self.feeds[lane][most:]
+        for what, event in some:
+            name = event.operation.decode()
+            if what == "created":
+                self.bundle.appeared(Facts(name, TERMS, False, event.position, event.position), lane)
+            else:
+                self.logs[name].channel.accept([event])
+        if some:
+            self.frontier[lane] = some[-1][1].position
+        self.bundle.handed_on()
+        self.bundle.flush()
+
+    def interrupt(self, lane: int) -> None:
+        """The feed is lost for a while: it goes on from its end, and what differs is read again."""
+        missed, self.feeds[lane] = self.feeds[lane], []
+        for name, log in self.logs.items():
+            if lane_of(name) == lane and log.channel.n != len(log.events):
+                log.channel.reload()
+        if missed:
+            self.frontier[lane] = missed[-1][1].position
+        looked_at = self.bundle.merge.lane(lane)
+        looked_at.busy += 1
+        self.bundle.handed_on()
+        self.look_again(looked_at)
+
+    def look_again(self, lane: Lane) -> None:
+        for name, log in self.logs.items():
+            if lane_of(name) == lane.number:
+                facts = Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
+                at = order(lane.position)
+                if not (facts.done and order(facts.position) <= at):
+                    self.bundle.follow(facts, lane.number, lane.position if order(facts.first) <= at else None)
+        lane.busy -= 1
+        self.bundle.stir(lane)
+        self.bundle.flush()
+
+    def answer(self) -> None:
+        """What was being read is there."""
+        for log in self.logs.values():
+            log.answer()
+        placing, self.placing = self.placing, []
+        for bundle, member, after in placing:
+            subscription, log = member.subscription, self.logs[member.operation]
+            assert subscription is not None
+            if not bundle.has(member):
+                continue
+            events, reset = ([], None) if after is None else log.after(after)
+            if after is None and member.operation not in bundle.merge.lane(member.lane).unopened:
+                subscription.begin(1, log.events[0].position, [snapshot_frame(log.operation(1))])
+            elif after is None or reset:
+                n = len(log.events) - log.done
+                subscription.begin(n, log.events[-1].position, [log.shown(reset)])
+            elif events:
+                member.floor = order(after)
+                subscription.begin(events[0].n - 1, after, [make_frame(event) for event in events])
+            else:
+                member.floor = order(after)
+                subscription.begin(len(log.events), log.events[-1].position)
+            subscription.attach(member)
+        places, self.places = self.places, []
+        for bundle, member, after, _ in places:
+            if bundle.has(member):
+                member.follow(self.logs[member.operation].channel, ALL, Timers().terms(Reasons(member)))
+                self.placing.append((bundle, member, after))
+        self.bundle.flush()
+
+
+class Reasons(list[str]):
+    """Tells a member's bundle why its subscription has ended, as its terms do."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.member = member
+
+    def append(self, reason: str) -> None:
+        self.member.home.left(self.member, reason)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.just(("create",)),
+        st.tuples(st.just("publish"), st.integers(0, 5), st.sampled_from(["log", "log", "log", "end"])),
+        st.tuples(st.just("deliver"), st.integers(0, LANES - 1), st.integers(1, 4)),
+        st.tuples(st.just("interrupt"), st.integers(0, LANES - 1)),
+        st.tuples(st.just("cut"), st.floats(0, 1)),
+        st.tuples(st.just("reload"), st.integers(0, 5)),
+        st.tuples(st.just("trim"), st.integers(0, 5)),
+        st.just(("answer",)),
+        st.just(("drain",)),
+    ),
+    max_size=120,
+)
+
+
+Steps = list[tuple[Any, ...]]
+
+
+@settings(max_examples=1000)
+@given(STEPS, st.integers(1, 6), st.integers(3, 20), st.integers(0, 4))
+def test_each_event_is_told_once_in_order_or_its_loss_is(
+    steps: list[tuple], ring: int, room: int, at_first: int
+) -> None:  # type: ignore[type-arg]
+    world = World(ring, room)
+    for _ in range(at_first):
+        world.create()
+    for step, *args in steps:
+        names = list(world.logs)
+        name = names[args[0] % len(names)] if names and args and isinstance(args[0], int) else None
+        if step == "publish" and name:
+            world.publish(name, args[1])
+        elif step == "reload" and name:
+            world.logs[name].channel.reload()
+        elif step == "trim" and name:
+            log = world.logs[name]
+            log.trimmed = max(log.trimmed, len(log.events) - 2)
+        elif step == "create":
+            if len(names) < 6:
+                world.create()
+        elif step == "drain":
+            world.client.drain()
+        elif step in ("deliver", "interrupt", "cut", "answer"):
+            getattr(world, step)(*args)
+    for name, log in world.logs.items():
+        if not log.done:
+            world.publish(name, "log")  # whatever was missed shows now
+    for _ in range(100):
+        for lane in range(LANES):
+            world.deliver(lane, 100)
+        world.answer()
+        world.client.drain()
+    world.client.read(1 << 30)
+    told = {name: n - 1 for name, n in world.client.next.items()}
+    for name, log in world.logs.items():
+        assert told.get(name) == len(log.events) or (log.done and name not in told), f"{name}: {told}"
+    assert not world.bundle.merge.waiting
