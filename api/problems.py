@@ -8,6 +8,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.methods import methods_of
@@ -80,6 +81,12 @@ def install(app: FastAPI) -> None:
         if isinstance(error, Unauthenticated):
             return unauthenticated()
         return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        return problem(
+            Invalid.code, "the client left before its request had come"
+        )  # nobody reads it, and none is logged
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:

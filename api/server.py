@@ -16,6 +16,7 @@ from sse_starlette.sse import AppStatus
 from api.adoption import AdoptableProtocol
 from api.bounds import Bounds
 from api.context import Context
+from api.interrupted import Interruptible
 from api.listener import BACKLOG
 from api.tls import check_certificate
 from api.ws.protocol import BoundedProtocol
@@ -39,7 +40,7 @@ class Server(uvicorn.Server):
         check_certificate(settings)
         super().__init__(
             uvicorn.Config(
-                app,
+                Interruptible(app, lambda: self.should_exit),
                 http=AdoptableProtocol.within(Bounds.of(settings, _most_files())),
                 ws=BoundedProtocol,
                 ws_max_size=MAX_MESSAGE_BYTES,
@@ -60,6 +61,7 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._drain_s = settings.drain_s
+        self._starting: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     async def run_on(self, listener: socket.socket) -> None:
@@ -71,14 +73,28 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start; what is there by then stays, so the garbage collector need not look at it again."""
-        await super().startup(sockets)
+        """Start, unless told to stop meanwhile: without a Redis it would wait for ever.
+
+        What is there by then stays, so the garbage collector need not look at it again.
+        """
+        self._starting = asyncio.current_task()
+        try:
+            await super().startup(sockets)
+        except asyncio.CancelledError:
+            if not self.should_exit or self._starting is None:
+                raise
+            self._starting.uncancel()
+            return
+        finally:
+            self._starting = None
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain: at once for a Ctrl-C, as somebody waits for us. A second signal ends it."""
+        if self._starting is not None:
+            self._loop.call_soon_threadsafe(self._start_no_more)
         if self.should_exit:
             self.force_exit = True
             if self._draining is not None:
@@ -99,9 +115,17 @@ class Server(uvicorn.Server):
     async def leave(self, sockets: list[socket.socket] | None) -> None:
         """Listen no more, and end."""
         await super().shutdown(sockets)
-        if self.force_exit:  # then uvicorn leaves the application to be torn, which it would complain of
+        if self.force_exit:  # then uvicorn leaves calls and application to be torn, which it would complain of
+            for task in (tasks := tuple(self.server_state.tasks)):
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=LAST_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.lifespan.shutdown(), LAST_S)
+
+    def _start_no_more(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def _drained(self) -> None:
         """Wait until all streams have been sent away, and the calls that are under way then are answered."""

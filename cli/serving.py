@@ -35,7 +35,8 @@ class AnnouncedServer(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
         await super().startup(sockets)
-        self._serving()
+        if self.started:
+            self._serving()
 
 
 def run(settings: Settings) -> None:

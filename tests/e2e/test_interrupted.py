@@ -1,0 +1,51 @@
+"""Told to stop at a bad moment, a server ends soon, and complains of nothing."""
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import OPS, Api
+from tests.servers import ApiReplica, RealRedis, wait_until
+
+UPLOAD = f"POST {OPS}/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
+ENDS_S = 8
+
+
+def ended_quietly(replica: ApiReplica) -> None:
+    wait_until(lambda: replica.popen is not None and replica.popen.poll() is not None, "it ends", ENDS_S)
+    assert replica.stop() == 0, replica.output()
+    for complaint in ("Traceback", "Cancelled", "ERROR: uvicorn.error: Exception"):
+        assert complaint not in replica.output(), replica.output()[-4000:]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_call_whose_body_does_not_come_is_told_so(tmp_path: Path, times: int) -> None:
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", drain_s=1) as replica:
+        with Api(replica.await_ready().url) as api:
+            api.create(id="a")
+        with socket.create_connection(("127.0.0.1", replica.port), timeout=ENDS_S) as upload:
+            upload.sendall(UPLOAD)
+            with Api(replica.url) as api:
+                api.show("a")  # so that the one before has come
+            for _ in range(times):
+                replica.send(signal.SIGINT)
+                wait_until(lambda: "Shutting down" in replica.output() or "Finished" in replica.output(), "it is told")
+            answer = b"".join(iter(lambda: upload.recv(4096), b""))
+        ended_quietly(replica)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"type":"draining"' in answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_can_not_start_for_want_of_redis_can_be_stopped(tmp_path: Path, number: int) -> None:
+    soon = {"redis_timeout_s": 1}
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **soon) as replica:
+        wait_until(lambda: "Waiting for application startup" in replica.output(), "it starts")
+        redis.send(signal.SIGSTOP)
+        try:
+            replica.send(number)
+            ended_quietly(replica)
+        finally:
+            redis.send(signal.SIGCONT)
