@@ -75,6 +75,7 @@ class TestWhatIsPacked:
             for frame in [opening_frame(2_000), *shared[joined:]]:
                 packed = encoding.encode((frame,))
                 assert packed.text == frame.wire
+                assert packed.data.endswith(b"\0\0\xff\xff")  # before which Go's reader hands nothing on
                 sent, text = sent + packed.data, text + frame.wire
                 reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
                 assert reader.decompress(sent) == text  # up to here all is told, and nothing held back
@@ -97,7 +98,7 @@ class TestWhatIsPacked:
         assert packing(100).encode((frame,)).data == b"kept"
 
     def test_small_ones_are_carried_as_they_are(self) -> None:
-        assert packing(100).encode((PING,)).data == b"\x00\x08\x00\xf7\xff: ping\n\n"
+        assert packing(100).encode((PING,)).data == b"\x00\x08\x00\xf7\xff: ping\n\n\x00\x00\x00\xff\xff"
 
     def test_the_length_in_the_end_is_that_of_four_bytes(self) -> None:
         assert ending(1, 2**32 + 5) == b"\x03\x00\x01\x00\x00\x00\x05\x00\x00\x00"
