@@ -10,6 +10,9 @@ need redis-server redis-server
 need redis-cli redis-tools
 need chromium chromium
 need nginx nginx
+need haproxy haproxy
+need caddy caddy
+need openssl openssl
 need curl curl
 need wget wget
 need node nodejs

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import ssl
 
 import orjson
 
@@ -10,8 +11,8 @@ import orjson
 class Client:
     """Follows an operation on any of some ports until its end; `cut` ends its present connection."""
 
-    def __init__(self, operation: str, ports: list[int]) -> None:
-        self.operation, self.ports = operation, ports
+    def __init__(self, operation: str, ports: list[int], tls: ssl.SSLContext | None = None) -> None:
+        self.operation, self.ports, self.tls = operation, ports, tls
         self.position: bytes | None = None
         self.numbers: list[int] = []
         self.faults: list[str] = []
@@ -35,7 +36,8 @@ class Client:
             await asyncio.sleep(random.uniform(0, 0.3))
 
     async def _follow(self, port: int) -> None:
-        reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        name = "localhost" if self.tls else None
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", port, ssl=self.tls, server_hostname=name)
         self.connections += 1
         where = b"Last-Event-ID: " + self.position + b"\r\n" if self.position else b""
         path = f"/v1/operations/{self.operation}/stream?from=start&wait_s=30".encode()

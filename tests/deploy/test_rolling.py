@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl
 from typing import Any
 
 import httpx
@@ -42,8 +43,8 @@ WORKER = """
 class Source(Client):
     """One that comes back when it is told, as an EventSource does: any answer but 200 and 204 would end it for good."""
 
-    def __init__(self, operation: str, port: int) -> None:
-        super().__init__(operation, [port])
+    def __init__(self, operation: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(operation, [port], tls)
         self.retry_s = 3.0
         self.reasons: list[str] = []
 
