@@ -144,6 +144,10 @@ def storage_errors() -> Iterator[None]:
         raise StorageFull(_FULL) from None
     except redis.exceptions.AuthenticationError as error:
         raise StorageUnavailable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}") from None
+    except redis.exceptions.NoPermissionError as error:
+        raise StorageUnavailable(
+            f"Redis does not grant the user of PROGRESS_REDIS_URL all that is needed, see deploy/redis.conf: {error}"
+        ) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}") from None
     except redis.exceptions.NoScriptError:
