@@ -93,7 +93,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def denied(server: Guarded) -> list[str]:
     """Return what was refused to anybody, so far."""
     with server.client("admin") as admin:
-        return [f"{entry[b'username']!r}: {entry[b'object']!r}" for entry in admin.acl_log()]
+        return [str(entry) for entry in admin.acl_log()]
 
 
 def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, folder: Path) -> None:
@@ -160,6 +160,15 @@ def test_every_command_of_a_script_is_granted_to_replicas() -> None:
     for script in (ROOT / "broker" / "lua").glob("*.lua"):
         called |= {name.lower() for name in re.findall(r"redis\.p?call\(\s*['\"](\w+)", script.read_text())}
     assert called <= set(re.findall(r"\+(\w+)", USERS["replica"]))
+
+
+def test_workers_reach_the_lanes_alone(guarded: Guarded) -> None:
+    with guarded.client("worker") as client:
+        for key in ("pb:denied", "pb:ticket-secret", "{pb:caller:1}:streams"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.hget(key, "any")
+    with guarded.client("admin") as admin:
+        admin.acl_log_reset()
 
 
 def test_a_missing_grant_is_named(guarded: Guarded, folder: Path) -> None:
