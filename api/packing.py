@@ -19,7 +19,7 @@ from broker.outlet import TEXT
 HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST_BLOCK = b"\x03\0"
 _FLUSHED = b"\0\0\0\xff\xff"
-"""An empty block, which ends each frame, as it ends what zlib flushes: some readers hand nothing on before they see one.
+"""An empty block, which ends each frame, as it ends what zlib flushes: some readers hand nothing on before they see it.
 Go's is such, and its HTTP client asks for gzip unasked: that of Caddy, which unpacks it again for who did not."""
 _WINDOW_BITS, _MEMORY_LEVEL = 13, 5
 """One event is packed as well as with zlib's own 15 and 8, which want a quarter of a megabyte, cleared, each time."""
