@@ -1,0 +1,33 @@
+"""The answers of docs/threats.md are shown by tests that exist; those that no other file shows are shown here."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "threats.md").read_text())))
+PAGES = [path for path in (ROOT / "web").rglob("*") if path.suffix in (".js", ".mjs", ".html", ".css", ".jsx")]
+SHIPPED = [path for path in PAGES if "tests" not in path.relative_to(ROOT / "web").parts]
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_test_that_is_named_exists(file: str, name: str) -> None:
+    if not (ROOT / file).exists():
+        pytest.skip(f"{file} is yet to come")
+    assert re.search(rf"^ *(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_pages_make_text_of_what_they_are_told(path: Path) -> None:
+    ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|srcdoc"
+    code = r"\beval\(|new Function|set(?:Timeout|Interval)\(['\"`]|javascript:|dangerouslySet| on\w+="
+    assert re.findall(f"{ways}|{code}", path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_pages_load_nothing_from_elsewhere(path: Path) -> None:
+    markup = r"""(?:src|href)=["']?(?:https?:)?//"""
+    code = r"""(?:from|import\(?)\s*["']https?:"""
+    style = r"""@import\s+(?:url|["'])|url\(["']?(?:https?:)?//"""
+    assert re.findall(f"{markup}|{code}|{style}", path.read_text()) == []
