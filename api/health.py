@@ -10,6 +10,7 @@ from broker.probe import Doubt
 
 DETAILS: dict[Doubt, str] = {
     "redis away": "Redis does not take what is published: is it up?",
+    "publish fails": "Redis answers, but refuses what is published: this server's log says why",
     "feed silent": "Redis takes what is published, but it does not come back through the feeds",
 }
 

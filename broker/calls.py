@@ -8,6 +8,9 @@ from broker.publishing import all_keys, encode_data
 from broker.scripts import CREATE, DELETE, PROBE, SIGNAL, Call
 from broker.settings import Settings
 
+PROBE_PERIODS_KEPT = 5
+"""What a probe is published to lasts for so many periods: its lane's next turn finds it anew, or not at all."""
+
 
 def create_call(operation: str, keys: OperationKeys, new: models.NewOperation, settings: Settings) -> Call:
     """Return the call that creates an operation, unless it exists with the same body."""
@@ -52,6 +55,7 @@ def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: S
     return Call(DELETE, all_keys(keys), args)
 
 
-def probe_call(feed: str, name: bytes, data: bytes, settings: Settings) -> Call:
-    """Return the call that appends an entry to a feed which is of no operation."""
-    return Call(PROBE, (feed,), (name, data, str(settings.feed_length)))
+def probe_call(keys: OperationKeys, settings: Settings) -> Call:
+    """Return the call that makes ready what a probe is published to."""
+    lasts_ms = round(1000 * PROBE_PERIODS_KEPT * settings.probe_s)
+    return Call(PROBE, (keys.snapshot, keys.log), (str(settings.feed_length), str(lasts_ms)))

@@ -103,7 +103,11 @@ class Keyspace:
 
     def operation(self, operation: str) -> OperationKeys:
         """Return the keys of an operation."""
-        lane = self.lane(self.lane_of(operation))
+        return self.operation_in(self.lane_of(operation), operation)
+
+    def operation_in(self, number: int, operation: str) -> OperationKeys:
+        """Return the keys of an operation as if it were in this lane."""
+        lane = self.lane(number)
         snapshot = lane.operations + operation
         return OperationKeys(snapshot, f"{snapshot}:events", f"{snapshot}:signals", lane)
 

@@ -1,4 +1,7 @@
-"""The probe: proof that what is published comes out of this replica's feeds, got anew every few seconds."""
+"""The probe: proof that what is published comes out of this replica's feeds, got anew every few seconds.
+
+It is published by the same call and the same script as all else, and read by the same reader.
+"""
 
 import asyncio
 import logging
@@ -16,27 +19,28 @@ log = logging.getLogger(__name__)
 PROOF_PERIODS = 3
 """A probe proves something if it comes back within so many periods, and for as long as that."""
 
-Doubt = Literal["redis away", "feed silent"]
+Doubt = Literal["redis away", "publish fails", "feed silent"]
 
 
 class Probe:
-    """Sends entries to the feeds, one lane after the other, and notes when they come back."""
+    """Publishes to the lanes, one after the other, and notes when what it said comes back."""
 
     def __init__(
         self,
-        send: Callable[[int, bytes, bytes], Awaitable[None]],
+        send: Callable[[int, str, bytes], Awaitable[None]],
         lanes: int,
         period_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self.name = b"~probe-" + token_hex(8).encode()
-        """What its entries are told by. An operation's id begins with a letter or a digit."""
+        self._operation = f"~probe-{token_hex(8)}"
+        self.name = self._operation.encode()
+        """What it publishes to. An operation's id begins with a letter or a digit."""
         self._send = send
         self._lanes = cycle(range(lanes))
         self._period_s = period_s
         self._clock = clock
         self._proved_at = -math.inf
-        self._answered = False
+        self._suspect: Doubt = "redis away"
 
     @property
     def doubt(self) -> Doubt | None:
@@ -47,8 +51,8 @@ class Probe:
 
     @property
     def suspect(self) -> Doubt:
-        """What is at fault if delivery fails: Redis if it did not take the last probe, else the way back."""
-        return "feed silent" if self._answered else "redis away"
+        """What is at fault if delivery fails: what did not take the last probe, else the way back."""
+        return self._suspect
 
     async def run(self) -> None:
         """Probe for ever."""
@@ -58,14 +62,19 @@ class Probe:
 
     async def once(self) -> None:
         """Send one."""
-        self._answered = False
+        before, self._suspect = self._suspect, "redis away"  # until it answers
         try:
-            await self._send(next(self._lanes), self.name, b"%.3f" % self._clock())
+            await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageUnavailable:
             return
         except StorageFull:  # nothing is delivered as nothing can be published, and what is kept can be read
             self._proved_at = self._clock()
-        self._answered = True
+        except Exception:  # whatever it is, no publisher fares better
+            self._suspect = "publish fails"
+            if before != self._suspect:
+                log.exception("Redis answers, but what is published is refused")
+            return
+        self._suspect = "feed silent"
 
     def heard(self, event: Event) -> None:
         """Take back one that has come by."""

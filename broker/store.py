@@ -164,9 +164,11 @@ class Store:
         keys = self.keyspace.operation(operation)
         check_refusal(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
 
-    async def probe(self, lane: int, name: bytes, data: bytes) -> None:
-        """Append an entry to a lane's feed which is of no operation, for the one who goes by this name to see."""
-        await self._run(probe_call(self.keyspace.lane(lane).feed, name, data, self.settings))
+    async def probe(self, lane: int, name: str, data: bytes) -> None:
+        """Publish to a lane, as to an operation of this name that nobody else can see. Raises what `publish` does."""
+        keys = self.keyspace.operation_in(lane, name)
+        check_refusal(await self._run(probe_call(keys, self.settings)))
+        read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], silent_ms=0)))
 
     async def tail(self, operation: str, count: int) -> list[Event]:
         """Return the last events of an operation's log, oldest first, `count` at most."""

@@ -1,13 +1,16 @@
 """The probe: what proves delivery, what does not, and that nobody else sees it."""
 
+from hashlib import sha1
+
 import pytest
 
-from broker import errors
+from broker import errors, publishing
 from broker.events import Event
 from broker.hub import Hub
 from broker.listing import Filters
 from broker.models import NewOperation
 from broker.probe import Probe
+from broker.scripts import Script
 from broker.store import Store
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
@@ -23,10 +26,10 @@ class Bench:
         self.refusal: Exception | None = None
         self.probe = Probe(self.send, 2, 1, self.timers.clock)
 
-    async def send(self, lane: int, name: bytes, data: bytes) -> None:
+    async def send(self, lane: int, name: str, data: bytes) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.sent.append((lane, Event(name, b"1-0", 0, b"probe", data)))
+        self.sent.append((lane, Event(name.encode(), b"1-0", 1, b"probe", data)))
 
     def come_back(self) -> None:
         self.probe.heard(self.sent[-1][1])
@@ -58,6 +61,9 @@ async def test_who_is_at_fault_is_told() -> None:
     bench.refusal = errors.StorageUnavailable("away")
     await bench.probe.once()
     assert bench.probe.doubt == "redis away"
+    bench.refusal = ValueError("the script is broken")
+    await bench.probe.once()
+    assert bench.probe.doubt == "publish fails"
     bench.refusal = errors.StorageFull("full")
     await bench.probe.once()
     assert bench.probe.doubt is None  # what is kept can be read, and there is nothing to deliver
@@ -95,4 +101,28 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         found, _ = await store.find(Filters())
         assert [operation.id for operation in found] == ["a"]
         keys = {key async for key in store.connections.commands.scan_iter()} - set(before)
-        assert all(key.endswith(b":feed") for key in keys)
+        assert all(key.endswith(b":feed") or b":op:~probe-" in key for key in keys)
+        for key in (key for key in keys if b":op:" in key):
+            assert 0 < await store.connections.commands.pttl(key) <= 5 * 1000 * store.settings.probe_s + 1000
+
+
+async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = store.settings.model_copy(update={"probe_s": 0.05})
+    async with Hub(store, settings) as hub:
+        await eventually(lambda: hub.doubt is None, "it is proved")
+        with monkeypatch.context() as broken:
+            text = "return redis.error_reply('ERR no longer what it was')"
+            script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+            broken.setattr(publishing, "PUBLISH", script)
+            await eventually(lambda: hub.doubt == "publish fails", "a script that breaks is noticed")
+        await eventually(lambda: hub.doubt is None, "and that it works again")
+
+
+async def test_what_it_publishes_to_is_bounded_however_often(store: Store) -> None:
+    for _ in range(300):
+        await store.probe(0, "~probe-x", b"1")
+    keys = store.keyspace.operation_in(0, "~probe-x")
+    assert await store.connections.commands.xlen(keys.log) < 120
+    lane = store.keyspace.lane(0)
+    for key in (lane.index, lane.expiry, lane.leases, f"{lane.index}:status:running", keys.signals):
+        assert not await store.connections.commands.exists(key)
