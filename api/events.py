@@ -26,7 +26,8 @@ from broker.inputs import read_json
 from broker.models import Answer
 from broker.outlet import UNENCODED
 from broker.placing import Ended, Start
-from broker.publishing import Entry, Publication, read_publication
+from broker.publications import Publication, read_publication
+from broker.publishing import Entry
 from broker.runs import wanted
 from broker.store import Page
 from broker.subscription import Subscription

@@ -6,10 +6,10 @@ The store sends such calls for the HTTP edge, the worker SDK for its own process
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from broker import models
 from broker.depth import showable
@@ -19,8 +19,6 @@ from broker.keys import OperationKeys
 from broker.models import Answer
 from broker.scripts import PUBLISH, Call
 from broker.settings import Settings
-
-MAX_SEQ = (1 << 53) - 1  # what Lua and JavaScript count exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +32,12 @@ class Entry:
     seq: int | None = None
 
 
-class Publication(BaseModel):
-    """An event as a publisher sends it over HTTP."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Annotated[str, Field(pattern=f"^{models.EVENT_TYPE}$")]
-    data: Any = None
-    producer: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
-    seq: Annotated[int, Field(ge=1, le=MAX_SEQ)] | None = None
-
-
 _SHAPES: dict[str, TypeAdapter[Any]] = {
     "progress": TypeAdapter(models.Progress),
     "log": TypeAdapter(models.Log),
     "status": TypeAdapter(models.Running),
     "end": TypeAdapter(models.Outcome),
 }
-
-
-def read_publication(value: object, settings: Settings) -> Entry:
-    """Return the entry for an event given as plain values; raise `Invalid` or `TooLarge`."""
-    try:
-        event = Publication.model_validate(value)
-    except ValidationError as error:
-        raise invalid(error) from None
-    if (event.producer is None) != (event.seq is None):
-        raise Invalid("producer and seq come together: they tell a repeat from a new event", field="seq")
-    return encode(event.type, event.data, settings, producer=event.producer or "", seq=event.seq)
 
 
 def encode(type: str, data: object, settings: Settings, *, producer: str = "", seq: int | None = None) -> Entry:

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from broker.errors import BrokerError, TooLarge
 from broker.inputs import invalid, read_json
 from broker.models import Answer, NewOperation
-from broker.publishing import Entry, read_publication
+from broker.publications import read_publication
+from broker.publishing import Entry
 from broker.settings import Settings
 from broker.store import Store
 from cli import connect

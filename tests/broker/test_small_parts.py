@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from broker import errors, positions, startup
 from broker.flights import Flights
 from broker.keys import Keyspace, hash_slot, lane_tags
-from broker.publishing import encode, read_publication
+from broker.publications import read_publication
+from broker.publishing import encode
 from broker.settings import load_settings
 from broker.wheel import Wheel
 from tests.conftest import make_settings

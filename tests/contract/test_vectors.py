@@ -13,7 +13,7 @@ from broker.children import Child, Tree, children_frame
 from broker.errors import Invalid
 from broker.events import Event, make_frame, snapshot_frame
 from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
-from broker.publishing import read_publication
+from broker.publications import read_publication
 from broker.settings import Settings
 from tests import sse
 from tests.conftest import make_settings
