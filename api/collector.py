@@ -16,7 +16,8 @@ from broker.streams import Stream
 from broker.subscription import Mode
 
 PREFIX = "progress_broker_"
-_OUTLETS = ("adopted", "asgi", "websocket", "poll")
+_CARRIERS = ("adopted", "asgi", "websocket")
+_OUTLETS = (*_CARRIERS, "poll")
 _STATES = {Mode.AWAITING: "awaiting", Mode.CATCHING_UP: "catching_up", Mode.LIVE: "live"}
 
 
@@ -40,10 +41,11 @@ class ReplicaCollector(Collector):
         # `_value_`, as an enumeration's `value` and hash run Python code: half of what a scrape would cost.
         each = (one for channel in hub.channels for one in channel.subscriptions)
         every: Iterable[Stream] = chain(each, hub.bundles)
-        open_now = Counter((one.outlet.kind, one.mode._value_) for one in every)
+        open_now = Counter((one.outlet.kind, one.mode._value_, one.full_since is None) for one in every)
         for outlet in _OUTLETS:  # without those that are being placed, whose response has not begun
             for mode, state in _STATES.items():
-                streams.add_metric((outlet, state), open_now[outlet, mode.value])
+                count = open_now[outlet, mode.value, True] + open_now[outlet, mode.value, False]
+                streams.add_metric((outlet, state), count)
         yield streams
         yield GaugeMetricFamily(f"{PREFIX}operations_watched", "Operations that somebody watches.", len(hub.channels))
         yield GaugeMetricFamily(
@@ -60,15 +62,20 @@ class ReplicaCollector(Collector):
             tally.limits_kept,
         )
         yield _counters("resets", "Streams told that they can't go on from their position.", "reason", tally.resets)
-        # Without polls, as one says so when it has its answer.
-        slowed = {outlet: tally.slowed[outlet] for outlet in _OUTLETS if outlet != "poll"}
+        slowed = {outlet: tally.slowed[outlet] for outlet in _CARRIERS}  # a poll says so when it has its answer
         yield _counters("clients_slowed", "Times a client had no room for more.", "outlet", slowed)
+        family = GaugeMetricFamily(f"{PREFIX}clients_slow", "Clients that have no room now.", labels=("outlet",))
+        for outlet in _CARRIERS:
+            family.add_metric((outlet,), sum(open_now[outlet, mode.value, False] for mode in _STATES))
+        yield family
         yield _counter("clients_caught_up", "Times a slow client was live again.", tally.caught_up)
 
     def _events(self) -> Iterator[Metric]:
         tally = self._hub.tally
         yield _counter("events", "Events of watched operations, each counted once.", tally.events)
         yield _counter("deliveries", "Those events times the streams that watched, before filters.", tally.deliveries)
+        written = {outlet: tally.written[outlet].bytes for outlet in _CARRIERS}
+        yield _counters("written_bytes", "Bytes of events and pings written, before TLS.", "outlet", written)
         conflated = tally.conflated + self._hub.bundles.members.tally.conflated
         yield _counter("events_conflated", "Superseded progress left out for slow clients.", conflated)
         yield HistogramMetricFamily(
@@ -92,6 +99,9 @@ class ReplicaCollector(Collector):
             "Times the feed was lost and reconnected.",
             sum(feed.interruptions for feed in hub.feeds),
         )
+        reads = sum(feed.reads for feed in hub.feeds)
+        yield _counter("feed_reads", "Blocking reads of the feeds that Redis answered.", reads)
+        yield _counter("swept", "Operations whose time had passed, removed.", self._reaper.swept)
         reaped = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
         yield _counters("reaped", "Operations taken a step on, as their worker was silent.", "step", reaped)
 

@@ -35,6 +35,11 @@ class Packed(NamedTuple):
     text: bytes
     """What the client will have unpacked."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes go out."""
+        return len(self.data)
+
 
 class Gzip:
     """Frames as a piece of a gzip stream. Those under `over` bytes are put in as they are: deflating gains little."""

@@ -15,7 +15,7 @@ from broker.finding import Facts
 from broker.lane import Lane
 from broker.member import Member
 from broker.merge import Merge
-from broker.outlet import NO_OUTLET, Outlet
+from broker.outlet import NO_OUTLET, Outlet, size
 from broker.pace import Cancellable
 from broker.positions import order
 from broker.queries import Query
@@ -77,7 +77,8 @@ class Bundle:
         self._most = most
         self._first: list[Frame] = []
         self._flushing = False
-        self._full_since: float | None = None
+        self.full_since: float | None = None
+        """Since when its outlet has had no room, by its hub's clock."""
         self._expires_at = delivery.deadline
         self._timer: Cancellable | None = None
 
@@ -212,13 +213,13 @@ class Bundle:
         if self.mode is Mode.CLOSED or self.full:
             return
         self.full, self.mode = True, Mode.CATCHING_UP
-        self._full_since = self._terms.clock()
+        self.full_since = self._terms.clock()
         self._terms.tally.slowed[self.outlet.kind] += 1
 
     def drained(self) -> None:
         """Go on: the outlet has room again."""
         if self.full and self.mode is not Mode.CLOSED:
-            self.full, self.mode, self._full_since = False, Mode.LIVE, None
+            self.full, self.mode, self.full_since = False, Mode.LIVE, None
             self.merge.stir_all()
             self.flush()
 
@@ -247,9 +248,9 @@ class Bundle:
         """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
         if now >= self._expires_at:
             self.close("expired" if now >= self._delivery.deadline else "max-age", reconnect=True)
-        elif self._full_since is None:
+        elif self.full_since is None:
             self._write([self._delivery.ping])
-        elif now - self._full_since >= self._terms.stuck_timeout_s:
+        elif now - self.full_since >= self._terms.stuck_timeout_s:
             self.abort("stuck")
         return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
 
@@ -257,7 +258,9 @@ class Bundle:
 
     def _write(self, frames: list[Frame]) -> Any:
         if frames:
-            self.outlet.write(self.outlet.encoding.encode(frames))
+            data = self.outlet.encoding.encode(frames)
+            self._terms.tally.written[self.outlet.kind].bytes += size(data)
+            self.outlet.write(data)
 
     def _leave(self, reason: str) -> bool:
         if self.mode is Mode.CLOSED:

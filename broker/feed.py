@@ -52,7 +52,7 @@ class FeedReader:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.connected = False
-        self.interruptions = 0
+        self.reads = self.interruptions = 0
         self.answered_at = clock()
         """When Redis last answered, by the clock."""
         self.positions: dict[bytes, bytes] = {}
@@ -105,6 +105,7 @@ class FeedReader:
             await self._sleep(early_s)
         reply = await self._ask(self._xread + _packed(self.positions.values()))
         self._read_at = self.answered_at = self._clock()
+        self.reads += 1
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():

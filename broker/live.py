@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 from broker.events import Frame
+from broker.outlet import size
 from broker.runs import wanted
 from broker.subscription import Audience, Subscription
 
@@ -45,7 +46,9 @@ class Live:
         for audience, members in tuple(self._audiences.items()):
             theirs = wanted(frames, audience.types)
             if theirs:
-                _write(tuple(members.items()), audience.encoding.encode(theirs))
+                data = audience.encoding.encode(theirs)
+                audience.written.bytes += size(data) * len(members)
+                _write(tuple(members.items()), data)
         if self._paced:
             _write([(subscription, subscription.offer) for subscription in self._paced], frames)
 

@@ -62,6 +62,11 @@ class Text:
         return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
 
 
+def size(data: Any) -> int:
+    """Return how many bytes of what an encoding made go out: bytes, or what tells its `size`; 0 for neither."""
+    return len(data) if isinstance(data, bytes) else getattr(data, "size", 0)
+
+
 class Unencoded:
     """The frames themselves, for outlets within this process."""
 

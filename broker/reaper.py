@@ -39,7 +39,7 @@ class Reaper:
         self._grace_s = grace_s
         self._wait_ms = round(1000 * self._settings.abandon_after_s)
         self._tasks = Tasks()
-        self.stalled = self.lost = 0
+        self.stalled = self.lost = self.swept = 0
 
     async def __aenter__(self) -> Self:
         self._tasks.keep_up(self._reap)
@@ -91,7 +91,7 @@ class Reaper:
         while True:
             await _pause(self._settings.sweep_s)
             with suppress(StorageUnavailable, StorageFull):
-                await self._store.sweep()
+                self.swept += await self._store.sweep()
 
 
 async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:

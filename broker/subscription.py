@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from broker.aside import Aside
 from broker.events import END, SNAPSHOT, Frame, opening_frame, reconnect_frame
-from broker.outlet import NO_OUTLET, Encoding, Outlet
+from broker.outlet import NO_OUTLET, Encoding, Outlet, size
 from broker.pace import Pace
 from broker.runs import Types, conflate, slices, wanted
 from broker.source import Source
+from broker.tally import Written
 from broker.terms import Delivery, Terms
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Audience(NamedTuple):
 
     encoding: Encoding
     types: Types
+    written: Written
 
 
 class Subscription:
@@ -50,7 +52,6 @@ class Subscription:
     __slots__ = (
         "_expires_at",
         "_first",
-        "_full_since",
         "_has_room",
         "_overtaken",
         "_reading",
@@ -60,6 +61,7 @@ class Subscription:
         "aside",
         "bucket",
         "delivery",
+        "full_since",
         "mode",
         "n",
         "number",
@@ -87,7 +89,8 @@ class Subscription:
         self._terms = terms
         self._first: Sequence[Frame] = ()
         self._has_room = False
-        self._full_since: float | None = None
+        self.full_since: float | None = None
+        """Since when its outlet has had no room, by its hub's clock."""
         self._reading = False  # a page or a snapshot has been asked for
         self._overtaken: str | None = None  # why what is being read is of no use
         self._slow = False  # it has filled its outlet since it was last live
@@ -96,7 +99,7 @@ class Subscription:
     @property
     def audience(self) -> Audience:
         """Who is sent the same while they are live."""
-        return Audience(self.outlet.encoding, self.delivery.types)
+        return Audience(self.outlet.encoding, self.delivery.types, self._terms.tally.written[self.outlet.kind])
 
     @property
     def operation(self) -> str:
@@ -233,15 +236,15 @@ class Subscription:
         if self.mode is Mode.CLOSED:
             return
         self._has_room, self._slow = False, True
-        if self._full_since is None:
-            self._full_since = self._terms.clock()
+        if self.full_since is None:
+            self.full_since = self._terms.clock()
             self._terms.tally.slowed[self.outlet.kind] += 1
         self.fall_back()
 
     def drained(self) -> None:
         """Go on: the outlet has room again."""
         if not self._has_room and self.mode is not Mode.CLOSED:
-            self._has_room, self._full_since = True, None
+            self._has_room, self.full_since = True, None
             self.pump()
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
@@ -269,9 +272,9 @@ class Subscription:
         """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
         if now >= self._expires_at:
             self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
-        elif self._full_since is None:
+        elif self.full_since is None:
             self._write((self.delivery.ping,))
-        elif now - self._full_since >= self._terms.stuck_timeout_s:
+        elif now - self.full_since >= self._terms.stuck_timeout_s:
             self.abort("stuck")
         return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
 
@@ -305,7 +308,9 @@ class Subscription:
 
     def _write(self, frames: Sequence[Frame]) -> None:
         if frames:
-            self.outlet.write(self.outlet.encoding.encode(frames))
+            data = self.outlet.encoding.encode(frames)
+            self._terms.tally.written[self.outlet.kind].bytes += size(data)
+            self.outlet.write(data)
 
     def _leave(self, reason: str) -> bool:
         """Leave everything but the outlet, once."""

@@ -30,6 +30,18 @@ class Histogram:
         return told
 
 
+@dataclass(slots=True, eq=False)
+class Written:
+    """What was written to outlets of a kind."""
+
+    bytes: int = 0
+
+
+class _ByKind(dict[str, Written]):
+    def __missing__(self, kind: str) -> Written:
+        return self.setdefault(kind, Written())
+
+
 def _zeros(*names: str) -> Counter[str]:
     """Return a counter that tells of these from the beginning: a rate needs a value before the first."""
     return Counter(dict.fromkeys(names, 0))
@@ -49,6 +61,7 @@ class Tally:
     resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost"))
     events: int = 0
     deliveries: int = 0
+    written: dict[str, Written] = field(default_factory=_ByKind)
     slowed: Counter[str] = field(default_factory=Counter)
     caught_up: int = 0
     conflated: int = 0

@@ -83,6 +83,8 @@ async def test_a_stream_is_counted_from_its_opening_to_its_end(http: httpx.Async
         assert sum(it.value for it in during.all("streams")) == 1
         assert (during("operations_watched"), during("streams_opened_total", start="snapshot")) == (1, 1)
         assert during("deliveries_total") == during("events_total") >= 1
+        assert during("written_bytes_total", outlet=outlet) > 0
+        assert during("feed_reads_total") >= 1
         await finish(http, "a")
         await until(stream, b"event: end")
     await eventually(lambda: _is(http, 1, "streams_closed_total", reason="ended"), "its end is counted")
@@ -157,9 +159,15 @@ class TestASlowClient:
             await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 3)
             return bool(tally.closed["stuck"])
 
+        async def is_slow() -> bool:
+            await fill()
+            return (await scrape(http))("clients_slow", outlet="adopted") == 1
+
+        await eventually(is_slow, "it is seen to be slow")
         await eventually(fill, "it is cut off")
         told = await scrape(http)
         assert told("clients_slowed_total", outlet="adopted") >= 1
+        assert told("clients_slow", outlet="adopted") == 0
         assert told("streams_closed_total", reason="stuck") == 1
         assert "closes after" in caplog.text, "which somebody may have to look into"
         writer.close()
@@ -212,6 +220,19 @@ async def test_apps_of_one_process_count_for_themselves(store: Store) -> None:
         apps[0].state.context.hub.tally.events += 7
         seen = [app.state.context.metrics.get_sample_value("progress_broker_events_total") for app in apps]
     assert seen == [7, 0]
+
+
+@pytest.mark.parametrize("outlet", ["adopted", "asgi"])
+async def test_bytes_are_those_that_were_written(http: httpx.AsyncClient, app: Any, outlet: str) -> None:
+    await create(http, id="a")
+    await finish(http, "a")
+    written = app.state.context.hub.tally.written[outlet]
+    for headers in ({"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip"}):
+        before = written.bytes
+        async with http.stream("GET", f"{OPS}/a/stream", headers=headers) as answer:
+            sent = sum([len(some) async for some in answer.aiter_raw()])
+        assert sent > 300
+        assert abs(sent - (written.bytes - before)) < 60, "all but gzip's and HTTP's own framing"
 
 
 def test_a_histogram_counts_what_is_not_above_a_bound() -> None:
