@@ -99,6 +99,13 @@ class ReplicaCollector(Collector):
             "Times the feed was lost and reconnected.",
             sum(feed.interruptions for feed in hub.feeds),
         )
+        trips = hub.round_trips
+        took = HistogramMetricFamily(f"{PREFIX}redis_seconds", "What calls of Redis took.", labels=("call",))
+        for call, histogram in trips.took_s.items():
+            took.add_metric((call,), histogram.cumulated(), histogram.sum)
+        yield took
+        yield _counters("redis_failures", "Calls of Redis that failed.", "call", trips.failed)
+        yield _counter("redis_connections", "Connections made to Redis, whose losses are made good.", trips.connected)
         reads = sum(feed.reads for feed in hub.feeds)
         yield _counter("feed_reads", "Blocking reads of the feeds that Redis answered.", reads)
         yield _counter("swept", "Operations whose time had passed, removed.", self._reaper.swept)

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from broker.errors import SetupError, StorageFull, StorageUnavailable
+from broker.round_trips import RoundTrips, counted
 from broker.settings import Settings
 
 BLOCK_MS = 2000
@@ -97,7 +98,11 @@ def _as_it_is(reply: Any, **_: Any) -> Any:
 class Connections:
     """The asyncio clients of a process. Close it, or leave its block, when done."""
 
-    def __init__(self, commands: "aioredis.Redis", reader: "aioredis.Redis", lanes: int) -> None:
+    def __init__(
+        self, commands: "aioredis.Redis", reader: "aioredis.Redis", lanes: int, trips: RoundTrips | None = None
+    ) -> None:
+        self.trips = trips or RoundTrips()
+        """What was asked of Redis; nothing, where the clients that were given don't count."""
         self.commands: Any = unparsed(commands)  # the library's types describe what its parsing would make of replies
         self._reader = unparsed(reader)
         self._lanes = lanes
@@ -105,13 +110,15 @@ class Connections:
     @classmethod
     def open(cls, settings: Settings, lanes: int) -> "Connections":
         """Return connections to the Redis of the settings. Nothing is sent yet."""
+        trips = RoundTrips()
         address, options = _address(settings), _options(settings, AsyncRetry)
+        options["redis_connect_func"] = trips.on_connect
         pool = aioredis.BlockingConnectionPool.from_url(
             address, max_connections=_MAX_CONNECTIONS, timeout=settings.redis_timeout_s, **options
         )
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
         reading = aioredis.ConnectionPool.from_url(address, **options)
-        return cls(aioredis.Redis.from_pool(pool), aioredis.Redis.from_pool(reading), lanes)
+        return cls(counted(pool, trips), aioredis.Redis.from_pool(reading), lanes, trips)
 
     def readers(self) -> list[Reader]:
         """Return who reads which lanes' feeds."""

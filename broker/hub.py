@@ -58,6 +58,7 @@ class Hub:
         self._settings = settings
         self.clock = clock
         self.feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
+        self.round_trips = store.connections.trips
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self.channels.forget)
         self._placing = Placing(store, settings.page_length)

@@ -15,9 +15,15 @@ class Script:
     sha: str
 
 
+VERBS: dict[str, str] = {}
+"""What each script is called by, by the name Redis caches it under."""
+
+
 def _load(verb: str) -> Script:
     text = files("broker").joinpath("lua", f"{verb}.lua").read_text("utf-8")
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    VERBS[script.sha] = verb
+    return script
 
 
 META = _load("meta")

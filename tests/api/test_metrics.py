@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio as aioredis
+import redis.exceptions
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
@@ -189,6 +191,39 @@ async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch
     told = await scrape(http)
     assert told("feed_interruptions_total") >= 1
     assert 0 <= told("feed_silence_seconds") < 30
+
+
+class TestRoundTrips:
+    @pytest.fixture
+    def backend(self) -> str:
+        return "redis"
+
+    async def test_are_counted_by_call(self, http: httpx.AsyncClient, app: Any) -> None:
+        before = await scrape(http)
+        await create(http, id="a")
+        await publish(http, "a", "log", {"message": "m"})
+        await http.get(OPS)
+        told = await scrape(http)
+        for call in ("create", "publish", "command", "pipeline"):
+            counts = [it("redis_seconds_count", call=call) for it in (before, told)]
+            assert counts[1] > counts[0], call
+        assert told("redis_seconds_sum", call="publish") > 0
+        assert told("redis_connections_total") >= 2, "one for commands, one for the feeds"
+
+    async def test_that_fail_are_counted_and_so_are_new_connections(
+        self, http: httpx.AsyncClient, app: Any, store: Store
+    ) -> None:
+        before = await scrape(http)
+        async with aioredis.Redis.from_url(str(store.settings.redis_url.get_secret_value())) as admin:  # type: ignore[union-attr]
+            await admin.client_kill_filter(_type="normal", skipme=True)
+        await http.get(OPS)
+        await eventually(lambda: _is(http, 1, "feed_connected"), "it is back")
+        await http.get(OPS)
+        with pytest.raises(redis.exceptions.ResponseError):
+            await store.connections.commands.execute_command("NONSENSE")
+        told = await scrape(http)
+        assert told("redis_connections_total") > before("redis_connections_total")
+        assert told("redis_failures_total", call="command") == before("redis_failures_total", call="command") + 1
 
 
 async def test_what_the_reaper_did(http: httpx.AsyncClient, store: Store) -> None:
