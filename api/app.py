@@ -1,5 +1,6 @@
 """The app factory: everything the HTTP edge is made of, put together once."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp
 
 import web
 from api import events, headers, health, metrics, multi_stream, operations, problems, stream, tickets
+from api.access import Access
 from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
@@ -41,15 +43,16 @@ class Pages(StaticFiles):
 
 
 class App(FastAPI):
-    """A FastAPI app behind its edge, which holds for what its own error handlers answer as well."""
+    """The app behind its edge, which holds for its error handlers too; around all that, what sees every request."""
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(self, settings: Settings, tally: Tally, **options: Any) -> None:
         super().__init__(**options)
-        self._settings = settings
+        self._settings, self._tally = settings, tally
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the app with all its middleware."""
-        return edged(super().build_middleware_stack(), self._settings)
+        """Return what requests go through."""
+        level = logging.INFO if self._settings.access_log else logging.DEBUG
+        return Access(edged(super().build_middleware_stack(), self._settings), self._tally, level)
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
 
     app = App(
         config,
+        tally,
         title="Progress broker",
         description="How long work is going: operations, and their events as server-sent events.",
         version="1",

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from api.problems import STATUS_OF_CODE
 from broker.hub import Hub
 from broker.reaper import Reaper
 from broker.streams import Stream
@@ -32,6 +33,7 @@ class ReplicaCollector(Collector):
         yield from self._streams()
         yield from self._events()
         yield from self._redis()
+        yield from self._requests()
         yield GaugeMetricFamily(f"{PREFIX}draining", "1 while it sends its clients away.", self._hub.draining)
         yield _labelled("build", "What runs, with the value 1.", _build())
 
@@ -84,6 +86,23 @@ class ReplicaCollector(Collector):
             tally.latency_s.cumulated(),
             tally.latency_s.sum,
         )
+
+    def _requests(self) -> Iterator[Metric]:
+        tally, labels = self._hub.tally, ("method", "route", "status")
+        counts = CounterMetricFamily(f"{PREFIX}http_requests", "Requests, by how they were answered.", labels=labels)
+        took = HistogramMetricFamily(
+            f"{PREFIX}http_answer_seconds", "From a request to the first word of its answer.", labels=labels[:2]
+        )
+        for key, count in tally.requests.counts.items():
+            counts.add_metric(key, count)
+        for call, histogram in tally.requests.took_s.items():
+            took.add_metric(call, histogram.cumulated(), histogram.sum)
+        yield counts
+        yield took
+        problems = {code: tally.problems[code] for code in STATUS_OF_CODE}
+        yield _counters("requests_refused", "Requests that were refused, streams too, by why.", "reason", problems)
+        yield _counters("published_events", "Events sent over HTTP, by what came of it.", "outcome", tally.published)
+        yield _counters("published_bytes", "Bytes of their data.", "outcome", tally.published_bytes)
 
     def _redis(self) -> Iterator[Metric]:
         hub = self._hub

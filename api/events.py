@@ -15,6 +15,7 @@ from api.authorization import permit
 from api.bodies import NDJSON, chunks
 from api.context import Context, Id, InContext, read_body
 from api.description import refused
+from api.intake import take
 from api.principal import principal_of
 from api.problems import problem
 from api.stream_query import POSITION, read_types
@@ -70,7 +71,7 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
     if len(events) > MAX_BATCH:
         raise Invalid(f"a list holds {MAX_BATCH} events at most, this one {len(events)}: send NDJSON for more")
     entries = [read_publication(event, context.settings) for event in events]
-    answer = await context.store.publish(operation, entries)
+    answer = await take(context, operation, entries)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
@@ -102,7 +103,7 @@ async def _store(
 ) -> tuple[Answer | None, int]:
     for at in range(0, len(entries), MAX_BATCH):
         batch = entries[at : at + MAX_BATCH]
-        answer = await context.store.publish(operation, batch)
+        answer = await take(context, operation, batch)
         taken += len(batch)
     return answer, taken
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.methods import methods_of
 from broker.errors import BrokerError, Invalid, Unauthenticated
@@ -57,13 +58,28 @@ def described(code: str, detail: str, field: str | None) -> dict[str, Any]:
     return body if field is None else body | {"field": field}
 
 
+class Refusing(Response):
+    """A response that refuses, and leaves its code in the request's state for whoever counts."""
+
+    def __init__(
+        self, code: str, content: bytes, status: int, headers: dict[str, str], media_type: str | None = None
+    ) -> None:
+        super().__init__(content, status, headers, media_type)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope.setdefault("state", {})["refused"] = self._code
+        await super().__call__(scope, receive, send)
+
+
 def problem(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> Response:
     """Return a problem. `type` is the stable code; `members` are added to it."""
     body = described(code, detail, field)
     headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
-    return Response(orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
+    return Refusing(code, orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
 
 
 def unauthenticated() -> Response:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from api.asgi_outlet import HEADERS
-from api.problems import problem
+from api.problems import Refusing, problem
 from api.ws import refusals as ws_refusals
 from broker.errors import BrokerError
 from broker.events import reconnect_frame
@@ -20,7 +20,7 @@ def refusal(code: str, detail: str, accept: str | None, retry_s: float) -> Respo
     """Return the refusal: a stream that says when to come back, and ends, to whom takes nothing but events."""
     retry_s *= random.uniform(*_JITTER)
     if accept is not None and accept.strip() == "text/event-stream":
-        return Response(reconnect_frame(code, round(retry_s * 1000)).wire, 200, HEADERS)
+        return Refusing(code, reconnect_frame(code, round(retry_s * 1000)).wire, 200, HEADERS)
     return problem(code, detail, retry_s=retry_s)
 
 

@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
                 backlog=BACKLOG,  # else it listens again with its own
                 log_config=None,  # its lines go where all others go
                 log_level=settings.log_level,
-                access_log=settings.log_level == "debug",
+                access_log=False,  # the app has its own (`api/access.py`)
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=LEAVE_S,
                 server_header=False,

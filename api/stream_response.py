@@ -6,6 +6,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.accept_encoding import accepts_gzip
+from api.access import CONNECTION_HEADER
 from api.adopted_gzip import GzipOutlet
 from api.adopted_outlet import ChunkedOutlet, UnframedOutlet
 from api.adoption import ADOPTION, Connection, Offer
@@ -59,7 +60,8 @@ class StreamResponse(Response):
         if scope["http_version"] == "1.0":
             offer.without_chunks()
         try:
-            headers = [*self._head.raw, (b"connection", b"close")]
+            name = self._subscription.connection.encode()
+            headers = [*self._head.raw, (CONNECTION_HEADER, name), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             connection = await offer.adopt(self._limit)
             if connection is None:
@@ -82,7 +84,8 @@ class StreamResponse(Response):
         packed = self._head is _PACKED
         subscription, limit = self._subscription, self._limit
         outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over) if packed else AsgiOutlet(subscription, limit)
-        await AsgiStream(subscription, outlet, self._head.headers)(scope, receive, send)
+        headers = self._head.headers | {CONNECTION_HEADER.decode(): subscription.connection}
+        await AsgiStream(subscription, outlet, headers)(scope, receive, send)
 
 
 def _without_head(send: Send) -> Send:

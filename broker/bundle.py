@@ -66,7 +66,9 @@ class Bundle:
         self.query, self.admit = query, admit
         self.mode = Mode.CATCHING_UP
         self.outlet: Outlet = NO_OUTLET
-        self.bucket = self.number = 0
+        self.bucket = 0
+        self.connection = ""
+        """What log lines and its client call it."""
         self.opened_at: float | None = None
         self.merge = Merge(home, delivery.interval_s, terms.clock)
         self.awaited: set[str] = set()

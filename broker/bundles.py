@@ -78,9 +78,10 @@ class Bundles:
         # It hears of new operations first, and then looks for those that are there: none is missed between.
         self._bundles.add(bundle)
         self._queries.add(query, bundle)
-        self._streams.made()
+        self._streams.made(bundle)
         first_ping_s = self._settings.ping_s * random.uniform(0.5, 1)
-        self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s))
+        left_s = delivery.deadline - self._terms.clock()
+        self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
             lost = await self._lost(places)
             known = {lane: position for lane, position in places.items() if lane not in lost}

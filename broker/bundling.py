@@ -61,7 +61,7 @@ class Members:
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self._channels.of(member.operation, self._reads)
         subscription = member.follow(channel, bundle.delivery, self._terms)
-        subscription.number = bundle.number
+        subscription.connection = bundle.connection
         try:
             for _ in range(_LOADS):
                 if not channel.loaded:

@@ -126,7 +126,7 @@ class Hub:
         channel = self.channels.of(operation, self._reads)
         subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
-        self._streams.made()
+        self._streams.made(subscription)
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)
         first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)

@@ -41,6 +41,9 @@ class Outlet(Protocol):
 class Writer(Protocol):
     """What writes to an outlet, and is told how it fares: a subscription, or a bundle of them."""
 
+    connection: str
+    """What log lines and its client call it."""
+
     def attach(self, outlet: Outlet) -> None:
         """Open the way out."""
 

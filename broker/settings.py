@@ -187,6 +187,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line shown")
     log_format: Literal["console", "json"] = Field("console", description="lines for people, or a JSON object a line")
 
+    access_log: bool = Field(False, description="log a line for each request; at log level debug there is one anyway")
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from secrets import token_hex
 
 from broker.bundle import Bundle
 from broker.placing import Start
@@ -22,7 +23,7 @@ class Streams:
 
     def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
         self._tally, self._clock = tally, clock
-        self._numbers = itertools.count(1)
+        self._replica, self._numbers = token_hex(4), itertools.count(1)
         self._count = 0
         self._none = asyncio.Event()
         self._none.set()
@@ -34,27 +35,27 @@ class Streams:
         """Wait until none is open."""
         await self._none.wait()
 
-    def made(self) -> None:
-        """Count one more, which is yet to be placed."""
+    def made(self, subscription: Stream) -> None:
+        """Count one more, which is yet to be placed, and name it as no other of any replica is."""
+        subscription.connection = f"{self._replica}-{next(self._numbers)}"
         self._count += 1
         self._none.clear()
 
     def reset(self, subscription: Stream, start: Start, reason: str) -> None:
         """Tell that a client can't resume from its position."""
         self._tally.resets[reason] += 1
-        said = {"operation": subscription.operation, "from": start.position, "reason": reason}
-        log.info("a stream of operation %s can't resume after %s: %s", *said.values(), extra=said)
+        said = _told(subscription) | {"from": start.position, "reason": reason}
+        log.info("stream %s of operation %s can't resume after %s: %s", *said.values(), extra=said)
 
     def opened(self, subscription: Stream, start: Start) -> None:
         """Tell that one stands where its client wants to begin."""
         if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
             return
-        subscription.number, subscription.opened_at = next(self._numbers), self._clock()
+        subscription.opened_at = self._clock()
         self._tally.opened[start.kind] += 1
         if log.isEnabledFor(logging.DEBUG):
-            said = {"stream": subscription.number, "operation": subscription.operation}
-            at = start.position or start.kind
-            log.debug("stream %d of operation %s opens, from %s", *said.values(), at, extra=said | {"from": at})
+            said = _told(subscription) | {"from": start.position or start.kind}
+            log.debug("stream %s of operation %s opens, from %s", *said.values(), extra=said)
 
     def closed(self, subscription: Stream, reason: str) -> None:
         """Tell that one has ended, and why."""
@@ -67,6 +68,9 @@ class Streams:
         level = logging.INFO if reason in _NOTABLE else logging.DEBUG
         if log.isEnabledFor(level):
             lasted_s = self._clock() - subscription.opened_at
-            said = {"stream": subscription.number, "operation": subscription.operation, "lasted_s": round(lasted_s, 3)}
-            words = "stream %d of operation %s closes after %.1f s: %s"
-            log.log(level, words, *said.values(), reason, extra=said | {"reason": reason})
+            said = _told(subscription) | {"lasted_s": round(lasted_s, 3), "reason": reason}
+            log.log(level, "stream %s of operation %s closes after %.1f s: %s", *said.values(), extra=said)
+
+
+def _told(subscription: Stream) -> dict[str, object]:
+    return {"connection": subscription.connection, "operation": subscription.operation}

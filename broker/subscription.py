@@ -60,11 +60,11 @@ class Subscription:
         "_terms",
         "aside",
         "bucket",
+        "connection",
         "delivery",
         "full_since",
         "mode",
         "n",
-        "number",
         "opened_at",
         "outlet",
         "pace",
@@ -77,8 +77,8 @@ class Subscription:
         self.position = b"0-0"
         self.mode = Mode.CATCHING_UP
         self.bucket = 0
-        self.number = 0
-        """What log lines call it."""
+        self.connection = ""
+        """What log lines and its client call it."""
         self.opened_at: float | None = None
         """When it was placed, by its hub's clock; None before that."""
         self.outlet: Outlet = NO_OUTLET
@@ -171,8 +171,8 @@ class Subscription:
             self._terms.tally.resets[reason] += 1
             # Lost history is told of once, by the channel: it meets all who watch at one moment.
             level = logging.DEBUG if reason == "lost" else logging.INFO
-            said = {"stream": self.number, "operation": self.operation, "reason": reason}
-            log.log(level, "stream %d of operation %s is reset: %s", *said.values(), extra=said)
+            said = {"connection": self.connection, "operation": self.operation, "reason": reason}
+            log.log(level, "stream %s of operation %s is reset: %s", *said.values(), extra=said)
         self.fall_back()
         self.mode = Mode.CATCHING_UP
         self._reading = True

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+ANSWER_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -47,6 +48,22 @@ def _zeros(*names: str) -> Counter[str]:
     return Counter(dict.fromkeys(names, 0))
 
 
+class Requests:
+    """Answered requests: how many by method, route and class of status, and how long until their answer began."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.took_s: dict[tuple[str, str], Histogram] = {}
+
+    def add(self, method: str, route: str, status: str, took_s: float) -> None:
+        """Count one. A route is its template, so there are as many as the app has."""
+        self.counts[method, route, status] += 1
+        histogram = self.took_s.get((method, route))
+        if histogram is None:
+            histogram = self.took_s[method, route] = Histogram(ANSWER_BOUNDS_S)
+        histogram.observe(took_s)
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts since the process began. Reasons are words of ours, never a client's, so there are few."""
@@ -58,6 +75,10 @@ class Tally:
         default_factory=lambda: _zeros("requests", "sent-bytes", "streams", "address", "replica", "handshakes")
     )
     limits_kept: Counter[str] = field(default_factory=lambda: _zeros("alone", "together"))
+    problems: Counter[str] = field(default_factory=Counter)
+    requests: Requests = field(default_factory=Requests)
+    published: Counter[str] = field(default_factory=lambda: _zeros("stored"))
+    published_bytes: Counter[str] = field(default_factory=lambda: _zeros("stored"))
     resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost"))
     events: int = 0
     deliveries: int = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from api.access import REQUEST_ID
 from api.redaction import REDACTION
 from broker.settings import Settings
 
@@ -14,7 +15,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "colo
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, process, fields that came with it, and an error's trace."""
+    """One JSON object a line: time, level, logger, message, process, request, fields that came along, an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -26,6 +27,8 @@ class JsonLines(logging.Formatter):
             "process": record.process,
         }
         line |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        if request := REQUEST_ID.get():
+            line.setdefault("request", request)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

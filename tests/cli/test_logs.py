@@ -53,21 +53,31 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
     with shell.process("serve", *options) as server:
         url = ready(server)
         shell.says("publish", "a", "--create")
-        with urllib.request.urlopen(f"{url}/v1/operations/a/stream?ticket=s3cret", timeout=10) as stream:
+        request = urllib.request.Request(
+            f"{url}/v1/operations/a/stream?ticket=s3cret", headers={"X-Request-Id": "r-1", "Accept": "*/*"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as stream:
+            connection = stream.headers["Progress-Connection"]
+            assert stream.headers["X-Request-Id"] == "r-1"
             stream.readline()
             wait_until(lambda: "opens, from snapshot" in server.output(), "the stream's opening is told")
         shell.says("publish", "a", "--type", "log", "--data", '{"message": "m"}')
         wait_until(lambda: "closes after" in server.output(), "and its end")
         assert server.stop(signal.SIGTERM) == 0
     told = lines(server.output())
-    assert {"uvicorn.error", "uvicorn.access"} <= {line["logger"] for line in told}
+    assert {"uvicorn.error", "api.access"} <= {line["logger"] for line in told}
     opened, closed = ([line for line in told if word in line["message"]] for word in ("opens, from", "closes after"))
-    assert (opened[0]["stream"], opened[0]["operation"], opened[0]["from"]) == (1, "a", "snapshot")
-    assert (closed[0]["stream"], closed[0]["reason"]) == (1, "client")
+    assert (opened[0]["connection"], opened[0]["operation"], opened[0]["from"]) == (connection, "a", "snapshot")
+    assert opened[0]["request"] == "r-1"
+    assert (closed[0]["connection"], closed[0]["reason"]) == (connection, "client")
+    [asked] = [line for line in told if line["logger"] == "api.access" and line.get("connection")]
+    assert asked["connection"] == connection
+    assert (asked["method"], asked["route"], asked["status"]) == ("GET", "/v1/operations/{id}/stream", 200)
+    assert (asked["path"], asked["request"]) == ("/v1/operations/a/stream", "r-1")
+    assert asked["ms"] >= 0
     assert closed[0]["lasted_s"] >= 0
     assert closed[0]["process"] == opened[0]["process"]
     assert "s3cret" not in server.output()
-    assert "ticket=***" in server.output()
     odd = [line for line in server.output().splitlines() if not line.startswith(("{", "serving on"))]
     assert odd == []
 
