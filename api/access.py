@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.tracing import RequestSpan, span_of
 from broker.tally import Tally
+from broker.tracing import is_on
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Access:
     def __init__(self, app: ASGIApp, tally: Tally, level: int) -> None:
         self._app, self.tally, self.level = app, tally, level
         self._name, self._numbers = token_hex(4), itertools.count(1)
+        self._traced = is_on()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, and look at how it is answered."""
@@ -40,8 +43,9 @@ class Access:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})  # before anybody copies the scope: what is noted in it is looked up here
-        answer = Answer(self, scope, send, _given_id(scope) or f"{self._name}-{next(self._numbers)}")
-        REQUEST_ID.set(answer.id)
+        id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
+        REQUEST_ID.set(id)
+        answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)
         try:
             await self._app(scope, receive, answer.send)
         finally:
@@ -51,10 +55,10 @@ class Access:
 class Answer:
     """A request's answer, up to its first word."""
 
-    __slots__ = ("_access", "_began", "_scope", "_send", "_started", "id")
+    __slots__ = ("_access", "_began", "_scope", "_send", "_span", "_started", "id")
 
-    def __init__(self, access: Access, scope: Scope, send: Send, id: str) -> None:
-        self._access, self._scope, self._send, self.id = access, scope, send, id
+    def __init__(self, access: Access, scope: Scope, send: Send, id: str, span: RequestSpan | None) -> None:
+        self._access, self._scope, self._send, self.id, self._span = access, scope, send, id, span
         self._began = time.perf_counter()
         self._started = False
 
@@ -65,9 +69,11 @@ class Answer:
         await self._send(message)
 
     def ended(self) -> None:
-        """Note a request that got no answer."""
+        """Note a request that got no answer, if it got none."""
         if not self._started:
             self._note(_NOT_STARTED, ())
+        if self._span is not None:
+            self._span.left()
 
     def _start(self, message: Message) -> Message:
         headers = message.get("headers") or ()
@@ -86,11 +92,13 @@ class Answer:
         access.tally.requests.add(method if method in _METHODS else "other", route, f"{status // 100}xx", took_s)
         if refused is not None:
             access.tally.problems[refused] += 1
+        if self._span is not None:
+            self._span.answered(method, route, status, _connection(headers))
         if log.isEnabledFor(access.level):
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
             said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1)}
             more = {"route": route, "request": self.id, "refused": refused, "principal": _principal(scope)}
-            more["connection"] = dict(headers).get(CONNECTION_HEADER, b"").decode()
+            more["connection"] = _connection(headers)
             told = said | {name: value for name, value in more.items() if value}
             log.log(access.level, "%s %s %d after %.1f ms", *said.values(), extra=told)
 
@@ -102,6 +110,10 @@ def _status(message: Message) -> int:
         return 403
     status: int = message["status"]
     return status
+
+
+def _connection(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    return dict(headers).get(CONNECTION_HEADER, b"").decode()
 
 
 def _given_id(scope: Scope) -> str:

@@ -89,6 +89,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
+        # Its own would put whole queries, with the tickets in them, into spans; ours are in `api/tracing.py`.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
     app.add_middleware(LimitsMiddleware, limiter=limiter, tally=tally)  # within authentication

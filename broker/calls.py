@@ -12,7 +12,9 @@ PROBE_PERIODS_KEPT = 5
 """What a probe is published to lasts for so many periods: its lane's next turn finds it anew, or not at all."""
 
 
-def create_call(operation: str, keys: OperationKeys, new: models.NewOperation, settings: Settings) -> Call:
+def create_call(
+    operation: str, keys: OperationKeys, new: models.NewOperation, settings: Settings, traceparent: str = ""
+) -> Call:
     """Return the call that creates an operation, unless it exists with the same body."""
     spec = new.model_dump(mode="json", exclude={"id"})
     if "lease_s" not in new.model_fields_set:
@@ -37,7 +39,7 @@ def create_call(operation: str, keys: OperationKeys, new: models.NewOperation, s
         " ".join(map(str, limits)),
         str(round((spec["lease_s"] or 0) * 1000)),
     )
-    return Call(CREATE, all_keys(keys), args)
+    return Call(CREATE, all_keys(keys), (*args, traceparent) if traceparent else args)
 
 
 def signal_call(

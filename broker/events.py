@@ -32,6 +32,8 @@ class Event(NamedTuple):
     """Which event of the operation it is, from 1; 0 when the entry is the broker's own, such as `gone`."""
     type: bytes
     data: bytes
+    traceparent: bytes = b""
+    """Of who published it, where that is traced; only the feed tells."""
 
 
 def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None:
@@ -40,15 +42,17 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
     if not isinstance(position, bytes) or not isinstance(fields, list):
         return None
     if len(fields) == 8 and fields[0] == b"o" and fields[2] == b"n" and fields[4] == b"t" and fields[6] == b"d":
+        traceparent = b""
         _, name, _, n, _, type, _, data = fields  # as the scripts write to a feed: half of what a dict costs
     else:
         pairs = dict(zip(fields[::2], fields[1::2], strict=False))
         name, n = pairs.get(b"o", operation), pairs.get(b"n", b"0")
         type, data = pairs.get(b"t", b""), pairs.get(b"d", b"null")
+        traceparent = pairs.get(b"tp", b"")
     if name is None:
         return None
     try:
-        return Event(name, position, int(n), type, data)
+        return Event(name, position, int(n), type, data, traceparent)
     except ValueError:
         return None
 
@@ -98,7 +102,7 @@ def told_frame(type: bytes, data: object) -> Frame:
 
 def make_frame(event: Event) -> Frame:
     """Return the frame of an event. Whatever its payload holds, the framing stands: what is not JSON is replaced."""
-    operation, position, n, type, data = event
+    operation, position, n, type, data, _ = event
     # A strict parse costs a microsecond and vouches for UTF-8, for control characters and for what clients will parse.
     try:
         value = orjson.loads(data)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from broker import tracing
 from broker.bundles import Bundles
 from broker.bundling import Members
 from broker.channel import Channel
@@ -58,6 +59,7 @@ class Hub:
         self._settings = settings
         self.clock = clock
         self.feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
+        self._deliveries = tracing.deliveries()
         self.round_trips = store.connections.trips
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self.channels.forget)
@@ -208,6 +210,8 @@ class Hub:
             if not told and channel.loaded:  # one sample a batch: what all others pay is nothing
                 told = True
                 self.tally.latency_s.observe(age_s(events[0]))
+            if self._deliveries is not None:
+                self._deliveries.told(events, watching)
             if channel.n > n:  # only what led on is a sign of health
                 channel.heard_at = now
             self.tally.events += len(events)

@@ -96,6 +96,7 @@ def publish_call(
     expect: str = "",
     lapsed: bool = False,
     silent_ms: int | None = None,
+    traceparent: str = "",
 ) -> Call:
     """Return the call that appends entries to an operation, all or none; without entries it is a beat of its worker.
 
@@ -117,6 +118,8 @@ def publish_call(
             entry.producer,
             "" if entry.seq is None else str(entry.seq),
         )
+    if traceparent:
+        args.append(traceparent)
     return Call(PUBLISH, all_keys(keys), args)
 
 

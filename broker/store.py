@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import redis.exceptions
 
-from broker import cancelling, listing, noting, positions, rollup, startup
+from broker import cancelling, listing, noting, positions, rollup, startup, tracing
 from broker.calls import create_call, delete_call, probe_call, signal_call
 from broker.children import Tree
 from broker.connections import BLOCK_MS, Connections, storage_errors
@@ -75,7 +75,7 @@ class Store:
         Raises `OperationExists` for another body under the same id, and `Gone` while its id is a deleted one's.
         """
         operation = new.id or secrets.token_hex(10)
-        call = create_call(operation, self.keyspace.operation(operation), new, self.settings)
+        call = create_call(operation, self.keyspace.operation(operation), new, self.settings, tracing.current())
         reply = await self._run(call)
         check_refusal(reply)
         if noting.is_due(new, reply):
@@ -139,7 +139,14 @@ class Store:
         """
         keys = self.keyspace.operation(operation)
         call = publish_call(
-            operation, keys, entries, attempt=attempt, expect=expect, lapsed=lapsed, silent_ms=silent_ms
+            operation,
+            keys,
+            entries,
+            attempt=attempt,
+            expect=expect,
+            lapsed=lapsed,
+            silent_ms=silent_ms,
+            traceparent=tracing.current(),
         )
         return read_answer(await self._run(call))
 

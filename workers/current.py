@@ -35,8 +35,10 @@ def track(items: Iterable[T]) -> Iterator[T]:
 def enter(operation: Reporting) -> None:
     """Make an operation the current one, until it is left."""
     _entered.set((*_entered.get(), operation))
+    operation.trace.enter()
 
 
 def leave(operation: Reporting) -> None:
     """Make an operation no longer the current one, nor the one to come back to."""
     _entered.set(tuple(entered for entered in _entered.get() if entered is not operation))
+    operation.trace.leave()

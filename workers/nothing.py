@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from workers.reporting import Reporting
 from workers.stages import Stage
+from workers.tracing import NO_TRACE
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class NoOperation(Reporting):
     """No operation. It is never cancelled, and its id is empty."""
 
     id = ""
+    trace = NO_TRACE
     attempt = 1
     ended = False
     cancelled = False

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import orjson
 from pydantic import ValidationError
 
-from broker import noting
+from broker import noting, tracing
 from broker.calls import create_call
 from broker.connections import storage_errors
 from broker.errors import (
@@ -32,6 +32,7 @@ from workers.link import Link, link_to
 from workers.noting import note
 from workers.payloads import cut
 from workers.reporter import INTERVAL_S, Reporter
+from workers.tracing import NoTrace, begin
 
 
 class Default(Enum):
@@ -112,9 +113,10 @@ class _State(NamedTuple):
     cancel: Cancel | None = None
     created_ms: int | None = None
     idle_limit_s: float | None = None
+    traceparent: str = ""
 
 
-_FIELDS: Final = ("gone", "status", "attempt", "lease_ms", "progress", "cancel", "created", "limits")
+_FIELDS: Final = ("gone", "status", "attempt", "lease_ms", "progress", "cancel", "created", "limits", "traceparent")
 _TRIES: Final = 8
 
 
@@ -144,14 +146,15 @@ def start(
     state = new if created.new else _read_state(link, operation)
     if new_attempt:
         state = _begin_attempt(link, operation, state, worker)
+    trace = begin(operation, kind, state.traceparent)
 
     def reporter(state: _State) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, worker, interval_s, total=total, unit=unit)
+        reporter = _reporter(link, settings, operation, state, trace, worker, interval_s, total=total, unit=unit)
         reporter.progress.resume(state.progress, percent_only=True)  # its loop begins again, its percentage does not
         return reporter
 
     try:
-        return Opened(link, _announced(link, operation, state, reporter), settings, True)
+        return Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
     except OperationEnded:
         if created.new and _read_state(link, operation).status is Status.CANCELLED:
             raise Cancelled(operation) from None  # between its creation and now, most likely with its parent
@@ -172,14 +175,15 @@ def attach(
     link = link_to(settings)
 
     def reporter(state: _State) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, worker, interval_s, ends=ends)
+        reporter = _reporter(link, settings, operation, state, trace, worker, interval_s, ends=ends)
         reporter.progress.resume(state.progress)
         return reporter
 
     state = _read_state(link, operation)
     if new_attempt:
         state = _begin_attempt(link, operation, state, worker)
-    return Opened(link, _announced(link, operation, state, reporter), settings, ends)
+    trace = begin(operation, traceparent=state.traceparent)
+    return Opened(link, _announced(link, operation, state, reporter, trace), settings, ends)
 
 
 class _Created(NamedTuple):
@@ -213,7 +217,7 @@ def _create(
         raise invalid(error) from None
     link = link_to(settings)
     operation = str(new.id)
-    reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings))
+    reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings, tracing.current()))
     try:
         read_answer(reply)
     except OperationExists as error:
@@ -248,6 +252,7 @@ def _reporter(
     settings: Settings,
     operation: str,
     state: _State,
+    trace: NoTrace,
     worker: str | None,
     interval_s: float,
     *,
@@ -272,6 +277,7 @@ def _reporter(
         idle_limit_s=state.idle_limit_s,
         interval_s=interval_s,
         wake=link.wake,
+        trace=trace,
     )
     if state.cancel is not None:
         reporter.sign.ask(Stop(state.cancel.reason, state.cancel.by))
@@ -286,15 +292,25 @@ def _here() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _announced(link: Link, operation: str, state: _State, make: Callable[[_State], Reporter]) -> Reporter:
-    reporter = make(state)
+def _announced(
+    link: Link, operation: str, state: _State, make: Callable[[_State], Reporter], trace: NoTrace
+) -> Reporter:
+    try:
+        reporter = _first_sent(link, operation, make(state), make)
+    except BaseException:
+        trace.end(None)
+        raise
+    link.follow(reporter)
+    return reporter
+
+
+def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[_State], Reporter]) -> Reporter:
     try:
         _send_first(link, reporter)
     except (Invalid, OperationEnded):
         # It changed since it was looked at. If it was cancelled, `running` can't follow, but the worker has to hear.
         reporter = make(_read_state(link, operation))
         _send_first(link, reporter)
-    link.follow(reporter)
     return reporter
 
 
@@ -307,7 +323,9 @@ def _send_first(link: Link, reporter: Reporter) -> None:
 def _read_state(link: Link, operation: str) -> _State:
     key = link.keyspace().operation(operation).snapshot
     with storage_errors():
-        gone, status, attempt, lease_ms, progress, cancel, created, limits = link.client().hmget(key, _FIELDS)
+        gone, status, attempt, lease_ms, progress, cancel, created, limits, traceparent = link.client().hmget(
+            key, _FIELDS
+        )
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
     if status is None:
@@ -324,4 +342,5 @@ def _read_state(link: Link, operation: str) -> _State:
         None if cancel is None else read_cancel(cancel),
         int(created) if created else None,
         int(limits.split()[3]) / 1000 if limits else None,
+        (traceparent or b"").decode("latin-1"),
     )

@@ -28,6 +28,7 @@ from workers.payloads import MAX_MESSAGE_CHARS, log_json, progress_json, room, r
 from workers.progress import Progress
 from workers.stages import Stage
 from workers.stopping import StopSign
+from workers.tracing import NO_TRACE, NoTrace
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,10 @@ class Reporter:
         interval_s: float = INTERVAL_S,
         clock: Clock | None = None,
         wake: "Callable[[Reporter], None] | None" = None,
+        trace: NoTrace = NO_TRACE,
     ) -> None:
         self.operation = operation
+        self.trace = trace
         self.keys = keys
         self.attempt = attempt
         self.heard = (0, 0)
@@ -147,6 +150,7 @@ class Reporter:
 
     def _let_go(self) -> None:
         self.inbox.close()
+        self.trace.end(self._end)
         self.pulse.wake()
 
     # What became of it.
@@ -178,6 +182,7 @@ class Reporter:
     def lose(self, error: BrokerError) -> None:
         """Give the operation up: it is no longer this process's to report."""
         self._silence()
+        self.trace.end(self._end)
         self.sign.lose(error)
 
     # What is sent, by one thread.
@@ -250,6 +255,7 @@ class Reporter:
             created_ms=self._created_ms,
             worker=self._worker if entries else "",
             silent_ms=silent_ms,
+            traceparent=self.trace.traceparent if entries else "",
         )
 
     def heed(self, answer: Answer) -> None:

@@ -11,6 +11,7 @@ from broker.models import Pool
 from workers import payloads
 from workers.errors import Stop, is_cancellation
 from workers.stages import Stage
+from workers.tracing import NoTrace
 
 if TYPE_CHECKING:
     from workers.opening import Opened
@@ -36,6 +37,11 @@ class Reporting:
     def id(self) -> str:
         """The operation's id."""
         return self._reporter.operation
+
+    @property
+    def trace(self) -> NoTrace:
+        """Its span, where OpenTelemetry is set up."""
+        return self._reporter.trace
 
     @property
     def attempt(self) -> int:
@@ -169,6 +175,7 @@ class Reporting:
     def _left(self, error: BaseException | None, flushed: bool) -> None:
         if not self._ends:
             self._reporter.release()
+            self.trace.end(None)
         if not flushed:
             logger.warning("the last of operation %s is not stored yet; it is sent when Redis takes it", self.id)
         if error is None and self._reporter.lost is not None:

@@ -7,6 +7,7 @@
 --       3 indexes it is listed in, `<field>:<value>` a line
 --       4 limits: history length, feed length, retention ms, idle limit ms, separated by spaces
 --       5 lease in milliseconds, 0 for none
+--       6 `traceparent` of who creates it, for its worker to go on from; it may be left out
 -- Reply {'ok', position, n, cancel as publish tells it, 1 if it was made now or 0 if it existed, when it was created in ms}; or {code, detail}.
 
 local function text(number) return string.format('%.0f', number) end
@@ -34,6 +35,7 @@ local ms = string.match(position, '%d+')
 local expires = text(tonumber(ms) + tonumber(idle_ms))
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'indexes', ARGV[3], 'limits', ARGV[4], 'lease_ms', ARGV[5],
   'status', 'pending', 'attempt', '1', 'n', '1', 'position', position, 'first', position, 'created', ms, 'touched', ms, 'expires', expires)
+if ARGV[6] then redis.call('HSET', KEYS[1], 'traceparent', ARGV[6]) end
 redis.call('ZADD', KEYS[5], ms, id)
 redis.call('ZADD', KEYS[5] .. ':status:pending', ms, id)
 for suffix in string.gmatch(ARGV[3], '[^\n]+') do redis.call('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end

@@ -13,6 +13,7 @@
 --         event that brings stalled, how long to wait for the worker
 --       then five for each event: type, data (JSON), status it brings ('' for none), producer, seq
 --       (both '' when a repeat need not be noticed; of one producer, seq must go up)
+--       then, or not, the `traceparent` of who publishes, which goes to the feed with the last event, and nowhere else
 --       Without an event it is a beat: the worker is alive, and a stalled operation runs again.
 -- Reply {'ok', position, n, cancel} of the last event, or of its first taking if it is a repeat; cancel is 0, or the
 --       data of the event that asked the worker to stop; or {code, detail}, and then nothing was changed.
@@ -57,11 +58,12 @@ if created ~= '' and created ~= state[11] then
   return { 'fenced', 'operation ' .. id .. ' was created anew since: this is another one' }
 end
 local n, position, cancel = tonumber(state[2]), state[3], state[5] or 0
-local first = 6 -- of the arguments that tell events
+local first, last = 6, #ARGV - #ARGV % 5 -- of the arguments that tell events
+local traceparent = ARGV[last + 1]
 
 -- Repeats first: a publisher whose answer was lost gets it, whatever has happened since.
 local seqs, fresh, answer = {}, {}, nil
-for i = first, #ARGV, 5 do
+for i = first, last, 5 do
   local producer, seq = ARGV[i + 3], ARGV[i + 4]
   local taken = nil
   if producer ~= '' then
@@ -156,6 +158,7 @@ for i, event in ipairs(events) do
   local kind, data, producer, seq = event[1], event[2], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
+  if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer ~= '' then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
   local at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
