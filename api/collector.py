@@ -30,11 +30,14 @@ class ReplicaCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric."""
+        hub = self._hub
         yield from self._streams()
         yield from self._events()
         yield from self._redis()
         yield from self._requests()
-        yield GaugeMetricFamily(f"{PREFIX}draining", "1 while it sends its clients away.", self._hub.draining)
+        ready = hub.doubt is None and not hub.draining
+        yield GaugeMetricFamily(f"{PREFIX}ready", "1 while delivery is proved, as `/readyz` tells.", ready)
+        yield GaugeMetricFamily(f"{PREFIX}draining", "1 while it sends its clients away.", hub.draining)
         yield _labelled("build", "What runs, with the value 1.", _build())
 
     def _streams(self) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ need curl curl
 need wget wget
 need node nodejs
 need npm npm
+need promtool prometheus
 
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

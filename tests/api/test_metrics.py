@@ -121,10 +121,11 @@ async def test_refusals_by_reason(http: httpx.AsyncClient, app: Any) -> None:
         1,
         1,
     )
+    await eventually(lambda: _is(http, 1, "ready"), "delivery is proved")
     app.state.context.hub.draining = True
     await http.get(f"{OPS}/nope/stream")
     told = await scrape(http)
-    assert (told("streams_refused_total", reason="draining"), told("draining")) == (1, 1)
+    assert (told("streams_refused_total", reason="draining"), told("draining"), told("ready")) == (1, 1, 0)
     assert sum(it.value for it in told.all("streams_opened_total")) == 0, "who is refused has opened nothing"
     assert sum(it.value for it in told.all("streams_closed_total")) == 0
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -20,12 +19,15 @@ from broker.reaper import Reaper
 from broker.store import Store, agree
 from tests.conftest import make_settings
 from tests.deploy.files import ROOT
+from tests.servers import need
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+TRIALS_FILE = ROOT / "tests" / "deploy" / "alerts.yml"
+TRIALS = yaml.safe_load(TRIALS_FILE.read_text())
 NOT_OURS = {"up"}  # Prometheus' own word on a target
 
 _STRINGS = re.compile(r'"[^"]*"')
@@ -63,7 +65,9 @@ async def metrics() -> list[Metric]:
     redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
     keyspace = await agree(Connections(redis, redis, 1), settings)
     async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
-        return list(registry_of(Hub(store, settings), Reaper(store), processes=1).collect())
+        hub = Hub(store, settings)
+        hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for
+        return list(registry_of(hub, Reaper(store), processes=1).collect())
 
 
 def test_names_are_found_in_an_expression() -> None:
@@ -132,9 +136,26 @@ def test_the_scrape_configuration_names_the_job_and_the_rules() -> None:
     assert all((PROMETHEUS / name).is_file() for name in config["rule_files"])
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-@pytest.mark.parametrize("command", [("rules", "alerts.yml"), ("config", "prometheus.yml")])
-def test_promtool_finds_nothing_wrong(command: tuple[str, str]) -> None:
-    kind, name = command
-    done = subprocess.run(["promtool", "check", kind, name], cwd=PROMETHEUS, capture_output=True, text=True)
+def test_the_documentation_says_of_each_alert_what_to_do() -> None:
+    rows = re.findall(r"^\| `(ProgressBroker\w+)` \| (.+) \| (.+) \|$", OPERATIONS, re.MULTILINE)
+    assert [name for name, _, _ in rows] == [rule["alert"] for rule in RULES]
+
+
+def test_each_alert_is_tried() -> None:
+    tried = {case["alertname"] for test in TRIALS["tests"] for case in test["alert_rule_test"] if case["exp_alerts"]}
+    assert tried == {rule["alert"] for rule in RULES}
+
+
+def promtool(*arguments: str) -> None:
+    path = need("promtool", "prometheus")
+    done = subprocess.run([path, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("kind", "name"), [("rules", "alerts.yml"), ("config", "prometheus.yml")])
+def test_promtool_finds_nothing_wrong(kind: str, name: str) -> None:
+    promtool("check", kind, name)
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool("test", "rules", str(TRIALS_FILE))
