@@ -48,6 +48,9 @@ class Access:
         answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)
         try:
             await self._app(scope, receive, answer.send)
+        except Exception:  # whose trace the server logs
+            log.error("request %s broke", id)
+            raise
         finally:
             answer.ended()
 
