@@ -11,7 +11,6 @@ from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
 from broker.feed import backoff_s
 from broker.member import Member
 from broker.placing import Placing
-from broker.positions import order
 from broker.reads import Reads
 from broker.subscription import Mode
 from broker.tally import Tally
@@ -73,7 +72,6 @@ class Members:
             elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
                 await self._placing.place_at_creation(subscription, member.operation)
             else:
-                member.floor = order(after)
                 reset = await self._placing.place_beyond(subscription, member.operation, after)
         except BaseException:
             subscription.close("left")

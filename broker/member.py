@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.channel import Channel
-from broker.events import SNAPSHOT, Frame
+from broker.events import Frame
 from broker.outlet import UNENCODED
-from broker.positions import order
 from broker.runs import conflate
 from broker.subscription import CONFLATE_OVER, Mode, Subscription
 from broker.terms import Delivery, Terms
@@ -71,7 +70,7 @@ class MemberSubscription(Subscription):
 class Member:
     """One operation of a bundle, and the outlet of its subscription."""
 
-    __slots__ = ("_held_bytes", "channel", "closed", "floor", "home", "lane", "operation", "pending", "subscription")
+    __slots__ = ("_held_bytes", "channel", "closed", "home", "lane", "operation", "pending", "subscription")
 
     kind = "member"
     encoding = UNENCODED
@@ -81,8 +80,6 @@ class Member:
         self.pending: deque[Frame] = deque()
         self.channel: Channel | None = None
         self.subscription: MemberSubscription | None = None
-        self.floor: tuple[int, int] | None = None
-        """Up to where the client has been told all, until something later has come."""
         self.closed = False
         """Whether nothing more will come."""
         self._held_bytes = 0
@@ -132,11 +129,6 @@ class Member:
         """Hold frames until the bundle lets them go."""
         if not frames[0].position:  # an opening or a farewell: the bundle has its own
             frames = frames[1:]
-        if self.floor is not None:
-            floor = self.floor
-            frames = [it for it in frames if it.type == SNAPSHOT or order(it.position) > floor]
-            if frames:
-                self.floor = None
         if not frames:
             return
         self.pending.extend(frames)

@@ -1,6 +1,6 @@
 """The merge: what may leave of a bundle's lanes, each event with the cursor after it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from broker import cursor
@@ -144,7 +144,7 @@ class Merge:
             return max(0.0, self._paced_at + self._interval_s - self._clock())
         return None
 
-    def _add(self, frames: list[Frame], lane: Lane, leaving: Iterable[Leaving]) -> int:
+    def _add(self, frames: list[Frame], lane: Lane, leaving: Sequence[Leaving]) -> int:
         """Append what leaves, with ids; return its size."""
         size = 0
         for member, frame in leaving:
@@ -152,6 +152,7 @@ class Merge:
                 frames.append(id_frame(self._cursor()))
             frames.append(strip_id(frame))
             size += len(frame.wire)
+        for member, _ in leaving:
             if member.closed and not member.pending:
                 self.drop(member)
         return size

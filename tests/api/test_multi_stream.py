@@ -1,0 +1,158 @@
+"""Many operations on one stream, over both outlets and both backends, as clients see it."""
+
+import asyncio
+import gzip
+from typing import Any
+
+import httpx
+import pytest
+
+from broker.cursor import write
+from broker.settings import Settings
+from tests import sse
+from tests.api.raw import Client, request
+from tests.api.test_operations import create, finish, problem, publish
+from tests.conftest import make_settings
+from tests.servers import eventually
+
+STREAM = "/v1/stream"
+
+
+@pytest.fixture(params=["adopted", "asgi"])
+def outlet(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(ping_s=0.3, ring_length=16, page_length=10, max_operations_per_stream=10)
+
+
+async def whole(http: httpx.AsyncClient, **query: Any) -> list[sse.Message]:
+    """Return a stream's messages, once it has ended."""
+    answer = await http.get(STREAM, params=query)
+    assert answer.status_code == 200, answer.text
+    return sse.read(answer.content)
+
+
+def told(messages: list[sse.Message]) -> list[tuple[str, str]]:
+    return [(message.json["operation"], message.type) for message in messages if "n" in message.json]
+
+
+async def test_named_ones_are_told_to_their_ends_and_a_reconnect_gets_204(http: httpx.AsyncClient) -> None:
+    for id in ("a", "b"):
+        await create(http, id=id)
+        await finish(http, id)
+    messages = await whole(http, operation=["a", "b", "a"])
+    assert sorted(told(messages)) == [("a", "end"), ("a", "snapshot"), ("b", "end"), ("b", "snapshot")]
+    assert messages[0].type == "operations"
+    assert sorted(messages[0].json["operations"]) == ["a", "b"]
+    cursor = messages[-1].id
+    for where in ({"headers": {"Last-Event-ID": cursor}}, {"params": {"last_event_id": cursor}}):
+        query = {"operation": ["a", "b"]} | where.get("params", {})  # type: ignore[dict-item]
+        answer = await http.get(STREAM, params=query, headers=where.get("headers"))
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_a_query_follows_what_comes_and_goes(base_url: str, http: httpx.AsyncClient) -> None:
+    await create(http, id="a", owner="ann", tags=["eu", "x"])
+    client = await Client.connect(base_url)
+    client.send(request(f"{STREAM}?owner=ann&tag=eu&ping=event"))
+    assert (await client.head())[0] == 200
+    await client.chunk_with(b'"operation":"a"')
+    await create(http, id="b", owner="ann", tags=["eu"])
+    await create(http, id="c", owner="ann")
+    await client.chunk_with(b'"operation":"b"')
+    await publish(http, "c", "log", {"message": "unheard"})
+    await http.delete("/v1/operations/b", params={"force": True})
+    gone = await client.chunk_with(b"event: missing")
+    assert b'data: {"operation":"b","reason":"gone"}' in gone
+    await client.chunk_with(b"event: ping")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "type"),
+    [
+        ("", 422, "invalid"),
+        ("operation=a&owner=ann", 422, "invalid"),
+        ("operation=%20", 422, "invalid"),
+        ("operation=absent", 404, "not-found"),
+        ("owner=", 422, "invalid"),
+        ("operation=a&types=A", 422, "invalid"),
+        ("operation=a&interval_ms=-1", 422, "invalid"),
+        ("operation=a&last_event_id=1795231360001-0", 422, "invalid"),
+        ("operation=a&last_event_id=zz.1", 422, "invalid"),
+        ("&".join(f"operation=op-{i}" for i in range(11)), 422, "invalid"),
+    ],
+)
+async def test_what_can_not_be_is_refused(http: httpx.AsyncClient, query: str, status: int, type: str) -> None:
+    await create(http, id="a")
+    problem(await http.get(f"{STREAM}?{query}"), status, type)
+
+
+async def test_a_query_that_finds_too_many_is_refused(http: httpx.AsyncClient) -> None:
+    for i in range(11):
+        await create(http, id=f"op-{i}", kind="k")
+    answer = problem(await http.get(STREAM, params={"kind": "k"}), 422, "invalid")
+    assert "a stream carries 10" in answer["detail"]
+
+
+async def test_it_is_compressed_for_who_accepts_that(base_url: str, http: httpx.AsyncClient) -> None:
+    for id in ("a", "b"):
+        await create(http, id=id, title="t" * 500)
+        await finish(http, id)
+    client = await Client.connect(base_url)
+    client.send(request(f"{STREAM}?operation=a&operation=b", "Accept-Encoding: gzip"))
+    _, headers = await client.head()
+    assert headers["content-encoding"] == "gzip"
+    messages = sse.read(gzip.decompress(await client.body()))
+    client.close()
+    assert len(told(messages)) == 4
+
+
+async def test_an_event_is_what_it_is_on_a_stream_of_one(http: httpx.AsyncClient) -> None:
+    await create(http, id="a")
+    await publish(http, "a", "log", {"message": "m"})
+    await finish(http, "a")
+    one = sse.read((await http.get("/v1/operations/a/stream")).content)
+    many = (await whole(http, operation="a"))[1:]
+    assert [(it.type, it.json) for it in many] == [(it.type, it.json) for it in one]
+
+
+async def test_it_awaits_those_that_do_not_exist_if_told_to(http: httpx.AsyncClient, app: Any) -> None:
+    waiting = asyncio.create_task(whole(http, operation=["a"], wait_s=10))
+    await eventually(lambda: len(app.state.context.hub.bundles), "it is open")
+    await create(http, id="a")
+    await finish(http, "a")
+    messages = await waiting
+    assert [it.type for it in messages] == ["operations", "missing", "snapshot", "end"]
+    in_vain = await whole(http, operation=["b"], wait_s=0.1)
+    assert in_vain[-1].json == {"reason": "not-found"}
+
+
+async def test_metrics_count_it_as_one_stream_and_a_drain_sends_it_away_once(
+    base_url: str, http: httpx.AsyncClient, app: Any, outlet: str
+) -> None:
+    for i in range(5):
+        await create(http, id=f"op-{i}", kind="k")
+    client = await Client.connect(base_url)
+    client.send(request(f"{STREAM}?kind=k"))
+    await client.head()
+    await client.chunk_with(b"event: snapshot")
+    counted = (await http.get("/metrics")).text
+    assert f'progress_broker_streams{{outlet="{outlet}",state="live"}} 1.0' in counted
+    assert len(app.state.context.hub) == 1
+    app.state.context.hub.drain()
+    rest = (await client.rest()).decode()
+    client.close()
+    assert rest.count("event: reconnect") == 1
+    assert '"reason":"draining"' in rest
+
+
+async def test_a_position_that_storage_has_lost_is_told(http: httpx.AsyncClient, app: Any) -> None:
+    await create(http, id="a")
+    await finish(http, "a")
+    lane = app.state.context.store.keyspace.lane_of("a")
+    messages = await whole(http, operation="a", last_event_id=write({lane: b"99999999999999-1"}).decode())
+    assert messages[1].json["reset"] == "lost"
