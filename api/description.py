@@ -13,21 +13,24 @@ _MEANING = {
     403: "who calls may not do that",
     404: "there is no such operation, or none that may be seen",
     405: "the method is not for this path",
+    408: "the request came too slowly",
     409: "its state does not allow it",
     410: "it was deleted",
     413: "it is over a limit",
+    414: "the URL is too long",
     421: "the request is for another host",
     422: "the input is wrong; `field` names the part",
     429: "too much at a time",
+    431: "the headers are too long",
     500: "something broke here, and was logged",
     503: "not now; `Retry-After` says when to try again",
     507: "the store is full",
 }
 
-_ANYWHERE = ("misdirected", "internal")
+_ANYWHERE = ("misdirected", "uri-too-long", "head-too-large", "internal")
 _UNDER_V1 = ("invalid", "unauthenticated", "forbidden", "rate-limited", "storage-unavailable")
 _OF_ONE = ("not-found", "gone")
-_CHANGING = ("too-large", "storage-full")
+_CHANGING = ("too-large", "request-timeout", "storage-full")
 
 _PROBLEM = {
     "type": "object",

@@ -12,8 +12,25 @@ PREFLIGHT_S = 7200
 """How long a browser may keep the answer to a preflight: the longest that any of them does."""
 
 _METHODS = ("GET", "HEAD", "POST", "DELETE")
-_ASKED = ("Authorization", "Content-Type", "If-None-Match", "Last-Event-ID", "Traceparent", "Tracestate")
-_TOLD = ("ETag", "Location", "Operation-Location", "RateLimit", "RateLimit-Policy", "Retry-After")
+_ASKED = (
+    "Authorization",
+    "Content-Type",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Traceparent",
+    "Tracestate",
+    "X-Request-Id",
+)
+_TOLD = (
+    "ETag",
+    "Location",
+    "Operation-Location",
+    "Progress-Connection",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-Id",
+)
 
 
 def edged(app: ASGIApp, settings: Settings) -> ASGIApp:

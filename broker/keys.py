@@ -45,6 +45,11 @@ def meta_key(prefix: str) -> str:
     return f"{prefix}:meta"
 
 
+def secrets_key(prefix: str) -> str:
+    """Return the key of what replicas keep from workers: apart from the lanes and the meta key, which those reach."""
+    return f"{prefix}:secrets"
+
+
 def denied_key(prefix: str) -> str:
     """Return the key of the deny list."""
     return f"{prefix}:denied"

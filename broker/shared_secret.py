@@ -7,11 +7,10 @@ from collections.abc import Callable
 from broker.connections import storage_errors
 from broker.errors import StorageFull, StorageUnavailable
 from broker.flights import Flights
-from broker.keys import meta_key
+from broker.keys import secrets_key
 from broker.store import Store
 
-FIELD = "ticket_secret"
-"""Where it stands in the meta key."""
+FIELD = "tickets"
 KEPT_S = 10.0
 """How long it is taken from memory: a Redis that lost it has another by then."""
 
@@ -37,7 +36,7 @@ class SharedSecret:
         return self._kept
 
     async def _read(self) -> bytes:
-        key = meta_key(self._store.keyspace.prefix)
+        key = secrets_key(self._store.keyspace.prefix)
         client = self._store.connections.commands
         with storage_errors():
             found = await client.hget(key, FIELD)

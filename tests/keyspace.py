@@ -22,7 +22,7 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
     swept = {getattr(keyspace.lane(lane), name) for lane in range(keyspace.lanes) for name in ("expiry", "leases")}
     async for raw in redis.scan_iter(count=1000):
         key = raw.decode()
-        if key == f"{keyspace.prefix}:meta":
+        if key in (f"{keyspace.prefix}:meta", f"{keyspace.prefix}:secrets"):
             continue
         if key == f"{keyspace.prefix}:denied":
             if await redis.pttl(key) < 0:

@@ -131,7 +131,7 @@ async def test_a_secret_that_redis_lost_is_made_anew_for_all(store: Store) -> No
     clock = Clock()
     one, two = SharedSecret(store, clock), SharedSecret(store, clock)
     before = await one.get()
-    await store.connections.commands.delete(f"{store.keyspace.prefix}:meta")
+    await store.connections.commands.delete(f"{store.keyspace.prefix}:secrets")
     clock.now += 60
     assert await two.get() == await one.get() != before
 
