@@ -89,6 +89,8 @@ def _answer(question: str, app: Any, pauses: Pauses, listener: socket.socket) ->
             return listener.getsockname()[1]
         case "held":
             return _held(app)
+        case "cpu_s":
+            return time.process_time()
         case "mark":
             return pauses.mark()
         case "pauses":
