@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from broker.events import Frame, opening_frame, reconnect_frame, told_frame
 from broker.finding import Facts
 from broker.lane import Lane
-from broker.member import Member
+from broker.member import LEAST_SHARE_BYTES, Member
 from broker.merge import Merge
 from broker.outlet import NO_OUTLET, Outlet, size
 from broker.pace import Cancellable
@@ -26,8 +26,6 @@ from broker.terms import Delivery, Terms
 OPERATIONS, MISSING = b"operations", b"missing"
 HOLD_BYTES = 262_144
 """What all members may hold back together, about: each gets an equal share, but never less than one frame."""
-
-_LEAST_SHARE_BYTES = 2_048
 
 Admit = Callable[[Facts], bool]
 """Whether who follows may see an operation; one that may not be seen looks like one that is not there."""
@@ -100,7 +98,7 @@ class Bundle:
     @property
     def share_bytes(self) -> int:
         """How much each member may hold."""
-        return max(_LEAST_SHARE_BYTES, min(SLICE_BYTES, HOLD_BYTES // max(1, self.merge.count)))
+        return max(LEAST_SHARE_BYTES, min(SLICE_BYTES, HOLD_BYTES // max(1, self.merge.count)))
 
     # Its members
 
@@ -145,7 +143,9 @@ class Bundle:
 
     def stirred(self, member: Member) -> None:
         """Note that a member's lane may move."""
-        self.stir(self.merge.lanes[member.lane])
+        lane = self.merge.lanes[member.lane]
+        if lane not in self.merge.stirred:
+            self.stir(lane)
 
     def left(self, member: Member, reason: str) -> None:
         """Note that a member's subscription has ended."""

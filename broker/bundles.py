@@ -239,7 +239,7 @@ class Bundles:
             again, at = facts.operation in before, order(lane.position)
             if again or not (facts.done and order(facts.position) <= at):
                 if lost:
-                    lane.unopened.add(facts.operation)
+                    bundle.merge.begin_anew(lane, facts.operation)
                 known = not lost and order(facts.first) <= at
                 bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
         for name in set(before) - {facts.operation for facts in found.facts}:
@@ -279,7 +279,7 @@ def begin(
         lane = bundle.merge.lane(number)
         if position is None:
             if not bundle.query.endless or not facts.done or order(facts.position) > order(lane.position):
-                lane.unopened.add(facts.operation)
+                bundle.merge.begin_anew(lane, facts.operation)
                 bundle.follow(facts, number, None, "lost" if number in lost else None)
         elif facts.done and order(facts.position) <= order(position):
             seen += 1

@@ -5,14 +5,17 @@ an earlier one: each has a frame waiting too, or is current; and the feed has br
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
 
 from broker.events import PROGRESS, Frame
 from broker.member import Member
-from broker.positions import order
+from broker.positions import order as read_order
 from broker.runs import SLICE_BYTES
 
 Leaving = tuple[Member, Frame]
+
+order = lru_cache(maxsize=8192)(read_order)  # as many who follow the same operations ask for the same
 
 
 class Lane:
@@ -49,30 +52,32 @@ class Lane:
 
         `frontier` is up to where the feed has been handed on.
         """
-        heads: list[tuple[tuple[int, int], str]] = []
         self.waiting = True
         if self.busy:
             return [], False
-        for name, member in self.members.items():
+        pending: list[Member] = []
+        for member in self.members.values():
             if member.pending:
-                heads.append((_key(member.pending[0]), name))
+                pending.append(member)
             elif not (member.closed or member.current):
                 return [], False
-        heapify(heads)
         bound = order(frontier)
+        heads = [(_key(member.pending[0]), member.operation, member) for member in pending]
+        heapify(heads)
         leaving: list[Leaving] = []
         while heads and heads[0][0] <= bound:
-            member = self.members[heads[0][1]]
+            member = heads[0][2]
             frame = member.pop()
             leaving.append((member, frame))
             most_bytes -= len(frame.wire)
             if member.pending:
-                heapreplace(heads, (_key(member.pending[0]), member.operation))
+                heapreplace(heads, (_key(member.pending[0]), member.operation, member))
             else:
                 heappop(heads)
-                member.refill()
-                if member.pending or not (member.closed or member.current):
-                    return leaving, True
+                if not (member.closed or member.current):
+                    member.refill()
+                    if member.pending or not (member.closed or member.current):
+                        return leaving, True
             if most_bytes <= 0:
                 return leaving, True
         self.waiting = bool(heads)

@@ -15,6 +15,9 @@ from broker.runs import conflate
 from broker.subscription import CONFLATE_OVER, Mode, Subscription
 from broker.terms import Delivery, Terms
 
+LEAST_SHARE_BYTES = 2_048
+"""What each member of a bundle may hold, however many there are."""
+
 
 class Home(Protocol):
     """What a member tells its bundle."""
@@ -137,7 +140,7 @@ class Member:
         if subscription is not None:
             if self.home.full:
                 subscription.filled()
-            elif self._held_bytes >= self.home.share_bytes:
+            elif self._held_bytes >= LEAST_SHARE_BYTES and self._held_bytes >= self.home.share_bytes:
                 subscription.hold()
         self.home.stirred(self)
 

@@ -31,6 +31,7 @@ class Merge:
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
         self._paced_at = float("-inf")
+        self._parts: dict[int, bytes] | None = None  # of the cursor: those of lanes whose position means something
 
     # Its members
 
@@ -38,6 +39,7 @@ class Merge:
         """Return a lane; a new one stands at a position, or where the feed is."""
         lane = self.lanes.get(number)
         if lane is None:
+            self._parts = None
             lane = self.lanes[number] = Lane(number, position or self._feeds.frontier[number])
         return lane
 
@@ -89,8 +91,14 @@ class Merge:
                 member.leave()
                 self.drop(member)
 
+    def begin_anew(self, lane: Lane, operation: str) -> None:
+        """Have a lane's position mean nothing before its client has been told of an operation as it is now."""
+        self._parts = None
+        lane.unopened.add(operation)
+
     def emptied(self, lane: Lane) -> list[str]:
         """Have no members in a lane; return which they were."""
+        self._parts = None
         members = lane.clear()
         self.count -= len(members)
         for member in members:
@@ -149,7 +157,7 @@ class Merge:
         size = 0
         for member, frame in leaving:
             if lane.moved(member, frame):
-                frames.append(id_frame(self._cursor()))
+                frames.append(id_frame(self._cursor(lane)))
             frames.append(strip_id(frame))
             size += len(frame.wire)
         for member, _ in leaving:
@@ -157,5 +165,11 @@ class Merge:
                 self.drop(member)
         return size
 
-    def _cursor(self) -> bytes:
-        return cursor.join([cursor.part(it.number, it.position) for it in self.lanes.values() if not it.unopened])
+    def _cursor(self, lane: Lane) -> bytes:
+        """Return the cursor after this lane has moved."""
+        if self._parts is None:
+            open_now = [lane for lane in self.lanes.values() if not lane.unopened]
+            self._parts = {lane.number: cursor.part(lane.number, lane.position) for lane in open_now}
+        else:
+            self._parts[lane.number] = cursor.part(lane.number, lane.position)
+        return cursor.join(self._parts.values())
