@@ -28,7 +28,7 @@ lint: $(VENV)/.dev  ## style, types, layers
 
 fuzz: $(VENV)/.dev  ## ask for whatever the API's description allows and forbids, for a quarter of an hour
 	@deploy/test-system.sh
-	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/contract/test_schemathesis.py tests/e2e/test_hostile_sockets.py
+	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/contract/test_schemathesis.py tests/api/test_hostile_sockets.py
 
 chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
 	@deploy/test-system.sh

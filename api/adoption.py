@@ -68,6 +68,20 @@ class Offer:
         return None if cycle.disconnected or cycle.response_complete else protocol.let_go(cycle)
 
 
+class OpenCycle(RequestResponseCycle):
+    """A request and its response, which notices that the connection was closed under it.
+
+    A client may leave, or send what is no HTTP, while its request is being answered. uvicorn is told so a turn of the
+    loop later; and uvloop raises an error at who writes meanwhile, where asyncio's own transports say nothing.
+    """
+
+    async def send(self, message: Any) -> None:
+        """Send a message, if there is somebody to read it."""
+        if self.transport.is_closing():
+            self.disconnected = True
+        await super().send(message)
+
+
 class AdoptableProtocol(BoundedProtocol):
     """uvicorn's HTTP/1.1 protocol with bounds, whose connections can be adopted."""
 
@@ -76,7 +90,10 @@ class AdoptableProtocol(BoundedProtocol):
         before = self.cycle
         super().on_headers_complete()
         cycle, scope = self.cycle, self.scope
-        if cycle is not before and scope["method"] == "GET":
+        if cycle is before:
+            return
+        cycle.__class__ = OpenCycle
+        if scope["method"] == "GET":
             extensions: dict[str, Any] = scope.setdefault("extensions", {})
             extensions[ADOPTION] = Offer(self, cycle)
 

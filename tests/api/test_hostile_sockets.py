@@ -1,0 +1,149 @@
+"""Whatever is sent, and however it breaks off: afterwards nothing is left of it, and the server serves.
+
+`make fuzz` sends more.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from tests.api.conftest import InLoopServer
+from tests.api.hostile import KINDS, mutated
+from tests.api.raw import Client
+from tests.api.test_operations import create
+from tests.servers import ApiReplica, RealRedis, eventually, wait_until
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+ROUNDS = int(os.environ.get("PROGRESS_FUZZ_EXAMPLES", "25"))
+SEED = os.environ.get("PROGRESS_FUZZ_SEED", "1")
+LEAVING = ("close", "reset", "half_close")
+ANSWER_S = 0.02
+"""How long a client waits for what it may never get."""
+REDIS_CONNECTIONS = 20
+"""So many more the server may keep, once calls came at once."""
+
+
+@pytest.fixture
+def backend() -> str:
+    return "fakeredis"  # it is of no matter here
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing worse than a warning is logged, and no trace at all."""
+    caplog.set_level(logging.INFO)
+    yield
+    bad = [it for it in caplog.get_records("call") if it.levelno >= logging.ERROR or it.exc_info]
+    assert not bad, [it.getMessage() for it in bad]
+
+
+def files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def attack(url: str, pieces: list[bytes], leave: str) -> bytes:
+    """Send the pieces, each after a turn of the loop; return the answer, as far as it comes."""
+    client = await Client.connect(url)
+    answer = b""
+    with suppress(ConnectionError, RuntimeError):  # the second is uvloop's for a connection that was cut
+        for piece in pieces:
+            client.send(piece)
+            await asyncio.sleep(0)
+        if leave == "half_close" and not client.writer.is_closing():
+            with suppress(OSError):
+                client.half_close()
+        with suppress(TimeoutError):
+            answer = await asyncio.wait_for(client.reader.read(1 << 16), ANSWER_S)
+    client.reset() if leave == "reset" and not client.writer.is_closing() else client.close()
+    with suppress(OSError):
+        await client.writer.wait_closed()
+    return answer
+
+
+@pytest.mark.usefixtures("quiet")
+class TestNothingIsLeft:
+    @pytest.fixture(autouse=True)
+    async def healthy(self, app: Any, server: InLoopServer, http: httpx.AsyncClient) -> Any:
+        await create(http, id="a")
+        await self.recovered(http)
+        await http.get("/livez")
+        open_files = files()
+        connections = len(server.server_state.connections)
+        yield
+        await self.recovered(http)
+        hub = app.state.context.hub
+        await eventually(lambda: not hub.channels, "no stream is left")
+        await eventually(lambda: len(server.server_state.connections) <= connections, "no connection is left")
+        await eventually(lambda: not server.server_state.tasks, "no task is left")
+        await eventually(lambda: files() <= open_files, "no file is left")
+
+    async def recovered(self, http: httpx.AsyncClient) -> None:
+        async def ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await eventually(ready, "it is ready")
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_of(self, base_url: str, kind: str) -> None:
+        for leave in LEAVING:
+            answer = await attack(base_url, KINDS[kind], leave)
+            assert not answer.startswith(b"HTTP/1.1 5") or b'"unavailable"' in answer, answer[:500]
+
+    async def test_of_whatever_it_is(self, base_url: str) -> None:
+        chance = random.Random(SEED)
+        for _ in range(ROUNDS):
+            crowd = (
+                attack(base_url, mutated(chance), chance.choice(("close", "reset", "half_close"))) for _ in range(8)
+            )
+            for answer in await asyncio.gather(*crowd):
+                assert not answer.startswith(b"HTTP/1.1 500"), answer[:500]
+
+
+def memory_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def slow_loris(port: int, pieces: list[bytes], connections: int) -> list[socket.socket]:
+    """Open connections that each send a beginning, and stay."""
+    held = []
+    for number in range(connections):
+        one = socket.create_connection(("127.0.0.1", port), timeout=5)
+        one.settimeout(0.2)
+        with suppress(OSError):
+            one.sendall(b"".join(pieces)[: 1 << (number % 18)])
+        held.append(one)
+    return held
+
+
+def test_a_server_gives_back_what_slow_ones_took(redis_server: RealRedis, tmp_path: Path) -> None:
+    most = 16 * 1024 * 1024
+    with ApiReplica(redis_server.url, tmp_path / "log", drain_s=1) as replica:
+        replica.await_ready()
+        httpx.post(f"{replica.url}/v1/operations", json={"id": "a"})
+        folder = Path(f"/proc/{replica.pid}/fd")
+        sizes = []
+        for _ in range(3):  # the first takes what stays
+            files_before = len(list(folder.iterdir()))
+            held = [one for pieces in KINDS.values() if pieces for one in slow_loris(replica.port, pieces, 10)]
+            assert httpx.get(f"{replica.url}/readyz", timeout=10).status_code == 200, "they don't keep others out"
+            for one in held:
+                one.close()
+            most_files = files_before + REDIS_CONNECTIONS
+            wait_until(lambda most=most_files: len(list(folder.iterdir())) <= most, "no client's file is left")
+            sizes.append(memory_bytes(replica.pid))
+        assert sizes[-1] - sizes[0] < most, sizes
+        assert replica.popen is not None
+        assert replica.popen.poll() is None
+        for complaint in ("Traceback", "ERROR"):
+            assert complaint not in replica.output(), replica.output()[-4000:]
