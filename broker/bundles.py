@@ -110,7 +110,7 @@ class Bundles:
     def _tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
         there = {facts.operation for facts in found.facts}
         ids = [id for id in bundle.query.ids if id not in there]
-        bundle.awaited |= set(ids) - found.gone
+        bundle.awaited |= set(ids) - found.gone.keys()
         for id in found.gone:
             bundle.merge.forget(id)
         if len(bundle) or bundle.query.endless or (seen and bundle.awaited):
@@ -210,7 +210,8 @@ class Bundles:
 
     @staticmethod
     def _admitted(bundle: Bundle, found: Found) -> Found:
-        return Found([facts for facts in found.facts if bundle.admit(facts)], found.gone)
+        gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
+        return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
 
     async def _lost(self, places: Mapping[int, bytes]) -> frozenset[int]:
         """Return the lanes whose feed ends before the client's position. Another replica may only be ahead of us."""

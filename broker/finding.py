@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.connections import storage_errors
@@ -45,8 +45,8 @@ class Found:
     """What there is of the operations that somebody wants to follow."""
 
     facts: Sequence[Facts]
-    gone: frozenset[str] = frozenset()
-    """Ids of deleted ones."""
+    gone: Mapping[str, Facts] = field(default_factory=dict)
+    """Deleted ones by their ids, with what is still known of them: only who might follow them is told so."""
 
 
 def read_terms(lines: bytes) -> Terms:
@@ -56,7 +56,9 @@ def read_terms(lines: bytes) -> Terms:
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
     """Return what there is of these operations."""
-    facts, gone, asked = [], set(), list(ids)
+    facts: list[Facts] = []
+    gone: dict[str, Facts] = {}
+    asked = list(ids)
     for at in range(0, len(asked), _ASKED_AT_ONCE):
         some = asked[at : at + _ASKED_AT_ONCE]
         async with store.connections.commands.pipeline(transaction=False) as pipeline:
@@ -69,8 +71,8 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
             if read is not None:
                 facts.append(read)
             elif isinstance(state, list) and state[-1] is not None:
-                gone.add(operation)
-    return Found(facts, frozenset(gone))
+                gone[operation] = Facts(operation, read_terms(state[-2] or b""), True, b"0-0", b"0-0")
+    return Found(facts, gone)
 
 
 async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int) -> Found:

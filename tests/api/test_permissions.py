@@ -75,6 +75,8 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
     url = path.replace("{id}", id)
     if method == "WS":
         return await dial(f"{http.base_url.copy_with(scheme='ws')}{url}", id, **how)
+    if path == "/v1/stream":
+        how = how | {"params": {"operation": id} | how.get("params", {})}
     if method == "DELETE":
         how = how | {"params": {"force": True} | how.get("params", {})}
     async with http.stream(method, url, **how, **body_of(call, id)) as answer:
