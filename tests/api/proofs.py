@@ -49,3 +49,11 @@ async def create(http: httpx.AsyncClient, id: str, headers: dict[str, str], **bo
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+_OF_ITS_OWN = {"date", "x-request-id", "ratelimit", "ratelimit-policy"}
+
+
+def told(answer: httpx.Response) -> tuple[int, dict[str, str]]:
+    """Return an answer's status and headers, but for what any two answers differ in: time, id, and calls left."""
+    return answer.status_code, {name: it for name, it in answer.headers.items() if name not in _OF_ITS_OWN}

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.auth.guard import Guard
 from broker.errors import SetupError
 from broker.settings import Settings
-from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, create, secured, token
+from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, create, secured, token, told
 from tests.conftest import make_settings
 
 OPS = "/v1/operations"
@@ -88,11 +88,8 @@ BAD: dict[str, Callable[[], dict[str, str]]] = {
 
 
 def seen(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
-    return (
-        answer.status_code,
-        answer.content,
-        {name: value for name, value in answer.headers.items() if name != "date"},
-    )
+    status, headers = told(answer)
+    return status, answer.content, headers
 
 
 async def test_whatever_is_wrong_the_answer_is_the_same(
@@ -179,8 +176,8 @@ async def admits(
 
     from broker.errors import Unauthenticated
 
-    told = (given or {}) | ({"authorization": f"Bearer {proof}"} if proof is not None else {})
-    headers = [(name.encode(), value.encode()) for name, value in told.items()]
+    lines = (given or {}) | ({"authorization": f"Bearer {proof}"} if proof is not None else {})
+    headers = [(name.encode(), value.encode()) for name, value in lines.items()]
     scope = {"type": type, "method": "GET", "path": OPS, "query_string": b"", "headers": headers}
     try:
         return (await guard.authenticate(HTTPConnection(scope))).name

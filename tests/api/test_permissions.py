@@ -18,6 +18,7 @@ from api.auth.middleware import OPEN_PATHS
 from broker.settings import Settings
 from broker.store import Store
 from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
+from tests.api.proofs import told as seen
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 FROM_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
@@ -128,7 +129,7 @@ async def test_what_may_not_be_read_is_answered_like_what_is_not_there(http: htt
         for id in ("hidden", "gone-1"):
             answer = await ask(http, call, id, **how)
             assert answer.status_code == unknown.status_code == 404
-            assert _told(answer) == _told(unknown)
+            assert seen(answer) == seen(unknown)
             assert answer.content.replace(id.encode(), b"none-1") == unknown.content
 
 
@@ -149,11 +150,6 @@ async def test_it_costs_redis_the_same(http: httpx.AsyncClient, store: Store) ->
             costs.append(await reads(store) - before)
         assert len(set(costs)) == 1, f"{call}: {costs}"
         assert costs[0] > 0
-
-
-def _told(answer: httpx.Response) -> dict[str, str]:
-    """Return an answer's headers, but for the date and how many more calls its caller may make."""
-    return {name: value for name, value in answer.headers.items() if name not in ("date", "ratelimit")}
 
 
 def _routes(routes: Any) -> Iterator[tuple[str, str]]:
