@@ -39,13 +39,25 @@ export class Operations {
   #base;
   #fetch;
   #clock;
+  #token;
   #aheadMs = 0;
 
-  /** @param {{base?: string, fetch?: typeof globalThis.fetch, clock?: Clock}} [options] */
-  constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call), clock = systemClock } = {}) {
+  /**
+   * Without a `token` the browser proves who asks: by a cookie, if at all.
+   * @param {object} [options]
+   * @param {string} [options.base] @param {typeof globalThis.fetch} [options.fetch] @param {Clock} [options.clock]
+   * @param {(() => string|Promise<string>)|null} [options.token] returns a token that is still good; asked at each call
+   */
+  constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call), clock = systemClock, token = null } = {}) {
     this.#base = base;
     this.#fetch = fetch;
     this.#clock = clock;
+    this.#token = token;
+  }
+
+  /** Whether a stream needs a ticket: an EventSource can't send a token. */
+  get needsTickets() {
+    return this.#token !== null;
   }
 
   /** The server's time, in milliseconds since 1970: a page's own may be wrong by minutes. */
@@ -81,17 +93,43 @@ export class Operations {
   }
 
   /**
+   * Get what opens an operation's stream, once, within a minute.
+   * @param {string} id @returns {Promise<string>}
+   */
+  async ticket(id) {
+    const { ticket } = await this.#call(`v1/operations/${encodeURIComponent(id)}/tickets`, { method: 'POST' });
+    return ticket;
+  }
+
+  /** Who the server takes us for; `principal` is empty where it asks nobody. @returns {Promise<{principal: string}>} */
+  session() {
+    return this.#call('v1/session');
+  }
+
+  /** Have the browser keep a token, in a cookie that scripts can't read. @param {string} token @returns {Promise<void>} */
+  signIn(token) {
+    return this.#call('v1/session', { method: 'POST', headers: { Authorization: `Bearer ${token}` } });
+  }
+
+  /** Have the browser forget it. @returns {Promise<void>} */
+  signOut() {
+    return this.#call('v1/session', { method: 'DELETE' });
+  }
+
+  /**
    * The address of an operation's events, for EventSource: pings come as events, so that silence can be noticed.
    * @param {string} id
-   * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number, children?: boolean}} [start]
+   * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number, children?: boolean,
+   *   ticket?: string|null}} [start]
    */
-  streamUrl(id, { position = null, fromStart = false, intervalMs = 0, children = false } = {}) {
+  streamUrl(id, { position = null, fromStart = false, intervalMs = 0, children = false, ticket = null } = {}) {
     const url = new URL(`v1/operations/${encodeURIComponent(id)}/stream`, this.#base);
     url.searchParams.set('ping', 'event');
     if (intervalMs > 0) url.searchParams.set('interval_ms', String(intervalMs));
     if (children) url.searchParams.set('children', 'true');
     if (position) url.searchParams.set('last_event_id', position);
     else if (fromStart) url.searchParams.set('from', 'start');
+    if (ticket) url.searchParams.set('ticket', ticket);
     return url.href;
   }
 
@@ -105,12 +143,13 @@ export class Operations {
   async #call(path, init = {}) {
     const timeout = AbortSignal.timeout(TIMEOUT_MS);
     const signal = init.signal ? AbortSignal.any([init.signal, timeout]) : timeout;
-    const headers = { Accept: 'application/json', ...init.headers };
+    const headers = new Headers({ Accept: 'application/json', .../** @type {Record<string, string>} */ (init.headers) });
+    if (this.#token) headers.set('Authorization', `Bearer ${await this.#token()}`);
     try {
       const response = await this.#fetch(new URL(path, this.#base).href, { ...init, headers, signal });
       this.#heard(response.headers.get('Date'));
       if (!response.ok) throw await problemOf(response);
-      return await response.json();
+      return response.status === 204 ? undefined : await response.json();
     } catch (error) {
       if (error instanceof Problem || init.signal?.aborted) throw error;
       if (timeout.aborted) throw new Problem('timeout', `The server did not answer within ${TIMEOUT_MS / 1000} s.`);

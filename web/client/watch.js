@@ -57,9 +57,23 @@ export class Watch {
   #connect() {
     this.#drop();
     if (this.connection.state !== 'reconnecting') this.#become('connecting');
+    if (this.#options.operations.needsTickets) this.#connectWithTicket();
+    else this.#listen();
+  }
+
+  async #connectWithTicket() {
+    const question = this.#question = {};
+    const answer = await this.#options.operations.ticket(this.id).catch((/** @type {Problem} */ problem) => problem);
+    if (question !== this.#question) return; // opened or closed in the meantime
+    if (answer instanceof Error) this.#refused(answer);
+    else this.#listen(answer);
+  }
+
+  /** @param {string|null} [ticket] */
+  #listen(ticket = null) {
     const { operations, intervalMs, children } = this.#options;
     const { position } = this.state;
-    const url = operations.streamUrl(this.id, { position, fromStart: this.fromStart, intervalMs, children });
+    const url = operations.streamUrl(this.id, { position, fromStart: this.fromStart, intervalMs, children, ticket });
     this.#line = new Line(url, this.#options, {
       live: () => this.#live(),
       event: (name, message) => this.#heard(name, message),
@@ -87,24 +101,31 @@ export class Watch {
 
   #lost() {
     if (this.connection.state !== 'reconnecting') this.#become('reconnecting'); // else the server has said why
+    // Left to itself the browser would come back with a ticket that is no longer good.
+    if (this.#options.operations.needsTickets) this.#retry(0, this.connection.code);
   }
 
   /** The browser gave up and can't say on what status, so ask whether there is still something to follow. */
   async #ask() {
     this.#drop();
-    this.#lost();
+    if (this.connection.state !== 'reconnecting') this.#become('reconnecting');
     const question = this.#question = {};
     const answer = await this.#options.operations.get(this.id).catch((/** @type {Problem} */ problem) => problem);
     if (question !== this.#question) return; // opened or closed in the meantime
     if (answer instanceof Error) {
-      if (answer.lasting) this.#stop('refused', answer.code, answer.detail);
-      else this.#retry(answer.retryAfterMs, answer.code, answer.detail);
+      this.#refused(answer);
     } else if (answer.done && this.#attempt > 0) { // given up on again: so a server says there is nothing more
       this.state = { ...this.state, operation: newer(this.state.operation, answer), ended: true };
       this.#stop('ended');
     } else {
       this.#retry(); // even when it is done: the stream still has its last lines
     }
+  }
+
+  /** @param {Problem} problem */
+  #refused({ lasting, code, detail, retryAfterMs }) {
+    if (lasting) this.#stop('refused', code, detail);
+    else this.#retry(retryAfterMs, code, detail);
   }
 
   /** @param {number} [leastMs] @param {string|null} [code] @param {string|null} [detail] */

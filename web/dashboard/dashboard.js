@@ -10,6 +10,7 @@ import { Detail } from './detail.js';
 import { arrange, byId, mark, say } from './dom.js';
 import { Listing } from './listing.js';
 import { Row } from './row.js';
+import { Session } from './session.js';
 import { steer } from './streams.js';
 import { timeToStop } from './worker.js';
 
@@ -17,6 +18,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1; // past it, a browser does not wait at all
 
 const operations = new Operations();
 const board = new Board();
+const session = new Session(operations);
 /** @type {Map<string, Row>} */
 const rows = new Map();
 const detail = new Detail({
@@ -93,6 +95,7 @@ function drawPage(rowCount) {
   }
   say(byId('connection'), healthText(listing.health));
   mark(byId('connection'), 'data-state', listing.health.state);
+  session.show(listing.health);
   const none = board.entries.size === 0;
   byId('empty').hidden = rowCount > 0 || listing.health.state === 'connecting' || (none && listing.health.state !== 'live');
   byId('empty-hint').hidden = !none;

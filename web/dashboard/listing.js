@@ -16,6 +16,7 @@ const LIMIT = 50;
  * @property {'connecting'|'live'|'reconnecting'|'unreachable'|'refused'|'paused'} state
  * @property {number} since milliseconds since 1970
  * @property {string} detail
+ * @property {string|null} code of the problem that a refusal is
  */
 
 export class Listing {
@@ -46,7 +47,7 @@ export class Listing {
     this.#random = random;
     this.#page = page;
     this.#timers = new Timers(clock);
-    this.health = { state: 'connecting', since: clock.now(), detail: '' };
+    this.health = { state: 'connecting', since: clock.now(), detail: '', code: null };
   }
 
   start() {
@@ -78,7 +79,7 @@ export class Listing {
     if (this.#failures === 0) this.#failedAt = this.#clock.now();
     const bad = problem.lasting ? 'refused' : 'unreachable';
     const state = this.#failures === 0 && !problem.lasting ? 'reconnecting' : bad; // once may be chance
-    this.#become(state, this.#failedAt, problem.status === 0 ? '' : problem.detail);
+    this.#become(state, this.#failedAt, problem.status === 0 ? '' : problem.detail, problem.code);
     const ms = Math.max(problem.retryAfterMs, backoffMs(this.#failures++, this.#random));
     this.#timers.set('refresh', ms, () => this.refresh());
   }
@@ -89,11 +90,11 @@ export class Listing {
     this.#become('paused', this.#clock.now());
   }
 
-  /** @param {Health['state']} state @param {number} since @param {string} [detail] */
-  #become(state, since, detail = '') {
+  /** @param {Health['state']} state @param {number} since @param {string} [detail] @param {string|null} [code] */
+  #become(state, since, detail = '', code = null) {
     const before = this.health;
     if (before.state === state && before.detail === detail) return;
-    this.health = { state, since: before.state === state ? before.since : since, detail };
+    this.health = { state, since: before.state === state ? before.since : since, detail, code };
     this.#onHealth(this.health);
   }
 }

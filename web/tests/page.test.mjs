@@ -57,7 +57,7 @@ test('a server that is away is asked less and less, and since when is told', asy
   }
   await settle();
   assert.equal(calls(), 4);
-  assert.deepEqual(listing.health, { state: 'unreachable', since: failedAt, detail: '' });
+  assert.deepEqual(listing.health, { state: 'unreachable', since: failedAt, detail: '', code: 'unreachable' });
   assert.match(healthText(listing.health), /^the server can't be reached since \d\d/);
   away = false;
   clock.pass(4_000);
@@ -91,7 +91,7 @@ test('the board orders by age, filters, tells news once, and forgets what the se
 });
 
 test('a row says how fresh it is', () => {
-  const live = { state: 'live', since: 0, detail: '' };
+  const live = { state: 'live', since: 0, detail: '', code: null };
   assert.equal(entryConnection(entry(1), live, true).state, 'listed');
   assert.equal(entryConnection(entry(1), live, false).state, 'stale');
   assert.equal(entryConnection(entry(1), { ...live, state: 'unreachable' }, true).state, 'stale');

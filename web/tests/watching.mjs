@@ -5,15 +5,16 @@ import { Watch } from '../client/watch.js';
 import { event, FakeClock, fakeEventSource, fakePage, operation } from './fakes.mjs';
 
 /** A watch in a made-up browser, opened. */
-export function watching(options = {}) {
+export function watching({ token = null, ticket = null, ...options } = {}) {
   const [clock, page, EventSource] = [new FakeClock(), fakePage(), fakeEventSource()];
   const answers = [];
-  const operations = new Operations({ base: 'http://broker.test/' });
+  const operations = new Operations({ base: 'http://broker.test/', token });
   operations.get = async () => {
     const answer = answers.shift() ?? operation();
     if (answer instanceof Error) throw answer;
     return answer;
   };
+  if (ticket) operations.ticket = ticket;
   const states = [];
   const onChange = ({ connection }) => {
     if (states.at(-1) !== connection.state) states.push(connection.state);
