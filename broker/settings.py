@@ -95,8 +95,8 @@ class Settings(BaseSettings):
     jwt_leeway_s: Annotated[float, Field(ge=0, le=600)] = Field(
         10, description="how far clocks may differ when a token begins or expires"
     )
-    jwt_cookie: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]+$", description="cookie that may carry a token; without a name none is taken"
+    jwt_cookie: str = Field(
+        "progress_token", pattern=r"^[A-Za-z0-9_-]*$", description="cookie that may carry a token; empty, none is taken"
     )
     jwt_subject_claim: str = Field("sub", description="claim that names the principal")
     jwt_scope_claim: str = Field("scope", description="claim that lists actions on what the principal owns")

@@ -31,7 +31,7 @@ class JwtBearer:
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return whom the token names; raise `Unauthenticated`."""
         token = bearer(connection)
-        if token is None and self._cookie is not None:
+        if token is None and self._cookie:
             token = from_cookie(connection, self._cookie, self._friends)
         if token is None:
             raise Unauthenticated("there is no token")

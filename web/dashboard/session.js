@@ -39,8 +39,9 @@ export class Session {
     try {
       await this.#operations.signIn(field.value.trim());
       this.#reload();
-    } catch (problem) {
-      say(byId('sign-in-problem'), /** @type {Problem} */ (problem).detail);
+    } catch (error) {
+      const { code, detail } = /** @type {Problem} */ (error);
+      say(byId('sign-in-problem'), code === 'unauthenticated' ? 'The server does not take this token.' : detail);
       field.select();
     }
   }

@@ -1,0 +1,81 @@
+"""A session: a browser keeps its user's token in a cookie that scripts can't read, so that pages need not hold it."""
+
+import math
+import time
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.auth.api_keys import PREFIX
+from api.auth.bearer import bearer, from_cookie
+from api.context import Context, InContext
+from api.description import refused
+from api.principal import Principal, principal_of
+from broker.errors import Forbidden, TooLarge
+from broker.models import Time
+
+router = APIRouter(prefix="/v1/session", tags=["session"])
+
+MOST_BYTES = 3_800
+"""A token that browsers keep: they give a cookie 4 KiB, with its name and attributes."""
+
+
+class Session(BaseModel):
+    """Whom the server takes the caller for."""
+
+    principal: str
+    """Empty where nobody has to prove anything."""
+    expires_at: Time | None
+
+
+@router.get("", response_model=Session)
+async def session(request: Request) -> Response:
+    """Tell whom the server takes the caller for, and until when."""
+    return _answer(principal_of(request))
+
+
+@router.post("", status_code=201, response_model=Session, responses=refused("too-large"))
+async def sign_in(request: Request, context: InContext) -> Response:
+    """Have the browser keep the token that this call brings, in a cookie, for as long as it is good."""
+    principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
+    if not name or token is None or principal.expires_at is None:
+        what = "there is no session to be had"
+        raise Forbidden(f"{what}: it takes PROGRESS_AUTH=jwt, PROGRESS_JWT_COOKIE and a user's token")
+    if len(token) > MOST_BYTES:
+        raise TooLarge(f"the token is over {MOST_BYTES} bytes, which browsers don't keep in a cookie")
+    answer = _answer(principal, 201)
+    left_s = math.floor(principal.expires_at - time.time())
+    _set_cookie(answer, request, name, token, left_s)
+    return answer
+
+
+@router.delete("", status_code=204)
+async def sign_out(request: Request, context: InContext) -> Response:
+    """Have the browser forget the token. It stays good elsewhere: `progress-broker revoke` ends it everywhere."""
+    answer = Response(status_code=204)
+    if context.settings.jwt_cookie:
+        _set_cookie(answer, request, context.settings.jwt_cookie, "", 0)
+    return answer
+
+
+def _token_of(request: Request, context: Context) -> str | None:
+    settings = context.settings
+    token = bearer(request)
+    if token is None and settings.jwt_cookie:
+        token = from_cookie(request, settings.jwt_cookie, settings.cors_origins)
+    return None if token is None or token.startswith(PREFIX) else token
+
+
+def _set_cookie(answer: Response, request: Request, name: str, value: str, left_s: int) -> None:
+    # Strict: no other site's link or form brings it along. Secure wherever the browser came over https.
+    path = request.scope.get("root_path") or "/"
+    secure = request.url.scheme == "https"
+    answer.set_cookie(name, value, max_age=max(0, left_s), path=path, secure=secure, httponly=True, samesite="strict")
+
+
+def _answer(principal: Principal, status: int = 200) -> Response:
+    ends = None if principal.expires_at is None else datetime.fromtimestamp(principal.expires_at, UTC)
+    body = Session(principal=principal.name, expires_at=ends)
+    return Response(body.model_dump_json(), status, {"Cache-Control": "no-store"}, "application/json")

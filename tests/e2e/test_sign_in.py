@@ -1,0 +1,83 @@
+"""Signing in: the page of a server that asks who one is, and the JavaScript client with a token of its own."""
+
+import time
+from collections.abc import Iterator
+
+import jwt
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.browser import visited
+from tests.e2e.conftest import StartReplica
+from tests.servers import ApiReplica, RealRedis, wait_until
+from workers import Operation
+
+SECRET = "a secret that is long enough for HS256, and for tests"
+
+
+def token(sub: str, **claims: object) -> str:
+    return jwt.encode({"sub": sub, "scope": "read cancel", "exp": time.time() + 60} | claims, SECRET, "HS256")
+
+
+@pytest.fixture
+def guarded(start_replica: StartReplica, e2e_redis: RealRedis) -> ApiReplica:
+    return start_replica(e2e_redis.url, auth="jwt", jwt_key=SECRET)
+
+
+@pytest.fixture
+def page(guarded: ApiReplica, browser: Browser) -> Iterator[Page]:
+    with visited(browser, guarded.url, network_may_fail=True) as page:
+        yield page
+
+
+@pytest.fixture
+def work(e2e_redis: RealRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operation]:
+    monkeypatch.setenv("PROGRESS_REDIS_URL", e2e_redis.url)
+    with Operation.start("import", title="Alice's import", owner="alice", total=10) as op:
+        yield op
+
+
+def sign_in(page: Page, proof: str) -> None:
+    page.get_by_label("Token").fill(proof)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_token_lets_one_in_and_what_one_owns_moves(page: Page, work: Operation) -> None:
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.locator("#operations > li")).to_have_count(0)
+    sign_in(page, "nonsense")
+    expect(page.locator("#sign-in-problem")).to_contain_text("does not take this token")
+    sign_in(page, token("alice"))
+    row = page.locator("#operations li.row", has_text="Alice's import")
+    expect(row).to_be_visible()
+    expect(page.locator("#principal")).to_have_text("alice")
+    work.advance(4)
+    expect(row.locator(".row-bar [role=progressbar]")).to_have_attribute("aria-valuenow", "40")
+    assert page.evaluate("document.cookie") == "", "scripts can't read it"
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.locator("#operations > li")).to_have_count(0)
+
+
+def test_another_sees_none_of_it(page: Page, work: Operation) -> None:
+    sign_in(page, token("bob"))
+    expect(page.locator("#principal")).to_have_text("bob")
+    expect(page.locator("#empty-title")).to_be_visible()
+    expect(page.get_by_text("Alice's import")).to_have_count(0)
+
+
+def test_the_client_opens_streams_with_tickets(page: Page, work: Operation) -> None:
+    page.evaluate(
+        """async ([id, proof]) => {
+          const { Operations } = await import('/web/client/operations.js');
+          const { Watch } = await import('/web/client/watch.js');
+          const operations = new Operations({ token: () => proof });
+          globalThis.watch = new Watch(id, { operations });
+          globalThis.watch.open();
+        }""",
+        [work.id, token("alice")],
+    )
+    work.advance(7)
+    percent = "globalThis.watch.state.operation?.progress?.percent"
+    wait_until(lambda: page.evaluate(percent) == 70, "the bar moves")
+    assert page.evaluate("globalThis.watch.connection.state") == "live"
