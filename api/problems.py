@@ -35,6 +35,7 @@ STATUS_OF_CODE = {
     "head-too-large": 431,
     "draining": 503,
     "at-capacity": 503,
+    "authorizer-unavailable": 503,
     "storage-unavailable": 503,
     "storage-full": 507,
     "setup": 500,
@@ -43,7 +44,9 @@ STATUS_OF_CODE = {
     "misdirected": 421,
 }
 
-PASSING = frozenset({"draining", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"})
+PASSING = frozenset(
+    {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
+)
 """Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
 
 PROVE = "this call takes a proof that is valid now: send `Authorization: Bearer …`, or a ticket where one is taken"

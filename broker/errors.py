@@ -17,6 +17,7 @@ BrokerError
 ├── AtCapacity          at-capacity          this replica has as much to do as it may
 ├── RequestTimeout      request-timeout      the request came too slowly
 ├── Draining            draining             this replica is stopping; another will serve
+├── AuthorizerUnavailable  authorizer-unavailable  the back end that decides who may come in does not answer
 ├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
 ├── StorageFull         storage-full         Redis refuses writes
 └── SetupError          setup                this process can't start as it is configured
@@ -132,6 +133,12 @@ class Draining(BrokerError):
     """This replica is stopping; the client should come back, and will reach another."""
 
     code = "draining"
+
+
+class AuthorizerUnavailable(BrokerError):
+    """The back end that decides who may come in can't be asked now, or gave no answer that can be read."""
+
+    code = "authorizer-unavailable"
 
 
 class StorageUnavailable(BrokerError):

@@ -16,6 +16,7 @@ const REASONS = {
   'at-capacity': 'the server is full',
   'too-many-streams': 'too many streams are open',
   'rate-limited': 'asked too often',
+  'authorizer-unavailable': 'the server that decides who may look is away',
   'storage-unavailable': 'the storage is away',
 };
 
