@@ -73,7 +73,7 @@ class Bundle:
         """Ids of which there is no operation yet."""
         self.full = False
         self._delivery, self._terms, self._home = delivery, terms, home
-        self._members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf)
+        self._members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
         self._most = most
         self._first: list[Frame] = []
         self._flushing = False
@@ -206,7 +206,14 @@ class Bundle:
         self._expires_at = min(self._terms.clock() + self._terms.max_age_s(), self._delivery.deadline)
         names = self.merge.names()
         first, self._first = self._first, []
-        self._write([opening_frame(self._terms.retry_ms()), told_frame(OPERATIONS, {"operations": names}), *first])
+        self._write(
+            [
+                opening_frame(self._terms.retry_ms()),
+                *self._delivery.first,
+                told_frame(OPERATIONS, {"operations": names}),
+                *first,
+            ]
+        )
         self.merge.stir_all()
         self.flush()
 

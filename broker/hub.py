@@ -66,12 +66,14 @@ class Hub:
         self._placing = Placing(store, settings.page_length)
         self.families = Families(store, self._tasks, clock)
         self._silence = Silence(store, self.channels, settings.sweep_s, clock)
-        self._streams = Streams(self.tally, clock)
+        self.streams = Streams(self.tally, clock)
         self._terms = terms_of(settings, clock, self._closed, self.tally)
         members = Members(self.channels, self._reads, self._placing, self._terms, settings.redis_timeout_s)
-        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self._streams, self._terms)
+        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._terms)
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
+        self.notes: dict[bytes, Callable[[Event], None]] = {self.probe.name: self.probe.heard}
+        """Who hears entries of no operation, by what those go by."""
 
     # Its life
 
@@ -98,7 +100,7 @@ class Hub:
         return self.probe.doubt if self.connected else self.probe.suspect
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self.streams)
 
     def drain(self, over_s: float = 0) -> None:
         """Take no more subscriptions, and send every client away: at random moments within so many seconds, or at once.
@@ -110,7 +112,7 @@ class Hub:
 
     async def emptied(self) -> None:
         """Wait until it has drained: the last client was sent away."""
-        await self._streams.none()
+        await self.streams.none()
 
     # Subscribing
 
@@ -128,7 +130,7 @@ class Hub:
         channel = self.channels.of(operation, self._reads)
         subscription = Subscription(channel, delivery, self._terms)
         channel.subscriptions.add(subscription)
-        self._streams.made(subscription)
+        self.streams.made(subscription)
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)
         first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
@@ -150,8 +152,8 @@ class Hub:
             raise
         else:
             if reset is not None:
-                self._streams.reset(subscription, start, reset)
-        self._streams.opened(subscription, start)
+                self.streams.reset(subscription, start, reset)
+        self.streams.opened(subscription, start)
         return subscription
 
     async def _load_begun(self, channel: Channel) -> None:
@@ -166,7 +168,7 @@ class Hub:
 
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)
-        self._streams.closed(subscription, reason)
+        self.streams.closed(subscription, reason)
 
     # Its tasks
 
@@ -231,8 +233,8 @@ class Hub:
         for event in events:
             channel = self.channels.get(event.operation)
             if channel is None:
-                if event.operation == self.probe.name:
-                    self.probe.heard(event)
+                if (hear := self.notes.get(event.operation)) is not None:
+                    hear(event)
                 continue
             if event.n:
                 if channel in news:

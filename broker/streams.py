@@ -25,6 +25,7 @@ class Streams:
         self._tally, self._clock = tally, clock
         self._replica, self._numbers = token_hex(4), itertools.count(1)
         self._count = 0
+        self._tell: dict[Stream, Callable[[str], None]] = {}
         self._none = asyncio.Event()
         self._none.set()
 
@@ -57,11 +58,20 @@ class Streams:
             said = _told(subscription) | {"from": start.position or start.kind}
             log.debug("stream %s of operation %s opens, from %s", *said.values(), extra=said)
 
+    def when_closed(self, subscription: Stream, tell: Callable[[str], None]) -> None:
+        """Have this called with the reason when one ends; at once if it has, before its response began."""
+        if subscription.mode is Mode.CLOSED:
+            tell("refused")
+        else:
+            self._tell[subscription] = tell
+
     def closed(self, subscription: Stream, reason: str) -> None:
         """Tell that one has ended, and why."""
         self._count -= 1
         if not self._count:
             self._none.set()
+        if self._tell and (tell := self._tell.pop(subscription, None)) is not None:
+            tell(reason)
         if subscription.opened_at is None:
             return
         self._tally.closed[reason] += 1

@@ -127,7 +127,7 @@ class Subscription:
         if self.delivery.interval_s:
             self.pace = Pace(self.delivery.interval_s, terms.clock, terms.call_later, self._write)
         self._expires_at = min(terms.clock() + terms.max_age_s(), self.delivery.deadline)
-        opening = [opening_frame(terms.retry_ms())]
+        opening = [opening_frame(terms.retry_ms()), *self.delivery.first]
         first, self._first = self._first, ()
         if first and first[0].type == SNAPSHOT:
             opening += first

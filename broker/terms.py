@@ -29,6 +29,8 @@ class Delivery:
     """Whose stream it is, for who has to find the streams of somebody."""
     deadline: float = inf
     """When it ends, by the hub's clock: its holder may watch no longer."""
+    first: tuple[Frame, ...] = ()
+    """What it is sent before all else."""
 
 
 ALL = Delivery()

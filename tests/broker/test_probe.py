@@ -92,7 +92,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert hub.doubt is not None
         outlet, _ = await watch(hub)
         seen: list[Event] = []
-        other.probe.heard = seen.append  # type: ignore[method-assign, assignment]
+        other.notes[other.probe.name] = seen.append
         await eventually(lambda: hub.doubt is None, "its probe is back")
         await eventually(lambda: len(seen) == 1, "the other sees its own")
         assert seen[0].operation == other.probe.name
