@@ -10,7 +10,19 @@ OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
 EVENT_TYPE = r"[a-z][a-z0-9_.-]{0,63}"
 
 RESERVED_TYPES = frozenset(
-    {"error", "open", "snapshot", "reconnect", "ping", "malformed", "child", "children", "operations", "missing"}
+    {
+        "error",
+        "open",
+        "snapshot",
+        "reconnect",
+        "replaced",
+        "ping",
+        "malformed",
+        "child",
+        "children",
+        "operations",
+        "missing",
+    }
 )
 """Names a publisher may not use: EventSource fires the first two itself, the others are the broker's."""
 

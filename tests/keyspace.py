@@ -31,6 +31,9 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
         if key in feeds:
             if await redis.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")
+        elif key.startswith(f"{keyspace.prefix}:newest:"):
+            if await redis.pttl(key) < 0:
+                faults.append(f"{key} has no TTL")
         elif OPERATION.fullmatch(key):
             if await redis.pttl(key) < 0:
                 faults.append(f"{key} has no TTL")

@@ -90,6 +90,7 @@ export class Watch {
 
   /** @param {string} name @param {MessageEvent} message */
   #heard(name, message) {
+    if (name === 'replaced') return this.#stop('refused', name, 'a newer connection of yours has taken its place');
     const event = decode(name, message.data, message.lastEventId);
     if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
     const state = event ? fold(this.state, event) : this.state;

@@ -60,6 +60,17 @@ test('the end closes it for good', () => {
   assert.equal(clock.waiting, 0);
 });
 
+test('replaced by a newer one, it stays away', () => {
+  const { watch, clock, EventSource } = watching();
+  EventSource.last.accept();
+  send(EventSource, 'snapshot', 3, operation());
+  EventSource.last.send('replaced', {});
+  assert.deepEqual([watch.connection.state, watch.connection.code], ['refused', 'replaced']);
+  assert.equal(watch.state.position, '3-0');
+  assert.equal(EventSource.open.length, 0);
+  assert.equal(clock.waiting, 0);
+});
+
 test('given up on, it comes back with its position', async () => {
   const { watch, clock, EventSource } = watching();
   EventSource.last.accept();
