@@ -16,6 +16,8 @@ from api.access import Access
 from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
+from api.callback.callback import Callback
+from api.callback.visits import Visits
 from api.context import Context
 from api.description import describe
 from api.edge import edged
@@ -62,7 +64,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     """
     config = settings or load_settings()
     tally = Tally()
-    guard = Guard(config)
+    callback = Callback(config, tally) if config.auth == "callback" else None
+    guard = Guard(config) if callback is None else Guard(config, callback, callback.admit)
     limiter = Limiter(config, tally)
     redact_requests()
 
@@ -71,7 +74,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         async with AsyncExitStack() as stack:
             ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
             await stack.enter_async_context(limiter.shared(ours))
+            notes = {} if callback is None else await stack.enter_async_context(callback.running(ours))
             hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
+            hub.notes |= notes
             reaper = await stack.enter_async_context(Reaper(ours))
             await stack.enter_async_context(guard.over(ours, hub))
             registry = metrics.registry_of(hub, reaper, processes=config.processes)
@@ -95,6 +100,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     problems.install(app)
     app.add_middleware(LimitsMiddleware, limiter=limiter, tally=tally)  # within authentication
     app.add_middleware(Authentication, guard=guard)
+    if callback is not None:
+        app.add_middleware(Visits)
     app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
     routers = (
         stream.router,

@@ -15,6 +15,7 @@ from broker.hub import Hub
 from broker.reaper import Reaper
 from broker.streams import Stream
 from broker.subscription import Mode
+from broker.tally import Tally
 
 PREFIX = "progress_broker_"
 _CARRIERS = ("adopted", "asgi", "websocket")
@@ -66,6 +67,7 @@ class ReplicaCollector(Collector):
             "how",
             tally.limits_kept,
         )
+        yield _callbacks(tally)
         yield _counters("resets", "Streams told that they can't go on from their position.", "reason", tally.resets)
         slowed = {outlet: tally.slowed[outlet] for outlet in _CARRIERS}  # a poll says so when it has its answer
         yield _counters("clients_slowed", "Times a client had no room for more.", "outlet", slowed)
@@ -157,6 +159,14 @@ def _counters(name: str, help: str, label: str, values: Mapping[str, int]) -> Me
     family = CounterMetricFamily(f"{PREFIX}{name}", help, labels=(label,))
     for value, count in values.items():
         family.add_metric((value,), count)
+    return family
+
+
+def _callbacks(tally: Tally) -> Metric:
+    help = "Questions to the back end that decides who may come in, and what it is told, by how that went."
+    family = CounterMetricFamily(f"{PREFIX}callbacks", help, labels=("action", "outcome"))
+    for labels, count in tally.callbacks.items():
+        family.add_metric(labels, count)
     return family
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.auth.guard import held
+from api.callback.visit import visit_in
 from api.context import context_of
 from api.description import Responses, refused
 from api.multi_query import MultiQuery, read_multi_query
@@ -50,13 +51,13 @@ def _as_grants_see(found: Found) -> Facts:
 async def multi_stream(request: Request) -> Response:
     """Follow many operations: their snapshots or, after a cursor, what came since; then each event as it happens."""
     context = context_of(request)
-    settings = context.settings
+    settings, visit = context.settings, visit_in(request.scope)
     try:
         asked = read_multi_query(request.scope["query_string"])
         bundle = await context.hub.bundles.open(
             asked.query(settings.max_operations_per_stream),
             asked.start(request.headers.get("last-event-id")),
-            held(asked.delivery(), principal_of(request), context.hub),
+            held(visit.delivery(asked.delivery()), principal_of(request), context.hub),
             admit=admit_of(request),
             wait=asked.wait_s > 0,
         )
@@ -67,6 +68,7 @@ async def multi_stream(request: Request) -> Response:
         if error.code not in PASSING:
             raise
         return refusal(error.code, error.detail, request.headers.get("accept"), settings.retry_ms / 1000)
+    visit.last_as(bundle, context.hub.streams)
     if asked.wait_s > 0:
         asyncio.get_running_loop().call_later(min(asked.wait_s, settings.max_wait_s), bundle.give_up)
     return StreamResponse(bundle, settings.client_buffer_bytes, settings.gzip_over)

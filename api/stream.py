@@ -8,6 +8,7 @@ from starlette.responses import Response
 from api.asgi_outlet import HEADERS
 from api.auth.guard import held
 from api.authorization import permit
+from api.callback.visit import visit_in
 from api.context import Id, context_of
 from api.description import Responses, refused
 from api.principal import principal_of
@@ -39,12 +40,12 @@ _RESPONSES: Responses = {
 @router.get("", response_class=Response, responses=_RESPONSES, openapi_extra={"parameters": described()})
 async def stream(operation: Id, request: Request) -> Response:
     """Follow an operation: a snapshot or, after a position, what came since; then each event as it happens."""
-    context = context_of(request)
+    context, visit = context_of(request), visit_in(request.scope)
     try:
         await permit(request, context, Action.READ, operation)
         query = read_query(request.scope["query_string"])
         start = query.start(request.headers.get("last-event-id"))
-        delivery = held(query.delivery(), principal_of(request), context.hub)
+        delivery = held(visit.delivery(query.delivery()), principal_of(request), context.hub)
         subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
@@ -59,6 +60,7 @@ async def stream(operation: Id, request: Request) -> Response:
         if error.code not in PASSING:
             raise
         return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)
+    visit.last_as(subscription, context.hub.streams)
     if query.wait_s > 0:
         asyncio.get_running_loop().call_later(min(query.wait_s, context.settings.max_wait_s), subscription.give_up)
     return StreamResponse(subscription, context.settings.client_buffer_bytes, context.settings.gzip_over)

@@ -56,12 +56,17 @@ class Newest:
         try:
             with storage_errors():
                 before = await self._store.connections.commands.set(key, connection, ex=KEPT_S, get=True)
-            if before is not None and before != connection.encode():
-                lane = crc32(key.encode()) % self._store.keyspace.lanes
-                await self._store.probe(lane, REPLACED, before)
+                if before is not None and before != connection.encode():
+                    await self._note(before)
         except BaseException:
             self.leave(connection)
             raise
+
+    async def _note(self, connection: bytes) -> None:
+        lane = crc32(connection) % self._store.keyspace.lanes
+        feed, length = self._store.keyspace.lane(lane).feed, self._store.settings.feed_length
+        entry = {"o": REPLACED, "t": "replaced", "d": connection}
+        await self._store.connections.commands.xadd(feed, entry, maxlen=length, approximate=True)
 
     def leave(self, connection: str) -> None:
         """Forget a connection that has ended."""

@@ -18,6 +18,7 @@ Limit = Annotated[int, Field(ge=0)]
 """A count, where 0 is no limit."""
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
+LEAST_SECRET_BYTES = 32  # as long as what HMAC-SHA256 makes: a shorter one would be what is guessed
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -59,6 +60,22 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _callback_url(value: str | None) -> str | None:
+    if value is not None:
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("the address of a back end begins with https:// or http://")
+        if address.username is not None or address.fragment:
+            raise ValueError("no user, password or #fragment belongs into it: questions are signed")
+    return value
+
+
+def _long_secret(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
+        raise ValueError(f"a secret has {LEAST_SECRET_BYTES} bytes or more: `openssl rand -hex 32` makes one")
+    return value
+
+
 class Settings(BaseSettings):
     """What can be set. Durations are in seconds and sizes in bytes, as the names say."""
 
@@ -81,7 +98,7 @@ class Settings(BaseSettings):
         1, description="processes that serve the address, each a whole replica; about one for each core"
     )
     insecure: bool = Field(False, description="listen on more than loopback without authentication")
-    auth: Literal["none", "jwt"] = Field("none", description="how callers prove who they are")
+    auth: Literal["none", "jwt", "callback"] = Field("none", description="how callers prove who they are")
     jwt_key: SecretStr | None = Field(
         None, description="secret or PEM public key that tokens are signed with, or `@` and the path of a file with it"
     )
@@ -109,6 +126,19 @@ class Settings(BaseSettings):
         None, description="what tickets are signed with on every replica; without one it is made and kept in Redis"
     )
     denials_s: Seconds = Field(1, description="how often revocations are looked for")
+    callback_url: Annotated[str | None, AfterValidator(_callback_url)] = Field(
+        None, description="http(s) address of your back end that is asked who may come in, with auth `callback`"
+    )
+    callback_secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
+        None, description="what questions to it are signed with; at least 32 bytes"
+    )
+    callback_timeout_s: Seconds = Field(5, description="longest wait for its answer; without one nobody is let in")
+    callback_concurrency: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        32, description="questions it is asked at a time, by each process"
+    )
+    callback_cache_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        5, description="how long what it said of plain calls holds; 0 asks for each"
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(

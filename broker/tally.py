@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 ANSWER_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+_ANSWERS = ("allowed", "denied", "busy", "timeout", "unreachable", "malformed")
+CALLBACKS = (
+    *((action, outcome) for action in ("connect", "call") for outcome in _ANSWERS),
+    *(("disconnect", outcome) for outcome in ("told", "failed", "dropped")),
+)
+
 
 class Histogram:
     """How many values lay up to each bound, and their sum."""
@@ -70,6 +76,8 @@ class Tally:
 
     opened: Counter[str] = field(default_factory=lambda: _zeros("resume", "start", "snapshot"))
     closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
+    callbacks: Counter[tuple[str, str]] = field(default_factory=lambda: Counter(dict.fromkeys(CALLBACKS, 0)))
+    """What the user's own back end was asked and told, by action and outcome."""
     refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
     limited: Counter[str] = field(
         default_factory=lambda: _zeros("requests", "sent-bytes", "streams", "address", "replica", "handshakes")

@@ -43,3 +43,5 @@ def log_as(settings: Settings, who: str = "") -> None:
         handler.setFormatter(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"))
     handler.addFilter(REDACTION)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    for name in ("httpx", "httpcore"):  # they would tell of every question to a back end, and its address
+        logging.getLogger(name).setLevel(logging.WARNING)

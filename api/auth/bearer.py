@@ -31,10 +31,15 @@ def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str])
     token = connection.cookies.get(name)
     if token is None:
         return None
-    reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
-    if not (reads or _from_our_pages(connection, friends)):
+    if not is_meant(connection, friends):
         raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
     return sized(token)
+
+
+def is_meant(connection: HTTPConnection, friends: Collection[str]) -> bool:
+    """Return whether cookies may be believed: it changes nothing, or is said to come from our own or friends' pages."""
+    reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
+    return reads or _from_our_pages(connection, friends)
 
 
 def _from_our_pages(connection: HTTPConnection, friends: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
 """The guard: all the ways to prove who one is, tried in one place, and the proofs that were withdrawn."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import parse_qs
@@ -24,12 +24,18 @@ from broker.store import Store
 from broker.tasks import Tasks
 from broker.terms import Delivery
 
+Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
+"""Has a say in what a ticket opens: returns who speaks in it, or raises `Unauthenticated`."""
+
 
 class Guard:
     """Tells who speaks in a connection. An app makes it; it works once it is `over` a store."""
 
-    def __init__(self, settings: Settings, authenticator: Authenticator | None = None) -> None:
+    def __init__(
+        self, settings: Settings, authenticator: Authenticator | None = None, admit: Admit | None = None
+    ) -> None:
         self._settings = settings
+        self._admit = admit
         self._authenticator = authenticator or authenticator_of(settings)
         self._open = isinstance(self._authenticator, Open)
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
@@ -76,7 +82,8 @@ class Guard:
         query = connection.scope["query_string"]
         given = parse_qs(query.decode("latin-1")) if b"ticket=" in query or b"token=" in query else {}
         if "ticket" in given:
-            return await self.tickets.take(connection, given["ticket"][0])
+            principal = await self.tickets.take(connection, given["ticket"][0])
+            return principal if self._admit is None else await self._admit(connection, principal)
         if given.keys() & {"token", "access_token"}:  # in logs and histories for as long as it lives
             raise Unauthenticated("there is a token in the URL, where only a ticket may stand")
         token = bearer(connection)

@@ -5,6 +5,9 @@ from api.problems import PASSING, STATUS_OF_CODE
 ENDED = 1000
 """Nothing will follow: don't come back."""
 
+REPLACED = 4009
+"""A newer connection has taken its place: don't come back."""
+
 ABUSE = 1008
 """The client says what it must not, again and again."""
 

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from api.callback.visit import visit_in
 from api.context import Context
 from api.principal import principal_of
 from api.ws.access import deadline_of
-from api.ws.codes import ENDED, close_code
-from api.ws.encoding import Said
+from api.ws.codes import ENDED, REPLACED, close_code
+from api.ws.encoding import WRAPPED, Said
 from api.ws.member import Member
 from api.ws.outbox import Closing, Outbox
 from api.ws.protocol import ABORT
@@ -43,6 +44,7 @@ class Socket:
         self._cut = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
+        self._visit = visit_in(websocket.scope)
         self.holder = principal_of(websocket)
         """Whose it is; when their proof is withdrawn it is closed."""
         self._deadline = deadline_of(websocket)
@@ -69,6 +71,9 @@ class Socket:
         hub.connections.add(self)
         hub.wheel.add(self, min(self._settings.ping_s * random.uniform(0.5, 1), self._expires_at - hub.clock()))
         self.say(message("open", retry_ms=retry_ms(self._settings)))
+        if self._visit.first:
+            self.carry(WRAPPED.encode(self._visit.first))
+        self._visit.last_until(self._replaced)
         if hub.draining:
             self.close("draining", reconnect=True)
         try:
@@ -120,6 +125,12 @@ class Socket:
             self._outbox.close(Closing(code, reason))
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.abort, reason)
 
+    def _replaced(self) -> None:
+        """End it for good, as a newer one has come."""
+        if not self.closing:
+            self.say(message("replaced"))
+            self.finish(REPLACED, "replaced")
+
     def abort(self, reason: str) -> None:
         """Cut the connection."""
         self._release(reason)
@@ -130,6 +141,7 @@ class Socket:
     def _release(self, reason: str) -> None:
         """Let go of all that it carries, once."""
         self.closing = True
+        self._visit.end(reason)
         members, self._members = self._members, {}
         self._waiting.clear()
         for member in members.values():

@@ -44,6 +44,7 @@ CONTRACT = {
     "rate-limited": 429,
     "draining": 503,
     "at-capacity": 503,
+    "authorizer-unavailable": 503,
     "storage-unavailable": 503,
     "storage-full": 507,
 }

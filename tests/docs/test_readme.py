@@ -63,7 +63,11 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
     from broker.settings import Settings
 
-    told = README + PROTOCOL + "".join((ROOT / "docs" / name).read_text() for name in ("design.md", "security.md"))
+    told = (
+        README
+        + PROTOCOL
+        + "".join((ROOT / "docs" / name).read_text() for name in ("design.md", "security.md", "callback.md"))
+    )
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     shown = run([sys.executable, "-m", "cli", "--help"], replica)
@@ -99,7 +103,14 @@ def test_a_client_of_websockets(replica: ApiReplica) -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/protocol.md", "docs/security.md"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/design.md",
+        "docs/protocol.md",
+        "docs/security.md",
+        "docs/callback.md",
+    ):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not link.startswith("http"):
                 assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"

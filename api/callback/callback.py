@@ -1,0 +1,85 @@
+"""`PROGRESS_AUTH=callback`: who may come in is asked of the user's own back end."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.requests import HTTPConnection
+
+from api.callback.answer import Answer
+from api.callback.backend import Backend
+from api.callback.farewells import Farewells
+from api.callback.question import Opening, Who, opening_in, who_in
+from api.callback.verdicts import Verdicts
+from api.callback.visit import Visit
+from api.principal import Principal
+from broker.errors import StorageUnavailable
+from broker.events import Event
+from broker.newest import REPLACED, Newest
+from broker.settings import Settings
+from broker.store import Store
+from broker.tally import Tally
+
+
+class Callback:
+    """Asks for each connection whether it may be opened, and for plain calls, now and then, who calls."""
+
+    def __init__(self, settings: Settings, tally: Tally) -> None:
+        self._backend = Backend(settings, tally)
+        self._farewells = Farewells(self._backend.tell, tally)
+        self._verdicts = Verdicts(settings.callback_cache_s)
+        self._newest: Newest | None = None
+        self._friends = settings.cors_origins
+
+    @asynccontextmanager
+    async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:
+        """Run what goes beside the questions, and return what is to be heard from the feeds.
+
+        Leave it after the streams have ended: it then tells of those.
+        """
+        async with self._backend, self._farewells, Newest(store) as newest:
+            self._newest = newest
+            yield {REPLACED: newest.heard}
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return whom the back end finds to speak; a connection to be opened has its visit then."""
+        who, opening = who_in(connection, self._friends), opening_in(connection.scope)
+        if opening is None:
+            return await self._verdicts.of(who.key(), lambda: self._called(who))
+        answer = await self._backend.ask("connect", who.opens(opening))
+        return await self._let_in(connection, opening, answer, answer.whom())
+
+    async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
+        """Return who speaks with a ticket, if the back end lets them in: it can shorten what a ticket gives."""
+        opening = opening_in(connection.scope)
+        if opening is None:
+            return principal
+        answer = await self._backend.ask("connect", who_in(connection, self._friends, principal.name).opens(opening))
+        ends = [it for it in (principal.expires_at, answer.whom().expires_at) if it is not None]
+        within = dataclasses.replace(principal, expires_at=min(ends, default=None))
+        return await self._let_in(connection, opening, answer, within)
+
+    async def _let_in(
+        self, connection: HTTPConnection, opening: Opening, answer: Answer, principal: Principal
+    ) -> Principal:
+        opening = dataclasses.replace(opening, principal=principal.name)
+        visit = Visit(opening.connection, lambda reason, lasted_s: self._ended(opening, reason, lasted_s))
+        visit.first = tuple(event.frame() for event in answer.events)
+        visit.enter(connection.scope)
+        if answer.identifier is not None:
+            # One of each principal's own: nobody is to put out another by guessing an identifier.
+            identifier = f"{principal.name}\0{answer.identifier}"
+            await self._running().come(identifier, visit.connection, visit.replaced)
+        return principal
+
+    async def _called(self, who: Who) -> Principal:
+        return (await self._backend.ask("call", who.calls())).whom()
+
+    def _ended(self, opening: Opening, reason: str, lasted_s: float) -> None:
+        self._running().leave(opening.connection)
+        self._farewells.say(opening.ended(reason, lasted_s))
+
+    def _running(self) -> Newest:
+        if self._newest is None:
+            raise StorageUnavailable("this server is starting: come back in a moment")
+        return self._newest

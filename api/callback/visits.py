@@ -1,0 +1,31 @@
+"""The middleware around visits: each ends, and one that was replaced does not begin again."""
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.callback.question import opens
+from api.callback.visit import visit_in
+from broker.replaced import NAME
+
+
+class Visits:
+    """Goes around what authenticates. An adopted stream outlives its request, and ends its visit itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a client that was replaced with a 204, which stops an EventSource for good; else go on."""
+        if scope["type"] not in ("http", "websocket") or opens(scope) is None:
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and Headers(scope=scope).get("last-event-id") == NAME.decode():
+            await Response(status_code=204)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            visit = visit_in(scope)
+            if not visit.held:
+                visit.end("client" if scope["type"] == "websocket" else "refused")

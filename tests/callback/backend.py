@@ -1,0 +1,84 @@
+"""A user's back end: a real server in the test's own loop, that checks signatures as docs/callback.md says."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.api.conftest import InLoopServer
+from tests.callback.snippet import verified
+from tests.servers import eventually
+
+SECRET = "a secret of thirty-two bytes or more"
+EVERYTHING = [{"actions": ["read", "publish", "cancel", "create", "admin"]}]
+ALLOW = {"allow": True, "principal": "alice", "grants": EVERYTHING}
+
+Decide = Callable[[dict[str, Any]], Any]
+
+
+class TheirBackend:
+    """Remembers what it is told, and decides as the test says: an answer's members, or a whole response."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.told: list[dict[str, Any]] = []
+        self.unverified = 0
+        self.status_of_farewells = [200]
+        self.decide: Decide = lambda question: ALLOW
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.now = self.most = 0
+        self.connections: set[tuple[str, int]] = set()
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.body()
+        if not verified(SECRET.encode(), request.headers, body):
+            self.unverified += 1
+            return Response(status_code=403)
+        question = orjson.loads(body)
+        self.told.append(question)
+        assert request.client is not None
+        self.connections.add((request.client.host, request.client.port))
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.gate.wait()
+        finally:
+            self.now -= 1
+        if question["action"] == "disconnect":
+            farewells = self.status_of_farewells
+            return Response(status_code=farewells.pop(0) if len(farewells) > 1 else farewells[0])
+        decided = self.decide(question)
+        return decided if isinstance(decided, Response) else Response(orjson.dumps(decided))
+
+    def of(self, action: str) -> list[dict[str, Any]]:
+        return [question for question in self.told if question["action"] == action]
+
+    async def heard(self, action: str, times: int = 1) -> dict[str, Any]:
+        """Wait until it was told so often; return the last."""
+        await eventually(lambda: len(self.of(action)) >= times, f"the back end is told of {times} {action}s", 15)
+        return self.of(action)[-1]
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["TheirBackend"]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            app = Starlette(routes=[Route("/hook", self.answer, methods=["POST"])])
+            server = InLoopServer(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await eventually(lambda: server.started or task.done(), "the back end serves")
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
+            try:
+                yield self
+            finally:
+                self.gate.set()
+                server.should_exit = True
+                with suppress(asyncio.CancelledError):
+                    await task

@@ -1,0 +1,263 @@
+"""The parts that bound what a back end is asked: the line before it, what is remembered, what waits to be told."""
+
+import asyncio
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+
+from api.callback.backend import Trouble
+from api.callback.farewells import MOST_WAITING, TRIES, Farewells
+from api.callback.line import LONGEST_S, Line
+from api.callback.verdicts import MOST, Verdicts
+from api.callback.visit import NO_VISIT, Visit
+from api.principal import Principal
+from broker.errors import AuthorizerUnavailable, Unauthenticated
+from broker.grants import EVERYTHING
+from broker.tally import Tally
+from broker.terms import ALL
+from tests.servers import eventually
+
+ALICE = Principal("alice", EVERYTHING)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestALine:
+    async def test_serves_so_many_at_a_time_and_all_that_wait(self) -> None:
+        line, now, most = Line("abc", 5), 0, 0
+
+        async def one() -> None:
+            nonlocal now, most
+            async with line.place():
+                now += 1
+                most = max(most, now)
+                await asyncio.sleep(0)
+                now -= 1
+
+        await asyncio.gather(*(one() for _ in range(40)))
+        assert most == 3
+
+    async def test_refuses_those_who_would_wait_for_long_each_with_a_turn_of_its_own(self) -> None:
+        clock = Clock()
+        line = Line("ab", 2.5, clock)
+        for _ in range(60):  # it learns that each takes a second
+            async with line.place():
+                clock.now += 1
+        leave = asyncio.Event()
+        waits: list[float] = []
+
+        async def one() -> None:
+            try:
+                async with line.place():
+                    await leave.wait()
+            except AuthorizerUnavailable as refused:
+                waits.append(refused.retry_s or 0)
+
+        tasks = [asyncio.create_task(one()) for _ in range(20)]
+        await eventually(lambda: len(waits) >= 13, "some are refused")
+        assert len(waits) <= 14  # two are served, and four or five may wait for two and a half seconds
+        apart = [later - earlier for earlier, later in pairwise(waits)]
+        assert apart == pytest.approx([0.5] * len(apart), abs=0.01)  # at the rate they are served at
+        leave.set()
+        await asyncio.gather(*tasks)
+        async with line.place():
+            pass
+
+    async def test_makes_nobody_wait_for_long_or_all_for_the_same_time(self) -> None:
+        clock = Clock()
+        line = Line("a", 2.5, clock)
+        for _ in range(60):
+            async with line.place():
+                clock.now += 1
+        waits = []
+        async with line.place():
+            queue = [asyncio.create_task(self.enter(line)) for _ in range(2)]
+            await asyncio.sleep(0)
+            for _ in range(1000):
+                with pytest.raises(AuthorizerUnavailable) as refused:
+                    await self.enter(line)
+                waits.append(refused.value.retry_s or 0)
+        assert max(waits) <= LONGEST_S
+        assert len(set(waits[-500:])) > 400
+        await asyncio.gather(*queue)
+
+    @staticmethod
+    async def enter(line: Line[str]) -> None:
+        async with line.place():
+            pass
+
+    async def test_one_who_stops_waiting_leaves_no_trace(self) -> None:
+        line = Line("a", 5)
+        async with line.place():
+            for _ in range(30):  # more than may wait at one moment
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.enter(line), 0.001)
+        await asyncio.wait_for(self.enter(line), 5)
+
+
+class TestVerdicts:
+    async def test_are_asked_for_once_in_a_while(self) -> None:
+        clock, asked = Clock(), 0
+
+        async def ask() -> Principal:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0)
+            return ALICE
+
+        verdicts = Verdicts(5, clock)
+        assert await asyncio.gather(*(verdicts.of(b"k", ask) for _ in range(20))) == [ALICE] * 20
+        clock.now += 4.9
+        await verdicts.of(b"k", ask)
+        assert asked == 1
+        clock.now += 0.2
+        await verdicts.of(b"k", ask)
+        await verdicts.of(b"other", ask)
+        assert asked == 3
+
+    async def test_hold_no_longer_than_what_they_are_of(self) -> None:
+        clock, asked = Clock(), 0
+
+        async def ask() -> Principal:
+            nonlocal asked
+            asked += 1
+            return Principal("alice", EVERYTHING, clock.now + 1)
+
+        verdicts = Verdicts(5, clock)
+        for expected in (1, 2):
+            await verdicts.of(b"k", ask)
+            clock.now += 0.9
+            await verdicts.of(b"k", ask)
+            assert asked == expected
+            clock.now += 0.2
+
+    async def test_that_refuse_hold_as_long(self) -> None:
+        asked = 0
+
+        async def ask() -> Principal:
+            nonlocal asked
+            asked += 1
+            raise Unauthenticated("no")
+
+        verdicts = Verdicts(5, Clock())
+        for _ in range(3):
+            with pytest.raises(Unauthenticated):
+                await verdicts.of(b"k", ask)
+        assert asked == 1
+
+    async def test_that_could_not_be_had_do_not(self) -> None:
+        asked = 0
+
+        async def ask() -> Principal:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise AuthorizerUnavailable("away")
+            return ALICE
+
+        verdicts = Verdicts(5, Clock())
+        with pytest.raises(AuthorizerUnavailable):
+            await verdicts.of(b"k", ask)
+        assert await verdicts.of(b"k", ask) is ALICE
+
+    async def test_are_bounded(self) -> None:
+        asked: list[bytes] = []
+
+        async def look(key: bytes) -> None:
+            async def ask() -> Principal:
+                asked.append(key)
+                return ALICE
+
+            await verdicts.of(key, ask)
+
+        verdicts = Verdicts(5, Clock())
+        for number in range(MOST + 1):
+            await look(b"%d" % number)
+        asked.clear()
+        await look(b"%d" % MOST)
+        await look(b"0")  # the oldest made room
+        assert asked == [b"0"]
+
+
+class TestFarewells:
+    async def test_are_told_in_the_end_too(self) -> None:
+        told: list[bytes] = []
+
+        async def tell(body: bytes) -> int:
+            await asyncio.sleep(0.001)
+            told.append(body)
+            return 200
+
+        tally = Tally()
+        async with Farewells(tell, tally) as farewells:
+            for number in range(100):
+                farewells.say(b"%d" % number)
+        assert sorted(told) == sorted(b"%d" % number for number in range(100))
+        assert +tally.callbacks == {("disconnect", "told"): 100}
+
+    @pytest.mark.parametrize(
+        ("statuses", "tries", "outcome"),
+        [
+            ([500, 0, 204], 3, "told"),
+            ([429, 200], 2, "told"),
+            ([404], 1, "failed"),
+            ([302], 1, "failed"),
+            ([503] * TRIES, TRIES, "failed"),
+        ],
+    )
+    async def test_are_tried_again_while_that_may_help(self, statuses: list[int], tries: int, outcome: str) -> None:
+        left, tally = list(statuses), Tally()
+
+        async def tell(body: bytes) -> int:
+            status = left.pop(0)
+            if not status:
+                raise Trouble("unreachable", "away")
+            return status
+
+        async with Farewells(tell, tally, pause_s=0.001) as farewells:
+            farewells.say(b"x")
+        assert (len(statuses) - len(left), +tally.callbacks) == (tries, {("disconnect", outcome): 1})
+
+    async def test_are_dropped_and_counted_when_too_many_wait_or_time_is_up(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("api.callback.farewells.FLUSH_S", 0.05)
+        tally = Tally()
+
+        async def tell(body: bytes) -> int:
+            await asyncio.Event().wait()
+            return 200
+
+        async with Farewells(tell, tally) as farewells:
+            for _ in range(MOST_WAITING + 7):
+                farewells.say(b"x")
+            assert +tally.callbacks == {("disconnect", "dropped"): 7}
+            await asyncio.sleep(0)
+        assert +tally.callbacks == {("disconnect", "dropped"): MOST_WAITING + 7}
+        assert str(MOST_WAITING) in caplog.text
+
+
+class TestAVisit:
+    def test_ends_once(self) -> None:
+        ends: list[str] = []
+        visit = Visit("c", lambda reason, _: ends.append(reason))
+        visit.end("draining")
+        visit.end("client")
+        assert ends == ["draining"]
+
+    def test_that_is_replaced_before_it_lasts_makes_way_then(self) -> None:
+        made_way: list[bool] = []
+        visit = Visit("c", lambda *_: None)
+        visit.replaced()
+        visit.last_until(lambda: made_way.append(True))
+        assert made_way == [True]
+
+    def test_where_nobody_is_asked_changes_nothing(self) -> None:
+        assert NO_VISIT.delivery(ALL) is ALL

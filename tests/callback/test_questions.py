@@ -1,0 +1,197 @@
+"""What a back end is told, what it may say, and how its word is taken."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from starlette.requests import HTTPConnection
+
+from api.callback.answer import MOST_EVENTS, read_answer
+from api.callback.question import Who, new_connection, opening_in, who_in
+from api.callback.signing import signed
+from broker.errors import SetupError
+from broker.grants import Action, Facts
+from broker.settings import Settings, load_settings
+from tests.callback.backend import SECRET
+from tests.callback.snippet import verified
+
+
+def scope(path: str, query: bytes = b"", method: str = "GET", **headers: str) -> dict[str, Any]:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": raw,
+        "client": ("203.0.113.9", 5),
+    }
+
+
+class TestAnOpening:
+    @pytest.mark.parametrize(
+        ("path", "operation"),
+        [
+            ("/v1/operations/a/stream", "a"),
+            ("/v1/operations/stream/stream", "stream"),
+            ("/v1/operations/a/ws", "a"),
+            ("/v1/stream", None),
+            ("/v1/ws", None),
+        ],
+    )
+    def test_is_a_stream_or_a_websocket(self, path: str, operation: str | None) -> None:
+        opening = opening_in(scope(path))
+        assert opening is not None
+        assert (opening.operation, opening.url) == (operation, path)
+
+    @pytest.mark.parametrize(
+        ("path", "method"),
+        [
+            ("/v1/operations", "GET"),
+            ("/v1/operations/stream", "GET"),
+            ("/v1/operations/ws", "GET"),
+            ("/v1/operations/a/events", "GET"),
+            ("/v1/operations/a/stream", "POST"),
+        ],
+    )
+    def test_is_nothing_else(self, path: str, method: str) -> None:
+        assert opening_in(scope(path, method=method)) is None
+
+    def test_tells_the_query_without_a_ticket(self) -> None:
+        opening = opening_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
+        assert opening is not None
+        assert opening.url == "/v1/stream?tag=a%26b&owner="
+        assert opening_in(scope("/v1/stream", b"%74icket=secret")).url == "/v1/stream"  # type: ignore[union-attr]
+        assert opening_in(scope("/v1/stream", b"tag=x%2fy")).url == "/v1/stream?tag=x%2fy"  # type: ignore[union-attr]
+
+    def test_has_an_id_that_sorts_by_time(self) -> None:
+        first = new_connection()
+        time.sleep(0.002)
+        assert first < new_connection()
+
+
+class TestWho:
+    def test_is_told_by_four_headers_as_they_were_sent(self) -> None:
+        request = scope("/", authorization="Bearer x", cookie="a=1", user_agent="u", origin="https://o", accept="*/*")
+        who = who_in(HTTPConnection(request))
+        assert who.headers == {"authorization": "Bearer x", "cookie": "a=1", "user-agent": "u", "origin": "https://o"}
+        assert "Bearer" not in repr(who)
+
+    def test_has_a_key_of_all_that_is_told(self) -> None:
+        keys = [
+            Who(client, headers, principal).key()
+            for client in ("1", "2")
+            for headers in ({}, {"cookie": "a"}, {"cookie": "b"}, {"authorization": "a"})
+            for principal in (None, "p")
+        ]
+        assert len(set(keys)) == len(keys) == 16
+        assert Who("1", {"cookie": "a", "origin": "o"}).key() == Who("1", {"origin": "o", "cookie": "a"}).key()
+
+    def test_a_call_does_not_tell_which(self) -> None:
+        assert set(json.loads(Who("1", {}).calls())) == {"action", "principal", "client", "headers"}
+
+
+class TestASignature:
+    BODY = b'{"action":"call"}'
+
+    def test_is_verified_by_what_the_page_gives_to_back_ends(self) -> None:
+        assert verified(SECRET.encode(), signed(SECRET.encode(), self.BODY), self.BODY)
+
+    @pytest.mark.parametrize("age_s", [-400, 400])
+    def test_is_good_for_some_minutes(self, age_s: float) -> None:
+        assert not verified(SECRET.encode(), signed(SECRET.encode(), self.BODY, time.time() + age_s), self.BODY)
+
+    def test_is_of_one_body_one_time_and_one_secret(self) -> None:
+        headers = signed(SECRET.encode(), self.BODY)
+        later = {"Progress-Timestamp": str(int(headers["Progress-Timestamp"]) + 1)}
+        assert not verified(b"another", headers, self.BODY)
+        assert not verified(SECRET.encode(), headers, self.BODY + b" ")
+        assert not verified(SECRET.encode(), headers | later, self.BODY)
+        assert not verified(SECRET.encode(), {}, self.BODY)
+        assert not verified(SECRET.encode(), headers | {"Progress-Signature": "v1=é"}, self.BODY)
+        assert not verified(SECRET.encode(), headers | {"Progress-Timestamp": "²"}, self.BODY)
+
+
+class TestAnAnswer:
+    @pytest.mark.parametrize(
+        ("body", "fault"),
+        [
+            (b"", "not JSON"),
+            (b"true", "dictionary"),
+            (b"{}", "allow"),
+            (b'{"allow": "true", "principal": "a"}', "allow"),
+            (b'{"allow": 1, "principal": "a"}', "allow"),
+            (b'{"allow": true}', "name"),
+            (b'{"allow": true, "principal": ""}', "principal"),
+            (b'{"allow": true, "principal": 7}', "principal"),
+            (b'{"allow": true, "principal": "a", "expires_in_s": 0}', "expires_in_s"),
+            (b'{"allow": true, "principal": "a", "expires_in_s": "9"}', "expires_in_s"),
+            (b'{"allow": true, "principal": "a", "grants": [{"actions": ["fly"]}]}', "grants.0.actions.0"),
+            (b'{"allow": true, "principal": "a", "grants": [{"actions": ["read"], "idz": ["x"]}]}', "idz"),
+            (b'{"allow": true, "principal": "a", "grants": [{"ids": ["x"]}]}', "actions"),
+            (b'{"allow": true, "principal": "a", "grants": [{"actions": ["read"], "ids": "xyz"}]}', "ids"),
+            (b'{"allow": true, "principal": "a", "grants": "all"}', "grants"),
+            (b'{"allow": true, "principal": "a", "scope": ["read"]}', "scope"),
+            (b'{"allow": true, "principal": "a", "events": [{"type": "end"}]}', "events.0.type"),
+            (b'{"allow": true, "principal": "a", "events": [{"type": "replaced"}]}', "events.0.type"),
+            (b'{"allow": true, "principal": "a", "events": [{"type": "a\\nid: 9"}]}', "events.0.type"),
+        ],
+    )
+    def test_that_can_not_be_read_allows_nothing(self, body: bytes, fault: str) -> None:
+        with pytest.raises(ValueError, match=fault):
+            read_answer(body)
+
+    def test_holds_so_many_events(self) -> None:
+        events = [{"type": "a"}] * (MOST_EVENTS + 1)
+        with pytest.raises(ValueError, match="events"):
+            read_answer(json.dumps({"allow": True, "principal": "a", "events": events}).encode())
+
+    def test_may_say_more_than_is_known(self) -> None:
+        assert read_answer(b'{"allow": false, "why": "later versions may tell"}').allow is False
+
+    def test_grants_what_it_says(self) -> None:
+        answer = read_answer(
+            b'{"allow": true, "principal": "a", "scope": "read", "grants": [{"actions": ["cancel"], "ids": ["x"]}]}'
+        )
+        grants = answer.whom().grants
+        assert grants.allows(Action.READ, Facts("y", owner="a"))
+        assert not grants.allows(Action.READ, Facts("y", owner="b"))
+        assert grants.allows(Action.CANCEL, Facts("x", owner="b"))
+        assert not grants.allows(Action.CANCEL, Facts("y", owner="a"))
+
+    def test_grants_nothing_unless_it_says_so(self) -> None:
+        grants = read_answer(b'{"allow": true, "principal": "a"}').whom().grants
+        assert not any(grants.allows(action, Facts("y", owner="a")) for action in Action)
+
+    def test_first_events_can_not_break_the_framing_and_have_no_id(self) -> None:
+        [event] = read_answer(
+            json.dumps({"allow": True, "principal": "a", "events": [{"type": "hi", "data": "a\n\nid: 9"}]}).encode()
+        ).events
+        head, data, *rest = event.frame().wire.split(b"\n")
+        assert (head, rest) == (b"event: hi", [b"", b""])
+        assert json.loads(data.removeprefix(b"data: "))["data"] == "a\n\nid: 9"
+        assert event.frame().envelope == data.removeprefix(b"data: ")
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("callback_secret", "short"),
+            ("callback_url", "ftp://x"),
+            ("callback_url", "https:///hook"),
+            ("callback_url", "https://user:password@x/hook"),
+        ],
+    )
+    def test_a_bad_one_is_told_and_not_shown(self, name: str, value: str) -> None:
+        with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as told:
+            load_settings(**{name: value})
+        assert "password@" not in told.value.detail
+
+    def test_both_are_needed(self) -> None:
+        from api.callback.backend import Backend
+        from broker.tally import Tally
+
+        with pytest.raises(SetupError, match="PROGRESS_CALLBACK_SECRET"):
+            Backend(Settings(_env_file=None, callback_url="http://x"), Tally())
