@@ -1,5 +1,6 @@
 """What it costs a replica to tell 20 clients of 50 operations: each on one stream of many, or on a stream for each
-operation. Ends with 1 if a delivery on the former takes more CPU than on the latter, or if an event is missed."""
+operation. Ends with 1 if a delivery on the former takes over twice the CPU that it does on the latter, or if an event is
+missed. What it takes more is a cursor of its own for each event; what it saves is connections, and writes."""
 
 import argparse
 import select
@@ -22,6 +23,7 @@ EVENTS_A_SECOND = 1_000.0
 PAYLOAD_BYTES = 300
 MARK = b'"type":"progress"'
 DRAIN_S = 10.0
+MOST_RATIO = 2.0
 VARIANTS = ("many on one", "one each", "many on one, gzip", "one each, gzip")
 
 
@@ -130,7 +132,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[M
         size = Spread.of([1024 * one.kib / one.deliveries for one in rounds])
         table.add_row(name, Spread.of(costs[name]).text(2), ratio.text(2), size.text(0))
         results.append({"streams": name, "us": Spread.of(costs[name]).json(), "ratio": ratio.json()})
-        passed = passed and ratio.median <= 1
+        passed = passed and ratio.median <= MOST_RATIO
     report("bundle", redis, given, table, {"operations": OPERATIONS, "clients": CLIENTS, "results": results})
     return passed
 
