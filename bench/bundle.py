@@ -1,5 +1,5 @@
 """What it costs a replica to tell 20 clients of 50 operations: each on one stream of many, or on a stream for each
-operation. Ends with 1 if a delivery on the former takes over twice the CPU that it does on the latter, or if an event is
+operation. Ends with 1 if a delivery on the former takes over twice the CPU it does on the latter, or if an event is
 missed. What it takes more is a cursor of its own for each event; what it saves is connections, and writes."""
 
 import argparse

@@ -78,7 +78,7 @@ class FeedReader:
                         self.positions = {feed: await self._last(feed) for feed in self._lanes}
                         batch = Batch([], tuple(self._lanes.values()))
                     else:
-                        batch = await self._read()
+                        batch = await self._read(self.positions)
             except (StorageUnavailable, StorageFull) as error:
                 if tries == 0:
                     self.interruptions += 1
@@ -99,17 +99,17 @@ class FeedReader:
         position: bytes = entries[0][0] if entries else b"0-0"
         return position
 
-    async def _read(self) -> Batch:
+    async def _read(self, positions: dict[bytes, bytes]) -> Batch:
         early_s = self._read_at + READ_EVERY_S - self._clock()
         if early_s > 0:
             await self._sleep(early_s)
-        reply = await self._ask(self._xread + _packed(self.positions.values()))
+        reply = await self._ask(self._xread + _packed(positions.values()))
         self._read_at = self.answered_at = self._clock()
         self.reads += 1
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():
-            self.positions[feed] = entries[-1][0]
+            positions[feed] = entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
             if len(entries) == COUNT and await self._trimmed_past(feed, entries[0][0]):
                 resync.append(self._lanes[feed])

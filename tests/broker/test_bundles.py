@@ -28,7 +28,7 @@ MINE = Query(terms=frozenset({b"owner:ann"}))
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(ring_length=8, page_length=5, history_length=200, max_operations_per_stream=20)
+    return make_settings(ring_length=8, page_length=5, history_length=200)
 
 
 @pytest.fixture
@@ -282,14 +282,66 @@ async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, h
         client.leave()
 
 
-async def test_too_many_are_refused_and_told(store: Store, hub: Hub) -> None:
-    await create(store, *(f"op-{i}" for i in range(20)))
+async def test_a_thousand_are_found_followed_and_resumed_and_no_more(store: Store, hub: Hub) -> None:
+    names = [f"op-{i}" for i in range(1_000)]
+    await create(store, *names)
     client = await watch(hub, MINE)
+    await eventually(lambda: len(client.events("snapshot")) == 1_000, "all are told")
+    for id in names[::50]:
+        await publish(store, id)
+        await told(client, id, 2)
+    client.leave()
+    for id in names[::100]:
+        await publish(store, id, 2)
+    again = await watch(hub, MINE, client.cursor)
+    for id in names[::100]:
+        await told(again, id, 4)
+        assert again.numbers(id) == [3, 4]
+    assert len([event for event in again.events() if "n" in event]) == 20
     await create(store, "one-more")
-    await eventually(lambda: client.closed, "it is sent away")
-    assert client.events("reconnect")[0]["reason"] == "too-many-operations"
+    await eventually(lambda: again.closed, "it is sent away")
+    assert again.events("reconnect")[0]["reason"] == "too-many-operations"
     with pytest.raises(Invalid):
         await hub.bundles.open(MINE, Start())
+
+
+async def test_what_was_created_while_the_feed_was_interrupted_is_found(store: Store, hub: Hub) -> None:
+    await create(store, "a")
+    client = await watch(hub, MINE)
+    await told(client, "a", 1)
+    hear, hub.bundles.hear = hub.bundles.hear, lambda events: None  # type: ignore[method-assign]
+    await create(store, "b")
+    await publish(store, "b", 2)
+    await finish(store, "a")
+    await told(client, "a", 2)
+    hub.bundles.hear = hear  # type: ignore[method-assign]
+    assert client.numbers("b") == []
+    for feed in hub.feeds:
+        hub.bundles.handed_on(feed.positions, range(store.keyspace.lanes))
+    await told(client, "b", 3)
+    assert client.numbers("b") == [-1, 2, 3]
+    assert client.numbers("a") == [-1, 2]
+    client.leave()
+
+
+async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub: Hub) -> None:
+    await create(store, "a", "b")
+    client = await watch(hub, named("a", "b"))
+    await told(client, "a", 1)
+    await told(client, "b", 1)
+    lane = store.keyspace.lane_of("a")
+    hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): b"1000-0"}, (lane,))
+    await publish(store, "a")  # by which the feed is further than what was told again
+    await told(client, "a", 2)
+    resets = [event for event in client.events("snapshot") if event.get("reset") == "lost"]
+    assert "a" in [event["operation"] for event in resets]
+    await publish(store, "a")
+    await told(client, "a", 3)
+    again = await watch(hub, named("a", "b"), client.leave().cursor)
+    await publish(store, "a")
+    await told(again, "a", 4)
+    assert again.numbers("a") == [4]
+    again.leave()
 
 
 async def test_a_slow_client_misses_nothing_but_superseded_progress(store: Store, hub: Hub) -> None:

@@ -1,0 +1,49 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import cursor
+from broker.errors import Invalid
+from broker.queries import Queries, Query
+
+NUMBERS = st.integers(0, (1 << 64) - 1)
+PLACES = st.dictionaries(st.integers(0, 255), st.tuples(NUMBERS, NUMBERS).map(lambda it: b"%d-%d" % it), min_size=1)
+
+
+@given(PLACES)
+def test_a_cursor_is_read_as_it_was_written_and_fits_into_a_header_and_a_query(places: dict[int, bytes]) -> None:
+    written = cursor.write(places)
+    assert cursor.parse(written.decode(), 256) == places
+    assert set(written) <= set(b"abcdefghijklmnopqrstuvwxyz0123456789._")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "_", "1", "1.", "1.2_", "1.2_1.3", "g.1", "1.01", "1.2.3.4", "1.-2", "1.2 ", "A.1", "1795231360001-0"),
+        *("1." + "z" * 13, "1." + "z" * 100_000, "_".join(["1.1"] * 10_000), "\u0661.1"),
+    ],
+)
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        cursor.parse(text, 16)
+    assert len(refused.value.detail) < 250
+
+
+def test_a_new_operation_finds_those_who_ask_for_all_that_it_is_and_only_those() -> None:
+    queries: Queries[str] = Queries()
+    asked = {
+        "ann": Query(terms=frozenset({b"owner:ann"})),
+        "ann's imports": Query(terms=frozenset({b"owner:ann", b"kind:import"})),
+        "bob": Query(terms=frozenset({b"owner:bob"})),
+        "imports in the EU": Query(terms=frozenset({b"kind:import", b"tag:eu"})),
+        "a and b": Query(("a", "b")),
+    }
+    for name, query in asked.items():
+        queries.add(query, name)
+    assert set(queries.followers("a", frozenset({b"owner:ann", b"kind:import"}))) == {"ann", "ann's imports", "a and b"}
+    assert set(queries.followers("c", frozenset({b"kind:import", b"tag:eu", b"tag:x"}))) == {"imports in the EU"}
+    for name, query in asked.items():
+        queries.remove(query, name)
+        queries.remove(query, name)
+    assert not queries
