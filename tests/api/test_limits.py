@@ -251,7 +251,7 @@ class TestAReplica:
         async with http.stream("GET", f"{OPS}/a/stream"), websockets.connect(url) as socket:
             told = orjson.loads(await socket.recv())
             await socket.wait_closed()
-        assert (told["event"], told["reason"]) == ("reconnect", "at-capacity")
+        assert (told["event"], told["type"], told["status"]) == ("problem", "at-capacity", 503)
         assert told["retry_ms"] >= 5_000
         assert socket.close_code == 1013
 

@@ -63,11 +63,8 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
     from broker.settings import Settings
 
-    told = (
-        README
-        + PROTOCOL
-        + "".join((ROOT / "docs" / name).read_text() for name in ("design.md", "security.md", "callback.md"))
-    )
+    pages = ("design.md", "security.md", "callback.md", "operations.md")
+    told = README + PROTOCOL + "".join((ROOT / "docs" / page).read_text() for page in pages)
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     shown = run([sys.executable, "-m", "cli", "--help"], replica)
