@@ -99,11 +99,12 @@ class Answer:
             self._span.answered(method, route, status, _connection(headers))
         if log.isEnabledFor(access.level):
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
-            said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1)}
+            client = (scope.get("client") or ("",))[0]
+            said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1), "client": client}
             more = {"route": route, "request": self.id, "refused": refused, "principal": _principal(scope)}
             more["connection"] = _connection(headers)
             told = said | {name: value for name, value in more.items() if value}
-            log.log(access.level, "%s %s %d after %.1f ms", *said.values(), extra=told)
+            log.log(access.level, "%s %s %d after %.1f ms, for %s", *said.values(), extra=told)
 
 
 def _status(message: Message) -> int:

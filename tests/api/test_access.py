@@ -109,7 +109,10 @@ async def test_a_fault_is_named_counted_and_logged_with_its_request(
         raise ZeroDivisionError
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
         monkeypatch.setattr(store, "get", broken)
         answer = await http.get(f"{OPS}/a")
         told = Figures((await http.get("/metrics")).text)
@@ -165,7 +168,7 @@ class TestAnAccessLog:
 
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(known)
-            async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 await http.get("/livez")
         [line] = [record for record in caplog.records if record.name == "api.access"]
         assert vars(line)["principal"] == "alice"
