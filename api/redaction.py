@@ -2,13 +2,20 @@
 
 import logging
 import re
+from urllib.parse import unquote
 
-_SECRET = re.compile(r"""\b(ticket|access_token|token)=[^&\s"'#]+""", re.IGNORECASE)
+_SECRETS = frozenset({"ticket", "access_token", "token"})
+_PARAMETER = re.compile(r"""([\w%]+)=[^&\s"'#]+""")
 
 
 def redacted(text: str) -> str:
     """Return a text with each secret's value replaced."""
-    return _SECRET.sub(r"\1=***", text)
+    return _PARAMETER.sub(_redacted, text) if "=" in text else text
+
+
+def _redacted(parameter: re.Match[str]) -> str:
+    name = parameter[1]
+    return f"{name}=***" if unquote(name).lower() in _SECRETS else parameter[0]
 
 
 class Redaction(logging.Filter):

@@ -13,7 +13,7 @@ from tests.api.test_operations import OPS, create
 SECRET = "s3cret.abc-_~%2B"
 
 
-@pytest.mark.parametrize("name", ["ticket", "token", "access_token", "TICKET"])
+@pytest.mark.parametrize("name", ["ticket", "token", "access_token", "TICKET", "%74icket", "t%69cke%74"])
 @pytest.mark.parametrize(
     ("before", "after"), [("?", ""), ("?from=start&", "&types=end"), ("?", " HTTP/1.1"), ("&", '"')]
 )
