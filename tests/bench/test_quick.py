@@ -14,7 +14,7 @@ from bench.contenders import present
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
 
-ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": [], "limits": []}
+ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": [], "limits": [], "hostile": ["--seconds", "0.5"]}
 
 
 def run(benchmark: str, *options: str) -> subprocess.Popen[str]:
@@ -86,6 +86,14 @@ def test_collector(started: dict[str, subprocess.Popen[str]]) -> None:
 
 def test_limits(started: dict[str, subprocess.Popen[str]]) -> None:
     assert {result["what"] for result in ended(started, "limits")["results"]} == {"call", "stream"}
+
+
+def test_hostile(started: dict[str, subprocess.Popen[str]]) -> None:
+    stuck, refused = ended(started, "hostile")["results"]
+    assert not stuck["wrong"]
+    assert not refused["wrong"]
+    assert stuck["peak_bytes"]["median"] > 0
+    assert refused["refused_a_second"]["median"] > 10
 
 
 def test_a_contender_that_does_not_exist_is_named() -> None:
