@@ -126,9 +126,8 @@ def main() -> int:
                     f"{when:8} p50 {late['p50']:.2f} ms, p99 {late['p99']:.2f} ms; the server used"
                     f" {100 * it.server_cpu:.0f} % of a core, others {100 * it.others_cpu:.0f} %"
                 )
-            note(
-                f"{one.peak_bytes:,.0f} bytes each, {one.left_bytes:,.0f} more the second time; {one.refused_a_second:,.0f} refused/s"
-            )
+            sizes = f"{one.peak_bytes:,.0f} bytes each, {one.left_bytes:,.0f} more again"
+            note(f"{sizes}; {one.refused_a_second:,.0f} refused/s")
             if one.wrong:
                 note(f"{kind}: WRONG: {one.wrong}")
             found[kind].append(one)
