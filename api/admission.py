@@ -43,7 +43,7 @@ class Gate:
 
 
 class Admission:
-    """Middleware before everything else: to refuse must cost far less than to admit."""
+    """Middleware before all that costs something: to refuse must cost far less than to admit."""
 
     def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
         self._app, self._tally = app, tally

@@ -49,12 +49,12 @@ class App(FastAPI):
 
     def __init__(self, settings: Settings, tally: Tally, **options: Any) -> None:
         super().__init__(**options)
-        self._settings, self._tally = settings, tally
+        self.settings, self.tally = settings, tally
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what requests go through."""
-        level = logging.INFO if self._settings.access_log else logging.DEBUG
-        return Access(edged(super().build_middleware_stack(), self._settings), self._tally, level)
+        level = logging.INFO if self.settings.access_log else logging.DEBUG
+        return Access(edged(super().build_middleware_stack(), self.settings), self.tally, level)
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
@@ -98,11 +98,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.add_middleware(LimitsMiddleware, limiter=limiter, tally=tally)  # within authentication
-    app.add_middleware(Authentication, guard=guard)
-    if callback is not None:
-        app.add_middleware(Visits)
-    app.add_middleware(Admission, rate=config.handshakes_per_s, tally=tally)
+    _add_middleware(app, guard, limiter, asks=callback is not None)
     routers = (
         stream.router,
         multi_stream.router,
@@ -120,6 +116,20 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     _mount_pages(app)
     describe(app)
     return app
+
+
+def _add_middleware(app: App, guard: Guard, limiter: Limiter, *, asks: bool) -> None:
+    """Add what requests pass, from the inside out. Strangers take no places: those are had by who is somebody.
+
+    But where a back end is asked who that is, places are what keeps a stampede from it.
+    """
+    app.add_middleware(LimitsMiddleware, limiter=limiter, tally=app.tally)
+    if not asks:
+        app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
+    app.add_middleware(Authentication, guard=guard)
+    if asks:
+        app.add_middleware(Visits)
+        app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
 
 
 def _mount_pages(app: FastAPI) -> None:

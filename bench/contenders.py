@@ -8,10 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
+
+import httpx
+import jwt
 
 from bench import senders
 from bench.clients import Plan
@@ -41,6 +45,10 @@ KINDS = {
     "sse-starlette": Kind(39, 15_000),
     "nchan": Kind(42, 60_000),
 }
+
+
+GUARDED = "broker-guarded"
+"""The broker, asking who calls; its clients come with a ticket."""
 
 
 class Server(NamedTuple):
@@ -100,7 +108,7 @@ def nginx_version() -> str | None:
 @contextmanager
 def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Server]:
     """Run a contender, and end it."""
-    kind = KINDS[name]
+    kind = KINDS["broker" if name == GUARDED else name]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if name == "nchan":
             with _nginx(Path(folder), cores) as (pid, port):
@@ -112,17 +120,23 @@ def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Ser
             redis.client.flushall()
             served = ["cli", "serve", "--port", "0", "--redis-url"]
             command = [*(["bench.asgi_server", "broker"] if name == "broker-asgi" else served), redis.url]
-        with _python(command, Path(folder), cores) as (pid, port):
+        secret = token_hex(32)
+        guard = {"PROGRESS_AUTH": "jwt", "PROGRESS_JWT_KEY": secret} if name == GUARDED else {}
+        with _python(command, Path(folder), cores, guard) as (pid, port):
             if name == "sse-starlette":
                 yield Server(kind, pid, port, "/stream", senders.Target(port=port, as_list=True))
             else:
                 path = f"/v1/operations/{senders.OPERATION}/stream"
+                if name == GUARDED:
+                    path += f"?ticket={_ticket(port, secret)}"
                 yield Server(kind, pid, port, path, senders.Target(redis.url))
 
 
 @contextmanager
-def _python(arguments: list[str], folder: Path, cores: frozenset[int]) -> Iterator[tuple[int, int]]:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+def _python(
+    arguments: list[str], folder: Path, cores: frozenset[int], more: Mapping[str, str]
+) -> Iterator[tuple[int, int]]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     with _process([sys.executable, "-m", *arguments], folder, cores, env) as (process, output):
         end = time.monotonic() + START_S
         while _SERVING not in (said := output.read_bytes()):
@@ -131,6 +145,14 @@ def _python(arguments: list[str], folder: Path, cores: frozenset[int]) -> Iterat
             time.sleep(0.02)
         port = said.partition(_SERVING)[2].split()[0]
         yield process.pid, int(port)
+
+
+def _ticket(port: int, secret: str) -> str:
+    grants = [{"actions": ["read"]}]
+    token = jwt.encode({"sub": "bench", "grants": grants, "exp": time.time() + 3_600}, secret, "HS256")
+    url = f"http://127.0.0.1:{port}/v1/operations/{senders.OPERATION}/tickets"
+    answer = httpx.post(url, headers={"Authorization": f"Bearer {token}"})
+    return str(answer.raise_for_status().json()["ticket"])
 
 
 @contextmanager

@@ -13,15 +13,15 @@ from typing import NamedTuple
 from rich.table import Table
 
 from bench import load
+from bench.contenders import GUARDED
 from bench.contest import Contest, Delivered, contest, warm
 from bench.harness import Spread, note, options, ratios, read_options, report
 from bench.processes import Child, Cores, PrivateRedis, pin
 
 GOOD = 100
 EVENTS_A_SECOND = 50.0
-REFUSED_PATH, REFUSED = "/v1/operations/nobody-s/stream?last_event_id=nonsense", "status 422"
-"""What strangers ask for, and get: a stream, refused for what they say before Redis is asked, as one without a token is
-(then: any path, and `status 401`)."""
+REFUSED_PATH, REFUSED = "/v1/operations/anybody-s/stream", "status 401"
+"""What strangers ask for, and get."""
 MOST = 2.0
 MOST_STUCK_BYTES = 128 * 1024
 """Of each that is stuck: its buffer of 64 KiB, a write or two beside it, and what a connection takes."""
@@ -78,7 +78,7 @@ def crowd(run: Contest, cores: Cores, given: argparse.Namespace) -> Iterator[Non
 
 def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hostile:
     """Measure without any, and then while strangers come and are refused."""
-    with good_ones(redis, cores, given) as run:
+    with good_ones(redis, cores, given, GUARDED) as run:
         calm = run.deliver(given.seconds, EVENTS_A_SECOND)
         plan = run.server.plan()._replace(path=REFUSED_PATH)
         with Child(load.run, plan, cores=cores.others) as strangers, ThreadPoolExecutor(1) as beside:
@@ -94,8 +94,10 @@ def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hos
 
 
 @contextmanager
-def good_ones(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Iterator[Contest]:
-    with contest("broker", redis, cores, GOOD, type="log", arrival=True) as run:
+def good_ones(
+    redis: PrivateRedis, cores: Cores, given: argparse.Namespace, contender: str = "broker"
+) -> Iterator[Contest]:
+    with contest(contender, redis, cores, GOOD, type="log", arrival=True) as run:
         warm(run, given.seconds, EVENTS_A_SECOND)
         yield run
 

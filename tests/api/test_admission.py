@@ -1,5 +1,6 @@
 import asyncio
 import math
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from api.admission import BURST_S, LONGEST_S, Gate
 from broker.settings import Settings
 from tests import sse
+from tests.api.proofs import ALICE, bearing, secured, token
 from tests.api.test_operations import OPS, create, problem
 from tests.conftest import make_settings
 
@@ -111,3 +113,18 @@ class TestAFullGate:
         await asyncio.sleep(math.ceil(retry_ms / 1000))
         async with http.stream("GET", f"{OPS}/a/stream", headers=EVENT_SOURCE) as answer:
             assert b"snapshot" in b"".join([await anext(answer.aiter_bytes())])
+
+
+class TestStrangers:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        return secured(tmp_path, handshakes_per_s=1)
+
+    async def test_take_nobodys_place(self, http: httpx.AsyncClient) -> None:
+        alice = bearing(token("alice", ALICE))
+        assert (await http.post(OPS, json={"id": "a"}, headers=alice)).status_code == 201
+        for headers in ({}, bearing("nonsense")) * 5:
+            assert (await http.get(f"{OPS}/a/stream", headers=headers)).status_code == 401
+        async with http.stream("GET", f"{OPS}/a/stream", headers=alice) as answer:
+            assert answer.status_code == 200
+        problem(await http.get(f"{OPS}/a/stream", headers=alice), 503, "at-capacity")
