@@ -89,6 +89,8 @@ def _codes_of(path: str, method: str) -> list[str]:
         codes += _UNDER_V1
         codes += _OF_ONE if "{id}" in path else ()
         codes += _CHANGING if method != "get" else ()
+    elif path == "/metrics":
+        codes += ("unauthenticated", "forbidden", "storage-unavailable")
     return codes
 
 

@@ -18,7 +18,7 @@ from api.description import refused
 from api.intake import take
 from api.principal import principal_of
 from api.problems import problem
-from api.stream_query import POSITION, read_types
+from api.stream_query import POSITION, TYPES, read_types
 from broker import positions
 from broker.errors import BrokerError, Invalid, TooLarge, Unauthenticated
 from broker.events import END, Frame, make_frame
@@ -157,7 +157,13 @@ async def history(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
-    types: Annotated[str | None, Query(description="the types wanted, separated by commas; `end` always comes")] = None,
+    types: Annotated[
+        str | None,
+        Query(
+            description="the types wanted, separated by commas; `end` always comes",
+            json_schema_extra={"pattern": TYPES},
+        ),
+    ] = None,
 ) -> Response:
     """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
 

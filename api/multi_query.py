@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.stream_query import pairs_of, read_types
+from api.stream_query import TYPES, pairs_of, read_types
 from broker.errors import Invalid
 from broker.events import PING, PING_EVENT
 from broker.inputs import invalid
@@ -25,7 +25,9 @@ class MultiQuery(BaseModel):
     tag: list[Label] = Field([], description="those that have this tag; given again, also that one")
     parent: OperationId | None = Field(None, description="those that are children of this one")
     last_event_id: str | None = Field(None, description="what a new EventSource says instead of the header")
-    types: str | None = Field(None, description="the types wanted, separated by commas")
+    types: str | None = Field(
+        None, description="the types wanted, separated by commas", json_schema_extra={"pattern": TYPES}
+    )
     interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
         0, description="least time between two times that `progress` events are sent"
     )

@@ -84,11 +84,12 @@ def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
     """Return a query's parameters as OpenAPI describes them."""
     header = {"name": "Last-Event-ID", "in": "header", "description": "what EventSource sends when it reconnects"}
     properties = model.model_json_schema()["properties"]
+    given = {name: it for name, it in properties["last_event_id"].items() if name in ("pattern", "examples")}
     queries = [
         {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
         for name, schema in properties.items()
     ]
-    return [header | {"schema": {"type": "string", **POSITION}}, *queries]
+    return [header | {"schema": {"type": "string", **given}}, *queries]
 
 
 def read_types(text: str | None) -> frozenset[bytes] | None:

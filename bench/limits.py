@@ -103,7 +103,7 @@ def call(port: int, times: int) -> None:
 
 
 def open_streams(port: int, times: int) -> None:
-    ask = b"GET /v1/operations/operation-0/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+    ask = b"GET /v1/operations/operation-0/stream HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
     for _ in range(times):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             client.sendall(ask)

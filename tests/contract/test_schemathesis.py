@@ -7,9 +7,11 @@ what the description allows is let pass, and nothing else is.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.servers import ApiReplica, RealRedis
@@ -20,27 +22,35 @@ DEADLINE_S = 120 + 10 * EXAMPLES
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 COMMAND = Path(sys.executable).with_name("schemathesis")
 
-TEXTS = {"ascii": (), "utf-8": ("--exclude-checks", "positive_data_acceptance")}
-CALLERS: Mapping[str, tuple[str, ...]] = {"nobody": ()}
-"""Who asks: the headers that say so."""
+SECRET = "a secret that is long enough for HS256, and for tests"
+GUARD = {"auth": "jwt", "jwt_key": SECRET, "requests_per_s": 0, "sent_bytes_per_s": 0}
+LET_PASS = ("--exclude-checks", "positive_data_acceptance")
+RUNS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {  # who asks whom, and how
+    "anybody": ({}, ("--generation-codec", "ascii")),
+    "anybody, in all of Unicode": ({}, ("--generation-codec", "utf-8", *LET_PASS)),
+    "who has proved who they are": (GUARD, ("--generation-codec", "ascii")),
+    # A stranger is told nothing, not even which methods there are.
+    "who has not": (GUARD, ("--generation-codec", "ascii", "--exclude-checks", "unsupported_method")),
+}
 
 
-@pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
-    """One whose streams and long polls end soon, as the client waits for their end."""
-    folder = tmp_path_factory.mktemp("schemathesis")
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ApiReplica, list[str]]]:
+    """A replica whose streams and long polls end soon, as the client waits for their end; and options."""
+    settings, options = RUNS[request.param]
     soon = {"stream_max_age_s": 0.3, "max_wait_s": 0.2, "drain_s": 0.5}
-    with RealRedis(folder / "redis") as redis, ApiReplica(redis.url, folder / "log", **soon) as replica:
-        yield replica.await_ready()
+    claims = {"sub": "alice", "grants": [{"actions": ["admin"]}], "exp": time.time() + 2 * DEADLINE_S}
+    proof = f"Authorization: Bearer {jwt.encode(claims, SECRET, 'HS256')}"
+    headers = ["--header", proof] if "has proved" in request.param else []
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **soon, **settings) as replica:
+        yield replica.await_ready(), [*options, *headers]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("caller", CALLERS)
-def test_the_description_is_kept(replica: ApiReplica, caller: str, text: str, tmp_path: Path) -> None:
-    headers = [word for header in CALLERS[caller] for word in ("--header", header)]
-    options = [*("--generation-codec", text), *TEXTS[text], *("--max-examples", str(EXAMPLES)), *("--seed", SEED)]
+def test_the_description_is_kept(run: tuple[ApiReplica, list[str]], tmp_path: Path) -> None:
+    replica, how = run
+    options = [*how, "--max-examples", str(EXAMPLES), "--seed", SEED]
     done = subprocess.run(
-        [COMMAND, "--config-file", CONFIG, "run", f"{replica.url}/openapi.json", *options, *headers, "--no-color"],
+        [COMMAND, "--config-file", CONFIG, "run", f"{replica.url}/openapi.json", *options, "--no-color"],
         cwd=tmp_path,
         check=False,
         capture_output=True,
