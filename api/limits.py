@@ -13,7 +13,7 @@ from api.bodies import NDJSON
 from api.places import PLACE
 from api.quotas import Quotas
 from api.refusals import refuse
-from api.stream_paths import opens_a_stream, waits
+from api.stream_paths import opens_a_stream, path_of, waits
 from broker.errors import AtCapacity, RateLimited, TooManyStreams
 from broker.limiter import Limiter
 from broker.rates import LONGEST_S
@@ -32,7 +32,7 @@ class LimitsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or refuse it."""
-        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith("/v1/"):
+        if scope["type"] not in ("http", "websocket") or not path_of(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
         elif self._rated:
             await self._rate(scope, receive, send)

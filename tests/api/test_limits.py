@@ -214,6 +214,17 @@ class TestStreams:
         assert [(await poll).status_code for poll in polls] == [200, 200]
         assert len(limiter.places) == 0
 
+    async def test_a_long_poll_whose_client_has_left_holds_no_place(
+        self, http: httpx.AsyncClient, base_url: str, limiter: Limiter
+    ) -> None:
+        position = (await create(http, id="a"))["position"]
+        for _ in range(4):
+            client = await Client.connect(base_url)
+            client.send(request(f"{OPS}/a/events?after={position}&wait=20", "X-Principal: ann"))
+            await eventually(lambda: len(limiter.places) == 1, "it waits")
+            client.close()
+            await eventually(lambda: len(limiter.places) == 0, "its place is free")
+
 
 class TestAddresses:
     @pytest.fixture
@@ -272,6 +283,8 @@ def scope(**changes: Any) -> Scope:
         ("/v1/operations/a/ws", True),
         ("/v1/stream", True),
         ("/v1/ws", True),
+        ("/v1/operations/a/stream\n", True),
+        ("/v1/stream\n", True),
         ("/v1/operations/stream", False),
         ("/v1/operations/a/events", False),
         ("/v1/operations/a/b/stream", False),
@@ -281,11 +294,14 @@ def scope(**changes: Any) -> Scope:
 def test_what_opens_a_stream(path: str, opens: bool) -> None:
     assert opens_a_stream(scope(path=path)) is opens
     assert opens_a_stream(scope(path=path, type="websocket")) is opens
+    assert opens_a_stream(scope(path=f"/under{path}", root_path="/under")) is opens
     assert not opens_a_stream(scope(path=path, method="POST"))
 
 
 def test_what_waits() -> None:
     assert waits(scope(path="/v1/operations/a/events", query_string=b"after=1-0&wait=3"))
+    assert waits(scope(path="/v1/operations/a/events", query_string=b"w%61it=3"))
+    assert waits(scope(path="/v1/operations/a/events", query_string=b"wait=3", method="HEAD"))
     assert not waits(scope(path="/v1/operations/a/events"))
     assert not waits(scope(path="/v1/operations/a", query_string=b"wait=3"))
 
