@@ -14,6 +14,9 @@ from broker.models import Label
 MAX_GRANTS = 64
 """Grants of one principal: each call may look at all of them."""
 
+LATEST_S = 253_370_764_800.0
+"""The year 9999: no date is later. Who takes milliseconds for seconds claims that a token lasts for longer."""
+
 _Values = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=256)]
 _ACTIONS = frozenset(Action)
 
@@ -66,7 +69,7 @@ class Claims:
         return Principal(
             name,
             Grants((*owned(name, claims.get(self.scope)), *(claim.grant() for claim in wider))),
-            float(claims["exp"]) + leeway_s,
+            min(float(claims["exp"]) + leeway_s, LATEST_S),
             token_id if isinstance(token_id, str) else None,
         )
 

@@ -65,6 +65,13 @@ async def test_a_token_that_no_browser_would_keep_is_refused(http: httpx.AsyncCl
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.parametrize("exp", [1_795_000_000_000, 1e300, 10**30])
+async def test_a_token_may_last_longer_than_dates_go(http: httpx.AsyncClient, exp: float) -> None:
+    proof = bearing(token("alice", exp=exp))
+    assert (await http.get(SESSION, headers=proof)).json()["expires_at"].startswith("9999-")
+    assert (await http.post(SESSION, headers=proof)).status_code == 201
+
+
 class TestWithoutCookies:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:
