@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.auth.guard import held
 from api.authorization import permit
 from api.bodies import NDJSON, chunks
-from api.context import Context, Id, InContext, read_body
+from api.context import Context, Id, InContext, context_of, read_body
 from api.description import refused
 from api.intake import take
 from api.principal import principal_of
@@ -77,9 +77,11 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
 
 async def _publish_lines(operation: str, request: Request, context: Context) -> Response:
     answer: Answer | None = None
-    taken = 0
+    taken, principal = 0, principal_of(request)
     try:
         async for lines in _lines(request, context.settings.max_body_bytes):
+            if context.guard.ended(principal):  # lines may come for days
+                raise Unauthenticated("its proof ended while it told its lines")
             entries = []
             for number, line in lines:
                 try:
@@ -89,6 +91,8 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
                     answer, taken = await _store(operation, entries, context, answer, taken)
                     return problem(error.code, f"line {number}: {error.detail}", field=error.field, accepted=taken)
             answer, taken = await _store(operation, entries, context, answer, taken)
+    except Unauthenticated:
+        raise
     except BrokerError as error:
         return problem(error.code, error.detail, field=error.field, accepted=taken)
     except ClientDisconnect:
@@ -185,7 +189,7 @@ async def history(
         if page.events:  # none that is wanted: look further
             after = page.events[-1].position.decode()
         elif (left_s := until - time.monotonic()) > 0:
-            await _wait(operation, context, after or positions.START, left_s, delivery)
+            await _wait(request, operation, after or positions.START, left_s, delivery)
             if context.guard.ended(principal):
                 raise Unauthenticated("its proof ended while it waited")
         else:
@@ -216,17 +220,26 @@ async def _read(operation: str, context: Context, after: str | None, limit: int)
     return await context.store.after(operation, after, limit)
 
 
-async def _wait(operation: str, context: Context, after: str, wait_s: float, delivery: Delivery) -> None:
-    """Wait until there is something after a position, or there can't be."""
+async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:
+    """Wait until there is something after a position, or there can't be; raise `ClientDisconnect` when nobody waits."""
     try:
-        subscription = await context.hub.subscribe(operation, Start(after), delivery)
+        subscription = await context_of(request).hub.subscribe(operation, Start(after), delivery)
     except Ended:
         return
     alarm = Alarm(subscription)
+    rung, left = asyncio.create_task(alarm.rung.wait()), asyncio.create_task(_left(request))
     try:
         subscription.attach(alarm)
-        await asyncio.wait_for(alarm.rung.wait(), wait_s)
-    except TimeoutError:
-        pass
+        await asyncio.wait((rung, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        if left.done() and not rung.done():  # its place is another's: who polls again would find none
+            raise ClientDisconnect
     finally:
+        rung.cancel()
+        left.cancel()
         subscription.close("client")
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

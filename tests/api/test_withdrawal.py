@@ -104,6 +104,39 @@ async def test_a_long_poll_ends_with_its_proof(http: httpx.AsyncClient, store: S
     assert answer_of(revoked) == answer_of(usual)
 
 
+@pytest.mark.parametrize("ends", ["expires", "revoked"])
+async def test_lines_are_taken_no_longer_than_their_proof_holds(
+    http: httpx.AsyncClient, base_url: str, store: Store, ends: str
+) -> None:
+    short: dict[str, Any] = {"exp": int(time.time()) + 2} if ends == "expires" else {}
+    alice, usual = token("alice", ALICE, jti="t-1", **short), await http.get(OPS)
+    await create(http, "a", bearing(token("alice", ALICE)))
+    client = await Client.connect(base_url)
+    lines = ["Content-Type: application/x-ndjson", "Transfer-Encoding: chunked"]
+    client.send(request(f"{OPS}/a/events", f"Authorization: Bearer {alice}", *lines, method="POST"))
+    line = b'{"type": "log", "data": {"message": "x"}}\n'
+    chunk = b"%x\r\n%b\r\n" % (len(line), line)
+    client.send(chunk)
+
+    async def stored() -> int:
+        answer = await http.get(f"{OPS}/a/events?types=log", headers=bearing(token("alice", ALICE)))
+        return len(answer.json()["events"])
+
+    await eventually(stored, "the first line is stored")
+    if ends == "revoked":
+        await deny(store, "jti", "t-1", 60)
+
+    async def is_out() -> bool:
+        return (await http.get(OPS, headers=bearing(alice))).status_code == 401
+
+    await eventually(is_out, "the token is out")
+    client.send(chunk)
+    status, told = await client.answer()
+    assert (status, told) == (401, usual.content)
+    client.close()
+    assert await stored() == 1
+
+
 async def heard(socket: ClientConnection) -> list[dict[str, Any]]:
     """Return all that a socket tells until it is closed."""
     told: list[dict[str, Any]] = []
