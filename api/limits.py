@@ -52,7 +52,7 @@ class LimitsMiddleware:
             await refuse(fault, scope, receive, send, self._quotas.headers(who, limiter.clock()))
             return
         if sends:
-            receive = partial(self._metered, who, receive, paced=_is_lines(scope))
+            receive = self._charged(who, scope, receive)
         if scope["type"] == "http":
             send = partial(self._told, who, send)
         await self._place(scope, receive, send)
@@ -67,14 +67,22 @@ class LimitsMiddleware:
             return _limited("you ask more often than you may: wait, and keep to what RateLimit-Policy says", wait_s)
         return None
 
-    async def _metered(self, who: str, receive: Receive, *, paced: bool) -> Message:
-        """Charge what comes. Lines may go on for ever, so they are taken no faster than they may be sent."""
+    def _charged(self, who: str, scope: Scope, receive: Receive) -> Receive:
+        """Charge a body: at once if it says how long it is, or many that begin together would each find enough."""
+        sent, said = self._limiter.sent, Headers(scope=scope).get("content-length", "")
+        if sent is not None and said.isdecimal() and not _is_lines(scope):
+            sent.charge(who, min(float(said), sent.rate.burst), self._limiter.clock())  # none is taken that is longer
+            return receive
+        return partial(self._metered, who, receive)
+
+    async def _metered(self, who: str, receive: Receive) -> Message:
+        """Charge what comes. It may go on for ever, so it is taken no faster than it may be sent."""
         message = await receive()
         sent = self._limiter.sent
         if message["type"] == "http.request" and sent is not None:
             now = self._limiter.clock()
             sent.charge(who, len(message.get("body", b"")), now)
-            if paced and message.get("more_body") and (wait_s := sent.wait_s(who, 1, now)):
+            if message.get("more_body") and (wait_s := sent.wait_s(who, 1, now)):
                 await asyncio.sleep(min(wait_s, LONGEST_S))
         return message
 

@@ -135,6 +135,24 @@ class TestBytes:
         assert (await scrape(http))("limited_total", limit="sent-bytes") == len(refused)
 
 
+    async def test_of_bodies_that_begin_together_are_counted_together(
+        self, http: httpx.AsyncClient, base_url: str
+    ) -> None:
+        await create(http, id="a")
+        body = b'{"type": "log", "data": {"message": "x"}}'.ljust(9_000)
+        length = f"Content-Length: {len(body)}"
+        clients = [await Client.connect(base_url) for _ in range(12)]
+        for client in clients:
+            client.send(request(f"{OPS}/a/events", "X-Principal: ann", length, method="POST"))
+            assert (await http.get("/livez")).status_code == 200
+        for client in clients:
+            client.send(body)
+        answers = [await client.answer() for client in clients]
+        assert sum(status == 200 for status, _ in answers) <= 6
+        for client in clients:
+            client.close()
+
+
 class TestLines:
     @pytest.fixture
     def settings(self) -> Settings:
