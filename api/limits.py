@@ -55,6 +55,8 @@ class LimitsMiddleware:
             receive = self._charged(who, scope, receive)
         if scope["type"] == "http":
             send = partial(self._told, who, send)
+        elif limiter.requests is not None:
+            receive = partial(self._asked, who, receive)
         await self._place(scope, receive, send)
 
     def _over(self, who: str, *, sends: bool) -> RateLimited | None:
@@ -83,6 +85,18 @@ class LimitsMiddleware:
             now = self._limiter.clock()
             sent.charge(who, len(message.get("body", b"")), now)
             if message.get("more_body") and (wait_s := sent.wait_s(who, 1, now)):
+                await asyncio.sleep(min(wait_s, LONGEST_S))
+        return message
+
+    async def _asked(self, who: str, receive: Receive) -> Message:
+        """Count each message of a WebSocket as a request; those beyond what may be asked wait for their time."""
+        message = await receive()
+        requests = self._limiter.requests
+        if message["type"] == "websocket.receive" and requests is not None:
+            now = self._limiter.clock()
+            wait_s = requests.wait_s(who, 1, now)
+            requests.charge(who, 1, now)
+            if wait_s:
                 await asyncio.sleep(min(wait_s, LONGEST_S))
         return message
 

@@ -106,6 +106,20 @@ class TestRequests:
         assert told("limited_total", limit="requests") >= 2
         assert told("streams_refused_total", reason="rate-limited") == 1
 
+    async def test_what_is_asked_over_a_websocket_waits_for_its_time_and_counts(
+        self, http: httpx.AsyncClient, base_url: str
+    ) -> None:
+        url, loop = f"{base_url.replace('http', 'ws')}/v1/ws", asyncio.get_running_loop()
+        async with websockets.connect(url, additional_headers=ANN) as socket:
+            begun = loop.time()
+            for number in range(15):
+                await socket.send(orjson.dumps({"type": "cancel", "operation": "nope", "ref": number}).decode())
+            told = [orjson.loads(await socket.recv()) for _ in range(16)]
+            assert [it.get("ref") for it in told] == [None, *range(15)], "none is refused"
+            assert loop.time() - begun >= 0.9, "of ten at once, and five a second"
+            problem(await http.get(OPS, headers=ANN), 429, "rate-limited")
+            assert (await http.get(OPS, headers=BOB)).status_code == 200
+
     @pytest.mark.parametrize("outlet", ["adopted", "asgi"])
     async def test_a_stream_tells_the_quota_too(self, http: httpx.AsyncClient, outlet: str) -> None:
         await create(http, id="a")
@@ -133,7 +147,6 @@ class TestBytes:
         assert (await http.get(f"{OPS}/a", headers=ANN)).status_code == 200, "who sends nothing is let in"
         assert (await http.post(f"{OPS}/a/events", json=event, headers=BOB)).status_code == 200
         assert (await scrape(http))("limited_total", limit="sent-bytes") == len(refused)
-
 
     async def test_of_bodies_that_begin_together_are_counted_together(
         self, http: httpx.AsyncClient, base_url: str
