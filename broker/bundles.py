@@ -204,7 +204,9 @@ class Bundles:
     async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         if query.endless:
             most = self._settings.max_operations_per_stream + 1
-            return await finding.by_terms(self._store, query.terms, since, lanes, most)
+            if query.within is None:
+                return await finding.by_terms(self._store, query.terms, since, lanes, most)
+            return await finding.within(self._store, query.terms, query.within, since, lanes, most)
         mine = set(lanes)
         return await finding.by_ids(self._store, [id for id in query.ids if self._store.keyspace.lane_of(id) in mine])
 

@@ -84,6 +84,21 @@ async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes
     return Found([facts for some in found for facts in some])
 
 
+async def within(
+    store: Store, terms: Terms, places: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
+) -> Found:
+    """Return what `by_terms` does of those in one of some places: what is elsewhere takes no room from them."""
+    mine = set(lanes)
+    ids = [place.removeprefix(b"id:").decode() for place in places if place.startswith(b"id:")]
+    named = (await by_ids(store, [id for id in ids if store.keyspace.lane_of(id) in mine])).facts
+    found = {facts.operation: facts for facts in named if terms <= facts.terms}
+    for place in places:
+        if not place.startswith(b"id:"):
+            listed = (await by_terms(store, terms | {place}, since, mine, most)).facts
+            found |= {facts.operation: facts for facts in listed}
+    return Found(list(found.values()))
+
+
 async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, most: int) -> list[Facts]:
     keys = store.keyspace.lane(lane)
     begins = since.partition(b"-")[0] if since else b""

@@ -18,6 +18,8 @@ class Query:
 
     ids: tuple[str, ...] = ()
     terms: Terms = frozenset()
+    within: Terms | None = None
+    """Where to look: all that may be seen is listed in one of these indexes, or is an `id:…`. None: anywhere."""
 
     @property
     def endless(self) -> bool:

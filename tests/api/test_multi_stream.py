@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from broker.cursor import write
 from broker.settings import Settings
 from tests import sse
+from tests.api import proofs
 from tests.api.raw import Client, request
 from tests.api.test_operations import create, finish, problem, publish
 from tests.conftest import make_settings
@@ -156,3 +158,32 @@ async def test_a_position_that_storage_has_lost_is_told(http: httpx.AsyncClient,
     lane = app.state.context.store.keyspace.lane_of("a")
     messages = await whole(http, operation="a", last_event_id=write({lane: b"99999999999999-1"}).decode())
     assert messages[1].json["reset"] == "lost"
+
+
+class TestOfOthers:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        return proofs.secured(tmp_path, max_operations_per_stream=2, lanes=1)
+
+    @pytest.mark.parametrize(
+        "may",
+        [
+            {"scope": "read"},
+            {"grants": [{"actions": ["read"], "ids": ["mine", "other-1", "none"], "tags": ["t"]}]},
+            {"grants": [{"actions": ["read"], "tags": ["t"]}, {"actions": ["read"], "owners": ["alice"]}]},
+        ],
+    )
+    async def test_however_many_there_are_they_push_nothing_out(
+        self, http: httpx.AsyncClient, base_url: str, may: dict[str, Any]
+    ) -> None:
+        bob, alice = proofs.bearing(proofs.token("bob", proofs.ALICE)), proofs.token("alice", **may)
+        for number in range(6):
+            await proofs.create(http, f"other-{number}", bob, kind="k")
+        creator = proofs.bearing(proofs.token("alice", proofs.ALICE))
+        await proofs.create(http, "mine", creator, kind="k", tags=["t"])
+        await proofs.create(http, "of-another-kind", creator, tags=["t"])
+        client = await Client.connect(base_url)
+        client.send(request(f"{STREAM}?kind=k", f"Authorization: Bearer {alice}"))
+        assert (await client.head())[0] == 200
+        assert b'{"operations":["mine"]}' in await client.chunk_with(b"event: operations")
+        client.close()
