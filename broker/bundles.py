@@ -96,6 +96,8 @@ class Bundles:
                     " narrow the query, or open several streams",
                     field="operation",
                 )
+            if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
+                raise Draining("this stream was closed before it began: come back in a moment")
             seen = begin(bundle, found.facts, self._store.keyspace.lane_of, known, lost)
             self._tell_missing(bundle, found, wait=wait, seen=seen)
         except BaseException:

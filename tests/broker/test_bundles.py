@@ -8,7 +8,7 @@ import pytest
 
 from broker.bundle import Bundle
 from broker.cursor import parse, write
-from broker.errors import Gone, Invalid, NotFound
+from broker.errors import Draining, Gone, Invalid, NotFound
 from broker.events import Frame
 from broker.finding import Facts
 from broker.hub import Hub
@@ -280,6 +280,15 @@ async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, h
         reasons = {it["operation"]: it["reason"] for it in client.events("missing")}
         assert reasons in ({}, {"secret": "not-found", "absent": "not-found"})
         client.leave()
+
+
+async def test_one_that_is_sent_away_before_it_begins_is_told_to_come_back(store: Store, hub: Hub) -> None:
+    await create(store, "a")
+    opening = asyncio.create_task(hub.bundles.open(named("a"), Start()))
+    await asyncio.sleep(0)  # it looks for them
+    hub.drain()
+    with pytest.raises(Draining):
+        await opening
 
 
 async def test_a_thousand_are_found_followed_and_resumed_and_no_more(store: Store, hub: Hub) -> None:
