@@ -68,12 +68,14 @@ class Bundles:
         Raises `NotFound` or `Gone` if there is none of the operations (unless it is to `wait` for one), `Ended` if
         nothing can follow the cursor, `Invalid` for a bad cursor or too many operations, and `StorageUnavailable`.
         """
-        if self.draining:
-            raise Draining("this server is stopping: come back in a moment")
         if len(self.frontier) < len(self._lane_of_feed):
             raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
+        # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
+        lost = await self._lost(places)
+        if self.draining:
+            raise Draining("this server is stopping: come back in a moment")
         bundle = Bundle(query, delivery, self._terms, self, most, admit)
         # It hears of new operations first, and then looks for those that are there: none is missed between.
         self._bundles.add(bundle)
@@ -83,7 +85,6 @@ class Bundles:
         left_s = delivery.deadline - self._terms.clock()
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
-            lost = await self._lost(places)
             known = {lane: position for lane, position in places.items() if lane not in lost}
             lanes = self._lanes(query)
             for number in lanes:

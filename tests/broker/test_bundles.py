@@ -9,7 +9,7 @@ import pytest
 from broker.bundle import Bundle
 from broker.cursor import parse, write
 from broker.errors import Draining, Gone, Invalid, NotFound
-from broker.events import Frame
+from broker.events import CREATED, Event, Frame
 from broker.finding import Facts
 from broker.hub import Hub
 from broker.models import NewOperation
@@ -289,6 +289,32 @@ async def test_one_that_is_sent_away_before_it_begins_is_told_to_come_back(store
     hub.drain()
     with pytest.raises(Draining):
         await opening
+
+
+async def test_what_is_created_while_a_lost_position_is_looked_into_hides_no_end(store: Store, hub: Hub) -> None:
+    lane_of = store.keyspace.lane_of
+    other = next(id for id in (f"op-{i}" for i in range(100)) if lane_of(id) != lane_of("ends"))
+    await create(store, "ends", other)
+    client = await watch(hub, MINE)
+    await told(client, "ends", 1)
+    await told(client, other, 1)
+    await publish(store, other)
+    await told(client, other, 2)
+    client.leave()
+    await finish(store, "ends")
+    ended = (await store.get("ends")).position.encode()
+    lanes = hub.bundles.frontier
+    await eventually(lambda: lanes[lane_of("ends")] == ended, "the feed has brought it")
+    lanes[lane_of(other)] = b"0-0"  # the client comes from a replica that was ahead of this one
+    opening = asyncio.create_task(hub.bundles.open(MINE, Start(client.cursor)))
+    await asyncio.sleep(0)
+    beside = next(id for id in (f"new-{i}" for i in range(100)) if lane_of(id) == lane_of("ends"))
+    later = lanes[lane_of("ends")] = b"%d-0" % (int(ended.partition(b"-")[0]) + 1)
+    hub.bundles.hear([Event(beside.encode(), later, 0, CREATED, b"owner:ann")])
+    again = Client(await opening)
+    again.bundle.attach(again)
+    await told(again, "ends", 2)
+    again.leave()
 
 
 async def test_a_thousand_are_found_followed_and_resumed_and_no_more(store: Store, hub: Hub) -> None:
