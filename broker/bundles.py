@@ -169,11 +169,12 @@ class Bundles:
 
     def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
         """Have a member's subscription begin."""
-        self._tasks.spawn(self.members.place(bundle, member, after, reset))
+        self.members.place(bundle, member, after, reset)
 
     def forget(self, bundle: Bundle, reason: str) -> None:
         """Forget a bundle that has ended."""
         self._wheel.remove(bundle)
+        self.members.forget(bundle)
         self._queries.remove(bundle.query, bundle)
         self._bundles.discard(bundle)
         self._stirred.discard(bundle)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.bundle import Bundle
 from broker.channels import Channels
@@ -14,6 +15,7 @@ from broker.placing import Placing
 from broker.reads import Reads
 from broker.subscription import Mode
 from broker.tally import Tally
+from broker.tasks import Tasks
 from broker.terms import Terms
 
 log = logging.getLogger(__name__)
@@ -24,39 +26,75 @@ AT_ONCE = 16
 _LOADS = 3
 
 
-class Members:
-    """Places members, until Redis has answered or nobody waits for it."""
+class _New(NamedTuple):
+    """A member that is to be placed."""
 
-    def __init__(self, channels: Channels, reads: Reads, placing: Placing, terms: Terms, timeout_s: float) -> None:
+    member: Member
+    after: bytes | None
+    reset: str | None
+    tries: int = 0
+
+
+class Members:
+    """Places members, until Redis has answered or nobody waits for it. Bundles take turns, however large they are."""
+
+    def __init__(
+        self, channels: Channels, reads: Reads, placing: Placing, tasks: Tasks, terms: Terms, timeout_s: float
+    ) -> None:
         self.tally = Tally(resets=terms.tally.resets)
         """What members count: streams and slow clients are counted by the bundle."""
         self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
+        self._tasks = tasks
         self._terms = replace(terms, on_close=_left, max_age_s=lambda: float("inf"), tally=self.tally)
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._waiting: dict[Bundle, deque[_New]] = {}  # the one whose turn is next comes first
+        self._placers = 0
 
-    async def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
         """Have a member begin after a position of its lane, or with a snapshot.
 
         That is as of now where its lane begins, else as of its creation, which is after all that was told of the lane.
         """
-        tries = 0
-        while bundle.has(member):
-            try:
-                async with self._turn:
-                    await self._place(bundle, member, after, reset)
-                return
-            except (NotFound, Gone):
-                bundle.failed(member, "gone")
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-            except Exception:
-                log.exception("operation %s can't be read; those who follow others too are told", member.operation)
-                bundle.failed(member, "unreadable")
+        self._queue(bundle, _New(member, after, reset))
+        if self._placers < AT_ONCE:
+            self._placers += 1
+            self._tasks.spawn(self._place_all())
 
-    async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+    def forget(self, bundle: Bundle) -> None:
+        """Place no more members of a bundle."""
+        self._waiting.pop(bundle, None)
+
+    def _queue(self, bundle: Bundle, new: _New) -> None:
+        self._waiting.setdefault(bundle, deque()).append(new)
+
+    async def _place_all(self) -> None:
+        try:
+            while self._waiting:
+                bundle = next(iter(self._waiting))
+                waiting = self._waiting.pop(bundle)
+                new = waiting.popleft()
+                if waiting:
+                    self._waiting[bundle] = waiting
+                await self._try(bundle, new)
+        finally:
+            self._placers -= 1
+
+    async def _try(self, bundle: Bundle, new: _New) -> None:
+        member = new.member
         if not bundle.has(member):
             return
+        try:
+            await self._place(bundle, member, new.after, new.reset)
+        except (NotFound, Gone):
+            bundle.failed(member, "gone")
+        except (StorageUnavailable, StorageFull):
+            await asyncio.sleep(backoff_s(new.tries))
+            if bundle.has(member):
+                self._queue(bundle, new._replace(tries=new.tries + 1))
+        except Exception:
+            log.exception("operation %s can't be read; those who follow others too are told", member.operation)
+            bundle.failed(member, "unreadable")
+
+    async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self._channels.of(member.operation, self._reads)
         subscription = member.follow(channel, bundle.delivery, self._terms)

@@ -68,7 +68,7 @@ class Hub:
         self._silence = Silence(store, self.channels, settings.sweep_s, clock)
         self.streams = Streams(self.tally, clock)
         self._terms = terms_of(settings, clock, self._closed, self.tally)
-        members = Members(self.channels, self._reads, self._placing, self._terms, settings.redis_timeout_s)
+        members = Members(self.channels, self._reads, self._placing, self._tasks, self._terms, settings.redis_timeout_s)
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._terms)
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)

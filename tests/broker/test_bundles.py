@@ -317,6 +317,29 @@ async def test_what_is_created_while_a_lost_position_is_looked_into_hides_no_end
     again.leave()
 
 
+async def test_a_small_stream_does_not_wait_for_all_of_the_large_ones(store: Store, hub: Hub) -> None:
+    names = [f"op-{i}" for i in range(20)]
+    await create(store, "small", *names)
+    large = await asyncio.gather(*(hub.bundles.open(named(*names), Start()) for _ in range(20)))
+
+    class First(Client):
+        placed: int | None = None
+
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if self.placed is None and b"event: snapshot" in data:
+                self.placed = sum(len(list(bundle.subscriptions)) for bundle in large)
+
+    client = First(await hub.bundles.open(named("small"), Start()))
+    client.bundle.attach(client)
+    await told(client, "small", 1)
+    assert client.placed is not None
+    assert client.placed < 400
+    client.leave()
+    for bundle in large:
+        bundle.close()
+
+
 async def test_a_thousand_are_found_followed_and_resumed_and_no_more(store: Store, hub: Hub) -> None:
     names = [f"op-{i}" for i in range(1_000)]
     await create(store, *names)
