@@ -124,8 +124,10 @@ class NoTokens:
 def authenticator_of(settings: Settings) -> Authenticator:
     """Return how callers prove who they are; raise `SetupError` where the settings give nothing to prove it by."""
     if settings.auth == "none":
-        if settings.api_keys is not None:
-            raise SetupError("PROGRESS_API_KEYS keeps nobody out while PROGRESS_AUTH is none: set it to jwt")
+        for name, auth in (("api_keys", "jwt"), ("jwt_key", "jwt"), ("jwt_jwks", "jwt"), ("callback_url", "callback")):
+            if getattr(settings, name) is not None:
+                keeps = f"PROGRESS_{name.upper()} keeps nobody out while PROGRESS_AUTH is none"
+                raise SetupError(f"{keeps}: set that to {auth}, or leave this out")
         return Open()
     tokens = jwt_bearer(settings)
     if tokens is None and settings.api_keys is None:

@@ -81,6 +81,10 @@ def reader_of(address: str) -> Callable[[], bytes]:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
         path = Path(address).expanduser()
+        try:
+            read_key_set(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SetupError(f"the key set {path} of PROGRESS_JWT_JWKS can't be read: {error}") from None
         return path.read_bytes
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise SetupError("PROGRESS_JWT_JWKS is an http:// address, whose answer others can change: use https")

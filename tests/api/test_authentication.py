@@ -148,7 +148,14 @@ class TestKeys:
             ({"jwt_key": None, "jwt_jwks": "http://example.org/keys"}, "https"),
             ({"jwt_key": None, "jwt_jwks": "https://example.org/keys", "jwt_audience": None}, "AUDIENCE"),
             ({"api_keys": Path("/nowhere/keys.toml")}, "/nowhere/keys.toml"),
+            ({"jwt_key": None, "jwt_jwks": "/nowhere/keys.json", "jwt_audience": "a"}, "/nowhere/keys.json"),
             ({"auth": "none"}, "PROGRESS_API_KEYS"),
+            ({"auth": "none", "api_keys": None}, "PROGRESS_JWT_KEY"),
+            ({"auth": "none", "api_keys": None, "jwt_key": None, "jwt_jwks": "https://example.org/keys"}, "JWKS"),
+            (
+                {"auth": "none", "api_keys": None, "jwt_key": None, "callback_url": "https://example.org/hook"},
+                "CALLBACK_URL",
+            ),
         ],
     )
     def test_what_can_not_be_right_keeps_it_from_starting(
