@@ -24,6 +24,16 @@ SERVER = (
     "lanes",
     "insecure",
     "auth",
+    "jwt_jwks",
+    "jwt_audience",
+    "jwt_issuer",
+    "api_keys",
+    "callback_url",
+    "tls_cert",
+    "tls_key",
+    "cors_origins",
+    "allowed_hosts",
+    "trusted_proxies",
     "log_level",
     "log_format",
     "history_length",
@@ -63,20 +73,21 @@ def _options(names: Sequence[str], panel: str) -> list[inspect.Parameter]:
 
 
 def _option(name: str, panel: str) -> inspect.Parameter | None:
-    """Return a setting as an option, or None where it makes none: a list, or a secret other than the address."""
+    """Return a setting as an option, or None where it makes none: a secret other than the address."""
     field = Settings.model_fields[name]
     kind = _kind(field.annotation)
     if kind is None or (kind is SecretStr and name != "redis_url"):
         return None
     flag = f"--{name.replace('_', '-')}"
-    default = "" if field.default in (None, False, PydanticUndefined) else f" ({field.default})"
+    plain = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    default = "" if plain in (None, False, "", PydanticUndefined) else f" ({plain})"
     declared = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=f"{field.description}{default}",
         rich_help_panel=panel,
         show_default=False,
     )
-    typed = str if kind is SecretStr else kind
+    typed = str if kind in (SecretStr, tuple) else kind
     annotation: Any = Annotated[Optional[typed], declared]  # noqa: UP045 - made while running
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -91,4 +102,6 @@ def _kind(annotation: Any) -> Any:
         return kinds[0] if len(kinds) == 1 else None
     if origin is Literal:
         return annotation
+    if origin is tuple:  # a list, which is given as the environment has it: separated by commas
+        return tuple
     return annotation if annotation in (*_SIMPLE, SecretStr) else None
