@@ -1,5 +1,6 @@
 """The sockets that a server listens on, and what connections inherit from them."""
 
+import errno
 import socket
 import sys
 
@@ -48,10 +49,12 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
     except OSError as error:
-        raise SetupError(
-            f"can't listen on {host}:{port} ({error.strerror or error}):"
-            " stop what listens there, or choose another --port"
-        ) from None
+        why = error.strerror or str(error)
+        advice = {
+            errno.EADDRINUSE: "stop what listens there, or choose another --port",
+            errno.EACCES: "choose a --port of 1024 or above",
+        }.get(error.errno or 0, "choose a --host that is an address of this machine")
+        raise SetupError(f"can't listen on {host}:{port} ({why.partition(' (')[0]}): {advice}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     for name, value in _TCP_OPTIONS.items():

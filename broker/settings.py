@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(
         60, description="how long after it was made a ticket opens a stream"
     )
-    ticket_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+    ticket_secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
         None, description="what tickets are signed with on every replica; without one it is made and kept in Redis"
     )
     denials_s: Seconds = Field(1, description="how often revocations are looked for")
@@ -239,7 +239,8 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
-            f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}: {fault['msg']}"
+            f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}:"
+            f" {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         )
         raise SetupError(f"bad settings: {faults}") from None

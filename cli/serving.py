@@ -1,6 +1,7 @@
 """A replica, or many, run: the listening socket first, then the store, then the server."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,8 +22,11 @@ from broker.store import Store
 from cli import connect
 from cli.exits import note
 from cli.logs import log_as
+from cli.misspelled import misspelled
 from cli.stopping import until_stopped
 from cli.supervisor import supervise
+
+log = logging.getLogger(__name__)
 
 
 class AnnouncedServer(Server):
@@ -42,6 +46,8 @@ class AnnouncedServer(Server):
 def run(settings: Settings) -> None:
     """Serve until told to stop. A taken port is told before a Redis is started."""
     log_as(settings)
+    for line in misspelled():
+        log.warning(line)
     with until_stopped(), ExitStack() as resources:
         many = settings.processes > 1
         listeners = listen_for_each(settings, settings.processes) if many else [listen(settings)]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.settings import Settings
+from cli.misspelled import misspelled
 from tests.cli.conftest import Shell
 from tests.servers import RealRedis, free_port
 
@@ -15,6 +17,8 @@ BAD = [
     ({"redis_url": "http://:s3cret@localhost"}, r"bad settings: PROGRESS_REDIS_URL: .*redis://"),
     ({"redis_url": "redis://u:s3cret/s3cret@localhost:6379/0"}, r"PROGRESS_REDIS_URL can't be used"),
     ({"redis_url": "redis://localhost:6379/0?nonsense=1"}, r"PROGRESS_REDIS_URL can't be used"),
+    ({"ticket_secret": "s3cret"}, r"bad settings: PROGRESS_TICKET_SECRET: a secret has 32 bytes or more"),
+    ({"cors_origins": "https://a.test/"}, r"bad settings: PROGRESS_CORS_ORIGINS: 'https://a.test/' is no origin"),
     ({"redis_url": "redis://:s3cret@127.0.0.1:1/0"}, r"Redis can't be reached"),
 ]
 
@@ -55,6 +59,36 @@ def test_a_port_in_use(lonely: Shell, command: str) -> None:
     assert line.startswith(f"can't listen on 127.0.0.1:{port}")
     assert "another --port" in line
     assert not (lonely.folder / "data").exists()
+
+
+def test_an_address_of_another_machine(lonely: Shell) -> None:
+    line = lonely.fails(5, "serve", "--insecure", "--host", "192.0.2.1", "--port", "0")
+    assert line == (
+        "can't listen on 192.0.2.1:0 (Cannot assign requested address):"
+        " choose a --host that is an address of this machine"
+    )
+
+
+def test_a_setting_that_is_misspelled(lonely: Shell) -> None:
+    assert misspelled(["PROGRESS_QUUX", "progress_host", "PROGRESS_PORT", "PATH"]) == [
+        "PROGRESS_QUUX is no setting, and does nothing"
+    ]
+    lonely.env["PROGRESS_JWT_AUDIENCES"] = "us"
+    told = lonely.run("serve", "--insecure", "--host", "192.0.2.1", "--port", "0").stderr
+    assert "PROGRESS_JWT_AUDIENCES is no setting, and does nothing: is PROGRESS_JWT_AUDIENCE meant?" in told
+
+
+def test_the_help_of_the_server_has_every_setting(lonely: Shell) -> None:
+    lonely.env["COLUMNS"] = "250"
+    shown = lonely.says("serve", "--help")
+    missing = {name for name in Settings.model_fields if f"--{name.replace('_', '-')} " not in shown}
+    assert missing == {"jwt_key", "ticket_secret", "callback_secret"}
+    assert all(f"PROGRESS_{name.upper()}" in shown for name in missing)
+
+
+def test_a_list_is_an_option(lonely: Shell) -> None:
+    line = lonely.fails(5, "serve", "--trusted-proxies", "10.0.0.7,nginx")
+    assert line.startswith("bad settings: PROGRESS_TRUSTED_PROXIES: 'nginx' is no address or network")
 
 
 def test_an_open_address_without_authentication(shell: Shell) -> None:
