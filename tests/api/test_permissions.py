@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ VIEWER = {"grants": [{"actions": ["read"], "kinds": ["import"]}]}
 
 def rows() -> dict[str, dict[str, str]]:
     """Return what each call answers to each caller."""
-    table = [line for line in PAGE.splitlines() if line.startswith("|")]
-    at = next(i for i, line in enumerate(table) if line.startswith("| call | takes |"))
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[at:]]
+    lines = PAGE.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("| call | takes |"))
+    table = takewhile(lambda line: line.startswith("|"), lines[at:])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     head, _, *body = cells
     return {row[0].strip("`"): dict(zip(head[2:], row[2:], strict=True)) for row in body}
 
