@@ -12,8 +12,9 @@ def serve(settings: Settings) -> None:
     machine find it there. A second `serve` on the same directory shares it.
 
     Each setting is an environment variable too, also from a file `.env`: --data-dir is PROGRESS_DATA_DIR.
-    Secrets are no options, as others see a command line: PROGRESS_JWT_KEY, PROGRESS_TICKET_SECRET,
-    PROGRESS_CALLBACK_SECRET.
+
+    Secrets are none but that, as others see a command line:
+    PROGRESS_JWT_KEY, PROGRESS_TICKET_SECRET, PROGRESS_CALLBACK_SECRET.
     """
     from cli.serving import run  # the web framework: half a second that other commands need not spend
 

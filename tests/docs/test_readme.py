@@ -63,8 +63,7 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
     from broker.settings import Settings
 
-    pages = ("design.md", "security.md", "callback.md", "operations.md")
-    told = README + PROTOCOL + "".join((ROOT / "docs" / page).read_text() for page in pages)
+    told = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     shown = run([sys.executable, "-m", "cli", "--help"], replica)
@@ -100,17 +99,16 @@ def test_a_client_of_websockets(replica: ApiReplica) -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/design.md",
-        "docs/protocol.md",
-        "docs/security.md",
-        "docs/callback.md",
-    ):
+    docs = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *docs):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not link.startswith("http"):
                 assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in README
 
 
 def test_the_files_of_the_reading_order_exist_and_are_short() -> None:
