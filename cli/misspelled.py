@@ -4,15 +4,17 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from dotenv import dotenv_values
+
 from broker.settings import Settings
 
 
 def misspelled(names: Iterable[str] | None = None) -> list[str]:
-    """Return a line for each `PROGRESS_…` variable, of the environment if none are given, that sets nothing."""
+    """Return a line for each `PROGRESS_…` name that sets nothing; without names, of the environment and `.env`."""
     known = [f"PROGRESS_{name.upper()}" for name in Settings.model_fields]
     strangers = sorted(
         name
-        for name in (os.environ if names is None else names)
+        for name in ({*os.environ, *dotenv_values(".env")} if names is None else names)
         if name.upper().startswith("PROGRESS_") and name.upper() not in known
     )
     return [f"{name} is no setting, and does nothing{_meant(name.upper(), known)}" for name in strangers]

@@ -74,8 +74,10 @@ def test_a_setting_that_is_misspelled(lonely: Shell) -> None:
         "PROGRESS_QUUX is no setting, and does nothing"
     ]
     lonely.env["PROGRESS_JWT_AUDIENCES"] = "us"
+    (lonely.folder / ".env").write_text("PROGRESS_TICKETS=1\n")
     told = lonely.run("serve", "--insecure", "--host", "192.0.2.1", "--port", "0").stderr
     assert "PROGRESS_JWT_AUDIENCES is no setting, and does nothing: is PROGRESS_JWT_AUDIENCE meant?" in told
+    assert "PROGRESS_TICKETS is no setting" in told
 
 
 def test_the_help_of_the_server_has_every_setting(lonely: Shell) -> None:
