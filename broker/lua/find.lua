@@ -18,9 +18,9 @@ for i = 4, #ARGV do
   all[#all + 1] = key
 end
 
-local told = {}
+local told, most = {}, 2 * tonumber(ARGV[2])
 local function tell(id)
-  if #told < 2 * tonumber(ARGV[2]) then
+  if #told < most then
     told[#told + 1] = id
     told[#told + 1] = redis.call('HMGET', ARGV[1] .. id, 'status', 'position', 'first', 'created', 'indexes', 'gone')
   end
@@ -31,6 +31,7 @@ for _, status in ipairs(ACTIVE) do
 end
 if ARGV[3] ~= '' then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', rarest, ARGV[3], '+inf')) do
+    if #told >= most then break end
     local ended, listed = redis.call('HGET', ARGV[1] .. id, 'outcome'), true
     for _, key in ipairs(all) do listed = listed and redis.call('ZSCORE', key, id) end
     if ended and listed then tell(id) end
