@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests wait more than they work: with three processes two cores are busy.
+WORKERS := 3
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ test: $(VENV)/.dev  ## install what tests need, then check everything
 	@deploy/test-system.sh
 	@cd tests && npm ci --no-audit --no-fund --silent
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff check

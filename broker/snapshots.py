@@ -143,7 +143,7 @@ def _given(spec: bytes | None) -> NewOperation:
     try:
         return NewOperation.model_validate(_object(spec))
     except ValidationError:
-        return NewOperation(kind="malformed")
+        return NewOperation.model_validate({"kind": "malformed"})
 
 
 def _object(data: bytes | None) -> dict[str, Any] | None:

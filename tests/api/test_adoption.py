@@ -643,8 +643,8 @@ class TestShutdown:
     """The server as users run it, told to stop."""
 
     @pytest.fixture
-    def replica(self, redis_server: RealRedis, tmp_path: Path) -> Iterator[ApiReplica]:
-        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=1) as replica:
+    def replica(self, redis_url: str, tmp_path: Path) -> Iterator[ApiReplica]:
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=1) as replica:
             httpx.post(f"{replica.url}{OPS}", json={"id": "a"})
             yield replica
 
@@ -682,8 +682,8 @@ class TestShutdown:
         await self.ended(replica, 1 if again else 4)
         client.close()
 
-    async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_server: RealRedis, tmp_path: Path) -> None:
-        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=3) as replica:
+    async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_url: str, tmp_path: Path) -> None:
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=3) as replica:
             call(replica, "POST", OPS, json={"id": "b"})
             clients = [await Client.connect(replica.url) for _ in range(30)]
             for client in clients:
@@ -703,7 +703,7 @@ class TestShutdown:
             for client in clients:
                 client.close()
 
-    async def test_what_is_under_way_is_finished(self, redis_server: RealRedis, tmp_path: Path) -> None:
+    async def test_what_is_under_way_is_finished(self, redis_url: str, tmp_path: Path) -> None:
         def lines() -> Iterator[bytes]:
             yield b'{"type": "log", "data": {"message": "one"}}\n'
             wait_until(lambda: call(replica, "GET", f"{OPS}/c").json()["events"] == 2, "the first is stored")
@@ -714,7 +714,7 @@ class TestShutdown:
         def ready() -> bool:
             return call(replica, "GET", "/readyz").status_code == 200
 
-        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=5) as replica:
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=5) as replica:
             call(replica, "POST", OPS, json={"id": "c"})
             url, headers = f"{OPS}/c/events", {"Content-Type": "application/x-ndjson"}
             answer = await asyncio.to_thread(lambda: call(replica, "POST", url, content=lines(), headers=headers))
@@ -723,9 +723,9 @@ class TestShutdown:
 
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
     async def test_a_second_signal_ends_it_at_once(
-        self, redis_server: RealRedis, tmp_path: Path, second: signal.Signals
+        self, redis_url: str, tmp_path: Path, second: signal.Signals
     ) -> None:
-        with ApiReplica(redis_server.url, tmp_path / "log", drain_s=60) as replica:
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=60) as replica:
             call(replica, "POST", OPS, json={"id": "d"})
             clients = [await Client.connect(replica.url) for _ in range(5)]
             for client in clients:

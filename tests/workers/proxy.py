@@ -63,7 +63,8 @@ class Proxy:
                 self.losing -= 1
                 asked.set()
             if not self.dropping:
-                server.sendall(data)
+                with suppress(OSError):
+                    server.sendall(data)
         _cut(server)
 
     def _pass_answers(
@@ -74,7 +75,8 @@ class Proxy:
                 self.lost += 1
                 break
             if not (self.dropping or (self.muting is not None and muted.is_set())):
-                client.sendall(data)
+                with suppress(OSError):  # it may have gone meanwhile
+                    client.sendall(data)
         _cut(client)
         _cut(server)
 
