@@ -12,8 +12,8 @@ MAX_PIPELINED = 16
 """Requests that may wait behind one that is being answered. Browsers send none, and each costs kilobytes."""
 
 MAX_IGNORED_BYTES = 16 * 1024 * 1024
-"""What may follow of a body that was answered before its end, as when it is refused; then the connection is cut. A proxy
-that is cut while it still passes on the body never sees the answer, so this is several times what is taken."""
+"""What may follow of a body that was answered before its end, as when it is refused; then the connection is cut. It is
+several times what is taken: a proxy that is cut while it still passes on a body never sees the answer."""
 
 LINGER_S = 2.0
 """How long that may take."""
