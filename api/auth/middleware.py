@@ -1,19 +1,16 @@
 """Authentication before routing: a route can't forget it, as only what is listed here is open."""
 
-import logging
-
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from api.auth.guard import Guard
+from api.auth.refused_log import RefusedLog
 from api.principal import STATE
 from api.problems import PASSING, PROVE, problem, unauthenticated
 from api.refusals import refusal
 from api.ws.refusals import refuse
 from broker.errors import BrokerError, Unauthenticated
-
-log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/web/"
@@ -25,6 +22,7 @@ class Authentication:
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
+        self._log = RefusedLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out who speaks, and go on; or answer."""
@@ -32,7 +30,8 @@ class Authentication:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
             except BrokerError as error:
-                _note(scope, error)
+                if isinstance(error, Unauthenticated):
+                    self._log.note(scope, error)
                 if scope["type"] == "websocket":
                     detail = PROVE if isinstance(error, Unauthenticated) else error.detail
                     await refuse(WebSocket(scope, receive, send), error.code, detail, retry_s=error.retry_s)
@@ -47,11 +46,6 @@ def is_open(scope: Scope) -> bool:
     """Return whether nobody has to prove anything to have this."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
-
-
-def _note(scope: Scope, error: BrokerError) -> None:
-    if isinstance(error, Unauthenticated):
-        log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})
 
 
 def _answer(scope: Scope, error: BrokerError) -> ASGIApp:

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.auth.guard import Guard
-from broker.errors import SetupError
+from api.auth.refused_log import LINES_A_SECOND, RefusedLog
+from broker.errors import SetupError, Unauthenticated
 from broker.settings import Settings
 from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, create, secured, token, told
 from tests.conftest import make_settings
@@ -93,9 +94,10 @@ def seen(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
 
 
 async def test_whatever_is_wrong_the_answer_is_the_same(
-    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO, "api.auth.middleware")
+    monkeypatch.setattr("api.auth.refused_log.LINES_A_SECOND", 1_000)
+    caplog.set_level(logging.INFO, "api.auth.refused_log")
     usual = seen(await http.get(OPS))
     assert usual[0] == 401
     assert usual[2]["www-authenticate"] == "Bearer"
@@ -180,8 +182,6 @@ async def admits(
 ) -> str | None:
     """Return whom a guard takes the bearer of a proof for, or None if it turns them away."""
     from starlette.requests import HTTPConnection
-
-    from broker.errors import Unauthenticated
 
     lines = (given or {}) | ({"authorization": f"Bearer {proof}"} if proof is not None else {})
     headers = [(name.encode(), value.encode()) for name, value in lines.items()]
@@ -333,3 +333,15 @@ class TestListing:
         assert (await http.get(OPS, params={"cursor": cursor}, headers=alice)).status_code == 200
         for bad in (open_one, cursor[:-6] + "AAAAAA", "x"):
             assert (await http.get(OPS, params={"cursor": bad}, headers=alice)).status_code == 422
+
+
+def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "api.auth.refused_log")
+    clock = [7.0]
+    refused = RefusedLog(lambda: clock[0])
+    for moment in (7.1, 8.0):
+        clock[0] = moment
+        for _ in range(1_000):
+            refused.note({"path": "/v1/operations"}, Unauthenticated("there is no token"))
+    assert len(caplog.messages) == 2 * LINES_A_SECOND + 1
+    assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were refused within a second"
