@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Tests wait more than they work: with three processes two cores are busy.
-WORKERS := 3
+# Tests wait more than they work: with four processes two cores are busy.
+WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
