@@ -2,19 +2,23 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection
 
 from api.auth.guard import Guard
 from broker.errors import RequestTimeout, TooLarge
 from broker.fact_cache import FactCache
 from broker.hub import Hub
+from broker.inputs import invalid, read_json
 from broker.models import OPERATION_ID
 from broker.settings import Settings
 from broker.store import Store
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +70,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     except TimeoutError:
         raise RequestTimeout(f"the body came too slowly: {len(body)} bytes so far") from None
     return bytes(body)
+
+
+async def read_model(request: Request, model: type[M], *, required: bool = True) -> M:
+    """Return what a request's JSON body says, which may be empty if not required; raise `Invalid` or `TooLarge`."""
+    body = await read_body(request, context_of(request).settings.max_body_bytes)
+    try:
+        return model.model_validate({} if not required and not body.strip() else read_json(body))
+    except ValidationError as error:
+        raise invalid(error) from None

@@ -5,16 +5,15 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from api.authorization import permit, permit_creation
-from api.context import Context, Id, InContext, read_body
+from api.context import Context, Id, InContext, read_model
 from api.description import refused
 from api.principal import principal_of
 from broker.errors import OperationExists
 from broker.grants import Action
-from broker.inputs import invalid, read_json
 from broker.listing import Filters
 from broker.models import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
 from broker.snapshots import facts_of
@@ -62,11 +61,7 @@ def _answer(operation: Operation, status: int = 200, headers: dict[str, str] | N
 )
 async def create(request: Request, context: InContext) -> Response:
     """Create an operation. The same id with the same body is the same operation, and a success."""
-    body = await read_body(request, context.settings.max_body_bytes)
-    try:
-        new = NewOperation.model_validate(read_json(body) if body.strip() else {})
-    except ValidationError as error:
-        raise invalid(error) from None
+    new = await read_model(request, NewOperation, required=False)
     operation, made = await context.store.create(await permit_creation(request, context, new))
     if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
         raise OperationExists(f"operation {operation.id} was created before")  # what became of it is not theirs to know
@@ -154,11 +149,7 @@ async def delete(operation: Id, request: Request, context: InContext, force: boo
 async def cancel(operation: Id, request: Request, context: InContext) -> Response:
     """Ask an operation's worker, and its children's, to stop. One that no worker has begun ends at once."""
     await permit(request, context, Action.CANCEL, operation)
-    body = await read_body(request, context.settings.max_body_bytes)
-    try:
-        asked = CancelRequest.model_validate(read_json(body) if body.strip() else {})
-    except ValidationError as error:
-        raise invalid(error) from None
+    asked = await read_model(request, CancelRequest, required=False)
     by = principal_of(request).name or asked.by
     now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
     return _answer(now, 202 if changed or not now.done else 200)
@@ -174,10 +165,6 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
 async def signal(operation: Id, request: Request, context: InContext) -> Response:
     """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
     await permit(request, context, Action.CANCEL, operation)
-    body = await read_body(request, context.settings.max_body_bytes)
-    try:
-        sent = NewSignal.model_validate(read_json(body))
-    except ValidationError as error:
-        raise invalid(error) from None
+    sent = await read_model(request, NewSignal)
     await context.store.signal(operation, sent, by=principal_of(request).name or None)
     return Response(status_code=202)

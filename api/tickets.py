@@ -5,14 +5,13 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from starlette.responses import Response
 
 from api.authorization import permit
-from api.context import Context, Id, InContext, read_body
+from api.context import Context, Id, InContext, read_model
 from api.principal import principal_of
 from broker.grants import Action, Grant, Grants
-from broker.inputs import invalid, read_json
 from broker.models import Label, OperationId, Time
 
 router = APIRouter(prefix="/v1", tags=["tickets"])
@@ -73,11 +72,7 @@ async def operation_ticket(operation: Id, request: Request, context: InContext) 
 @router.post("/tickets", status_code=201, response_model=Ticket, openapi_extra=_BODY)
 async def ticket(request: Request, context: InContext) -> Response:
     """Give a ticket for a stream, or a WebSocket, of many operations: those named, or those a query finds."""
-    body = await read_body(request, context.settings.max_body_bytes)
-    try:
-        new = NewTicket.model_validate(read_json(body))
-    except ValidationError as error:
-        raise invalid(error) from None
+    new = await read_model(request, NewTicket)
     await _permit_all(request, context, new.operations or [])
     principal = principal_of(request)
     return _answer(*await context.guard.tickets.for_many(principal, new.within(principal.grants)))
