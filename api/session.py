@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.auth.api_keys import PREFIX
-from api.auth.bearer import bearer, from_cookie
+from api.auth.bearer import bearer_or_cookie
 from api.context import Context, InContext
 from api.description import refused
 from api.principal import Principal, principal_of
@@ -62,9 +62,7 @@ async def sign_out(request: Request, context: InContext) -> Response:
 
 def _token_of(request: Request, context: Context) -> str | None:
     settings = context.settings
-    token = bearer(request)
-    if token is None and settings.jwt_cookie:
-        token = from_cookie(request, settings.jwt_cookie, settings.cors_origins)
+    token = bearer_or_cookie(request, settings.jwt_cookie, settings.cors_origins)
     return None if token is None or token.startswith(PREFIX) else token
 
 

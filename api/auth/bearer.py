@@ -22,6 +22,12 @@ def bearer(connection: HTTPConnection) -> str | None:
     return sized(token.strip())
 
 
+def bearer_or_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
+    """Return the token of the `Authorization` header, else that of a cookie, if one has a name; None without either."""
+    token = bearer(connection)
+    return from_cookie(connection, name, friends) if token is None and name else token
+
+
 def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
     """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
 

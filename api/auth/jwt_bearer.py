@@ -7,7 +7,7 @@ import jwt
 import orjson
 from starlette.requests import HTTPConnection
 
-from api.auth.bearer import bearer, from_cookie
+from api.auth.bearer import bearer_or_cookie
 from api.auth.claims import Claims
 from api.auth.jwks import KeySet
 from api.auth.key_material import ALGORITHMS, Key, read_key
@@ -30,9 +30,7 @@ class JwtBearer:
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return whom the token names; raise `Unauthenticated`."""
-        token = bearer(connection)
-        if token is None and self._cookie:
-            token = from_cookie(connection, self._cookie, self._friends)
+        token = bearer_or_cookie(connection, self._cookie, self._friends)
         if token is None:
             raise Unauthenticated("there is no token")
         return await self.verify(token)
