@@ -12,6 +12,11 @@ CALLER = re.compile(r"\{[^}]+:caller:[0-9a-f]{24}\}:(streams|requests|sent)")
 SLACK = 110  # MAXLEN ~ keeps up to a node more
 
 
+async def lasts(redis: Any, key: str) -> bool:
+    """Say whether a key is there for ever; it may have gone since it was listed."""
+    return bool(await redis.pttl(key) == -1)
+
+
 async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[str]:
     """Return what has no bound: keys nobody knows, operations without a TTL, members of indexes that nothing prunes."""
     faults: list[str] = []
@@ -25,24 +30,24 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
         if key in (f"{keyspace.prefix}:meta", f"{keyspace.prefix}:secrets"):
             continue
         if key == f"{keyspace.prefix}:denied":
-            if await redis.pttl(key) < 0:
+            if await lasts(redis, key):
                 faults.append(f"{key} has no TTL")
             continue
         if key in feeds:
             if await redis.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")
         elif key.startswith(f"{keyspace.prefix}:newest:"):
-            if await redis.pttl(key) < 0:
+            if await lasts(redis, key):
                 faults.append(f"{key} has no TTL")
         elif OPERATION.fullmatch(key):
-            if await redis.pttl(key) < 0:
+            if await lasts(redis, key):
                 faults.append(f"{key} has no TTL")
             if key.endswith(":events") and await redis.xlen(key) > settings.history_length + SLACK:
                 faults.append(f"{key} is longer than history_length")
             if key.endswith(":signals") and await redis.xlen(key) > 100 + SLACK:
                 faults.append(f"{key} is too long")
         elif CALLER.fullmatch(key):
-            if await redis.pttl(key) == -1:  # they last for moments: it may have gone since it was listed
+            if await lasts(redis, key):
                 faults.append(f"{key} has no TTL")
         elif INDEX.fullmatch(key) or key in swept:
             members = {member.decode().partition("\n")[0] for member in await redis.zrange(key, 0, -1)}
