@@ -12,6 +12,18 @@ log = logging.getLogger(__name__)
 _CANCEL_AGAIN_S = 0.5
 
 
+async def end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks until they are done.
+
+    Once is not enough: `asyncio.wait_for` before Python 3.12 may forget a cancellation, and Redis' client sends within
+    it; and one that meets a connection's own timeout comes out of that client as that error.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+
+
 class Tasks:
     """The tasks of one owner."""
 
@@ -46,7 +58,4 @@ class Tasks:
     async def close(self) -> None:
         """End them all."""
         while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            # Again if need be: one that meets a connection's own timeout comes out of the client as that error.
-            await asyncio.wait(self._tasks, timeout=_CANCEL_AGAIN_S)
+            await end(*self._tasks)

@@ -23,6 +23,7 @@ from broker.listing import Filters
 from broker.private_server import ending_with_us
 from broker.settings import Settings
 from broker.store import Store
+from broker.tasks import end
 from cli import connect
 from cli.exits import note
 from cli.serving import AnnouncedServer, address, run_loop, serve_on
@@ -61,12 +62,11 @@ async def _show(settings: Settings, listener: socket.socket, folder: Path, round
         try:
             await serve_on(server, listener)
         finally:
-            for task in others:
-                task.cancel()
-            ends = await asyncio.gather(*others, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await end(*others)
+            results = await asyncio.gather(*others, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
 
 async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:

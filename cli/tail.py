@@ -17,6 +17,7 @@ from broker.feed import backoff_s
 from broker.models import Status
 from broker.settings import Settings
 from broker.store import Store
+from broker.tasks import end
 from cli import connect
 from cli.exits import OUTCOMES, complain
 from cli.operations import AsJson, Id
@@ -58,25 +59,25 @@ async def while_read(work: Coroutine[Any, Any, None]) -> None:
     """Do the work; raise `BrokenPipeError` when the reader of our output goes away, though nothing is written."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
+    gone: asyncio.Future[None] = loop.create_future()
     output = sys.stdout.fileno()
     watched = stat.S_ISFIFO(os.fstat(output).st_mode)
-    gone: list[bool] = []
 
     def leave() -> None:
-        gone.append(True)
-        task.cancel()
+        if not gone.done():
+            gone.set_result(None)
 
     if watched:
         loop.add_reader(output, leave)  # a pipe's writing end turns readable, with an error, when its reader closes
     try:
-        await task
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        raise BrokenPipeError from None
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise BrokenPipeError
+        task.result()
     finally:
         if watched:
             loop.remove_reader(output)
+        await end(task)
 
 
 class Following:

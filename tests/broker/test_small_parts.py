@@ -13,6 +13,7 @@ from broker.keys import Keyspace, hash_slot, lane_tags
 from broker.publications import read_publication
 from broker.publishing import encode
 from broker.settings import load_settings
+from broker.tasks import end
 from broker.wheel import Wheel
 from tests.conftest import make_settings
 
@@ -256,3 +257,22 @@ class TestFlights:
         results = await asyncio.gather(*(flights.share("k", fail) for _ in range(3)), return_exceptions=True)
         assert [type(result) for result in results] == [errors.NotFound] * 3
         assert len(flights) == 0
+
+
+async def test_a_task_that_forgets_a_cancellation_is_ended_all_the_same() -> None:
+    forgot: list[bool] = []
+
+    async def forgetful() -> None:
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if forgot:
+                    raise
+                forgot.append(True)
+
+    task = asyncio.create_task(forgetful())
+    await asyncio.sleep(0)
+    await end(task)
+    assert forgot
+    assert task.cancelled()

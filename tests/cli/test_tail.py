@@ -4,12 +4,12 @@ import json
 import os
 import pty
 import signal
-import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CLI, Shell
+from tests.cli.conftest import CLI, Shell, Started
 from tests.servers import RealRedis, wait_until
 
 
@@ -24,7 +24,7 @@ def test_it_ends_as_the_operation_did(shell: Shell, status: str, code: int) -> N
         assert tail.stdout
         assert tail.stdout.readline() == b"a: now running  40.0 %\n"
         end(shell, "a", status)
-        assert tail.wait() == code
+        assert tail.wait(60) == code
         assert tail.stdout.read().decode().split()[1:3] == ["end", status]
     again = shell.run("tail", "a")
     assert again.returncode == code
@@ -45,14 +45,16 @@ def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) ->
     assert "not a position" in shell.fails(2, "tail", "a", "--from", "yesterday")
 
 
-def test_ctrl_c_ends_it_quietly(shell: Shell) -> None:
+@pytest.mark.parametrize("late_s", [0, 0.0004, 0.0008, 0.0016])
+def test_ctrl_c_ends_it_quietly(shell: Shell, late_s: float) -> None:
     shell.says("publish", "a", "--create")
     with shell.open("tail", "a") as tail:
         assert tail.stdout
         assert tail.stderr
         tail.stdout.readline()
+        time.sleep(late_s)  # it may be asking Redis just then
         tail.send_signal(signal.SIGINT)
-        assert tail.wait() == 130
+        assert tail.wait(60) == 130
         assert tail.stderr.read() == b""
 
 
@@ -62,7 +64,7 @@ def test_a_reader_that_goes_away_ends_it_though_nothing_happens(shell: Shell) ->
         assert tail.stdout
         tail.stdout.readline()
         tail.stdout.close()
-        assert tail.wait() == 141
+        assert tail.wait(60) == 141
 
 
 def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> No
             assert b"trying again" in tail.stderr.readline()
             redis.start()
             end(shell, "a", "succeeded")
-            assert tail.wait() == 0
+            assert tail.wait(60) == 0
 
 
 def test_an_operation_that_is_deleted_meanwhile_is_gone(shell: Shell, redis_url: str) -> None:
@@ -89,7 +91,7 @@ def test_an_operation_that_is_deleted_meanwhile_is_gone(shell: Shell, redis_url:
         tail.stdout.readline()
         with redis.Redis.from_url(redis_url) as client:
             client.flushall()
-        assert tail.wait() == 4
+        assert tail.wait(60) == 4
 
 
 def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
@@ -97,7 +99,7 @@ def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
     ours, theirs = pty.openpty()
     env = shell.env | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     shown = b""
-    with subprocess.Popen([*CLI, "tail", "a"], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
+    with Started([*CLI, "tail", "a"], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
         os.close(theirs)
 
         def read(text: bytes) -> bool:
@@ -113,6 +115,6 @@ def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
         wait_until(lambda: read(b"warning: half way"), "the line is shown")
         end(shell, "a", "succeeded")
         wait_until(lambda: read(b"never shown"), "it ends")
-        assert tail.wait() == 0
+        assert tail.wait(60) == 0
     os.close(ours)
     assert b"Bar [x]" in shown
