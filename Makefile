@@ -30,11 +30,11 @@ lint: $(VENV)/.dev  ## style, types, layers
 
 fuzz: $(VENV)/.dev  ## ask for whatever the API's description allows and forbids, for a quarter of an hour
 	@deploy/test-system.sh
-	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s tests/contract/test_schemathesis.py tests/api/test_hostile_sockets.py
+	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s --timeout 0 tests/contract/test_schemathesis.py tests/api/test_hostile_sockets.py
 
 chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
 	@deploy/test-system.sh
-	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 PROGRESS_STREAM_LEASE_S=25 $(BIN)/pytest -s tests/chaos
+	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 PROGRESS_STREAM_LEASE_S=25 $(BIN)/pytest -s --timeout 0 tests/chaos
 
 soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh

@@ -16,6 +16,15 @@ from tests.servers import Process, wait_until
 CLI = [sys.executable, "-P", "-m", "cli"]
 
 
+class Started(subprocess.Popen[bytes]):
+    """A command that a failing test leaves nothing of: its block would wait for it for ever."""
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self.kill()
+        super().__exit__(*error)
+
+
 class Shell:
     """Runs commands with an environment of its own, in an empty directory."""
 
@@ -82,8 +91,8 @@ class Shell:
         self._logs += 1
         return Process([*CLI, *words], self.folder / f"output-{self._logs}", self.env | env)
 
-    def open(self, *words: str, **options: Any) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
+    def open(self, *words: str, **options: Any) -> Started:
+        return Started(
             [*CLI, *words], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
 

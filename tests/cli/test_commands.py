@@ -156,7 +156,7 @@ def test_lines_are_published_as_they_arrive_and_ctrl_c_ends_quietly(shell: Shell
         publisher.stdin.flush()
         wait_until(lambda: (found := shell.lines("ls")) and found[0]["events"] == 3, "the event is stored")
         publisher.send_signal(signal.SIGINT)
-        assert publisher.wait() == 130
+        assert publisher.wait(60) == 130
         assert publisher.stderr.read() == b""
 
 
@@ -168,5 +168,5 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
         assert tail.stderr
         tail.stdout.readline()
         tail.stdout.close()
-        assert tail.wait() == 141
+        assert tail.wait(60) == 141
         assert tail.stderr.read() == b""

@@ -321,7 +321,7 @@ class Terminal:
 
     def close(self) -> None:
         self._bash.kill()
-        self._bash.wait()
+        self._bash.wait(60)
         os.close(self._ours)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,7 @@ from broker.reaper import Reaper
 from broker.settings import Settings
 from broker.store import Store
 from cli.caller import caller
-from tests.cli.conftest import CLI, Shell
+from tests.cli.conftest import CLI, Shell, Started
 from tests.servers import wait_until
 from workers import Operation, Signal
 
@@ -79,7 +78,7 @@ def test_a_tail_that_begins_with_a_silent_worker_knows_when_it_is_back(shell: Sh
         assert tail.stdout
         assert tail.stdout.readline() == b"a: now stalled  40.0 %\n"
         shell.says("publish", stalled, "--type", "end", "--data", '{"status": "failed"}')
-        assert tail.wait() == 1
+        assert tail.wait(60) == 1
         assert tail.stdout.read().split(maxsplit=2)[2] == b"failed\n"
 
 
@@ -89,7 +88,7 @@ def test_on_a_terminal_the_bar_says_that_its_worker_is_silent_and_begins_anew(
     ours, theirs = pty.openpty()
     env = shell.env | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     shown = b""
-    with subprocess.Popen([*CLI, "tail", stalled], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
+    with Started([*CLI, "tail", stalled], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
         os.close(theirs)
 
         def read(text: bytes) -> bool:
@@ -102,7 +101,7 @@ def test_on_a_terminal_the_bar_says_that_its_worker_is_silent_and_begins_anew(
             wait_until(lambda: read(b"running: attempt 2 begins by host-8:77"), "the line is shown")
             seen = len(shown) - len(shown.rpartition(b"attempt 2 begins")[2])
         wait_until(lambda: read(b"succeeded"), "it ends")
-        assert tail.wait() == 0
+        assert tail.wait(60) == 0
     os.close(ours)
     assert b"40.0 %" not in shown[seen:]
 
