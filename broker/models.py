@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -78,8 +78,6 @@ _NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in a schema; what is print
 Label = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=_NO_CONTROLS), AfterValidator(_printable)]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
-Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
 
 
 class NewOperation(BaseModel):
@@ -110,92 +108,6 @@ class NewSignal(BaseModel):
         description="pause, resume, or what the worker understands; a cancel is asked for by its own call"
     )
     data: Any = None
-
-
-class Open(BaseModel):
-    """A model whose unknown fields pass through untouched."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class Stage(Open):
-    """A part of the work, in the order it is done."""
-
-    name: str
-    status: Literal["pending", "running", "succeeded", "failed", "skipped"] = "pending"
-    current: Number | None = None
-    total: Number | None = None
-    in_flight: Annotated[int, Field(ge=0)] | None = None
-    percent: Percent | None = None
-    weight: Annotated[float, Field(gt=0)] = 1
-    started_at: datetime | None = None
-    duration_ms: Number | None = None
-
-
-class PoolWorker(Open):
-    """One worker of a pool."""
-
-    id: int | str
-    status: str | None = None
-    item: str | None = None
-    percent: Percent | None = None
-
-
-class Pool(Open):
-    """The workers an operation is spread over."""
-
-    active: Annotated[int, Field(ge=0)] | None = None
-    max: Annotated[int, Field(ge=0)] | None = None
-    queue_depth: Annotated[int, Field(ge=0)] | None = None
-    workers: list[PoolWorker] | None = None
-
-
-class Progress(Open):
-    """How far an operation is. Always whole: the newest replaces the one before."""
-
-    current: Number | None = None
-    total: Number | None = None
-    unit: str | None = None
-    percent: Percent | None = None
-    message: str | None = None
-    rate: Number | None = None
-    eta_ms: Number | None = None
-    stages: list[Stage] | None = None
-    workers: Pool | None = None
-    metrics: dict[str, Any] | None = None
-
-
-class Log(Open):
-    """A line of an operation's log."""
-
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    message: str
-    stage: str | None = None
-
-
-class Running(BaseModel):
-    """The one status a publisher may announce; the others follow from what happens."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["running"]
-
-
-class Failure(Open):
-    """Why an operation did not succeed."""
-
-    type: str
-    message: str = ""
-
-
-class Outcome(BaseModel):
-    """How an operation ended."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["succeeded", "failed", "cancelled"]
-    result: Any = None
-    error: Failure | None = None
 
 
 class Cancel(BaseModel):

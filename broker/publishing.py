@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from broker import models
+from broker import models, payloads
 from broker.depth import showable
 from broker.errors import Invalid, TooLarge, refusal
 from broker.inputs import invalid
@@ -33,10 +33,10 @@ class Entry:
 
 
 _SHAPES: dict[str, TypeAdapter[Any]] = {
-    "progress": TypeAdapter(models.Progress),
-    "log": TypeAdapter(models.Log),
-    "status": TypeAdapter(models.Running),
-    "end": TypeAdapter(models.Outcome),
+    "progress": TypeAdapter(payloads.Progress),
+    "log": TypeAdapter(payloads.Log),
+    "status": TypeAdapter(payloads.Running),
+    "end": TypeAdapter(payloads.Outcome),
 }
 
 
@@ -50,9 +50,9 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
             shaped = _SHAPES[type].validate_python(data)
         except ValidationError as error:
             raise invalid(error) from None
-        if isinstance(shaped, models.Running | models.Outcome):
+        if isinstance(shaped, payloads.Running | payloads.Outcome):
             status = shaped.status
-        if isinstance(shaped, models.Outcome):
+        if isinstance(shaped, payloads.Outcome):
             data = shaped.model_dump(mode="json")
     return Entry(type, encode_data(type, data, settings), status, producer, seq)
 

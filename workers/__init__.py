@@ -102,7 +102,7 @@ from broker.errors import (
     StorageUnavailable,
     TooLarge,
 )
-from broker.models import Pool, PoolWorker
+from broker.payloads import Pool, PoolWorker
 from workers.async_operation import AsyncOperation
 from workers.current import current, track
 from workers.errors import Cancelled

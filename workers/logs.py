@@ -3,11 +3,11 @@
 from collections import deque
 from typing import NamedTuple, get_args
 
-from broker import models
+from broker import payloads
 from broker.errors import Invalid
 from broker.publishing import Entry
 
-LEVELS = frozenset(get_args(models.Log.model_fields["level"].annotation))
+LEVELS = frozenset(get_args(payloads.Log.model_fields["level"].annotation))
 MAX_LINES = 10_000
 """Lines kept of an operation while they can't be sent. Past it the oldest are dropped and counted."""
 MAX_CHARS = 4 << 20

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker import publishing
-from broker.models import Pool
+from broker.payloads import Pool
 from workers import payloads
 from workers.errors import Stop, is_cancellation
 from workers.stages import Stage

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.models import Progress, Status
+from broker.models import Status
+from broker.payloads import Progress
 from tests.servers import wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker, assert_whole

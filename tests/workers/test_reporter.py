@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from broker.errors import Fenced, Invalid
 from broker.keys import Keyspace
-from broker.models import Answer, Cancel, Progress
+from broker.models import Answer, Cancel
+from broker.payloads import Progress
 from broker.publishing import Entry
 from broker.settings import Settings
 from workers.clock import Clock

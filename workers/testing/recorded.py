@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from broker.events import read_entry
-from broker.models import NewSignal, Operation, Outcome
+from broker.models import NewSignal, Operation
+from broker.payloads import Outcome
 
 if TYPE_CHECKING:
     from workers.testing.link import RecordingLink

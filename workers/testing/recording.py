@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Any, Self
 
-from broker.models import Outcome
+from broker.payloads import Outcome
 from broker.settings import load_settings
 from workers.link import stand_ins
 from workers.testing.link import RecordingLink, When
