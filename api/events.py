@@ -19,18 +19,18 @@ from api.intake import take
 from api.principal import principal_of
 from api.problems import problem
 from api.stream_query import POSITION, TYPES, read_types
-from broker import positions
+from broker import logs, positions
 from broker.errors import BrokerError, Invalid, TooLarge, Unauthenticated
 from broker.events import END, Frame, make_frame
 from broker.grants import Action
 from broker.inputs import read_json
+from broker.logs import Page
 from broker.models import Answer
 from broker.outlet import UNENCODED
 from broker.placing import Ended, Start
 from broker.publications import Publication, read_publication
 from broker.publishing import Entry
 from broker.runs import wanted
-from broker.store import Page
 from broker.subscription import Subscription
 from broker.terms import ALL, Delivery
 
@@ -216,8 +216,8 @@ def _at_end(page: Page) -> bool:
 
 async def _read(operation: str, context: Context, after: str | None, limit: int) -> Page:
     if after is None:
-        return Page(await context.store.kept(operation, limit))
-    return await context.store.after(operation, after, limit)
+        return Page(await logs.kept(context.store, operation, limit))
+    return await logs.after(context.store, operation, after, limit)
 
 
 async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:

@@ -19,7 +19,7 @@ from bench.processes import PrivateRedis
 from broker.keys import Keyspace
 from broker.settings import Settings
 from broker.startup import meta_call, read_meta
-from workers.sender import carry
+from workers.carrier import carry
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from broker.models import NewOperation
 from broker.publishing import Entry, publish_call
 from broker.scripts import Call
 from workers import Operation, flush
-from workers.sender import carry
+from workers.carrier import carry
 
 CHUNK = 20_000
 LINES_A_FLUSH = 5_000  # below the buffer's 10,000: nothing is dropped

@@ -13,7 +13,7 @@ from broker.errors import BrokerError
 from broker.models import NewOperation
 from broker.publishing import Entry, publish_call, read_answer
 from broker.scripts import Call
-from workers.sender import carry
+from workers.carrier import carry
 
 TICK_S = 0.001  # many workers that know nothing of each other come evenly; larger ticks would spare readers wake-ups
 PIPELINE_CALLS = 100

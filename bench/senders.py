@@ -13,7 +13,7 @@ from broker.connections import connect
 from broker.models import NewOperation
 from broker.publishing import Entry, publish_call, read_answer
 from broker.scripts import Call
-from workers.sender import carry
+from workers.carrier import carry
 
 OPERATION = "operation"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

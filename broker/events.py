@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +55,12 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
         return Event(name, position, int(n), type, data, traceparent)
     except ValueError:
         return None
+
+
+def read_events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:
+    """Return the events in entries of an operation's log, without what a foreign hand wrote into it."""
+    read = (read_entry(operation.encode(), entry) for entry in entries)
+    return [event for event in read if event is not None and event.n > 0]
 
 
 @dataclass(slots=True, eq=False)  # not frozen, which would double the cost of making one

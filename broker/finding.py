@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.carrier import run
 from broker.connections import storage_errors
-from broker.events import Event, read_entry
+from broker.events import Event, read_events
 from broker.models import TERMINAL, Operation, Status
 from broker.positions import order
 from broker.scripts import FIND, Call
 from broker.snapshots import FIELDS, read_snapshot
-from broker.store import Store, run
+from broker.store import Store
 
 _FIELDS = ("status", "position", "first", "created", "indexes", "gone")
 _OF_CREATION = ("gone", "spec", "created")
@@ -142,14 +143,9 @@ async def beyond(store: Store, operation: str, position: bytes, count: int) -> B
         pipeline.xrange(key, min=b"(" + position, count=count)
         pipeline.xrange(key, count=1)
         with storage_errors():
-            last, after, oldest = [_events(operation, entries) for entries in await pipeline.execute()]
+            last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
     trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(position)
     return Beyond(after, last[0] if last else None, trimmed)
-
-
-def _events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:
-    read = (read_entry(operation.encode(), entry) for entry in entries)
-    return [event for event in read if event is not None and event.n > 0]
 
 
 async def last_of_feed(store: Store, lane: int) -> bytes:

@@ -14,15 +14,15 @@ from typing import Any
 
 import redis.exceptions
 
+from broker.carrier import run, run_all
 from broker.errors import StorageFull, StorageUnavailable, TooManyStreams
 from broker.limits import Limits
-from broker.pipelines import run_all
 from broker.places import COME_BACK_S, Place, Places
 from broker.rates import Buckets
 from broker.scripts import Call
 from broker.settings import Settings
 from broker.settlements import Charge, Settlement, Word
-from broker.store import Store, run
+from broker.store import Store
 from broker.stream_leases import StreamLeases
 from broker.tally import Tally
 from broker.tasks import Tasks

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from broker import finding, positions
+from broker import finding, logs, positions
 from broker.channel import Channel
 from broker.errors import BrokerError, NotFound
 from broker.events import END, Frame, make_frame, snapshot_frame
 from broker.flights import Flights
+from broker.logs import Page
 from broker.models import Operation
-from broker.store import Page, Store
+from broker.store import Store
 from broker.subscription import Subscription
 
 
@@ -46,7 +47,7 @@ class Placing:
         operation, reset = channel.operation, None
         if start.beginning:
             length = self._page_length
-            kept = await self._flights.share(("kept", operation), lambda: self._store.kept(operation, length))
+            kept = await self._flights.share(("kept", operation), lambda: logs.kept(self._store, operation, length))
             if kept:
                 subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
                 return None
@@ -59,7 +60,7 @@ class Placing:
                 return None
             position = start.position
             page = await self._flights.share(
-                ("after", operation, position), lambda: self._store.after(operation, position, 1)
+                ("after", operation, position), lambda: logs.after(self._store, operation, position, 1)
             )
             reset = page.reset
             if page.at or page.events:  # of an operation that is not there, neither is

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from broker import logs
 from broker.channel import Channel
 from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
 from broker.feed import backoff_s
@@ -34,7 +35,7 @@ class Reads:
         length = self._settings.ring_length
 
         async def read() -> None:
-            tail = await self._until_answered(channel, lambda: self._store.tail(channel.operation, length))
+            tail = await self._until_answered(channel, lambda: logs.tail(self._store, channel.operation, length))
             if tail is not None:
                 channel.loaded_with(tail)
 
@@ -53,7 +54,7 @@ class Reads:
         at, length = position.decode(), self._page_length(channel)
 
         async def read() -> None:
-            page = await self._until_answered(channel, lambda: self._store.after(channel.operation, at, length))
+            page = await self._until_answered(channel, lambda: logs.after(self._store, channel.operation, at, length))
             if page is not None:
                 channel.page_read(position, page.events, page.reset)
 

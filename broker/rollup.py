@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import redis.exceptions
-
+from broker.carrier import run_all
 from broker.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
 from broker.connections import storage_errors
 from broker.keys import Keyspace
@@ -66,7 +65,7 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
         lane = keyspace.lane(number)
         indexes = [lane.index_of("parent", parent) for parent in parents]
         calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
-    replies = await _run_all(client, calls)
+    replies = await run_all(client, calls)
     for (parent, created), of_lanes in zip(parents.items(), zip(*replies, strict=True), strict=True):
         children = []
         for there, looked_at, *told in of_lanes:
@@ -75,20 +74,3 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
             read = (read_child(id, state, stands_for) for id, state in zip(told[::2], told[1::2], strict=True))
             children += [child for child in read if child is not None and child.created >= created]
         tree.add(parent, children)
-
-
-async def _run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Run a script that changes nothing, with different arguments, in one round trip."""
-    with storage_errors():
-        try:
-            return await _pipeline(client, calls)
-        except redis.exceptions.NoScriptError:  # a restart or a promotion empties the server's cache of scripts
-            await client.script_load(calls[0].script.text)
-            return await _pipeline(client, calls)
-
-
-async def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipeline:
-        for call in calls:
-            pipeline.execute_command(*call.command())
-        return list(await pipeline.execute())

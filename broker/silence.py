@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from broker import logs
 from broker.channel import Channel
 from broker.channels import Channels
 from broker.errors import StorageFull, StorageUnavailable
-from broker.store import UNREADABLE, Store
+from broker.logs import UNREADABLE
+from broker.store import Store
 
 _SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
 _ASKED_AT_ONCE = 500  # operations in one pipeline
@@ -47,7 +49,7 @@ class Silence:
 
     async def _compare(self, channels: Sequence[Channel]) -> None:
         before = [channel.n for channel in channels]
-        lengths = await self._store.lengths([channel.operation for channel in channels])
+        lengths = await logs.lengths(self._store, [channel.operation for channel in channels])
         for channel, n, length in zip(channels, before, lengths, strict=True):
             if length is UNREADABLE:
                 continue

@@ -1,8 +1,13 @@
 """What is checked before anything is served: the Redis at hand suits, and agrees with our settings."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import redis.exceptions
+
+from broker.carrier import run
+from broker.connections import Connections, storage_errors
 from broker.errors import SetupError
 from broker.keys import Keyspace, lane_tags, meta_key
 from broker.scripts import META, Call
@@ -11,6 +16,14 @@ from broker.settings import Settings
 SCHEMA = 1
 DEFAULT_LANES = 16
 OLDEST_REDIS = (6, 2)
+
+
+async def agree(connections: Connections, settings: Settings) -> Keyspace:
+    """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise."""
+    # A server that won't tell (a managed one, or the test double) is taken at its word.
+    with storage_errors(), suppress(redis.exceptions.ResponseError):
+        check_server(await connections.commands.info())
+    return read_meta(await run(connections.commands, meta_call(settings)), settings)
 
 
 def meta_call(settings: Settings) -> Call:

@@ -1,19 +1,15 @@
-"""The store: every Redis command an API replica or the command line sends lives behind it, but for the feed's."""
+"""The store: operations in Redis, as API replicas and the command line ask for them and change them."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Self
 
-import redis.exceptions
-
-from broker import cancelling, listing, noting, positions, rollup, startup, tracing
+from broker import cancelling, listing, noting, rollup, tracing
 from broker.calls import create_call, delete_call, probe_call, signal_call
+from broker.carrier import run
 from broker.children import Tree
-from broker.connections import BLOCK_MS, Connections, storage_errors
+from broker.connections import Connections, storage_errors
 from broker.errors import SetupError, StorageUnavailable
-from broker.events import Event, read_entry
 from broker.grants import Facts
 from broker.keys import Keyspace
 from broker.models import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
@@ -21,22 +17,9 @@ from broker.publishing import Entry, check_refusal, publish_call, read_answer
 from broker.scripts import LAPSED, SWEEP, Call
 from broker.settings import Settings
 from broker.snapshots import FACTS, FIELDS, is_parent, read_facts, read_snapshot
+from broker.startup import agree
 
 _STATUSES = frozenset(status.value.encode() for status in Status)
-
-UNREADABLE = -1
-"""The length of an operation into which a foreign hand has written something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A stretch of an operation's log after a position, oldest first."""
-
-    events: list[Event]
-    at: Event | None = None
-    """The event at the position itself, if there is one."""
-    reset: str | None = None
-    """Why the log can't be read from the position: `trimmed` or `lost`."""
 
 
 class Store:
@@ -177,71 +160,6 @@ class Store:
         check_refusal(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], silent_ms=0)))
 
-    async def tail(self, operation: str, count: int) -> list[Event]:
-        """Return the last events of an operation's log, oldest first, `count` at most."""
-        with storage_errors():
-            entries = await self.connections.commands.xrevrange(self.keyspace.operation(operation).log, count=count)
-        return _events(operation, reversed(entries))
-
-    async def after(self, operation: str, position: str, count: int) -> Page:
-        """Return what follows a position in an operation's log, `count` events at most.
-
-        A position that the log does not hold is told as `trimmed` if it is older than what is kept, else as `lost`;
-        then the page is empty. `0-0` is before everything, and `trimmed` if the first event is no longer kept.
-        """
-        key = self.keyspace.operation(operation).log
-        with storage_errors():
-            entries = await self.connections.commands.xrange(key, min=position, count=count + 1)
-            if entries and entries[0][0] == position.encode():
-                events = _events(operation, entries)
-                return Page(events[1:], events[0])
-            first = entries if position == positions.START else await self.connections.commands.xrange(key, count=1)
-        kept = _events(operation, first)
-        if position == positions.START:
-            whole = not kept or kept[0].n == 1
-            return Page(kept[:count]) if whole else Page([], reset="trimmed")
-        asked = positions.parse(position)
-        trimmed = bool(kept) and kept[0].n > 1 and asked < positions.parse(kept[0].position.decode())
-        return Page([], reset="trimmed" if trimmed else "lost")
-
-    async def kept(self, operation: str, count: int) -> list[Event]:
-        """Return the first events of an operation's log that are still kept, `count` at most."""
-        with storage_errors():
-            entries = await self.connections.commands.xrange(self.keyspace.operation(operation).log, count=count)
-        return _events(operation, entries)
-
-    async def follow(self, operation: str, position: str) -> AsyncIterator[Event]:
-        """Yield what follows a position in an operation's log until its `end`, by a blocking XREAD of that log.
-
-        For one reader with a connection to spare, such as the command line; replicas follow the feeds.
-        Raises `NotFound` or `Gone` when the operation vanishes.
-        """
-        key = self.keyspace.operation(operation).log
-        client: Any = self.connections.for_blocking()
-        while True:
-            with storage_errors():
-                reply: Any = await client.execute_command(
-                    "XREAD", "COUNT", self.settings.page_length, "BLOCK", BLOCK_MS, "STREAMS", key, position
-                )
-            if not reply:
-                now = await self.get(operation)
-                if now.done and now.position == position:
-                    return
-                continue
-            for event in _events(operation, reply[0][1]):
-                yield event
-                position = event.position.decode()
-                if event.type == b"end":
-                    return
-
-    async def lengths(self, operations: Sequence[str]) -> list[int | None]:
-        """Return how many events each operation has, None for one not there (or deleted), or `UNREADABLE`."""
-        async with self.connections.commands.pipeline(transaction=False) as pipeline:
-            for operation in operations:
-                pipeline.hget(self.keyspace.operation(operation).snapshot, "n")
-            with storage_errors():
-                return [_length(n) for n in await pipeline.execute(raise_on_error=False)]
-
     async def sweep(self, *, most: int = 200) -> int:
         """Remove what is left of operations whose time has passed, `most` a lane, and return how many."""
         swept = 0
@@ -266,33 +184,3 @@ class Store:
 
     async def _run(self, call: Call) -> Any:
         return await run(self.connections.commands, call)
-
-
-async def run(client: Any, call: Call) -> Any:
-    """Run a script; load it first where the server does not know it (a restart or a promotion empties its cache)."""
-    with storage_errors():
-        try:
-            return await client.execute_command(*call.command())
-        except redis.exceptions.NoScriptError:
-            await client.script_load(call.script.text)
-            return await client.execute_command(*call.command())
-
-
-async def agree(connections: Connections, settings: Settings) -> Keyspace:
-    """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise."""
-    # A server that won't tell (a managed one, or the test double) is taken at its word.
-    with storage_errors(), suppress(redis.exceptions.ResponseError):
-        startup.check_server(await connections.commands.info())
-    return startup.read_meta(await run(connections.commands, startup.meta_call(settings)), settings)
-
-
-def _length(reply: Any) -> int | None:
-    if reply is None:
-        return None
-    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else UNREADABLE
-
-
-def _events(operation: str, entries: Iterable[Any]) -> list[Event]:
-    name = operation.encode()
-    found = (read_entry(name, entry) for entry in entries)
-    return [event for event in found if event is not None and event.n > 0]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker import positions
+from broker import logs, positions
 from broker.errors import StorageUnavailable
 from broker.events import END
 from broker.feed import backoff_s
@@ -103,7 +103,7 @@ class Following:
         if beginning is None:
             await self._show_snapshot(None)
             return
-        page = await self._store.after(self._id, beginning, 1)
+        page = await logs.after(self._store, self._id, beginning, 1)
         if page.reset:
             await self._show_snapshot(page.reset)
             return
@@ -130,7 +130,7 @@ class Following:
                 tries += 1
 
     async def _events(self) -> AsyncIterator[None]:
-        async for event in self._store.follow(self._id, self._position):
+        async for event in logs.follow(self._store, self._id, self._position):
             if self._n and event.n != self._n + 1:  # the log was trimmed past us, or Redis lost what we have seen
                 self._view.snapshot(await self._store.get(self._id), "lost" if event.n <= self._n else "trimmed")
             self._view.event(event)

@@ -11,7 +11,8 @@ import pytest
 
 from broker.connections import Connections
 from broker.settings import Settings
-from broker.store import Store, agree
+from broker.startup import agree
+from broker.store import Store
 from tests.keyspace import unbounded
 from tests.servers import RealRedis
 

@@ -14,8 +14,9 @@ from typing import Any
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
 from workers.background import Background
 from workers.backoff import Backoff
+from workers.carrier import carry
 from workers.reporter import Reporter
-from workers.sender import PIPELINE_CALLS, carry, settle
+from workers.sender import PIPELINE_CALLS, settle
 
 logger = logging.getLogger(__name__)
 

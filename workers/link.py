@@ -22,8 +22,9 @@ from broker.scripts import Call
 from broker.settings import Settings
 from broker.startup import meta_call, read_meta
 from workers.beats import Beats
+from workers.carrier import carry
 from workers.reporter import Reporter
-from workers.sender import Sender, carry
+from workers.sender import Sender
 from workers.signals import Signals
 
 logger = logging.getLogger(__name__)

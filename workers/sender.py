@@ -2,23 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from queue import Empty, SimpleQueue
 from threading import Event, RLock
 from typing import Any
 
-import redis.exceptions
-
-from broker.connections import storage_errors
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
 from broker.models import Answer
 from broker.publishing import read_answer
 from broker.scripts import Call
 from workers.background import Background
 from workers.backoff import Backoff
+from workers.carrier import carry
 from workers.reporter import Reporter
 
 logger = logging.getLogger(__name__)
@@ -203,50 +201,3 @@ def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> No
     except BrokerError as refusal:
         logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
         reporter.lose(refusal)
-
-
-def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Send calls in one round trip; return for each the script's reply, or the `BrokerError` it failed with.
-
-    Raises `StorageUnavailable` if the connection failed, and then any of the calls may have run: only what may be
-    repeated can be carried.
-    """
-    with _refused_as_unavailable(), storage_errors():
-        replies = _pipeline(client, calls)
-        # A restart or a promotion empties the server's cache of scripts.
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if unknown:
-            for text in {calls[i].script.text for i in unknown}:
-                client.script_load(text)
-            again = _pipeline(client, [calls[i] for i in unknown])
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-    return [_translated(reply) for reply in replies]
-
-
-@contextmanager
-def _refused_as_unavailable() -> Iterator[None]:
-    """What is refused before any call is run, such as the connection's own commands, may be allowed later."""
-    try:
-        yield
-    except redis.exceptions.ResponseError as error:
-        raise StorageUnavailable(f"Redis refuses this connection: {error}") from None
-
-
-def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
-    with client.pipeline(transaction=False) as pipeline:
-        for call in calls:
-            pipeline.execute_command(*call.command())
-        return list(pipeline.execute(raise_on_error=False))
-
-
-def _translated(reply: Any) -> Any:
-    if not isinstance(reply, redis.exceptions.RedisError):
-        return reply
-    try:
-        with storage_errors():
-            raise reply
-    except BrokerError as error:
-        return error
-    except redis.exceptions.RedisError as error:
-        return BrokerError(f"Redis refused the call: {error}")

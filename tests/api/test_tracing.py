@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
-from broker import tracing
+from broker import logs, tracing
 from broker.events import Event
 from broker.models import NewOperation
 from broker.store import Store
@@ -220,4 +220,4 @@ async def test_a_traceparent_of_a_foreign_hand_is_passed_over(spans: Spans, fore
 async def test_a_log_reads_the_same_with_traces(spans: Spans, store: Store) -> None:
     with trace.get_tracer("test").start_as_current_span("x"):
         await store.create(NewOperation(id="a"))
-    assert [event.traceparent for event in await store.kept("a", 10)] == [b""]
+    assert [event.traceparent for event in await logs.kept(store, "a", 10)] == [b""]

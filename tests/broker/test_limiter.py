@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from broker import limiter as module
+from broker.carrier import run_all
 from broker.errors import AtCapacity, TooManyStreams
 from broker.limiter import Limiter
-from broker.pipelines import run_all
 from broker.scripts import HOLD, SPEND, Call
 from broker.settings import Settings
 from broker.store import Store

@@ -9,8 +9,9 @@ import orjson
 import pytest
 import redis.exceptions
 
-from broker import errors, rollup
+from broker import errors, logs, rollup
 from broker.calls import create_call
+from broker.carrier import run
 from broker.children import GENERATIONS, SHOWN
 from broker.events import Frame
 from broker.family import Family
@@ -19,7 +20,7 @@ from broker.listing import Filters
 from broker.models import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
 from broker.placing import Start
 from broker.publishing import Entry, encode
-from broker.store import Store, run
+from broker.store import Store
 from broker.terms import Delivery
 from tests.broker.harness import Outlet
 from tests.servers import eventually
@@ -39,7 +40,7 @@ async def end(store: Store, id: str, status: str = "succeeded") -> None:
 
 
 async def notes(store: Store, parent: str) -> list[Any]:
-    return [orjson.loads(event.data) for event in await store.kept(parent, 1000) if event.type == b"child"]
+    return [orjson.loads(event.data) for event in await logs.kept(store, parent, 1000) if event.type == b"child"]
 
 
 def percent(operation: Operation) -> Any:
@@ -116,7 +117,7 @@ class TestRollingUp:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await begin(store, "alone", percent=5)
-        monkeypatch.setattr(rollup, "_run_all", None)
+        monkeypatch.setattr(rollup, "run_all", None)
         assert len((await store.find(Filters()))[0]) == 1
 
     async def test_what_the_parent_says_itself_counts(self, store: Store) -> None:

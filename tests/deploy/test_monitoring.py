@@ -16,7 +16,8 @@ from api.metrics import registry_of
 from broker.connections import Connections
 from broker.hub import Hub
 from broker.reaper import Reaper
-from broker.store import Store, agree
+from broker.startup import agree
+from broker.store import Store
 from tests.conftest import make_settings
 from tests.deploy.files import ROOT
 from tests.servers import need

@@ -1,4 +1,4 @@
-"""Pipelines: many scripts run in one round trip."""
+"""Calls of scripts are carried to Redis: one alone, or many in one round trip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,16 @@ import redis.exceptions
 
 from broker.connections import storage_errors
 from broker.scripts import Call
+
+
+async def run(client: Any, call: Call) -> Any:
+    """Run a script; load it first where the server does not know it (a restart or a promotion empties its cache)."""
+    with storage_errors():
+        try:
+            return await client.execute_command(*call.command())
+        except redis.exceptions.NoScriptError:
+            await client.script_load(call.script.text)
+            return await client.execute_command(*call.command())
 
 
 async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
