@@ -19,8 +19,9 @@ from api.chunked import CHUNKED
 from api.packing import chunked_gzip
 from bench.harness import Spread, alternating, note, options, read_options, report
 from bench.processes import Cores, PrivateRedis, pin
-from broker.channel import Channel, Reads, Room
+from broker.channel import Channel, Reads
 from broker.events import Event, make_frame
+from broker.ring import Room
 from broker.subscription import Subscription
 from broker.terms import Delivery, Terms
 

@@ -3,14 +3,13 @@
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 from broker.events import END, Event, Frame, make_frame, snapshot_frame
 from broker.live import Live
 from broker.models import Operation
 from broker.positions import START, order
+from broker.ring import Ring, Room
 from broker.runs import slices
 from broker.subscription import Mode, Subscription
 
@@ -33,26 +32,16 @@ class Reads(Protocol):
         """Forget the channel: nobody watches any more."""
 
 
-@dataclass(slots=True)
-class Room:
-    """What each channel's ring may hold now. The hub shares out one budget of bytes among its channels."""
-
-    frames: int
-    bytes: int
-
-
 class Channel:
     """One watched operation."""
 
     __slots__ = (
         "_ahead",
-        "_bytes",
         "_early",
         "_live",
         "_pages",
         "_reads",
         "_ring",
-        "_room",
         "_snapshots",
         "_stale",
         "asked_at",
@@ -77,9 +66,7 @@ class Channel:
         self._live = Live()
         self._ahead: set[Subscription] = set()  # those that know more than we do
         self._reads = reads
-        self._room = room
-        self._ring: deque[Frame] = deque()  # contiguous, ending with the n-th
-        self._bytes = 0
+        self._ring = Ring(room)  # which ends with the n-th frame
         self._early: deque[Event] = deque(maxlen=room.frames)  # what the feed brought while the log was being read
         self._stale = False
         self._pages: dict[bytes, list[Subscription]] = {}
@@ -116,18 +103,13 @@ class Channel:
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
         lost = self._contradicts(tail)
-        last = self.n
         for subscription in list(self._live):
             subscription.fall_back()
-        self._ring.clear()
-        self._bytes = 0
-        for event in tail:
-            if self._ring and event.n != self._ring[-1].n + 1:
-                self._ring.clear()  # a foreign hand wrote into the log: only what follows is whole
-                self._bytes = 0
-            self._keep(make_frame(event))
-        self.n = self._ring[-1].n if self._ring else (0 if lost else last)
-        self.position = self._ring[-1].position if self._ring else (START.encode() if lost else self.position)
+        self._ring.refill(tail)
+        if newest := self._ring.last:
+            self.n, self.position = newest.n, newest.position
+        elif lost:
+            self.n, self.position = 0, START.encode()
         self.loaded = True
         early = tuple(self._early)
         self._early.clear()
@@ -139,7 +121,7 @@ class Channel:
         for subscription in tuple(self.subscriptions):
             if lost:
                 subscription.reset("lost")
-            elif self._ring:
+            elif newest:
                 subscription.appeared()
             subscription.pump()
         self.accept(early)
@@ -158,23 +140,23 @@ class Channel:
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
+    def trim(self) -> None:
+        """Let go of the oldest frames, as far as there is no room for them, but for the last."""
+        self._ring.trim()
+
     # The subscriptions' side (`subscription.Source`)
 
     def typical_bytes(self) -> int:
         """Return about how large a frame is, or 0 if none is known."""
-        return self._bytes // len(self._ring) if self._ring else 0
+        return self._ring.typical_bytes()
 
     def after(self, n: int) -> Sequence[Frame] | None:
         """Return the frames after the n-th, or None if the ring no longer reaches back to it."""
-        if n >= self.n:
-            return ()
-        if not self._ring or n + 1 < self._ring[0].n:
-            return None
-        return list(islice(self._ring, n + 1 - self._ring[0].n, None))
+        return () if n >= self.n else self._ring.after(n)
 
     def find(self, position: bytes) -> Frame | None:
         """Return the recent frame at a position, if it is at hand."""
-        return next((frame for frame in self._ring if frame.position == position), None) if self.loaded else None
+        return self._ring.find(position) if self.loaded else None
 
     def read_page(self, subscription: Subscription) -> None:
         """Let a subscription have the page after its position, with all that wait for the same one."""
@@ -231,7 +213,7 @@ class Channel:
                 for subscription in list(self._live):
                     subscription.nudge(last=True)  # while it stands before the end, as this may fill it
             for frame in frames:
-                self._keep(frame)
+                self._ring.append(frame)
             # Those who are live stand where we do, so this comes before a write that may find one full.
             self.n, self.position = frames[-1].n, frames[-1].position
             ending = list(self._live) if frames[-1].type == END else ()  # one whom the end fills is live no more
@@ -249,29 +231,17 @@ class Channel:
 
     def _replaced(self, subscription: Subscription) -> bool:
         """Whether one who was told more than we knew was told what storage has lost: its number came again, later."""
-        first = self._ring[0].n if self._ring else self.n + 1
-        if not first <= subscription.n <= self.n:
-            return False
-        return order(self._ring[subscription.n - first].position) > order(subscription.position)
-
-    def _keep(self, frame: Frame) -> None:
-        self._ring.append(frame)
-        self._bytes += len(frame.wire)
-        self.trim()
-
-    def trim(self) -> None:
-        """Let go of the oldest frames, as far as there is no room for them, but for the last."""
-        ring = self._ring
-        while len(ring) > self._room.frames or (self._bytes > self._room.bytes and len(ring) > 1):
-            self._bytes -= len(ring.popleft().wire)
+        ours = self._ring.at(subscription.n)
+        return ours is not None and order(ours.position) > order(subscription.position)
 
     def _repeats(self, event: Event) -> bool:
         """Whether we have this very event: another one under its number means that the log was rewritten."""
         if event.n > self.n:
             return False
-        if not self._ring or event.n < self._ring[0].n:
-            return bool(self._ring) and order(event.position) < order(self._ring[0].position)
-        return self._ring[event.n - self._ring[0].n].position == event.position
+        if ours := self._ring.at(event.n):
+            return ours.position == event.position
+        oldest = self._ring.first
+        return oldest is not None and order(event.position) < order(oldest.position)
 
     def _contradicts(self, tail: Sequence[Event]) -> bool:
         """Whether the log no longer holds what we have handed on: a failover or a restore lost it."""
@@ -279,5 +249,5 @@ class Channel:
             return False
         if not tail or tail[-1].n < self.n:
             return True
-        ours = self._ring[-1].position if self._ring else None
-        return ours is not None and any(event.n == self.n and event.position != ours for event in tail)
+        ours = self._ring.last
+        return ours is not None and any(event.n == self.n and event.position != ours.position for event in tail)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from broker.channel import Channel, Reads, Room
+from broker.channel import Channel, Reads
+from broker.ring import Room
 
 
 class Channels:

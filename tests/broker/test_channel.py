@@ -1,4 +1,5 @@
-from broker.channel import Channel, Room
+from broker.channel import Channel
+from broker.ring import Room
 from broker.subscription import Mode, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
 

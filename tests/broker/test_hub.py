@@ -346,7 +346,7 @@ async def test_channels_that_are_silent_share_the_room_with_those_that_come(stor
         hub.channels._share_room()
         tail = [Event(channel.name, b"%d-0" % n, n, b"log", b'"' + b"x" * 900 + b'"') for n in range(1, 51)]
         channel.loaded_with(tail)
-    assert sum(channel._bytes for channel in channels) <= 200_000
+    assert sum(channel._ring.bytes for channel in channels) <= 200_000
 
 
 async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

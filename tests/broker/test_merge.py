@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from broker import cursor
 from broker.bundle import Bundle
 from broker.bundles import begin
-from broker.channel import Channel, Room
+from broker.channel import Channel
 from broker.events import END, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
 from broker.finding import Facts
 from broker.lane import Lane
@@ -19,6 +19,7 @@ from broker.models import Operation
 from broker.outlet import UNENCODED
 from broker.positions import order
 from broker.queries import Query
+from broker.ring import Room
 from broker.snapshots import FIELDS, read_snapshot
 from tests.broker.harness import ALL, Timers
 

@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.channel import Channel, Room
+from broker.channel import Channel
 from broker.events import Event, Frame, snapshot_frame
 from broker.models import Operation
+from broker.ring import Room
 from broker.runs import SLICE_BYTES, conflate
 from broker.snapshots import FIELDS, read_snapshot
 from broker.subscription import CONFLATE_OVER, Mode, Subscription
