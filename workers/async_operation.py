@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from workers import opening
+from workers.creating import create
 from workers.current import enter, leave
 from workers.inbox import Signal
 from workers.link import FLUSH_S
-from workers.opening import AttachOptions, ChildOptions, CreateOptions, Opened, StartOptions
+from workers.opening import Opened
+from workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
 from workers.reporting import Reporting
 from workers.task_scope import TaskScope
 
@@ -31,7 +33,7 @@ class AsyncOperation(Reporting):
     @classmethod
     async def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
         """Create an operation that is pending, as `Operation.create` does."""
-        return await asyncio.to_thread(partial(opening.create, kind, **options))
+        return (await asyncio.to_thread(partial(create, kind, **options))).operation
 
     @classmethod
     def start(cls, kind: str, **options: Unpack[StartOptions]) -> "Opening":

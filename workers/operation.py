@@ -5,10 +5,11 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from workers import opening
+from workers.creating import create
 from workers.current import enter, leave
 from workers.inbox import Signal
 from workers.link import FLUSH_S
-from workers.opening import AttachOptions, ChildOptions, CreateOptions, StartOptions
+from workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
 from workers.reporting import Reporting
 
 
@@ -32,7 +33,7 @@ class Operation(Reporting):
         Options: `id` (made up unless given), `title`, `owner`, `tags`, `parent`, `weight`, `lease_s`, `settings`.
         Created before with the same words, it is left as it is. Raises what `start` raises.
         """
-        return opening.create(kind, **options)
+        return create(kind, **options).operation
 
     @classmethod
     def start(cls, kind: str, **options: Unpack[StartOptions]) -> Self:

@@ -29,8 +29,9 @@ from workers.async_operation import AsyncOperation
 from workers.current import current, leave
 from workers.errors import Cancelled
 from workers.link import link_to
-from workers.opening import Opened, StartOptions
+from workers.opening import Opened
 from workers.operation import Operation
+from workers.options import StartOptions
 from workers.payloads import cut
 from workers.reporting import Reporting
 

@@ -15,6 +15,7 @@ from broker.publishing import encode, publish_call, read_answer
 from broker.settings import load_settings
 from workers import opening
 from workers.async_operation import AsyncOperation
+from workers.creating import create
 from workers.errors import Cancelled
 from workers.link import link_to
 from workers.nothing import NOTHING, NoOperation
@@ -79,7 +80,7 @@ def worded(kind: str, *given: object) -> Words | None:
 def announce(task: str, words: Words) -> None:
     """Create the operation of a task that was enqueued, as pending."""
     try:
-        opening.create(**words, id=operation_id(task))
+        create(**words, id=operation_id(task))
     except OperationExists:
         logger.debug("the operation of task %s was created before, in other words", task)
     except Exception as error:  # whatever it is, the task is enqueued

@@ -1,0 +1,62 @@
+"""How an operation is created, unless it was created alike before."""
+
+import secrets
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from broker import noting, tracing
+from broker.calls import create_call
+from broker.errors import Invalid, OperationExists
+from broker.inputs import invalid
+from broker.models import Cancel, NewOperation
+from broker.publishing import read_answer
+from broker.settings import Settings, load_settings
+from workers.link import Link, link_to
+from workers.noting import note
+from workers.options import Default
+
+
+class Created(NamedTuple):
+    """An operation that was created, now or before."""
+
+    link: Link
+    operation: str
+    lease_s: float | None
+    new: bool
+    at_ms: int | None
+    cancel: Cancel | None
+    """That of its parent, which it has been ended by."""
+
+
+def create(
+    kind: str,
+    *,
+    settings: Settings | None = None,
+    id: str | None = None,
+    tags: Iterable[str] = (),
+    lease_s: float | Default | None = Default.LEASE,
+    **words: Any,
+) -> Created:
+    """Create an operation, unless it was created alike before. The words are those of `CreateOptions`."""
+    settings = settings or load_settings()
+    lease = settings.lease_s if lease_s is Default.LEASE else lease_s
+    if unknown := [name for name in words if name not in NewOperation.model_fields]:
+        raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
+    if isinstance(tags, str):
+        raise Invalid("tags are a list: a single one goes into [ ] too", field="tags")
+    given = {"kind": kind, "tags": list(tags), "lease_s": lease, **words}
+    try:
+        new = NewOperation.model_validate({"id": secrets.token_hex(10) if id is None else id, **given})
+    except ValidationError as error:
+        raise invalid(error) from None
+    link = link_to(settings)
+    operation = str(new.id)
+    reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings, tracing.current()))
+    try:
+        read_answer(reply)
+    except OperationExists as error:
+        raise OperationExists(f"{error.detail}: start it just as it was, or choose another id") from None
+    cancel = note(link, settings, operation, new) if noting.is_due(new, reply) else None
+    return Created(link, operation, new.lease_s, bool(reply[4]), int(reply[5]) if reply[5] else None, cancel)

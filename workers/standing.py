@@ -1,0 +1,54 @@
+"""Where an operation stands in Redis, as far as a worker must know before it says anything."""
+
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from broker.connections import storage_errors
+from broker.errors import Gone, NotFound
+from broker.models import Cancel, Status
+from broker.publishing import read_cancel
+from workers.link import Link
+
+
+class State(NamedTuple):
+    """What an operation in Redis says of itself, as far as a worker must know."""
+
+    status: Status = Status.PENDING
+    attempt: int = 1
+    lease_s: float | None = None
+    progress: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    cancel: Cancel | None = None
+    created_ms: int | None = None
+    idle_limit_s: float | None = None
+    traceparent: str = ""
+
+
+_FIELDS: Final = ("gone", "status", "attempt", "lease_ms", "progress", "cancel", "created", "limits", "traceparent")
+
+
+def read_state(link: Link, operation: str) -> State:
+    """Return where an operation stands; raise `NotFound` or `Gone`."""
+    key = link.keyspace().operation(operation).snapshot
+    with storage_errors():
+        gone, status, attempt, lease_ms, progress, cancel, created, limits, traceparent = link.client().hmget(
+            key, _FIELDS
+        )
+    if gone is not None:
+        raise Gone(f"operation {operation} was deleted")
+    if status is None:
+        raise NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+    try:
+        told = orjson.loads(progress) if progress is not None else {}
+    except orjson.JSONDecodeError:
+        told = {}  # a worker in another language may have written anything
+    return State(
+        Status(status.decode()),
+        int(attempt or 1),
+        int(lease_ms or 0) / 1000 or None,
+        told if isinstance(told, dict) else {},
+        None if cancel is None else read_cancel(cancel),
+        int(created) if created else None,
+        int(limits.split()[3]) / 1000 if limits else None,
+        (traceparent or b"").decode("latin-1"),
+    )
