@@ -5,11 +5,9 @@ acknowledged: sent twice, it is stored once. Meanwhile newer progress replaces o
 buffer, so a Redis that is away costs no more memory after an hour than after a second.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from math import inf
 from threading import RLock
-from typing import Any
 
 from broker.errors import BrokerError
 from broker.keys import OperationKeys
@@ -24,20 +22,17 @@ from workers.inbox import Inbox
 from workers.lease import Lease
 from workers.logs import Backlog, Line
 from workers.outbox import Outbox
-from workers.payloads import MAX_MESSAGE_CHARS, log_json, progress_json, room, running
+from workers.payloads import MAX_MESSAGE_CHARS, log_json, room, running
 from workers.progress import Progress
 from workers.stages import Stage
 from workers.stopping import StopSign
+from workers.telling import Telling
 from workers.tracing import NO_TRACE, NoTrace
-
-logger = logging.getLogger(__name__)
 
 INTERVAL_S = 0.1
 """Progress of one operation is sent no more often than this, by default; the first and the last always are."""
 BATCH_LINES = 250
 """Log lines in one batch. So many waiting are sent without waiting for the interval."""
-FADING_S = 5.0
-"""How soon the progress of work that stands still is told again, as its rate falls; then in twice the time."""
 
 
 class Reporter:
@@ -77,6 +72,7 @@ class Reporter:
         now = (clock := clock or Clock()).monotonic()
         self.pulse = Pulse(lambda: wake(self) if wake else None)
         self.progress = Progress(self.pulse, clock, total=total, unit=unit)
+        self._telling = Telling(operation, self.progress, settings, now)
         self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
         self.inbox = Inbox()
         self.sign = StopSign(operation, self.pulse, self.inbox)
@@ -91,9 +87,7 @@ class Reporter:
         """How long the lease is to be held for the next attempt, once this one gave up."""
         self._announce = announce
         self._parting = self._finished = self._released = False
-        self._complained = False
         self._taken_at = now - interval_s  # the first progress need not wait
-        self._told_at, self._fading_s = now, inf
         if total is not None or unit is not None:
             self.pulse.dirty = True  # worth telling before the first item is done
 
@@ -197,7 +191,7 @@ class Reporter:
             return -inf
         if self.pulse.dirty or self._backlog:
             return self._taken_at + self.interval_s
-        return inf if self._released else self._told_at + self._fading_s
+        return inf if self._released else self._telling.due_at()
 
     def take(self, now: float) -> list[Entry] | None:
         """Return the batch to send as of `now`, None if nothing is due; the same again until it is acknowledged."""
@@ -241,7 +235,8 @@ class Reporter:
         self._backlog.clear()
         self.lease.release()
         self.inbox.reborn()
-        self._fading_s, self.pulse.dirty = inf, False
+        self._telling.stop()
+        self.pulse.dirty = False
         self._finished = self._finished or self.ended
         if self.done:
             self._silence()
@@ -267,7 +262,7 @@ class Reporter:
         self.pulse.dirty = True  # and never cleared again: counting goes on without waking anyone
 
     def _freeze(self, now: float) -> None:
-        fading = now >= self._told_at + self._fading_s
+        fading = now >= self._telling.due_at()
         with self.pulse.lock:
             marks, announce = self._outbox.marks, self._announce
             changed, self.pulse.dirty = self.pulse.dirty, False
@@ -275,40 +270,14 @@ class Reporter:
             rest = len(self._backlog) > 0
             end = None if rest else self._end
             self._parting = self._hold_ms is not None and not rest
-            progress = self._describe(now) if changed or fading else None
+            progress = self._telling.describe(now) if changed or fading else None
         entries, most = [running(self._worker)] if announce else [], room(self._settings)
         entries += (Entry("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
         if progress is not None:
-            entries += self._encode(progress)
-            self._fade(progress, now, changed)
+            entries += self._telling.entries(progress, now, changed=changed)
         if end is not None:
             entries.append(end)
         self._announce = False
         self._outbox.put(entries, None if rest else marks)
         if entries:
             self._taken_at = now
-
-    def _describe(self, now: float) -> dict[str, Any] | None:
-        try:
-            return self.progress.describe(now)
-        except Exception:  # odd values must neither hold back the logs nor the end
-            if not self._complained:
-                self._complained = True
-                logger.exception("the progress of operation %s can't be told", self.operation)
-            return None
-
-    def _fade(self, progress: dict[str, Any], now: float, changed: bool) -> None:
-        """Decide when to tell it again though nothing is done: a rate and a remaining time would stand as they were."""
-        self._told_at = now
-        moves = progress.get("rate") or progress.get("eta_ms")
-        self._fading_s = inf if not moves else FADING_S if changed else 2 * self._fading_s
-
-    def _encode(self, progress: dict[str, Any]) -> list[Entry]:
-        """Return the progress and, the first time something does not fit into it, a line that says so."""
-        data, left_out = progress_json(progress, self._settings.max_progress_bytes)
-        entries = [Entry("progress", data)]
-        if left_out and not self._complained:
-            self._complained = True
-            said = f"left out of the progress, as too large or not JSON: {', '.join(map(str, left_out))}"
-            entries.insert(0, Entry("log", log_json(Line(said, "warning", None), room(self._settings))))
-        return entries

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from functools import wraps
-from string import Formatter
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 import orjson
@@ -34,6 +33,7 @@ from workers.operation import Operation
 from workers.options import StartOptions
 from workers.payloads import cut
 from workers.reporting import Reporting
+from workers.templates import Templates
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ R = TypeVar("R")
 
 _AWAY = (StorageUnavailable, StorageFull)
 _USED = (OperationEnded, OperationExists, Gone)
-_TEMPLATES = ("id", "title", "owner")
 _REST_PER_WAIT = 10
 """So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
 
@@ -86,10 +85,8 @@ class _Calls:
         self._function = function
         self._kind = kind or cut(getattr(function, "__qualname__", type(function).__qualname__), 128)
         self._options = options
-        self._templates = {name: text for name in _TEMPLATES if isinstance(text := options.get(name), str)}
-        self._signature = inspect.signature(function) if self._templates else inspect.Signature()
+        self._templates = Templates(function, self._kind, options)
         self._away_until = 0.0
-        self._check()
 
     def wrap(self) -> Callable[..., Any]:
         @wraps(self._function)
@@ -158,20 +155,11 @@ class _Calls:
             outer.raise_if_cancelled()
             options.setdefault("parent", outer.id)
             options.setdefault("settings", outer._settings)
-        for name, text in self._templates.items():
-            options[name] = self._filled(name, text, args, kwargs)  # type: ignore[literal-required]
+        for name, text in self._templates.filled(args, kwargs):
+            options[name] = text  # type: ignore[literal-required]
         if isinstance(title := options.get("title"), str):
             options["title"] = cut(title, 512)
         return options
-
-    def _filled(self, name: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return text.format_map(bound.arguments)
-        except Exception as error:  # what an argument's attributes or its __str__ raise, or wrong arguments
-            logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type(error).__name__)
-            return None if name == "id" else text
 
     def _away(self, error: Exception, began: float) -> None:
         failed = time.monotonic()
@@ -180,13 +168,6 @@ class _Calls:
 
     def _unreported(self, error: Exception) -> None:
         logger.warning("%s runs without being reported: %s", self._kind, error)
-
-    def _check(self) -> None:
-        for name, text in self._templates.items():
-            for _, field, _, _ in Formatter().parse(text):
-                wanted = None if field is None else field.partition(".")[0].partition("[")[0]
-                if wanted is not None and wanted not in self._signature.parameters:
-                    raise ValueError(f"{name}={text!r}: {self._kind} has no parameter {wanted!r}")
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
