@@ -1,6 +1,5 @@
 """`GET /v1/stream`: the events of many operations as server-sent events on one connection."""
 
-import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
@@ -11,12 +10,10 @@ from api.callback.visit import visit_in
 from api.context import context_of
 from api.description import Responses, refused
 from api.multi_query import MultiQuery, read_multi_query
+from api.opening import not_opened, opened
 from api.principal import principal_of
-from api.problems import PASSING
-from api.refusals import refusal
 from api.stream import EVENT
 from api.stream_query import described
-from api.stream_response import StreamResponse
 from broker.bundle import Admit, anything
 from broker.errors import BrokerError
 from broker.finding import Facts as Found
@@ -78,11 +75,5 @@ async def multi_stream(request: Request) -> Response:
     except Ended:
         return Response(status_code=204)
     except BrokerError as error:
-        context.hub.tally.refused[error.code] += 1
-        if error.code not in PASSING:
-            raise
-        return refusal(error.code, error.detail, request.headers.get("accept"), settings.retry_ms / 1000)
-    visit.last_as(bundle, context.hub.streams)
-    if asked.wait_s > 0:
-        asyncio.get_running_loop().call_later(min(asked.wait_s, settings.max_wait_s), bundle.give_up)
-    return StreamResponse(bundle, settings.client_buffer_bytes, settings.gzip_over)
+        return not_opened(request, error)
+    return opened(request, bundle, asked.wait_s)

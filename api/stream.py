@@ -1,7 +1,5 @@
 """`GET /v1/operations/{id}/stream`: an operation's events as server-sent events (WHATWG HTML, 9.2)."""
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -11,11 +9,9 @@ from api.authorization import permit
 from api.callback.visit import visit_in
 from api.context import Id, context_of
 from api.description import Responses, refused
+from api.opening import not_opened, opened
 from api.principal import principal_of
-from api.problems import PASSING
-from api.refusals import refusal
 from api.stream_query import described, read_query
-from api.stream_response import StreamResponse
 from broker.errors import BrokerError, NotFound
 from broker.events import reconnect_frame
 from broker.grants import Action
@@ -49,18 +45,9 @@ async def stream(operation: Id, request: Request) -> Response:
         subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
-    except NotFound:
-        if read_query(request.scope["query_string"]).wait_s == 0:
-            context.hub.tally.refused[NotFound.code] += 1
-            raise
-        # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
-        return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, HEADERS)
     except BrokerError as error:
-        context.hub.tally.refused[error.code] += 1
-        if error.code not in PASSING:
-            raise
-        return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)
-    visit.last_as(subscription, context.hub.streams)
-    if query.wait_s > 0:
-        asyncio.get_running_loop().call_later(min(query.wait_s, context.settings.max_wait_s), subscription.give_up)
-    return StreamResponse(subscription, context.settings.client_buffer_bytes, context.settings.gzip_over)
+        if isinstance(error, NotFound) and read_query(request.scope["query_string"]).wait_s > 0:
+            # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
+            return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, HEADERS)
+        return not_opened(request, error)
+    return opened(request, subscription, query.wait_s)

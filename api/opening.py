@@ -1,0 +1,33 @@
+"""Opening a stream, of one operation or of many: its response, or the answer to who gets none."""
+
+import asyncio
+
+from fastapi import Request
+from starlette.responses import Response
+
+from api.callback.visit import visit_in
+from api.context import context_of
+from api.problems import PASSING
+from api.refusals import refusal
+from api.stream_response import StreamResponse
+from broker.errors import BrokerError
+from broker.streams import Stream
+
+
+def opened(request: Request, stream: Stream, wait_s: float) -> Response:
+    """Return a stream's response. It may await what is not there yet for so long, and its visit lasts as long as it."""
+    context = context_of(request)
+    settings = context.settings
+    visit_in(request.scope).last_as(stream, context.hub.streams)
+    if wait_s > 0:
+        asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.give_up)
+    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over)
+
+
+def not_opened(request: Request, error: BrokerError) -> Response:
+    """Count a stream that could not be opened, and return the answer if time mends that; else raise the error."""
+    context = context_of(request)
+    context.hub.tally.refused[error.code] += 1
+    if error.code not in PASSING:
+        raise error
+    return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)
