@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.checks import check
 from api.listener import listen, listen_for_each
 from api.server import Server
 from broker.embedded import Embedded
@@ -44,10 +45,11 @@ class AnnouncedServer(Server):
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. A taken port is told before a Redis is started."""
+    """Serve until told to stop. Bad keys and a taken port are told before a Redis is started."""
     log_as(settings)
     for line in misspelled():
         log.warning(line)
+    check(settings)
     with until_stopped(), ExitStack() as resources:
         many = settings.processes > 1
         listeners = listen_for_each(settings, settings.processes) if many else [listen(settings)]

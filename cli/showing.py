@@ -15,6 +15,7 @@ import typer
 
 import workers
 from api.app import create_app
+from api.checks import check
 from api.listener import listen
 from api.server import Server
 from broker.embedded import Embedded
@@ -41,6 +42,7 @@ LOOK_S = 0.1
 
 def run(settings: Settings, rounds: int | None) -> None:
     """Show until told to stop, or until so many rounds are done."""
+    check(settings)
     with until_stopped(), ExitStack() as resources:
         listener = resources.enter_context(listen(settings))
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="progress-broker-demo-")))

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from api.checks import check
+from broker.errors import SetupError
 from broker.settings import Settings
 from cli.misspelled import misspelled
 from tests.cli.conftest import Shell
+from tests.conftest import make_settings
 from tests.servers import RealRedis, free_port
 
 BAD = [
@@ -58,6 +61,31 @@ def test_a_port_in_use(lonely: Shell, command: str) -> None:
         line = lonely.fails(5, command, "--port", port)
     assert line.startswith(f"can't listen on 127.0.0.1:{port}")
     assert "another --port" in line
+    assert not (lonely.folder / "data").exists()
+
+
+BAD_KEYS = [
+    ({"jwt_key": "a secret of 32 bytes or more, as it has to be"}, "PROGRESS_JWT_KEY keeps nobody out"),
+    ({"auth": "jwt"}, "PROGRESS_AUTH=jwt needs something to check tokens with"),
+    ({"auth": "jwt", "jwt_key": "short"}, "PROGRESS_JWT_KEY"),
+    ({"auth": "jwt", "api_keys": "/nowhere/keys.toml"}, "the API keys in /nowhere/keys.toml can't be read"),
+    ({"auth": "callback"}, "PROGRESS_CALLBACK_URL"),
+    ({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"}, "TLS can't be had"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), BAD_KEYS)
+def test_keys_that_can_not_be_used(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(SetupError, match=said):
+        check(make_settings(**settings))
+
+
+@pytest.mark.parametrize("command", [("serve",), ("serve", "--processes", "2"), ("demo",)])
+def test_they_are_told_before_a_redis_is_started(lonely: Shell, command: tuple[str, ...]) -> None:
+    lonely.env |= {"PROGRESS_AUTH": "jwt", "PROGRESS_PORT": "0"}
+    done = lonely.run(*command)
+    assert done.returncode == 5
+    assert done.stderr.startswith("progress-broker: PROGRESS_AUTH=jwt needs something to check tokens with")
     assert not (lonely.folder / "data").exists()
 
 
