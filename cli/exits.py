@@ -1,8 +1,11 @@
 """How commands end: the exit codes, and the one boundary where an error becomes a line on standard error."""
 
+import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import redis.exceptions
@@ -48,12 +51,20 @@ def exit_code(error: BrokerError) -> int:
 def complain(text: str) -> None:
     """Say what went wrong: one line, without what could be a password in an address."""
     line = re.sub(r"://[^@/\s]*@", "://***@", " ".join(text.split()))
-    note(line)
+    VOICE.get()(logging.ERROR, line)
 
 
 def note(text: str) -> None:
     """Say what goes on, on standard error: standard output is for results."""
+    VOICE.get()(logging.INFO, text)
+
+
+def _plainly(_: int, text: str) -> None:
     typer.echo(f"progress-broker: {text}", err=True)
+
+
+VOICE: ContextVar[Callable[[int, str], None]] = ContextVar("voice", default=_plainly)
+"""How that is said: in plain lines, but by a server that logs for machines in lines of its log."""
 
 
 class Boundary(TyperGroup):

@@ -1,7 +1,9 @@
 """The log of a server: lines for people, or a JSON object a line for machines."""
 
 import logging
+import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -9,6 +11,9 @@ import orjson
 from api.access import REQUEST_ID
 from api.redaction import REDACTION
 from broker.settings import Settings
+from cli.exits import VOICE
+
+log = logging.getLogger(__name__)
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 """What every record has, and uvicorn's message once more with colours: all else are fields that came with `extra`."""
@@ -36,12 +41,28 @@ class JsonLines(logging.Formatter):
 
 def log_as(settings: Settings, who: str = "") -> None:
     """Log to standard error, uvicorn's lines too; `who` stands in each line for people."""
-    handler = logging.StreamHandler()
     if settings.log_format == "json":
-        handler.setFormatter(JsonLines())
+        log_for_machines(settings.log_level)
     else:
-        handler.setFormatter(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"))
+        _log_by(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"), settings.log_level)
+
+
+def log_for_machines(level: str = "info") -> None:
+    """Let all that this process writes be lines of JSON: what it notes, complains of and dies of too."""
+    _log_by(JsonLines(), level)
+    logging.captureWarnings(capture=True)
+    VOICE.set(log.log)
+    sys.excepthook = _died
+
+
+def _log_by(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
     handler.addFilter(REDACTION)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("httpx", "httpcore"):  # they would tell of every question to a back end, and its address
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("an error that nobody expected ends this process", exc_info=(kind, error, trace))

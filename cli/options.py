@@ -1,6 +1,7 @@
 """The settings as options of commands, derived from `Settings`: name, type and help stand there, and only there."""
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -11,6 +12,7 @@ import typer
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from broker.errors import SetupError
 from broker.settings import Settings, load_settings
 
 CLIENT = ("redis_url", "prefix", "data_dir")
@@ -57,7 +59,7 @@ def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., No
         @wraps(command)
         def run(**given: Any) -> None:
             overrides = {name: given.pop(name) for name in chosen}
-            command(settings=load_settings(**overrides), **given)
+            command(settings=_load(overrides), **given)
 
         own = [it for name, it in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
         parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in (*own, *options)]
@@ -66,6 +68,25 @@ def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., No
         return run
 
     return decorate
+
+
+def _load(overrides: dict[str, Any]) -> Settings:
+    try:
+        return load_settings(**overrides)
+    except SetupError:
+        if "log_format" in overrides:
+            _log_as_wanted(overrides["log_format"])
+        raise
+
+
+def _log_as_wanted(log_format: str | None) -> None:
+    """Tell even of bad settings in the form that they want."""
+    from dotenv import dotenv_values
+
+    if (log_format or (dotenv_values(".env") | os.environ).get("PROGRESS_LOG_FORMAT")) == "json":
+        from cli.logs import log_for_machines
+
+        log_for_machines()
 
 
 def _options(names: Sequence[str], panel: str) -> list[inspect.Parameter]:

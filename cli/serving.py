@@ -60,7 +60,8 @@ def run(settings: Settings) -> None:
             note(f"Redis: {embedded.description}")
             settings = connect.at(settings, embedded.url)
         where = f"serving on {address(listeners[0], settings)}{f' - {settings.processes} processes' if many else ''}"
-        ready = partial(typer.echo, f"{where} - Ctrl-C stops it")
+        said = f"{where} - Ctrl-C stops it"
+        ready = partial(note if settings.log_format == "json" else typer.echo, said)
         if many:
             supervise(settings, listeners, ready)
         else:

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -78,8 +79,48 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
     assert closed[0]["lasted_s"] >= 0
     assert closed[0]["process"] == opened[0]["process"]
     assert "s3cret" not in server.output()
-    odd = [line for line in server.output().splitlines() if not line.startswith(("{", "serving on"))]
-    assert odd == []
+    assert len(told) == len(server.output().splitlines()), "every line is one for machines"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_every_line_for_machines_is_one_from_the_first_on(lonely: Shell, processes: str) -> None:
+    with lonely.process("serve", "--port", "0", "--log-format", "json", "--processes", processes) as server:
+        ready(server)
+        assert server.stop(signal.SIGTERM) == 0
+    told = [json.loads(line) for line in server.output().splitlines()]
+    assert told[0]["message"].startswith("Redis: ")
+    assert {line["level"] for line in told} == {"info"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PORT": "many"}, "bad settings: PROGRESS_PORT"),
+        ({"AUTH": "jwt"}, "PROGRESS_AUTH=jwt needs"),
+        ({"REDIS_URL": "redis://:s3cret@127.0.0.1:1/0"}, "Redis can't be reached"),
+    ],
+)
+def test_what_keeps_a_server_from_starting_is_told_to_machines_too(
+    lonely: Shell, settings: dict[str, str], said: str
+) -> None:
+    lonely.env |= {f"PROGRESS_{name}": value for name, value in ({"PORT": "0"} | settings).items()}
+    for words in (("serve", "--log-format", "json"), ("serve",)):
+        lonely.env |= {"PROGRESS_LOG_FORMAT": "json"} if len(words) == 1 else {}
+        done = lonely.run(*words)
+        assert (done.returncode, done.stdout) == (5, "")
+        [line] = map(json.loads, done.stderr.splitlines())
+        assert line["level"] == "error"
+        assert line["message"].startswith(said)
+        assert "s3cret" not in done.stderr
+
+
+def test_what_nobody_expected_is_told_to_machines_too() -> None:
+    dying = "import warnings; from cli.logs import log_for_machines as f; f(); warnings.warn('w'); raise KeyError('k')"
+    done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=30, check=False)
+    warned, died = map(json.loads, done.stderr.splitlines())
+    assert (warned["level"], died["level"]) == ("warning", "critical")
+    assert "KeyError: 'k'" in died["error"]
+    assert done.returncode == 1
 
 
 def test_a_server_that_logs_for_people(shell: Shell) -> None:
