@@ -11,7 +11,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import web
-from api import events, headers, health, metrics, multi_stream, operations, problems, session, stream, tickets
+from api import (
+    events,
+    headers,
+    health,
+    metrics,
+    multi_stream,
+    operations,
+    problems,
+    revocations,
+    session,
+    stream,
+    tickets,
+)
 from api.access import Access
 from api.admission import Admission
 from api.auth.guard import Guard
@@ -106,6 +118,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         operations.router,
         events.router,
         tickets.router,
+        revocations.router,
         session.router,
         health.router,
         metrics.router,

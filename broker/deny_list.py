@@ -1,6 +1,7 @@
 """The deny list: whose tokens count no more, though they have not expired. Redis holds it, replicas know it by heart.
 
-<prefix>:denied       sorted set of `sub:<name>` and `jti:<token's id>`, by when each is forgotten, in ms since 1970
+<prefix>:denied       sorted set of `sub:<name>` and `jti:<token's id>`, by when each is forgotten, in ms since 1970;
+                      `-sub:<name>` is one that was taken back
 <prefix>:meta denials goes up with each change, so that nobody reads the list for nothing
 """
 
@@ -8,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 from broker.connections import storage_errors
 from broker.errors import StorageFull, StorageUnavailable
@@ -17,8 +18,20 @@ from broker.store import Store
 
 COUNT = "denials"
 LONGEST_S = 366 * 86_400.0
+TAKEN_BACK = "-"
+"""What an entry begins with whose revocation was taken back. That it is not there tells nothing: Redis may lose it."""
+_TOLD_S = 3_600.0
+"""How long that is told at least, for replicas that are cut off."""
 
-What = Literal["sub", "jti"]
+Claim = Literal["sub", "jti"]
+
+
+class Denial(NamedTuple):
+    """A principal (`sub`) or a token (`jti`) that is denied, until a moment in seconds since 1970."""
+
+    claim: Claim
+    value: str
+    until: float
 
 
 class DenyList:
@@ -58,20 +71,61 @@ class DenyList:
             count = await client.hget(meta_key(prefix), COUNT)
             if count != self._count and count is not None:
                 entries = await client.zrangebyscore(denied_key(prefix), now * 1000, "+inf", withscores=True)
-                # What was known stays: nothing is taken off the list, but Redis may have lost it.
-                self._until |= {entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries}
+                self._take({entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries})
         self._count = count
         if self._until:
             self._until = {entry: until for entry, until in self._until.items() if until > now}
 
+    def _take(self, listed: dict[str, float]) -> None:
+        """Take in a list. What it does not have stays: Redis may have lost it."""
+        self._until |= {entry: until for entry, until in listed.items() if not entry.startswith(TAKEN_BACK)}
+        for entry in listed:
+            if entry.startswith(TAKEN_BACK) and (name := entry.removeprefix(TAKEN_BACK)) not in listed:
+                self._until.pop(name, None)
 
-async def deny(store: Store, what: What, value: str, for_s: float) -> None:
+
+async def deny(store: Store, claim: Claim, value: str, for_s: float) -> Denial:
     """Deny a principal (`sub`) or a token (`jti`) for so many seconds; longer if it is denied for longer already."""
-    prefix, client = store.keyspace.prefix, store.connections.commands
-    key, now = denied_key(prefix), time.time()
+    entry, now = f"{claim}:{value}", time.time()
     with storage_errors():
+        key, client = denied_key(store.keyspace.prefix), store.connections.commands
         await client.zremrangebyscore(key, "-inf", now * 1000)
-        await client.zadd(key, {f"{what}:{value}": (now + for_s) * 1000}, gt=True)
-        [(_, last)] = await client.zrevrange(key, 0, 0, withscores=True)
-        await client.pexpireat(key, int(last) + 1000)
-        await client.hincrby(meta_key(prefix), COUNT, 1)  # after it, so that who sees this sees that
+        await client.zadd(key, {entry: (now + for_s) * 1000}, gt=True)
+        await client.zrem(key, TAKEN_BACK + entry)
+        await _changed(store, now)
+        until = await client.zscore(key, entry)
+    return Denial(claim, value, until / 1000)
+
+
+async def reinstate(store: Store, claim: Claim, value: str) -> bool:
+    """Deny a principal or a token no more; return whether it was denied."""
+    entry, now = f"{claim}:{value}", time.time()
+    with storage_errors():
+        key, client = denied_key(store.keyspace.prefix), store.connections.commands
+        until = await client.zscore(key, entry) or 0
+        # Also of what is not there: a replica may know it from before Redis lost it.
+        await client.zadd(key, {TAKEN_BACK + entry: max(until, (now + _TOLD_S) * 1000)}, gt=True)
+        await client.zrem(key, entry)
+        await _changed(store, now)
+    return bool(until > now * 1000)
+
+
+async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], int | None]:
+    """Return a page of who is denied, the longest first, and where the next one starts, if there is more."""
+    with storage_errors():
+        key, client = denied_key(store.keyspace.prefix), store.connections.commands
+        found = await client.zrevrangebyscore(
+            key, "+inf", f"({time.time() * 1000}", start=start, num=count, withscores=True
+        )
+    pairs = [(entry.decode("utf-8", "replace").partition(":"), ms / 1000) for entry, ms in found]
+    page = [Denial(claim, value, until) for (claim, _, value), until in pairs if claim in get_args(Claim)]
+    return page, start + count if len(found) == count else None
+
+
+async def _changed(store: Store, now: float) -> None:
+    """Keep the list no longer than it is needed, and have the replicas read it."""
+    prefix, client = store.keyspace.prefix, store.connections.commands
+    key = denied_key(prefix)
+    [(_, last)] = await client.zrevrangebyscore(key, "+inf", "-inf", start=0, num=1, withscores=True)
+    await client.pexpire(key, max(1, int(last - now * 1000)) + 1000)
+    await client.hincrby(meta_key(prefix), COUNT, 1)  # after it, so that who sees this sees that

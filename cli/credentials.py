@@ -1,6 +1,5 @@
-"""`token`, `key` and `revoke`: proofs of who somebody is, made and withdrawn."""
+"""`token` and `key`: proofs of who somebody is."""
 
-import asyncio
 import secrets
 import time
 from typing import Annotated, Any
@@ -9,15 +8,13 @@ import orjson
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from broker.errors import Invalid, SetupError
+from broker.errors import SetupError
 from broker.inputs import invalid, read_json
 from broker.models import Label
 from broker.settings import Settings
-from broker.store import Store
-from cli import connect
 from cli.durations import seconds
 from cli.exits import note
-from cli.options import CLIENT, with_settings
+from cli.options import with_settings
 
 _NAME: TypeAdapter[str] = TypeAdapter(Label)
 
@@ -81,34 +78,6 @@ def key(
     typer.echo("[[keys]]")
     for field, value in entry.items():
         typer.echo(f"{field} = {_toml(value)}")
-
-
-@with_settings(*CLIENT)
-def revoke(
-    settings: Settings,
-    sub: Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all that it comes with.")] = None,
-    jti: Annotated[str | None, typer.Option(metavar="ID", help="One token, by its claim `jti`.")] = None,
-    last: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="How long: until what is revoked has expired by itself.")
-    ] = "24h",
-) -> None:
-    """Have a principal or a token count no more, on all replicas; its open streams end within two seconds or so."""
-    from broker.deny_list import LONGEST_S, What, deny
-
-    if (sub is None) is (jti is None):
-        raise Invalid("say whom to revoke: either --sub NAME or --jti ID")
-    for_s = seconds(last)
-    if for_s > LONGEST_S:
-        raise Invalid(f"nothing is revoked for longer than {LONGEST_S / 86_400:.0f} days")
-    what: What = "jti" if sub is None else "sub"
-    value = jti or sub or ""
-
-    async def run() -> None:
-        async with await Store.open(connect.locate(settings)) as store:
-            await deny(store, what, value, for_s)
-
-    asyncio.run(run())
-    typer.echo(f"{what} {value!r} is revoked for {last}")
 
 
 def _name(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import credentials, operations
+from cli import credentials, operations, revocations
 from cli.demo import demo
 from cli.exits import EXIT_CODES, Boundary
 from cli.publish import publish
@@ -27,8 +27,9 @@ app = typer.Typer(
 )
 for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, signal, publish):
     app.command()(command)
-for command in (credentials.token, credentials.key, credentials.revoke):
+for command in (credentials.token, credentials.key, revocations.revoke, revocations.revoked):
     app.command()(command)
+app.command("reinstate")(revocations.take_back)
 app.command("run", context_settings={"allow_interspersed_args": False})(run_command)
 
 

@@ -54,6 +54,7 @@ def body_of(call: str, id: str) -> dict[str, Any]:
         "POST /v1/operations/{id}/signals": {"type": "pause"},
         "POST /v1/operations/{id}/events": {"type": "log", "data": {"message": "hello"}},
         "POST /v1/tickets": {"operations": [id]},
+        "POST /v1/revocations": {"claim": "sub", "value": id},
     }
     return {"json": bodies[call]} if call in bodies else {}
 
@@ -80,7 +81,10 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
         return await dial(f"{http.base_url.copy_with(scheme='ws')}{url}", id, **how)
     if path == "/v1/stream":
         how = how | {"params": {"operation": id} | how.get("params", {})}
-    if method == "DELETE":
+    if call == "DELETE /v1/revocations":
+        await http.post(path, json={"claim": "sub", "value": id}, headers=admin())
+        how = how | {"params": {"claim": "sub", "value": id} | how.get("params", {})}
+    elif method == "DELETE":
         how = how | {"params": {"force": True} | how.get("params", {})}
     async with http.stream(method, url, **how, **body_of(call, id)) as answer:
         if answer.headers.get("content-type") != "text/event-stream":

@@ -12,11 +12,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from broker.deny_list import DenyList, deny
+from broker.deny_list import Denial, DenyList, denials, deny, reinstate
 from broker.keys import denied_key, meta_key
 from broker.settings import Settings
 from broker.store import Store
-from tests.api.proofs import ALICE, COOKIE, KEY, bearing, create, secured, token
+from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
 from tests.api.proofs import told as answer_of
 from tests.api.raw import Client, request
 from tests.servers import eventually
@@ -187,6 +187,51 @@ async def test_an_api_key_is_revoked_by_its_name(http: httpx.AsyncClient, store:
     await eventually(is_out, "the key is out")
 
 
+@pytest.mark.parametrize(("claim", "value"), [("sub", "alice"), ("jti", "t-1")])
+async def test_a_revocation_is_listed_and_taken_back(http: httpx.AsyncClient, claim: str, value: str) -> None:
+    alice, url = bearing(token("alice", ALICE, jti="t-1")), "/v1/revocations"
+    named = {"claim": claim, "value": value}
+
+    async def says(status: int) -> bool:
+        return (await http.get(OPS, headers=alice)).status_code == status
+
+    assert (await http.delete(url, params=named, headers=admin())).status_code == 404
+    made = await http.post(url, json=named | {"for_s": 60}, headers=admin())
+    assert made.status_code == 201
+    await eventually(lambda: says(401), "alice is out")
+    listed = await http.get(url, headers=admin())
+    assert listed.json() == {"revocations": [made.json()], "next_cursor": None}
+    assert made.json().items() > named.items()
+    assert made.json()["until"].endswith("Z")
+    assert (await http.delete(url, params=named, headers=admin())).status_code == 204
+    await eventually(lambda: says(200), "alice is in")
+    assert (await http.get(url, headers=admin())).json()["revocations"] == []
+    assert (await http.delete(url, params=named, headers=admin())).status_code == 404
+    assert (await http.post(url, json=named, headers=admin())).status_code == 201
+    await eventually(lambda: says(401), "alice is out again")
+
+
+async def test_revocations_come_in_pages(http: httpx.AsyncClient, store: Store) -> None:
+    for number in range(5):
+        await deny(store, "sub", f"p{number}", 60 + number)
+    await reinstate(store, "sub", "p2")
+    told, cursor, pages = [], "0", 0
+    while cursor is not None:
+        page = (await http.get("/v1/revocations", params={"limit": 2, "cursor": cursor}, headers=admin())).json()
+        told += [it["value"] for it in page["revocations"]]
+        cursor, pages = page["next_cursor"], pages + 1
+    assert told == ["p4", "p3", "p1", "p0"]
+    assert pages >= 3
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"claim": "sub"}, {"claim": "aud", "value": "x"}, {"claim": "sub", "value": "x", "for_s": 1e9}]
+)
+async def test_a_revocation_of_nothing_is_refused(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    assert (await http.post("/v1/revocations", json=body, headers=admin())).status_code == 422
+    assert (await http.get("/v1/revocations", headers=admin())).json()["revocations"] == []
+
+
 class Clock:
     now = 1_000_000_000.0
 
@@ -245,6 +290,31 @@ class TestTheDenyList:
         await store.connections.commands.delete(denied_key(store.keyspace.prefix))
         await replica.refresh()
         assert replica.denies("alice", None)
+
+    async def test_what_was_taken_back_counts_again_also_where_redis_had_lost_it(self, store: Store) -> None:
+        replica = DenyList(store, 1)
+        for name in ("alice", "bob", "carol"):
+            await deny(store, "sub", name, 60)
+        await replica.refresh()
+        assert await reinstate(store, "sub", "alice")
+        await replica.refresh()
+        assert not replica.denies("alice", None)
+        prefix = store.keyspace.prefix
+        await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
+        assert not await reinstate(store, "sub", "bob"), "Redis knows of it no more"
+        await replica.refresh()
+        assert not replica.denies("bob", None)
+        assert replica.denies("carol", None)
+
+    async def test_what_was_taken_back_may_be_denied_again(self, store: Store) -> None:
+        replica = DenyList(store, 1)
+        await deny(store, "sub", "alice", 600)
+        await reinstate(store, "sub", "alice")
+        again = await deny(store, "sub", "alice", 60)
+        await replica.refresh()
+        assert replica.denies("alice", None)
+        assert await denials(store, 0, 10) == ([Denial("sub", "alice", again.until)], None)
+        assert again.until < time.time() + 61
 
 
 async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:

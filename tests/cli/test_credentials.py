@@ -50,6 +50,13 @@ def test_a_token_is_taken_until_its_principal_is_revoked(signing: Shell, served:
     assert (call(f"{url}/a", alice), call(f"{url}/a", bob), call(f"{url}/a", "x")) == (200, 404, 401)
     assert "alice" in signing.says("revoke", "--sub", "alice", "--for", "1h")
     wait_until(lambda: call(f"{url}/a", alice) == 401, "alice is out")
+    assert "sub 'alice' is revoked until 20" in signing.says("revoked")
+    [listed] = signing.lines("revoked")
+    assert (listed["claim"], listed["value"]) == ("sub", "alice")
+    signing.says("reinstate", "--sub", "alice")
+    wait_until(lambda: call(f"{url}/a", alice) == 200, "alice is in again")
+    assert signing.says("revoked") == ""
+    assert "not revoked" in signing.fails(4, "reinstate", "--sub", "alice")
     jti = jwt.decode(bob, options={"verify_signature": False})["jti"]
     signing.says("revoke", "--jti", jti)
     wait_until(lambda: call(f"{url}/a", bob) == 401, "bob's token is out")
@@ -82,6 +89,7 @@ def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
     assert "actions" in signing.fails(2, "key", "a", "--grants", '[{"actions": ["fly"]}]')
     assert "control characters" in signing.fails(2, "key", "a\nb")
     assert "--sub" in signing.fails(2, "revoke")
+    assert "--sub" in signing.fails(2, "reinstate", "--sub", "a", "--jti", "b")
     assert "366 days" in signing.fails(2, "revoke", "--sub", "a", "--for", "400d")
     del signing.env["PROGRESS_JWT_KEY"]
     assert "PROGRESS_JWT_KEY" in signing.fails(5, "token", "--sub", "a")

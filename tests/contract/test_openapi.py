@@ -21,6 +21,7 @@ CALLS = {
     "/v1/operations/{id}/stream": {"get"},
     "/v1/operations/{id}/tickets": {"post"},
     "/v1/tickets": {"post"},
+    "/v1/revocations": {"get", "post", "delete"},
     "/v1/session": {"get", "post", "delete"},
     "/v1/stream": {"get"},
     "/livez": {"get"},

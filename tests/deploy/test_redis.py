@@ -128,6 +128,10 @@ def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, fold
         assert client.post("/operations", json={"id": "import-3"}).status_code == 201
         ended = {"type": "end", "data": {"status": "succeeded"}}
         assert client.post("/operations/import-3/events", json=ended).status_code == 200
+        revoked = {"claim": "sub", "value": "somebody"}
+        assert client.post("/revocations", json=revoked).status_code == 201
+        assert len(client.get("/revocations").json()["revocations"]) == 1
+        assert client.delete("/revocations", params=revoked).status_code == 204
         wait_until(lambda: client.get("/operations/import-3").status_code == 404, "what has expired is swept")
         assert replica.output().count("NOPERM") == 0
     assert denied(guarded) == []
