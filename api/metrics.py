@@ -30,6 +30,6 @@ def registry_of(hub: Hub, reaper: Reaper, *, processes: int) -> CollectorRegistr
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, context: InContext) -> Response:
     """Tell figures of this process, in the text format of Prometheus or, to who accepts it, of OpenMetrics."""
-    permit_everywhere(request, Action.ADMIN)
+    permit_everywhere(request, Action.METRICS)
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

@@ -17,6 +17,8 @@ class Action(StrEnum):
     PUBLISH = "publish"
     CANCEL = "cancel"
     CREATE = "create"
+    METRICS = "metrics"
+    """To read the replicas' figures, which are of no operation: it takes a grant on all of them."""
     ADMIN = "admin"
     """All of the others, and to delete."""
 

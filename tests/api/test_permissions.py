@@ -95,6 +95,7 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
 async def proofs(http: httpx.AsyncClient, id: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return how each caller proves itself, by each way that is open to it."""
     tokens = {"owner": token("alice", ALICE), "other": token("bob", ALICE), "viewer": token("vera", **VIEWER)}
+    tokens["scraper"] = token("prometheus", grants=[{"actions": ["metrics"]}])
     tokens["admin"] = token("root", grants=[{"actions": ["admin"]}])
     ticket = await http.post(f"/v1/operations/{id}/tickets", headers=bearing(tokens["owner"]))
     return {
@@ -122,6 +123,13 @@ async def test_the_table_tells_what_each_caller_is_answered(http: httpx.AsyncCli
         if call.startswith("GET "):
             assert (await ask(http, f"HEAD {call[4:]}", id, **how)).status_code == answer.status_code
     assert told == {(role, way): TABLE[call][role] for role, way in ways}
+
+
+async def test_metrics_of_some_operations_are_none(http: httpx.AsyncClient) -> None:
+    for claims in ({"scope": "metrics"}, {"grants": [{"actions": ["metrics"], "owners": ["alice"]}]}):
+        answer = await http.get("/metrics", headers=bearing(token("alice", **claims)))
+        assert answer.status_code == 403
+        assert "the action metrics on all operations" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("call", [call for call in TABLE if "404" in TABLE[call].values()])

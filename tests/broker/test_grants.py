@@ -48,7 +48,7 @@ def test_a_grant_covers_what_all_its_selectors_pick(selectors: dict[str, list[st
 
 def test_admin_may_do_all_and_only_admin_that() -> None:
     assert all(Grants((granted(["admin"]),)).allows(action, FACTS) for action in Action)
-    rest = Grants((granted(["read", "publish", "cancel", "create"]),))
+    rest = Grants((granted(["read", "publish", "cancel", "create", "metrics"]),))
     assert [action for action in Action if not rest.allows(action, FACTS)] == [Action.ADMIN]
 
 
