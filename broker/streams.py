@@ -36,9 +36,13 @@ class Streams:
         """Wait until none is open."""
         await self._none.wait()
 
+    def name(self) -> str:
+        """Return a connection's name, as no other of any replica has."""
+        return f"{self._replica}-{next(self._numbers)}"
+
     def made(self, subscription: Stream) -> None:
-        """Count one more, which is yet to be placed, and name it as no other of any replica is."""
-        subscription.connection = f"{self._replica}-{next(self._numbers)}"
+        """Count one more, which is yet to be placed, and name it."""
+        subscription.connection = subscription.delivery.connection or self.name()
         self._count += 1
         self._none.clear()
 

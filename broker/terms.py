@@ -31,6 +31,8 @@ class Delivery:
     """When it ends, by the hub's clock: its holder may watch no longer."""
     first: tuple[Frame, ...] = ()
     """What it is sent before all else."""
+    connection: str = ""
+    """What its connection is called, if that has a name: it may carry others, too."""
 
 
 ALL = Delivery()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
@@ -89,7 +90,7 @@ class Conversation:
             limit = settings.max_operations_per_stream
             raise Invalid(f"a socket follows {limit} operations at most: open another for more", field="operation")
         try:
-            delivery = bounded(self._websocket, query.delivery())
+            delivery = bounded(self._websocket, replace(query.delivery(), connection=socket.connection))
             subscription = await self._context.hub.subscribe(
                 operation, start, delivery, await_creation=query.wait_s > 0
             )

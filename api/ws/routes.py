@@ -38,7 +38,7 @@ async def follow(websocket: WebSocket) -> None:
         await conversation.follow(operation, query, start)
         await conversation.listen()
 
-    await websocket.accept()
+    await socket.accept()
     await socket.run(listen)
 
 
@@ -52,7 +52,7 @@ async def converse(websocket: WebSocket) -> None:
         await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
         return
     socket = Socket(websocket, context, single=False)
-    await websocket.accept()
+    await socket.accept()
     await socket.run(Conversation(socket, websocket, context).listen)
 
 

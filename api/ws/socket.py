@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from api.access import CONNECTION_HEADER
 from api.callback.visit import visit_in
 from api.context import Context
 from api.principal import principal_of
@@ -45,6 +46,8 @@ class Socket:
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
         self._visit = visit_in(websocket.scope)
+        self.connection = self._hub.streams.name()
+        """What log lines and its client call it, and all that it carries."""
         self.holder = principal_of(websocket)
         """Whose it is; when their proof is withdrawn it is closed."""
         self._deadline = deadline_of(websocket)
@@ -64,13 +67,17 @@ class Socket:
 
     # Its life
 
+    async def accept(self) -> None:
+        """Open it. Pages can't see the handshake's headers, so the first message tells its name, too."""
+        await self._websocket.accept(headers=[(CONNECTION_HEADER, self.connection.encode())])
+
     async def run(self, listen: Callable[[], Awaitable[None]]) -> None:
         """Live until the client leaves or is sent away; `listen` hears what it asks, for as long as it is there."""
         listening = asyncio.create_task(self._listening(listen))
         hub = self._hub
         hub.connections.add(self)
         hub.wheel.add(self, min(self._settings.ping_s * random.uniform(0.5, 1), self._expires_at - hub.clock()))
-        self.say(message("open", retry_ms=retry_ms(self._settings)))
+        self.say(message("open", retry_ms=retry_ms(self._settings), connection=self.connection))
         if self._visit.first:
             self.carry(WRAPPED.encode(self._visit.first))
         self._visit.last_until(self._replaced)
@@ -94,7 +101,7 @@ class Socket:
         try:
             await listen()
         except Exception:
-            log.exception("a socket broke; it is closed")
+            log.exception("socket %s broke; it is closed", self.connection, extra={"connection": self.connection})
             self.finish(close_code("internal"), "internal")
         else:
             self._cut.cancel()  # the client has gone

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -88,6 +89,37 @@ async def hub(app: Any, http: httpx.AsyncClient) -> Any:
     """The hub of a server that has an operation "a"."""
     await create(http, id="a")
     return app.state.context.hub
+
+
+async def test_it_tells_what_the_log_calls_it(
+    hub: Any, http: httpx.AsyncClient, dial: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await create(http, id="b")
+    async with dial() as peer, dial(f"{OPS}/a/ws") as other:
+        name = peer.connection.response.headers["Progress-Connection"]
+        assert (await peer.next())["connection"] == name
+        assert (await other.next())["connection"] == other.connection.response.headers["Progress-Connection"] != name
+        for operation in "ab":
+            await peer.ask("subscribe", operation=operation)
+            await peer.next("snapshot")
+        await peer.ask("unsubscribe", operation="b")
+        await peer.next("unsubscribed")
+        lines = [record for record in caplog.records if getattr(record, "connection", "") == name]
+        asked, *streams = [record.getMessage() for record in lines]
+        assert "GET /v1/ws 101" in asked
+        assert [line.split(":")[0].split(",")[0].split(" after")[0] for line in streams] == [
+            f"stream {name} of operation a opens",
+            f"stream {name} of operation b opens",
+            f"stream {name} of operation b closes",
+        ]
+
+
+async def test_one_that_is_refused_has_no_name(hub: Any, dial: Connect) -> None:
+    async with dial(origin="https://evil.test") as peer:
+        assert (await peer.next())["type"] == "forbidden"
+        assert "Progress-Connection" not in peer.connection.response.headers
+        assert peer.connection.response.headers["X-Request-Id"]
 
 
 class TestManyOnOneSocket:
