@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import quotas
 from api.addresses import address_of
 from api.bodies import NDJSON
+from api.metering import Meter
 from api.places import PLACE
 from api.quotas import Quotas
 from api.refusals import refuse
@@ -71,22 +72,13 @@ class LimitsMiddleware:
 
     def _charged(self, who: str, scope: Scope, receive: Receive) -> Receive:
         """Charge a body: at once if it says how long it is, or many that begin together would each find enough."""
-        sent, said = self._limiter.sent, Headers(scope=scope).get("content-length", "")
-        if sent is not None and said.isdecimal() and not _is_lines(scope):
-            sent.charge(who, min(float(said), sent.rate.burst), self._limiter.clock())  # none is taken that is longer
+        sent, clock, said = self._limiter.sent, self._limiter.clock, Headers(scope=scope).get("content-length", "")
+        if sent is None:
             return receive
-        return partial(self._metered, who, receive)
-
-    async def _metered(self, who: str, receive: Receive) -> Message:
-        """Charge what comes. It may go on for ever, so it is taken no faster than it may be sent."""
-        message = await receive()
-        sent = self._limiter.sent
-        if message["type"] == "http.request" and sent is not None:
-            now = self._limiter.clock()
-            sent.charge(who, len(message.get("body", b"")), now)
-            if message.get("more_body") and (wait_s := sent.wait_s(who, 1, now)):
-                await asyncio.sleep(min(wait_s, LONGEST_S))
-        return message
+        if said.isdecimal() and not _is_lines(scope):
+            sent.charge(who, min(float(said), sent.rate.burst), clock())  # none is taken that is longer
+            return receive
+        return Meter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
 
     async def _asked(self, who: str, receive: Receive) -> Message:
         """Count each message of a WebSocket as a request; those beyond what may be asked wait for their time."""

@@ -188,6 +188,62 @@ class TestLines:
         assert loop.time() - begun >= (100 * len(line) - at_once) / 200_000
 
 
+class TestManyConnections:
+    """What all of them together are let send."""
+
+    RATE, BURST, CONNECTIONS = 20_000, 40_000, 60
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(sent_bytes_per_s=self.RATE, max_body_bytes=10_000)
+
+    def most(self, elapsed_s: float) -> float:
+        """Return what may have been taken, one piece over included, which is a burst here."""
+        return self.BURST + self.RATE * elapsed_s + self.BURST
+
+    async def test_with_lines_that_have_no_end_get_no_more_than_one(
+        self, http: httpx.AsyncClient, base_url: str, app: Any
+    ) -> None:
+        await create(http, id="a")
+        line = b'{"type": "log", "data": {"message": "%s"}}\n' % (b"x" * 940)
+        chunk = b"%x\r\n%b\r\n" % (60 * len(line), line * 60)
+        published, loop = app.state.context.hub.tally.published_bytes, asyncio.get_running_loop()
+        kind = ("Content-Type: application/x-ndjson", "Transfer-Encoding: chunked")
+        clients = [await Client.connect(base_url) for _ in range(self.CONNECTIONS)]
+        begun = loop.time()
+        for client in clients:
+            client.send(request(f"{OPS}/a/events", "X-Principal: ann", *kind, method="POST") + chunk)
+        await eventually(lambda: published["stored"] > self.BURST + 2 * self.RATE, "they go on")
+        assert published["stored"] <= self.most(loop.time() - begun)
+        assert (await http.post(f"{OPS}/a/events", json={"type": "log"}, headers=ANN)).status_code == 429
+        assert (await http.post(f"{OPS}/a/events", json=[], headers=BOB)).status_code == 200, "others are let in"
+        for client in clients:
+            client.reset()
+
+    async def test_with_bodies_of_no_told_length_are_refused_in_the_end(
+        self, http: httpx.AsyncClient, base_url: str
+    ) -> None:
+        await create(http, id="a")
+        body = b'{"type": "log", "data": {"message": "x"}}'.ljust(9_000)
+        head = request(f"{OPS}/a/events", "X-Principal: ann", "Transfer-Encoding: chunked", method="POST")
+        loop = asyncio.get_running_loop()
+        clients = [await Client.connect(base_url) for _ in range(self.CONNECTIONS)]
+        begun = loop.time()
+        for client in clients:
+            client.send(head)
+        await asyncio.gather(*(client.writer.drain() for client in clients))
+        for client in clients:
+            client.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        answers = [await client.answer() for client in clients]
+        taken = sum(len(body) for status, _ in answers if status == 200)
+        assert self.BURST - len(body) < taken <= self.most(loop.time() - begun)
+        assert {status for status, _ in answers} == {200, 429}
+        refused = [orjson.loads(told) for status, told in answers if status == 429]
+        assert {it["type"] for it in refused} == {"rate-limited"}
+        for client in clients:
+            client.close()
+
+
 class TestStreams:
     @pytest.fixture
     def settings(self) -> Settings:
