@@ -10,6 +10,7 @@ from typing import Self
 from broker import tracing
 from broker.bundles import Bundles
 from broker.bundling import Members
+from broker.catching_up import placed, traced
 from broker.channel import Channel
 from broker.channels import Channels
 from broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
@@ -128,7 +129,8 @@ class Hub:
             raise Draining("this server is stopping: come back in a moment")
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self.channels.of(operation, self._reads)
-        subscription = Subscription(channel, delivery, self._terms)
+        source = traced(channel)
+        subscription = Subscription(source, delivery, self._terms)
         channel.subscriptions.add(subscription)
         self.streams.made(subscription)
         if delivery.children:
@@ -153,6 +155,7 @@ class Hub:
         else:
             if reset is not None:
                 self.streams.reset(subscription, start, reset)
+        placed(source, subscription.n)
         self.streams.opened(subscription, start)
         return subscription
 

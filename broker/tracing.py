@@ -12,7 +12,7 @@ from broker.events import Event
 from broker.positions import milliseconds
 
 try:
-    from opentelemetry import trace
+    from opentelemetry import context, trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - it comes with FastAPI, and workers may be without
     trace = None  # type: ignore[assignment]
@@ -37,15 +37,20 @@ def current() -> str:
 
 def traceparent_of(span: Any) -> str:
     """Return a span's `traceparent`, if it is sampled, else ""."""
-    context = span.get_span_context()
-    if not context.trace_flags.sampled:
+    its = span.get_span_context()
+    if not its.trace_flags.sampled:
         return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    return f"00-{its.trace_id:032x}-{its.span_id:016x}-{its.trace_flags:02x}"
 
 
 def parent(headers: Mapping[str, str]) -> Any:
     """Return the context of a span elsewhere, by `traceparent` and `tracestate`; of none if they say nothing."""
     return TraceContextTextMapPropagator().extract(headers)
+
+
+def here() -> Any:
+    """Return the context that this code runs in, for spans that come later."""
+    return context.get_current()
 
 
 class Deliveries:

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from websockets.asyncio.client import connect
 
 from broker import logs, tracing
 from broker.events import Event
@@ -172,6 +173,57 @@ async def test_no_query_comes_into_a_span(spans: Spans, http: httpx.AsyncClient)
     told = [span for name in (f"GET {OPS}/{{id}}/stream", f"GET {OPS}/{{id}}") for span in spans(name)]
     assert "s3cret" not in "".join(span.to_json() for span in told)
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("path", ["stream", "ws"])
+async def test_what_is_caught_up_is_told_once_within_the_request(
+    spans: Spans, http: httpx.AsyncClient, base_url: str, path: str
+) -> None:
+    made = await create(http, id="a")
+    for number in range(250):
+        await http.post(f"{OPS}/a/events", json={"type": "log", "data": {"message": f"<{number}>"}})
+    url, headers = f"{OPS}/a/{path}", {"traceparent": SAMPLED, "Last-Event-ID": made["position"]}
+    if path == "stream":
+        async with http.stream("GET", url, headers=headers) as answer:
+            name = answer.headers["Progress-Connection"]
+            stream = answer.aiter_bytes()
+            await until(stream, b"<249>")
+            await publish(http, "a", "log", {"message": "live"})
+            await until(stream, b"live")
+    else:
+        async with connect(base_url.replace("http", "ws") + url, additional_headers=headers) as socket:
+            assert socket.response is not None
+            name = socket.response.headers["Progress-Connection"]
+            while "<249>" not in str(await socket.recv()):
+                pass
+    await eventually(lambda: spans("catch up"), "it is told")
+    [caught_up], [asked] = spans("catch up"), spans(f"GET {OPS}/{{id}}/{path}")
+    assert asked.context is not None
+    assert links(caught_up) == (TRACE_ID, asked.context.span_id)
+    assert caught_up.attributes == {
+        "progress.operation": "a", "progress.connection": name, "progress.events": 250, "progress.n": 251
+    }  # fmt: skip
+
+
+async def test_who_has_nothing_to_catch_up_with_is_no_span(spans: Spans, http: httpx.AsyncClient) -> None:
+    await create(http, id="a")
+    async with http.stream("GET", f"{OPS}/a/stream") as answer:
+        stream = answer.aiter_bytes()
+        await until(stream, b"snapshot")
+        await finish(http, "a")
+        await until(stream, b"event: end")
+    assert spans(f"GET {OPS}/{{id}}/stream")
+    assert not spans("catch up")
+
+
+async def test_a_snapshot_is_no_event_that_was_caught_up(spans: Spans, http: httpx.AsyncClient) -> None:
+    await create(http, id="a")
+    await publish(http, "a", "log", {"message": "m"})
+    await finish(http, "a")
+    await http.get(f"{OPS}/a/stream", headers={"Last-Event-ID": "99999999999999-0"})
+    await http.get(f"{OPS}/a/stream", params={"from": "start"})
+    told = [(span.attributes or {})["progress.events"] for span in spans("catch up")]
+    assert told == [1, 3], "after a snapshot the end alone; else all"
 
 
 async def test_health_is_not_traced(spans: Spans, http: httpx.AsyncClient) -> None:
