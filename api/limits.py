@@ -11,7 +11,7 @@ from api import quotas
 from api.addresses import address_of
 from api.bodies import NDJSON
 from api.metering import Meter
-from api.places import PLACE
+from api.places import PLACE, place_in
 from api.quotas import Quotas
 from api.refusals import refuse
 from api.stream_paths import opens_a_stream, path_of, waits
@@ -107,7 +107,7 @@ class LimitsMiddleware:
             return
         name = _name(scope)
         try:
-            place = await self._limiter.place(name, address_of(scope))
+            place = await self._limiter.place(name, address_of(scope), place_in(scope))
         except (AtCapacity, TooManyStreams) as fault:
             self._tally.refused[fault.code] += 1
             most = self._limiter.limits.streams_per_principal

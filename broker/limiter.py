@@ -72,19 +72,27 @@ class Limiter:
 
     # Streams
 
-    async def place(self, principal: str, address: str) -> Place:
-        """Return a place for a stream; raise `AtCapacity` or `TooManyStreams`. Who has no name has only an address."""
+    def room(self, address: str) -> Place:
+        """Return a place for a stream of whoever it is; raise `AtCapacity` or `TooManyStreams`."""
         self.places.take(address)
+        return Place(lambda: self.places.leave(address))
+
+    async def place(self, principal: str, address: str, room: Place | None = None) -> Place:
+        """Return a place for a stream; raise `AtCapacity` or `TooManyStreams`. Who has no name has only an address.
+
+        It may have been given `room` before it was known who it is, which is given back with the place.
+        """
+        room = room or self.room(address)
         leased = bool(principal and self.limits.streams_per_principal)
         try:
             if leased:
                 await self._lease(principal)
         except BaseException:
-            self.places.leave(address)
+            room.give_back()
             raise
 
         def give_back() -> None:
-            self.places.leave(address)
+            room.give_back()
             if leased:
                 self._leases.remove(principal)
 
