@@ -29,6 +29,7 @@ from api.admission import Admission
 from api.auth.guard import Guard
 from api.auth.middleware import Authentication
 from api.callback.callback import Callback
+from api.callback.doorstep import Doorstep
 from api.callback.visits import Visits
 from api.context import Context
 from api.description import describe
@@ -110,7 +111,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    _add_middleware(app, guard, limiter, asks=callback is not None)
+    _add_middleware(app, guard, limiter, callback)
     routers = (
         stream.router,
         multi_stream.router,
@@ -131,18 +132,19 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     return app
 
 
-def _add_middleware(app: App, guard: Guard, limiter: Limiter, *, asks: bool) -> None:
+def _add_middleware(app: App, guard: Guard, limiter: Limiter, callback: Callback | None) -> None:
     """Add what requests pass, from the inside out. Strangers take no places: those are had by who is somebody.
 
     But where a back end is asked who that is, places are what keeps a stampede from it.
     """
     app.add_middleware(LimitsMiddleware, limiter=limiter, tally=app.tally)
-    if not asks:
+    if callback is None:
         app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
     app.add_middleware(Authentication, guard=guard)
-    if asks:
+    if callback is not None:
         app.add_middleware(Visits)
         app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
+        app.add_middleware(Doorstep, threshold=callback.threshold, limiter=limiter, tally=app.tally)
 
 
 def _mount_pages(app: FastAPI) -> None:

@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     callback_cache_s: Annotated[float, Field(ge=0, le=300)] = Field(
         5, description="how long what it said of plain calls holds; 0 asks for each"
     )
+    callback_questions_per_s: Limit = Field(
+        100, description="questions a second that callers of one address may cause at a process; 0 is no limit"
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(

@@ -80,7 +80,9 @@ class Tally:
     """What the user's own back end was asked and told, by action and outcome."""
     refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
     limited: Counter[str] = field(
-        default_factory=lambda: _zeros("requests", "sent-bytes", "streams", "address", "replica", "handshakes")
+        default_factory=lambda: _zeros(
+            "requests", "sent-bytes", "streams", "address", "replica", "handshakes", "questions"
+        )
     )
     limits_kept: Counter[str] = field(default_factory=lambda: _zeros("alone", "together"))
     problems: Counter[str] = field(default_factory=Counter)

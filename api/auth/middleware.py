@@ -6,6 +6,7 @@ from starlette.websockets import WebSocket
 
 from api.auth.guard import Guard
 from api.auth.refused_log import RefusedLog
+from api.callback.presence import ClientLeft
 from api.principal import STATE
 from api.problems import PASSING, PROVE, problem, unauthenticated
 from api.refusals import refusal
@@ -29,6 +30,8 @@ class Authentication:
         if scope["type"] in ("http", "websocket") and not is_open(scope):
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
+            except ClientLeft:
+                return
             except BrokerError as error:
                 if isinstance(error, Unauthenticated):
                     self._log.note(scope, error)

@@ -8,7 +8,7 @@ from typing import Self
 import httpx
 
 from api.callback.answer import Answer, read_answer
-from api.callback.line import LONGEST_S, Line
+from api.callback.line import LONGEST_S, Line, Wait
 from api.callback.signing import signed
 from broker.errors import AuthorizerUnavailable, SetupError, Unauthenticated
 from broker.settings import Settings
@@ -49,7 +49,7 @@ class Backend:
         # A client for each place: one pool for all looks at each of its connections for every request, twice the work.
         tls = ssl.create_default_context()
         self._clients = [_client(self._timeout_s, tls) for _ in range(settings.callback_concurrency + SENDERS)]
-        self._line = Line(self._clients[SENDERS:], self._timeout_s / 2)
+        self._line = Line(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
         self._telling = Line(self._clients[:SENDERS], self._timeout_s)
         self._trouble: str | None = None
 
@@ -60,10 +60,13 @@ class Backend:
         for client in self._clients:
             await client.aclose()
 
-    async def ask(self, action: str, body: bytes) -> Answer:
-        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is none."""
+    async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Answer:
+        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is none.
+
+        The question is about a caller of this address, whose turn is waited for by `wait`.
+        """
         try:
-            answer = await self._answer(body)
+            answer = await self._answer(body, address, wait)
         except Trouble as trouble:
             self._tally.callbacks[action, trouble.outcome] += 1
             self._note(str(trouble))
@@ -88,9 +91,9 @@ class Backend:
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
 
-    async def _answer(self, body: bytes) -> Answer:
+    async def _answer(self, body: bytes, address: str, wait: Wait) -> Answer:
         try:
-            async with self._line.place() as client, asyncio.timeout(self._timeout_s):
+            async with self._line.place(address, wait) as client, asyncio.timeout(self._timeout_s):
                 status, content = await self._post_again(client, body)
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None

@@ -5,11 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
+from api.addresses import address_of
 from api.callback.answer import Answer
 from api.callback.backend import Backend
 from api.callback.farewells import Farewells
+from api.callback.presence import ClientLeft, presence_in
 from api.callback.question import Opening, Who, opening_in, who_in
+from api.callback.threshold import Threshold
 from api.callback.verdicts import Verdicts
 from api.callback.visit import Visit
 from api.principal import Principal
@@ -30,6 +34,7 @@ class Callback:
         self._verdicts = Verdicts(settings.callback_cache_s)
         self._newest: Newest | None = None
         self._friends = settings.cors_origins
+        self.threshold = Threshold(settings.callback_questions_per_s, tally)
 
     @asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:
@@ -45,8 +50,11 @@ class Callback:
         """Return whom the back end finds to speak; a connection to be opened has its visit then."""
         who, opening = who_in(connection, self._friends), opening_in(connection.scope)
         if opening is None:
-            return await self._verdicts.of(who.key(), lambda: self._called(who))
-        answer = await self._backend.ask("connect", who.opens(opening))
+            presence = presence_in(connection.scope)
+            return await self._verdicts.of(
+                who.key(), lambda: self._called(who, connection.scope), lambda: presence.left
+            )
+        answer = await self._asked("connect", who.opens(opening), connection.scope)
         return await self._let_in(connection, opening, answer, answer.whom())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
@@ -54,7 +62,8 @@ class Callback:
         opening = opening_in(connection.scope)
         if opening is None:
             return principal
-        answer = await self._backend.ask("connect", who_in(connection, self._friends, principal.name).opens(opening))
+        question = who_in(connection, self._friends, principal.name).opens(opening)
+        answer = await self._asked("connect", question, connection.scope)
         ends = [it for it in (principal.expires_at, answer.whom().expires_at) if it is not None]
         within = dataclasses.replace(principal, expires_at=min(ends, default=None))
         return await self._let_in(connection, opening, answer, within)
@@ -66,14 +75,22 @@ class Callback:
         visit = Visit(opening.connection, lambda reason, lasted_s: self._ended(opening, reason, lasted_s))
         visit.first = tuple(event.frame() for event in answer.events)
         visit.enter(connection.scope)
+        if presence_in(connection.scope).left:  # it must not take the place of one that is there
+            visit.end("client")
+            raise ClientLeft
         if answer.identifier is not None:
             # One of each principal's own: nobody is to put out another by guessing an identifier.
             identifier = f"{principal.name}\0{answer.identifier}"
             await self._running().come(identifier, visit.connection, visit.replaced)
         return principal
 
-    async def _called(self, who: Who) -> Principal:
-        return (await self._backend.ask("call", who.calls())).whom()
+    async def _called(self, who: Who, scope: Scope) -> Principal:
+        self.threshold.step_over(address_of(scope))  # a connection to be opened was counted on the doorstep
+        return (await self._asked("call", who.calls(), scope)).whom()
+
+    async def _asked(self, action: str, question: bytes, scope: Scope) -> Answer:
+        async with presence_in(scope).watched() as presence:
+            return await self._backend.ask(action, question, address_of(scope), presence.while_here)
 
     def _ended(self, opening: Opening, reason: str, lasted_s: float) -> None:
         self._running().leave(opening.connection)

@@ -14,12 +14,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from api.auth.bearer import is_meant
+from api.stream_paths import opens_a_stream, path_of
 from broker.errors import Unauthenticated
 
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
 """What is handed on of a request's headers, as it was sent."""
 
-_OPENING = re.compile(r"/v1/(?:operations/(?P<operation>[^/]+)/)?(?:stream|ws)$")
+_OPENING = re.compile(r"/v1/(?:operations/(?P<operation>[^/]+)/)?(?:stream|ws)$")  # those of `api/stream_paths.py`
 _OURS = frozenset({"ticket"})  # what a query may hold that is for us alone
 _KEY = secrets.token_bytes(32)  # so that what is kept of credentials is of no use anywhere else
 
@@ -104,9 +105,7 @@ def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
 
 def opens(scope: Scope) -> "re.Match[str] | None":
     """Return whether a request wants a connection to be opened, and of which operation."""
-    if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-        return None
-    return _OPENING.search(scope["path"])
+    return _OPENING.match(path_of(scope)) if opens_a_stream(scope) else None
 
 
 def _url(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 
+from api.callback.presence import ClientLeft
 from api.principal import Principal
 from broker.errors import Unauthenticated
 from broker.flights import Flights
@@ -19,14 +20,29 @@ class Verdicts:
         self._verdicts: dict[bytes, tuple[float, Principal | None]] = {}
         self._flights = Flights()
 
-    async def of(self, key: bytes, ask: Callable[[], Awaitable[Principal]]) -> Principal:
-        """Return who calls, asked now unless that is known; raise `Unauthenticated`, or what asking raises."""
+    async def of(
+        self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool] = lambda: False
+    ) -> Principal:
+        """Return who calls, asked now unless that is known; raise `Unauthenticated`, or what asking raises.
+
+        What one asks serves all who share it, until that one has left: then another asks.
+        """
         known = self._verdicts.get(key)
         if known is None or known[0] <= self._clock():
-            known = await self._flights.share(key, lambda: self._found(key, ask))
+            known = await self._asked(key, ask, has_left)
         if known[1] is None:
             raise Unauthenticated("the back end does not allow it")
         return known[1]
+
+    async def _asked(
+        self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool]
+    ) -> tuple[float, Principal | None]:
+        while True:
+            try:
+                return await self._flights.share(key, lambda: self._found(key, ask))
+            except ClientLeft:
+                if has_left():
+                    raise
 
     async def _found(self, key: bytes, ask: Callable[[], Awaitable[Principal]]) -> tuple[float, Principal | None]:
         principal: Principal | None

@@ -4,6 +4,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.callback.presence import Presence
 from api.callback.question import opens
 from api.callback.visit import visit_in
 from broker.replaced import NAME
@@ -17,7 +18,14 @@ class Visits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a client that was replaced with a 204, which stops an EventSource for good; else go on."""
-        if scope["type"] not in ("http", "websocket") or opens(scope) is None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        if Presence.watchable(scope):
+            presence = Presence(receive)
+            presence.enter(scope)
+            receive = presence.receive
+        if opens(scope) is None:
             await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and Headers(scope=scope).get("last-event-id") == NAME.decode():

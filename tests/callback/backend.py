@@ -1,6 +1,7 @@
 """A user's back end: a real server in the test's own loop, that checks signatures as docs/callback.md says."""
 
 import asyncio
+import inspect
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +26,7 @@ Decide = Callable[[dict[str, Any]], Any]
 
 
 class TheirBackend:
-    """Remembers what it is told, and decides as the test says: an answer's members, or a whole response."""
+    """Remembers what it is told, and decides as the test says: an answer's members, or a whole response, or later."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -57,6 +58,8 @@ class TheirBackend:
             farewells = self.status_of_farewells
             return Response(status_code=farewells.pop(0) if len(farewells) > 1 else farewells[0])
         decided = self.decide(question)
+        if inspect.isawaitable(decided):
+            decided = await decided
         return decided if isinstance(decided, Response) else Response(orjson.dumps(decided))
 
     def of(self, action: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The parts that bound what a back end is asked: the line before it, what is remembered, what waits to be told."""
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from itertools import pairwise
 
@@ -9,10 +10,12 @@ import pytest
 from api.callback.backend import Trouble
 from api.callback.farewells import MOST_WAITING, TRIES, Farewells
 from api.callback.line import LONGEST_S, Line
+from api.callback.threshold import MOST as MOST_ADDRESSES
+from api.callback.threshold import Threshold
 from api.callback.verdicts import MOST, Verdicts
 from api.callback.visit import NO_VISIT, Visit
 from api.principal import Principal
-from broker.errors import AuthorizerUnavailable, Unauthenticated
+from broker.errors import AuthorizerUnavailable, RateLimited, Unauthenticated
 from broker.grants import EVERYTHING
 from broker.tally import Tally
 from broker.terms import ALL
@@ -100,6 +103,88 @@ class TestALine:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.enter(line), 0.001)
         await asyncio.wait_for(self.enter(line), 5)
+
+
+class TestALineThatIsShared:
+    async def test_serves_one_of_each_address_in_turn(self) -> None:
+        line, served = Line("a", 5, shared=True), list[str]()
+
+        async def one(address: str) -> None:
+            async with line.place(address):
+                served.append(address)
+
+        async with line.place("x"):
+            tasks = [asyncio.create_task(one(address)) for address in "aaaabbc"]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert "".join(served) == "abcabaa"
+
+    async def test_gives_an_address_half_of_its_places(self) -> None:
+        line, leave, now = Line("abcd", 5, shared=True), asyncio.Event(), Counter[str]()
+
+        async def one(address: str) -> None:
+            async with line.place(address):
+                now[address] += 1
+                await leave.wait()
+
+        tasks = [asyncio.create_task(one(address)) for address in "xxxxxyyyz"]
+        await asyncio.sleep(0)
+        assert now == {"x": 2, "y": 2}
+        leave.set()
+        await asyncio.gather(*tasks)
+        assert now == {"x": 5, "y": 3, "z": 1}
+
+    async def test_refuses_nobody_because_many_wait_of_another_address(self) -> None:
+        line, leave = Line("ab", 5, shared=True), asyncio.Event()
+
+        async def one(address: str) -> None:
+            async with line.place(address):
+                await leave.wait()
+
+        flood = [asyncio.create_task(one("x")) for _ in range(100)]
+        await asyncio.sleep(0)
+        assert [it for it in flood if it.done()], "there is a bound to them"
+        another = [asyncio.create_task(one("y")) for _ in range(2)]
+        await asyncio.sleep(0)
+        leave.set()
+        await asyncio.gather(*another)
+        refused = [it for it in await asyncio.gather(*flood, return_exceptions=True) if it is not None]
+        assert {type(it) for it in refused} == {AuthorizerUnavailable}
+
+    async def test_loses_no_place_whenever_one_leaves_it(self) -> None:
+        line = Line("ab", 5, shared=True)
+
+        async def one(address: str) -> None:
+            async with line.place(address):
+                await asyncio.sleep(0)
+
+        for turns in range(12):
+            tasks = [asyncio.create_task(one(address)) for address in "xxyyxy"]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks[::2]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(5), line.place("x"), line.place("y"):
+            pass
+
+
+class TestAThreshold:
+    def test_is_each_addresses_own_and_bounded(self) -> None:
+        clock = Clock()
+        threshold = Threshold(1, Tally(), clock)
+        for address in ("x", "y"):
+            threshold.step_over(address)
+            with pytest.raises(RateLimited):
+                threshold.step_over(address)
+        for number in range(MOST_ADDRESSES):
+            threshold.step_over(str(number))
+        threshold.step_over("x")  # forgotten
+
+    def test_may_be_none(self) -> None:
+        threshold = Threshold(0, Tally(), Clock())
+        for _ in range(1000):
+            threshold.step_over("x")
 
 
 class TestVerdicts:
