@@ -168,10 +168,11 @@ class TestAnAnswer:
         [event] = read_answer(
             json.dumps({"allow": True, "principal": "a", "events": [{"type": "hi", "data": "a\n\nid: 9"}]}).encode()
         ).events
-        head, data, *rest = event.frame().wire.split(b"\n")
+        frame = event.frame()
+        head, data, *rest = frame.wire.split(b"\n")
         assert (head, rest) == (b"event: hi", [b"", b""])
         assert json.loads(data.removeprefix(b"data: "))["data"] == "a\n\nid: 9"
-        assert event.frame().envelope == data.removeprefix(b"data: ")
+        assert frame.envelope == data.removeprefix(b"data: ")
 
 
 class TestSettings:
@@ -182,6 +183,10 @@ class TestSettings:
             ("callback_url", "ftp://x"),
             ("callback_url", "https:///hook"),
             ("callback_url", "https://user:password@x/hook"),
+            ("sign_in_url", "javascript:alert(1)"),
+            ("sign_in_url", "//elsewhere.example/login"),
+            ("sign_in_url", "/\\elsewhere.example/login"),
+            ("sign_in_url", "login"),
         ],
     )
     def test_a_bad_one_is_told_and_not_shown(self, name: str, value: str) -> None:
