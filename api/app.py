@@ -21,6 +21,7 @@ from api import (
     problems,
     revocations,
     session,
+    sign_in,
     stream,
     tickets,
 )
@@ -121,6 +122,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         tickets.router,
         revocations.router,
         session.router,
+        sign_in.router,
         health.router,
         metrics.router,
     )

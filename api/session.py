@@ -28,26 +28,33 @@ class Session(BaseModel):
     principal: str
     """Empty where nobody has to prove anything."""
     expires_at: Time | None
+    kept: bool
+    """Whether it is by a token that the browser keeps, and can be told to forget."""
 
 
 @router.get("", response_model=Session)
-async def session(request: Request) -> Response:
+async def session(request: Request, context: InContext) -> Response:
     """Tell whom the server takes the caller for, and until when."""
-    return _answer(principal_of(request))
+    by_cookie = "authorization" not in request.headers and _token_of(request, context) is not None
+    return _answer(principal_of(request), kept=by_cookie)
 
 
 @router.post("", status_code=201, response_model=Session, responses=refused("too-large"))
 async def sign_in(request: Request, context: InContext) -> Response:
-    """Have the browser keep the token that this call brings, in a cookie, for as long as it is good."""
+    """Have the browser keep the token that this call brings, in a cookie, for as long as it is good.
+
+    Where a back end decides, that is not known: it is asked each time, and the browser keeps it until it is closed.
+    """
     principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
-    if not name or token is None or principal.expires_at is None:
+    asked = context.settings.auth == "callback"
+    if not name or token is None or (principal.expires_at is None and not asked):
         what = "there is no session to be had"
-        raise Forbidden(f"{what}: it takes PROGRESS_AUTH=jwt, PROGRESS_JWT_COOKIE and a user's token")
+        raise Forbidden(f"{what}: it takes PROGRESS_AUTH, PROGRESS_JWT_COOKIE and a user's token")
     if len(token) > MOST_BYTES:
         raise TooLarge(f"the token is over {MOST_BYTES} bytes, which browsers don't keep in a cookie")
-    answer = _answer(principal, 201)
-    left_s = math.floor(principal.expires_at - time.time())
-    _set_cookie(answer, request, name, token, left_s)
+    answer = _answer(principal, 201, kept=True)
+    ends = None if asked else principal.expires_at
+    _set_cookie(answer, request, name, token, None if ends is None else math.floor(ends - time.time()))
     return answer
 
 
@@ -66,14 +73,15 @@ def _token_of(request: Request, context: Context) -> str | None:
     return None if token is None or token.startswith(PREFIX) else token
 
 
-def _set_cookie(answer: Response, request: Request, name: str, value: str, left_s: int) -> None:
+def _set_cookie(answer: Response, request: Request, name: str, value: str, left_s: int | None) -> None:
     # Strict: no other site's link or form brings it along. Secure wherever the browser came over https.
     path = request.scope.get("root_path") or "/"
     secure = request.url.scheme == "https"
-    answer.set_cookie(name, value, max_age=max(0, left_s), path=path, secure=secure, httponly=True, samesite="strict")
+    left_s = None if left_s is None else max(0, left_s)
+    answer.set_cookie(name, value, max_age=left_s, path=path, secure=secure, httponly=True, samesite="strict")
 
 
-def _answer(principal: Principal, status: int = 200) -> Response:
+def _answer(principal: Principal, status: int = 200, *, kept: bool) -> Response:
     ends = None if principal.expires_at is None else datetime.fromtimestamp(principal.expires_at, UTC)
-    body = Session(principal=principal.name, expires_at=ends)
+    body = Session(principal=principal.name, expires_at=ends, kept=kept)
     return Response(body.model_dump_json(), status, {"Cache-Control": "no-store"}, "application/json")

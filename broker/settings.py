@@ -70,6 +70,12 @@ def _callback_url(value: str | None) -> str | None:
     return value
 
 
+def _page(value: str | None) -> str | None:
+    if value is not None and not re.match(r"(https?://[^/\s]|/(?![/\\]))", value):  # a browser reads both as a host's
+        raise ValueError("a page's address begins with https:// or http://, or with one / where it is of the same host")
+    return value
+
+
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
         raise ValueError(f"a secret has {LEAST_SECRET_BYTES} bytes or more: `openssl rand -hex 32` makes one")
@@ -118,6 +124,9 @@ class Settings(BaseSettings):
     jwt_subject_claim: str = Field("sub", description="claim that names the principal")
     jwt_scope_claim: str = Field("scope", description="claim that lists actions on what the principal owns")
     jwt_grants_claim: str = Field("grants", description="claim that lists wider grants")
+    sign_in_url: Annotated[str | None, AfterValidator(_page)] = Field(
+        None, description="where people sign in, for the page to lead to; `{page}` in it becomes the page's own address"
+    )
     api_keys: Path | None = Field(None, description="TOML or JSON file of the keys that workers come with")
     ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(
         60, description="how long after it was made a ticket opens a stream"

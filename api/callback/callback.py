@@ -33,7 +33,7 @@ class Callback:
         self._farewells = Farewells(self._backend.tell, tally)
         self._verdicts = Verdicts(settings.callback_cache_s)
         self._newest: Newest | None = None
-        self._friends = settings.cors_origins
+        self._friends, self._token_cookie = settings.cors_origins, settings.jwt_cookie
         self.threshold = Threshold(settings.callback_questions_per_s, tally)
 
     @asynccontextmanager
@@ -48,7 +48,7 @@ class Callback:
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return whom the back end finds to speak; a connection to be opened has its visit then."""
-        who, opening = who_in(connection, self._friends), opening_in(connection.scope)
+        who, opening = self._who(connection), opening_in(connection.scope)
         if opening is None:
             presence = presence_in(connection.scope)
             return await self._verdicts.of(
@@ -62,7 +62,7 @@ class Callback:
         opening = opening_in(connection.scope)
         if opening is None:
             return principal
-        question = who_in(connection, self._friends, principal.name).opens(opening)
+        question = self._who(connection, principal.name).opens(opening)
         answer = await self._asked("connect", question, connection.scope)
         ends = [it for it in (principal.expires_at, answer.whom().expires_at) if it is not None]
         within = dataclasses.replace(principal, expires_at=min(ends, default=None))
@@ -83,6 +83,9 @@ class Callback:
             identifier = f"{principal.name}\0{answer.identifier}"
             await self._running().come(identifier, visit.connection, visit.replaced)
         return principal
+
+    def _who(self, connection: HTTPConnection, principal: str | None = None) -> Who:
+        return who_in(connection, self._friends, principal, self._token_cookie)
 
     async def _called(self, who: Who, scope: Scope) -> Principal:
         self.threshold.step_over(address_of(scope))  # a connection to be opened was counted on the doorstep

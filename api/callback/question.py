@@ -13,7 +13,7 @@ import orjson
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from api.auth.bearer import is_meant
+from api.auth.bearer import is_meant, sized
 from api.stream_paths import opens_a_stream, path_of
 from broker.errors import Unauthenticated
 
@@ -76,14 +76,21 @@ class Who:
         return {"principal": self.principal, "client": self.client, "headers": self.headers}
 
 
-def who_in(connection: HTTPConnection, friends: Collection[str] = (), principal: str | None = None) -> Who:
-    """Return who calls; raise `Unauthenticated` if another site may have made a browser call in their name."""
+def who_in(
+    connection: HTTPConnection, friends: Collection[str] = (), principal: str | None = None, token_cookie: str = ""
+) -> Who:
+    """Return who calls; raise `Unauthenticated` if another site may have made a browser call in their name.
+
+    A token that the browser keeps for a page (`POST /v1/session`) is told as if the page had sent it.
+    """
     headers = connection.headers
     told = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
     if "cookie" in told and not is_meant(connection, friends):
         if "authorization" not in told:
             raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
         del told["cookie"]
+    if "authorization" not in told and (token := connection.cookies.get(token_cookie)):
+        told["authorization"] = f"Bearer {sized(token)}"
     return Who(connection.client.host if connection.client else None, told, principal)
 
 

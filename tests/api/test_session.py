@@ -83,6 +83,11 @@ class TestWithoutCookies:
         assert "set-cookie" not in (await http.delete(SESSION, headers=proof)).headers
 
 
+async def test_anybody_may_know_how_to_sign_in(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/web/sign-in.json")
+    assert answer.json() == {"by": "token", "url": None}
+
+
 class TestWithoutAuthentication:
     @pytest.fixture
     def settings(self) -> Settings:
@@ -91,5 +96,5 @@ class TestWithoutAuthentication:
         return make_settings()
 
     async def test_everybody_is_nobody_in_particular(self, http: httpx.AsyncClient) -> None:
-        assert (await http.get(SESSION)).json() == {"principal": "", "expires_at": None}
+        assert (await http.get(SESSION)).json() == {"principal": "", "expires_at": None, "kept": False}
         assert (await http.post(SESSION)).status_code == 403

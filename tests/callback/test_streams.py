@@ -225,6 +225,22 @@ class TestACookie:
         assert (await http.post(f"{OPS}/a/cancel", headers=COOKIE | headers)).status_code in (200, 202)
         assert theirs.of("call")[-1]["headers"]["cookie"] == "sid=5ecret"
 
+    async def test_that_keeps_a_token_for_the_page_is_told_as_that_token(
+        self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
+    ) -> None:
+        theirs.decide = lambda it: ALLOW if it["headers"].get("authorization") == "Bearer t0ken" else {"allow": False}
+        kept = await http.post("/v1/session", headers={"Authorization": "Bearer t0ken"})
+        assert (kept.status_code, kept.json()["kept"]) == (201, True)
+        assert "max-age" not in kept.headers["set-cookie"].lower()  # the back end is asked how long it is good
+        assert (await http.get("/v1/session")).json()["kept"] is True
+        async with following(http) as stream:
+            await until(stream, b"snapshot")
+        asked = len(theirs.told)
+        problem(await http.post(f"{OPS}/a/cancel"), 401, "unauthenticated")  # no page of ours is said to ask
+        assert (await http.delete("/v1/session", headers={"Sec-Fetch-Site": "same-origin"})).status_code == 204
+        assert (await http.get("/v1/session")).json()["kept"] is False
+        assert [it["action"] for it in theirs.told[asked:] if it["action"] == "connect"] == []
+
     async def test_stays_out_of_it_where_there_is_a_better_proof(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
     ) -> None:

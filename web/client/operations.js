@@ -101,7 +101,18 @@ export class Operations {
     return ticket;
   }
 
-  /** Who the server takes us for; `principal` is empty where it asks nobody. @returns {Promise<{principal: string}>} */
+  /**
+   * How people prove who they are, and where they sign in, if that is told: nobody has to prove anything to ask this.
+   * @returns {Promise<{by: 'nobody'|'token'|'back-end', url: string|null}>}
+   */
+  waysToSignIn() {
+    return this.#call('web/sign-in.json');
+  }
+
+  /**
+   * Who the server takes us for: `principal` is empty where it asks nobody, and `kept` tells of a token in a cookie.
+   * @returns {Promise<{principal: string, kept: boolean}>}
+   */
   session() {
     return this.#call('v1/session');
   }

@@ -23,15 +23,29 @@ export class Session {
 
   /** @param {Health} health */
   show({ state, code }) {
-    byId('sign-in').hidden = code !== 'unauthenticated';
+    const stranger = code === 'unauthenticated';
+    if (stranger && byId('sign-in').hidden) this.#lead();
+    byId('sign-in').hidden = !stranger;
+    if (stranger) this.#asked = false; // whoever comes back may be somebody else
     if (state === 'live' && !this.#asked) this.#ask();
   }
 
   async #ask() {
     this.#asked = true;
-    const principal = await this.#operations.session().then((it) => it.principal, () => '');
+    const { principal, kept } = await this.#operations.session().catch(() => ({ principal: '', kept: false }));
     say(byId('principal'), principal);
-    byId('sign-out').hidden = principal === '';
+    byId('sign-out').hidden = !kept; // who was let in by something else signs out where that is from
+  }
+
+  /** Say how to sign in here; where that can't be found out, a token is what most servers take. */
+  async #lead() {
+    const { by, url } = await this.#operations.waysToSignIn().catch(() => ({ by: 'token', url: null }));
+    const elsewhere = by === 'back-end';
+    byId('sign-in-by-back-end').hidden = !elsewhere;
+    byId('sign-in-by-token').hidden = elsewhere;
+    byId('sign-in-with-token').hidden = elsewhere && url !== null;
+    byId('sign-in-there').hidden = url === null;
+    if (url !== null) byId('sign-in-link').setAttribute('href', url.replaceAll('{page}', encodeURIComponent(location.href)));
   }
 
   async #enter() {
