@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from api.auth.claims import MAX_GRANTS, GrantClaim, owned
 from api.principal import Principal
+from broker.depth import showable
 from broker.events import Frame
 from broker.grants import Grants
 from broker.models import EVENT_TYPE, RESERVED_TYPES, Label
@@ -29,6 +30,13 @@ class FirstEvent(BaseModel):
     def _is_custom(cls, value: str) -> str:
         if value in _OPERATIONS_OWN:
             raise ValueError("this name tells of an operation: choose one of your own")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _can_be_said_again(cls, value: Any) -> Any:
+        if not showable(value):
+            raise ValueError("it is nested too deeply")
         return value
 
     def frame(self) -> Frame:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Self
 
 import httpx
@@ -145,6 +146,7 @@ def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:
         verify=tls,
         follow_redirects=False,
         timeout=timeout_s,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # what one question is answered is not another's
         limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
         headers=_HEADERS,
     )

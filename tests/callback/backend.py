@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -28,6 +28,9 @@ Decide = Callable[[dict[str, Any]], Any]
 class TheirBackend:
     """Remembers what it is told, and decides as the test says: an answer's members, or a whole response, or later."""
 
+    stop: Callable[[], Awaitable[None]]
+    """Ends it, once it serves."""
+
     def __init__(self) -> None:
         self.url = ""
         self.told: list[dict[str, Any]] = []
@@ -38,6 +41,8 @@ class TheirBackend:
         self.gate.set()
         self.now = self.most = 0
         self.connections: set[tuple[str, int]] = set()
+        self.cookies: list[str] = []
+        """What came as a cookie of the broker's own, which has none."""
 
     async def answer(self, request: Request) -> Response:
         body = await request.body()
@@ -45,6 +50,7 @@ class TheirBackend:
             self.unverified += 1
             return Response(status_code=403)
         question = orjson.loads(body)
+        self.cookies += request.headers.getlist("cookie")
         self.told.append(question)
         assert request.client is not None
         self.connections.add((request.client.host, request.client.port))
@@ -71,17 +77,22 @@ class TheirBackend:
         return self.of(action)[-1]
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["TheirBackend"]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+    async def serving(self, port: int = 0) -> AsyncIterator["TheirBackend"]:
+        with socket.create_server(("127.0.0.1", port)) as listener:
             app = Starlette(routes=[Route("/hook", self.answer, methods=["POST"])])
             server = InLoopServer(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
             task = asyncio.create_task(server.serve(sockets=[listener]))
             await eventually(lambda: server.started or task.done(), "the back end serves")
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
-            try:
-                yield self
-            finally:
+
+            async def stop() -> None:
                 self.gate.set()
                 server.should_exit = True
                 with suppress(asyncio.CancelledError):
                     await task
+
+            self.stop = stop
+            try:
+                yield self
+            finally:
+                await stop()
