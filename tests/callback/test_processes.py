@@ -70,3 +70,32 @@ async def test_a_newer_connection_replaces_one_of_another_replica(
     assert sse.read(await newer.body())[-1].type == "replaced"
     for client in (older, newer, again):
         client.close()
+
+
+async def test_of_many_that_come_at_once_to_both_one_stays(replicas: list[ApiReplica], theirs: TheirBackend) -> None:
+    theirs.decide = lambda _: ALLOW | {"identifier": "tab"}
+    clients = await asyncio.gather(*(opened(replica) for replica in replicas * 10))
+    await theirs.heard("disconnect", 19)
+    assert {it["reason"] for it in theirs.of("disconnect")} <= {"replaced", "refused"}
+    left = {it["connection"] for it in theirs.of("connect")} - {it["connection"] for it in theirs.of("disconnect")}
+    assert len(left) == 1
+    for client in clients:
+        client.close()
+    await theirs.heard("disconnect", 20)
+
+
+async def test_a_back_end_that_hangs_holds_up_nobody_who_stops(
+    replicas: list[ApiReplica], theirs: TheirBackend
+) -> None:
+    theirs.gate.clear()
+    clients = [await Client.connect(replicas[0].url) for _ in range(STREAMS)]
+    for client in clients:
+        client.send(request(f"{OPS}/a/stream"))
+    await theirs.heard("connect")
+    replicas[0].send(signal.SIGTERM)
+    for client in clients:
+        assert b"HTTP/1.1 503" in await client.rest()
+        client.close()
+    assert replicas[0].popen is not None
+    assert await asyncio.to_thread(replicas[0].popen.wait, 15) == 0, replicas[0].output()
+    assert "Traceback" not in replicas[0].output()
