@@ -13,8 +13,7 @@ from prometheus_client.registry import Collector
 from api.problems import STATUS_OF_CODE
 from broker.hub import Hub
 from broker.reaper import Reaper
-from broker.streams import Stream
-from broker.subscription import Mode
+from broker.stream import Mode, Stream
 from broker.tally import Tally
 
 PREFIX = "progress_broker_"

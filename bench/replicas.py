@@ -21,7 +21,8 @@ from broker.outlet import UNENCODED
 from broker.placing import Start
 from broker.settings import Settings
 from broker.store import Store
-from broker.subscription import Mode, Subscription
+from broker.stream import Mode
+from broker.subscription import Subscription
 
 CONNECTIONS = 16
 COUNT = 500

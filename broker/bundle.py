@@ -10,17 +10,18 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
-from broker.events import Frame, opening_frame, reconnect_frame, told_frame
+from broker.events import Frame, told_frame
 from broker.finding import Facts
 from broker.lane import Lane
 from broker.member import LEAST_SHARE_BYTES, Member
 from broker.merge import Merge
-from broker.outlet import NO_OUTLET, Outlet, size
+from broker.outlet import NO_OUTLET
 from broker.pace import Cancellable
 from broker.positions import order
 from broker.queries import Query
 from broker.runs import SLICE_BYTES
-from broker.subscription import Mode, Subscription
+from broker.stream import Mode, Stream
+from broker.subscription import Subscription
 from broker.terms import Delivery, Terms
 
 OPERATIONS, MISSING = b"operations", b"missing"
@@ -49,46 +50,43 @@ class Home(Protocol):
     def place(self, bundle: "Bundle", member: Member, after: bytes | None, reset: str | None = None) -> None:
         """Have a new member's subscription begin after a position, or with a snapshot."""
 
-    def forget(self, bundle: "Bundle", reason: str) -> None:
-        """Note that it has ended."""
 
-
-class Bundle:
+class Bundle(Stream):
     """One client's place in many operations' logs. It stands where a `Subscription` stands for one."""
-
-    operation = "*"
 
     def __init__(
         self, query: Query, delivery: Delivery, terms: Terms, home: Home, most: int, admit: Admit = anything
     ) -> None:
+        super().__init__(delivery, terms)
         self.query, self.admit = query, admit
-        self.mode = Mode.CATCHING_UP
-        self.outlet: Outlet = NO_OUTLET
-        self.bucket = 0
-        self.connection = ""
-        """What log lines and its client call it."""
-        self.opened_at: float | None = None
         self.merge = Merge(home, delivery.interval_s, terms.clock)
         self.awaited: set[str] = set()
         """Ids of which there is no operation yet."""
-        self.full = False
-        self._delivery, self._terms, self._home = delivery, terms, home
-        self._members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
+        self.members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
+        """How its members' events are wanted; their pace is the bundle's."""
+        self._home = home
         self._most = most
         self._first: list[Frame] = []
         self._flushing = False
-        self.full_since: float | None = None
-        """Since when its outlet has had no room, by its hub's clock."""
-        self._expires_at = delivery.deadline
         self._timer: Cancellable | None = None
 
     def __len__(self) -> int:
         return self.merge.count
 
     @property
+    def operation(self) -> str:
+        """Return the sign for many."""
+        return "*"
+
+    @property
     def holder(self) -> Any:
         """For whom it was opened."""
-        return self._delivery.holder
+        return self.delivery.holder
+
+    @property
+    def full(self) -> bool:
+        """Whether its client has no room for more."""
+        return self.full_since is not None
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
@@ -117,11 +115,6 @@ class Bundle:
     def has(self, member: Member) -> bool:
         """Whether something is still expected of a member."""
         return self.mode is not Mode.CLOSED and not member.closed and self.merge.has(member)
-
-    @property
-    def delivery(self) -> Delivery:
-        """How its members' events are wanted; their pace is the bundle's."""
-        return self._members_delivery
 
     def appeared(self, facts: Facts, number: int) -> None:
         """Follow an operation that was just created, if its client may see it and has not been told of it yet."""
@@ -197,86 +190,31 @@ class Bundle:
 
     # What the outlet calls
 
-    def attach(self, outlet: Outlet) -> None:
-        """Open the way out."""
-        if self.mode is Mode.CLOSED:  # the hub closed while the response was on its way
-            outlet.close()
-            return
-        self.outlet, self.mode = outlet, Mode.LIVE
-        self._expires_at = min(self._terms.clock() + self._terms.max_age_s(), self._delivery.deadline)
-        names = self.merge.names()
-        first, self._first = self._first, []
-        self._write(
-            [
-                opening_frame(self._terms.retry_ms()),
-                *self._delivery.first,
-                told_frame(OPERATIONS, {"operations": names}),
-                *first,
-            ]
-        )
-        self.merge.stir_all()
-        self.flush()
-
-    def filled(self) -> None:
-        """Stop: the outlet has no room for more."""
-        if self.mode is Mode.CLOSED or self.full:
-            return
-        self.full, self.mode = True, Mode.CATCHING_UP
-        self.full_since = self._terms.clock()
-        self._terms.tally.slowed[self.outlet.kind] += 1
-
     def drained(self) -> None:
         """Go on: the outlet has room again."""
         if self.full and self.mode is not Mode.CLOSED:
-            self.full, self.mode, self.full_since = False, Mode.LIVE, None
+            self.mode, self.full_since = Mode.LIVE, None
             self.merge.stir_all()
             self.flush()
-
-    def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """End it, once. With `reconnect` the client is told why, and comes back with its cursor."""
-        if self._leave(reason):
-            outlet, self.outlet = self.outlet, NO_OUTLET
-            if reconnect:
-                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._terms.retry_ms()),)))
-            outlet.close()
-
-    def abort(self, reason: str) -> None:
-        """End it without a word to a client that takes nothing."""
-        if self._leave(reason):
-            outlet, self.outlet = self.outlet, NO_OUTLET
-            outlet.abort()
 
     def give_up(self) -> None:
         """Stop awaiting operations, if none has appeared."""
         if self.mode is not Mode.CLOSED and not self.merge.count and not self.query.endless:
             self.close("not-found", reconnect=True)
 
-    # What the wheel calls
+    # What it does in its own way (`Stream`)
 
-    def tick(self, now: float) -> float | None:
-        """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
-        if now >= self._expires_at:
-            self.close("expired" if now >= self._delivery.deadline else "max-age", reconnect=True)
-        elif self.full_since is None:
-            self._write([self._delivery.ping])
-        elif now - self.full_since >= self._terms.stuck_timeout_s:
-            self.abort("stuck")
-        return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
+    def _begin(self, opening: list[Frame]) -> None:
+        self.mode = Mode.LIVE
+        first, self._first = self._first, []
+        self._write([*opening, told_frame(OPERATIONS, {"operations": self.merge.names()}), *first])
+        self.merge.stir_all()
+        self.flush()
 
-    # Within
+    def _stop(self) -> None:
+        self.mode = Mode.CATCHING_UP
 
-    def _write(self, frames: list[Frame]) -> Any:
-        if frames:
-            data = self.outlet.encoding.encode(frames)
-            self._terms.tally.written[self.outlet.kind].bytes += size(data)
-            self.outlet.write(data)
-
-    def _leave(self, reason: str) -> bool:
-        if self.mode is Mode.CLOSED:
-            return False
-        self.mode = Mode.CLOSED
+    def _let_go(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self.merge.empty()
-        self._home.forget(self, reason)
-        return True

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from broker import cursor, finding
 from broker.bundle import Admit, Bundle, anything
@@ -19,8 +20,8 @@ from broker.positions import order
 from broker.queries import Queries, Query
 from broker.settings import Settings
 from broker.store import Store
+from broker.stream import Mode
 from broker.streams import Streams
-from broker.subscription import Mode
 from broker.tasks import Tasks
 from broker.terms import ALL, Delivery, Terms
 from broker.wheel import Wheel
@@ -46,7 +47,8 @@ class Bundles:
         """Up to where each lane's feed has been handed on."""
         self.members = members
         self._store, self._settings, self._tasks = store, settings, tasks
-        self._wheel, self._streams, self._terms = wheel, streams, terms
+        self._wheel, self._streams = wheel, streams
+        self._terms = replace(terms, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
         self._queries: Queries[Bundle] = Queries()
         self._bundles: set[Bundle] = set()
@@ -171,8 +173,9 @@ class Bundles:
         """Have a member's subscription begin."""
         self.members.place(bundle, member, after, reset)
 
-    def forget(self, bundle: Bundle, reason: str) -> None:
-        """Forget a bundle that has ended."""
+    # Within
+
+    def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)
         self.members.forget(bundle)
         self._queries.remove(bundle.query, bundle)
@@ -180,8 +183,6 @@ class Bundles:
         self._stirred.discard(bundle)
         self._waiting.discard(bundle)
         self._streams.closed(bundle, reason)
-
-    # Within
 
     def _flush(self) -> None:
         if self._soon is not None:

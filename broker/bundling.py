@@ -13,7 +13,7 @@ from broker.feed import backoff_s
 from broker.member import Member
 from broker.placing import Placing
 from broker.reads import Reads
-from broker.subscription import Mode
+from broker.stream import Mode
 from broker.tally import Tally
 from broker.tasks import Tasks
 from broker.terms import Terms
@@ -97,7 +97,7 @@ class Members:
     async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self._channels.of(member.operation, self._reads)
-        subscription = member.follow(channel, bundle.delivery, self._terms)
+        subscription = member.follow(channel, bundle.members_delivery, self._terms)
         subscription.connection = bundle.connection
         try:
             for _ in range(_LOADS):

@@ -11,7 +11,8 @@ from broker.models import Operation
 from broker.positions import START, order
 from broker.ring import Ring, Room
 from broker.runs import slices
-from broker.subscription import Mode, Subscription
+from broker.stream import Mode
+from broker.subscription import Subscription
 
 log = logging.getLogger(__name__)
 

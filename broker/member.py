@@ -12,7 +12,8 @@ from broker.channel import Channel
 from broker.events import Frame
 from broker.outlet import UNENCODED
 from broker.runs import conflate
-from broker.subscription import CONFLATE_OVER, Mode, Subscription
+from broker.stream import Mode
+from broker.subscription import CONFLATE_OVER, Subscription
 from broker.terms import Delivery, Terms
 
 LEAST_SHARE_BYTES = 2_048

@@ -4,8 +4,7 @@ import asyncio
 
 from broker.events import Frame
 from broker.outlet import NO_OUTLET
-from broker.streams import Stream
-from broker.subscription import Mode
+from broker.stream import Mode, Stream
 
 NAME = b"replaced"
 """The event's name, and its id: a client that comes back after it says so, and is told that nothing will follow."""

@@ -6,20 +6,17 @@ import logging
 from collections.abc import Callable
 from secrets import token_hex
 
-from broker.bundle import Bundle
 from broker.placing import Start
-from broker.subscription import Mode, Subscription
+from broker.stream import Mode, Stream
 from broker.tally import Tally
 
 log = logging.getLogger(__name__)
-
-Stream = Subscription | Bundle
 
 _NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
 
 
 class Streams:
-    """What is told of subscriptions' lives."""
+    """What is told of streams' lives."""
 
     def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
         self._tally, self._clock = tally, clock
@@ -40,51 +37,51 @@ class Streams:
         """Return a connection's name, as no other of any replica has."""
         return f"{self._replica}-{next(self._numbers)}"
 
-    def made(self, subscription: Stream) -> None:
+    def made(self, stream: Stream) -> None:
         """Count one more, which is yet to be placed, and name it."""
-        subscription.connection = subscription.delivery.connection or self.name()
+        stream.connection = stream.delivery.connection or self.name()
         self._count += 1
         self._none.clear()
 
-    def reset(self, subscription: Stream, start: Start, reason: str) -> None:
+    def reset(self, stream: Stream, start: Start, reason: str) -> None:
         """Tell that a client can't resume from its position."""
         self._tally.resets[reason] += 1
-        said = _told(subscription) | {"from": start.position, "reason": reason}
+        said = _told(stream) | {"from": start.position, "reason": reason}
         log.info("stream %s of operation %s can't resume after %s: %s", *said.values(), extra=said)
 
-    def opened(self, subscription: Stream, start: Start) -> None:
+    def opened(self, stream: Stream, start: Start) -> None:
         """Tell that one stands where its client wants to begin."""
-        if subscription.mode is Mode.CLOSED:  # the hub drained meanwhile
+        if stream.mode is Mode.CLOSED:  # the hub drained meanwhile
             return
-        subscription.opened_at = self._clock()
+        stream.opened_at = self._clock()
         self._tally.opened[start.kind] += 1
         if log.isEnabledFor(logging.DEBUG):
-            said = _told(subscription) | {"from": start.position or start.kind}
+            said = _told(stream) | {"from": start.position or start.kind}
             log.debug("stream %s of operation %s opens, from %s", *said.values(), extra=said)
 
-    def when_closed(self, subscription: Stream, tell: Callable[[str], None]) -> None:
+    def when_closed(self, stream: Stream, tell: Callable[[str], None]) -> None:
         """Have this called with the reason when one ends; at once if it has, before its response began."""
-        if subscription.mode is Mode.CLOSED:
+        if stream.mode is Mode.CLOSED:
             tell("refused")
         else:
-            self._tell[subscription] = tell
+            self._tell[stream] = tell
 
-    def closed(self, subscription: Stream, reason: str) -> None:
+    def closed(self, stream: Stream, reason: str) -> None:
         """Tell that one has ended, and why."""
         self._count -= 1
         if not self._count:
             self._none.set()
-        if self._tell and (tell := self._tell.pop(subscription, None)) is not None:
+        if self._tell and (tell := self._tell.pop(stream, None)) is not None:
             tell(reason)
-        if subscription.opened_at is None:
+        if stream.opened_at is None:
             return
         self._tally.closed[reason] += 1
         level = logging.INFO if reason in _NOTABLE else logging.DEBUG
         if log.isEnabledFor(level):
-            lasted_s = self._clock() - subscription.opened_at
-            said = _told(subscription) | {"lasted_s": round(lasted_s, 3), "reason": reason}
+            lasted_s = self._clock() - stream.opened_at
+            said = _told(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}
             log.log(level, "stream %s of operation %s closes after %.1f s: %s", *said.values(), extra=said)
 
 
-def _told(subscription: Stream) -> dict[str, object]:
-    return {"connection": subscription.connection, "operation": subscription.operation}
+def _told(stream: Stream) -> dict[str, object]:
+    return {"connection": stream.connection, "operation": stream.operation}

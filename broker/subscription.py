@@ -8,15 +8,15 @@ I/O happens here, and no clock is read that was not handed in.
 
 import logging
 from collections.abc import Sequence
-from enum import Enum
 from typing import NamedTuple
 
 from broker.aside import Aside
-from broker.events import END, SNAPSHOT, Frame, opening_frame, reconnect_frame
-from broker.outlet import NO_OUTLET, Encoding, Outlet, size
+from broker.events import END, SNAPSHOT, Frame
+from broker.outlet import NO_OUTLET, Encoding
 from broker.pace import Pace
 from broker.runs import Types, conflate, slices, wanted
 from broker.source import Source
+from broker.stream import Mode, Stream
 from broker.tally import Written
 from broker.terms import Delivery, Terms
 
@@ -24,15 +24,6 @@ log = logging.getLogger(__name__)
 
 CONFLATE_OVER = 32
 """A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
-
-
-class Mode(Enum):
-    """What a subscription does with a new frame."""
-
-    AWAITING = "awaiting"  # the operation does not exist yet
-    CATCHING_UP = "catching up"
-    LIVE = "live"
-    CLOSED = "closed"
 
 
 class Audience(NamedTuple):
@@ -43,58 +34,38 @@ class Audience(NamedTuple):
     written: Written
 
 
-class Subscription:
+class Subscription(Stream):
     """One client's place in one operation's log.
 
     Its maker places it with `begin` and gives it its way out with `attach`, which calls `filled`, `drained`, `close`.
     """
 
     __slots__ = (
-        "_expires_at",
         "_first",
         "_has_room",
         "_overtaken",
         "_reading",
         "_slow",
         "_source",
-        "_terms",
         "aside",
-        "bucket",
-        "connection",
-        "delivery",
-        "full_since",
-        "mode",
         "n",
-        "opened_at",
-        "outlet",
         "pace",
         "position",
     )
 
     def __init__(self, source: Source, delivery: Delivery, terms: Terms) -> None:
+        super().__init__(delivery, terms)
         self.n = 0
         """The last event it was sent, unless it is live: then its source's."""
         self.position = b"0-0"
-        self.mode = Mode.CATCHING_UP
-        self.bucket = 0
-        self.connection = ""
-        """What log lines and its client call it."""
-        self.opened_at: float | None = None
-        """When it was placed, by its hub's clock; None before that."""
-        self.outlet: Outlet = NO_OUTLET
         self.pace: Pace | None = None
         self.aside: Aside | None = None
         self._source = source
-        self.delivery = delivery
-        self._terms = terms
         self._first: Sequence[Frame] = ()
         self._has_room = False
-        self.full_since: float | None = None
-        """Since when its outlet has had no room, by its hub's clock."""
         self._reading = False  # a page or a snapshot has been asked for
         self._overtaken: str | None = None  # why what is being read is of no use
         self._slow = False  # it has filled its outlet since it was last live
-        self._expires_at = delivery.deadline
 
     @property
     def audience(self) -> Audience:
@@ -116,25 +87,6 @@ class Subscription:
         """Stand before an operation that does not exist yet; its snapshot comes when it does."""
         if self.mode is not Mode.CLOSED:  # as it may be, if the hub drained meanwhile
             self.mode = Mode.AWAITING
-
-    def attach(self, outlet: Outlet) -> None:
-        """Open the way out."""
-        if self.mode is Mode.CLOSED:  # the hub closed while the response was on its way
-            outlet.close()
-            return
-        terms = self._terms
-        self.outlet, self._has_room = outlet, True
-        if self.delivery.interval_s:
-            self.pace = Pace(self.delivery.interval_s, terms.clock, terms.call_later, self._write)
-        self._expires_at = min(terms.clock() + terms.max_age_s(), self.delivery.deadline)
-        opening = [opening_frame(terms.retry_ms()), *self.delivery.first]
-        first, self._first = self._first, ()
-        if first and first[0].type == SNAPSHOT:
-            opening += first
-            first = ()
-        self._write(opening)
-        self._take(first)
-        self.pump()
 
     # What the channel calls
 
@@ -231,52 +183,41 @@ class Subscription:
 
     # What the outlet calls
 
-    def filled(self) -> None:
-        """Stop: the outlet has no room for more."""
-        if self.mode is Mode.CLOSED:
-            return
-        self._has_room, self._slow = False, True
-        if self.full_since is None:
-            self.full_since = self._terms.clock()
-            self._terms.tally.slowed[self.outlet.kind] += 1
-        self.fall_back()
-
     def drained(self) -> None:
         """Go on: the outlet has room again."""
         if not self._has_room and self.mode is not Mode.CLOSED:
             self._has_room, self.full_since = True, None
             self.pump()
 
-    def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """End it, once. With `reconnect` the client is told why, and comes back with its position."""
-        if self._leave(reason):
-            outlet, self.outlet = self.outlet, NO_OUTLET
-            if reconnect:
-                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._terms.retry_ms()),)))
-            outlet.close()
-
-    def abort(self, reason: str) -> None:
-        """End it without a word to a client that takes nothing."""
-        if self._leave(reason):
-            outlet, self.outlet = self.outlet, NO_OUTLET
-            outlet.abort()
-
     def give_up(self) -> None:
         """Stop awaiting an operation that has not appeared."""
         if self.mode is Mode.AWAITING:
             self.close("not-found", reconnect=True)
 
-    # What the wheel calls
+    # What it does in its own way (`Stream`)
 
-    def tick(self, now: float) -> float | None:
-        """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
-        if now >= self._expires_at:
-            self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
-        elif self.full_since is None:
-            self._write((self.delivery.ping,))
-        elif now - self.full_since >= self._terms.stuck_timeout_s:
-            self.abort("stuck")
-        return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
+    def _begin(self, opening: list[Frame]) -> None:
+        self._has_room = True
+        if self.delivery.interval_s:
+            self.pace = Pace(self.delivery.interval_s, self._terms.clock, self._terms.call_later, self._write)
+        first, self._first = self._first, ()
+        if first and first[0].type == SNAPSHOT:
+            opening += first
+            first = ()
+        self._write(opening)
+        self._take(first)
+        self.pump()
+
+    def _stop(self) -> None:
+        self._has_room, self._slow = False, True
+        self.fall_back()
+
+    def _let_go(self) -> None:
+        self._source.leave(self)
+        if self.aside is not None:
+            self.aside.leave()
+        if self.pace is not None:
+            self.pace.drop()
 
     # Within
 
@@ -305,22 +246,3 @@ class Subscription:
                 self.offer(some)
             if last.type == END:
                 self.close("ended")
-
-    def _write(self, frames: Sequence[Frame]) -> None:
-        if frames:
-            data = self.outlet.encoding.encode(frames)
-            self._terms.tally.written[self.outlet.kind].bytes += size(data)
-            self.outlet.write(data)
-
-    def _leave(self, reason: str) -> bool:
-        """Leave everything but the outlet, once."""
-        if self.mode is Mode.CLOSED:
-            return False
-        self._source.leave(self)
-        self.mode = Mode.CLOSED
-        if self.aside is not None:
-            self.aside.leave()
-        if self.pace is not None:
-            self.pace.drop()
-        self._terms.on_close(self, reason)
-        return True

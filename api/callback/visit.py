@@ -8,7 +8,8 @@ from starlette.types import Scope
 
 from broker.events import Frame
 from broker.replaced import replace
-from broker.streams import Stream, Streams
+from broker.stream import Stream
+from broker.streams import Streams
 from broker.terms import Delivery
 
 _STATE = "visit"

@@ -11,7 +11,7 @@ import pytest
 from broker.children import SHOWN
 from broker.family import INTERVAL_S
 from broker.store import Store
-from broker.subscription import Mode
+from broker.stream import Mode
 from tests import sse
 from tests.api.test_operations import OPS, create, finish, problem, publish
 from tests.servers import eventually

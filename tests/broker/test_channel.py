@@ -1,6 +1,7 @@
 from broker.channel import Channel
 from broker.ring import Room
-from broker.subscription import Mode, Subscription
+from broker.stream import Mode
+from broker.subscription import Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
 
 

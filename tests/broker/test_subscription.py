@@ -8,7 +8,8 @@ from broker.models import Operation
 from broker.ring import Room
 from broker.runs import SLICE_BYTES, conflate
 from broker.snapshots import FIELDS, read_snapshot
-from broker.subscription import CONFLATE_OVER, Mode, Subscription
+from broker.stream import Mode
+from broker.subscription import CONFLATE_OVER, Subscription
 from broker.terms import Delivery
 from tests.broker.harness import ALL, Outlet, Timers, event, frame
 
