@@ -6,18 +6,19 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from broker import cursor, finding
+from broker import cursor
+from broker.beginning import begin, tell_missing
 from broker.bundle import Admit, Bundle, anything
 from broker.bundling import Members
-from broker.errors import Draining, Gone, Invalid, NotFound, StorageFull, StorageUnavailable
+from broker.errors import Draining, Invalid, StorageUnavailable
 from broker.events import CREATED, Event
-from broker.feed import backoff_s
-from broker.finding import Facts, Found, read_terms
-from broker.lane import Lane
+from broker.finding import Facts, read_terms
 from broker.member import Member
-from broker.placing import Ended, Start
+from broker.missed import Missed
+from broker.placing import Start
 from broker.positions import order
 from broker.queries import Queries, Query
+from broker.search import Search
 from broker.settings import Settings
 from broker.store import Store
 from broker.stream import Mode
@@ -46,7 +47,9 @@ class Bundles:
         self.frontier: dict[int, bytes] = {}
         """Up to where each lane's feed has been handed on."""
         self.members = members
-        self._store, self._settings, self._tasks = store, settings, tasks
+        self._settings = settings
+        self._search = Search(store)
+        self._missed = Missed(self._search, tasks)
         self._wheel, self._streams = wheel, streams
         self._terms = replace(terms, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
@@ -75,7 +78,7 @@ class Bundles:
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
         # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
-        lost = await self._lost(places)
+        lost = await self._search.lost(places, self.frontier)
         if self.draining:
             raise Draining("this server is stopping: come back in a moment")
         bundle = Bundle(query, delivery, self._terms, self, most, admit)
@@ -88,11 +91,11 @@ class Bundles:
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
             known = {lane: position for lane, position in places.items() if lane not in lost}
-            lanes = self._lanes(query)
+            lanes = self._search.lanes(query)
             for number in lanes:
                 bundle.merge.lane(number, known.get(number)).busy += 1
             since = {number: bundle.merge.lane(number).position for number in lanes}
-            found = self._admitted(bundle, await self._find(query, lanes, since))
+            found = await self._search.find(bundle, lanes, since)
             if len(found.facts) > most:
                 raise Invalid(
                     f"these are {len(found.facts)} operations or more, and a stream carries {most}:"
@@ -101,8 +104,8 @@ class Bundles:
                 )
             if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
                 raise Draining("this stream was closed before it began: come back in a moment")
-            seen = begin(bundle, found.facts, self._store.keyspace.lane_of, known, lost)
-            self._tell_missing(bundle, found, wait=wait, seen=seen)
+            seen = begin(bundle, found.facts, self._search.lane_of, known, lost)
+            tell_missing(bundle, found, wait=wait, seen=seen)
         except BaseException:
             bundle.close("refused")
             raise
@@ -110,24 +113,6 @@ class Bundles:
             lane.busy -= lane.number in lanes
         self._streams.opened(bundle, start)
         return bundle
-
-    @staticmethod
-    def _tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
-        there = {facts.operation for facts in found.facts}
-        ids = [id for id in bundle.query.ids if id not in there]
-        bundle.awaited |= set(ids) - found.gone.keys()
-        for id in found.gone:
-            bundle.merge.forget(id)
-        if len(bundle) or bundle.query.endless or (seen and bundle.awaited):
-            pass
-        elif seen:
-            raise Ended("all these operations have ended, and their ends were seen")
-        elif not bundle.awaited:
-            raise Gone("these operations were deleted")
-        elif not wait:
-            raise NotFound("there are no such operations: they were never created, or their retention has passed")
-        for id in ids:
-            bundle.missing(id, "gone" if id in found.gone else "not-found")
 
     # What the hub calls
 
@@ -140,7 +125,7 @@ class Bundles:
                 name, at = event.operation.decode(), event.position
                 facts = Facts(name, read_terms(event.data), False, at, at)
                 for bundle in self._queries.followers(name, facts.terms):
-                    bundle.appeared(facts, self._store.keyspace.lane_of(name))
+                    bundle.appeared(facts, self._search.lane_of(name))
 
     def handed_on(self, positions: Mapping[bytes, bytes], resync: Sequence[int]) -> None:
         """Let go of what waited: all has been handed on up to these positions.
@@ -153,8 +138,12 @@ class Bundles:
         for lane in resync:
             lost = lane in before and order(self.frontier[lane]) < order(before[lane])
             for bundle in self:
-                if lane in bundle.merge.lanes:
-                    self._look_again(bundle, bundle.merge.lanes[lane], lost=lost)
+                if (theirs := bundle.merge.lanes.get(lane)) is None:
+                    continue
+                if lost:
+                    self._missed.look_anew(bundle, theirs, self.frontier[lane])
+                else:
+                    self._missed.look(bundle, theirs)
         self._flush()
         if self._waiting:
             waiting, self._waiting = self._waiting, set()
@@ -200,97 +189,3 @@ class Bundles:
             bundle.abort("broken")
         if bundle.mode is not Mode.CLOSED and bundle.merge.waiting:
             self._waiting.add(bundle)
-
-    def _lanes(self, query: Query) -> Sequence[int]:
-        if query.endless:
-            return range(self._store.keyspace.lanes)
-        return sorted({self._store.keyspace.lane_of(id) for id in query.ids})
-
-    async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
-        if query.endless:
-            most = self._settings.max_operations_per_stream + 1
-            if query.within is None:
-                return await finding.by_terms(self._store, query.terms, since, lanes, most)
-            return await finding.within(self._store, query.terms, query.within, since, lanes, most)
-        mine = set(lanes)
-        return await finding.by_ids(self._store, [id for id in query.ids if self._store.keyspace.lane_of(id) in mine])
-
-    @staticmethod
-    def _admitted(bundle: Bundle, found: Found) -> Found:
-        gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
-        return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
-
-    async def _lost(self, places: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed ends before the client's position. Another replica may only be ahead of us."""
-        ahead = [lane for lane, position in places.items() if order(position) > order(self.frontier[lane])]
-        lasts = [await finding.last_of_feed(self._store, lane) for lane in ahead]
-        return frozenset(lane for lane, last in zip(ahead, lasts, strict=True) if order(last) < order(places[lane]))
-
-    def _look_again(self, bundle: Bundle, lane: Lane, *, lost: bool) -> None:
-        """Look for operations of a lane that were not heard of; begin it anew, if what it told is lost."""
-        lane.busy += 1
-        before: list[str] = []
-        if lost:
-            before = bundle.merge.emptied(lane)
-            lane.position = self.frontier[lane.number]
-            lane.unopened.update(before)
-        self._tasks.spawn(self._search(bundle, lane, before, lost=lost))
-
-    async def _search(self, bundle: Bundle, lane: Lane, before: Sequence[str], *, lost: bool) -> None:
-        try:
-            found = await self._found_again(bundle, lane)
-        except Exception:
-            log.exception("the operations that a stream follows can't be looked for; its client is sent away")
-            bundle.close("storage-unavailable", reconnect=True)
-            return
-        for facts in found.facts:
-            again, at = facts.operation in before, order(lane.position)
-            if again or not (facts.done and order(facts.position) <= at):
-                if lost:
-                    bundle.merge.begin_anew(lane, facts.operation)
-                known = not lost and order(facts.first) <= at
-                bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
-        for name in set(before) - {facts.operation for facts in found.facts}:
-            lane.unopened.discard(name)
-            bundle.missing(name, "gone")
-        lane.busy -= 1
-        bundle.stir(lane)
-
-    async def _found_again(self, bundle: Bundle, lane: Lane) -> Found:
-        tries = 0
-        while bundle.mode is not Mode.CLOSED:
-            try:
-                found = await self._find(bundle.query, (lane.number,), {lane.number: lane.position})
-                return self._admitted(bundle, found)
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-        return Found([])
-
-
-def begin(
-    bundle: Bundle,
-    found: Iterable[Facts],
-    lane_of: Callable[[str], int],
-    known: Mapping[int, bytes],
-    lost: frozenset[int] = frozenset(),
-) -> int:
-    """Follow what was found, from the position that is known of each lane or with a snapshot.
-
-    Return how many have ended, and their ends were seen. In the lanes that are `lost` storage has forgotten what the
-    client knows.
-    """
-    seen = 0
-    for facts in found:
-        number = lane_of(facts.operation)
-        position = known.get(number)
-        lane = bundle.merge.lane(number)
-        if position is None:
-            if not bundle.query.endless or not facts.done or order(facts.position) > order(lane.position):
-                bundle.merge.begin_anew(lane, facts.operation)
-                bundle.follow(facts, number, None, "lost" if number in lost else None)
-        elif facts.done and order(facts.position) <= order(position):
-            seen += 1
-        else:
-            bundle.follow(facts, number, None if order(facts.first) > order(position) else position)
-    return seen

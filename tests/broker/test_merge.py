@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker import cursor
+from broker.beginning import begin
 from broker.bundle import Bundle
-from broker.bundles import begin
 from broker.channel import Channel
 from broker.events import END, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
 from broker.finding import Facts

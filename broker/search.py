@@ -1,0 +1,45 @@
+"""Search: what there is of the operations that a bundle asks for, as far as its client may see them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from broker import finding
+from broker.bundle import Bundle
+from broker.finding import Found
+from broker.positions import order
+from broker.queries import Query
+from broker.store import Store
+
+
+class Search:
+    """Looks into storage for bundles."""
+
+    def __init__(self, store: Store) -> None:
+        self.lane_of = store.keyspace.lane_of
+        self._store = store
+        self._most = store.settings.max_operations_per_stream + 1  # by which it shows that there are too many
+
+    def lanes(self, query: Query) -> Sequence[int]:
+        """Return the lanes in which there may be any."""
+        if query.endless:
+            return range(self._store.keyspace.lanes)
+        return sorted({self.lane_of(id) for id in query.ids})
+
+    async def find(self, bundle: Bundle, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
+        """Return what there is in some lanes, of a query also what has ended since a lane's position."""
+        found = await self._find(bundle.query, lanes, since)
+        gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
+        return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
+
+    async def lost(self, places: Mapping[int, bytes], frontier: Mapping[int, bytes]) -> frozenset[int]:
+        """Return the lanes whose feed ends before the client's position. Another replica may only be ahead of us."""
+        ahead = [lane for lane, position in places.items() if order(position) > order(frontier[lane])]
+        lasts = [await finding.last_of_feed(self._store, lane) for lane in ahead]
+        return frozenset(lane for lane, last in zip(ahead, lasts, strict=True) if order(last) < order(places[lane]))
+
+    async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
+        if not query.endless:
+            mine = set(lanes)
+            return await finding.by_ids(self._store, [id for id in query.ids if self.lane_of(id) in mine])
+        if query.within is None:
+            return await finding.by_terms(self._store, query.terms, since, lanes, self._most)
+        return await finding.within(self._store, query.terms, query.within, since, lanes, self._most)
