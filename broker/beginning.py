@@ -1,6 +1,6 @@
 """Beginning: where a bundle's members stand at first, from what its client knows."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from broker.bundle import Bundle
 from broker.errors import Gone, NotFound
@@ -9,31 +9,25 @@ from broker.placing import Ended
 from broker.positions import order
 
 
-def begin(
-    bundle: Bundle,
-    found: Iterable[Facts],
-    lane_of: Callable[[str], int],
-    known: Mapping[int, bytes],
-    lost: frozenset[int] = frozenset(),
-) -> int:
+def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int]) -> int:
     """Follow what was found, from the position that is known of each lane or with a snapshot.
 
-    Return how many have ended, and their ends were seen. In the lanes that are `lost` storage has forgotten what the
-    client knows.
+    Return how many have ended, and their ends were seen.
     """
     seen = 0
     for facts in found:
         number = lane_of(facts.operation)
-        position = known.get(number)
         lane = bundle.merge.lane(number)
-        if position is None:
-            if not bundle.query.endless or not facts.done or order(facts.position) > order(lane.position):
-                bundle.merge.begin_anew(lane, facts.operation)
-                bundle.follow(facts, number, None, "lost" if number in lost else None)
-        elif facts.done and order(facts.position) <= order(position):
-            seen += 1
-        else:
-            bundle.follow(facts, number, None if order(facts.first) > order(position) else position)
+        ended = facts.done and order(facts.position) <= order(lane.since)  # when its client was here before, or began
+        if not lane.anew:
+            if ended:
+                seen += 1
+            else:
+                new = order(facts.first) > order(lane.position)
+                bundle.follow(facts, number, None if new else lane.position)
+        elif not ended or not bundle.query.endless:
+            bundle.merge.begin_anew(lane, facts.operation)
+            bundle.follow(facts, number, None, "lost" if lane.lost else None)
     return seen
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
-from broker.events import Frame, told_frame
+from broker.events import MISSING, OPERATIONS, Frame, id_frame, told_frame
 from broker.finding import Facts
 from broker.lane import Lane
 from broker.member import LEAST_SHARE_BYTES, Member
@@ -24,7 +24,6 @@ from broker.stream import Mode, Stream
 from broker.subscription import Subscription
 from broker.terms import Delivery, Terms
 
-OPERATIONS, MISSING = b"operations", b"missing"
 HOLD_BYTES = 262_144
 """What all members may hold back together, about: each gets an equal share, but never less than one frame."""
 
@@ -207,7 +206,8 @@ class Bundle(Stream):
     def _begin(self, opening: list[Frame]) -> None:
         self.mode = Mode.LIVE
         first, self._first = self._first, []
-        self._write([*opening, told_frame(OPERATIONS, {"operations": self.merge.names()}), *first])
+        told = told_frame(OPERATIONS, {"operations": self.merge.names()})
+        self._write([*opening, id_frame(self.merge.cursor()), told, *first])
         self.merge.stir_all()
         self.flush()
 

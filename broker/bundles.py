@@ -10,6 +10,7 @@ from broker import cursor
 from broker.beginning import begin, tell_missing
 from broker.bundle import Admit, Bundle, anything
 from broker.bundling import Members
+from broker.cursor import Place
 from broker.errors import Draining, Invalid, StorageUnavailable
 from broker.events import CREATED, Event
 from broker.finding import Facts, read_terms
@@ -90,11 +91,11 @@ class Bundles:
         left_s = delivery.deadline - self._terms.clock()
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
-            known = {lane: position for lane, position in places.items() if lane not in lost}
+            places |= {number: Place(self.frontier[number], begun=True, lost=True) for number in lost}
             lanes = self._search.lanes(query)
             for number in lanes:
-                bundle.merge.lane(number, known.get(number)).busy += 1
-            since = {number: bundle.merge.lane(number).position for number in lanes}
+                bundle.merge.lane(number, places.get(number)).busy += 1
+            since = {number: bundle.merge.lane(number).since for number in lanes}
             found = await self._search.find(bundle, lanes, since)
             if len(found.facts) > most:
                 raise Invalid(
@@ -104,7 +105,7 @@ class Bundles:
                 )
             if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
                 raise Draining("this stream was closed before it began: come back in a moment")
-            seen = begin(bundle, found.facts, self._search.lane_of, known, lost)
+            seen = begin(bundle, found.facts, self._search.lane_of)
             tell_missing(bundle, found, wait=wait, seen=seen)
         except BaseException:
             bundle.close("refused")

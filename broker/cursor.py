@@ -1,16 +1,29 @@
 """Cursors: where a client stands that follows many operations, as one opaque word.
 
-It holds a position for each lane. All that its operations said in that lane up to there, it has been told.
+It holds a position for each lane. All that its operations said in that lane up to there, it has been told; or, where
+the position is marked, it was still being told how they stood at that position.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from broker import positions
 from broker.errors import Invalid
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_LONGEST = 40  # of one lane's part: a lane and two numbers of 64 bits
+_LONGEST = 40  # of one lane's part: a lane, two numbers of 64 bits and a mark
+_BEGUN, _LOST = "B", "L"
+
+
+class Place(NamedTuple):
+    """Where a client stands in a lane."""
+
+    position: bytes
+    begun: bool = False
+    """Whether it has only begun there: not all operations have been told to it yet, so all will be told again."""
+    lost: bool = False
+    """Whether it has begun anew there, because storage has lost what it had been told."""
 
 
 @lru_cache(maxsize=8192)  # as many who follow the same operations are told the same
@@ -26,22 +39,29 @@ def join(parts: Iterable[bytes]) -> bytes:
     return b"_".join(parts)
 
 
-def write(places: Mapping[int, bytes]) -> bytes:
-    """Return the cursor of these lanes' positions."""
-    return join(part(lane, position) for lane, position in places.items())
+def write(places: Mapping[int, Place]) -> bytes:
+    """Return the cursor of these lanes' places."""
+    return join(part_of(lane, place) for lane, place in places.items())
 
 
-def parse(text: str, lanes: int) -> dict[int, bytes]:
-    """Return each lane's position; raise `Invalid`."""
-    places: dict[int, bytes] = {}
+def part_of(lane: int, place: Place) -> bytes:
+    """Return what a lane's place is in a cursor."""
+    mark = _LOST if place.lost else _BEGUN if place.begun else ""
+    return part(lane, place.position) + mark.encode()
+
+
+def parse(text: str, lanes: int) -> dict[int, Place]:
+    """Return the place in each lane; raise `Invalid`."""
+    places: dict[int, Place] = {}
     for each in text.split("_", lanes):
-        numbers = each.split(".")
+        mark = each[-1:] if each.endswith((_BEGUN, _LOST)) else ""
+        numbers = each.removesuffix(mark).split(".")
         if len(each) > _LONGEST or not 2 <= len(numbers) <= 3 or not all(map(_is_number, numbers)):
             raise _invalid(text)
         lane, ms, seq = [int(number, 36) for number in [*numbers, "0"][:3]]
         if lane >= lanes or lane in places or max(ms, seq) >= 1 << 64:
             raise _invalid(text)
-        places[lane] = b"%d-%d" % (ms, seq)
+        places[lane] = Place(b"%d-%d" % (ms, seq), begun=bool(mark), lost=mark == _LOST)
     return places
 
 

@@ -13,6 +13,7 @@ from broker.models import EVENT_TYPE, TERMINAL, Operation
 from broker.positions import milliseconds
 
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
+OPERATIONS, MISSING = b"operations", b"missing"
 GONE = b"gone"
 """The broker's own word, which has no number: the operation was deleted."""
 CREATED = b"created"

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
 
-from broker.events import PROGRESS, Frame
+from broker.cursor import Place
+from broker.events import MISSING, PROGRESS, Frame
 from broker.member import Member
 from broker.positions import order as read_order
 from broker.runs import SLICE_BYTES
@@ -21,31 +22,50 @@ order = lru_cache(maxsize=8192)(read_order)  # as many who follow the same opera
 class Lane:
     """A bundle's members that share a lane."""
 
-    __slots__ = ("_paced", "busy", "members", "number", "position", "unopened", "waiting")
+    __slots__ = ("_paced", "anew", "busy", "lost", "members", "number", "position", "since", "unopened", "waiting")
 
-    def __init__(self, number: int, position: bytes) -> None:
+    def __init__(self, number: int, place: Place | None, frontier: bytes) -> None:
         self.number = number
-        self.position = position
+        resumed = place is not None and not place.begun
+        self.position = place.position if place is not None and resumed else frontier
         """Up to where the client has been told all."""
+        self.since = place.position if place is not None else frontier
+        """Where it began: what has ended since then is told, also to who comes back before all has been told."""
+        self.anew = not resumed
+        """Whether it begins with snapshots."""
+        self.lost = place is not None and place.lost
+        """Whether it does because storage has lost what the client knew."""
         self.members: dict[str, Member] = {}
         self.unopened: set[str] = set()
-        """Members of which the client has to be told before this position means anything."""
+        """Members of which the client has to be told before the position means anything."""
         self.busy = 0
         """Searches under way that may bring members. Nothing leaves before: they may have earlier things to say."""
         self.waiting = False
         """Whether something was kept back when last asked."""
         self._paced: dict[str, Frame] = {}  # the newest progress of each, in order
 
+    @property
+    def place(self) -> Place:
+        """What a cursor tells of it."""
+        return Place(self.since, begun=True, lost=self.lost) if self.unopened else Place(self.position)
+
+    def lose(self, position: bytes) -> None:
+        """Begin anew at a position: storage has lost what was told."""
+        self.position = self.since = position
+        self.anew = self.lost = True
+
     def moved(self, member: Member, frame: Frame) -> bool:
         """Note that a frame has left; return whether its client has come further by it."""
-        if not frame.wire.startswith(b"id: "):  # such as an ended operation's snapshot, which its end follows
+        further = False
+        if frame.wire.startswith(b"id: "):
+            further = order(frame.position) > order(self.position)
+            if further:
+                self.position = frame.position
+        elif frame.type != MISSING:  # such as an ended operation's snapshot, which its end follows
             return False
-        opens = member.operation in self.unopened
+        further = further or member.operation in self.unopened
         self.unopened.discard(member.operation)
-        if order(frame.position) > order(self.position):
-            self.position = frame.position
-            return not self.unopened
-        return opens and not self.unopened
+        return further and not self.unopened
 
     def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Leaving], bool]:
         """Return what may leave now, a slice and a frame at most, and whether there may be more.

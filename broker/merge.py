@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from broker import cursor
+from broker.cursor import Place
 from broker.events import Frame, id_frame, strip_id
 from broker.finding import Facts
 from broker.lane import Lane, Leaving
@@ -31,16 +32,16 @@ class Merge:
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
         self._paced_at = float("-inf")
-        self._parts: dict[int, bytes] | None = None  # of the cursor: those of lanes whose position means something
+        self._parts: dict[int, bytes] | None = None  # of the cursor
 
     # Its members
 
-    def lane(self, number: int, position: bytes | None = None) -> Lane:
-        """Return a lane; a new one stands at a position, or where the feed is."""
+    def lane(self, number: int, place: Place | None = None) -> Lane:
+        """Return a lane; a new one begins at the client's place, or where the feed is."""
         lane = self.lanes.get(number)
         if lane is None:
             self._parts = None
-            lane = self.lanes[number] = Lane(number, position or self._feeds.frontier[number])
+            lane = self.lanes[number] = Lane(number, place, self._feeds.frontier[number])
         return lane
 
     def names(self) -> list[str]:
@@ -80,8 +81,8 @@ class Merge:
         if self.has(member):
             lane = self.lanes[member.lane]
             del lane.members[member.operation]
-            lane.unopened.discard(member.operation)
             self.count -= 1
+            self.told(lane, member.operation)
 
     def forget(self, operation: str) -> None:
         """Have an operation no more that was deleted before it was told."""
@@ -95,6 +96,12 @@ class Merge:
         """Have a lane's position mean nothing before its client has been told of an operation as it is now."""
         self._parts = None
         lane.unopened.add(operation)
+
+    def told(self, lane: Lane, operation: str) -> None:
+        """Have a lane wait no more for its client to be told of an operation."""
+        if operation in lane.unopened:
+            self._parts = None
+            lane.unopened.discard(operation)
 
     def emptied(self, lane: Lane) -> list[str]:
         """Have no members in a lane; return which they were."""
@@ -125,6 +132,12 @@ class Merge:
     def stir_all(self) -> None:
         """Look at all lanes again."""
         self.stirred.update(self.lanes.values())
+
+    def cursor(self) -> bytes:
+        """Return where the client stands in all lanes."""
+        if self._parts is None:
+            self._parts = {number: cursor.part_of(number, lane.place) for number, lane in self.lanes.items()}
+        return cursor.join(self._parts.values())
 
     def slices(self) -> Iterator[list[Frame]]:
         """Yield what may leave, a slice at a time. What was yielded counts as told; the rest stays."""
@@ -167,9 +180,6 @@ class Merge:
 
     def _cursor(self, lane: Lane) -> bytes:
         """Return the cursor after this lane has moved."""
-        if self._parts is None:
-            open_now = [lane for lane in self.lanes.values() if not lane.unopened]
-            self._parts = {lane.number: cursor.part(lane.number, lane.position) for lane in open_now}
-        else:
+        if self._parts is not None:
             self._parts[lane.number] = cursor.part(lane.number, lane.position)
-        return cursor.join(self._parts.values())
+        return self.cursor()

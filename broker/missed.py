@@ -30,7 +30,7 @@ class Missed:
     def look_anew(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
         """Begin a lane anew at a position: storage has lost what was told."""
         before = bundle.merge.emptied(lane)
-        lane.position = position
+        lane.lose(position)
         lane.unopened.update(before)
         self._look(bundle, lane, before, lost=True)
 
@@ -53,7 +53,7 @@ class Missed:
                 known = not lost and order(facts.first) <= at
                 bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
         for name in set(before) - {facts.operation for facts in found.facts}:
-            lane.unopened.discard(name)
+            bundle.merge.told(lane, name)
             bundle.missing(name, "gone")
         lane.busy -= 1
         bundle.stir(lane)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from broker import finding
 from broker.bundle import Bundle
+from broker.cursor import Place
 from broker.finding import Found
 from broker.positions import order
 from broker.queries import Query
@@ -30,11 +31,11 @@ class Search:
         gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
         return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
 
-    async def lost(self, places: Mapping[int, bytes], frontier: Mapping[int, bytes]) -> frozenset[int]:
+    async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
         """Return the lanes whose feed ends before the client's position. Another replica may only be ahead of us."""
-        ahead = [lane for lane, position in places.items() if order(position) > order(frontier[lane])]
-        lasts = [await finding.last_of_feed(self._store, lane) for lane in ahead]
-        return frozenset(lane for lane, last in zip(ahead, lasts, strict=True) if order(last) < order(places[lane]))
+        ahead = {lane: order(at.position) for lane, at in places.items() if order(at.position) > order(frontier[lane])}
+        lasts = {lane: order(await finding.last_of_feed(self._store, lane)) for lane in ahead}
+        return frozenset(lane for lane, last in lasts.items() if last < ahead[lane])
 
     async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         if not query.endless:

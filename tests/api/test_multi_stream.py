@@ -2,14 +2,16 @@
 
 import asyncio
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from broker.cursor import write
+from broker.cursor import Place, parse, write
 from broker.settings import Settings
+from broker.stream import Mode
 from tests import sse
 from tests.api import proofs
 from tests.api.raw import Client, request
@@ -27,7 +29,7 @@ def outlet(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(ping_s=0.3, ring_length=16, page_length=10, max_operations_per_stream=10)
+    return make_settings(ping_s=0.3, ring_length=16, page_length=10, max_operations_per_stream=10, lanes=3)
 
 
 async def whole(http: httpx.AsyncClient, **query: Any) -> list[sse.Message]:
@@ -35,6 +37,20 @@ async def whole(http: httpx.AsyncClient, **query: Any) -> list[sse.Message]:
     answer = await http.get(STREAM, params=query)
     assert answer.status_code == 200, answer.text
     return sse.read(answer.content)
+
+
+async def until(
+    http: httpx.AsyncClient, enough: Callable[[list[sse.Message]], bool], **query: Any
+) -> list[sse.Message]:
+    """Return what a stream tells until that is enough."""
+    text = b""
+    async with asyncio.timeout(20), http.stream("GET", STREAM, params=query) as answer:
+        assert answer.status_code == 200
+        async for some in answer.aiter_bytes():
+            text += some
+            if enough(sse.read(text)):
+                return sse.read(text)
+    raise AssertionError(f"it ended after {text!r}")
 
 
 def told(messages: list[sse.Message]) -> list[tuple[str, str]]:
@@ -124,7 +140,8 @@ async def test_an_event_is_what_it_is_on_a_stream_of_one(http: httpx.AsyncClient
 
 async def test_it_awaits_those_that_do_not_exist_if_told_to(http: httpx.AsyncClient, app: Any) -> None:
     waiting = asyncio.create_task(whole(http, operation=["a"], wait_s=10))
-    await eventually(lambda: len(app.state.context.hub.bundles), "it is open")
+    bundles = app.state.context.hub.bundles
+    await eventually(lambda: [bundle for bundle in bundles if bundle.mode is Mode.LIVE], "it is open")
     await create(http, id="a")
     await finish(http, "a")
     messages = await waiting
@@ -156,8 +173,34 @@ async def test_a_position_that_storage_has_lost_is_told(http: httpx.AsyncClient,
     await create(http, id="a")
     await finish(http, "a")
     lane = app.state.context.store.keyspace.lane_of("a")
-    messages = await whole(http, operation="a", last_event_id=write({lane: b"99999999999999-1"}).decode())
+    messages = await whole(http, operation="a", last_event_id=write({lane: Place(b"99999999999999-1")}).decode())
     assert messages[1].json["reset"] == "lost"
+
+
+async def test_wherever_it_is_cut_who_comes_back_is_told_each_end(http: httpx.AsyncClient, app: Any) -> None:
+    keyspace = app.state.context.store.keyspace
+    names = [f"op-{i}" for i in range(7)]
+    for id in names:
+        await create(http, id=id, kind="k")
+    first = await until(http, lambda messages: len(told(messages)) == len(names), kind="k")
+    for id in names[:2]:
+        await finish(http, id)
+    await http.delete(f"/v1/operations/{names[2]}", params={"force": True})
+    await publish(http, names[3], "log", {"message": "m"})
+    await create(http, id="new", kind="k")
+    assert [message.type for message in first] == ["operations", *["snapshot"] * len(names)]
+    awaited = {(names[0], "end"), (names[1], "end"), ("new", "snapshot")}
+    for boundary in range(1, len(first) + 1):
+        known = {id for id, _ in told(first[:boundary])}
+        places = parse(first[boundary - 1].id, keyspace.lanes)  # as an EventSource keeps it
+        second = await until(
+            http, lambda messages: awaited <= {*told(messages)}, last_event_id=first[boundary - 1].id, kind="k"
+        )
+        assert set(second[0].json["operations"]) == {*names, "new"} - {names[2]}
+        again = {id for id, type in told(second) if type == "snapshot"}
+        assert again <= {"new"} | {id for id in names if places[keyspace.lane_of(id)].begun}
+        assert {id for id in names[:2] if id not in known} <= again
+        assert not any("reset" in message.json for message in second)
 
 
 class TestOfOthers:

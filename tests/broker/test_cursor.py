@@ -3,24 +3,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import cursor
+from broker.cursor import Place
 from broker.errors import Invalid
 from broker.queries import Queries, Query
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
-PLACES = st.dictionaries(st.integers(0, 255), st.tuples(NUMBERS, NUMBERS).map(lambda it: b"%d-%d" % it), min_size=1)
+POSITIONS = st.tuples(NUMBERS, NUMBERS).map(lambda it: b"%d-%d" % it)
+MARKS = st.sampled_from([(False, False), (True, False), (True, True)])
+PLACES = st.dictionaries(
+    st.integers(0, 255), st.builds(lambda at, mark: Place(at, *mark), POSITIONS, MARKS), min_size=1
+)
 
 
 @given(PLACES)
-def test_a_cursor_is_read_as_it_was_written_and_fits_into_a_header_and_a_query(places: dict[int, bytes]) -> None:
+def test_a_cursor_is_read_as_it_was_written_and_fits_into_a_header_and_a_query(places: dict[int, Place]) -> None:
     written = cursor.write(places)
     assert cursor.parse(written.decode(), 256) == places
-    assert set(written) <= set(b"abcdefghijklmnopqrstuvwxyz0123456789._")
+    assert set(written) <= set(b"BLabcdefghijklmnopqrstuvwxyz0123456789._")
+
+
+def test_a_cursor_from_before_there_were_marks_is_one() -> None:
+    assert cursor.parse("3.k_a.z.1", 16) == {3: Place(b"20-0"), 10: Place(b"35-1")}
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", "_", "1", "1.", "1.2_", "1.2_1.3", "g.1", "1.01", "1.2.3.4", "1.-2", "1.2 ", "A.1", "1795231360001-0"),
+        *("1.2BB", "1.2C", "B", "1B.2", "1.B", "1.2.3LB", "1.2b3B4"),
         *("1." + "z" * 13, "1." + "z" * 100_000, "_".join(["1.1"] * 10_000), "\u0661.1"),
     ],
 )

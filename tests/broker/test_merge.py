@@ -11,7 +11,8 @@ from broker import cursor
 from broker.beginning import begin
 from broker.bundle import Bundle
 from broker.channel import Channel
-from broker.events import END, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
+from broker.cursor import Place
+from broker.events import END, MISSING, OPERATIONS, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
 from broker.finding import Facts
 from broker.lane import Lane
 from broker.member import Member
@@ -23,7 +24,7 @@ from broker.ring import Room
 from broker.snapshots import FIELDS, read_snapshot
 from tests.broker.harness import ALL, Timers
 
-LANES = 2
+LANES = 3
 TERMS = frozenset({b"owner:ann"})
 
 
@@ -33,6 +34,7 @@ class Log:
     def __init__(self, name: str, ring: int, first: Event) -> None:
         self.name, self.ring, self.events = name, ring, [first]
         self.trimmed = 0
+        self.gone = False
         self.loading = False
         self.pages: list[bytes] = []
         self.snapshots = 0
@@ -69,6 +71,8 @@ class Log:
         return read_snapshot(self.name, [fields.get(name) for name in FIELDS])
 
     def after(self, position: bytes, length: int = 3) -> tuple[list[Event], str | None]:
+        if self.gone:
+            return [], "lost"
         events = [event for event in self.events if order(event.position) > order(position)]
         if events and events[0].n <= self.trimmed:
             return [], "trimmed"
@@ -77,13 +81,16 @@ class Log:
     def answer(self) -> None:
         if self.loading:
             self.loading = False
-            self.channel.loaded_with(self.events[-self.ring :])
+            self.channel.loaded_with([] if self.gone else self.events[-self.ring :])
         pages, self.pages = self.pages, []
         for position in pages:
             self.channel.page_read(position, *self.after(position))
         if self.snapshots:
             self.snapshots = 0
-            self.channel.snapshot_read(self.operation())
+            if self.gone:
+                self.channel.close("gone")
+            else:
+                self.channel.snapshot_read(self.operation())
 
 
 class Client:
@@ -98,6 +105,8 @@ class Client:
         self.frames: list[Frame] = []  # on this connection
         self.cursor: str | None = None
         self.next: dict[str, int] = {}
+        self.again: set[str] = set()  # those that may be told anew, as the cursor does not tell of all of their lane
+        self.running: set[str] = set()  # those that were told not to have ended
         self.logs: dict[str, Log] = {}
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -123,35 +132,58 @@ class Client:
             if frame.wire.startswith(b"id: "):
                 id = frame.wire[4:-1]
                 continue
-            if frame.n:
+            if frame.type in (OPERATIONS, MISSING) or frame.n:
                 self._told(frame, orjson.loads(frame.envelope))
-                if id is not None:
-                    self.cursor, id = id.decode(), None
-                    self._check()
+            if id is not None:
+                self.cursor, id = id.decode(), None
+                self._check()
         self.frames = []
+
+    @property
+    def places(self) -> dict[int, Place]:
+        return cursor.parse(self.cursor, LANES) if self.cursor else {}
 
     def _check(self) -> None:
         """Whoever comes back with this cursor is told what follows: it must be what has not been told, exactly."""
-        for lane, position in cursor.parse(self.cursor or "", LANES).items():
-            for name, log in self.logs.items():
-                upto = [event for event in log.events if order(event.position) <= order(position)]
-                told = self.next.get(name)
-                if lane_of(name) == lane and upto and not (told is None and upto[-1].type == END):
-                    assert told is not None, f"{name} is not told, and would not be"
-                    assert told - 1 == upto[-1].n, f"{name} is told up to {told - 1}, and would be after {upto[-1].n}"
+        assert len(self.places) == LANES
+        for name, log in self.logs.items():
+            place = self.places[lane_of(name)]
+            upto = [event for event in log.events if order(event.position) <= order(place.position)]
+            told = self.next.get(name)
+            if not (place.begun or log.gone) and upto and not (told is None and upto[-1].type == END):
+                assert told is not None, f"{name} is not told, and would not be"
+                assert told - 1 == upto[-1].n, f"{name} is told up to {told - 1}, and would be after {upto[-1].n}"
 
-    def _told(self, frame: Frame, event: dict[str, object]) -> None:
+    def _told(self, frame: Frame, event: dict[str, Any]) -> None:
+        if frame.type == OPERATIONS:
+            for name in self.running - set(event["operations"]):
+                assert self.logs[name].gone, f"{name} ended, and its client will never hear of it"
+                self._forget(name)
+            return
         name = str(event["operation"])
+        if frame.type == MISSING:
+            assert self.logs[name].gone, event
+            self._forget(name)
+            return
         expected = self.next.get(name)
+        done = frame.type == END
         if frame.type == SNAPSHOT:
-            done = bool(event["data"]["done"])  # type: ignore[index]
+            done = bool(event["data"]["done"])
             assert expected is None or frame.n >= expected - 1, "no snapshot is older than what was told"
-            if expected is not None:
+            if expected is not None and name not in self.again:
                 assert event.get("reset") == "trimmed", f"{name} is told anew without a reason"
+            self.again.discard(name)
             self.next[name] = frame.n + 1 - done
+            self.running.add(name)
         else:
             assert frame.n == expected, f"event {frame.n} of {name} comes where {expected} should"
             self.next[name] = frame.n + 1
+        if frame.type == END:
+            self.running.discard(name)
+
+    def _forget(self, name: str) -> None:
+        self.running.discard(name)
+        self.next.pop(name, None)
 
 
 def lane_of(name: str) -> int:
@@ -187,28 +219,37 @@ class World:
 
     def connect(self) -> None:
         self.bundle = Bundle(Query(terms=TERMS), ALL, Timers().terms(), self, 1_000)
-        known = cursor.parse(self.client.cursor, LANES) if self.client.cursor else {}
+        places = self.client.places
         for lane in range(LANES):
-            self.bundle.merge.lane(lane, known.get(lane))
+            self.bundle.merge.lane(lane, places.get(lane))
         facts = [
             Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
             for name, log in self.logs.items()
+            if not log.gone
         ]
-        begin(self.bundle, facts, lane_of, known)
+        begin(self.bundle, facts, lane_of)
         self.client.bundle, self.client.held = self.bundle, 0
-        for name in [name for name in self.client.next if lane_of(name) not in known]:
-            del self.client.next[name]  # it begins anew: of what it is not told now there is no more
+        self.client.again = {name for name in self.logs if lane_of(name) not in places or places[lane_of(name)].begun}
         self.bundle.attach(self.client)
 
     def cut(self, share: float) -> None:
-        self.bundle.close()
-        self.client.read(round(share * len(self.client.frames)))
+        self.leave(round(share * len(self.client.frames)))
         self.connect()
+
+    def leave(self, most: int) -> None:
+        self.bundle.close()
+        self.client.read(most)
 
     def publish(self, name: str, type: str) -> None:
         log = self.logs[name]
-        if not log.done:
+        if not (log.done or log.gone):
             log.events.append(self.event(name, len(log.events) + 1, type))
+
+    def delete(self, name: str) -> None:
+        if not self.logs[name].gone:
+            self.logs[name].gone = True
+            self.time += 1
+            self.feeds[lane_of(name)].append(("gone", Event(name.encode(), self.position, 0, b"gone", b"")))
 
     def create(self) -> None:
         name = str(len(self.logs))
@@ -239,6 +280,8 @@ class World:
             name = event.operation.decode()
             if what == "created":
                 self.bundle.appeared(Facts(name, TERMS, False, event.position, event.position), lane)
+            elif what == "gone":
+                self.logs[name].channel.gone()
             else:
                 self.logs[name].channel.accept([event])
         if some:
@@ -250,7 +293,9 @@ class World:
         """The feed is lost for a while: it goes on from its end, and what differs is read again."""
         missed, self.feeds[lane] = self.feeds[lane], []
         for name, log in self.logs.items():
-            if lane_of(name) == lane and log.channel.n != len(log.events):
+            if lane_of(name) == lane and log.gone:
+                log.channel.gone()
+            elif lane_of(name) == lane and log.channel.n != len(log.events):
                 log.channel.reload()
         if missed:
             self.frontier[lane] = missed[-1][1].position
@@ -261,7 +306,7 @@ class World:
 
     def look_again(self, lane: Lane) -> None:
         for name, log in self.logs.items():
-            if lane_of(name) == lane.number:
+            if lane_of(name) == lane.number and not log.gone:
                 facts = Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
                 at = order(lane.position)
                 if not (facts.done and order(facts.position) <= at):
@@ -283,6 +328,10 @@ class World:
             subscription, log = member.subscription, self.logs[member.operation]
             assert subscription is not None
             if not bundle.has(member):
+                continue
+            if log.gone:
+                bundle.failed(member, "gone")
+                subscription.close("left")
                 continue
             events, reset = ([], None) if after is None else log.after(after)
             if after is None and member.operation not in bundle.merge.lane(member.lane).unopened:
@@ -317,6 +366,7 @@ class Reasons(list[str]):
 STEPS = st.lists(
     st.one_of(
         st.just(("create",)),
+        st.tuples(st.just("delete"), st.integers(0, 5)),
         st.tuples(st.just("publish"), st.integers(0, 5), st.sampled_from(["log", "log", "log", "end"])),
         st.just(("settle",)),
         st.tuples(st.just("deliver"), st.integers(0, LANES - 1), st.integers(1, 4)),
@@ -334,21 +384,14 @@ STEPS = st.lists(
 Steps = list[tuple[Any, ...]]
 
 
-@settings(max_examples=1000)
-@given(STEPS, st.integers(1, 6), st.integers(3, 60), st.integers(0, 4))
-def test_each_event_is_told_once_in_order_or_its_loss_is(
-    steps: list[tuple], ring: int, room: int, at_first: int
-) -> None:  # type: ignore[type-arg]
-    world = World(ring, room)
-    for _ in range(at_first):
-        world.create()
-    for _ in range(3 * at_first):  # those are live by then
-        world.settle()
+def play(world: World, steps: Steps) -> None:
     for step, *args in steps:
         names = list(world.logs)
         name = names[args[0] % len(names)] if names and args and isinstance(args[0], int) else None
         if step == "publish" and name:
             world.publish(name, args[1])
+        elif step == "delete" and name:
+            world.delete(name)
         elif step == "reload" and name:
             world.logs[name].channel.reload()
         elif step == "trim" and name:
@@ -361,19 +404,76 @@ def test_each_event_is_told_once_in_order_or_its_loss_is(
             world.client.drain()
         elif step in ("deliver", "interrupt", "cut", "answer", "settle"):
             getattr(world, step)(*args)
-    for name, log in world.logs.items():
-        if not log.done:
-            world.publish(name, "log")  # whatever was missed shows now
+
+
+def check_in_the_end(world: World) -> None:
+    for name in world.logs:
+        world.publish(name, "log")  # whatever was missed shows now
     for _ in range(100):
         world.settle()
     world.client.read(1 << 30)
-    if world.client.next:
-        assert world.client.cursor, "there is always one, once all was told"
-        assert len(cursor.parse(world.client.cursor, LANES)) == LANES
+    assert not any(place.begun for place in world.client.places.values()), "what is told counts in the end"
     told = {name: n - 1 for name, n in world.client.next.items()}
     for name, log in world.logs.items():
-        assert told.get(name) == len(log.events) or (log.done and name not in told), f"{name}: {told}"
+        if not log.gone:
+            assert told.get(name) == len(log.events) or (log.done and name not in told), f"{name}: {told}"
+    for name in world.client.running:
+        ended = world.logs[name].done or world.logs[name].gone
+        assert not ended, f"{name} shows for ever"
     assert not world.bundle.merge.waiting
+
+
+@settings(max_examples=1000)
+@given(STEPS, st.integers(1, 6), st.integers(3, 60), st.integers(0, 4))
+def test_each_event_is_told_once_in_order_or_its_loss_is(steps: Steps, ring: int, room: int, at_first: int) -> None:
+    world = World(ring, room)
+    for _ in range(at_first):
+        world.create()
+    for _ in range(3 * at_first):  # those are live by then
+        world.settle()
+    play(world, steps)
+    check_in_the_end(world)
+
+
+MEANWHILE = st.lists(
+    st.one_of(
+        st.just(("create",)),
+        st.tuples(st.just("delete"), st.integers(0, 5)),
+        st.tuples(st.just("publish"), st.integers(0, 5), st.sampled_from(["log", "end", "end"])),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=150)
+@given(st.integers(1, 6), STEPS, MEANWHILE, MEANWHILE, st.floats(0, 1))
+def test_wherever_it_is_cut_each_end_is_told_and_nothing_twice_that_the_cursor_knew(
+    at_first: int, steps: Steps, meanwhile: Steps, later: Steps, again: float
+) -> None:
+    """The first connection is cut at every boundary of its frames, the second anywhere."""
+
+    def first_connection() -> World:
+        world = World(ring=4, room=1_000)
+        for _ in range(at_first):
+            world.create()
+        world.settle()
+        world.cut(0)  # it begins where there are some
+        play(world, [step for step in steps[:30] if step[0] != "cut"])
+        return world
+
+    for boundary in range(len(first_connection().client.frames) + 1):
+        world = first_connection()
+        world.leave(boundary)
+        play(world, meanwhile)
+        world.connect()
+        world.answer()
+        world.answer()
+        for lane in range(LANES):
+            world.deliver(lane, 2)
+        world.leave(round(again * len(world.client.frames)))
+        play(world, later)
+        world.connect()
+        check_in_the_end(world)
 
 
 def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
@@ -381,7 +481,8 @@ def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
     world.create()
     for _ in range(3):
         world.publish("0", "log")
-    world.client.cursor = cursor.write({0: world.position, 1: b"1000-0"}).decode()  # which this one has yet to hear of
+    ahead = {0: Place(world.position), 1: Place(b"1000-0"), 2: Place(b"1000-0")}  # it has yet to hear of the first
+    world.client.cursor = cursor.write(ahead).decode()
     world.client.next["0"] = 5
     world.connect()
     world.answer()
