@@ -107,7 +107,7 @@ class Bundle(Stream):
             self.close("too-many-operations", reconnect=True)
             return
         self.awaited.discard(facts.operation)
-        member = Member(facts.operation, number, self)
+        member = Member(facts.operation, number, self, facts.first)
         self.merge.add(member)
         self._home.place(self, member, after, reset)
 
@@ -117,8 +117,13 @@ class Bundle(Stream):
 
     def appeared(self, facts: Facts, number: int) -> None:
         """Follow an operation that was just created, if its client may see it and has not been told of it yet."""
-        if order(facts.first) > order(self.merge.lane(number).position) and self.admit(facts):
-            self.follow(facts, number, None)
+        lane = self.merge.lane(number)
+        if order(facts.first) <= order(lane.position) or not self.admit(facts):
+            return
+        before = lane.members.get(facts.operation)
+        if before is not None and not before.closed and order(before.first) < order(facts.first):
+            self.failed(before, "gone")  # it was deleted before it had found its place
+        self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
         """Tell that there is no such operation, or no longer."""

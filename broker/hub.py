@@ -209,6 +209,9 @@ class Hub:
             self.lag_s = age_s(batch.events[-1])
         now, deliveries, told = self.clock(), 0, False
         news, gone = self._by_channel(batch.events)
+        for channel in gone:  # now, before one that was made anew since then is followed
+            channel.accept(news.pop(channel, ()))
+            channel.gone()
         for channel, events in news.items():
             n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none
             channel.accept(events)
@@ -225,8 +228,6 @@ class Hub:
             if deliveries >= _DELIVERIES_A_TURN:
                 deliveries = 0
                 await asyncio.sleep(0)
-        for channel in gone:
-            channel.gone()
 
     def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], list[Channel]]:
         """Return the events of each watched operation together, as what came at once leaves in one write; and the

@@ -74,13 +74,15 @@ class MemberSubscription(Subscription):
 class Member:
     """One operation of a bundle, and the outlet of its subscription."""
 
-    __slots__ = ("_held_bytes", "channel", "closed", "home", "lane", "operation", "pending", "subscription")
+    __slots__ = ("_held_bytes", "channel", "closed", "first", "home", "lane", "operation", "pending", "subscription")
 
     kind = "member"
     encoding = UNENCODED
 
-    def __init__(self, operation: str, lane: int, home: Home) -> None:
+    def __init__(self, operation: str, lane: int, home: Home, first: bytes = b"0-0") -> None:
         self.operation, self.lane, self.home = operation, lane, home
+        self.first = first
+        """Where its operation begins: an id may come again, once what was deleted is forgotten."""
         self.pending: deque[Frame] = deque()
         self.channel: Channel | None = None
         self.subscription: MemberSubscription | None = None

@@ -75,6 +75,7 @@ class Merge:
             self.count += 1
         else:  # it was deleted and created anew, before its end could leave
             member.pending.extend(before.pending)
+            before.leave()
 
     def drop(self, member: Member) -> None:
         """Have it no more: all it had to say has left."""

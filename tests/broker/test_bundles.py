@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from broker.bundle import Bundle
+from broker.calls import create_call, delete_call
 from broker.cursor import Place, parse, write
 from broker.errors import Draining, Gone, Invalid, NotFound
 from broker.events import CREATED, Event, Frame
@@ -15,10 +16,11 @@ from broker.hub import Hub
 from broker.models import NewOperation
 from broker.outlet import TEXT
 from broker.placing import Ended, Start
-from broker.publishing import encode
+from broker.publishing import encode, publish_call
 from broker.queries import Query
 from broker.settings import Settings
 from broker.store import Store
+from broker.stream import Mode
 from broker.terms import ALL, Delivery
 from tests.conftest import make_settings
 from tests.servers import eventually
@@ -381,6 +383,42 @@ async def test_what_was_created_while_the_feed_was_interrupted_is_found(store: S
     assert client.numbers("b") == [-1, 2, 3]
     assert client.numbers("a") == [-1, 2]
     client.leave()
+
+
+async def test_one_that_is_deleted_and_made_anew_at_one_moment_is_followed(store: Store, hub: Hub) -> None:
+    lane_of = store.keyspace.lane_of
+    busy = next(id for id in (f"busy-{i}" for i in range(200)) if lane_of(id) == lane_of("a"))
+    await create(store, "a", "other", busy)
+    await publish(store, "a", 3)
+    await store.delete("other", force=True)  # so that the script is known
+    client = await watch(hub, MINE)
+    await told(client, "a", 4)
+    alone = await hub.subscribe("a", Start())  # who is sent away when it is deleted
+    others = await asyncio.gather(*(hub.subscribe(busy, Start()) for _ in range(500)))
+    keys, commands = store.keyspace.operation("a"), store.connections.commands
+    entry = encode("log", {"message": "m"}, store.settings)
+    before = publish_call(busy, store.keyspace.operation(busy), [entry])  # telling so many takes more than a turn
+    async with commands.pipeline(transaction=True) as pipeline:  # so that one read of the feed brings all of it
+        pipeline.execute_command(*before.command())
+        pipeline.execute_command(*delete_call("a", keys, force=True, settings=store.settings).command())
+        pipeline.delete(keys.snapshot)  # the tombstone
+        pipeline.execute_command(*create_call("a", keys, NewOperation(id="a", owner="ann"), store.settings).command())
+        await pipeline.execute()
+    await publish(store, "a", 2)
+    await told(client, "a", 3)
+    assert client.numbers("a") == [-4, -1, 2, 3]
+    assert alone.mode is Mode.CLOSED
+    assert [it["event"] for it in client.events() if it.get("operation") == "a"][:3] == [
+        "snapshot",
+        "missing",
+        "snapshot",
+    ]
+    again = await watch(hub, MINE, client.leave().cursor)
+    await publish(store, "a")
+    await told(again, "a", 4)
+    assert again.numbers("a") == [4]
+    for stream in (again.bundle, *others):
+        stream.close()
 
 
 async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub: Hub) -> None:

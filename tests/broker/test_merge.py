@@ -492,3 +492,16 @@ def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
     world.settle()
     world.client.read(1 << 30)
     assert world.client.next == {"0": 6}
+
+
+def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that() -> None:
+    world = World(ring=5, room=1_000)
+    world.create()
+    world.deliver(0, 1)
+    world.bundle.appeared(Facts("0", TERMS, False, b"2000-0", b"2000-0"), 0)
+    (_, deleted, *_), (_, anew, *_) = world.places
+    assert not world.bundle.has(deleted)
+    assert world.bundle.has(anew)
+    assert [frame.type for frame in anew.pending] == [MISSING]
+    world.bundle.appeared(Facts("0", TERMS, False, b"2000-0", b"2000-0"), 0)
+    assert len(world.places) == 2, "who is heard of twice is followed once"
