@@ -3,10 +3,27 @@
 from collections.abc import Callable, Iterable
 
 from broker.bundle import Bundle
-from broker.errors import Gone, NotFound
+from broker.errors import Gone, Invalid, NotFound
 from broker.finding import Facts, Found
 from broker.placing import Ended
 from broker.positions import order
+
+
+class TooManyEnded(Exception):
+    """More operations have ended while the client was away than it can be told of."""
+
+
+def check_number(found: Found, most: int, *, resuming: bool) -> None:
+    """Raise `Invalid` if there are more than a stream carries, `TooManyEnded` if that is of those that have ended."""
+    if len(found.facts) <= most:
+        return
+    if resuming and sum(not facts.done for facts in found.facts) <= most:
+        raise TooManyEnded
+    raise Invalid(
+        f"these are {len(found.facts)} operations or more, and a stream carries {most}:"
+        " narrow the query, or open several streams",
+        field="operation",
+    )
 
 
 def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int]) -> int:

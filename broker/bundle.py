@@ -61,6 +61,8 @@ class Bundle(Stream):
         self.merge = Merge(home, delivery.interval_s, terms.clock)
         self.awaited: set[str] = set()
         """Ids of which there is no operation yet."""
+        self.reset: str | None = None
+        """Why it begins anew, though its client has a cursor."""
         self.members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
         """How its members' events are wanted; their pace is the bundle's."""
         self._home = home
@@ -211,8 +213,10 @@ class Bundle(Stream):
     def _begin(self, opening: list[Frame]) -> None:
         self.mode = Mode.LIVE
         first, self._first = self._first, []
-        told = told_frame(OPERATIONS, {"operations": self.merge.names()})
-        self._write([*opening, id_frame(self.merge.cursor()), told, *first])
+        told: dict[str, object] = {"operations": self.merge.names()}
+        if self.reset is not None:
+            told["reset"] = self.reset
+        self._write([*opening, id_frame(self.merge.cursor()), told_frame(OPERATIONS, told), *first])
         self.merge.stir_all()
         self.flush()
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from broker import cursor
-from broker.beginning import begin, tell_missing
+from broker.beginning import TooManyEnded, begin, check_number, tell_missing
 from broker.bundle import Admit, Bundle, anything
 from broker.bundling import Members
 from broker.cursor import Place
-from broker.errors import Draining, Invalid, StorageUnavailable
+from broker.errors import Draining, StorageUnavailable
 from broker.events import CREATED, Event
 from broker.finding import Facts, read_terms
 from broker.member import Member
@@ -29,6 +29,10 @@ from broker.terms import ALL, Delivery, Terms
 from broker.wheel import Wheel
 
 log = logging.getLogger(__name__)
+
+
+TOO_MANY = "too-many"
+"""Why a client begins anew who was away while more ended than a stream carries."""
 
 
 class Bundles:
@@ -74,44 +78,12 @@ class Bundles:
         Raises `NotFound` or `Gone` if there is none of the operations (unless it is to `wait` for one), `Ended` if
         nothing can follow the cursor, `Invalid` for a bad cursor or too many operations, and `StorageUnavailable`.
         """
-        if len(self.frontier) < len(self._lane_of_feed):
-            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
-        most = self._settings.max_operations_per_stream
-        places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
-        # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
-        lost = await self._search.lost(places, self.frontier)
-        if self.draining:
-            raise Draining("this server is stopping: come back in a moment")
-        bundle = Bundle(query, delivery, self._terms, self, most, admit)
-        # It hears of new operations first, and then looks for those that are there: none is missed between.
-        self._bundles.add(bundle)
-        self._queries.add(query, bundle)
-        self._streams.made(bundle)
-        first_ping_s = self._settings.ping_s * random.uniform(0.5, 1)
-        left_s = delivery.deadline - self._terms.clock()
-        self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
-            places |= {number: Place(self.frontier[number], begun=True, lost=True) for number in lost}
-            lanes = self._search.lanes(query)
-            for number in lanes:
-                bundle.merge.lane(number, places.get(number)).busy += 1
-            since = {number: bundle.merge.lane(number).since for number in lanes}
-            found = await self._search.find(bundle, lanes, since)
-            if len(found.facts) > most:
-                raise Invalid(
-                    f"these are {len(found.facts)} operations or more, and a stream carries {most}:"
-                    " narrow the query, or open several streams",
-                    field="operation",
-                )
-            if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
-                raise Draining("this stream was closed before it began: come back in a moment")
-            seen = begin(bundle, found.facts, self._search.lane_of)
-            tell_missing(bundle, found, wait=wait, seen=seen)
-        except BaseException:
-            bundle.close("refused")
-            raise
-        for lane in bundle.merge.lanes.values():
-            lane.busy -= lane.number in lanes
+            bundle = await self._open(query, start, delivery, admit, wait=wait)
+        except TooManyEnded:  # none of which is told: what its client does not find again has ended
+            bundle = await self._open(query, Start(), delivery, admit, wait=wait)
+            bundle.reset = TOO_MANY
+            self._streams.reset(bundle, start, TOO_MANY)
         self._streams.opened(bundle, start)
         return bundle
 
@@ -164,6 +136,42 @@ class Bundles:
         self.members.place(bundle, member, after, reset)
 
     # Within
+
+    async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
+        if len(self.frontier) < len(self._lane_of_feed):
+            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+        most = self._settings.max_operations_per_stream
+        places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
+        # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
+        lost = await self._search.lost(places, self.frontier)
+        if self.draining:
+            raise Draining("this server is stopping: come back in a moment")
+        bundle = Bundle(query, delivery, self._terms, self, most, admit)
+        # It hears of new operations first, and then looks for those that are there: none is missed between.
+        self._bundles.add(bundle)
+        self._queries.add(query, bundle)
+        self._streams.made(bundle)
+        first_ping_s = self._settings.ping_s * random.uniform(0.5, 1)
+        left_s = delivery.deadline - self._terms.clock()
+        self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
+        try:
+            places |= {number: Place(self.frontier[number], begun=True, lost=True) for number in lost}
+            lanes = self._search.lanes(query)
+            for number in lanes:
+                bundle.merge.lane(number, places.get(number)).busy += 1
+            since = {number: bundle.merge.lane(number).since for number in lanes}
+            found = await self._search.find(bundle, lanes, since)
+            check_number(found, most, resuming=start.position is not None)
+            if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
+                raise Draining("this stream was closed before it began: come back in a moment")
+            seen = begin(bundle, found.facts, self._search.lane_of)
+            tell_missing(bundle, found, wait=wait, seen=seen)
+        except BaseException:
+            bundle.close("refused")
+            raise
+        for lane in bundle.merge.lanes.values():
+            lane.busy -= lane.number in lanes
+        return bundle
 
     def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)

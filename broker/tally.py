@@ -89,7 +89,7 @@ class Tally:
     requests: Requests = field(default_factory=Requests)
     published: Counter[str] = field(default_factory=lambda: _zeros("stored"))
     published_bytes: Counter[str] = field(default_factory=lambda: _zeros("stored"))
-    resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost"))
+    resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost", "too-many"))
     events: int = 0
     deliveries: int = 0
     written: dict[str, Written] = field(default_factory=_ByKind)

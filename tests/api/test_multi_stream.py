@@ -203,6 +203,30 @@ async def test_wherever_it_is_cut_who_comes_back_is_told_each_end(http: httpx.As
         assert not any("reset" in message.json for message in second)
 
 
+async def test_who_was_away_while_too_many_ended_begins_anew_and_can_go_on(http: httpx.AsyncClient, app: Any) -> None:
+    for id in ("stays", "ends"):
+        await create(http, id=id, kind="k")
+    first = await until(http, lambda messages: len(told(messages)) == 2, kind="k")
+    for id in ("ends", *(f"brief-{i}" for i in range(8))):
+        await create(http, id=id, kind="k")
+        await finish(http, id)
+    ends = await until(http, lambda messages: ("ends", "end") in told(messages), kind="k", last_event_id=first[-1].id)
+    assert "reset" not in ends[0].json, "so many can be told"
+    await create(http, id="one-more", kind="k")
+    await finish(http, "one-more")
+    second = await until(http, lambda messages: len(told(messages)) == 1, kind="k", last_event_id=first[-1].id)
+    assert second[0].json == {"operations": ["stays"], "reset": "too-many"}
+    assert told(second) == [("stays", "snapshot")]
+    assert app.state.context.hub.tally.resets["too-many"] == 1
+    await publish(http, "stays", "log", {"message": "m"})
+    third = await until(http, lambda messages: len(told(messages)) == 1, kind="k", last_event_id=second[-1].id)
+    assert third[0].json == {"operations": ["stays"]}
+    assert told(third) == [("stays", "log")]
+    for i in range(10):
+        await create(http, id=f"more-{i}", kind="k")
+    problem(await http.get(STREAM, params={"kind": "k", "last_event_id": second[-1].id}), 422, "invalid")
+
+
 class TestOfOthers:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:
