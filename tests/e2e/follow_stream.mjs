@@ -4,7 +4,7 @@
  */
 import { EventSource } from 'eventsource';
 
-const NAMES = ['snapshot', 'progress', 'log', 'status', 'end', 'reconnect', 'replaced', 'malformed'];
+const NAMES = ['snapshot', 'progress', 'log', 'status', 'end', 'reconnect', 'replaced', 'malformed', 'operations', 'missing'];
 const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 const source = new EventSource(process.argv[2]);
