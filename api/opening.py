@@ -11,7 +11,7 @@ from api.problems import PASSING
 from api.refusals import refusal
 from api.stream_response import StreamResponse
 from broker.errors import BrokerError
-from broker.streams import Stream
+from broker.stream import Stream
 
 
 def opened(request: Request, stream: Stream, wait_s: float) -> Response:

@@ -98,6 +98,14 @@ class Stream:
 
     # What is each one's own
 
+    def drained(self) -> None:
+        """Go on: the outlet has room again."""
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """Stop awaiting what does not exist yet, and has not appeared."""
+        raise NotImplementedError
+
     def _begin(self, opening: list[Frame]) -> None:
         """Send what opens a stream, and then what there is."""
         raise NotImplementedError
