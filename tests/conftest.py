@@ -14,11 +14,17 @@ from broker.settings import Settings
 from broker.startup import agree
 from broker.store import Store
 from tests.keyspace import unbounded
+from tests.longest_first import longest_first
 from tests.servers import RealRedis
 
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items)
+
 
 DEFAULTS: dict[str, Any] = {"sweep_s": 0.2, "redis_timeout_s": 5}
 

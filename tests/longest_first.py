@@ -1,0 +1,51 @@
+"""The order in which files of tests are begun: those that take longest first.
+
+Files are dealt out whole, to whichever process has nothing left to do. One that gets a long file last does it alone
+while the others wait, so the long ones are begun while there is much else. The order among the others does not matter.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+LONGEST = [
+    "contract/test_schemathesis.py",
+    "deploy/test_proxies.py",
+    "cli/test_processes.py",
+    "bench/test_quick.py",
+    "e2e/test_dashboard.py",
+    "api/transports/test_contract.py",
+    "deploy/test_stack.py",
+    "deploy/test_rolling.py",
+    "e2e/test_eventsource.py",
+    "queues/test_tasks.py",
+    "cli/test_serve.py",
+    "cli/test_demo.py",
+    "chaos/test_chaos.py",
+    "chaos/test_cutoff.py",
+    "chaos/test_kills.py",
+    "chaos/test_stream_leases.py",
+    "docs/test_readme.py",
+    "workers/test_typing.py",
+    "workers/test_leases.py",
+    "e2e/test_many_operations.py",
+    "e2e/test_redis_away.py",
+    "e2e/test_browser.py",
+    "e2e/test_secrets.py",
+    "e2e/test_interrupted.py",
+    "cli/test_run.py",
+    "cli/test_setup.py",
+    "api/test_adoption.py",
+    "api/test_ws.py",
+    "queues/test_runs.py",
+    "broker/test_bundles.py",
+    "deploy/test_redis.py",
+]
+
+
+def longest_first(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests, those of the long files first; within a file their order stays."""
+    ranks = {FOLDER / name: rank for rank, name in enumerate(LONGEST)}
+    return sorted(items, key=lambda item: ranks.get(item.path, len(ranks)))
