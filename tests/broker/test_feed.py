@@ -14,6 +14,7 @@ from broker.keys import Keyspace
 from broker.models import NewOperation
 from broker.publishing import encode
 from broker.store import Store
+from broker.tasks import Tasks
 from tests.servers import eventually
 
 KEYSPACE = Keyspace("pb", 2)
@@ -166,12 +167,12 @@ async def test_a_read_that_was_cancelled_leaves_no_reply_to_the_next(store: Stor
     reader, line = reader_of(store), encode("log", {"message": "m"}, store.settings)
     for n in range(2, 6):
         numbers: list[int] = []
-        following = asyncio.create_task(follow(reader, numbers))
+        following = Tasks()
+        following.spawn(follow(reader, numbers))
         await eventually(lambda: reader.connected, "it reads")
         await store.publish("a", [line])
         await eventually(lambda numbers=numbers: numbers, "the event comes")
-        following.cancel()
-        await asyncio.wait({following})
+        await following.close()  # again if need be: the double may drop a cancellation
         assert numbers == [n]
         reader.connected = False
 
