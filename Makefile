@@ -8,7 +8,7 @@ WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz chaos soak bench clean
+.PHONY: help demo test coverage lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -16,11 +16,20 @@ help:  ## say what can be made
 demo: $(VENV)/.demo  ## run a server, a private Redis and demo workers, until Ctrl-C
 	@exec $(BIN)/progress-broker demo
 
+# Files are dealt out whole, and in the order of `tests/longest_first.py`.
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev  ## install what tests need, then check everything
 	@deploy/test-system.sh
 	@cd tests && npm ci --no-audit --no-fund --silent
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	@$(PYTEST)
+
+# Apart, as it takes tests twice the time to compute.
+coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs
+	@deploy/test-system.sh
+	@cd tests && npm ci --no-audit --no-fund --silent
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff check
