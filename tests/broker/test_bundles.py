@@ -1,7 +1,6 @@
 """Many operations on one stream, over a store, on both backends: what is found, what comes and goes, and resuming."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -31,16 +30,6 @@ MINE = Query(terms=frozenset({b"owner:ann"}))
 @pytest.fixture
 def settings() -> Settings:
     return make_settings(ring_length=8, page_length=5, history_length=200)
-
-
-@pytest.fixture
-async def hub(store: Store) -> AsyncIterator[Hub]:
-    async with Hub(store, store.settings) as hub:
-        await hub.started()
-        yield hub
-    assert not hub.channels
-    assert not hub.bundles
-    assert len(hub.wheel) == 0
 
 
 class Client:

@@ -28,15 +28,6 @@ def settings() -> Settings:
     return make_settings(ring_length=8, page_length=5, history_length=200)
 
 
-@pytest.fixture
-async def hub(store: Store) -> AsyncIterator[Hub]:
-    async with Hub(store, store.settings) as hub:
-        await hub.started()
-        yield hub
-    assert not hub.channels
-    assert len(hub.wheel) == 0
-
-
 def line(store: Store, message: str = "m") -> Entry:
     return encode("log", {"message": message}, store.settings)
 

@@ -1,0 +1,18 @@
+"""A hub over a store; when it is closed, nothing may be left in it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.hub import Hub
+from broker.store import Store
+
+
+@pytest.fixture
+async def hub(store: Store) -> AsyncIterator[Hub]:
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        yield hub
+    assert not hub.channels
+    assert not hub.bundles
+    assert len(hub.wheel) == 0
