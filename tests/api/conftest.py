@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +14,10 @@ from api.adoption import AdoptableProtocol
 from api.app import create_app
 from api.ws.protocol import BoundedProtocol
 from broker.store import Store
+from tests.api.raw import Client
 from tests.servers import eventually
+
+Connect = Callable[..., Awaitable[Client]]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -83,3 +86,19 @@ async def base_url(server: InLoopServer) -> str:
 async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=base_url, timeout=15, verify=False) as client:
         yield client
+
+
+@pytest.fixture
+async def connect(base_url: str) -> AsyncIterator[Connect]:
+    """Opens clients on raw sockets, which are closed afterwards."""
+    clients: list[Client] = []
+
+    async def connected(**options: Any) -> Client:
+        clients.append(await Client.connect(base_url, **options))
+        return clients[-1]
+
+    yield connected
+    for client in clients:
+        client.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await client.writer.wait_closed()

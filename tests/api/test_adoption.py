@@ -5,8 +5,7 @@ import gc
 import logging
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from broker.errors import SetupError
 from broker.settings import Settings, load_settings
 from broker.subscription import Subscription
 from tests import sse
-from tests.api.conftest import InLoopServer
+from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.conftest import make_settings
@@ -33,29 +32,12 @@ from tests.servers import ApiReplica, RealRedis, eventually, need, wait_until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
-Connect = Callable[..., Awaitable[Client]]
-
 both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
 
 
 @pytest.fixture
 def backend() -> str:
     return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
-async def connect(base_url: str) -> AsyncIterator[Connect]:
-    clients: list[Client] = []
-
-    async def connected(**options: Any) -> Client:
-        clients.append(await Client.connect(base_url, **options))
-        return clients[-1]
-
-    yield connected
-    for client in clients:
-        client.writer.transport.abort()
-        with suppress(OSError):
-            await client.writer.wait_closed()
 
 
 @pytest.fixture
@@ -72,6 +54,21 @@ async def the_one(hub: Any) -> Subscription:
     return subscription
 
 
+async def listening(connect: Connect, **options: Any) -> Client:
+    """Return a client whose stream is open."""
+    client = await connect(**options)
+    client.send(request())
+    await client.opened()
+    return client
+
+
+async def ends(client: Client, http: httpx.AsyncClient) -> None:
+    """Finish the operation: its stream is ended in order, and closed."""
+    await finish(http, "a")
+    assert b"event: end" in await client.body()
+    assert await client.rest() == b""
+
+
 class TestItsEnd:
     @both_outlets
     async def test_is_told_by_the_last_chunk_and_a_close(
@@ -82,9 +79,7 @@ class TestItsEnd:
         headers = await client.opened()
         assert headers["transfer-encoding"] == "chunked"
         assert headers["connection"] == "close"
-        await finish(http, "a")
-        assert b"event: end" in await client.body()
-        assert await client.rest() == b""
+        await ends(client, http)
 
     async def test_closes_what_was_adopted_though_the_client_would_keep_it(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect
@@ -93,17 +88,13 @@ class TestItsEnd:
         client.send(request(STREAM, "Connection: keep-alive"))
         assert (await client.opened())["connection"] == "close"
         assert isinstance((await the_one(hub)).outlet, AdoptedOutlet)
-        await finish(http, "a")
-        assert b"event: end" in await client.body()
-        assert await client.rest() == b""
+        await ends(client, http)
 
     @both_outlets
     async def test_a_client_that_leaves_is_forgotten(self, hub: Any, server: InLoopServer, connect: Connect) -> None:
         others = len(server.server_state.connections)
         for leave in (Client.close, Client.reset, Client.half_close):
-            client = await connect()
-            client.send(request())
-            await client.opened()
+            client = await listening(connect)
             leave(client)
             await eventually(lambda: not hub.channels, f"its subscription is forgotten: {leave}")
             await eventually(lambda: len(server.server_state.connections) <= others, "so is its connection")
@@ -159,7 +150,7 @@ class TestWhatIsKept:
         await client.chunk()
         assert census() - before == {"GzipOutlet": 1, "Subscription": 1}
         client.close()
-        await eventually(lambda: census() == before, f"all is gone: {census() - before} is left")
+        await eventually(lambda: census() <= before, f"all is gone: {census() - before} is left")
 
     async def test_of_a_stream_that_is_over_is_nothing(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect
@@ -180,7 +171,7 @@ class TestWhatIsKept:
             if (more := over(client)) is not None:
                 await more
             await eventually(lambda: not hub.channels, "its subscription is forgotten")
-            await eventually(lambda: census() == before, f"all is gone after {over}: {census() - before}")
+            await eventually(lambda: census() <= before, f"all is gone after {over}: {census() - before}")
 
     async def test_of_other_requests_is_nothing(self, hub: Any, connect: Connect) -> None:
         before = census()
@@ -189,7 +180,7 @@ class TestWhatIsKept:
             client.send(request(path))
             assert (await client.answer())[0] == status
         client.close()
-        await eventually(lambda: census() == before, f"all is gone: {census() - before} is left")
+        await eventually(lambda: census() <= before, f"all is gone: {census() - before} is left")
 
 
 class TestWhatElseAClientSends:
@@ -217,16 +208,12 @@ class TestWhatElseAClientSends:
         client.send(request() + request("/livez"))
         await client.opened()
         client.send(request("/livez"))
-        await finish(http, "a")
-        assert b"event: end" in await client.body()
-        assert await client.rest() == b""
+        await ends(client, http)
 
     async def test_garbage_is_ignored_and_a_flood_of_it_ends_the_stream(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect
     ) -> None:
-        client = await connect()
-        client.send(request())
-        await client.opened()
+        client = await listening(connect)
         client.send(b"\0\xff garbage \r\n\r\n" * 100)
         await publish(http, "a", "log", {"message": "still here"})
         await client.chunk_with(b"still here")
@@ -313,9 +300,7 @@ class TestWhatUvicornCounts:
 
         async def test_adopted_connections_are_among_those_it_limits(self, hub: Any, connect: Connect) -> None:
             for _ in range(2):  # beside them, there is that of `http`
-                client = await connect()
-                client.send(request())
-                await client.opened()
+                client = await listening(connect)
             last = await connect()
             last.send(request("/livez"))
             assert (await last.answer())[0] == 503
@@ -351,9 +336,7 @@ class TestWhatUvicornCounts:
             self, hub: Any, http: httpx.AsyncClient, connect: Connect, caplog: pytest.LogCaptureFixture
         ) -> None:
             caplog.set_level(logging.INFO, "uvicorn.access")
-            client = await connect()
-            client.send(request())
-            await client.opened()
+            client = await listening(connect)
             await finish(http, "a")
             await client.body()
             lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
@@ -471,9 +454,7 @@ class TestSlowClients:
     async def test_one_falls_back_and_catches_up(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect, outlet: str
     ) -> None:
-        client = await connect(receive_buffer=4096)
-        client.send(request())
-        await client.opened()
+        client = await listening(connect, receive_buffer=4096)
         subscription = await the_one(hub)
         events = await fill(http, subscription)
         if outlet == "adopted":
@@ -485,9 +466,7 @@ class TestSlowClients:
     async def test_what_comes_at_once_leaves_in_one_chunk(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect
     ) -> None:
-        client = await connect()
-        client.send(request())
-        await client.opened()
+        client = await listening(connect)
         await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": str(i)}} for i in range(10)])
         assert (await client.chunk()).count(b"event: log") == 10
 
@@ -510,20 +489,16 @@ class TestStuckClients:
     async def test_one_is_cut_off_soon_after_its_stream_has_ended(
         self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
     ) -> None:
-        client = await connect(receive_buffer=4096)
-        client.send(request())
-        await client.opened()
+        await listening(connect, receive_buffer=4096)
         others = len(server.server_state.connections) - 1
         await fill(http, await the_one(hub))
         hub.drain()
-        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off", 3)
+        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off")
 
     async def test_one_that_closes_its_half_is_cut_off_too(
         self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
     ) -> None:
-        client = await connect(receive_buffer=4096)
-        client.send(request())
-        await client.opened()
+        client = await listening(connect, receive_buffer=4096)
         subscription = await the_one(hub)
         others = len(server.server_state.connections) - 1
         await fill(http, subscription)
@@ -531,18 +506,16 @@ class TestStuckClients:
             client.half_close()
             await eventually(subscription.outlet._transport.is_closing, "the server has heard of it")
         hub.drain()
-        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off", 3)
+        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off")
 
     async def test_one_that_does_not_close_in_turn_is_cut_off_too(
         self, hub: Any, server: InLoopServer, connect: Connect
     ) -> None:
-        client = await connect()
-        client.send(request())
-        await client.opened()
+        client = await listening(connect)
         client.writer.transport.pause_reading()
         others = len(server.server_state.connections) - 1
         hub.drain()
-        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off", 3)
+        await eventually(lambda: len(server.server_state.connections) == others, "it is cut off")
 
     async def test_one_is_not_adopted_before_it_has_taken_what_it_was_sent_earlier(
         self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
@@ -577,9 +550,7 @@ class TestTls(OverTls):
     async def test_a_stream_from_its_snapshot_to_its_end(
         self, hub: Any, http: httpx.AsyncClient, connect: Connect
     ) -> None:
-        client = await connect()
-        client.send(request())
-        await client.opened()
+        client = await listening(connect)
         for i in range(5):
             await publish(http, "a", "log", {"message": f"line {i}"})
             await client.chunk_with(b"line %d" % i)
@@ -590,9 +561,7 @@ class TestTls(OverTls):
     async def test_a_client_that_leaves_is_forgotten(self, hub: Any, server: InLoopServer, connect: Connect) -> None:
         others = len(server.server_state.connections)
         for leave in (Client.close, Client.reset):
-            client = await connect()
-            client.send(request())
-            await client.opened()
+            client = await listening(connect)
             leave(client)
             await eventually(lambda: not hub.channels, f"its subscription is forgotten: {leave}")
             await eventually(lambda: len(server.server_state.connections) <= others, "so is its connection")
@@ -648,9 +617,9 @@ class TestShutdown:
             httpx.post(f"{replica.url}{OPS}", json={"id": "a"})
             yield replica
 
-    async def ended(self, replica: ApiReplica, within_s: float) -> None:
+    async def ended(self, replica: ApiReplica) -> None:
         assert replica.popen is not None
-        await eventually(lambda: replica.popen.poll() is not None, "it ends", within_s)
+        await eventually(lambda: replica.popen.poll() is not None, "it ends")
         assert replica.popen.returncode == 0, replica.output()
 
     async def test_streams_are_told_and_closed(self, replica: ApiReplica) -> None:
@@ -663,7 +632,7 @@ class TestShutdown:
             assert b'{"reason":"draining"}' in await client.body()
             assert await client.rest() == b""
             client.close()
-        await self.ended(replica, 2)
+        await self.ended(replica)
         assert "Traceback" not in replica.output()
 
     @pytest.mark.parametrize("again", [False, True])
@@ -679,7 +648,8 @@ class TestShutdown:
         if again:
             wait_until(lambda: "Waiting for connections" in replica.output(), "it waits")
             replica.send(signal.SIGINT)
-        await self.ended(replica, 1 if again else 4)
+        await self.ended(replica)
+        assert ("timeout graceful shutdown exceeded" in replica.output()) is not again  # then it did not wait for it
         client.close()
 
     async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_url: str, tmp_path: Path) -> None:
@@ -690,7 +660,7 @@ class TestShutdown:
                 client.send(request(f"{OPS}/b/stream"))
                 await client.opened()
             replica.send(signal.SIGTERM)
-            wait_until(lambda: call(replica, "GET", "/readyz").status_code == 503, "it is not ready", 1)
+            wait_until(lambda: call(replica, "GET", "/readyz").status_code == 503, "it is not ready")
             assert call(replica, "GET", "/readyz").json()["reason"] == "draining"
             assert call(replica, "GET", "/livez").status_code == 200
             newcomer = call(replica, "GET", f"{OPS}/b/stream", headers={"Accept": "text/event-stream"})
@@ -699,7 +669,7 @@ class TestShutdown:
             bodies = [await client.body() for client in clients]
             assert all(b'{"reason":"draining"}' in body for body in bodies)
             assert any(b"event: log" in body for body in bodies)  # they were served until they were sent away
-            await self.ended(replica, 3)
+            await self.ended(replica)
             for client in clients:
                 client.close()
 
@@ -719,7 +689,7 @@ class TestShutdown:
             url, headers = f"{OPS}/c/events", {"Content-Type": "application/x-ndjson"}
             answer = await asyncio.to_thread(lambda: call(replica, "POST", url, content=lines(), headers=headers))
             assert answer.json()["accepted"] == 2
-            await self.ended(replica, 3)
+            await self.ended(replica)
 
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
     async def test_a_second_signal_ends_it_at_once(
@@ -734,7 +704,7 @@ class TestShutdown:
             replica.send(signal.SIGTERM)
             wait_until(lambda: call(replica, "GET", "/readyz").status_code == 503, "it drains")
             replica.send(second)
-            await self.ended(replica, 3)
+            await self.ended(replica)
             assert "Traceback" not in replica.output()
             for client in clients:
                 client.close()

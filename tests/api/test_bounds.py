@@ -1,7 +1,6 @@
 """What a connection may ask for ends somewhere: in size, in time, and in number."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +13,7 @@ from api import bodies
 from api.adoption import AdoptableProtocol
 from api.bounds import MAX_IGNORED_BYTES, MAX_PIPELINED, Bounds
 from broker.settings import Settings
-from tests.api.conftest import InLoopServer
+from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create
 from tests.conftest import make_settings
@@ -22,8 +21,6 @@ from tests.servers import eventually
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 URL_BYTES, HEAD_BYTES, HEAD_S, CONNECTIONS = 1_000, 4_000, 0.3, 8
-
-Connect = Callable[..., Awaitable[Client]]
 
 
 @pytest.fixture
@@ -39,21 +36,6 @@ def settings() -> Settings:
 @pytest.fixture
 def server_options() -> dict[str, Any]:
     return {"http": AdoptableProtocol.within(Bounds(URL_BYTES, HEAD_BYTES, HEAD_S, CONNECTIONS))}
-
-
-@pytest.fixture
-async def connect(base_url: str) -> AsyncIterator[Connect]:
-    clients: list[Client] = []
-
-    async def connected(**options: Any) -> Client:
-        clients.append(await Client.connect(base_url, **options))
-        return clients[-1]
-
-    yield connected
-    for client in clients:
-        client.writer.transport.abort()
-        with suppress(OSError):
-            await client.writer.wait_closed()
 
 
 async def refused(client: Client, status: int, code: str) -> None:

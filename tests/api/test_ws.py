@@ -516,7 +516,7 @@ class TestItsEnd:
         async with dial() as peer:
             await peer.ask("subscribe", operation="a")
             await peer.next("snapshot")
-        await eventually(lambda: census() == before, "all is gone", 3)
+        await eventually(lambda: census() <= before, "all is gone")
 
 
 def the_one(server: InLoopServer) -> BoundedProtocol:
@@ -554,7 +554,7 @@ class TestStuckClients:
                 await peer.ask("subscribe", operation="a")
             await peer.next("snapshot")
             await fill(http, hub)
-            await eventually(lambda: connection not in server.server_state.connections, "it is cut off", 5)
+            await eventually(lambda: connection not in server.server_state.connections, "it is cut off")
             assert hub.tally.closed["stuck"] == 1
             await eventually(lambda: not hub.connections, "it is forgotten")
 
@@ -577,7 +577,7 @@ class TestStuckClients:
                 await peer.next("snapshot")
                 await fill(http, hub)
                 hub.drain()
-                await eventually(lambda: connection not in server.server_state.connections, "it is cut off", 3)
+                await eventually(lambda: connection not in server.server_state.connections, "it is cut off")
 
         async def test_are_cut_off_when_they_do_not_close_in_turn(
             self, hub: Any, server: InLoopServer, dial: Connect, monkeypatch: pytest.MonkeyPatch
@@ -588,7 +588,7 @@ class TestStuckClients:
                 await peer.next()
                 peer.connection.transport.pause_reading()
                 hub.drain()
-                await eventually(lambda: connection not in server.server_state.connections, "it is cut off", 3)
+                await eventually(lambda: connection not in server.server_state.connections, "it is cut off")
 
         async def test_who_only_asks_is_not_answered_without_end(self, hub: Any, app: Any, dial: Connect) -> None:
             async with dial(max_queue=1) as peer:

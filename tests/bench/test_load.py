@@ -255,14 +255,14 @@ def test_arrival_is_when_the_kernel_had_it_not_when_it_was_read(arrival: bool, l
 
     def answer(request: str, number: int) -> Iterator[bytes]:
         yield PLAIN
-        attached.wait(5)
+        attached.wait(30)
         yield event(1, ts_ns=time.time_ns())
         sent.set()
         yield LINGER
 
     with loaded(answer, arrival=arrival) as (_, load):
         attached.set()
-        sent.wait(5)
+        sent.wait(30)
         time.sleep(0.5)
         assert load.await_events(1, 5)
         assert (load.figures()["latency_ms"]["max"] >= 500) is late
@@ -337,7 +337,7 @@ def test_a_pause_stops_reading_and_then_all_is_there() -> None:
     def answer(request: str, number: int) -> Iterator[bytes]:
         yield PLAIN
         if number == 0:
-            paused.wait(5)
+            paused.wait(30)
         yield from (event(1), event(2), event(3), LINGER)
 
     with loaded(answer) as (_, load):

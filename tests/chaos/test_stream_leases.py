@@ -65,4 +65,4 @@ def test_the_streams_of_a_replica_that_stops_are_free_at_once(folder: Path) -> N
         stack.enter_context(client.stream("GET", "/v1/operations/a/stream", headers=ANN))
         assert status(other) == 429
         stopping.stop()
-        wait_until(lambda: status(other) == 200, "it is free", 5)
+        wait_until(lambda: status(other) == 200, "it is free")

@@ -91,9 +91,9 @@ async def test_a_task_waits_for_signals(broker: Broker) -> None:
         taking = asyncio.create_task(take())
         for name in ("pause", "resume"):
             await asyncio.to_thread(broker.signal, "op", name)
-        await asyncio.wait_for(come.wait(), 5)
+        await asyncio.wait_for(come.wait(), 30)
         op.succeed()
-        await asyncio.wait_for(taking, 5)
+        await asyncio.wait_for(taking, 30)
         assert [signal async for signal in op.signals(timeout=0.01)] == []
     assert taken == ["pause", "resume"]
 
@@ -219,7 +219,7 @@ def test_the_attempt_before_hears_though_the_clock_was_set_back(broker: Broker) 
     broker.redis.xadd(signals, {"t": "early", "d": "1"}, id=f"{ahead}-0")
     assert next(first.signals(timeout=5)).type == "early"
     Operation.attach("op", new_attempt=True, settings=broker.settings)
-    wait_until(lambda: first.cancelled, "it hears", 5)
+    wait_until(lambda: first.cancelled, "it hears")
 
 
 def test_a_new_attempt_at_what_was_asked_to_stop_hears_only_of_that(broker: Broker) -> None:
