@@ -1,6 +1,7 @@
 """The proxies of docs/proxies.md, each with its recipe's own file, before two replicas of this machine."""
 
 import os
+import signal
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -84,6 +85,10 @@ class Proxy(Process):
 
             wait_until(answers, "the proxy starts")
         return self
+
+    def __exit__(self, *_: object) -> None:
+        # The workers of nginx outlive a master that is killed.
+        self.stop(signal.SIGTERM if self._file.name == RECIPES["nginx"] else signal.SIGKILL)
 
     def logged(self) -> str:
         """Return all that it has written into any log."""
