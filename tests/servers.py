@@ -17,6 +17,8 @@ from typing import Self
 import redis
 
 DEADLINE_S = 30.0
+START_S = 90.0
+"""What a server may take to start: it is much to load, and many may start at once."""
 
 _ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _ANY_CERTIFICATE.check_hostname, _ANY_CERTIFICATE.verify_mode = False, ssl.CERT_NONE
@@ -118,7 +120,7 @@ class RealRedis(Process):
 
     def start(self) -> Self:
         super().start()
-        wait_until(self._answers, f"redis-server starts: {self.output()[-500:]}")
+        wait_until(self._answers, f"redis-server starts: {self.output()[-500:]}", START_S)
         return self
 
     def _answers(self) -> bool:
@@ -144,7 +146,7 @@ class ApiReplica(Process):
         return self
 
     def await_ready(self) -> Self:
-        wait_until(self._ready, f"the API starts: {self.output()[-2000:]}")
+        wait_until(self._ready, f"the API starts: {self.output()[-2000:]}", START_S)
         return self
 
     def _ready(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import pytest
 
 from cli import main
-from tests.servers import Process, wait_until
+from tests.servers import START_S, Process, wait_until
 
 CLI = [sys.executable, "-P", "-m", "cli"]
 
@@ -123,7 +123,7 @@ def ready(server: Process) -> str:
         assert server.popen.poll() is None, server.output()
         return "serving on http" in server.output()
 
-    wait_until(told, "serve is ready")
+    wait_until(told, "serve is ready", START_S)
     return server.output().partition("serving on ")[2].split()[0]
 
 
