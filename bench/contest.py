@@ -1,14 +1,14 @@
 """A contender with clients attached and a publisher beside it: publish for a while, and see what that cost and gave."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from bench import contenders, load, senders
 from bench.contenders import Server
 from bench.harness import note
-from bench.processes import Child, Cores, PrivateRedis, busy_s
+from bench.processes import Child, Cores, PrivateRedis, busy_s, pin
 
 WIRE_BYTES = 300
 """What an event takes on the wire, about, with the framing of server-sent events and of HTTP."""
@@ -109,6 +109,21 @@ def quietest(given: argparse.Namespace, measure: Callable[[], Delivered]) -> Del
     while not tries or (len(tries) < most and tries[-1].others_cpu > NOISY and not tries[-1].wrong):
         tries.append(measure())
     return tries[-1] if tries[-1].wrong else min(tries, key=lambda one: one.others_cpu)
+
+
+@contextmanager
+def ground() -> Iterator[tuple[PrivateRedis, Cores]]:
+    """Give what contests take place on: a Redis, and cores, of which we keep to those of the others."""
+    cores = Cores.split()
+    pin(cores.others)
+    with PrivateRedis(cores.others) as redis:
+        yield redis, cores
+
+
+def verdict(given: argparse.Namespace, results: Iterable[Delivered], *, passed: bool) -> int:
+    """Return what to end with: 1 if a client missed an event or got it twice, or a bound that counts was missed."""
+    exact = not any(one.wrong for one in results)
+    return 0 if (exact and (passed or given.quick)) or (given.no_check and not given.quick) else 1
 
 
 def choose(parser: argparse.ArgumentParser) -> None:

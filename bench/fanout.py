@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from bench import contenders
-from bench.contest import WIRE_BYTES, Delivered, attempts, choose, chosen, contest, quietest, warm
+from bench.contest import WIRE_BYTES, Delivered, attempts, choose, chosen, contest, ground, quietest, verdict, warm
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report
-from bench.processes import Cores, PrivateRedis, pin
+from bench.processes import Cores, PrivateRedis
 
 
 class Case(NamedTuple):
@@ -68,18 +68,13 @@ def main() -> int:
     parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 when a bound is missed")
     given = read_options(parser)
     names = chosen(given)
-    cores = Cores.split()
-    pin(cores.others)
     cases = QUICK if given.quick else CASES
     found: defaultdict[Key, list[Delivered]] = defaultdict(list)
-    with PrivateRedis(cores.others) as redis:
+    with ground() as (redis, cores):
         for key in alternating([(name, case) for case in cases for name in names], given.rounds):
             found[key].append(quietest(given, partial(measure, redis, cores, key, given)))
         passed = show(redis, given, found, pinned=bool(cores.measured))
-    exact = not any(one.wrong for rounds in found.values() for one in rounds)
-    if given.quick:
-        return 0 if exact else 1
-    return 0 if (passed and exact) or given.no_check else 1
+    return verdict(given, (one for rounds in found.values() for one in rounds), passed=passed)
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[Key, list[Delivered]], *, pinned: bool) -> bool:

@@ -16,6 +16,7 @@ import uvloop
 from api.app import create_app
 from api.listener import listen
 from api.server import Server
+from bench.answering import serve_and_answer
 from bench.harness import settings_for
 from broker.store import Store
 
@@ -58,29 +59,14 @@ def run(pipe: Connection, url: str, collector: Collector = "ours", handshakes_pe
 async def _run(pipe: Connection, url: str, collector: Collector, handshakes_per_s: int) -> None:
     chosen = {"port": 0, "log_level": "error", "handshakes_per_s": handshakes_per_s}
     settings = settings_for(url).model_copy(update=chosen)
-    loop, ended, pauses = asyncio.get_running_loop(), asyncio.Event(), Pauses()
+    pauses = Pauses()
     async with await Store.open(settings) as store:
         with listen(settings) as listener:
             app = create_app(settings, store)
             server = (Server if collector == "ours" else PlainServer)(app, settings)
-            serving = asyncio.create_task(server.run_on(listener))
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
-                await asyncio.sleep(0.01)
-
-            def answer() -> None:
-                try:
-                    (question,) = pipe.recv()
-                    pipe.send(_answer(question, app, pauses, listener))
-                except (EOFError, BrokenPipeError):
-                    loop.remove_reader(pipe.fileno())
-                    ended.set()
-
-            loop.add_reader(pipe.fileno(), answer)
-            pipe.send("ready")
-            await ended.wait()
-            server.should_exit = True
-            app.state.context.hub.drain()
-            await serving
+            await serve_and_answer(
+                pipe, app, server, listener, lambda question: _answer(question, app, pauses, listener)
+            )
 
 
 def _answer(question: str, app: Any, pauses: Pauses, listener: socket.socket) -> Any:

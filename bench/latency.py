@@ -10,9 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from bench import contenders
-from bench.contest import WIRE_BYTES, Delivered, attempts, choose, chosen, contest, quietest, warm
+from bench.contest import WIRE_BYTES, Delivered, attempts, choose, chosen, contest, ground, quietest, verdict, warm
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report
-from bench.processes import Cores, PrivateRedis, pin
+from bench.processes import Cores, PrivateRedis
 
 CLIENTS = 1_000
 QUICK_CLIENTS = 50
@@ -44,17 +44,12 @@ def main() -> int:
     given = read_options(parser)
     given.clients = given.clients or (QUICK_CLIENTS if given.quick else CLIENTS)
     names = chosen(given)
-    cores = Cores.split()
-    pin(cores.others)
     found: defaultdict[str, list[Delivered]] = defaultdict(list)
-    with PrivateRedis(cores.others) as redis:
+    with ground() as (redis, cores):
         for name in alternating(names, given.rounds):
             found[name].append(quietest(given, partial(measure, redis, cores, name, given)))
         passed = show(redis, given, found, pinned=bool(cores.measured))
-    exact = not any(one.wrong for rounds in found.values() for one in rounds)
-    if given.quick:
-        return 0 if exact else 1
-    return 0 if (passed and exact) or given.no_check else 1
+    return verdict(given, (one for rounds in found.values() for one in rounds), passed=passed)
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[Delivered]], *, pinned: bool) -> bool:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.app import create_app
 from api.listener import listen
 from api.server import Server
+from bench.answering import serve_and_answer
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report, settings_for
 from bench.processes import Child, Cores, PrivateRedis, pin
 from bench.publisher import Publisher
@@ -64,31 +65,17 @@ async def _run(pipe: Connection, url: str, chosen: dict[str, int]) -> None:
     settings = settings_for(url).model_copy(
         update={"port": 0, "log_level": "error", "handshakes_per_s": 1_000_000, **chosen}
     )
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
     async with await Store.open(settings) as store:
         with listen(settings) as listener:
             app = create_app(settings, store)
             at = next(i for i, it in enumerate(app.user_middleware) if "limiter" in it.kwargs)
             app.user_middleware.insert(at, Middleware(Named))
-            server = Server(app, settings)
-            serving = asyncio.create_task(server.run_on(listener))
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
-                await asyncio.sleep(0.01)
 
-            def answer() -> None:
-                try:
-                    (question,) = pipe.recv()
-                    pipe.send(listener.getsockname()[1] if question == "port" else time.process_time())
-                except (EOFError, BrokenPipeError):
-                    loop.remove_reader(pipe.fileno())
-                    ended.set()
+            def answer(question: str) -> float:
+                port: int = listener.getsockname()[1]
+                return port if question == "port" else time.process_time()
 
-            loop.add_reader(pipe.fileno(), answer)
-            pipe.send("ready")
-            await ended.wait()
-            server.should_exit = True
-            app.state.context.hub.drain()
-            await serving
+            await serve_and_answer(pipe, app, Server(app, settings), listener, answer)
 
 
 def call(port: int, times: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from bench import contenders
-from bench.contest import Delivered, attach, choose, chosen, contest, warm
+from bench.contest import Delivered, attach, choose, chosen, contest, ground, verdict, warm
 from bench.harness import Spread, alternating, note, options, read_options, report
-from bench.processes import Cores, PrivateRedis, pin
+from bench.processes import Cores, PrivateRedis
 
 WARM_CLIENTS = 200
 SETTLE_S = 3.0
@@ -91,18 +91,13 @@ def main() -> int:
     parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above the bound")
     given = read_options(parser)
     names = chosen(given)
-    cores = Cores.split()
-    pin(cores.others)
     sizes = QUICK if given.quick else FULL
     found: defaultdict[str, list[Measured]] = defaultdict(list)
-    with PrivateRedis(cores.others) as redis:
+    with ground() as (redis, cores):
         for name in alternating(names, given.rounds):
             found[name].append(measure(redis, cores, name, given, sizes))
         passed = show(redis, given, found, sizes)
-    exact = not any(one.slow.delivered.wrong for rounds in found.values() for one in rounds)
-    if given.quick:
-        return 0 if exact else 1
-    return 0 if (passed and exact) or given.no_check else 1
+    return verdict(given, (one.slow.delivered for rounds in found.values() for one in rounds), passed=passed)
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[Measured]], sizes: Sizes) -> bool:

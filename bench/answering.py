@@ -1,0 +1,34 @@
+"""A replica in a child process that answers its parent's questions until the parent goes away."""
+
+import asyncio
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from socket import socket
+from typing import Any
+
+from api.server import Server
+
+
+async def serve_and_answer(
+    pipe: Connection, app: Any, server: Server, listener: socket, answer: Callable[[str], Any]
+) -> None:
+    """Serve on the listener, and answer what comes through the pipe."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    serving = asyncio.create_task(server.run_on(listener))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
+        await asyncio.sleep(0.01)
+
+    def on_question() -> None:
+        try:
+            (question,) = pipe.recv()
+            pipe.send(answer(question))
+        except (EOFError, BrokenPipeError):
+            loop.remove_reader(pipe.fileno())
+            ended.set()
+
+    loop.add_reader(pipe.fileno(), on_question)
+    pipe.send("ready")
+    await ended.wait()
+    server.should_exit = True
+    app.state.context.hub.drain()
+    await serving
