@@ -86,6 +86,11 @@ class Sse:
             client.writer.transport.abort()
 
 
+# The library reads no more than its queue has room for, not even a close: whoever leaves with the queue full would wait
+# for that until the time-out, which is 10 s.
+_OPTIONS: dict[str, Any] = {"max_queue": 4, "close_timeout": 0.1, "proxy": None}
+
+
 class WebSocket:
     """A WebSocket that follows one operation."""
 
@@ -97,7 +102,7 @@ class WebSocket:
     async def listen(self, operation: str, after: str | None = None, **query: object) -> AsyncGenerator[Told]:
         asked = query | ({} if after is None else {"last_event_id": after})
         url = f"{self.url}/v1/operations/{operation}/ws?{urlencode(asked)}"
-        async with connect(url, max_queue=4, proxy=None) as socket:
+        async with connect(url, **_OPTIONS) as socket:
             async for told in _told(socket):
                 yield told
 
@@ -116,7 +121,7 @@ class SharedWebSocket:
             asked["last_event_id"] = after
         if "types" in asked:
             asked["types"] = str(asked["types"]).split(",")
-        async with connect(f"{self.url}/v1/ws", max_queue=4, proxy=None) as socket:
+        async with connect(f"{self.url}/v1/ws", **_OPTIONS) as socket:
             with suppress(ConnectionClosed):  # it may have been sent away before
                 await socket.send(orjson.dumps(asked).decode())
             async for told in _told(socket, shared=True):
