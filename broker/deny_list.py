@@ -2,21 +2,26 @@
 
 <prefix>:denied       sorted set of `sub:<name>` and `jti:<token's id>`, by when each is forgotten, in ms since 1970;
                       `-sub:<name>` is one that was taken back
-<prefix>:meta denials goes up with each change, so that nobody reads the list for nothing
+<prefix>:meta denials another word with each change, so that nobody reads the list for nothing; no count, as one that
+                      Redis lost and began anew could come to where it was
 """
 
 import asyncio
+import math
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, NamedTuple, get_args
 
+from broker.carrier import run
 from broker.connections import storage_errors
 from broker.errors import StorageFull, StorageUnavailable
 from broker.keys import denied_key, meta_key
+from broker.scripts import DENY, Call
 from broker.store import Store
 
-COUNT = "denials"
+VERSION = "denials"
 LONGEST_S = 366 * 86_400.0
 TAKEN_BACK = "-"
 """What an entry begins with whose revocation was taken back. That it is not there tells nothing: Redis may lose it."""
@@ -40,7 +45,7 @@ class DenyList:
     def __init__(self, store: Store, period_s: float, clock: Callable[[], float] = time.time) -> None:
         self._store, self._period_s, self._clock = store, period_s, clock
         self._until: dict[str, float] = {}
-        self._count: bytes | None = None
+        self._version: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._until)
@@ -68,11 +73,11 @@ class DenyList:
         prefix, client = self._store.keyspace.prefix, self._store.connections.commands
         now = self._clock()
         with storage_errors():
-            count = await client.hget(meta_key(prefix), COUNT)
-            if count != self._count and count is not None:
+            version = await client.hget(meta_key(prefix), VERSION)
+            if version != self._version and version is not None:
                 entries = await client.zrangebyscore(denied_key(prefix), now * 1000, "+inf", withscores=True)
                 self._take({entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries})
-        self._count = count
+        self._version = version
         if self._until:
             self._until = {entry: until for entry, until in self._until.items() if until > now}
 
@@ -86,28 +91,14 @@ class DenyList:
 
 async def deny(store: Store, claim: Claim, value: str, for_s: float) -> Denial:
     """Deny a principal (`sub`) or a token (`jti`) for so many seconds; longer if it is denied for longer already."""
-    entry, now = f"{claim}:{value}", time.time()
-    with storage_errors():
-        key, client = denied_key(store.keyspace.prefix), store.connections.commands
-        await client.zremrangebyscore(key, "-inf", now * 1000)
-        await client.zadd(key, {entry: (now + for_s) * 1000}, gt=True)
-        await client.zrem(key, TAKEN_BACK + entry)
-        await _changed(store, now)
-        until = await client.zscore(key, entry)
-    return Denial(claim, value, until / 1000)
+    until_ms, _ = await _change(store, f"{claim}:{value}", for_s)
+    return Denial(claim, value, until_ms / 1000)
 
 
 async def reinstate(store: Store, claim: Claim, value: str) -> bool:
     """Deny a principal or a token no more; return whether it was denied."""
-    entry, now = f"{claim}:{value}", time.time()
-    with storage_errors():
-        key, client = denied_key(store.keyspace.prefix), store.connections.commands
-        until = await client.zscore(key, entry) or 0
-        # Also of what is not there: a replica may know it from before Redis lost it.
-        await client.zadd(key, {TAKEN_BACK + entry: max(until, (now + _TOLD_S) * 1000)}, gt=True)
-        await client.zrem(key, entry)
-        await _changed(store, now)
-    return bool(until > now * 1000)
+    _, before_ms = await _change(store, f"{claim}:{value}", 0)
+    return before_ms > 0
 
 
 async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], int | None]:
@@ -122,10 +113,12 @@ async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], i
     return page, start + count if len(found) == count else None
 
 
-async def _changed(store: Store, now: float) -> None:
-    """Keep the list no longer than it is needed, and have the replicas read it."""
+async def _change(store: Store, entry: str, for_s: float) -> tuple[int, int]:
+    """Deny an entry for a time, or no more, and have the replicas read the list; return what the script does."""
     prefix, client = store.keyspace.prefix, store.connections.commands
-    key = denied_key(prefix)
-    [(_, last)] = await client.zrevrangebyscore(key, "+inf", "-inf", start=0, num=1, withscores=True)
-    await client.pexpire(key, max(1, int(last - now * 1000)) + 1000)
-    await client.hincrby(meta_key(prefix), COUNT, 1)  # after it, so that who sees this sees that
+    until_ms, before_ms = await run(
+        client, Call(DENY, (denied_key(prefix),), (entry, str(math.ceil(1000 * for_s)), str(round(1000 * _TOLD_S))))
+    )
+    with storage_errors():
+        await client.hset(meta_key(prefix), VERSION, secrets.token_hex(8))  # after it: who sees this sees that
+    return until_ms, before_ms

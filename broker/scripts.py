@@ -38,6 +38,7 @@ SWEEP = _load("sweep")
 PROBE = _load("probe")
 SPEND = _load("spend")
 HOLD = _load("hold")
+DENY = _load("deny")
 
 
 class Call(NamedTuple):

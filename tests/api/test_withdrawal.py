@@ -5,6 +5,7 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -305,6 +306,39 @@ class TestTheDenyList:
         await replica.refresh()
         assert not replica.denies("bob", None)
         assert replica.denies("carol", None)
+
+    async def test_what_is_revoked_and_taken_back_at_once_is_one_or_the_other(self, store: Store) -> None:
+        for _ in range(50):
+            calls = (deny(store, "sub", "alice", 60), reinstate(store, "sub", "alice"))
+            await asyncio.gather(*calls, *(deny(store, "jti", f"t-{number}", 60) for number in range(3)))
+            alices = {b"sub:alice", b"-sub:alice"}
+            told = await store.connections.commands.zrange(denied_key(store.keyspace.prefix), 0, -1)
+            assert len(alices.intersection(told)) == 1
+
+    async def test_what_is_revoked_after_redis_lost_all_is_learned_however_often_that_was_before(
+        self, store: Store
+    ) -> None:
+        replica = DenyList(store, 1)
+        await deny(store, "sub", "alice", 60)
+        await replica.refresh()
+        prefix = store.keyspace.prefix
+        await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
+        await deny(store, "sub", "bob", 60)
+        await replica.refresh()
+        assert replica.denies("bob", None)
+
+    async def test_who_revokes_may_have_a_clock_that_is_wrong(self, store: Store, monkeypatch: Any) -> None:
+        for wrong_s in (-3_600, 3_600):
+            await deny(store, "sub", "bob", 60)
+            with monkeypatch.context() as patched:
+                wrong = SimpleNamespace(time=lambda wrong_s=wrong_s: time.time() + wrong_s)
+                patched.setattr("broker.deny_list.time", wrong)
+                until = (await deny(store, "sub", "alice", 60)).until
+            assert abs(until - time.time() - 60) < 5
+            replica = DenyList(store, 1)
+            await replica.refresh()
+            assert replica.denies("alice", None)
+            assert replica.denies("bob", None)
 
     async def test_what_was_taken_back_may_be_denied_again(self, store: Store) -> None:
         replica = DenyList(store, 1)
