@@ -83,7 +83,7 @@ async def _all(store: Store) -> AsyncIterator[Denial]:
 def _tell(denial: Denial, *, as_json: bool) -> None:
     until = datetime.fromtimestamp(denial.until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if as_json:
-        typer.echo(orjson.dumps({"claim": denial.claim, "value": denial.value, "until": until}))
+        typer.echo(orjson.dumps({"claim": denial.claim, "value": denial.value, "until": until}).decode())
     else:
         typer.echo(f"{denial.claim} {denial.value!r} is revoked until {until}")
 
@@ -91,4 +91,8 @@ def _tell(denial: Denial, *, as_json: bool) -> None:
 def _named(sub: str | None, jti: str | None) -> tuple[Claim, str]:
     if (sub is None) is (jti is None):
         raise Invalid("say whose: either --sub NAME or --jti ID")
-    return ("jti", jti or "") if sub is None else ("sub", sub)
+    claim: Claim = "jti" if sub is None else "sub"
+    value = (jti if sub is None else sub) or ""
+    if not value or not value.isprintable():  # such as of a variable of a shell that is not set
+        raise Invalid(f"--{claim} {value!r} names nobody")
+    return claim, value

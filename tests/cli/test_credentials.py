@@ -90,6 +90,9 @@ def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
     assert "control characters" in signing.fails(2, "key", "a\nb")
     assert "--sub" in signing.fails(2, "revoke")
     assert "--sub" in signing.fails(2, "reinstate", "--sub", "a", "--jti", "b")
+    for call_of in ("revoke", "reinstate"):
+        for nobody in ("", "a\nb", b"a\xff".decode("utf-8", "surrogateescape")):
+            assert "names nobody" in signing.fails(2, call_of, "--sub", nobody)
     assert "366 days" in signing.fails(2, "revoke", "--sub", "a", "--for", "400d")
     del signing.env["PROGRESS_JWT_KEY"]
     assert "PROGRESS_JWT_KEY" in signing.fails(5, "token", "--sub", "a")
