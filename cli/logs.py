@@ -1,7 +1,9 @@
 """The log of a server: lines for people, or a JSON object a line for machines."""
 
+import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -36,7 +38,11 @@ class JsonLines(logging.Formatter):
             line.setdefault("request", request)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # half a character, a number beyond 64 bits, what contains itself
+            plain = {name: it if isinstance(it, int) else _readable(it) for name, it in line.items()}
+            return json.dumps(plain, ensure_ascii=False)
 
 
 def log_as(settings: Settings, who: str = "") -> None:
@@ -53,6 +59,8 @@ def log_for_machines(level: str = "info") -> None:
     logging.captureWarnings(capture=True)
     VOICE.set(log.log)
     sys.excepthook = _died
+    threading.excepthook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
+    sys.unraisablehook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
 
 
 def _log_by(formatter: logging.Formatter, level: str) -> None:
@@ -66,3 +74,12 @@ def _log_by(formatter: logging.Formatter, level: str) -> None:
 
 def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     log.critical("an error that nobody expected ends this process", exc_info=(kind, error, trace))
+
+
+def _broke(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, SystemExit):  # by which a thread may end itself
+        log.error("an error that nobody expected broke something off", exc_info=(kind, error, trace))
+
+
+def _readable(value: object) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()

@@ -48,6 +48,22 @@ def test_an_error_and_what_is_no_json_are_told_too() -> None:
     assert line["where"].startswith("<object")
 
 
+def test_what_json_has_no_word_for_is_told_in_text() -> None:
+    itself: dict[str, Any] = {}
+    itself["me"] = itself
+    for message, field, said in (
+        ("half \udcff", 7, 7),
+        ("many", 2**70, 2**70),
+        ("itself", itself, str(itself)),
+        ("half", {"in": "\udcff"}, "{'in': '\\udcff'}"),
+    ):
+        record = logging.LogRecord("a", logging.ERROR, "", 0, message, (), None)
+        record.field = field
+        line = json.loads(JsonLines().format(record).encode())
+        assert line["message"] == message.encode("utf-8", "backslashreplace").decode()
+        assert (line["field"], line["level"]) == (said, "error")
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
     options = ("--port", "0", "--log-format", "json", "--log-level", "debug", "--processes", processes)
@@ -121,6 +137,22 @@ def test_what_nobody_expected_is_told_to_machines_too() -> None:
     assert (warned["level"], died["level"]) == ("warning", "critical")
     assert "KeyError: 'k'" in died["error"]
     assert done.returncode == 1
+
+
+def test_what_breaks_where_nobody_can_catch_it_is_told_to_machines_too() -> None:
+    breaking = """
+import threading
+from cli.logs import log_for_machines
+class Breaking:
+    def __del__(self): raise KeyError("k")
+def broken(): raise KeyError("k")
+log_for_machines()
+Breaking()
+threading.Thread(target=broken).start()
+"""
+    done = subprocess.run([sys.executable, "-c", breaking], capture_output=True, timeout=30, check=False)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["level"], "KeyError: 'k'" in line["error"]) for line in told] == [("error", True)] * 2
 
 
 def test_a_server_that_logs_for_people(shell: Shell) -> None:
