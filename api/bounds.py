@@ -15,6 +15,9 @@ MAX_IGNORED_BYTES = 16 * 1024 * 1024
 """What may follow of a body that was answered before its end, as when it is refused; then the connection is cut. It is
 several times what is taken: a proxy that is cut while it still passes on a body never sees the answer."""
 
+PIECE_BYTES = 1_024
+"""What each piece of it counts for beside its bytes, as it costs us: in chunks of one byte they would be millions."""
+
 LINGER_S = 2.0
 """How long that may take."""
 
@@ -127,6 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of the body."""
         if self.cycle is not None and self.cycle.response_complete:
             self._ignore(body)
+            if self.transport.is_closing():
+                raise _TooMuch  # what has come already may be thousands of pieces more
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -149,6 +154,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what can't be read, or goes too far; but not that where the client waits for other answers first."""
         self._ended = True
+        if self.transport.is_closing():
+            return
         if self._fault is None:
             super().send_400_response(msg)
         elif self.cycle is not None and not self.cycle.response_complete:
@@ -174,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _ignore(self, data: bytes) -> None:
-        self._ignored_bytes += len(data)
+        self._ignored_bytes += PIECE_BYTES + len(data)
         if self._ignored_bytes > MAX_IGNORED_BYTES:
             self.transport.abort()
 

@@ -11,7 +11,7 @@ import uvloop
 
 from api import bodies
 from api.adoption import AdoptableProtocol
-from api.bounds import MAX_IGNORED_BYTES, MAX_PIPELINED, Bounds
+from api.bounds import MAX_IGNORED_BYTES, MAX_PIPELINED, PIECE_BYTES, Bounds
 from broker.settings import Settings
 from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
@@ -44,9 +44,9 @@ async def refused(client: Client, status: int, code: str) -> None:
     assert await client.rest() == b"", "it is closed"
 
 
-async def flood(client: Client, size: int) -> None:
-    for _ in range(0, size, 65_536):
-        client.send(b"x" * 65_536)
+async def flood(client: Client, size: int, data: bytes = b"x" * 65_536) -> None:
+    for _ in range(0, size, len(data)):
+        client.send(data)
         await client.writer.drain()
         await asyncio.sleep(0.01)
 
@@ -147,6 +147,14 @@ class TestABody:
         assert (await client.answer())[0] == 404
         with pytest.raises(ConnectionError):
             await flood(client, MAX_IGNORED_BYTES * 2)
+
+    async def test_that_nobody_wants_is_taken_the_less_the_smaller_its_pieces(self, connect: Connect) -> None:
+        client = await connect()
+        client.send(request("/nowhere", "Transfer-Encoding: chunked", method="POST"))
+        assert (await client.answer())[0] == 404
+        piece = b"1\r\nx\r\n"
+        with pytest.raises(ConnectionError):
+            await flood(client, 6 * len(piece) * MAX_IGNORED_BYTES // PIECE_BYTES, piece * 8_000)
 
     async def test_of_lines_may_take_its_time(self, http: httpx.AsyncClient, connect: Connect) -> None:
         await create(http, id="a")
