@@ -1,5 +1,17 @@
-"""`python -m cli` is `progress-broker`."""
+"""`progress-broker`, which `python -m cli` is too."""
 
-from cli.main import run
+import sys
 
-run()
+
+def run() -> None:
+    """Run the command line. A Ctrl-C while it loads ends it without a traceback, as later on."""
+    try:
+        from cli.main import run as run_command_line
+
+        run_command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

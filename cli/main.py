@@ -49,7 +49,7 @@ def about(
 
 
 def run() -> None:
-    """Run the command line, as `progress-broker` and `python -m cli` do."""
+    """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 
 from cli import publish as publishing
 from cli.caller import caller
@@ -170,3 +171,18 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
         tail.stdout.close()
         assert tail.wait(60) == 141
         assert tail.stderr.read() == b""
+
+
+def test_a_ctrl_c_while_it_loads_ends_it_quietly() -> None:
+    pressing = """
+import sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+from cli.__main__ import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", pressing], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
