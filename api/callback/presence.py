@@ -68,9 +68,14 @@ class Presence:
 
     async def _listen(self) -> None:
         while not self.left:
-            if self._heard and self._heard[-1].get("more_body"):  # it may be long
+            if self._heard and _may_go_on(self._heard[-1]):  # at length, and only its end was of interest
                 await asyncio.Event().wait()
             self._heard.append(await self._receive())
+
+
+def _may_go_on(said: Message) -> bool:
+    """Return whether more may follow than the end: of a body, or of what a WebSocket says before it is accepted."""
+    return said["type"] == "websocket.receive" or bool(said.get("more_body"))
 
 
 async def _silence() -> Message:

@@ -50,6 +50,11 @@ async def gone(hub: Any, times: int = 1) -> None:
     await eventually(lambda: sum(counts[key] for key in counts if key[2] == "4xx") >= times, "it was seen to leave")
 
 
+def message(text: bytes) -> bytes:
+    """Return a WebSocket's message (RFC 6455, 5.2)."""
+    return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text
+
+
 class TestInTheLine:
     @both_outlets
     @pytest.mark.parametrize("said", [*CONNECTIONS, pytest.param(request(f"{OPS}/a", "Cookie: sid=2"), id="call")])
@@ -146,6 +151,22 @@ class TestWhileAsked:
         await gone(hub)
         assert len(hub) == 0
         assert len(hub.connections) == 0
+
+    async def test_a_socket_is_not_read_on(
+        self, theirs: TheirBackend, hub: Any, http: httpx.AsyncClient, base_url: str
+    ) -> None:
+        theirs.gate.clear()
+        talker = await Client.connect(base_url)
+        talker.send(request(f"{OPS}/a/ws", *SOCKET))
+        await theirs.heard("connect")
+        talker.send(message(b'{"type": "ping", "ref": "early"}'))
+        talker.send(message(bytes(60_000)) * 1_000)  # more than kernels hold
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(talker.writer.drain(), 2)
+        theirs.gate.set()
+        async with asyncio.timeout(15):
+            await talker.reader.readuntil(b'"ref":"early"')
+        talker.reset()
 
     async def test_it_does_not_take_the_place_of_one_that_is_there(
         self, theirs: TheirBackend, app: Any, hub: Any, http: httpx.AsyncClient, base_url: str
