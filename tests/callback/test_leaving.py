@@ -168,6 +168,22 @@ class TestWhileAsked:
             await talker.reader.readuntil(b'"ref":"early"')
         talker.reset()
 
+    @pytest.mark.parametrize("said", CONNECTIONS)
+    async def test_one_that_is_refused_breaks_nothing(
+        self, theirs: TheirBackend, hub: Any, base_url: str, caplog: pytest.LogCaptureFixture, said: bytes
+    ) -> None:
+        theirs.gate.clear()
+        theirs.decide = lambda _: {"allow": False}
+        leaver = await Client.connect(base_url)
+        leaver.send(said)
+        await theirs.heard("connect")
+        leaver.close()
+        await asyncio.sleep(0.05)
+        theirs.gate.set()
+        await eventually(lambda: hub.tally.callbacks["connect", "denied"] == 1, "it is refused")
+        await asyncio.sleep(0.05)
+        assert [it.message for it in caplog.records if it.levelname == "ERROR"] == []
+
     async def test_it_does_not_take_the_place_of_one_that_is_there(
         self, theirs: TheirBackend, app: Any, hub: Any, http: httpx.AsyncClient, base_url: str
     ) -> None:
