@@ -114,6 +114,11 @@ class TestWithAPlaceToSignIn:
         other.close()
         moves(page, work)
 
+    def test_who_can_t_be_told_where_at_first_is_told_later(self, page: Page) -> None:
+        page.route("**/web/sign-in.json", lambda route: route.abort(), times=1)
+        page.reload()
+        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+
 
 class TestWithout:
     @pytest.fixture

@@ -9,6 +9,7 @@ export class Session {
   #operations;
   #reload;
   #asked = false;
+  #led = false;
 
   /** @param {Operations} operations @param {() => void} [reload] begins anew, as somebody else */
   constructor(operations, reload = () => location.reload()) {
@@ -24,7 +25,8 @@ export class Session {
   /** @param {Health} health */
   show({ state, code }) {
     const stranger = code === 'unauthenticated';
-    if (stranger && byId('sign-in').hidden) this.#lead();
+    if (!stranger) this.#led = false;
+    else if (!this.#led) this.#lead();
     byId('sign-in').hidden = !stranger;
     if (stranger) this.#asked = false; // whoever comes back may be somebody else
     if (state === 'live' && !this.#asked) this.#ask();
@@ -37,9 +39,13 @@ export class Session {
     byId('sign-out').hidden = !kept; // who was let in by something else signs out where that is from
   }
 
-  /** Say how to sign in here; where that can't be found out, a token is what most servers take. */
+  /** Say how to sign in here; until that can be found out, a token is what most servers take. */
   async #lead() {
-    const { by, url } = await this.#operations.waysToSignIn().catch(() => ({ by: 'token', url: null }));
+    this.#led = true;
+    const { by, url } = await this.#operations.waysToSignIn().catch(() => {
+      this.#led = false;
+      return { by: 'token', url: null };
+    });
     const elsewhere = by === 'back-end';
     byId('sign-in-by-back-end').hidden = !elsewhere;
     byId('sign-in-by-token').hidden = elsewhere;
