@@ -16,8 +16,9 @@ from api.callback.question import Opening, Who, opening_in, who_in
 from api.callback.threshold import Threshold
 from api.callback.verdicts import Verdicts
 from api.callback.visit import Visit
+from api.context import context_of
 from api.principal import Principal
-from broker.errors import StorageUnavailable
+from broker.errors import Draining, StorageUnavailable
 from broker.events import Event
 from broker.newest import REPLACED, Newest
 from broker.settings import Settings
@@ -54,7 +55,7 @@ class Callback:
             return await self._verdicts.of(
                 who.key(), lambda: self._called(who, connection.scope), lambda: presence.left
             )
-        answer = await self._asked("connect", who.opens(opening), connection.scope)
+        answer = await self._opens(connection, who.opens(opening))
         return await self._let_in(connection, opening, answer, answer.whom())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
@@ -63,7 +64,7 @@ class Callback:
         if opening is None:
             return principal
         question = self._who(connection, principal.name).opens(opening)
-        answer = await self._asked("connect", question, connection.scope)
+        answer = await self._opens(connection, question)
         ends = [it for it in (principal.expires_at, answer.whom().expires_at) if it is not None]
         within = dataclasses.replace(principal, expires_at=min(ends, default=None))
         return await self._let_in(connection, opening, answer, within)
@@ -86,6 +87,13 @@ class Callback:
 
     def _who(self, connection: HTTPConnection, principal: str | None = None) -> Who:
         return who_in(connection, self._friends, principal, self._token_cookie)
+
+    async def _opens(self, connection: HTTPConnection, question: bytes) -> Answer:
+        hub = context_of(connection).hub
+        if hub.draining:  # nobody gets in, whatever would be answered
+            hub.tally.refused[Draining.code] += 1
+            raise Draining("this server is stopping: come back in a moment")
+        return await self._asked("connect", question, connection.scope)
 
     async def _called(self, who: Who, scope: Scope) -> Principal:
         self.threshold.step_over(address_of(scope))  # a connection to be opened was counted on the doorstep

@@ -108,6 +108,16 @@ class TestAConnection:
         told = await theirs.heard("disconnect")
         assert (told["reason"], told["connection"]) == ("refused", theirs.of("connect")[0]["connection"])
 
+    @pytest.mark.parametrize("path", [STREAM, "/v1/stream?operation=a"])
+    async def test_is_not_asked_for_by_a_server_that_drains(
+        self, theirs: TheirBackend, callbacks: Any, app: Any, http: httpx.AsyncClient, path: str
+    ) -> None:
+        app.state.context.hub.drain()
+        problem(await http.get(path), 503, "draining")
+        assert "event: reconnect\n" in (await http.get(path, headers=EVENT_SOURCE)).text
+        assert theirs.of("connect") == []
+        assert app.state.context.hub.tally.refused["draining"] == 2
+
     async def test_is_told_of_when_the_server_drains(
         self, theirs: TheirBackend, app: Any, callbacks: Any, http: httpx.AsyncClient
     ) -> None:
