@@ -26,13 +26,13 @@ class Lane:
 
     def __init__(self, number: int, place: Place | None, frontier: bytes) -> None:
         self.number = number
-        resumed = place is not None and not place.begun
-        self.position = place.position if place is not None and resumed else frontier
-        """Up to where the client has been told all."""
-        self.since = place.position if place is not None else frontier
-        """Where it began: what has ended since then is told, also to who comes back before all has been told."""
-        self.anew = not resumed
+        self.anew = place is None or place.begun
         """Whether it begins with snapshots."""
+        self.since = frontier if place is None else place.position
+        """Where it began: what has ended since then is told, also to who comes back before all has been told."""
+        # Who comes from a replica that was ahead of this one began beyond where this one is.
+        self.position = max(self.since, frontier, key=order) if self.anew else self.since
+        """Up to where the client has been told all."""
         self.lost = place is not None and place.lost
         """Whether it does because storage has lost what the client knew."""
         self.members: dict[str, Member] = {}

@@ -494,6 +494,27 @@ def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
     assert world.client.next == {"0": 6}
 
 
+def test_who_begins_again_at_a_replica_that_is_behind_hears_of_no_end_from_before_it_began() -> None:
+    world = World(ring=5, room=1_000)
+    for _ in range(4):
+        world.create()
+    world.deliver(0, 4)
+    world.publish("3", "end")  # of which this replica has yet to hear
+    began = {lane: Place(world.position, begun=True) for lane in range(LANES)}
+    world.client.cursor = cursor.write(began).decode()
+    world.connect()
+    world.answer()
+    world.answer()
+    world.settle()
+    world.client.read(1 << 30)
+    world.connect()
+    world.answer()
+    world.answer()
+    world.settle()
+    world.client.read(1 << 30)
+    assert set(world.client.next) == {"0", "1", "2"}
+
+
 def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that() -> None:
     world = World(ring=5, room=1_000)
     world.create()
