@@ -126,9 +126,8 @@ class Lane:
         return [(self.members[name], frame) for name, frame in paced.items() if name in self.members]
 
     def clear(self) -> list[Member]:
-        """Return the members, and have none."""
+        """Return the members, and have none; whom the client has to be told of stays."""
         members, self.members, self._paced = list(self.members.values()), {}, {}
-        self.unopened.clear()
         return members
 
 

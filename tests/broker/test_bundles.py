@@ -427,6 +427,23 @@ async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub
     again.leave()
 
 
+async def test_where_a_feed_goes_back_twice_at_once_a_cursor_does_not_say_that_all_is_told(
+    store: Store, hub: Hub
+) -> None:
+    await create(store, "a")
+    client = await watch(hub, named("a"))
+    await told(client, "a", 1)
+    lane = store.keyspace.lane_of("a")
+    for end in (b"1000-0", b"999-0"):
+        hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): end}, (lane,))
+        place = parse(client.bundle.merge.cursor().decode(), store.keyspace.lanes)[lane]
+        assert place == Place(end, begun=True, lost=True)
+    await publish(store, "a")
+    await told(client, "a", 2)
+    assert [event.get("reset") for event in client.events("snapshot")] == [None, "lost"]
+    client.leave()
+
+
 async def test_a_slow_client_misses_nothing_but_superseded_progress(store: Store, hub: Hub) -> None:
     names = ["a", "b", "c", "d"]
     await create(store, *names)
