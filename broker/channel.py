@@ -130,8 +130,13 @@ class Channel:
             self._stale = False
             self.reload()
 
-    def gone(self) -> None:
-        """Send everybody away but those who await the operation: it is no more, as they learn when they come back."""
+    def gone(self, deleted_at: bytes | None = None) -> None:
+        """Send everybody away but those who await the operation: it is no more, as they learn when they come back.
+
+        Unless it has said something since it was `deleted_at` a position: then it was made anew before the feed told.
+        """
+        if deleted_at is not None and order(self.position) > order(deleted_at):
+            return
         for subscription in tuple(self.subscriptions):
             if subscription.mode is not Mode.AWAITING:
                 subscription.close("gone", reconnect=True)

@@ -209,9 +209,9 @@ class Hub:
             self.lag_s = age_s(batch.events[-1])
         now, deliveries, told = self.clock(), 0, False
         news, gone = self._by_channel(batch.events)
-        for channel in gone:  # now, before one that was made anew since then is followed
+        for channel, deleted_at in gone.items():  # now, before one that was made anew since then is followed
             channel.accept(news.pop(channel, ()))
-            channel.gone()
+            channel.gone(deleted_at)
         for channel, events in news.items():
             n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none
             channel.accept(events)
@@ -229,11 +229,11 @@ class Hub:
                 deliveries = 0
                 await asyncio.sleep(0)
 
-    def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], list[Channel]]:
+    def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], dict[Channel, bytes]]:
         """Return the events of each watched operation together, as what came at once leaves in one write; and the
-        channels of those that are told to be gone."""
+        channels of those that are told to be gone, with the position of that."""
         news: dict[Channel, list[Event]] = {}
-        gone: list[Channel] = []
+        gone: dict[Channel, bytes] = {}
         for event in events:
             channel = self.channels.get(event.operation)
             if channel is None:
@@ -246,7 +246,7 @@ class Hub:
                 else:
                     news[channel] = [event]
             elif event.type == GONE:
-                gone.append(channel)
+                gone[channel] = event.position
         return news, gone
 
     async def _resync(self, lanes: set[int]) -> None:

@@ -146,6 +146,19 @@ def test_an_operation_that_is_gone_sends_all_away_but_those_who_await_it() -> No
     assert (channel.subscriptions, reads.emptied) == (set(), 1)
 
 
+def test_who_watches_one_that_was_made_anew_stays_when_its_deletion_is_told_late() -> None:
+    channel, _ = make()
+    channel.loaded_with([event(1), event(2)])
+    outlet = watch(channel, n=2)
+    channel.gone(b"1000-0")
+    assert not outlet.closed
+    channel.reload()
+    channel.gone(b"1000-0")
+    assert not outlet.closed
+    channel.gone(b"1003-0")
+    assert outlet.closed
+
+
 def test_a_log_with_a_hole_is_whole_from_the_hole_on() -> None:
     channel, _ = make(ring=10)
     channel.loaded_with([event(1), event(2), event(7), event(8)])
