@@ -5,7 +5,7 @@ from typing import Protocol
 
 from broker import cursor
 from broker.cursor import Place
-from broker.events import Frame, id_frame, strip_id
+from broker.events import MISSING, Frame, id_frame, strip_id
 from broker.finding import Facts
 from broker.lane import Lane, Leaving
 from broker.member import Member
@@ -59,7 +59,8 @@ class Merge:
         member = None if lane is None else lane.members.get(facts.operation)
         if member is None or not member.closed:
             return member is not None
-        return any(it.position and order(it.position) > order(facts.first) for it in member.pending)
+        last = member.pending[-1] if member.pending else None
+        return last is not None and last.type != MISSING and order(last.position) > order(facts.first)
 
     def has(self, member: Member) -> bool:
         """Whether this one is a member."""

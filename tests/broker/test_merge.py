@@ -526,3 +526,18 @@ def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that()
     assert [frame.type for frame in anew.pending] == [MISSING]
     world.bundle.appeared(Facts("0", TERMS, False, b"2000-0", b"2000-0"), 0)
     assert len(world.places) == 2, "who is heard of twice is followed once"
+
+
+def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_read_of_it() -> None:
+    world = World(ring=5, room=1_000)
+    world.create()
+    world.publish("0", "log")
+    world.connect()
+    world.answer()
+    world.answer()
+    deleted = world.bundle.merge.lane(0).members["0"]
+    assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
+    world.bundle.appeared(Facts("0", TERMS, False, b"1002-1", b"1002-1"), 0)
+    assert not world.bundle.has(deleted)
+    _, anew, *_ = world.places[-1]
+    assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]
