@@ -123,7 +123,7 @@ class Bundle(Stream):
         if order(facts.first) <= order(lane.position) or not self.admit(facts):
             return
         before = lane.members.get(facts.operation)
-        if before is not None and not before.closed and order(before.first) < order(facts.first):
+        if before is not None and order(before.first) < order(facts.first):
             self.failed(before, "gone")  # it was deleted before it had found its place
         self.follow(facts, number, None)
 
@@ -136,7 +136,9 @@ class Bundle(Stream):
             self._write([frame])
 
     def failed(self, member: Member, reason: str) -> None:
-        """Tell that a member is no more, once what it had to say has left."""
+        """Tell that a member is no more, once: when what it had to say has left."""
+        if member.closed:  # the feed and who was placing it may both learn that it was deleted
+            return
         member.closed = True
         member.tell(told_frame(MISSING, {"operation": member.operation, "reason": reason}))
 

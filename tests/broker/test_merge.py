@@ -541,3 +541,14 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     assert not world.bundle.has(deleted)
     _, anew, *_ = world.places[-1]
     assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]
+
+
+def test_a_deletion_that_two_learn_of_is_told_once() -> None:
+    world = World(ring=5, room=1_000)
+    world.create()
+    world.deliver(0, 1)
+    ((_, member, *_),) = world.places
+    world.answer()
+    world.logs["0"].channel.gone()
+    world.bundle.failed(member, "gone")  # as it can't be placed any more
+    assert [frame.type for frame in member.pending] == [MISSING]
