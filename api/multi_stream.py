@@ -28,7 +28,7 @@ MOST_PLACES = 64
 
 _RESPONSES: Responses = {
     200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
-    204: {"description": "all operations named have ended, and the cursor has seen their ends: nothing will follow"},
+    204: {"description": "those named have ended, and the cursor saw it, or were deleted: nothing will follow"},
     **refused(
         "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"
     ),

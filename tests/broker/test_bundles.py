@@ -255,6 +255,19 @@ async def test_those_that_are_not_there_are_told_and_awaited(store: Store, hub: 
     await eventually(lambda: client.closed, "nothing is left")
 
 
+async def test_nothing_follows_where_what_had_not_ended_was_deleted_meanwhile(store: Store, hub: Hub) -> None:
+    await create(store, "a", "b")
+    client = await watch(hub, named("a", "b"))
+    await told(client, "a", 1)
+    await told(client, "b", 1)
+    await finish(store, "b")
+    await told(client, "b", 2)
+    client.leave()
+    await store.delete("a", force=True)
+    with pytest.raises(Ended):
+        await hub.bundles.open(named("a", "b"), Start(client.cursor))
+
+
 async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, hub: Hub) -> None:
     await create(store, "a", "secret")
 
