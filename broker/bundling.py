@@ -105,8 +105,9 @@ class Members:
                     await self._reads.loading(channel, self._timeout_s)
             if not channel.loaded:
                 raise StorageUnavailable("Redis does not answer just now")
-            if member.operation in bundle.merge.lane(member.lane).unopened:
-                await self._placing.place_anew(subscription, member.operation, reset)
+            lane = bundle.merge.lane(member.lane)
+            if member.operation in lane.unopened:
+                await self._placing.place_anew(subscription, member.operation, reset, lane.position)
             elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
                 await self._placing.place_at_creation(subscription, member.operation)
             else:

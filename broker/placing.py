@@ -69,9 +69,11 @@ class Placing:
         await self.place_anew(subscription, operation, reset)
         return reset
 
-    async def place_anew(self, subscription: Subscription, operation: str, reset: str | None) -> None:
-        """Have a subscription begin with a snapshot, for this reason."""
-        snapshot, frame = await self._snapshot(operation, reset)
+    async def place_anew(
+        self, subscription: Subscription, operation: str, reset: str | None, since: bytes | None = None
+    ) -> None:
+        """Have a subscription begin with a snapshot, for this reason, that holds all there was at a position."""
+        snapshot, frame = await self._snapshot(operation, reset, since)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
     async def place_at_creation(self, subscription: Subscription, operation: str) -> None:
@@ -99,13 +101,14 @@ class Placing:
             subscription.begin(found.last.n, found.last.position)
         return None
 
-    async def _snapshot(self, operation: str, reset: str | None) -> tuple[Operation, Frame]:
+    async def _snapshot(self, operation: str, reset: str | None, since: bytes | None) -> tuple[Operation, Frame]:
         async def read() -> tuple[Operation, Frame]:
             snapshot = await self._store.get(operation)
             return snapshot, snapshot_frame(snapshot, reset)
 
         try:
-            return await self._flights.share(("snapshot", operation, reset), read)
+            # A read that was under way before the position was there may miss it, so only those since then are shared.
+            return await self._flights.share(("snapshot", operation, reset, since), read)
         except NotFound:  # the read may have been under way since before the operation was created
             return await read()
 

@@ -12,9 +12,10 @@ from broker.errors import Draining, Gone, Invalid, NotFound
 from broker.events import CREATED, Event, Frame
 from broker.finding import Facts
 from broker.hub import Hub
-from broker.models import NewOperation
+from broker.models import NewOperation, Operation
 from broker.outlet import TEXT
 from broker.placing import Ended, Start
+from broker.positions import order
 from broker.publishing import encode, publish_call
 from broker.queries import Query
 from broker.settings import Settings
@@ -418,6 +419,34 @@ async def test_one_that_is_deleted_and_made_anew_at_one_moment_is_followed(store
     assert again.numbers("a") == [4]
     for stream in (again.bundle, *others):
         stream.close()
+
+
+async def test_a_snapshot_holds_all_there_was_where_its_lane_begins(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(store, "a")
+    read, may_answer, reads = store.get, asyncio.Event(), []
+
+    async def slow(operation: str) -> Operation:
+        reads.append(operation)
+        state = await read(operation)
+        await may_answer.wait()
+        return state
+
+    monkeypatch.setattr(store, "get", slow)
+    early = await watch(hub, named("a"))
+    await eventually(lambda: len(reads) == 1, "it is read")
+    await publish(store, "a", 2)
+    lane, last = store.keyspace.lane_of("a"), (await read("a")).position.encode()
+    await eventually(lambda: order(hub.bundles.frontier[lane]) >= order(last), "the feed has come there")
+    late = await watch(hub, named("a"))
+    await eventually(lambda: len(reads) == 2, "it is read again")
+    may_answer.set()
+    await told(late, "a", 3)
+    await told(early, "a", 3)
+    assert late.numbers("a") == [-3], "cut off behind an older one it would come back with a cursor past what it misses"
+    for client in (early, late):
+        client.leave()
 
 
 async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub: Hub) -> None:
