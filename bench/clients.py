@@ -57,11 +57,12 @@ class Clients:
         """Let a turn say when there is something to read here."""
         self._epoll.register(fd, select.EPOLLIN)
 
-    def add(self, clients: int) -> list[Client]:
+    def add(self, clients: int, at_once: int | None = None) -> list[Client]:
+        """Have so many more, of which no more than `at_once` will be connected at a time."""
         key, first = self.plan.key.encode(), len(self.all)
         new = [Client(number, Follower(self.tally, key)) for number in range(first, first + clients)]
         self.all += new
-        raise_file_limit(len(self.all))
+        raise_file_limit(at_once or len(self.all))
         return new
 
     def open(self, clients: list[Client], a_second: float) -> None:

@@ -22,6 +22,8 @@ GOOD = 100
 EVENTS_A_SECOND = 50.0
 REFUSED_PATH, REFUSED = "/v1/operations/anybody-s/stream", "status 401"
 """What strangers ask for, and get."""
+REFUSED_WITHIN_S = 5
+"""A stranger is connected for no longer, by far."""
 MOST = 2.0
 MOST_STUCK_BYTES = 128 * 1024
 """Of each that is stuck: its buffer of 64 KiB, a write or two beside it, and what a connection takes."""
@@ -83,7 +85,8 @@ def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hos
         plan = run.server.plan()._replace(path=REFUSED_PATH)
         with Child(load.run, plan, cores=cores.others) as strangers, ThreadPoolExecutor(1) as beside:
             count = round(given.handshakes * (given.seconds + 1))
-            coming = beside.submit(strangers.ask, "open", count, given.handshakes, within_s=4 * given.seconds + 60)
+            within_s, at_once = 4 * given.seconds + 60, round(REFUSED_WITHIN_S * given.handshakes)
+            coming = beside.submit(strangers.ask, "open", count, given.handshakes, within_s, at_once, within_s=within_s)
             time.sleep(0.5)
             hostile = run.deliver(given.seconds, EVENTS_A_SECOND)
             took_s = coming.result()

@@ -36,10 +36,16 @@ class Load:
         self.clients = Clients(plan)
         self.mark()
 
-    def open(self, connections: int, a_second: float = OPENED_A_SECOND, within_s: float = WITHIN_S) -> float:
+    def open(
+        self,
+        connections: int,
+        a_second: float = OPENED_A_SECOND,
+        within_s: float = WITHIN_S,
+        at_once: int | None = None,
+    ) -> float:
         """Connect so many more; return the seconds until all were attached, or refused for good."""
         began = time.monotonic()
-        self.clients.open(self.clients.add(connections), a_second)
+        self.clients.open(self.clients.add(connections, at_once), a_second)
         self.clients.run_until(self.clients.all_attached, connections / a_second + within_s)
         return time.monotonic() - began
 
