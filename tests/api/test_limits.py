@@ -64,7 +64,9 @@ class TestRequests:
         return make_settings(requests_per_s=5)
 
     async def test_are_counted_down_in_headers_and_refused_in_the_end(self, http: httpx.AsyncClient) -> None:
-        answers = [await http.get(OPS, headers=ANN) for _ in range(14)]
+        answers = [await http.get(OPS, headers=ANN) for _ in range(10)]
+        while answers[-1].status_code == 200:  # as it fills up again meanwhile
+            answers.append(await http.get(OPS, headers=ANN))
         assert [answer.status_code for answer in answers[:10]] == [200] * 10
         policy, first = quota(answers[0], "requests")
         assert policy == {"q": "10", "w": str(math.ceil(BURST_S))}
