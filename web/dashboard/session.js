@@ -5,6 +5,8 @@
 
 import { byId, say } from './dom.js';
 
+const AGAIN_MS = 2000;
+
 export class Session {
   #operations;
   #reload;
@@ -44,6 +46,9 @@ export class Session {
     this.#led = true;
     const { by, url } = await this.#operations.waysToSignIn().catch(() => {
       this.#led = false;
+      setTimeout(() => {
+        if (!this.#led && !byId('sign-in').hidden) this.#lead();
+      }, AGAIN_MS);
       return { by: 'token', url: null };
     });
     const elsewhere = by === 'back-end';
