@@ -4,12 +4,22 @@ from pathlib import Path
 
 
 def _session(process: int) -> int | None:
-    """Return the session that a process is in; None if it has ended, though nobody may have waited for it."""
+    """Return the session that a process is in; None if it has ended, though nobody may have waited for it.
+
+    It has ended when all its threads have: until then its files are open, though the first may be a zombie.
+    """
     try:
-        stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        threads = [_stat(each) for each in Path(f"/proc/{process}/task").iterdir()]
     except OSError:
         return None
-    return None if stat[0] in "ZX" else int(stat[3])
+    return next((int(stat[3]) for stat in threads if stat and stat[0] not in "ZX"), None)
+
+
+def _stat(thread: Path) -> list[str]:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def alive(process: int) -> bool:
