@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Scope
 
 # As the router matches, to the letter: its `$` lets a line's end pass, so what asks for that is a stream as well.
-_STREAM = re.compile(r"/v1/(operations/[^/]+/)?(stream|ws)$")
+_STREAM = re.compile(r"/v1/(?:operations/(?P<operation>[^/]+)/)?(?:stream|ws)$")
 _HISTORY = re.compile(r"/v1/operations/[^/]+/events$")
 
 
@@ -18,9 +18,14 @@ def path_of(scope: Scope) -> str:
 
 def opens_a_stream(scope: Scope) -> bool:
     """Return whether a request opens a stream of events, server-sent or over a WebSocket."""
+    return stream_in(scope) is not None
+
+
+def stream_in(scope: Scope) -> "re.Match[str] | None":
+    """Return the stream that a request opens, its group `operation` None if it is one of many; None for other calls."""
     if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-        return False
-    return scope["type"] in ("http", "websocket") and _STREAM.match(path_of(scope)) is not None
+        return None
+    return _STREAM.match(path_of(scope)) if scope["type"] in ("http", "websocket") else None
 
 
 def waits(scope: Scope) -> bool:

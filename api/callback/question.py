@@ -1,6 +1,5 @@
 """Questions: what a back end is told of who comes. What it is not told, it can't decide by."""
 
-import re
 import secrets
 import time
 from collections.abc import Collection
@@ -14,13 +13,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from api.auth.bearer import is_meant, sized
-from api.stream_paths import opens_a_stream, path_of
+from api.stream_paths import stream_in
 from broker.errors import Unauthenticated
 
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
 """What is handed on of a request's headers, as it was sent."""
 
-_OPENING = re.compile(r"/v1/(?:operations/(?P<operation>[^/]+)/)?(?:stream|ws)$")  # those of `api/stream_paths.py`
 _OURS = frozenset({"ticket"})  # what a query may hold that is for us alone
 _KEY = secrets.token_bytes(32)  # so that what is kept of credentials is of no use anywhere else
 
@@ -96,7 +94,7 @@ def who_in(
 
 def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
     """Return the connection that a request wants to be opened, or None if it is a plain call."""
-    wanted = opens(scope)
+    wanted = stream_in(scope)
     if wanted is None:
         return None
     client = scope.get("client")
@@ -108,11 +106,6 @@ def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
         client=client[0] if client else None,
         principal=principal,
     )
-
-
-def opens(scope: Scope) -> "re.Match[str] | None":
-    """Return whether a request wants a connection to be opened, and of which operation."""
-    return _OPENING.match(path_of(scope)) if opens_a_stream(scope) else None
 
 
 def _url(scope: Scope) -> str:

@@ -5,8 +5,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.callback.presence import Presence
-from api.callback.question import opens
 from api.callback.visit import visit_in
+from api.stream_paths import opens_a_stream
 from broker.replaced import NAME
 
 
@@ -25,7 +25,7 @@ class Visits:
             presence = Presence(receive)
             presence.enter(scope)
             receive = presence.receive
-        if opens(scope) is None:
+        if not opens_a_stream(scope):
             await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and Headers(scope=scope).get("last-event-id") == NAME.decode():

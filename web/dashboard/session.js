@@ -5,7 +5,7 @@
 
 import { byId, say } from './dom.js';
 
-const AGAIN_MS = 2000;
+const AGAIN_MS = 2000; // until a page that could not find out how to sign in here asks again
 
 export class Session {
   #operations;
@@ -45,10 +45,7 @@ export class Session {
   async #lead() {
     this.#led = true;
     const { by, url } = await this.#operations.waysToSignIn().catch(() => {
-      this.#led = false;
-      setTimeout(() => {
-        if (!this.#led && !byId('sign-in').hidden) this.#lead();
-      }, AGAIN_MS);
+      setTimeout(() => byId('sign-in').hidden || this.#lead(), AGAIN_MS);
       return { by: 'token', url: null };
     });
     const elsewhere = by === 'back-end';
