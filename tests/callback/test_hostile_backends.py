@@ -53,11 +53,6 @@ class RawBackend:
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 async def raw() -> AsyncIterator[tuple[RawBackend, str]]:
     theirs = RawBackend()
     server = await asyncio.start_server(theirs.serve, "127.0.0.1", 0)

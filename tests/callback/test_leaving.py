@@ -27,11 +27,6 @@ CONNECTIONS = [
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 def tuning() -> dict[str, object]:
     return {"callback_concurrency": 1, "callback_timeout_s": 30}
 

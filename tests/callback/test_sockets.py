@@ -14,11 +14,6 @@ from tests.callback.backend import ALLOW, TheirBackend
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 async def url(base_url: str, http: httpx.AsyncClient) -> str:
     """The address of an operation's socket."""
     await create(http, id="a")

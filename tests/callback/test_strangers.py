@@ -29,11 +29,6 @@ HERE, THERE = from_("203.0.113.9"), from_("198.51.100.7")
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 async def limiter(app: Any, http: httpx.AsyncClient) -> Limiter:
     """What limits a server that has an operation "a"."""
     await create(http, id="a")

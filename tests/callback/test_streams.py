@@ -32,11 +32,6 @@ both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 async def callbacks(app: Any, http: httpx.AsyncClient) -> Any:
     """What is counted, of a server that has an operation "a"."""
     await create(http, id="a", owner="alice")
