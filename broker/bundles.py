@@ -145,7 +145,7 @@ class Bundles:
         # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
         lost = await self._search.lost(places, self.frontier)
         if self.draining:
-            raise Draining("this server is stopping: come back in a moment")
+            raise Draining
         bundle = Bundle(query, delivery, self._terms, self, most, admit)
         # It hears of new operations first, and then looks for those that are there: none is missed between.
         self._bundles.add(bundle)

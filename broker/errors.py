@@ -134,6 +134,9 @@ class Draining(BrokerError):
 
     code = "draining"
 
+    def __init__(self, detail: str = "this server is stopping: come back in a moment") -> None:
+        super().__init__(detail)
+
 
 class AuthorizerUnavailable(BrokerError):
     """The back end that decides who may come in can't be asked now, or gave no answer that can be read."""

@@ -126,7 +126,7 @@ class Hub:
         `StorageUnavailable`.
         """
         if self.draining:
-            raise Draining("this server is stopping: come back in a moment")
+            raise Draining
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
         channel = self.channels.of(operation, self._reads)
         source = traced(channel)

@@ -92,7 +92,7 @@ class Callback:
         hub = context_of(connection).hub
         if hub.draining:  # nobody gets in, whatever would be answered
             hub.tally.refused[Draining.code] += 1
-            raise Draining("this server is stopping: come back in a moment")
+            raise Draining
         return await self._asked("connect", question, connection.scope)
 
     async def _called(self, who: Who, scope: Scope) -> Principal:
