@@ -11,7 +11,7 @@ from api import quotas
 from api.addresses import address_of
 from api.bodies import NDJSON
 from api.metering import Meter
-from api.places import PLACE, place_in
+from api.places import holding, place_in
 from api.quotas import Quotas
 from api.refusals import refuse
 from api.stream_paths import opens_a_stream, path_of, waits
@@ -114,12 +114,8 @@ class LimitsMiddleware:
             headers = quotas.stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
             await refuse(fault, scope, receive, send, headers)
             return
-        scope.setdefault("state", {})[PLACE] = place
-        try:
+        with holding(scope, place):
             await self._app(scope, receive, send)
-        finally:
-            if not place.kept:
-                place.give_back()
 
 
 def _name(scope: Scope) -> str:

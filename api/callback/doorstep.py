@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.addresses import address_of
 from api.callback.threshold import Threshold
-from api.places import PLACE, place_in
+from api.places import holding
 from api.refusals import refuse
 from api.stream_paths import opens_a_stream, waits
 from broker.errors import AtCapacity, RateLimited, TooManyStreams
@@ -37,10 +37,5 @@ class Doorstep:
             self._tally.refused[fault.code] += 1
             await refuse(fault, scope, receive, send)
             return
-        scope.setdefault("state", {})[PLACE] = room
-        try:
+        with holding(scope, room):
             await self._app(scope, receive, send)
-        finally:
-            place = place_in(scope)
-            if place is None or not place.kept:
-                room.give_back()
