@@ -54,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = self._ended = False
         self._fault: str | None = None
         self._head_bytes = self._ignored_bytes = 0
+        self._pieces: list[bytes] = []  # of a body: uvicorn would copy all there is of it for each
 
     @classmethod
     def within(cls, bounds: Bounds) -> type[Self]:
@@ -83,6 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         began_before = self._in_head
         super().data_received(data)
+        self._pass_on()
         if self._ended:
             return
         if self._in_head and began_before:  # it may have begun anywhere in what came then; all of this is its own
@@ -132,10 +134,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._ignore(body)
             if self.transport.is_closing():
                 raise _TooMuch  # what has come already may be thousands of pieces more
-        super().on_body(body)
+        else:
+            self._pieces.append(body)
+
+    def _pass_on(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            super().on_body(b"".join(pieces))
 
     def on_message_complete(self) -> None:
         """End a request."""
+        self._pass_on()
         self._in_body = False
         if self._deadline is not None:
             self._await_no_more()

@@ -8,6 +8,7 @@ import httpx
 import orjson
 import pytest
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api import bodies
 from api.adoption import AdoptableProtocol
@@ -155,6 +156,19 @@ class TestABody:
         piece = b"1\r\nx\r\n"
         with pytest.raises(ConnectionError):
             await flood(client, 6 * len(piece) * MAX_IGNORED_BYTES // PIECE_BYTES, piece * 8_000)
+
+    async def test_that_comes_in_many_pieces_at_a_time_costs_as_one(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[bytes] = []
+        take = HttpToolsProtocol.on_body
+        monkeypatch.setattr(HttpToolsProtocol, "on_body", lambda *args: (taken.append(args[1]), take(*args)))
+        bodies = [b'{"kind": "import", "id": "%b"}' % id for id in (b"a", b"b")]
+        head = request(OPS, "Transfer-Encoding: chunked", "Content-Type: application/json", method="POST")
+        client = await connect()
+        client.send(b"".join(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n" for body in bodies))
+        assert [orjson.loads((await client.answer())[1])["id"] for _ in bodies] == ["a", "b"]
+        assert taken == bodies
 
     async def test_of_lines_may_take_its_time(self, http: httpx.AsyncClient, connect: Connect) -> None:
         await create(http, id="a")
