@@ -148,12 +148,14 @@ async def beyond(store: Store, operation: str, position: bytes, count: int) -> B
     return Beyond(after, last[0] if last else None, trimmed)
 
 
-async def last_of_feed(store: Store, lane: int) -> bytes:
-    """Return the position of the last entry of a lane's feed."""
-    with storage_errors():
-        entries = await store.connections.commands.xrevrange(store.keyspace.lane(lane).feed, count=1)
-    position: bytes = entries[0][0] if entries else b"0-0"
-    return position
+async def up_to(store: Store, places: Mapping[int, bytes]) -> list[bytes | None]:
+    """Return the position of the last entry up to a position in each of some lanes' feeds; None where there is none."""
+    async with store.connections.commands.pipeline(transaction=False) as pipeline:
+        for lane, position in places.items():
+            pipeline.xrevrange(store.keyspace.lane(lane).feed, max=position, count=1)
+        with storage_errors():
+            found = await pipeline.execute()
+    return [entries[0][0] if entries else None for entries in found]
 
 
 def _read(operation: str, state: Any) -> Facts | None:

@@ -32,10 +32,17 @@ class Search:
         return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
 
     async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed ends before the client's position. Another replica may only be ahead of us."""
-        ahead = {lane: order(at.position) for lane, at in places.items() if order(at.position) > order(frontier[lane])}
-        lasts = {lane: order(await finding.last_of_feed(self._store, lane)) for lane in ahead}
-        return frozenset(lane for lane, last in lasts.items() if last < ahead[lane])
+        """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each.
+
+        It has if it ends before, or holds what was before it and after it, as a feed forgets only its oldest.
+        """
+        asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
+        before = await finding.up_to(self._store, asked) if asked else []
+        return frozenset(
+            lane
+            for (lane, position), found in zip(asked.items(), before, strict=True)
+            if found != position and (found or order(position) > order(frontier[lane]))
+        )
 
     async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         if not query.endless:

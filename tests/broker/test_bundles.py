@@ -297,6 +297,28 @@ async def test_one_that_is_sent_away_before_it_begins_is_told_to_come_back(store
         await opening
 
 
+async def test_a_lost_position_is_told_also_where_the_feed_has_passed_it_since(store: Store, hub: Hub) -> None:
+    redis = store.connections.commands
+    await create(store, "a")
+    client = await watch(hub, named("a"))
+    await told(client, "a", 1)
+    kept = {key: (max(0, await redis.pttl(key)), await redis.dump(key)) for key in await redis.keys("*")}
+    await publish(store, "a")
+    await told(client, "a", 2)
+    client.leave()
+    for key, (ttl_ms, value) in kept.items():  # Redis was restored from what it had saved
+        await redis.restore(key, ttl_ms, value, replace=True)
+    await publish(store, "a", 2)
+    lane = store.keyspace.lane_of("a")
+    at = (await store.get("a")).position.encode()
+    await eventually(lambda: hub.bundles.frontier[lane] == at, "the feed has brought what came since")
+    again = await watch(hub, named("a"), client.cursor)
+    await told(again, "a", 3)
+    assert again.numbers("a") == [-3]
+    assert again.events("snapshot")[0]["reset"] == "lost"
+    assert (await watch(hub, named("a"), again.leave().cursor)).leave().numbers("a") == []
+
+
 async def test_what_is_created_while_a_lost_position_is_looked_into_hides_no_end(store: Store, hub: Hub) -> None:
     lane_of = store.keyspace.lane_of
     other = next(id for id in (f"op-{i}" for i in range(100)) if lane_of(id) != lane_of("ends"))
