@@ -1,6 +1,7 @@
 """Commands as part of the work: what they print is told, how they end is told, and none is left behind."""
 
 import asyncio
+import gc
 import os
 import pickle
 import re
@@ -38,7 +39,10 @@ def runs(pid: int) -> bool:
 
 def zombies() -> list[str]:
     """Children of ours that nobody has waited for."""
-    stats = [stat.read_text("utf-8", "replace") for stat in Path("/proc").glob("[0-9]*/stat") if stat.exists()]
+    stats = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # others' processes end while we look
+            stats.append(stat.read_text("utf-8", "replace"))
     return [stat for stat in stats if stat.rpartition(")")[2].split()[:2] == ["Z", str(os.getpid())]]
 
 
@@ -424,8 +428,8 @@ def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command
 
 
 def test_nothing_is_left_of_it() -> None:
-    def held() -> tuple[list[str], int]:
-        return os.listdir("/proc/self/fd"), threading.active_count()
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
 
     def once() -> None:
         run_process(["sh", "-c", "echo out; echo err >&2; exit 1"])
@@ -435,11 +439,15 @@ def test_nothing_is_left_of_it() -> None:
         with suppress(ZeroDivisionError):
             run_process(["echo", "1"], on_line=lambda *_: 1 / 0)
 
+    def no_more() -> bool:
+        return all(now <= then for now, then in zip(held(), before, strict=True))
+
     once()
+    gc.collect()  # what earlier tests have left goes now, or later: so it may become less
     before = held()
     for _ in range(5):
         once()
-    assert held() == before
+    wait_until(no_more, f"no more is left than {before}", 10)
     assert zombies() == []
 
 
