@@ -1,6 +1,7 @@
 """Limits that replicas keep together, and alone while Redis is away."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def settings() -> Settings:
     )
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no replica go on alone because the machine is busy."""
+    monkeypatch.setattr(module, "PATIENCE_S", 20)
+
+
 def settled_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLE_S", 3600)
 
@@ -48,9 +55,22 @@ class Replicas:
         await self._stack.aclose()
 
 
-def taken(limiter: Limiter, who: str = "=ann", tries: int = 100) -> int:
+def taken(limiter: Limiter, who: str = "=ann", tries: int = 100, now: float | None = None) -> int:
+    """Take what there is at one moment."""
     assert limiter.requests is not None
-    return sum(not limiter.requests.take(who, 1, limiter.clock()) for _ in range(tries))
+    at = limiter.clock() if now is None else now
+    return sum(not limiter.requests.take(who, 1, at) for _ in range(tries))
+
+
+class Stopwatch:
+    """How long it is since: meanwhile the buckets in Redis fill, by its own clock."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    @property
+    def s(self) -> float:
+        return time.monotonic() - self._begun
 
 
 class TestRates:
@@ -58,10 +78,11 @@ class TestRates:
         settled_by_hand(monkeypatch)
         async with Replicas(store, 2) as (one, other):
             assert taken(one) == 20
+            since = Stopwatch()
             await one.settle()
             assert taken(other, tries=1) == 1, "it is yet to hear of it"
             await other.settle()
-            assert taken(other) == 0
+            assert taken(other) <= 10 * since.s
             assert taken(other, "=bob") == 20
 
     async def test_together_they_let_in_the_rate_and_a_burst_each_at_most(self, store: Store) -> None:
@@ -83,19 +104,20 @@ class TestRates:
         async with Replicas(store, 2) as (one, other):
             assert one.sent is not None
             assert other.sent is not None
+            since = Stopwatch()
             one.sent.charge("=ann", 5_000, one.clock())
             await one.settle()
             other.sent.charge("=ann", 1, other.clock())
             await other.settle()
-            assert other.sent.wait_s("=ann", 1, other.clock()) == pytest.approx(3, abs=0.2)
+            assert 3 - since.s <= other.sent.wait_s("=ann", 1, other.clock()) <= 3.01
 
     async def test_a_bucket_is_forgotten_when_it_is_full(self, store: Store) -> None:
         keys = store.keyspace.caller("=ann")
         spend = Call(SPEND, (keys.requests,), ("100000", "1000000"))
-        assert await run_all(store.connections.commands, [spend, spend]) == [
-            pytest.approx(100_000, abs=1),
-            pytest.approx(200_000, abs=50_000),
-        ]
+        since = Stopwatch()
+        first, second = await run_all(store.connections.commands, [spend, spend])
+        assert first == pytest.approx(100_000, abs=1)
+        assert 200_000 - 1e6 * since.s <= second <= 200_001
         redis: Any = store.connections.commands
         await eventually(lambda: _missing(redis, keys.requests), "it is full")
 
@@ -115,6 +137,10 @@ async def _missing(redis: Any, key: str) -> bool:
 
 
 class TestStreams:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"stream_lease_s": 3})  # machines are shared: a renewal may come late
+
     async def test_a_principal_has_so_many_at_all_replicas_together(self, store: Store) -> None:
         async with Replicas(store, 2) as (one, other):
             places = [await one.place("ann", "a"), await one.place("ann", "a"), await other.place("ann", "b")]
@@ -142,7 +168,12 @@ class TestStreams:
         async with one.shared(store), other.shared(store):
             for _ in range(3):
                 await one.place("ann", "a")
-            await asyncio.sleep(2 * store.settings.stream_lease_s)
+            after_s = await lasts_s(store, one) + store.settings.stream_lease_s
+
+            async def renewed() -> bool:
+                return await lasts_s(store, one) >= after_s
+
+            await eventually(renewed, "a lease later it lasts")
             assert not await placed(other, "ann")
 
     async def test_those_of_a_replica_that_died_are_free_after_the_lease(self, store: Store) -> None:
@@ -167,10 +198,13 @@ class TestStreams:
             for _ in range(2):
                 await one.place("ann", "a")
             await other.place("ann", "a")
-            end = asyncio.get_running_loop().time() + 3 * store.settings.stream_lease_s
-            while asyncio.get_running_loop().time() < end:
+            after_s = await lasts_s(store, one) + store.settings.stream_lease_s
+
+            async def renewed() -> bool:
                 assert not await placed(one, "ann")
-                await asyncio.sleep(0.02)
+                return await lasts_s(store, one) >= after_s
+
+            await eventually(renewed, "a lease later it lasts")
             assert not await placed(other, "ann")
 
     async def test_many_who_ask_at_once_get_no_more(self, store: Store) -> None:
@@ -202,6 +236,13 @@ class TestStreams:
         assert await limiter.place("", "c")
 
 
+async def lasts_s(store: Store, limiter: Limiter) -> float:
+    """Return until when, by Redis' clock, the others count what Ann holds at a replica."""
+    redis: Any = store.connections.commands
+    said = await redis.hget(store.keyspace.caller("ann").streams, limiter._leases.replica)
+    return int(said.split()[1]) / 1000 if said else 0
+
+
 async def placed(limiter: Limiter, principal: str) -> bool:
     try:
         await limiter.place(principal, "x")
@@ -228,8 +269,8 @@ class TestWithoutRedis:
                 await asyncio.to_thread(redis.stop)
                 assert await placed(one, "ann"), "it is let in all the same"
                 assert [await placed(one, "ann") for _ in range(3)] == [True, False, False]
-                assert taken(one) == 20
-                assert taken(one) == 0
+                now = one.clock()
+                assert [taken(one, now=now) for _ in range(2)] == [20, 0]
                 assert tally.limits_kept == {"alone": 1, "together": 0}
                 await asyncio.sleep(0.5)  # while it tries again
                 assert [record.levelname for record in caplog.records if "by itself" in record.message] == ["WARNING"]
@@ -244,14 +285,16 @@ class TestWithoutRedis:
     ) -> None:
         import signal
 
+        monkeypatch.setattr(module, "PATIENCE_S", 0.5)
         with RealRedis(folder / "redis") as redis:
-            settings = settings.model_copy(update={"redis_url": make_settings(redis_url=redis.url).redis_url})
+            own = make_settings(redis_url=redis.url, redis_timeout_s=60)  # for so long anything else would wait
+            settings = settings.model_copy(update=own.model_dump(include={"redis_url", "redis_timeout_s"}))
             limiter, tally = Limiter(settings, Tally()), Tally()
             limiter._tally = tally
             async with await Store.open(settings) as store, limiter.shared(store):
                 redis.send(signal.SIGSTOP)
                 try:
-                    async with asyncio.timeout(3):
+                    async with asyncio.timeout(20):
                         for _ in range(3):
                             assert await placed(limiter, "ann")
                         assert not await placed(limiter, "ann")
