@@ -1,5 +1,6 @@
 """Limits of a server as users run it: what is set holds, for the right callers, and without Redis too."""
 
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api
 from tests.servers import RealRedis, wait_until
 
+ALONE = "keeps limits by itself"
 FIRST, SECOND = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
 
 
@@ -37,16 +39,18 @@ def test_a_request_is_only_so_large(e2e_redis: RealRedis, start_replica: StartRe
 
 def test_without_redis_limits_hold_and_nobody_is_locked_out(tmp_path: Path, start_replica: StartReplica) -> None:
     with RealRedis(tmp_path / "kept", keep=True, options=("--appendfsync", "always")) as redis:
-        replicas = [start_replica(redis.url, requests_per_s=20, ring_length=128) for _ in range(2)]
+        replicas = [start_replica(redis.url, requests_per_s=4, ring_length=128) for _ in range(2)]
         with Api(replicas[0].url) as api, Api(replicas[1].url) as other:
             api.create(id="a")
             with api.http.stream("GET", f"{OPS}/a/stream?ping=event") as stream:
                 text = stream.iter_text()
                 assert "snapshot" in next(text)
+                before = replicas[0].output().count(ALONE)  # a machine that is busy may have had it so already
                 redis.stop()
                 assert counts(api) == {503, 429}, "it is let in, and no more than so often"
                 time.sleep(2)
                 assert api.http.get(OPS).status_code == 503
+                assert replicas[0].output().count(ALONE) <= before + 1, "it is told once"
                 redis.start()
                 wait_until(lambda: api.http.get("/readyz").status_code == 200, "it is back")
                 wait_until(lambda: other.http.get(OPS).status_code == 200, "it is back there, too")
@@ -54,16 +58,20 @@ def test_without_redis_limits_hold_and_nobody_is_locked_out(tmp_path: Path, star
             wait_until(lambda: _together(api), "limits are kept together again")
             wait_until(lambda: _exhausted(api, other), "the other hears of what was spent here")
     log = replicas[0].output()
-    assert log.count("keeps limits by itself") == 1
-    assert log.count("together with all replicas again") == 1
+    assert log.count(ALONE) == log.count("together with all replicas again") >= 1
 
 
 def counts(api: Api) -> set[int]:
-    return {api.http.get(OPS).status_code for _ in range(60)}
+    """Ask until there is nothing left in the bucket, which fills far slower than this machine asks."""
+    statuses = set[int]()
+    while 429 not in statuses:
+        statuses.add(api.http.get(OPS).status_code)
+    return statuses
 
 
 def _together(api: Api) -> bool:
-    return 'limits_kept_total{how="together"} 1.0' in api.http.get("/metrics").text
+    alone, together = re.findall(r"limits_kept_total\{.*\} (.*)", api.http.get("/metrics").text)
+    return float(alone) == float(together) >= 1
 
 
 def _exhausted(api: Api, other: Api) -> bool:
