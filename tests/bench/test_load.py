@@ -22,6 +22,7 @@ from bench.sse import SIZE_LINE, Follower, Response, Tally
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\nContent-Type: text/event-stream\r\n\r\n"
+PATIENCE_S = 30
 LINGER = b""
 """A piece of nothing, at the end of an answer: the server keeps the connection open."""
 
@@ -165,10 +166,16 @@ def loaded(answer: Answer, connections: int = 1, **plan: object) -> Iterator[tup
     with Server(answer) as server:
         load = Load(Plan(server.port, "/stream", **plan))  # type: ignore[arg-type]
         try:
-            load.open(connections, within_s=5)
+            load.open(connections, within_s=PATIENCE_S)
             yield server, load
         finally:
             load.close()
+
+
+def await_figure(load: Load, name: str, value: int) -> None:
+    """Wait until so much has come, of whomever."""
+    assert load.clients.run_until(lambda: load.figures()[name] >= value, PATIENCE_S)
+    assert load.figures()[name] == value
 
 
 def after(request: str) -> int:
@@ -187,7 +194,7 @@ def refusal(retry_ms: int, *, chunked: bool = False) -> bytes:
 def test_counts_what_many_connections_get() -> None:
     pieces = [CHUNKED, chunks(event(1) + event(2), 50), b": ping\n\n"[:0], chunks(b": ping\n\n" + event(3), 9), LINGER]
     with loaded(lambda *_: pieces, connections=30, headers=("Accept-Encoding: gzip",)) as (server, load):
-        assert load.await_events(3, 5)
+        assert load.await_events(3, PATIENCE_S)
         told = load.figures()
         assert (told["attached"], told["chunked"], told["events"], told["fewest"], told["most"]) == (30, 30, 90, 3, 3)
         assert (told["gaps"], told["repeats"], told["last"]) == (0, 0, [3, 3])
@@ -199,7 +206,7 @@ def test_counts_what_many_connections_get() -> None:
 
 def test_one_connection_that_misses_an_event_is_seen_among_many() -> None:
     with loaded(lambda _, number: [PLAIN, event(1), event(2 + (number == 7)), LINGER], connections=20) as (_, load):
-        assert load.await_events(2, 5)
+        assert load.await_events(2, PATIENCE_S)
         assert load.figures()["gaps"] == 1
         assert load.figures()["last"] == [2, 3]
 
@@ -219,7 +226,7 @@ def test_one_client_s_fault_is_a_benchmark_s(numbers: list[int], said: str) -> N
         return [PLAIN, *(event(n) for n in (numbers if number == 7 else [1, 2, 3])), LINGER]
 
     with loaded(answer, connections=20) as (_, load):
-        load.clients.run_until(lambda: False, 0.2)
+        await_figure(load, "events", 19 * 3 + len(numbers))
         assert faults(3, load.figures()) == said
 
 
@@ -228,7 +235,8 @@ def test_one_connection_that_gets_less_is_waited_for_in_vain_whatever_others_get
         return [PLAIN, *(event(n) for n in range(1, {7: 2, 8: 4}.get(number, 3))), LINGER]
 
     with loaded(answer, connections=20) as (_, load):
-        assert not load.await_events(2, 0.3)
+        await_figure(load, "events", 40)
+        assert not load.await_events(2, 0.1)
         assert (load.figures()["events"], load.figures()["fewest"], load.figures()["most"]) == (40, 1, 3)
         assert load.await_events(1, 0)
 
@@ -237,14 +245,14 @@ def test_one_connection_that_gets_less_is_waited_for_in_vain_whatever_others_get
 def test_latency_is_from_the_payload_s_time(arrival: bool) -> None:
     answer: Answer = lambda *_: [PLAIN, event(1, ts_ns=time.time_ns() - 2_000_000_000), LINGER]  # noqa: E731
     with loaded(answer, connections=5, arrival=arrival) as (_, load):
-        assert load.await_events(1, 5)
+        assert load.await_events(1, PATIENCE_S)
         assert 2000 <= load.figures()["latency_ms"]["p50"] < 4000
 
 
 def test_a_snapshot_is_counted_and_not_late() -> None:
     snapshot = event(4, ts_ns=1).replace(b"event: progress", b"event: snapshot")
     with loaded(lambda *_: [PLAIN, snapshot, LINGER]) as (_, load):
-        assert load.await_events(1, 5)
+        assert load.await_events(1, PATIENCE_S)
         assert load.figures()["latency_ms"] == {}
         assert load.figures()["last"] == [4, 4]
 
@@ -264,7 +272,7 @@ def test_arrival_is_when_the_kernel_had_it_not_when_it_was_read(arrival: bool, l
         attached.set()
         sent.wait(30)
         time.sleep(0.5)
-        assert load.await_events(1, 5)
+        assert load.await_events(1, PATIENCE_S)
         assert (load.figures()["latency_ms"]["max"] >= 500) is late
 
 
@@ -291,9 +299,9 @@ def test_a_passing_refusal_is_no_event_and_comes_back_as_late_as_it_was_told(chu
         return [refusal(300, chunked=chunked), LINGER] if number == 0 else [PLAIN, event(1), LINGER]
 
     with loaded(answer) as (server, load):
-        assert load.await_events(1, 5)
+        assert load.await_events(1, PATIENCE_S)
         assert (load.figures()["refused"], load.figures()["events"], load.figures()["failures"]) == (1, 1, {})
-        assert 0.3 <= server.times[1] - server.times[0] < 3
+        assert server.times[1] - server.times[0] >= 0.3
 
 
 def test_a_stream_that_sends_away_is_gone_on_with_from_its_position() -> None:
@@ -304,7 +312,7 @@ def test_a_stream_that_sends_away_is_gone_on_with_from_its_position() -> None:
         return [PLAIN, event(first), event(first + 1) + (away if number == 0 else b""), *([LINGER] * number)]
 
     with loaded(answer) as (_, load):
-        assert load.await_events(4, 5)
+        assert load.await_events(4, PATIENCE_S)
         told = load.figures()
         assert (told["events"], told["gaps"], told["repeats"], told["last"]) == (4, 0, 0, [4, 4])
 
@@ -325,7 +333,8 @@ def test_who_is_cut_off_stays_away_unless_clients_come_back() -> None:
             return [PLAIN, event(1), event(2)] if number == 0 else [PLAIN, event(again), LINGER]
 
         with loaded(answer, reopen=reopen) as (server, load):
-            assert load.await_events(3, 5 if reopen else 0.5) is reopen
+            await_figure(load, "cut_off", 1)
+            assert load.await_events(3, PATIENCE_S if reopen else 0.5) is reopen
             assert load.figures()["cut_off"] == 1
             assert load.figures()["repeats"] == (first_of_second == 2)
             assert [after(request) for request in server.requests] == ([0, 2] if reopen else [0])
@@ -342,11 +351,11 @@ def test_a_pause_stops_reading_and_then_all_is_there() -> None:
 
     with loaded(answer) as (_, load):
         load.mark()
-        load.pause(1, 0.6)
+        load.pause(1, 1.5)
         paused.set()
-        assert not load.await_events(1, 0.3)
+        assert not load.await_events(1, 0.2)
         assert load.figures()["bytes"] == 0
-        assert load.await_events(3, 5)
+        assert load.await_events(3, PATIENCE_S)
         assert load.figures()["gaps"] == 0
 
 
@@ -357,11 +366,11 @@ def test_a_storm_reopens_all_with_a_position_and_tells_when_each_has_everything(
         return [PLAIN, *(event(n) for n in range(after(request) + 1, 9)), LINGER]
 
     with loaded(answer, connections=20) as (server, load):
-        assert load.await_events(8, 5)
+        assert load.await_events(8, PATIENCE_S)
         load.mark()
         told = load.storm(0.2, "5-3", after=3)
         assert (told["refused"], told["number"]) == (5, 8)
-        assert 0.15 <= told["attached_s"] <= told["complete_s"] < 5
+        assert 0.15 <= told["attached_s"] <= told["complete_s"]
         figures = load.figures()
         assert (figures["events"], figures["gaps"], figures["repeats"]) == (20 * 5, 0, 0)
         assert [after(request) for request in server.requests] == [0] * 20 + [3] * 25
@@ -372,7 +381,7 @@ def test_a_storm_without_a_position_goes_on_where_each_was() -> None:
         return [PLAIN, event(after(request) + 1), event(after(request) + 2), LINGER]
 
     with loaded(answer, connections=5) as (_, load):
-        assert load.await_events(2, 5)
+        assert load.await_events(2, PATIENCE_S)
         assert load.storm(0.1, number=4)["complete_s"] is not None
         assert (load.figures()["gaps"], load.figures()["repeats"], load.figures()["events"]) == (0, 0, 20)
 
@@ -381,7 +390,7 @@ def test_a_storm_without_a_position_goes_on_where_each_was() -> None:
 def test_the_command_tells_as_json_and_fails_on_a_gap_or_a_repeat(second: int, code: int) -> None:
     with Server(lambda *_: [PLAIN, event(1), event(second), LINGER]) as server:
         command = ["bench.load", f"127.0.0.1:{server.port}", "/s", "--connections", "3", "--events", "2"]
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     told = json.loads(done.stdout)
     assert (done.returncode, told["events"], told["gaps"], told["repeats"]) == (
         code,
