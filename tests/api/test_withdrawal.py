@@ -17,7 +17,7 @@ from broker.deny_list import Denial, DenyList, denials, deny, reinstate
 from broker.keys import denied_key, meta_key
 from broker.settings import Settings
 from broker.store import Store
-from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
+from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, soon, token
 from tests.api.proofs import told as answer_of
 from tests.api.raw import Client, request
 from tests.servers import eventually
@@ -39,7 +39,7 @@ async def test_a_stream_ends_with_its_token_and_resumes_with_another(http: httpx
     alice = bearing(token("alice", ALICE))
     made = await create(http, "a", alice)
     client = await Client.connect(base_url)
-    client.send(stream(token("alice", ALICE, exp=int(time.time()) + 2)))
+    client.send(stream(token("alice", ALICE, exp=soon())))
     await client.opened()
     told = await client.body()
     assert b'event: reconnect\ndata: {"reason":"expired"}' in told
@@ -57,7 +57,7 @@ async def test_a_stream_that_a_ticket_opened_ends_with_the_token_it_was_got_with
     http: httpx.AsyncClient, base_url: str
 ) -> None:
     await create(http, "a", bearing(token("alice", ALICE)))
-    short = bearing(token("alice", ALICE, exp=int(time.time()) + 2))
+    short = bearing(token("alice", ALICE, exp=soon()))
     ticket = (await http.post(f"{OPS}/a/tickets", headers=short)).json()["ticket"]
     client = await Client.connect(base_url)
     client.send(request(f"{OPS}/a/stream?ticket={ticket}"))
@@ -92,7 +92,7 @@ async def test_a_long_poll_ends_with_its_proof(http: httpx.AsyncClient, store: S
     alice, usual = token("alice", ALICE, jti="t-1"), await http.get(OPS)
     made = await create(http, "a", bearing(alice))
     query = {"wait": 30, "after": made["position"]}
-    short = token("alice", ALICE, exp=int(time.time()) + 2)
+    short = token("alice", ALICE, exp=soon())
     polls = [
         asyncio.create_task(http.get(f"{OPS}/a/events", params=query, headers=bearing(it))) for it in (short, alice)
     ]
@@ -109,7 +109,7 @@ async def test_a_long_poll_ends_with_its_proof(http: httpx.AsyncClient, store: S
 async def test_lines_are_taken_no_longer_than_their_proof_holds(
     http: httpx.AsyncClient, base_url: str, store: Store, ends: str
 ) -> None:
-    short: dict[str, Any] = {"exp": int(time.time()) + 2} if ends == "expires" else {}
+    short: dict[str, Any] = {"exp": soon()} if ends == "expires" else {}
     alice, usual = token("alice", ALICE, jti="t-1", **short), await http.get(OPS)
     await create(http, "a", bearing(token("alice", ALICE)))
     client = await Client.connect(base_url)

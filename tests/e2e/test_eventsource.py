@@ -28,7 +28,7 @@ class Script(Process):
     def finished(self) -> list[dict[str, Any]]:
         """Wait until it ends of itself; return what it printed."""
         assert self.popen is not None
-        assert self.popen.wait(20) == 0, self.output()
+        assert self.popen.wait(60) == 0, self.output()
         return self.lines()
 
 

@@ -48,8 +48,8 @@ def test_a_page_follows_with_tickets_and_misses_nothing(
         answer = http.post(f"{OPS}/ticketed/tickets", headers=bearing(**claims)).raise_for_status()
         return f"{replicas[1].url}{OPS}/ticketed/stream?ticket={answer.json()['ticket']}"
 
-    # The token ends, and with it its stream and its ticket: EventSource comes back once, and stops.
-    first = address(exp=int(time.time()) + 5)
+    # The token ends, and with it its stream and its ticket: EventSource comes back once, and stops. Node starts before.
+    first = address(exp=int(time.time()) + 10)
     with Script(tmp_path / "first", "follow_stream.mjs", f"{first}&from=start") as client:
         publish(http, "one", "two")
         lines = client.finished()
