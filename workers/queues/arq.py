@@ -66,8 +66,8 @@ __all__ = ["ArqRedis", "Job", "create_pool", "operation_id", "reported"]
 
 Settings = TypeVar("Settings", bound=type)
 Hook = Callable[[dict[Any, Any]], Awaitable[None]]
-_OUTER = "progress_task"
-"""Where in a job's context the task is that waits for the job's own."""
+_OUTER, _SINCE = "progress_task", "progress_since"
+"""Where in a job's context the task is that waits for the job's own, and the loop's time just before that began."""
 
 
 def reported(settings: Settings) -> Settings:
@@ -81,8 +81,8 @@ def reported(settings: Settings) -> Settings:
     for name in ("functions", "cron_jobs"):
         if getattr(settings, name, None):
             setattr(settings, name, list(_reported(getattr(settings, name), rules, progress)))
-    for name, first in (("on_startup", _take_pool), ("on_job_start", _note_task)):
-        setattr(settings, name, staticmethod(_after(first, getattr(settings, name, None))))
+    for name, before, after in (("on_startup", _take_pool, None), ("on_job_start", None, _note_job)):
+        setattr(settings, name, staticmethod(_in_turn(before, getattr(settings, name, None), after)))
     return settings
 
 
@@ -163,21 +163,20 @@ def _reported(jobs: Iterable[Any], rules: _Rules, progress: Mapping[str, Any]) -
         yield job if words is None else replace(job, coroutine=_Reported(job, rules, words).wrapper())
 
 
-def _after(first: Hook, then: Hook | None) -> Hook:
-    async def both(ctx: dict[Any, Any]) -> None:
-        await first(ctx)
-        if then is not None:
-            await then(ctx)
+def _in_turn(*hooks: Hook | None) -> Hook:
+    async def all_of_them(ctx: dict[Any, Any]) -> None:
+        for hook in filter(None, hooks):
+            await hook(ctx)
 
-    return both
+    return all_of_them
 
 
 async def _take_pool(ctx: dict[Any, Any]) -> None:
     ctx["redis"] = ArqRedis.of(ctx["redis"])
 
 
-async def _note_task(ctx: dict[Any, Any]) -> None:
-    ctx[_OUTER] = asyncio.current_task()
+async def _note_job(ctx: dict[Any, Any]) -> None:
+    ctx[_OUTER], ctx[_SINCE] = asyncio.current_task(), asyncio.get_running_loop().time()
 
 
 class _Reported:
@@ -200,26 +199,32 @@ class _Reported:
         return run
 
     async def _run(self, ctx: dict[Any, Any], work: Callable[[], Awaitable[Any]]) -> Any:
-        began, job = asyncio.get_running_loop().time(), ctx["job_id"]
+        job = ctx["job_id"]
+        ctx.setdefault(_SINCE, asyncio.get_running_loop().time())
         try:
-            enqueued_at = ctx["enqueue_time"].timestamp()
-            op = await asyncio.to_thread(begin, AsyncOperation, job, self._words, enqueued_at)
+            op = await asyncio.to_thread(begin, AsyncOperation, job, self._words, ctx["enqueue_time"].timestamp())
         except asyncio.CancelledError:
-            if not _stopping(ctx):
+            if late := self._late(ctx):
+                await asyncio.to_thread(conclude, job, Status.FAILED, type(late).__name__, str(late))
+            elif not _stopping(ctx):
                 await asyncio.to_thread(conclude, job, Status.CANCELLED, "cancelled", "aborted")
             raise
         await op.__aenter__()
         try:
             result = await work()
         except BaseException as error:
-            self._tell(op, error, ctx, began)
+            self._tell(op, error, ctx)
             await op.__aexit__(type(error), error, error.__traceback__)
             raise
         succeed(op, result)
         await leave_async(op)
         return result
 
-    def _tell(self, op: AsyncOperation | NoOperation, error: BaseException, ctx: dict[Any, Any], began: float) -> None:
+    def _late(self, ctx: dict[Any, Any]) -> TimeoutError | None:
+        is_late = asyncio.get_running_loop().time() - ctx[_SINCE] >= self._timeout_s
+        return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
+
+    def _tell(self, op: AsyncOperation | NoOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
         """Say how it went where the exception itself does not tell what arq makes of it."""
         again = self._retry_jobs and ctx["job_try"] < self._max_tries
         if op.cancelled:
@@ -229,8 +234,8 @@ class _Reported:
             delay_s = (getattr(error, "defer_score", None) or 0) / 1000
             op.retry_in(delay_s, why) if again else op.fail(why)
         elif isinstance(error, asyncio.CancelledError):
-            if asyncio.get_running_loop().time() - began >= self._timeout_s:
-                op.fail(TimeoutError(f"it took longer than {self._timeout_s:g} s"))
+            if late := self._late(ctx):
+                op.fail(late)
             elif not _stopping(ctx):
                 op.fail(Cancelled(op.id, "aborted"))
             else:
