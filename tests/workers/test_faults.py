@@ -137,7 +137,7 @@ def test_leaving_many_blocks_while_redis_is_away_waits_once(kept: Broker, kept_r
     for op in operations:
         with op:
             pass
-    assert time.monotonic() - began < 1.5 * FLUSH_S
+    assert time.monotonic() - began < 3 * FLUSH_S  # and not once for each of them
     kept_redis.start()
     assert flush(30)
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.models import Status
 from broker.payloads import Progress
-from tests.servers import wait_until
+from tests.servers import eventually, wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker, assert_whole
 from workers import (
@@ -332,10 +332,7 @@ async def test_a_task_that_is_cancelled_while_it_starts_leaves_nothing_running(b
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(1000):
-        if broker.data("cut", "end"):
-            break
-        await asyncio.sleep(0.005)
+    await eventually(lambda: broker.data("cut", "end"), "it is ended")
     assert broker.data("cut", "end")[0]["status"] == "cancelled"
 
 

@@ -1,12 +1,12 @@
 import io
 import threading
-import time
 from typing import Any
 
 import pytest
 import rich.progress
 from rich.console import Console
 
+from tests.servers import wait_until
 from workers import Operation
 from workers.bars.rich import Progress, follow, track
 from workers.bars.tasks import MAX_STAGES
@@ -209,22 +209,15 @@ def test_outside_an_operation_nothing_is_reported(recorded: Recording) -> None:
     assert recorded.operations == {}
 
 
-def _until(condition: Any) -> None:
-    until = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_any_progress_can_be_followed(recorded: Recording, op: Operation) -> None:
     with rich.progress.Progress(console=console(), disable=True) as progress, follow(progress):
         task = progress.add_task("read", total=10)
         progress.advance(task, 4)
-        _until(lambda: recorded.progress.get("current") == 4)
+        wait_until(lambda: recorded.progress.get("current") == 4, "it is reported")
         progress.remove_task(task)
         first, _ = progress.add_task("write", total=10), progress.add_task("check", total=10)
         progress.advance(first, 10)
-        _until(lambda: len(stages(recorded)) == 2)
+        wait_until(lambda: len(stages(recorded)) == 2, "both are stages")
     assert {name: status for name, (status, _, _) in stages(recorded).items()} == {
         "write": "succeeded",
         "check": "succeeded",
@@ -256,7 +249,7 @@ def test_steps_that_are_drawn_in_the_background_are_reported_now_and_then(record
         task = progress.add_task("Reading", total=5_000)
         for _ in range(1_500):
             progress.advance(task)
-        _until(lambda: recorded.progress["current"] == 1_500)  # though nothing moves any more
+        wait_until(lambda: recorded.progress["current"] == 1_500, "it is reported")  # though nothing moves any more
         for _ in range(1_500):
             progress.advance(task)
     assert recorded.progress["current"] == 3_000

