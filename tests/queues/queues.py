@@ -151,7 +151,8 @@ class Celery(Queue):
         return str(result.id)
 
     def revoke(self, task: str) -> None:
-        self.app.app.control.revoke(task)
+        """Wait for the worker's word: it may be free for the task before it has heard."""
+        assert self.app.app.control.revoke(task, reply=True, limit=1, timeout=30)
 
     def terminate(self, task: str) -> None:
         self.app.app.control.revoke(task, terminate=True)

@@ -10,7 +10,7 @@ from tests.workers.harness import Broker, assert_whole
 
 def until(queue: Any, broker: Broker, operation: str, condition: Callable[[], object], what: str) -> None:
     try:
-        wait_until(condition, f"{operation} {what}", 15)
+        wait_until(condition, f"{operation} {what}")
     except AssertionError as error:
         raise AssertionError(f"{error}\n{broker.events(operation)}\n{queue.output()[-6000:]}") from None
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import workers
 
-PATIENCE_S = 20.0
-"""How long work goes on that waits to be stopped."""
+PATIENCE_S = 90.0
+"""How long work goes on that waits to be stopped: longer than a test waits for that."""
 
 
 class Odd:
