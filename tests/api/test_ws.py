@@ -532,8 +532,8 @@ async def fill(http: httpx.AsyncClient, hub: Any) -> None:
         (await http.post(f"{OPS}/a/events", json=body)).raise_for_status()
         full_since = one._outbox.full_since
         await asyncio.sleep(0.02)
-        if full_since is not None and one._outbox.full_since == full_since:
-            return
+        if one not in hub.connections or (full_since is not None and one._outbox.full_since == full_since):
+            return  # a busy machine may have cut it off by now
     raise AssertionError("it never became slow")
 
 
