@@ -312,7 +312,7 @@ def test_killed_it_takes_them_along(lonely: Shell, streams: ExitStack) -> None:
         watching = on_each(streams, url, replicas(server))
         server.stop(signal.SIGKILL)
         assert all(told_to_leave(stream) for stream in watching.values())
-        wait_until(lambda: not any(runs(pid) for pid in started), "they end", 10)
+        wait_until(lambda: not any(runs(pid) for pid in started), "they end")
 
 
 def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: Shell, streams: ExitStack) -> None:

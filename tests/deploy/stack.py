@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.deploy import files
 from tests.deploy.dns import NameServer
-from tests.servers import DEADLINE_S, Process, free_port, need, wait_until
+from tests.servers import DEADLINE_S, START_S, Process, free_port, need, wait_until
 
 REPLICAS = ("127.0.0.2", "127.0.0.3")
 DRAIN_S = "1.5"  # instead of what is written: tests have no time to lose
@@ -116,7 +116,7 @@ class Stack:
             assert container.popen.poll() is None, f"{name} ended: {container.output()[-2000:]}"
             return self.health(name, container).returncode == 0
 
-        wait_until(healthy, f"{name} is healthy")
+        wait_until(healthy, f"{name} is healthy", START_S)
 
     def _container(self, name: str, command: list[str], env: dict[str, str]) -> Container:
         shown = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -10,7 +10,7 @@ import orjson
 
 from tests.chaos.client import Client
 from tests.deploy.stack import Container, Stack
-from tests.servers import eventually, wait_until
+from tests.servers import DEADLINE_S, START_S, eventually, wait_until
 from tests.workers.harness import finished, python
 
 OPERATIONS, WATCHERS, RESTARTS = 3, 8, 2
@@ -76,9 +76,9 @@ def show(stack: Stack, operation: str) -> dict[str, Any]:
 def restart(stack: Stack, replica: Container) -> None:
     replica.send(signal.SIGTERM)
     assert replica.popen is not None
-    assert replica.popen.wait(10) == 0, replica.output()
+    assert replica.popen.wait(DEADLINE_S) == 0, replica.output()
     replica.start()
-    wait_until(lambda: is_ready(replica), "the replica is ready again")
+    wait_until(lambda: is_ready(replica), "the replica is ready again", START_S)
 
 
 def is_ready(replica: Container) -> bool:
@@ -96,7 +96,7 @@ async def test_rolling_restarts_lose_nothing(stack: Stack) -> None:
     with stack.running():
         worker = python(stack.redis_url, f"    NAMES = {names}{WORKER}")
         sources = [Source(name, httpx.URL(stack.url).port or 0) for name in names for _ in range(WATCHERS)]
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(150), asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(source.run())
             await eventually(lambda: all(source.numbers for source in sources), "all are served")
