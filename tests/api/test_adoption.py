@@ -653,7 +653,7 @@ class TestShutdown:
         client.close()
 
     async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_url: str, tmp_path: Path) -> None:
-        with ApiReplica(redis_url, tmp_path / "log", drain_s=3) as replica:
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=6) as replica:  # calls of a busy machine take a while
             call(replica, "POST", OPS, json={"id": "b"})
             clients = [await Client.connect(replica.url) for _ in range(30)]
             for client in clients:

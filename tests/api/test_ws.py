@@ -644,7 +644,7 @@ class TestServed:
                     assert await Peer(idle).closed() == (1012, "reconnect")
                     assert await Peer(live).closed() == (1012, "reconnect")
                     assert replica.popen is not None
-                    await eventually(lambda: replica.popen.poll() is not None, "it ends", 10)
+                    await eventually(lambda: replica.popen.poll() is not None, "it ends")
             assert replica.popen.returncode == 0
             output = replica.output()
             assert "Traceback" not in output
