@@ -1,5 +1,6 @@
 """Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ hypothesis.settings.load_profile("shared")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = longest_first(items)
+
+
+def pytest_configure() -> None:
+    """Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 DEFAULTS: dict[str, Any] = {"sweep_s": 0.2, "redis_timeout_s": 5}
