@@ -84,7 +84,7 @@ async def base_url(server: InLoopServer) -> str:
 
 @pytest.fixture
 async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=base_url, timeout=15, verify=False) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=30, verify=False) as client:
         yield client
 
 

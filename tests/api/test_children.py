@@ -75,7 +75,7 @@ class Following:
         return [told["percent"] for told in self.told]
 
     async def until(self, met: Callable[["Following"], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not met(self):
                 self._got += await anext(self._bodies)
 
@@ -83,7 +83,7 @@ class Following:
         await self.until(lambda it: it.percents[-1:] == [percent])
 
     async def to_the_end(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for body in self._bodies:
                 self._got += body
 

@@ -39,7 +39,7 @@ def numbers(messages: list[sse.Message]) -> list[int]:
 async def until(stream: AsyncIterator[bytes], text: bytes) -> bytes:
     """Read on until the text has come."""
     got = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for chunk in stream:
             got += chunk
             if text in got:

@@ -73,7 +73,7 @@ class TheirBackend:
 
     async def heard(self, action: str, times: int = 1) -> dict[str, Any]:
         """Wait until it was told so often; return the last."""
-        await eventually(lambda: len(self.of(action)) >= times, f"the back end is told of {times} {action}s", 15)
+        await eventually(lambda: len(self.of(action)) >= times, f"the back end is told of {times} {action}s")
         return self.of(action)[-1]
 
     @asynccontextmanager

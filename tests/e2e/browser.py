@@ -8,6 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
+from tests.servers import START_S
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -16,7 +18,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-DEADLINE_MS = 20_000
+DEADLINE_MS, START_MS = 30_000, 1000 * START_S
 NETWORK = "Failed to load resource: "
 """What Chromium itself says in the console of a request that failed; a page can't keep it from that."""
 
@@ -35,7 +37,7 @@ def launched() -> Iterator[Browser]:
         raise RuntimeError("chromium is missing: `make setup` installs Debian's chromium as root")
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=START_MS)
         yield browser
         browser.close()
 

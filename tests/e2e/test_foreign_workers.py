@@ -67,14 +67,14 @@ async def test_the_snapshot_survives_it_too(api: Api, foreign: ForeignWorker, na
 
 async def test_an_end_in_broken_utf8_ends_the_stream_all_the_same(api: Api, foreign: ForeignWorker) -> None:
     operation = api.create()
-    async with asyncio.timeout(5), aclosing(events(api.stream(operation))) as live:
+    async with asyncio.timeout(DEADLINE_S), aclosing(events(api.stream(operation))) as live:
         await anext(live)
         foreign.publish(operation, "end", b'{"status":"succeeded","result":"\xff"}', "succeeded")
         seen = [event async for event in live]
     shown = api.show(operation)
     assert (shown["status"], shown["done"], shown["result"], shown["error"]) == ("succeeded", True, None, None)
     assert numbers(seen) == [shown["events"]]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         fresh = [event async for event in events(api.stream(operation))]
     assert fresh[0].json()["data"] == shown
     assert numbers(fresh) == [shown["events"]] * 2

@@ -100,8 +100,8 @@ async def read(
     """
     body = b""
     async with (
-        asyncio.timeout(15),
-        httpx.AsyncClient(timeout=15) as client,
+        asyncio.timeout(30),
+        httpx.AsyncClient(timeout=30) as client,
         client.stream("GET", case.api.stream(case.operation), **request) as answer,
     ):
         async for chunk in answer.aiter_bytes():
@@ -312,7 +312,7 @@ async def ask(api: Api, target: bytes, header: bytes | None = None) -> tuple[int
     lines = [b"GET " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
     if header is not None:
         lines.append(b"Last-Event-ID: " + header)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
         with contextlib.closing(writer):
             writer.write(b"\r\n".join(lines) + b"\r\n\r\n")
