@@ -1,5 +1,6 @@
 """Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
 
+import inspect
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import fakeredis
 import fakeredis.aioredis
+import httpx
 import hypothesis
 import pytest
 
@@ -16,7 +18,7 @@ from broker.startup import agree
 from broker.store import Store
 from tests.keyspace import unbounded
 from tests.longest_first import longest_first
-from tests.servers import RealRedis
+from tests.servers import DEADLINE_S, RealRedis
 
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -27,8 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = longest_first(items)
 
 
+CALLS = (httpx.request, httpx.stream, httpx.get, httpx.post, httpx.Client.__init__, httpx.AsyncClient.__init__)
+
+
 def pytest_configure() -> None:
-    """Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background."""
+    """Give requests the time a busy machine takes, unless a test says how long they may.
+
+    Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background.
+    """
+    for call in CALLS:
+        inspect.unwrap(call).__kwdefaults__["timeout"] = httpx.Timeout(DEADLINE_S)  # it is 5 s
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

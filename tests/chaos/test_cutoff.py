@@ -35,8 +35,9 @@ def test_a_worker_cut_off_and_back_has_lost_nothing_within_the_bound(folder: Pat
         assert len(kept) + dropped == spans.lines
         assert kept[-1] == spans.lines - 1
         assert dropped == 0 or dropped <= max(0, spans.lines - MAX_LINES)
-        statuses = [event.data["status"] for event in events if event.type in ("status", "end")]
-        assert statuses == ["pending", "running", "stalled", "running", "succeeded"]
+        pending, running, *between, last = [event.data["status"] for event in events if event.type in ("status", "end")]
+        assert (pending, running, last) == ("pending", "running", "succeeded")
+        assert between == ["stalled", "running"] * (len(between) // 2 or 1)  # once, or oftener on a busy machine
         direct.redis.close()
         cut_off.redis.close()
     told = f"{spans.before:,.0f} rounds/s before, {spans.cut:,.0f} while cut off, {dropped} lines dropped"

@@ -78,7 +78,9 @@ def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, 
     os.kill(worker.pid, signal.SIGCONT)
     wait_until(lambda: status(reaped) == "running", "it is back")
     finished(worker)
-    assert statuses(reaped) == ["pending", "running", "stalled", "running", "succeeded"]
+    pending, running, *between, last = statuses(reaped)
+    assert (pending, running, last) == ("pending", "running", "succeeded")
+    assert between == ["stalled", "running"] * (len(between) // 2)  # a busy machine may have it stall again
 
 
 def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(reaped: Broker, redis_url: str) -> None:
@@ -124,10 +126,11 @@ def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(
 
 
 def test_beats_go_on_while_plain_code_computes(reaped: Broker, redis_url: str) -> None:
-    worker = python(redis_url, WORK.format(lease_s=LEASE_S))
+    lease_s = 2 * LEASE_S
+    worker = python(redis_url, WORK.format(lease_s=lease_s))
     assert worker.stdout is not None
     worker.stdout.readline()
-    code = "end = time.monotonic() + 2 * 1.5\nwhile time.monotonic() < end: sum(range(1000))\n"
+    code = f"end = time.monotonic() + 2 * {lease_s}\nwhile time.monotonic() < end: sum(range(1000))\n"
     worker.communicate(f"exec({code!r})\n", timeout=30)
     assert statuses(reaped) == ["pending", "running", "succeeded"]
 
