@@ -13,7 +13,7 @@ from tests import sse
 from tests.api.raw import Client, request
 from tests.api.test_operations import OPS
 from tests.callback.backend import ALLOW, SECRET, TheirBackend
-from tests.servers import ApiReplica
+from tests.servers import DEADLINE_S, ApiReplica
 
 STREAMS = 60
 
@@ -44,7 +44,7 @@ async def test_a_drain_tells_of_every_connection_once(replicas: list[ApiReplica]
     bodies = await asyncio.gather(*(client.body() for client in clients))
     assert all(b'{"reason":"draining"}' in body for body in bodies)
     assert replicas[0].popen is not None
-    assert await asyncio.to_thread(replicas[0].popen.wait, 15) == 0, replicas[0].output()
+    assert await asyncio.to_thread(replicas[0].popen.wait, DEADLINE_S) == 0, replicas[0].output()
     told = {action: sorted(it["connection"] for it in theirs.of(action)) for action in ("connect", "disconnect")}
     assert told["disconnect"] == told["connect"]
     assert len(set(told["connect"])) == STREAMS
@@ -97,5 +97,5 @@ async def test_a_back_end_that_hangs_holds_up_nobody_who_stops(
         assert b"HTTP/1.1 503" in await client.rest()
         client.close()
     assert replicas[0].popen is not None
-    assert await asyncio.to_thread(replicas[0].popen.wait, 15) == 0, replicas[0].output()
+    assert await asyncio.to_thread(replicas[0].popen.wait, DEADLINE_S) == 0, replicas[0].output()
     assert "Traceback" not in replicas[0].output()

@@ -55,7 +55,7 @@ def running_to(shell: Shell, outputs: dict[str, Any], script: str) -> "subproces
 
 
 def rest(run: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    return run.communicate(timeout=30)
+    return run.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, fold
         assert client.post("/operations/import-1/cancel", json={"reason": "enough"}).status_code == 202
         stream = client.get("/operations/import-1/stream", params={"from": "start"}).text
         assert '"status":"cancelled"' in stream
-        worker.wait(20)
+        worker.wait(30)
 
         finished(python(guarded.url("worker"), LOST))
         stream = client.get("/operations/import-lost/stream", params={"from": "start"}).text

@@ -34,7 +34,7 @@ def test_a_program_sees_each_event_at_once(api: Api, tmp_path: Path, reader: str
         wait_until(lambda: "\n: ping\n" in process.output(), "so does a ping")
         api.finish(operation)
         assert process.popen is not None
-        assert process.popen.wait(15) == 0, process.output()
+        assert process.popen.wait(30) == 0, process.output()
         if reader == "curl":
             assert "< content-encoding: gzip" in process.output()
         assert process.output().count(f'"message":"{line(3)}"') == 1

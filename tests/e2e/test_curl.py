@@ -34,7 +34,7 @@ def test_live(api: Api, tmp_path: Path) -> None:
         wait_until(lambda: "\n: ping\n" in process.output(), "so does a ping")
         api.finish(operation)
         assert process.popen is not None
-        assert process.popen.wait(15) == 0
+        assert process.popen.wait(30) == 0
         assert process.output().startswith("retry: ")
         assert numbers(process.output()) == [1, 2, 3, 4, 5, 6, 7]
 
