@@ -11,6 +11,9 @@ import pytest
 
 from bench.contenders import present
 
+ALL_S = 300
+"""What all of them together may take; each begins several servers."""
+pytestmark = pytest.mark.timeout(ALL_S + 30)
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
 
@@ -38,7 +41,7 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
 
 
 def ended(started: dict[str, subprocess.Popen[str]], benchmark: str) -> dict[str, Any]:
-    output, errors = started[benchmark].communicate(timeout=120)
+    output, errors = started[benchmark].communicate(timeout=ALL_S)
     assert started[benchmark].returncode == 0, errors
     figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     assert figures["benchmark"] == benchmark

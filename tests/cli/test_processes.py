@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,10 +24,13 @@ import pytest
 from api.listener import listen_for_each
 from broker.errors import SetupError
 from broker.settings import load_settings
+from tests import servers
 from tests.cli.conftest import Shell, children, ready, runs
 from tests.conftest import make_settings
-from tests.servers import Process, RealRedis, wait_until
+from tests.servers import START_S, Process, RealRedis
 from tests.sse import Message, read
+
+wait_until = partial(servers.wait_until, deadline_s=START_S)  # processes start all the time here
 
 
 class Stream:
@@ -34,7 +38,7 @@ class Stream:
 
     def __init__(self, url: str, position: str = "") -> None:
         host, port = urlsplit(url).hostname, urlsplit(url).port
-        self._connection = http.client.HTTPConnection(host or "", port, timeout=30)
+        self._connection = http.client.HTTPConnection(host or "", port, timeout=60)
         self._url, self._position = url, position
         self._got = bytearray()
         self.ended = threading.Event()
@@ -93,7 +97,7 @@ def replicas(server: Process) -> list[int]:
 
 
 def post(url: str, path: str, body: dict[str, Any]) -> None:
-    with urllib.request.urlopen(f"{url}{path}", json.dumps(body).encode(), timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}{path}", json.dumps(body).encode(), timeout=60) as answer:
         assert answer.status in (200, 201)
 
 
@@ -137,7 +141,7 @@ def pair(shell: Shell) -> Iterator[Process]:
 
 
 def told_to_leave(stream: Stream) -> bool:
-    stream.ended.wait(30)
+    stream.ended.wait(60)
     (*_, last) = stream.messages()
     return (last.type, last.json) == ("reconnect", {"reason": "draining"})
 
@@ -201,7 +205,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: 
         ready(server)
         redis.stop()
         os.kill(replicas(server)[0], signal.SIGKILL)
-        wait_until(lambda: server.output().count("could not start (Redis can't be reached") == 2, "it is tried again")
+        wait_until(lambda: server.output().count("could not start (Redis can't be reached") >= 2, "it is tried again")
         assert server.popen is not None
         assert server.popen.poll() is None
         redis.start()
@@ -235,7 +239,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         watching = on_each(streams, url, replicas(server))
         tell(server)
         assert server.popen is not None
-        assert server.popen.wait(30) == 0
+        assert server.popen.wait(60) == 0
         assert all(told_to_leave(stream) for stream in watching.values())
         assert not any(Path(f"/proc/{pid}").exists() for pid in started)
         assert "Traceback" not in server.output()
@@ -263,7 +267,7 @@ def test_while_all_drain_they_say_so_and_a_second_signal_ends_them_now(shell: Sh
         wait_until(lambda: all(stream.numbers() == [1, 2] for stream in watching.values()), "streams go on")
         assert server.popen is not None
         server.send(signal.SIGTERM)
-        assert server.popen.wait(30) == 0
+        assert server.popen.wait(60) == 0
 
 
 def test_a_ctrl_c_sends_all_away_at_once(shell: Shell, streams: ExitStack) -> None:
@@ -273,7 +277,7 @@ def test_a_ctrl_c_sends_all_away_at_once(shell: Shell, streams: ExitStack) -> No
         watching = on_each(streams, url, replicas(server))
         the_terminal(server)
         assert server.popen is not None
-        assert server.popen.wait(30) == 0
+        assert server.popen.wait(60) == 0
         assert all(told_to_leave(stream) for stream in watching.values())
 
 
@@ -326,7 +330,7 @@ def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: 
         ours.sendall(json.dumps(orders).encode() + b"\n")
         assert json.loads(ours.recv(1000)) == {"error": None}
         ours.close()
-        assert child.wait(30) == 0
+        assert child.wait(60) == 0
 
 
 def test_no_secret_is_in_a_command_line_or_an_environment(lonely: Shell) -> None:
@@ -383,7 +387,7 @@ def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
         for pid in replicas(server):
             os.kill(pid, signal.SIGKILL)
         assert server.popen is not None
-        assert server.popen.wait(30) == 5
+        assert server.popen.wait(60) == 5
         assert re.fullmatch(
             r"progress-broker: no process stays up: process \d+ was killed by SIGKILL\n", server.output()
         )

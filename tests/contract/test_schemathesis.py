@@ -14,7 +14,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tests.servers import ApiReplica, RealRedis
+from tests.servers import START_S, ApiReplica, RealRedis
 
 EXAMPLES = int(os.environ.get("PROGRESS_FUZZ_EXAMPLES", "25"))
 SEED = os.environ.get("PROGRESS_FUZZ_SEED", "1")
@@ -46,6 +46,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ApiRep
         yield replica.await_ready(), [*options, *headers]
 
 
+@pytest.mark.timeout(DEADLINE_S + 2 * START_S)  # what bounds it is its own deadline
 def test_the_description_is_kept(run: tuple[ApiReplica, list[str]], tmp_path: Path) -> None:
     replica, how = run
     options = [*how, "--max-examples", str(EXAMPLES), "--seed", SEED]
