@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.admission import Admission
 from api.adoption import AdoptableProtocol
 from api.app import create_app
 from api.ws.protocol import BoundedProtocol
@@ -42,6 +43,24 @@ class InLoopServer(uvicorn.Server):
 @pytest.fixture
 async def app(store: Store) -> Any:
     return create_app(store.settings, store)
+
+
+class Clock:
+    """One that stands until it is told."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def gate_clock(app: Any) -> Clock:
+    """What the gate of an app that is yet to serve goes by: however slow the machine, no place comes free."""
+    assert app.middleware_stack is None
+    [gate] = [it for it in app.user_middleware if it.cls is Admission]
+    clock = gate.kwargs["clock"] = Clock()
+    return clock
 
 
 OUTLETS = {"adopted": AdoptableProtocol, "asgi": HttpToolsProtocol}

@@ -1,5 +1,3 @@
-import asyncio
-import math
 from pathlib import Path
 
 import httpx
@@ -10,19 +8,12 @@ from hypothesis import strategies as st
 from api.admission import BURST_S, LONGEST_S, Gate
 from broker.settings import Settings
 from tests import sse
+from tests.api.conftest import Clock
 from tests.api.proofs import ALICE, bearing, secured, token
 from tests.api.test_operations import OPS, create, problem
 from tests.conftest import make_settings
 
 EVENT_SOURCE = {"Accept": "text/event-stream"}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_calm_gate_admits_a_burst_and_then_as_many_as_its_rate() -> None:
@@ -76,6 +67,7 @@ def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: 
             assert last - first + 1 <= rate * (end - begin) + rate * BURST_S + 1e-6
 
 
+@pytest.mark.usefixtures("gate_clock")
 class TestAFullGate:
     @pytest.fixture
     def settings(self) -> Settings:
@@ -106,15 +98,16 @@ class TestAFullGate:
             assert (await http.get(f"{OPS}/stream")).status_code == 404  # an operation's name like any other
             assert (await http.get("/livez")).status_code == 200
 
-    async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient) -> None:
+    async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient, gate_clock: Clock) -> None:
         await self.fill(http)
         refused = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
         retry_ms = int(refused.content.split(b"\n")[0].removeprefix(b"retry: "))
-        await asyncio.sleep(math.ceil(retry_ms / 1000))
+        gate_clock.now += retry_ms / 1000
         async with http.stream("GET", f"{OPS}/a/stream", headers=EVENT_SOURCE) as answer:
             assert b"snapshot" in b"".join([await anext(answer.aiter_bytes())])
 
 
+@pytest.mark.usefixtures("gate_clock")
 class TestStrangers:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:

@@ -113,6 +113,7 @@ class TestCors:
         assert answer.headers["access-control-allow-origin"] == FRIEND
 
 
+@pytest.mark.usefixtures("gate_clock")
 class TestRefusedStreams:
     @pytest.fixture
     def settings(self) -> Settings:

@@ -422,6 +422,7 @@ class TestRefusals:
             assert (await peer.next("problem"))["type"] == type
             assert (await peer.closed())[0] == code
 
+    @pytest.mark.usefixtures("gate_clock")
     class TestOfHandshakes:
         @pytest.fixture
         def settings(self) -> Settings:
