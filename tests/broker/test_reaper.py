@@ -22,7 +22,7 @@ LEASE_S = 0.05
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(abandon_after_s=0.5, reap_s=0.02)
+    return make_settings(abandon_after_s=1.5, reap_s=0.02)
 
 
 async def begin(store: Store, id: str = "op", lease_s: float | None = LEASE_S) -> None:

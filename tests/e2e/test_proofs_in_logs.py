@@ -95,6 +95,6 @@ def present(http: httpx.Client, url: str, proof: str) -> bool:
         asked = f"{url.replace('http', 'ws')}/v1/ws?{'&'.join(f'{name}={it}' for name, it in query.items())}"
         with suppress(WebSocketException), connect(asked, additional_headers=headers, close_timeout=1) as socket:
             socket.send(json.dumps({"type": proof}))
-            while "problem" not in str(socket.recv(timeout=10)):
+            while "problem" not in str(socket.recv(timeout=30)):
                 pass
     return taken
