@@ -47,6 +47,8 @@ async def refused(client: Client, status: int, code: str) -> None:
 
 async def flood(client: Client, size: int, data: bytes = b"x" * 65_536) -> None:
     for _ in range(0, size, len(data)):
+        if client.writer.is_closing():
+            raise ConnectionResetError  # what was cut while we slept, of which uvloop says something else
         client.send(data)
         await client.writer.drain()
         await asyncio.sleep(0.01)
@@ -77,7 +79,7 @@ class TestAHead:
     async def test_that_goes_on_and_on_is_refused_before_its_end(self, connect: Connect) -> None:
         client = await connect()
         client.send(b"GET /livez HTTP/1.1\r\nX: ")
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # the second is uvloop's for a connection that was cut
             for _ in range(20):
                 client.send(b"y" * (HEAD_BYTES // 10))
                 await client.writer.drain()
