@@ -1,5 +1,6 @@
 """Passing refusals of streams: an EventSource gives up for good on anything but a 200, so it is told there."""
 
+import math
 import random
 
 from starlette.datastructures import Headers
@@ -13,14 +14,14 @@ from api.ws import refusals as ws_refusals
 from broker.errors import BrokerError
 from broker.events import reconnect_frame
 
-_JITTER = (0.9, 1.3)  # those refused at one moment don't come back at one moment
+_JITTER = (1.0, 1.3)  # those refused at one moment don't come back at one moment, and none before its turn
 
 
 def refusal(code: str, detail: str, accept: str | None, retry_s: float) -> Response:
     """Return the refusal: a stream that says when to come back, and ends, to whom takes nothing but events."""
     retry_s *= random.uniform(*_JITTER)
     if accept is not None and accept.strip() == "text/event-stream":
-        return Refusing(code, reconnect_frame(code, round(retry_s * 1000)).wire, 200, HEADERS)
+        return Refusing(code, reconnect_frame(code, math.ceil(retry_s * 1000)).wire, 200, HEADERS)
     return problem(code, detail, retry_s=retry_s)
 
 

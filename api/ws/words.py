@@ -1,5 +1,6 @@
 """What a socket's client is told beside events. Such a message has no `data`, which every event has."""
 
+import math
 import random
 
 import orjson
@@ -21,7 +22,7 @@ def problem_message(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> str:
     """Return what went wrong, as the body of a refused request has it; and when to come back, where time mends it."""
-    retry = {"retry_ms": round((retry_s or random.uniform(1, 5)) * 1000)} if code in PASSING else {}
+    retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in PASSING else {}
     return message("problem", **described(code, detail, field), **members, **retry)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.admission import BURST_S, LONGEST_S, Gate
+from api.refusals import refusal
 from broker.settings import Settings
 from tests import sse
 from tests.api.conftest import Clock
@@ -65,6 +66,12 @@ def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: 
     for first, begin in enumerate(admitted):
         for last, end in enumerate(admitted[first:], first):
             assert last - first + 1 <= rate * (end - begin) + rate * BURST_S + 1e-6
+
+
+def test_nobody_is_told_to_come_before_their_turn() -> None:
+    for _ in range(200):
+        body = bytes(refusal("at-capacity", "full", "text/event-stream", 1.0004).body)
+        assert 1001 <= int(body.split(b"\n")[0].removeprefix(b"retry: ")) <= 1301
 
 
 @pytest.mark.usefixtures("gate_clock")
