@@ -17,7 +17,7 @@ from tests.callback.backend import ALLOW, SECRET, TheirBackend
 from tests.callback.test_streams import COOKIE, STREAM, following
 from tests.conftest import make_settings
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 GOOD = orjson.dumps(ALLOW)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
 
