@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import problem
+from api.refusals import refuse
 from broker.errors import Draining
 
 
@@ -26,8 +26,8 @@ class Interruptible:
                 return
             if scope["type"] != "http":
                 raise
-            answer = problem(Draining.code, "this server has stopped, and did not wait for the rest of the request")
+            fault = Draining("this server has stopped, and did not wait for the rest of the request")
             try:
-                await answer(scope, receive, send)
+                await refuse(fault, scope, receive, send)
             except RuntimeError:  # another answer has begun
                 raise asyncio.CancelledError from None

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.raw import request
 from tests.e2e.harness import OPS, Api
-from tests.servers import ApiReplica, RealRedis, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
 
 UPLOAD = f"POST {OPS}/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
 ENDS_S = 12  # less than the body of a call may take
@@ -36,6 +37,25 @@ def test_a_call_whose_body_does_not_come_is_told_so(tmp_path: Path, times: int) 
         ended_quietly(replica)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b'"type":"draining"' in answer
+
+
+def test_an_event_source_that_has_no_answer_yet_is_told_to_come_back(tmp_path: Path) -> None:
+    patient = {"redis_timeout_s": 60, "drain_s": 1}
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **patient) as replica:
+        with Api(replica.await_ready().url) as api:
+            api.create(id="a")
+            with socket.create_connection(("127.0.0.1", replica.port), timeout=DEADLINE_S) as source:
+                redis.send(signal.SIGSTOP)
+                try:
+                    source.sendall(request(f"{OPS}/a/stream", "Accept: text/event-stream"))
+                    assert api.http.get("/livez").status_code == 200  # so that the one before has come
+                    replica.send(signal.SIGINT)
+                    answer = b"".join(iter(lambda: source.recv(4096), b""))
+                finally:
+                    redis.send(signal.SIGCONT)
+        ended_quietly(replica)
+    assert answer.startswith(b"HTTP/1.1 200 "), "for good it gives up on anything else"
+    assert b'event: reconnect\ndata: {"reason":"draining"}' in answer
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
