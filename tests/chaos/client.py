@@ -69,12 +69,16 @@ class Client:
 
     def _event(self, block: bytes) -> None:
         lines = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
-        if b"data" not in lines or b"id" not in lines:
+        if b"data" not in lines:
+            return
+        event = orjson.loads(lines[b"data"])
+        if b"id" not in lines:
             if lines.get(b"event") == b"snapshot":
-                self.faults.append(f"an unasked snapshot: {block[:200]!r}")
+                if self.numbers or "reset" in event or not event["data"]["done"]:
+                    self.faults.append(f"an unasked snapshot: {block[:200]!r}")
+                self.numbers += range(1, event["n"])  # it came and ended meanwhile; its end follows
             return
         self.position = lines[b"id"]
-        event = orjson.loads(lines[b"data"])
         if lines[b"event"] == b"snapshot":
             if self.numbers or "reset" in event:
                 self.faults.append(f"history was said to be lost: {block[:200]!r}")
