@@ -1,7 +1,9 @@
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +149,23 @@ def test_code_that_reports_to_the_current_operation_is_recorded() -> None:
         library()
     assert recorded.progress["current"] == 3
     assert recorded.logs == [Logged("one more", "debug")] * 3
+
+
+def test_threads_with_operations_of_their_own_are_recorded_without_a_loss(request: pytest.FixtureRequest) -> None:
+    def work() -> None:
+        with Operation.start("import") as op:
+            op.log("in a thread")
+
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)  # so that they get in each other's way
+    for _ in range(50):
+        with recording() as recorded:
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert [len(operation.logs) for operation in recorded.of_kind("import")] == [1] * 4
 
 
 def test_many_threads_are_recorded_without_a_loss() -> None:

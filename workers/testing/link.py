@@ -63,9 +63,10 @@ class RecordingLink(Link):
 
     def run(self, call: Call) -> Any:
         """Run one script, and record what it stored."""
-        reply = super().run(call)
-        if call.script is not META and reply[0] == b"ok":
-            self._record(str(call.args[0]))
+        with self._reading:  # the Redis in memory is not for threads
+            reply = super().run(call)
+            if call.script is not META and reply[0] == b"ok":
+                self._record(str(call.args[0]))
         return reply
 
     def follow(self, reporter: Reporter) -> None:
@@ -79,19 +80,15 @@ class RecordingLink(Link):
         """Send what a reporter has to say, unless another thread is about it, which then goes on with this."""
         self._news.append(reporter)
         # Not waited for: the reporter's lock may be held here, and wanted there.
-        while self._news and self._sending.acquire(blocking=False):
-            try:
-                while self._news:
-                    self._send(self._news.popleft())
-            finally:
-                self._sending.release()
+        if self._sending.acquire(blocking=False):
+            self._send_all()
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
         """Send all that these (or all) were told."""
         known = [reporter for some in self._followed.values() for reporter in some]
         marks = [(reporter, reporter.mark()) for reporter in (known if reporters is None else reporters)]
         if self._sending.acquire(timeout=timeout_s):
-            self._sending.release()
+            self._send_all()  # by having it we may have kept another thread from it
         return all(reporter.reached(mark) for reporter, mark in marks)
 
     def patience_s(self) -> float:
@@ -152,6 +149,17 @@ class RecordingLink(Link):
         )
         for reporter in self._followed.get(operation, ()):
             reporter.inbox.put(Signal(signal.type, signal.data, by))
+
+    def _send_all(self) -> None:
+        """Send what there is, and then let others: who finds that somebody is about it leaves theirs to them."""
+        mine = True
+        while mine:
+            try:
+                while self._news:
+                    self._send(self._news.popleft())
+            finally:
+                self._sending.release()
+            mine = bool(self._news) and self._sending.acquire(blocking=False)
 
     def _send(self, reporter: Reporter) -> None:
         while not reporter.done and (call := reporter.call(time.monotonic())) is not None:
