@@ -55,7 +55,8 @@ class RecordingLink(Link):
         self._redis: Any = unparsed(fakeredis.FakeRedis(server=self._server, protocol=2))
         self._followed: dict[str, list[Reporter]] = {}
         self._news: deque[Reporter] = deque()
-        self._sending, self._reading = Lock(), RLock()
+        self._sending = Lock()
+        self._using = RLock()  # the Redis in memory, which is not for threads
 
     def client(self) -> Any:
         """Return a client of the Redis in memory."""
@@ -63,7 +64,7 @@ class RecordingLink(Link):
 
     def run(self, call: Call) -> Any:
         """Run one script, and record what it stored."""
-        with self._reading:  # the Redis in memory is not for threads
+        with self._using:
             reply = super().run(call)
             if call.script is not META and reply[0] == b"ok":
                 self._record(str(call.args[0]))
@@ -103,12 +104,14 @@ class RecordingLink(Link):
 
     def snapshot(self, operation: str) -> Operation:
         """Return an operation as people are shown it."""
-        return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
+        with self._using:
+            return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
 
     def log_after(self, operation: str, position: bytes) -> list[Any]:
         """Return the entries of an operation's log after a position."""
-        key = self.keyspace().operation(operation).log
-        entries: list[Any] = self._redis.xrange(key, min=b"(" + position)
+        with self._using:
+            key = self.keyspace().operation(operation).log
+            entries: list[Any] = self._redis.xrange(key, min=b"(" + position)
         return entries
 
     def main(self) -> RecordedOperation | None:
@@ -175,7 +178,7 @@ class RecordingLink(Link):
                     reporter.heed(read_answer(self.run(reporter.beat(time.monotonic()))))
 
     def _record(self, operation: str) -> None:
-        with self._reading:
+        with self._using:
             self.operations.setdefault(operation, RecordedOperation(operation, self)).read()
 
     def _carry_out(self) -> None:
