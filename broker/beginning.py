@@ -36,14 +36,14 @@ def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int])
         number = lane_of(facts.operation)
         lane = bundle.merge.lane(number)
         ended = facts.done and order(facts.position) <= order(lane.since)  # when its client was here before, or began
-        if not lane.anew:
+        if not lane.needs_snapshots:
             if ended:
                 seen += 1
             else:
                 new = order(facts.first) > order(lane.position)
                 bundle.follow(facts, number, None if new else lane.position)
         elif not ended or not bundle.query.endless:
-            bundle.merge.begin_anew(lane, facts.operation)
+            bundle.merge.needs_snapshot(lane, facts.operation)
             bundle.follow(facts, number, None, "lost" if lane.lost else None)
     return seen
 

@@ -110,7 +110,7 @@ class Bundle(Stream):
             return
         self.awaited.discard(facts.operation)
         member = Member(facts.operation, number, self, facts.first)
-        self.merge.add(member)
+        self.merge.add(member, known=after is not None)
         self._home.place(self, member, after, reset)
 
     def has(self, member: Member) -> bool:
@@ -124,7 +124,7 @@ class Bundle(Stream):
             return
         before = lane.members.get(facts.operation)
         if before is not None and order(before.first) < order(facts.first):
-            self.failed(before, "gone")  # it was deleted before it had found its place
+            before.fail("gone")  # it was deleted before it had found its place
         self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
@@ -135,32 +135,26 @@ class Bundle(Stream):
         else:
             self._write([frame])
 
-    def failed(self, member: Member, reason: str) -> None:
-        """Tell that a member is no more, once: when what it had to say has left."""
-        if member.closed:  # the feed and who was placing it may both learn that it was deleted
-            return
-        member.closed = True
-        member.tell(told_frame(MISSING, {"operation": member.operation, "reason": reason}))
-
     def stirred(self, member: Member) -> None:
         """Note that a member's lane may move."""
         lane = self.merge.lanes[member.lane]
         if lane not in self.merge.stirred:
             self.stir(lane)
 
-    def left(self, member: Member, reason: str) -> None:
-        """Note that a member's subscription has ended."""
-        if self.mode is Mode.CLOSED or member.closed or reason == "left":
-            return
-        if reason == "draining":
-            self.close(reason, reconnect=True)
-        elif reason == "ended":
-            member.closed = True
+    def resetting(self, member: Member, reason: str) -> None:
+        """Note that a member's client is owed a reset."""
+        self.merge.resetting(member, lost=reason == "lost")
+
+    def finished(self, member: Member) -> None:
+        """Note that a member's end has come."""
+        if self.mode is not Mode.CLOSED:
             if not member.pending:  # its client has been told its end
                 self.merge.drop(member)
             self.stirred(member)
-        else:
-            self.failed(member, "gone" if reason == "gone" else "unreadable")
+
+    def draining(self) -> None:
+        """Send the client away."""
+        self.close("draining", reconnect=True)
 
     def stir(self, lane: Lane) -> None:
         """Note that a lane may move."""

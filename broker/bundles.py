@@ -114,7 +114,7 @@ class Bundles:
                 if (theirs := bundle.merge.lanes.get(lane)) is None:
                     continue
                 if lost:
-                    self._missed.look_anew(bundle, theirs, self.frontier[lane])
+                    self._missed.look_again(bundle, theirs, self.frontier[lane])
                 else:
                     self._missed.look(bundle, theirs)
         self._flush()
@@ -155,23 +155,26 @@ class Bundles:
         left_s = delivery.deadline - self._terms.clock()
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
-            places |= {number: Place(self.frontier[number], begun=True, lost=True) for number in lost}
-            lanes = self._search.lanes(query)
-            for number in lanes:
-                bundle.merge.lane(number, places.get(number)).busy += 1
-            since = {number: bundle.merge.lane(number).since for number in lanes}
+            for number in lost:
+                since = min(places[number].position, self.frontier[number], key=order)
+                places[number] = Place(since, partial=True, lost=True)
+            await self._begin(bundle, places, wait=wait, resuming=start.position is not None)
+        except BaseException:
+            bundle.close("refused")
+            raise
+        return bundle
+
+    async def _begin(self, bundle: Bundle, places: Mapping[int, Place], *, wait: bool, resuming: bool) -> None:
+        """Look for the operations that are there, and follow them from the place in each lane."""
+        merge, lanes = bundle.merge, self._search.lanes(bundle.query)
+        since = {number: merge.lane(number, places.get(number)).since for number in lanes}
+        with merge.searching(lanes):
             found = await self._search.find(bundle, lanes, since)
-            check_number(found, most, resuming=start.position is not None)
+            check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
             if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
                 raise Draining("this stream was closed before it began: come back in a moment")
             seen = begin(bundle, found.facts, self._search.lane_of)
             tell_missing(bundle, found, wait=wait, seen=seen)
-        except BaseException:
-            bundle.close("refused")
-            raise
-        for lane in bundle.merge.lanes.values():
-            lane.busy -= lane.number in lanes
-        return bundle
 
     def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)

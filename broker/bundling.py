@@ -14,6 +14,7 @@ from broker.member import Member
 from broker.placing import Placing
 from broker.reads import Reads
 from broker.stream import Mode
+from broker.subscription import Subscription
 from broker.tally import Tally
 from broker.tasks import Tasks
 from broker.terms import Terms
@@ -85,14 +86,14 @@ class Members:
         try:
             await self._place(bundle, member, new.after, new.reset)
         except (NotFound, Gone):
-            bundle.failed(member, "gone")
+            member.fail("gone")
         except (StorageUnavailable, StorageFull):
             await asyncio.sleep(backoff_s(new.tries))
             if bundle.has(member):
                 self._queue(bundle, new._replace(tries=new.tries + 1))
         except Exception:
             log.exception("operation %s can't be read; those who follow others too are told", member.operation)
-            bundle.failed(member, "unreadable")
+            member.fail("unreadable")
 
     async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
         # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
@@ -105,21 +106,33 @@ class Members:
                     await self._reads.loading(channel, self._timeout_s)
             if not channel.loaded:
                 raise StorageUnavailable("Redis does not answer just now")
-            lane = bundle.merge.lane(member.lane)
-            if member.operation in lane.unopened:
-                await self._placing.place_anew(subscription, member.operation, reset, lane.position)
-            elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
-                await self._placing.place_at_creation(subscription, member.operation)
-            else:
-                reset = await self._placing.place_beyond(subscription, member.operation, after)
+            reset = await self._begin(bundle, subscription, member, after, reset)
         except BaseException:
             subscription.close("left")
             raise
         if reset is not None:
             self.tally.resets[reset] += 1
         if subscription.mode is not Mode.CLOSED:
+            bundle.merge.placed(member)
             subscription.attach(member)
+
+    async def _begin(
+        self, bundle: Bundle, subscription: Subscription, member: Member, after: bytes | None, reset: str | None
+    ) -> str | None:
+        lane = bundle.merge.lane(member.lane)
+        if member.operation in lane.untold:
+            await self._placing.place_anew(subscription, member.operation, reset, lane.position)
+        elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
+            await self._placing.place_at_creation(subscription, member.operation)
+        elif member.reset is not None:  # it was reset while it was being placed before
+            await self._placing.place_anew(subscription, member.operation, member.reset)
+        else:
+            since = bundle.merge.trimmed_since(member)
+            reset = await self._placing.place_beyond(subscription, member.operation, after, since)
+            if reset is not None:
+                member.owe_reset(reset)
+        return reset
 
 
 def _left(subscription: Any, reason: str) -> None:
-    subscription.member.home.left(subscription.member, reason)
+    subscription.member.left(reason)

@@ -132,11 +132,14 @@ class Beyond:
     last: Event | None
     """The last event of all, if there is one."""
     trimmed: bool
-    """Whether events after the position may no longer be kept."""
+    """Whether events may no longer be kept."""
 
 
-async def beyond(store: Store, operation: str, position: bytes, count: int) -> Beyond:
-    """Return what follows a position of an operation's lane in its log, `count` events at most."""
+async def beyond(store: Store, operation: str, position: bytes, count: int, since: bytes) -> Beyond:
+    """Return what follows a position of an operation's lane in its log, `count` events at most.
+
+    It is `trimmed` if events after `since` may no longer be kept, which is the position or an older one.
+    """
     key = store.keyspace.operation(operation).log
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         pipeline.xrevrange(key, count=1)
@@ -144,7 +147,7 @@ async def beyond(store: Store, operation: str, position: bytes, count: int) -> B
         pipeline.xrange(key, count=1)
         with storage_errors():
             last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
-    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(position)
+    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(since)
     return Beyond(after, last[0] if last else None, trimmed)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.channel import Channel
-from broker.events import Frame
+from broker.events import MISSING, SNAPSHOT, Frame, told_frame
 from broker.outlet import UNENCODED
+from broker.positions import order
 from broker.runs import conflate
 from broker.stream import Mode
 from broker.subscription import CONFLATE_OVER, Subscription
@@ -34,8 +35,14 @@ class Home(Protocol):
     def stirred(self, member: "Member") -> None:
         """Note that frames have come, or that it has caught up: its lane may move."""
 
-    def left(self, member: "Member", reason: str) -> None:
-        """Note that its subscription has ended."""
+    def resetting(self, member: "Member", reason: str) -> None:
+        """Note that its history can't be replayed: the client is owed a snapshot that says so."""
+
+    def finished(self, member: "Member") -> None:
+        """Note that its end has come: it is the last that leaves."""
+
+    def draining(self) -> None:
+        """Send the client away: its hub drains."""
 
 
 class MemberSubscription(Subscription):
@@ -52,6 +59,12 @@ class MemberSubscription(Subscription):
         if self.mode is not Mode.CLOSED:
             self._has_room = False
             self.fall_back()
+
+    def reset(self, reason: str | None) -> None:
+        """Ask for a snapshot to go on from; the bundle's cursor tells that it is owed until it has left."""
+        if reason is not None and self.mode is not Mode.CLOSED:
+            self.member.owe_reset(reason)
+        super().reset(reason)
 
     def pump(self) -> None:
         """Catch up as far as there is room, and say so when there is nothing left."""
@@ -74,7 +87,19 @@ class MemberSubscription(Subscription):
 class Member:
     """One operation of a bundle, and the outlet of its subscription."""
 
-    __slots__ = ("_held_bytes", "channel", "closed", "first", "home", "lane", "operation", "pending", "subscription")
+    __slots__ = (
+        "_held_bytes",
+        "_reset_at",
+        "channel",
+        "closed",
+        "first",
+        "home",
+        "lane",
+        "operation",
+        "pending",
+        "reset",
+        "subscription",
+    )
 
     kind = "member"
     encoding = UNENCODED
@@ -88,6 +113,9 @@ class Member:
         self.subscription: MemberSubscription | None = None
         self.closed = False
         """Whether nothing more will come."""
+        self.reset: str | None = None
+        """Why its history could not be replayed, until its client has been told so by a snapshot."""
+        self._reset_at: bytes | None = None  # where that snapshot stands, once it is here
         self._held_bytes = 0
 
     @property
@@ -129,6 +157,43 @@ class Member:
         if self.subscription is not None:
             self.subscription.close("left")
 
+    # Its resets
+
+    def owe_reset(self, reason: str) -> None:
+        """Tell the bundle that the client is owed a snapshot with a reset."""
+        self.reset, self._reset_at = reason, None
+        if reason == "lost":  # what waits here is no more: the snapshot may be older
+            self.pending.clear()
+            self._held_bytes = 0
+        self.home.resetting(self, reason)
+
+    def reset_told_by(self, frame: Frame) -> bool:
+        """Whether the reset that was owed has been told when this frame of it has left."""
+        if self._reset_at is None or order(frame.position) < order(self._reset_at):
+            return False
+        self.reset = self._reset_at = None
+        return True
+
+    # Its end
+
+    def fail(self, reason: str) -> None:
+        """End it because its operation is no more, or can't be read. The client is told once, after what is pending."""
+        if not self.closed:  # the feed, and the placer that reads it, may both learn that it was deleted
+            self.closed = True
+            self.tell(told_frame(MISSING, {"operation": self.operation, "reason": reason}))
+
+    def left(self, reason: str) -> None:
+        """End it as its subscription has ended, for this reason."""
+        if self.closed or reason == "left":
+            return
+        if reason == "draining":
+            self.home.draining()
+        elif reason == "ended":
+            self.closed = True
+            self.home.finished(self)
+        else:
+            self.fail("gone" if reason == "gone" else "unreadable")
+
     # What the subscription calls
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -137,6 +202,8 @@ class Member:
             frames = frames[1:]
         if not frames:
             return
+        if self.reset is not None and frames[0].type == SNAPSHOT:  # which always comes alone
+            self._reset_at = frames[0].position
         self.pending.extend(frames)
         self._held_bytes += sum([len(frame.wire) for frame in frames])
         subscription = self.subscription

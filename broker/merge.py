@@ -1,6 +1,6 @@
 """The merge: what may leave of a bundle's lanes, each event with the cursor after it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from broker import cursor
@@ -22,8 +22,23 @@ class Feeds(Protocol):
         """Up to where each lane's feed has been handed on."""
 
 
+class Searching:
+    """Searches for members of some lanes, under way from when this is made until it is left."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        for lane in lanes:
+            lane.searches += 1
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        for lane in self._lanes:
+            lane.searches -= 1
+
+
 class Merge:
-    """The lanes of a bundle, and their members."""
+    """The lanes of a bundle, and their members: the one that changes what is known of a lane."""
 
     def __init__(self, feeds: Feeds, interval_s: float, clock: Callable[[], float]) -> None:
         self.lanes: dict[int, Lane] = {}
@@ -45,7 +60,7 @@ class Merge:
         return lane
 
     def names(self) -> list[str]:
-        """Return whom there is something to come of."""
+        """Return the ids of members that have not ended."""
         return [name for lane in self.lanes.values() for name, member in lane.members.items() if not member.closed]
 
     def subscriptions(self) -> Iterator[Subscription]:
@@ -67,16 +82,20 @@ class Merge:
         lane = self.lanes.get(member.lane)
         return lane is not None and lane.members.get(member.operation) is member
 
-    def add(self, member: Member) -> None:
-        """Have a member."""
-        members = self.lane(member.lane).members
-        before = members.get(member.operation)
-        members[member.operation] = member
+    def add(self, member: Member, *, known: bool) -> None:
+        """Have a member, whose operation the client knows up to its place or does not know."""
+        lane = self.lane(member.lane)
+        before = lane.members.get(member.operation)
+        lane.members[member.operation] = member
         if before is None:
             self.count += 1
-        else:  # it was deleted and created anew, before its end could leave
+        else:  # it was deleted and created again, before its end could leave
             member.pending.extend(before.pending)
+            self._settle(lane, before)
             before.leave()
+        if known and lane.trimmed_since is not None:  # its placer will see
+            self._parts = None
+            lane.resetting.add(member)
 
     def drop(self, member: Member) -> None:
         """Have it no more: all it had to say has left."""
@@ -84,6 +103,7 @@ class Merge:
             lane = self.lanes[member.lane]
             del lane.members[member.operation]
             self.count -= 1
+            self._settle(lane, member)
             self.told(lane, member.operation)
 
     def forget(self, operation: str) -> None:
@@ -94,31 +114,59 @@ class Merge:
                 member.leave()
                 self.drop(member)
 
-    def begin_anew(self, lane: Lane, operation: str) -> None:
-        """Have a lane's position mean nothing before its client has been told of an operation as it is now."""
+    def empty(self) -> None:
+        """Have no members."""
+        for lane in self.lanes.values():
+            self._let_go(lane.clear())
+        self.stirred.clear()
+
+    # What has to be told of them first
+
+    def searching(self, numbers: Iterable[int]) -> "Searching":
+        """Let nothing leave some lanes from now on until the search for members is over: use it as a context."""
+        return Searching([self.lanes[number] for number in numbers])
+
+    def restart(self, lane: Lane, position: bytes) -> list[str]:
+        """Begin a lane again with snapshots: storage has lost what came after a position. Return whom it had."""
+        return self._let_go(lane.restart(position))
+
+    def needs_snapshot(self, lane: Lane, operation: str) -> None:
+        """Have a lane's position mean nothing before its client has been told of an operation by a snapshot."""
         self._parts = None
-        lane.unopened.add(operation)
+        lane.untold.add(operation)
 
     def told(self, lane: Lane, operation: str) -> None:
         """Have a lane wait no more for its client to be told of an operation."""
-        if operation in lane.unopened:
+        if operation in lane.untold:
             self._parts = None
-            lane.unopened.discard(operation)
+            lane.untold.discard(operation)
 
-    def emptied(self, lane: Lane) -> list[str]:
-        """Have no members in a lane; return which they were."""
+    def resetting(self, member: Member, *, lost: bool) -> None:
+        """Tell in the cursor that a member's client is owed a reset, until that has left."""
+        if self.has(member):
+            self._parts = None
+            self.lanes[member.lane].owe_reset(member, lost=lost)
+
+    def trimmed_since(self, member: Member) -> bytes | None:
+        """Return since where a member's log must be whole, because its client may be owed a reset; None if it isn't."""
+        lane = self.lanes[member.lane]
+        return lane.trimmed_since if member in lane.resetting else None
+
+    def placed(self, member: Member) -> None:
+        """Note that a member has begun. If it owes no reset, then its client was not cut off before it was told one."""
+        if member.reset is None:
+            self._settle(self.lanes[member.lane], member)
+
+    def _settle(self, lane: Lane, member: Member) -> None:
+        if lane.settle_reset(member):
+            self._parts = None
+
+    def _let_go(self, members: Sequence[Member]) -> list[str]:
         self._parts = None
-        members = lane.clear()
         self.count -= len(members)
         for member in members:
             member.leave()
         return [member.operation for member in members]
-
-    def empty(self) -> None:
-        """Have no members."""
-        for lane in self.lanes.values():
-            self.emptied(lane)
-        self.stirred.clear()
 
     # What leaves
 
@@ -183,5 +231,7 @@ class Merge:
     def _cursor(self, lane: Lane) -> bytes:
         """Return the cursor after this lane has moved."""
         if self._parts is not None:
-            self._parts[lane.number] = cursor.part(lane.number, lane.position)
+            clean = not lane.resetting  # nearly always, and then a look-up is all it costs
+            part = cursor.part(lane.number, lane.position) if clean else cursor.part_of(lane.number, lane.place)
+            self._parts[lane.number] = part
         return self.cursor()

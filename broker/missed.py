@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from broker.bundle import Bundle
 from broker.errors import StorageFull, StorageUnavailable
 from broker.feed import backoff_s
-from broker.finding import Found
+from broker.finding import Facts, Found
 from broker.lane import Lane
+from broker.merge import Searching
 from broker.positions import order
 from broker.search import Search
 from broker.stream import Mode
@@ -25,44 +26,47 @@ class Missed:
 
     def look(self, bundle: Bundle, lane: Lane) -> None:
         """Look for operations of a lane that were not heard of."""
-        self._look(bundle, lane, [], lost=False)
+        self._look(bundle, lane, lane.position, [], lost=False)
 
-    def look_anew(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
-        """Begin a lane anew at a position: storage has lost what was told."""
-        before = bundle.merge.emptied(lane)
-        lane.lose(position)
-        lane.unopened.update(before)
-        self._look(bundle, lane, before, lost=True)
+    def look_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
+        """Begin a lane again with snapshots: storage has lost what came after a position."""
+        before = bundle.merge.restart(lane, position)
+        self._look(bundle, lane, lane.since, before, lost=True)
 
-    def _look(self, bundle: Bundle, lane: Lane, before: Sequence[str], *, lost: bool) -> None:
-        lane.busy += 1
-        self._tasks.spawn(self._follow(bundle, lane, before, lost=lost))
+    def _look(self, bundle: Bundle, lane: Lane, since: bytes, before: Sequence[str], *, lost: bool) -> None:
+        searching = bundle.merge.searching([lane.number])
+        self._tasks.spawn(self._follow(bundle, lane, since, before, searching, lost=lost))
 
-    async def _follow(self, bundle: Bundle, lane: Lane, before: Sequence[str], *, lost: bool) -> None:
-        try:
-            found = await self._find(bundle, lane)
-        except Exception:
-            log.exception("the operations that a stream follows can't be looked for; its client is sent away")
-            bundle.close("storage-unavailable", reconnect=True)
-            return
-        for facts in found.facts:
-            again, at = facts.operation in before, order(lane.position)
-            if again or not (facts.done and order(facts.position) <= at):
-                if lost:
-                    bundle.merge.begin_anew(lane, facts.operation)
-                known = not lost and order(facts.first) <= at
-                bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
-        for name in set(before) - {facts.operation for facts in found.facts}:
-            bundle.merge.told(lane, name)
-            bundle.missing(name, "gone")
-        lane.busy -= 1
+    async def _follow(
+        self, bundle: Bundle, lane: Lane, since: bytes, before: Sequence[str], searching: Searching, *, lost: bool
+    ) -> None:
+        with searching:
+            try:
+                found = await self._find(bundle, lane, since)
+            except Exception:
+                log.exception("the operations that a stream follows can't be looked for; its client is sent away")
+                bundle.close("storage-unavailable", reconnect=True)
+                return
+            for facts in found.facts:
+                again = facts.operation in before
+                if again or not (facts.done and order(facts.position) <= order(since)):
+                    self._follow_found(bundle, lane, facts, again=again, lost=lost)
+            for name in set(before) - {facts.operation for facts in found.facts}:
+                bundle.merge.told(lane, name)
+                bundle.missing(name, "gone")
         bundle.stir(lane)
 
-    async def _find(self, bundle: Bundle, lane: Lane) -> Found:
+    def _follow_found(self, bundle: Bundle, lane: Lane, facts: Facts, *, again: bool, lost: bool) -> None:
+        if lost:
+            bundle.merge.needs_snapshot(lane, facts.operation)
+        known = not lost and order(facts.first) <= order(lane.position)
+        bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
+
+    async def _find(self, bundle: Bundle, lane: Lane, since: bytes) -> Found:
         tries = 0
         while bundle.mode is not Mode.CLOSED:
             try:
-                return await self._search.find(bundle, (lane.number,), {lane.number: lane.position})
+                return await self._search.find(bundle, (lane.number,), {lane.number: since})
             except (StorageUnavailable, StorageFull):
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1

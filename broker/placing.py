@@ -84,11 +84,17 @@ class Placing:
         else:
             subscription.begin(1, created.position.encode(), [snapshot_frame(created)])
 
-    async def place_beyond(self, subscription: Subscription, operation: str, position: bytes) -> str | None:
-        """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then."""
-        length = self._page_length
+    async def place_beyond(
+        self, subscription: Subscription, operation: str, position: bytes, whole_since: bytes | None = None
+    ) -> str | None:
+        """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then.
+
+        It does so, too, if the log no longer holds all that came after an older position, `whole_since`.
+        """
+        length, since = self._page_length, whole_since or position
         found = await self._flights.share(
-            ("beyond", operation, position), lambda: finding.beyond(self._store, operation, position, length)
+            ("beyond", operation, position, since),
+            lambda: finding.beyond(self._store, operation, position, length, since),
         )
         if found.trimmed or found.last is None:
             reset = "trimmed" if found.trimmed else "lost"

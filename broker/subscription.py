@@ -81,6 +81,8 @@ class Subscription(Stream):
 
     def begin(self, n: int, position: bytes, first: Sequence[Frame] = ()) -> None:
         """Stand after the n-th event, and send `first` before all else."""
+        if self._first:  # a reset came before it was placed, and so did its snapshot
+            return
         self.n, self.position, self._first = n, position, first
 
     def wait(self) -> None:

@@ -198,7 +198,7 @@ async def test_wherever_it_is_cut_who_comes_back_is_told_each_end(http: httpx.As
         )
         assert set(second[0].json["operations"]) == {*names, "new"} - {names[2]}
         again = {id for id, type in told(second) if type == "snapshot"}
-        assert again <= {"new"} | {id for id in names if places[keyspace.lane_of(id)].begun}
+        assert again <= {"new"} | {id for id in names if places[keyspace.lane_of(id)].partial}
         assert {id for id in names[:2] if id not in known} <= again
         assert not any("reset" in message.json for message in second)
 

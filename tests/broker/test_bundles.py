@@ -159,7 +159,7 @@ async def test_every_cursor_resumes_exactly(store: Store, hub: Hub) -> None:
             seen = [abs(n) for n in before.numbers(id)]
             if seen[-1:] != [6]:
                 await told(after, id, 6)
-            if known[store.keyspace.lane_of(id)].begun:  # not all snapshots of the lane were told
+            if known[store.keyspace.lane_of(id)].partial:  # not all snapshots of the lane were told
                 assert after.numbers(id) == [-6]
             else:
                 assert after.numbers(id) == list(range(seen[-1] + 1, 7))
@@ -236,6 +236,70 @@ async def test_a_trimmed_log_and_a_lost_position_are_told(store: Store, hub: Hub
     await publish(store, "b")
     await told(lost, "b", 2)
     lost.leave()
+
+
+def two_of_a_lane(store: Store) -> tuple[str, str]:
+    lane_of = store.keyspace.lane_of
+    return "a", next(id for id in (f"b-{i}" for i in range(1_000)) if lane_of(id) == lane_of("a"))
+
+
+def cut_after(client: Client, operation: str, n: int) -> str:
+    """Return the cursor of a client whose connection broke when it had read this event."""
+    blocks = client.text.split(b"\n\n")
+    read = Client(client.bundle)
+    for block in blocks:
+        read.text += block + b"\n\n"
+        if n in read.numbers(operation):
+            break
+    assert read.cursor is not None
+    return read.cursor
+
+
+@pytest.mark.parametrize("client_is", ["away", "slow"])
+@pytest.mark.parametrize("endless", [True, False], ids=["query", "named"])
+async def test_who_is_cut_off_before_a_reset_is_told_it_when_it_comes_back(
+    store: Store, hub: Hub, endless: bool, client_is: str
+) -> None:
+    a, b = two_of_a_lane(store)
+    query = MINE if endless else named(a, b)
+    await create(store, a, b)
+    client = await watch(hub, query)
+    for id in (a, b):
+        await told(client, id, 1)
+    if client_is == "slow":
+        client.bundle.filled()
+    else:
+        client.leave()
+    await publish(store, a, 30)  # more than the ring holds
+    await publish(store, b)
+    await publish(store, a)
+    log = store.keyspace.operation(a).log
+    await store.connections.commands.xtrim(log, maxlen=3, approximate=False)  # which begins before what b said
+    if client_is == "slow":
+        channel = hub.channels.get(a.encode())
+        assert channel is not None
+        await eventually(lambda: channel.n == 32, "the feed has brought all")
+        client.drain()
+    else:
+        client = await watch(hub, query, client.cursor)
+    await told(client, b, 2)
+    cursor = cut_after(client, b, 2)
+    client.leave()
+    again = await watch(hub, query, cursor)
+    await eventually(lambda: again.events("snapshot"), "the reset is told")
+    (snapshot,) = again.events("snapshot")
+    assert (snapshot["operation"], snapshot["reset"]) == (a, "trimmed")
+    assert again.numbers(b) == [], "of the other nothing is told twice, and no reset"
+    last = again.cursor
+    assert last is not None
+    await publish(store, b)
+    await publish(store, a)
+    await told(again, b, 3)
+    again.leave()
+    whole = await watch(hub, query, again.cursor)
+    await publish(store, a)
+    await eventually(lambda: whole.numbers(a), "it goes on")
+    assert whole.events("snapshot") == [], "a reset that was told is owed no more"
 
 
 async def test_those_that_are_not_there_are_told_and_awaited(store: Store, hub: Hub) -> None:
@@ -501,7 +565,7 @@ async def test_where_a_feed_goes_back_twice_at_once_a_cursor_does_not_say_that_a
     for end in (b"1000-0", b"999-0"):
         hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): end}, (lane,))
         place = parse(client.bundle.merge.cursor().decode(), store.keyspace.lanes)[lane]
-        assert place == Place(end, begun=True, lost=True)
+        assert place == Place(end, partial=True, lost=True)
     await publish(store, "a")
     await told(client, "a", 2)
     assert [event.get("reset") for event in client.events("snapshot")] == [None, "lost"]

@@ -16,6 +16,7 @@ from broker.events import END, MISSING, OPERATIONS, SNAPSHOT, Event, Frame, make
 from broker.finding import Facts
 from broker.lane import Lane
 from broker.member import Member
+from broker.merge import Searching
 from broker.models import Operation
 from broker.outlet import UNENCODED
 from broker.positions import order
@@ -69,6 +70,10 @@ class Log:
             "created": b"1000",
         }
         return read_snapshot(self.name, [fields.get(name) for name in FIELDS])
+
+    def reset_since(self, position: bytes | None) -> bool:
+        """Whether who comes back with a cursor that says so is told of a reset."""
+        return position is not None and self.trimmed > 0 and order(self.events[self.trimmed].position) > order(position)
 
     def after(self, position: bytes, length: int = 3) -> tuple[list[Event], str | None]:
         if self.gone:
@@ -150,7 +155,9 @@ class Client:
             place = self.places[lane_of(name)]
             upto = [event for event in log.events if order(event.position) <= order(place.position)]
             told = self.next.get(name)
-            if not (place.begun or log.gone) and upto and not (told is None and upto[-1].type == END):
+            if log.reset_since(place.trimmed_since):
+                continue
+            if not (place.partial or log.gone) and upto and not (told is None and upto[-1].type == END):
                 assert told is not None, f"{name} is not told, and would not be"
                 assert told - 1 == upto[-1].n, f"{name} is told up to {told - 1}, and would be after {upto[-1].n}"
 
@@ -201,7 +208,7 @@ class World:
         self.frontier = dict.fromkeys(range(LANES), b"1000-0")
         self.places: list[tuple[Bundle, Member, bytes | None, str | None]] = []
         self.placing: list[tuple[Bundle, Member, bytes | None]] = []
-        self.searches: list[tuple[Bundle, Lane]] = []
+        self.searches: list[tuple[Bundle, Lane, Searching]] = []
         self.client = Client(room)
         self.client.logs = self.logs
         self.connect()
@@ -229,7 +236,7 @@ class World:
         ]
         begin(self.bundle, facts, lane_of)
         self.client.bundle, self.client.held = self.bundle, 0
-        self.client.again = {name for name in self.logs if lane_of(name) not in places or places[lane_of(name)].begun}
+        self.client.again = {name for name in self.logs if lane_of(name) not in places or places[lane_of(name)].partial}
         self.bundle.attach(self.client)
 
     def cut(self, share: float) -> None:
@@ -299,19 +306,19 @@ class World:
                 log.channel.reload()
         if missed:
             self.frontier[lane] = missed[-1][1].position
-        looked_at = self.bundle.merge.lane(lane)
-        looked_at.busy += 1
+        searching = self.bundle.merge.searching([lane])
         self.bundle.handed_on()
-        self.searches.append((self.bundle, looked_at))
+        self.searches.append((self.bundle, self.bundle.merge.lane(lane), searching))
 
-    def look_again(self, lane: Lane) -> None:
+    def look_again(self, lane: Lane, searching: Searching) -> None:
         for name, log in self.logs.items():
             if lane_of(name) == lane.number and not log.gone:
                 facts = Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
                 at = order(lane.position)
                 if not (facts.done and order(facts.position) <= at):
                     self.bundle.follow(facts, lane.number, lane.position if order(facts.first) <= at else None)
-        lane.busy -= 1
+        with searching:
+            pass
         self.bundle.stir(lane)
         self.bundle.flush()
 
@@ -320,9 +327,9 @@ class World:
         for log in self.logs.values():
             log.answer()
         searches, self.searches = self.searches, []
-        for bundle, lane in searches:
+        for bundle, lane, searching in searches:
             if bundle is self.bundle:
-                self.look_again(lane)
+                self.look_again(lane, searching)
         placing, self.placing = self.placing, []
         for bundle, member, after in placing:
             subscription, log = member.subscription, self.logs[member.operation]
@@ -330,11 +337,17 @@ class World:
             if not bundle.has(member):
                 continue
             if log.gone:
-                bundle.failed(member, "gone")
+                member.fail("gone")
                 subscription.close("left")
                 continue
             events, reset = ([], None) if after is None else log.after(after)
-            if after is None and member.operation not in bundle.merge.lane(member.lane).unopened:
+            if log.reset_since(bundle.merge.trimmed_since(member)):
+                reset = "trimmed"
+            if member.reset is not None:
+                reset = member.reset
+            elif reset is not None:
+                member.owe_reset(reset)
+            if reset is None and after is None and member.operation not in bundle.merge.lane(member.lane).untold:
                 subscription.begin(1, log.events[0].position, [snapshot_frame(log.operation(1))])
             elif after is None or reset:
                 n = len(log.events) - log.done
@@ -343,6 +356,7 @@ class World:
                 subscription.begin(events[0].n - 1, after, [make_frame(event) for event in events])
             else:
                 subscription.begin(len(log.events), log.events[-1].position)
+            bundle.merge.placed(member)
             subscription.attach(member)
         places, self.places = self.places, []
         for bundle, member, after, _ in places:
@@ -360,7 +374,7 @@ class Reasons(list[str]):
         self.member = member
 
     def append(self, reason: str) -> None:
-        self.member.home.left(self.member, reason)
+        self.member.left(reason)
 
 
 STEPS = st.lists(
@@ -374,6 +388,7 @@ STEPS = st.lists(
         st.tuples(st.just("cut"), st.floats(0, 1)),
         st.tuples(st.just("reload"), st.integers(0, 5)),
         st.tuples(st.just("trim"), st.integers(0, 5)),
+        st.tuples(st.just("burst"), st.integers(0, 5)),
         st.just(("answer",)),
         st.just(("drain",)),
     ),
@@ -397,6 +412,12 @@ def play(world: World, steps: Steps) -> None:
         elif step == "trim" and name:
             log = world.logs[name]
             log.trimmed = max(log.trimmed, len(log.events) - 2)
+        elif step == "burst" and name:  # more than is kept, and another event amid them
+            other = names[(args[0] + LANES) % len(names)]
+            for each in (name, name, name, other, name):
+                world.publish(each, "log")
+            log = world.logs[name]
+            log.trimmed = max(log.trimmed, len(log.events) - 2)
         elif step == "create":
             if len(names) < 6:
                 world.create()
@@ -412,7 +433,7 @@ def check_in_the_end(world: World) -> None:
     for _ in range(100):
         world.settle()
     world.client.read(1 << 30)
-    assert not any(place.begun for place in world.client.places.values()), "what is told counts in the end"
+    assert not any(place.partial for place in world.client.places.values()), "what is told counts in the end"
     told = {name: n - 1 for name, n in world.client.next.items()}
     for name, log in world.logs.items():
         if not log.gone:
@@ -500,7 +521,7 @@ def test_who_begins_again_at_a_replica_that_is_behind_hears_of_no_end_from_befor
         world.create()
     world.deliver(0, 4)
     world.publish("3", "end")  # of which this replica has yet to hear
-    began = {lane: Place(world.position, begun=True) for lane in range(LANES)}
+    began = {lane: Place(world.position, partial=True) for lane in range(LANES)}
     world.client.cursor = cursor.write(began).decode()
     world.connect()
     world.answer()
@@ -550,5 +571,28 @@ def test_a_deletion_that_two_learn_of_is_told_once() -> None:
     ((_, member, *_),) = world.places
     world.answer()
     world.logs["0"].channel.gone()
-    world.bundle.failed(member, "gone")  # as it can't be placed any more
+    member.fail("gone")  # as it can't be placed any more
     assert [frame.type for frame in member.pending] == [MISSING]
+
+
+def test_a_cursor_from_before_lost_history_was_told_has_all_of_its_lane_told_again() -> None:
+    world = World(ring=5, room=1_000)
+    for _ in range(4):
+        world.create()
+    for _ in range(4):
+        world.settle()
+    told, rewritten = world.frontier[0], world.logs["0"]
+    rewritten.events[0] = world.event("0", 1, "log")  # as storage went back, and the worker went on
+    world.publish("3", "log")
+    world.publish("0", "log")
+    rewritten.channel.reload()
+    world.answer()
+    world.answer()
+    world.deliver(0, 2)
+    world.bundle.close()
+    frames = world.client.frames
+    assert [(frame.type, frame.n) for frame in frames if frame.n][-1] == (b"log", 2), "another was told before it"
+    place = cursor.parse([frame.wire[4:-1] for frame in frames if frame.wire.startswith(b"id: ")][-1].decode(), LANES)[
+        0
+    ]
+    assert place == Place(told, partial=True, lost=True)
