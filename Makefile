@@ -37,8 +37,9 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-fuzz: $(VENV)/.dev  ## ask for whatever the API's description allows and forbids, for a quarter of an hour
+fuzz: $(VENV)/.dev  ## cut clients anywhere, and ask for whatever the API allows and forbids, for most of an hour
 	@deploy/test-system.sh
+	PROGRESS_FUZZ_S=60 PROGRESS_FUZZ_RUNS=10 $(BIN)/pytest -n 2 --timeout 0 tests/fuzz
 	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s --timeout 0 tests/contract/test_schemathesis.py tests/api/test_hostile_sockets.py
 
 chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes

@@ -1,6 +1,8 @@
 """Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
 
 import inspect
+import os
+import random
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,11 +34,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 CALLS = (httpx.request, httpx.stream, httpx.get, httpx.post, httpx.Client.__init__, httpx.AsyncClient.__init__)
 
 
+def pytest_report_header() -> str:
+    return f"streams are fuzzed with PROGRESS_STREAMS_SEED={os.environ['PROGRESS_STREAMS_SEED']}"
+
+
 def pytest_configure() -> None:
-    """Give requests the time a busy machine takes, unless a test says how long they may.
+    """Choose the seed of this run, before other processes of it start: all have to collect the same tests.
+
+    Give requests the time a busy machine takes, unless a test says how long they may.
 
     Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background.
     """
+    os.environ.setdefault("PROGRESS_STREAMS_SEED", str(random.randrange(1 << 32)))
     for call in CALLS:
         inspect.unwrap(call).__kwdefaults__["timeout"] = httpx.Timeout(DEADLINE_S)  # it is 5 s
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

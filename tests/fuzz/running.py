@@ -1,0 +1,75 @@
+"""A run of a fuzzer: two replicas over one Redis, writers, clients, and connections to Redis that are cut."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from random import Random
+
+import redis
+
+from broker.hub import Hub
+from broker.store import Store
+from tests.conftest import make_settings
+from tests.fuzz.published import Published, Writer
+from tests.servers import RealRedis
+
+SECONDS = float(os.environ.get("PROGRESS_FUZZ_S", "4"))
+FIRST_SEED = int(os.environ["PROGRESS_STREAMS_SEED"])
+SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("PROGRESS_FUZZ_RUNS", "1")))
+
+# Everything is small, so that all that is bounded comes to its bound.
+SMALL = {"lanes": 3, "history_length": 6, "ring_length": 4, "page_length": 5, "max_operations_per_stream": 20}
+BRIEF = {"tombstone_s": 0.25, "sweep_s": 0.5, "ping_s": 5, "retention_s": 600}
+
+
+class Run:
+    """Two hubs and what is published to them."""
+
+    def __init__(self, server: RealRedis, store: Store, hubs: Sequence[Hub], seed: int) -> None:
+        self.store, self.hubs = store, hubs
+        self.random = Random(seed)
+        self.published = Published()
+        self.stop = asyncio.Event()
+        self._server = server
+
+    async def play(
+        self, ids: Sequence[str], clients: Sequence[Callable[[], Awaitable[None]]], *, interrupted: bool
+    ) -> None:
+        """Write and read at random for a while; then end all operations."""
+        writers = [Writer(self.store, self.published, some, self._random()) for some in (ids[::2], ids[1::2])]
+        async with asyncio.TaskGroup() as tasks:
+            for writer in writers:
+                tasks.create_task(writer.run(self.stop))
+            for client in clients:
+                tasks.create_task(client())  # type: ignore[arg-type]
+            if interrupted:
+                tasks.create_task(self._interrupt())
+            await asyncio.sleep(SECONDS)
+            self.stop.set()
+        for writer in writers:
+            await writer.finish()
+
+    def _random(self) -> Random:
+        return Random(self.random.random())
+
+    async def _interrupt(self) -> None:
+        """Cut all connections to Redis now and then."""
+        random = self._random()
+        with redis.Redis.from_url(self._server.url) as client:
+            while not self.stop.is_set():
+                await asyncio.sleep(random.uniform(0.3, 1.5))
+                with suppress(redis.RedisError):
+                    client.client_kill_filter(_type="normal", skipme=True)
+
+
+@asynccontextmanager
+async def running(server: RealRedis, seed: int) -> AsyncIterator[Run]:
+    """Run two replicas; afterwards nothing may be left in them."""
+    settings = make_settings(redis_url=server.url, feed_length=2_000, **SMALL, **BRIEF)
+    async with await Store.open(settings) as store, Hub(store, settings) as one, Hub(store, settings) as other:
+        for hub in (one, other):
+            await hub.started()
+        yield Run(server, store, (one, other), seed)
+        for hub in (one, other):
+            assert (len(hub.channels), len(hub.bundles), len(hub.wheel)) == (0, 0, 0), "something was left"
