@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from broker import cursor
@@ -13,6 +13,7 @@ from broker.bundling import Members
 from broker.cursor import Place
 from broker.errors import Draining, StorageUnavailable
 from broker.events import CREATED, Event
+from broker.feed import Batch
 from broker.finding import Facts, read_terms
 from broker.member import Member
 from broker.missed import Missed
@@ -63,6 +64,7 @@ class Bundles:
         self._stirred: set[Bundle] = set()
         self._waiting: set[Bundle] = set()
         self._soon: asyncio.Handle | None = None
+        self._losses = 0  # how often a feed has lost history
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -100,20 +102,19 @@ class Bundles:
                 for bundle in self._queries.followers(name, facts.terms):
                     bundle.appeared(facts, self._search.lane_of(name))
 
-    def handed_on(self, positions: Mapping[bytes, bytes], resync: Sequence[int]) -> None:
-        """Let go of what waited: all has been handed on up to these positions.
+    def handed_on(self, positions: Mapping[bytes, bytes], batch: Batch) -> None:
+        """Let go of what waited: a batch has been handed on, and with it all up to these positions.
 
-        What was created in lanes to `resync` may have been missed. Where a feed went back, storage has lost some.
+        What was created in lanes to resync may have been missed.
         """
-        before = dict(self.frontier) if resync else {}
+        self._losses += len(batch.lost)
         for feed, position in positions.items():
             self.frontier[self._lane_of_feed[feed]] = position
-        for lane in resync:
-            lost = lane in before and order(self.frontier[lane]) < order(before[lane])
+        for lane in batch.resync:
             for bundle in self:
                 if (theirs := bundle.merge.lanes.get(lane)) is None:
                     continue
-                if lost:
+                if lane in batch.lost:
                     self._missed.look_again(bundle, theirs, self.frontier[lane])
                 else:
                     self._missed.look(bundle, theirs)
@@ -143,7 +144,7 @@ class Bundles:
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
         # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
-        lost = await self._search.lost(places, self.frontier)
+        lost = await self._lost(places)
         if self.draining:
             raise Draining
         bundle = Bundle(query, delivery, self._terms, self, most, admit)
@@ -163,6 +164,14 @@ class Bundles:
             bundle.close("refused")
             raise
         return bundle
+
+    async def _lost(self, places: Mapping[int, Place]) -> frozenset[int]:
+        """Return the lanes that have lost the client's position. What is lost from then on, the bundle hears of."""
+        while True:
+            losses = self._losses
+            lost = await self._search.lost(places, self.frontier)
+            if losses == self._losses:
+                return lost
 
     async def _begin(self, bundle: Bundle, places: Mapping[int, Place], *, wait: bool, resuming: bool) -> None:
         """Look for the operations that are there, and follow them from the place in each lane."""

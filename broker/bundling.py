@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from broker.bundle import Bundle
+from broker.channel import Channel
 from broker.channels import Channels
 from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
 from broker.feed import backoff_s
-from broker.member import Member
+from broker.member import Member, MemberSubscription
 from broker.placing import Placing
 from broker.reads import Reads
 from broker.stream import Mode
-from broker.subscription import Subscription
 from broker.tally import Tally
 from broker.tasks import Tasks
 from broker.terms import Terms
@@ -106,7 +106,7 @@ class Members:
                     await self._reads.loading(channel, self._timeout_s)
             if not channel.loaded:
                 raise StorageUnavailable("Redis does not answer just now")
-            reset = await self._begin(bundle, subscription, member, after, reset)
+            reset = await self._begin(bundle, subscription, channel, after, reset)
         except BaseException:
             subscription.close("left")
             raise
@@ -117,8 +117,14 @@ class Members:
             subscription.attach(member)
 
     async def _begin(
-        self, bundle: Bundle, subscription: Subscription, member: Member, after: bytes | None, reset: str | None
+        self,
+        bundle: Bundle,
+        subscription: MemberSubscription,
+        channel: Channel,
+        after: bytes | None,
+        reset: str | None,
     ) -> str | None:
+        member = subscription.member
         lane = bundle.merge.lane(member.lane)
         if member.operation in lane.untold:
             await self._placing.place_anew(subscription, member.operation, reset, lane.position)
@@ -128,7 +134,7 @@ class Members:
             await self._placing.place_anew(subscription, member.operation, member.reset)
         else:
             since = bundle.merge.trimmed_since(member)
-            reset = await self._placing.place_beyond(subscription, member.operation, after, since)
+            reset = await self._placing.place_beyond(subscription, channel, after, since)
             if reset is not None:
                 member.owe_reset(reset)
         return reset

@@ -26,11 +26,24 @@ silence does not wait, as a read is under way by then."""
 
 BACKOFF_S = (0.05, 2.0)
 
+_EMPTY = b"0-0"
+"""Where a feed stands that has no entry."""
+
 
 def backoff_s(tries: int) -> float:
     """Return how long to wait before the next try: doubling from 50 ms to 2 s, with full jitter."""
     low, high = BACKOFF_S
     return random.uniform(low, min(high, low * 2 ** min(tries, 10)))
+
+
+def was_lost(position: bytes, found: bytes | None, length: int, least_kept: int) -> bool:
+    """Whether a feed has lost an entry that it held at a position, other than by trimming.
+
+    `found` is the last entry up to there. Trimming takes only the oldest entries and leaves as many as are kept at
+    least. So another entry before the position tells of a loss, and so does a feed that is too short for trimming. How
+    far a feed goes tells nothing, as it goes on after a loss.
+    """
+    return found != position and (found is not None or length < least_kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,8 @@ class Batch:
 
     events: list[Event]
     resync: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
+    """Those of them whose feed no longer holds what it had brought: storage has lost some history."""
 
 
 class FeedReader:
@@ -50,6 +65,8 @@ class FeedReader:
         keyspace: Keyspace,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        least_kept: int = 0,
     ) -> None:
         self.connected = False
         self.reads = self.interruptions = 0
@@ -57,9 +74,11 @@ class FeedReader:
         """When Redis last answered, by the clock."""
         self.positions: dict[bytes, bytes] = {}
         """Up to where each feed was read."""
+        self._handed_on: dict[bytes, bytes] | None = None  # up to where it was when the feed was interrupted
         self._pool: Any = reader.redis.connection_pool
         self._connection: Any = None
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
+        self._least_kept = least_kept
         self._clock = clock
         self._sleep = sleep
         self._read_at = clock() - READ_EVERY_S
@@ -74,9 +93,7 @@ class FeedReader:
             try:
                 with storage_errors():
                     if not self.connected:
-                        # Always the feeds' real last IDs, never a `$`: that is resolved anew by every call.
-                        self.positions = {feed: await self._last(feed) for feed in self._lanes}
-                        batch = Batch([], tuple(self._lanes.values()))
+                        batch = await self._begin()
                     else:
                         batch = await self._read(self.positions)
             except (StorageUnavailable, StorageFull) as error:
@@ -93,10 +110,30 @@ class FeedReader:
                     log.info("the feed is back after %d tries", tries)
                 tries = 0
             yield batch
+            if self.connected:
+                self._handed_on = None
+
+    async def _begin(self) -> Batch:
+        """Go on from where the feeds end; tell which of them have lost what they had brought."""
+        if self._handed_on is None:
+            self._handed_on = dict(self.positions)
+        # Always the feeds' real last IDs, never a `$`: that is resolved anew by every call.
+        last = {feed: await self._last(feed) for feed in self._lanes}
+        lost = [feed for feed, position in self._handed_on.items() if await self._has_lost(feed, position, last[feed])]
+        self.positions = last
+        return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))
+
+    async def _has_lost(self, feed: bytes, position: bytes, last: bytes) -> bool:
+        """Whether a feed that ends at `last` has lost an entry that it held at a position (see `was_lost`)."""
+        if position in (last, _EMPTY):
+            return False
+        entries = await self._ask(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
+        length = await self._ask(_command(b"XLEN", feed))
+        return was_lost(position, entries[0][0] if entries else None, length, self._least_kept)
 
     async def _last(self, feed: bytes) -> bytes:
         entries = await self._ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
-        position: bytes = entries[0][0] if entries else b"0-0"
+        position: bytes = entries[0][0] if entries else _EMPTY
         return position
 
     async def _read(self, positions: dict[bytes, bytes]) -> Batch:

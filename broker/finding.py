@@ -151,14 +151,16 @@ async def beyond(store: Store, operation: str, position: bytes, count: int, sinc
     return Beyond(after, last[0] if last else None, trimmed)
 
 
-async def up_to(store: Store, places: Mapping[int, bytes]) -> list[bytes | None]:
-    """Return the position of the last entry up to a position in each of some lanes' feeds; None where there is none."""
+async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:
+    """Return where the last entry up to a position stands in each of some lanes' feeds, if there is one, and how many
+    entries the feed has."""
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         for lane, position in places.items():
-            pipeline.xrevrange(store.keyspace.lane(lane).feed, max=position, count=1)
+            feed = store.keyspace.lane(lane).feed
+            pipeline.xrevrange(feed, max=position, count=1).xlen(feed)
         with storage_errors():
-            found = await pipeline.execute()
-    return [entries[0][0] if entries else None for entries in found]
+            replies = iter(await pipeline.execute())
+    return [(entries[0][0] if entries else None, length) for entries, length in zip(replies, replies, strict=True)]
 
 
 def _read(operation: str, state: Any) -> Facts | None:

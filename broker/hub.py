@@ -59,7 +59,8 @@ class Hub:
         self._store = store
         self._settings = settings
         self.clock = clock
-        self.feeds = [FeedReader(reader, store.keyspace) for reader in store.connections.readers()]
+        readers = store.connections.readers()
+        self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
         self._deliveries = tracing.deliveries()
         self.round_trips = store.connections.trips
         self._tasks = Tasks()
@@ -186,7 +187,7 @@ class Hub:
                 failed += 1
             else:
                 failed = 0
-                self.bundles.handed_on(feed.positions, batch.resync)
+                self.bundles.handed_on(feed.positions, batch)
                 started.set()
 
     async def started(self) -> None:

@@ -50,17 +50,17 @@ class Missed:
             for facts in found.facts:
                 again = facts.operation in before
                 if again or not (facts.done and order(facts.position) <= order(since)):
-                    self._follow_found(bundle, lane, facts, again=again, lost=lost)
+                    self._follow_found(bundle, lane, facts, lost=lost)
             for name in set(before) - {facts.operation for facts in found.facts}:
                 bundle.merge.told(lane, name)
                 bundle.missing(name, "gone")
         bundle.stir(lane)
 
-    def _follow_found(self, bundle: Bundle, lane: Lane, facts: Facts, *, again: bool, lost: bool) -> None:
+    def _follow_found(self, bundle: Bundle, lane: Lane, facts: Facts, *, lost: bool) -> None:
         if lost:
             bundle.merge.needs_snapshot(lane, facts.operation)
         known = not lost and order(facts.first) <= order(lane.position)
-        bundle.follow(facts, lane.number, lane.position if known else None, "lost" if again else None)
+        bundle.follow(facts, lane.number, lane.position if known else None, "lost" if lost else None)
 
     async def _find(self, bundle: Bundle, lane: Lane, since: bytes) -> Found:
         tries = 0

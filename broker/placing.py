@@ -6,6 +6,7 @@ from broker import finding, logs, positions
 from broker.channel import Channel
 from broker.errors import BrokerError, NotFound
 from broker.events import END, Frame, make_frame, snapshot_frame
+from broker.finding import Beyond
 from broker.flights import Flights
 from broker.logs import Page
 from broker.models import Operation
@@ -85,19 +86,22 @@ class Placing:
             subscription.begin(1, created.position.encode(), [snapshot_frame(created)])
 
     async def place_beyond(
-        self, subscription: Subscription, operation: str, position: bytes, whole_since: bytes | None = None
+        self, subscription: Subscription, channel: Channel, position: bytes, whole_since: bytes | None = None
     ) -> str | None:
         """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then.
 
         It does so, too, if the log no longer holds all that came after an older position, `whole_since`.
         """
-        length, since = self._page_length, whole_since or position
-        found = await self._flights.share(
-            ("beyond", operation, position, since),
-            lambda: finding.beyond(self._store, operation, position, length, since),
-        )
-        if found.trimmed or found.last is None:
-            reset = "trimmed" if found.trimmed else "lost"
+        operation, since = channel.operation, whole_since or position
+
+        async def read() -> tuple[int, Beyond]:
+            n = channel.n
+            return n, await finding.beyond(self._store, operation, position, self._page_length, since)
+
+        n, found = await self._flights.share(("beyond", operation, position, since), read)
+        lost = found.last is None or found.last.n < n  # the feed has yet to tell of it
+        if found.last is None or lost or found.trimmed:
+            reset = "trimmed" if found.trimmed and not lost else "lost"
             await self.place_anew(subscription, operation, reset)
             return reset
         if found.events:

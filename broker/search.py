@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from broker import finding
 from broker.bundle import Bundle
 from broker.cursor import Place
+from broker.feed import was_lost
 from broker.finding import Found
-from broker.positions import order
+from broker.positions import START
 from broker.queries import Query
 from broker.store import Store
 
@@ -32,16 +33,14 @@ class Search:
         return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
 
     async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each.
-
-        It has if it ends before, or holds what was before it and after it, as a feed forgets only its oldest.
-        """
+        """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each."""
         asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
         before = await finding.up_to(self._store, asked) if asked else []
+        kept = self._store.settings.feed_length
         return frozenset(
             lane
-            for (lane, position), found in zip(asked.items(), before, strict=True)
-            if found != position and (found or order(position) > order(frontier[lane]))
+            for (lane, position), (found, length) in zip(asked.items(), before, strict=True)
+            if position != START.encode() and was_lost(position, found, length, kept)
         )
 
     async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:

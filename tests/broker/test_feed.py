@@ -192,3 +192,53 @@ async def test_a_connection_that_was_cut_is_made_anew(redis_url: str, settings: 
         following.cancel()
         await asyncio.wait({following})
         await store.delete("a", force=True)
+
+
+@pytest.mark.parametrize(
+    ("kept_before", "written_since", "lost"),
+    [(3, 0, False), (3, 9, False), (2, 0, True), (2, 1, True), (2, 9, True), (0, 0, True), (0, 4, True)],
+)
+async def test_after_an_interruption_it_tells_which_feeds_have_lost_history(
+    store: Store, kept_before: int, written_since: int, lost: bool
+) -> None:
+    """However much was written since: a feed that has gone further is not one that has lost nothing."""
+    client, lane = store.connections.commands, 1
+    feed = store.keyspace.lane(lane).feed
+    reader, batches = await reading(store, "1-0", "2-0", "3-0")
+    if kept_before < 3:
+        await client.xdel(feed, *[f"{at}-0" for at in range(kept_before + 1, 4)])
+    for at in range(10, 10 + written_since):
+        await client.xadd(feed, NOTE, id=f"{at}-0")
+    for _ in range(2):  # it tells so again, if the batch could not be handed on
+        reader.connected = False
+        assert (await anext(batches)).lost == ((lane,) if lost else ())
+
+
+@pytest.mark.parametrize(("trimmed_to", "lost"), [(5, False), (4, True)])
+async def test_a_feed_that_was_trimmed_has_lost_nothing_and_keeps_enough_to_show_it(
+    store: Store, trimmed_to: int, lost: bool
+) -> None:
+    feed = store.keyspace.lane(1).feed
+    reader, batches = await reading(store, "1-0")
+    for at in range(10, 20):
+        await store.connections.commands.xadd(feed, NOTE, id=f"{at}-0")
+    await store.connections.commands.xtrim(feed, maxlen=trimmed_to, approximate=False)
+    reader.connected = False
+    assert (await anext(batches)).lost == ((1,) if lost else ())
+
+
+NOTE: Any = {"o": "x", "t": "note", "d": "null"}
+
+
+async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncIterator[Batch]]:
+    """Return a reader that has read entries at these positions of a lane's feed, and keeps five at least."""
+    (connection,) = store.connections.readers()
+    reader = FeedReader(connection, store.keyspace, least_kept=5)
+    batches = reader.batches()
+    assert (await anext(batches)).lost == ()
+    feed = store.keyspace.lane(1).feed
+    for at in positions:
+        await store.connections.commands.xadd(feed, NOTE, id=at)
+    while reader.positions[feed.encode()] != positions[-1].encode():
+        await anext(batches)
+    return reader, batches

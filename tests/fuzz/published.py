@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from broker.errors import Gone, NotFound, StorageUnavailable
+from broker.errors import BrokerError, Gone, NotFound, StorageUnavailable
 from broker.models import NewOperation
 from broker.publishing import encode
 from broker.store import Store
@@ -37,6 +37,9 @@ class Published:
     def __init__(self) -> None:
         self.lives: dict[tuple[str, str], Life] = {}
         self.newest: dict[str, str] = {}
+        self.doubted: set[str] = set()
+        """Ids of which Redis may have forgotten something."""
+        self.kills = 0
 
     def begin(self, id: str, title: str) -> Life:
         self.newest[id] = title
@@ -62,10 +65,13 @@ class Writer:
     async def finish(self) -> None:
         """End all that has not ended."""
         for id in self._ids:
+            await self._look(id)
             while (life := self._published.now(id)) is not None and not life.ended:
                 await self._attempt(id, self._end)
 
     async def _step(self, id: str) -> None:
+        if id in self._published.doubted:
+            await self._look(id)
         life, chance = self._published.now(id), self._random.random()
         if life is None:
             await self._attempt(id, self._create)
@@ -83,7 +89,9 @@ class Writer:
             await call(id)
         except Gone:  # it is not forgotten yet that one of this id was deleted
             pass
-        except StorageUnavailable:
+        except BrokerError as error:
+            if not isinstance(error, StorageUnavailable) and not self._published.kills:
+                raise
             await self._look(id)
 
     async def _create(self, id: str) -> None:
@@ -116,18 +124,24 @@ class Writer:
         return life
 
     async def _look(self, id: str) -> None:
-        """Find out what became of a call that was not answered."""
+        """Find out what is stored: a call was not answered, or Redis has forgotten something."""
+        while True:
+            kills = self._published.kills
+            try:
+                shown = await self._store.get(id)
+            except StorageUnavailable:
+                await asyncio.sleep(0.01)
+                continue
+            except (NotFound, Gone):
+                shown = None
+            if kills == self._published.kills:
+                break
+        forgotten = id in self._published.doubted
+        self._published.doubted.discard(id)
         before = self._published.now(id)
-        try:
-            shown = await self._store.get(id)
-        except StorageUnavailable:
-            await asyncio.sleep(0.01)
-            return await self._look(id)
-        except (NotFound, Gone):
-            if before is not None:
-                before.deleted = True
-            return None
-        life = self._published.begin(id, shown.title or "")
-        life.sure = life.sure and life.last == shown.events
-        life.last, life.ended = shown.events, shown.done
-        return None
+        life = None if shown is None else self._published.begin(id, shown.title or "")
+        if before is not None and before is not life:  # deleted, or its creation was forgotten
+            before.deleted = True
+        if life is not None and shown is not None:
+            life.sure = life.sure and not forgotten and life.last == shown.events
+            life.last, life.ended, life.deleted = shown.events, shown.done, False

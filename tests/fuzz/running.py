@@ -2,9 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
+from typing import Any
 
 import redis
 
@@ -14,6 +16,7 @@ from tests.conftest import make_settings
 from tests.fuzz.published import Published, Writer
 from tests.servers import RealRedis
 
+REDIS_IS = ("steady", "interrupted", "forgetful")
 SECONDS = float(os.environ.get("PROGRESS_FUZZ_S", "4"))
 FIRST_SEED = int(os.environ["PROGRESS_STREAMS_SEED"])
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("PROGRESS_FUZZ_RUNS", "1")))
@@ -34,7 +37,7 @@ class Run:
         self._server = server
 
     async def play(
-        self, ids: Sequence[str], clients: Sequence[Callable[[], Awaitable[None]]], *, interrupted: bool
+        self, ids: Sequence[str], clients: Sequence[Callable[[], Coroutine[Any, Any, None]]], redis_is: str
     ) -> None:
         """Write and read at random for a while; then end all operations."""
         writers = [Writer(self.store, self.published, some, self._random()) for some in (ids[::2], ids[1::2])]
@@ -42,9 +45,11 @@ class Run:
             for writer in writers:
                 tasks.create_task(writer.run(self.stop))
             for client in clients:
-                tasks.create_task(client())  # type: ignore[arg-type]
-            if interrupted:
+                tasks.create_task(client())
+            if redis_is == "interrupted":
                 tasks.create_task(self._interrupt())
+            elif redis_is == "forgetful":
+                tasks.create_task(self._forget())
             await asyncio.sleep(SECONDS)
             self.stop.set()
         for writer in writers:
@@ -52,6 +57,20 @@ class Run:
 
     def _random(self) -> Random:
         return Random(self.random.random())
+
+    async def _forget(self) -> None:
+        """Kill Redis now and then, and start it with what it had a while before."""
+        random = self._random()
+        while not self.stop.is_set():
+            await asyncio.sleep(random.uniform(0.2, 0.8))
+            with redis.Redis.from_url(self._server.url) as client:
+                client.save()
+            await asyncio.sleep(random.uniform(0.05, 0.5))
+            self._server.stop(signal.SIGKILL)
+            self.published.kills += 1
+            self.published.doubted.update(self.published.newest)
+            await asyncio.sleep(random.choice([0, 0.3]))
+            self._server.start()
 
     async def _interrupt(self) -> None:
         """Cut all connections to Redis now and then."""

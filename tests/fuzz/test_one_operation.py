@@ -11,7 +11,7 @@ from broker.errors import Gone, NotFound, StorageUnavailable
 from broker.placing import Ended, Start
 from tests.fuzz.account import Account
 from tests.fuzz.reading import Connection, Told
-from tests.fuzz.running import SEEDS, Run, running
+from tests.fuzz.running import REDIS_IS, SEEDS, Run, running
 from tests.servers import RealRedis, eventually
 
 IDS = ("a", "b", "c")
@@ -95,15 +95,15 @@ class Client:
             self.account.note(told)
 
 
-@pytest.mark.parametrize("interrupted", [False, True], ids=["steady", "interrupted"])
+@pytest.mark.parametrize("redis_is", REDIS_IS)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_client_that_is_cut_anywhere_misses_nothing_unnoticed(
-    server: RealRedis, seed: int, interrupted: bool
+    server: RealRedis, seed: int, redis_is: str
 ) -> None:
     print(f"seed {seed}")
     async with running(server, seed) as run:
         clients = [Client(run, id, number) for number in range(2) for id in IDS]
-        await run.play(IDS, [client.follow for client in clients], interrupted=interrupted)
+        await run.play(IDS, [client.follow for client in clients], redis_is)
         for client in clients:
             await client.settle()
             client.account.check()
