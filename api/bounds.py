@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any, ClassVar, NamedTuple, Self
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from api.problems import problem
+from api.upgrades import UpgradeProtocol
 from broker.settings import Settings
 
 MAX_PIPELINED = 16
@@ -43,7 +44,7 @@ class _TooMuch(Exception):
     """Raised out of the parser, to which uvicorn then answers as to what can't be parsed: by `send_400_response`."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(UpgradeProtocol):
     """uvicorn's HTTP/1.1 protocol, with bounds."""
 
     bounds: ClassVar[Bounds] = Bounds()

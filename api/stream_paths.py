@@ -7,6 +7,7 @@ from starlette.types import Scope
 
 # As the router matches, to the letter: its `$` lets a line's end pass, so what asks for that is a stream as well.
 _STREAM = re.compile(r"/v1/(?:operations/(?P<operation>[^/]+)/)?(?:stream|ws)$")
+_WEBSOCKET = re.compile(r"/v1/(?:operations/[^/]+/)?ws$")
 _HISTORY = re.compile(r"/v1/operations/[^/]+/events$")
 
 
@@ -26,6 +27,11 @@ def stream_in(scope: Scope) -> "re.Match[str] | None":
     if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
         return None
     return _STREAM.match(path_of(scope)) if scope["type"] in ("http", "websocket") else None
+
+
+def has_websocket(path: str) -> bool:
+    """Return whether there is a WebSocket at a path, which may begin with that of an app that mounts this one."""
+    return _WEBSOCKET.search(path) is not None
 
 
 def waits(scope: Scope) -> bool:

@@ -1,5 +1,6 @@
 """curl, as people try things out."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,12 @@ def test_head_gets_the_head_and_no_stream(api: Api) -> None:
     status, headers, body = curl("-I", api.stream(operation))
     assert (status, headers["content-type"], body) == (200, "text/event-stream", "")
     assert curl("-I", f"{api.url}/v1/operations/nowhere/stream")[0] == 404
+
+
+def test_an_offer_of_http_2_leaves_what_is_sent_whole(api: Api) -> None:
+    sent = ("-d", '{"id": "offered", "kind": "import"}', "-H", "Content-Type: application/json")
+    status, _, body = curl("--http2", *sent, f"{api.url}/v1/operations")
+    assert (status, json.loads(body)["id"], json.loads(body)["kind"]) == (201, "offered", "import")
+    api.finish("offered")
+    status, _, body = curl("--http2", f"{api.stream('offered')}?from=start")
+    assert (status, [message.type for message in sse.read(body.encode())][-1]) == (200, "end")
