@@ -20,12 +20,13 @@ from api.principal import principal_of
 from api.problems import problem
 from api.stream_query import POSITION, TYPES, read_types
 from broker import logs, positions
-from broker.errors import BrokerError, Invalid, TooLarge, Unauthenticated
+from broker.errors import BrokerError, Invalid, Unauthenticated
 from broker.events import END, Frame, make_frame
 from broker.grants import Action
 from broker.inputs import read_json
 from broker.logs import Page
 from broker.models import Answer
+from broker.ndjson import LineBuffer
 from broker.outlet import UNENCODED
 from broker.placing import Ended, Start
 from broker.publications import Publication, read_publication
@@ -79,7 +80,7 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     answer: Answer | None = None
     taken, principal = 0, principal_of(request)
     try:
-        async for lines in _lines(request, context.settings.max_body_bytes):
+        async for lines in _lines(request, LineBuffer.of_events(context.settings)):
             if context.guard.ended(principal):  # lines may come for days
                 raise Unauthenticated("its proof ended while it told its lines")
             entries = []
@@ -112,19 +113,14 @@ async def _store(
     return answer, taken
 
 
-async def _lines(request: Request, limit: int) -> AsyncIterator[list[tuple[int, bytes]]]:
+async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tuple[int, bytes]]]:
     """Yield the body's lines with their numbers as they arrive, those of one chunk together, without blank ones."""
-    rest, number = b"", 0
     async for chunk in chunks(request):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > limit:
-            raise TooLarge(f"a line is over {limit} bytes")
-        found = [(number + i, line) for i, line in enumerate(lines, 1) if line.strip()]
-        number += len(lines)
-        if found:
+        if found := lines.feed(chunk):
             yield found
-    if rest.strip():
-        yield [(number + 1, rest)]
+        lines.check()
+    if found := lines.end():
+        yield found
 
 
 class Alarm:

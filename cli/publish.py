@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from broker.errors import BrokerError, TooLarge
+from broker.errors import BrokerError
 from broker.inputs import invalid, read_json
 from broker.models import Answer, NewOperation
+from broker.ndjson import LineBuffer
 from broker.publications import read_publication
 from broker.publishing import Entry
 from broker.settings import Settings
@@ -111,13 +112,9 @@ def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Bat
 
 def _lines(settings: Settings) -> Batches:
     """Yield standard input's events, those that came together in one batch. A bad line is told after those before."""
-    number = 0
-    for lines in _chunks(settings.max_body_bytes):
+    for lines in _chunks(LineBuffer.of_events(settings)):
         entries: list[Entry] = []
-        for line in lines:
-            number += 1
-            if not line.strip():
-                continue
+        for number, line in lines:
             try:
                 entries.append(read_publication(read_json(line), settings))
             except BrokerError as error:
@@ -128,20 +125,17 @@ def _lines(settings: Settings) -> Batches:
                 yield f"up to line {number}: ", entries
                 entries = []
         if entries:
-            yield f"up to line {number}: ", entries
+            yield f"up to line {lines[-1][0]}: ", entries
 
 
-def _chunks(longest: int) -> Iterator[list[bytes]]:
-    """Yield the lines of standard input as they arrive, those that came together at once."""
-    rest = b""
+def _chunks(lines: LineBuffer) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the lines of standard input with their numbers as they arrive, those that came together at once."""
     while chunk := os.read(sys.stdin.fileno(), _CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > longest:
-            raise TooLarge(f"a line is over {longest} bytes")
-        if lines:
-            yield lines
-    if rest:
-        yield [rest]
+        if found := lines.feed(chunk):
+            yield found
+        lines.check()
+    if found := lines.end():
+        yield found
 
 
 def _at(place: str, error: BrokerError) -> BrokerError:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api import bodies
 from api.adoption import AdoptableProtocol
 from api.bounds import MAX_IGNORED_BYTES, MAX_PIPELINED, PIECE_BYTES, Bounds
+from broker.ndjson import MAX_AROUND_BYTES
 from broker.settings import Settings
 from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
@@ -22,6 +23,7 @@ from tests.servers import eventually
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 URL_BYTES, HEAD_BYTES, HEAD_S, CONNECTIONS = 1_000, 4_000, 0.3, 8
+EVENT_BYTES = 2_000
 
 
 @pytest.fixture
@@ -31,7 +33,9 @@ def backend() -> str:
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(max_body_bytes=10_000, request_timeout_s=HEAD_S)
+    return make_settings(
+        max_body_bytes=10_000, max_event_bytes=EVENT_BYTES, max_progress_bytes=EVENT_BYTES, request_timeout_s=HEAD_S
+    )
 
 
 @pytest.fixture
@@ -183,6 +187,22 @@ class TestABody:
             client.send(line)
         status, body = await client.answer()
         assert (status, orjson.loads(body)["accepted"]) == (200, 3)
+
+    @pytest.mark.parametrize("piece", [b"x", b" ", b'{"type":"log","data":{"message":"' + b"m" * 1_000])
+    async def test_of_a_line_without_end_is_refused_at_the_size_of_an_event(
+        self, http: httpx.AsyncClient, connect: Connect, piece: bytes
+    ) -> None:
+        await create(http, id="a")
+        client = await connect()
+        most = EVENT_BYTES + MAX_AROUND_BYTES
+        line = (piece * (most + 1))[: most + 1]
+        lines = ("Transfer-Encoding: chunked", "Content-Type: application/x-ndjson")
+        body = b'{"type": "log", "data": {"message": "m"}}\n' + line
+        client.send(request(f"{OPS}/a/events", *lines, method="POST") + b"%x\r\n%b\r\n" % (len(body), body))
+        status, answer = await client.answer()  # though its end is yet to come
+        told = orjson.loads(answer)
+        assert (status, told["type"], told["accepted"]) == (413, "too-large", 1)
+        assert told["detail"].startswith("line 2 ")
 
     async def test_of_lines_that_falls_silent_ends(
         self, http: httpx.AsyncClient, connect: Connect, monkeypatch: pytest.MonkeyPatch
