@@ -12,7 +12,11 @@ from starlette.types import Receive, Scope, Send
 from api.packing import HEADER, Packed, ending, gzip
 from broker.outlet import TEXT, Encoding, Writer
 
-HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back until it has enough
+    "X-Accel-Buffering": "no",
+}
 
 
 class AsgiOutlet:

@@ -119,6 +119,13 @@ class TestRefusedStreams:
     def settings(self) -> Settings:
         return make_settings(cors_origins=(FRIEND,), handshakes_per_s=1)
 
+    @pytest.mark.parametrize("path", [f"{OPS}/a/stream", "/v1/stream?operation=a"])
+    async def test_one_told_as_a_stream_is_transformed_by_nobody(self, http: httpx.AsyncClient, path: str) -> None:
+        for _ in range(2):
+            answer = await http.get(path, headers={"Accept": "text/event-stream"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+        assert answer.headers["cache-control"] == "no-store, no-transform"
+
     async def test_a_passing_refusal_can_be_read(self, http: httpx.AsyncClient) -> None:
         refused = []
         for accept in ("*/*", "*/*", "text/event-stream"):
@@ -289,7 +296,6 @@ class TestHeaders:
         headers = await client.opened()
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cross-origin-resource-policy"] == "same-origin"
-        assert headers["cache-control"] == "no-store"
 
     @pytest.mark.parametrize("path", ["/", "/docs", "/web/dashboard/dashboard.js", "/web/client/watch.js"])
     async def test_a_page_runs_what_is_ours_and_nothing_else(self, http: httpx.AsyncClient, path: str) -> None:
@@ -306,6 +312,22 @@ class TestHeaders:
         assert answer.headers["cross-origin-opener-policy"] == "same-origin"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert "camera=()" in answer.headers["permissions-policy"]
+
+
+@both_outlets
+class TestAProxyThatCompresses:
+    """It would hold events back until it has enough of them to compress, unless it is told to leave them alone."""
+
+    @pytest.mark.parametrize("path", [STREAM, "/v1/stream?operation=a"])
+    @pytest.mark.parametrize("encoding", ["identity", "gzip"])
+    @pytest.mark.parametrize(("method", "version"), [("GET", "1.1"), ("GET", "1.0"), ("HEAD", "1.1")])
+    async def test_is_told_to_leave_a_stream_alone(
+        self, client: Client, path: str, encoding: str, method: str, version: str
+    ) -> None:
+        client.send(request(path, f"Accept-Encoding: {encoding}", method=method, version=version))
+        status, headers = await client.head()
+        assert (status, headers["content-type"]) == (200, "text/event-stream")
+        assert headers["cache-control"] == "no-store, no-transform"
 
 
 class TestHttpsOnly:

@@ -51,7 +51,7 @@ async def test_the_head_and_the_first_bytes(http: httpx.AsyncClient) -> None:
     await create(http, id="a")
     async with http.stream("GET", f"{OPS}/a/stream") as answer:
         assert answer.headers["content-type"] == "text/event-stream"
-        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["cache-control"] == "no-store, no-transform"
         assert answer.headers["x-accel-buffering"] == "no"
         first = await anext(answer.aiter_bytes())
     retry, comment = first.split(b"\n")[:2]

@@ -47,7 +47,7 @@ def test_everything_from_the_start_and_what_follows_a_position(api: Api) -> None
     status, headers, body = curl(f"{api.stream(operation)}?from=start")
     assert status == 200
     assert headers["content-type"] == "text/event-stream"
-    assert headers["cache-control"] == "no-store"
+    assert headers["cache-control"] == "no-store, no-transform"
     assert headers["x-accel-buffering"] == "no"
     messages = sse.read(body.encode())
     assert [message.json["n"] for message in messages] == [1, 2, 3, 4, 5]
