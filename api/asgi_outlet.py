@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -94,12 +94,12 @@ class GzipAsgiOutlet(AsgiOutlet):
 class AsgiStream(EventSourceResponse):
     """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
 
-    def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: Mapping[str, str]) -> None:
+    def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
         self._subscription = subscription
         self._outlet = outlet
         # Pings come from the wheel, one task for all streams.
-        super().__init__(outlet.chunks(), headers=headers, ping=0, sep="\n")
-        del self.headers["connection"]  # not a matter between application and client; HTTP/2 forbids it
+        super().__init__(outlet.chunks(), ping=0, sep="\n")
+        self.raw_headers = headers  # without its `Connection`, which is the server's to say and which HTTP/2 forbids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""

@@ -1,7 +1,5 @@
 """A subscription's life as a response: over an adopted connection where the server offers it, else over ASGI."""
 
-from typing import NamedTuple
-
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -14,23 +12,9 @@ from api.asgi_outlet import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from api.places import place_in
 from broker.outlet import Writer
 
-
-class Head(NamedTuple):
-    """A response's headers, as one and as the other kind of response wants them."""
-
-    headers: dict[str, str]
-    raw: list[tuple[bytes, bytes]]
-
-    @classmethod
-    def of(cls, **more: str) -> "Head":
-        """Return that of a stream, with more headers."""
-        headers = HEADERS | {name.replace("_", "-"): value for name, value in more.items()}
-        return cls(headers, [(name.lower().encode(), value.encode()) for name, value in headers.items()])
-
-
-_PLAIN = Head.of()
-_VARIED = Head.of(Vary="Accept-Encoding")
-_PACKED = Head.of(Vary="Accept-Encoding", Content_Encoding="gzip")
+_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+_VARIED = (*_PLAIN, (b"vary", b"Accept-Encoding"))
+_GZIP = (b"content-encoding", b"gzip")
 
 
 class StreamResponse(Response):
@@ -42,13 +26,14 @@ class StreamResponse(Response):
         self._subscription = subscription
         self._limit = limit
         self._gzip_over = gzip_over
-        self._head = _VARIED if gzip_over else _PLAIN
-        self.raw_headers = self._head.raw
+        self._packed = False
+        self.raw_headers = list(_VARIED if gzip_over else _PLAIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, or only its head when the connection is adopted."""
         if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
-            self._head = _PACKED
+            self._packed = True
+            self.raw_headers.append(_GZIP)
         offer: Offer | None = scope.get("extensions", {}).get(ADOPTION)
         if offer is None:
             await self._over_asgi(scope, receive, send)
@@ -61,7 +46,7 @@ class StreamResponse(Response):
             offer.without_chunks()
         try:
             name = self._subscription.connection.encode()
-            headers = [*self._head.raw, (CONNECTION_HEADER, name), (b"connection", b"close")]
+            headers = [*self.raw_headers, (CONNECTION_HEADER, name), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             connection = await offer.adopt(self._limit)
             if connection is None:
@@ -75,16 +60,17 @@ class StreamResponse(Response):
         return True
 
     def _outlet(self, connection: Connection, scope: Scope) -> ChunkedOutlet | GzipOutlet:
-        if self._head is _PACKED:
+        if self._packed:
             return GzipOutlet(self._subscription, connection, self._gzip_over)
         outlet = UnframedOutlet if scope["http_version"] == "1.0" else ChunkedOutlet
         return outlet(self._subscription, connection)
 
     async def _over_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        packed = self._head is _PACKED
         subscription, limit = self._subscription, self._limit
-        outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over) if packed else AsgiOutlet(subscription, limit)
-        headers = self._head.headers | {CONNECTION_HEADER.decode(): subscription.connection}
+        outlet = AsgiOutlet(subscription, limit)
+        if self._packed:
+            outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over)
+        headers = [*self.raw_headers, (CONNECTION_HEADER, subscription.connection.encode())]
         await AsgiStream(subscription, outlet, headers)(scope, receive, send)
 
 

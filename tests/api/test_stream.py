@@ -4,9 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request, Response
 
 from api.adopted_outlet import AdoptedOutlet
 from api.asgi_outlet import AsgiOutlet
+from api.context import Id
+from api.stream import stream
 from broker.settings import Settings
 from tests import sse
 from tests.api.test_operations import OPS, create, finish, problem, publish
@@ -45,6 +48,23 @@ async def until(stream: AsyncIterator[bytes], text: bytes) -> bytes:
             if text in got:
                 return got
     raise AssertionError(f"the stream ended without {text!r}: {got!r}")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_header_of_one_is_its_own(app: Any, http: httpx.AsyncClient, encoding: str) -> None:
+    @app.get("/with-cookie/{id}")
+    async def with_cookie(operation: Id, request: Request) -> Response:
+        response = await stream(operation, request)
+        response.set_cookie("secret", operation)
+        return response
+
+    await create(http, id="a")
+    said = []
+    for path in ("/with-cookie/a", f"{OPS}/a/stream", "/v1/stream?operation=a"):
+        async with http.stream("GET", path, headers={"Accept-Encoding": encoding}) as answer:
+            said.append(answer.headers.get("set-cookie", "").partition(";")[0])
+            assert answer.headers["content-type"] == "text/event-stream"
+    assert said == ["secret=a", "", ""]
 
 
 async def test_the_head_and_the_first_bytes(http: httpx.AsyncClient) -> None:
