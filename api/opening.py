@@ -17,11 +17,12 @@ from broker.stream import Stream
 def opened(request: Request, stream: Stream, wait_s: float) -> Response:
     """Return a stream's response. It may await what is not there yet for so long, and its visit lasts as long as it."""
     context = context_of(request)
-    settings = context.settings
-    visit_in(request.scope).last_as(stream, context.hub.streams)
+    settings, visit = context.settings, visit_in(request.scope)
+    visit.last_as(stream, context.hub.streams)
     if wait_s > 0:
         asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.give_up)
-    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over)
+    claim = None if request.method == "HEAD" else visit.claim and visit.opened
+    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over, claim)
 
 
 def not_opened(request: Request, error: BrokerError) -> Response:

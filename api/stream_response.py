@@ -1,5 +1,7 @@
 """A subscription's life as a response: over an adopted connection where the server offers it, else over ASGI."""
 
+from collections.abc import Awaitable, Callable
+
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -12,20 +14,23 @@ from api.asgi_outlet import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from api.places import place_in
 from broker.outlet import Writer
 
+Opened = Callable[[], Awaitable[None]]
+
 _PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
 _VARIED = (*_PLAIN, (b"vary", b"Accept-Encoding"))
 _GZIP = (b"content-encoding", b"gzip")
 
 
 class StreamResponse(Response):
-    """However it ends, the subscription ends with it."""
+    """However it ends, the subscription ends with it. `opened` is awaited once the client has its stream."""
 
-    def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0) -> None:
+    def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
         self.status_code = 200
         self.background = None
         self._subscription = subscription
         self._limit = limit
         self._gzip_over = gzip_over
+        self._opened = opened
         self._packed = False
         self.raw_headers = list(_VARIED if gzip_over else _PLAIN)
 
@@ -39,6 +44,8 @@ class StreamResponse(Response):
             await self._over_asgi(scope, receive, send)
         elif not await self._adopted(offer, scope, send):
             await self._over_asgi(scope, receive, _without_head(send))
+        elif self._opened is not None:
+            await self._opened()
 
     async def _adopted(self, offer: Offer, scope: Scope, send: Send) -> bool:
         """Send the head, and give the subscription its socket; return whether it has got it."""
@@ -71,7 +78,23 @@ class StreamResponse(Response):
         if self._packed:
             outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over)
         headers = [*self.raw_headers, (CONNECTION_HEADER, subscription.connection.encode())]
+        if self._opened is not None:
+            send = _telling_of_the_first(send, self._opened)
         await AsgiStream(subscription, outlet, headers)(scope, receive, send)
+
+
+def _telling_of_the_first(send: Send, opened: Opened) -> Send:
+    """Return what sends, and tells of the first part of a body that it has sent."""
+    told = False
+
+    async def send_and_tell(message: Message) -> None:
+        nonlocal told
+        await send(message)
+        if not told and message.get("body"):
+            told = True
+            await opened()
+
+    return send_and_tell
 
 
 def _without_head(send: Send) -> Send:

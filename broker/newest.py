@@ -50,17 +50,16 @@ class Newest:
         await self._tasks.close()
 
     async def come(self, identifier: str, connection: str, replaced: Callable[[], None]) -> None:
-        """Let a connection be the newest; `replaced` is called once when another is. Raises `StorageUnavailable`."""
+        """Let a connection be the newest; `replaced` is called once when another is.
+
+        It is open by now, and stays so where Redis can't be told of it: then the next look does.
+        """
         key = f"{self._store.keyspace.prefix}:newest:{sha256(identifier.encode()).hexdigest()[:32]}"
         self._ours[connection] = key, replaced  # before it is known, or the next to come could miss it
-        try:
-            with storage_errors():
-                before = await self._store.connections.commands.set(key, connection, ex=KEPT_S, get=True)
-                if before is not None and before != connection.encode():
-                    await self._note(before)
-        except BaseException:
-            self.leave(connection)
-            raise
+        with suppress(StorageUnavailable, StorageFull), storage_errors():
+            before = await self._store.connections.commands.set(key, connection, ex=KEPT_S, get=True)
+            if before is not None and before != connection.encode():
+                await self._note(before)
 
     async def _note(self, connection: bytes) -> None:
         lane = crc32(connection) % self._store.keyspace.lanes

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -82,7 +83,7 @@ class Callback:
         if answer.identifier is not None:
             # One of each principal's own: nobody is to put out another by guessing an identifier.
             identifier = f"{principal.name}\0{answer.identifier}"
-            await self._running().come(identifier, visit.connection, visit.replaced)
+            visit.claim = partial(self._running().come, identifier, visit.connection, visit.replaced)
         return principal
 
     def _who(self, connection: HTTPConnection, principal: str | None = None) -> Who:

@@ -1,7 +1,7 @@
 """A visit: a connection that the back end has let in, until the back end is told that it has ended."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace as with_changes
 
 from starlette.types import Scope
@@ -19,7 +19,7 @@ _STATE = "visit"
 class Visit:
     """Ends once, however it ends: with its stream if it got one, else with its request."""
 
-    __slots__ = ("_began", "_ended", "_replace", "_replaced", "connection", "first", "held", "over")
+    __slots__ = ("_began", "_ended", "_replace", "_replaced", "claim", "connection", "first", "held", "over")
 
     def __init__(self, connection: str, ended: Callable[[str, float], None]) -> None:
         self.connection = connection
@@ -28,6 +28,8 @@ class Visit:
         self.held = False
         """Whether something else than its request will end it."""
         self.over = False
+        self.claim: Callable[[], Awaitable[None]] | None = None
+        """Takes the place of an older connection of the same identifier, if the back end named one."""
         self._began = time.monotonic()
         self._ended = ended
         self._replace: Callable[[], None] | None = None
@@ -36,6 +38,12 @@ class Visit:
     def enter(self, scope: Scope) -> None:
         """Be that of a connection."""
         scope.setdefault("state", {})[_STATE] = self
+
+    async def opened(self) -> None:
+        """Make the older connection of the same identifier give way, now that this one is open and not before."""
+        claim, self.claim = self.claim, None  # it holds this visit
+        if claim is not None and not self.over:
+            await claim()
 
     def delivery(self, wanted: Delivery) -> Delivery:
         """Return how to deliver to it: as its client wants it, after what is to be sent first."""
@@ -62,7 +70,7 @@ class Visit:
     def end(self, reason: str) -> None:
         """Tell the back end, once."""
         if not self.over:
-            self.over = True
+            self.over, self.claim = True, None
             self._ended(reason, time.monotonic() - self._began)
 
 

@@ -36,6 +36,7 @@ async def follow(websocket: WebSocket) -> None:
 
     async def listen() -> None:
         await conversation.follow(operation, query, start)
+        await socket.opened()
         await conversation.listen()
 
     await socket.accept()
@@ -52,8 +53,14 @@ async def converse(websocket: WebSocket) -> None:
         await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
         return
     socket = Socket(websocket, context, single=False)
+    conversation = Conversation(socket, websocket, context)
+
+    async def listen() -> None:
+        await socket.opened()
+        await conversation.listen()
+
     await socket.accept()
-    await socket.run(Conversation(socket, websocket, context).listen)
+    await socket.run(listen)
 
 
 def _check_origin(websocket: WebSocket, settings: Settings) -> None:

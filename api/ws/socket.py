@@ -106,6 +106,11 @@ class Socket:
         else:
             self._cut.cancel()  # the client has gone
 
+    async def opened(self) -> None:
+        """Make an older connection of the same identifier give way: what the client came for is there."""
+        if not self.closing:
+            await self._visit.opened()
+
     async def receive(self) -> str | bytes | None:
         """Return the client's next message; None when it has gone. One that takes nothing is not heard."""
         await self._outbox.room()

@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
-from tests.api.test_operations import OPS, create, finish
+from tests.api.test_operations import OPS, create, finish, publish
 from tests.callback.backend import ALLOW, TheirBackend
 
 
@@ -76,3 +76,32 @@ async def test_make_way_for_a_newer_one(theirs: TheirBackend, url: str) -> None:
             await until(older, "replaced")
             assert await closed(older) == 4009
             assert (await theirs.heard("disconnect"))["reason"] == "replaced"
+
+
+@pytest.mark.parametrize(
+    "path", [f"{OPS}/nope/ws", f"{OPS}/a/ws?interval_ms=soon", f"{OPS}/ended/ws?last_event_id=END"]
+)
+async def test_that_open_nothing_replace_nobody(
+    theirs: TheirBackend, url: str, http: httpx.AsyncClient, path: str
+) -> None:
+    theirs.decide = lambda _: ALLOW | {"identifier": "tab"}
+    await create(http, id="ended")
+    await finish(http, "ended")
+    path = path.replace("END", (await http.get(f"{OPS}/ended")).json()["position"])
+    async with connect(url) as live:
+        await until(live, "snapshot")
+        async with connect(url.removesuffix(f"{OPS}/a/ws") + path) as other:
+            await closed(other)
+        await theirs.heard("disconnect")
+        await publish(http, "a", "log", {"message": "still here"})
+        assert "replaced" not in [message["event"] for message in await until(live, "log")]
+
+
+@pytest.mark.parametrize("path", ["/v1/ws", f"{OPS}/later/ws?wait_s=20"])
+async def test_of_either_kind_replace_when_they_are_open(theirs: TheirBackend, url: str, path: str) -> None:
+    theirs.decide = lambda _: ALLOW | {"identifier": "tab"}
+    async with connect(url) as older:
+        await until(older, "snapshot")
+        async with connect(url.removesuffix(f"{OPS}/a/ws") + path) as newer:
+            await until(newer, "open")
+            await until(older, "replaced")

@@ -438,6 +438,26 @@ class TestFirstEvents:
             assert b"welcome" in await until(stream, b"snapshot")
 
 
+class TestAnIdentifierOfOneStream:
+    @pytest.fixture
+    def tuning(self) -> dict[str, object]:
+        return {"max_streams_per_principal": 1}
+
+    @pytest.mark.parametrize("headers", [{}, EVENT_SOURCE])
+    async def test_is_not_taken_by_one_too_many(
+        self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient, headers: dict[str, str]
+    ) -> None:
+        theirs.decide = lambda _: ALLOW | {"identifier": "tab-7"}
+        async with following(http) as live:
+            await until(live, b"snapshot")
+            answer = await http.get(STREAM, headers=headers)
+            assert answer.status_code == (200 if headers else 429)
+            assert "too-many-streams" in answer.text
+            await theirs.heard("disconnect")
+            await publish(http, "a", "log", {"message": "still here"})
+            await until(live, b"still here")
+
+
 class TestAnIdentifier:
     @both_outlets
     async def test_has_its_newest_connection_only(
@@ -457,6 +477,45 @@ class TestAnIdentifier:
                 assert len(theirs.of("connect")) == 2  # and was not asked
                 await publish(http, "a", "log", {"message": "to the newer"})
                 await until(newer, b"to the newer")
+
+    @pytest.mark.parametrize(
+        ("method", "url", "headers", "status"),
+        [
+            ("HEAD", STREAM, {}, 200),
+            ("HEAD", "/v1/stream?operation=a", {}, 200),
+            ("GET", f"{OPS}/nope/stream", {}, 404),
+            ("GET", f"{OPS}/nope/stream", EVENT_SOURCE, 404),
+            ("GET", "/v1/stream?operation=nope", {}, 404),
+            ("GET", f"{STREAM}?types=%20", {}, 422),
+            ("GET", f"{STREAM}?interval_ms=soon", {}, 422),
+            ("GET", "/v1/stream", {}, 422),
+            ("GET", STREAM, {"Last-Event-ID": "nonsense"}, 422),
+            ("GET", f"{OPS}/ended/stream", {"Last-Event-ID": "END"}, 204),
+            ("GET", f"{OPS}/a/ws", {}, 404),
+        ],
+    )
+    @both_outlets
+    async def test_is_not_taken_by_what_opens_nothing(
+        self,
+        theirs: TheirBackend,
+        callbacks: Any,
+        http: httpx.AsyncClient,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        status: int,
+    ) -> None:
+        theirs.decide = lambda _: ALLOW | {"identifier": "tab-7"}
+        await create(http, id="ended")
+        await finish(http, "ended")
+        end = (await http.get(f"{OPS}/ended")).json()["position"]
+        async with following(http) as live:
+            await until(live, b"snapshot")
+            headers = {name: value.replace("END", end) for name, value in headers.items()}
+            assert (await http.request(method, url, headers=headers)).status_code == status
+            await theirs.heard("disconnect")
+            await publish(http, "a", "log", {"message": "still here"})
+            await until(live, b"still here")
 
     async def test_an_event_source_that_is_replaced_stays_away(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient, base_url: str, tmp_path: Path
