@@ -11,16 +11,13 @@ from broker.settings import LOOPBACK, Settings
 PREFLIGHT_S = 7200
 """How long a browser may keep the answer to a preflight: the longest that any of them does."""
 
-_METHODS = ("GET", "HEAD", "POST", "DELETE")
-_ASKED = (
-    "Authorization",
-    "Content-Type",
-    "If-None-Match",
-    "Last-Event-ID",
-    "Traceparent",
-    "Tracestate",
-    "X-Request-Id",
-)
+_READING = ("GET", "HEAD")
+_METHODS = (*_READING, "POST", "DELETE")
+
+_ANY_HEADER = ("*",)
+"""A preflight is answered with the headers it asks for. What clients and tracing libraries add is not ours to list, and
+no header of a page's choice gives it more than it may do anyway: the origin, the credentials and the method decide."""
+
 _TOLD = (
     "ETag",
     "Location",
@@ -35,17 +32,17 @@ _TOLD = (
 
 def edged(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Return the app behind its edge. Nothing may stand before it, or that thing's refusals would lack the headers."""
-    if "*" not in settings.cors_origins:
-        app = ForeignPages(app, settings.cors_origins)
+    any_may_read = "*" in settings.cors_origins
+    app = ForeignPages(app, () if any_may_read else settings.cors_origins)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
-            allow_methods=_METHODS,
-            allow_headers=_ASKED,
+            allow_methods=_READING if any_may_read else _METHODS,
+            allow_headers=_ANY_HEADER,
             expose_headers=_TOLD,
             # A page of anybody's may then read what anybody may read, but not what this browser's user may.
-            allow_credentials="*" not in settings.cors_origins,
+            allow_credentials=not any_may_read,
             max_age=PREFLIGHT_S,
         )
     names = names_answered(settings)

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
     tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(
-        (), description="origins whose pages may read answers, with credentials; * lets all in, without"
+        (), description="origins whose pages may call, with credentials; * lets pages of all origins read, without"
     )
     allowed_hosts: Annotated[Listed, AfterValidator(lambda names: tuple(name.lower() for name in names))] = Field(
         (), description="names in `Host` that are answered, `*.example.com` for all under one; * turns the check off"

@@ -89,6 +89,25 @@ class TestCors:
         assert "access-control-allow-origin" not in answer.headers
         assert varies_by_origin(answer)
 
+    @pytest.mark.parametrize(
+        "names",
+        [
+            "cache-control,last-event-id",  # event-source-polyfill, eventsource
+            "accept,authorization,last-event-id,pragma,x-requested-with",  # eventsource-polyfill, axios, jQuery
+            "baggage,sentry-trace,traceparent,tracestate",  # OpenTelemetry, Sentry
+            "b3,x-b3-traceid,x-datadog-trace-id,newrelic,elastic-apm-traceparent",
+            "idempotency-key,if-none-match,x-csrf-token,x-request-id,x-xsrf-token",
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+    async def test_a_preflight_allows_what_clients_add(self, http: httpx.AsyncClient, names: str, method: str) -> None:
+        asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": names}
+        answer = await http.options(f"{OPS}/a", headers=asked | {"Origin": FRIEND})
+        assert answer.status_code == 200, answer.text
+        allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+        assert allowed >= set(names.split(","))
+        assert (await http.options(f"{OPS}/a", headers=asked | {"Origin": STRANGER})).status_code == 400
+
     @both_outlets
     async def test_a_stream_can_be_read(self, client: Client) -> None:
         client.send(request(STREAM, f"Origin: {FRIEND}", "Accept-Encoding: gzip"))
@@ -140,10 +159,45 @@ class TestAnyOrigin:
         return make_settings(cors_origins="*")
 
     async def test_may_read_without_credentials(self, http: httpx.AsyncClient) -> None:
-        answer = await http.post(OPS, headers={"Origin": STRANGER, "Cookie": "a=b"})
-        assert answer.status_code == 201
+        await create(http, id="a")
+        answer = await http.get(f"{OPS}/a", headers={"Origin": STRANGER, "Cookie": "a=b"})
+        assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in answer.headers
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", OPS),
+            ("POST", f"{OPS}/a/cancel"),
+            ("POST", f"{OPS}/a/events"),
+            ("POST", f"{OPS}/a/signals"),
+            ("DELETE", f"{OPS}/a?force=true"),
+        ],
+    )
+    @pytest.mark.parametrize("said", [{"Origin": STRANGER}, {"Sec-Fetch-Site": "cross-site", "Origin": STRANGER}])
+    async def test_may_change_nothing(
+        self, http: httpx.AsyncClient, method: str, path: str, said: dict[str, str]
+    ) -> None:
+        await create(http, id="a")
+        before = (await http.get(f"{OPS}/a")).json()
+        answer = await http.request(method, path, headers=said | {"Authorization": "Bearer x"})
+        assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
+        asked = {"Access-Control-Request-Method": method, "Origin": STRANGER}
+        answer = await http.options(path, headers=asked)
+        assert answer.status_code == 400
+        assert method not in answer.headers["access-control-allow-methods"]
+        assert (await http.get(f"{OPS}/a")).json() == before
+
+    async def test_may_send_any_header_to_read(self, http: httpx.AsyncClient) -> None:
+        asked = {
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization,cache-control",
+        }
+        answer = await http.options(f"{OPS}/a/stream", headers=asked | {"Origin": STRANGER})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["access-control-allow-headers"] == "authorization,cache-control"
 
 
 class TestWithoutOrigins:
