@@ -32,6 +32,11 @@ class Context:
     guard: Guard
     facts: FactCache
 
+    @property
+    def takes_other_names(self) -> bool:
+        """Whether the query of a connection to be opened may hold names that are not ours, for a back end to read."""
+        return self.settings.auth == "callback"
+
 
 def context_of(connection: HTTPConnection) -> Context:
     """Return what the process of a request, or of a WebSocket, has."""

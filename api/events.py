@@ -18,6 +18,7 @@ from api.description import refused
 from api.intake import take
 from api.principal import principal_of
 from api.problems import problem
+from api.query_names import CheckedRoute
 from api.stream_query import POSITION, TYPES, read_types
 from broker import logs, positions
 from broker.errors import BrokerError, Invalid, Unauthenticated
@@ -35,7 +36,7 @@ from broker.runs import wanted
 from broker.subscription import Subscription
 from broker.terms import ALL, Delivery
 
-router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"])
+router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"], route_class=CheckedRoute)
 
 MAX_BATCH = 1000
 """Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.stream_query import TYPES, pairs_of, read_types
+from api.query_names import values_of
+from api.stream_query import TYPES, read_types
 from broker.errors import Invalid
 from broker.events import PING, PING_EVENT
 from broker.inputs import invalid
@@ -54,7 +55,7 @@ class MultiQuery(BaseModel):
 
     def start(self, last_event_id: str | None) -> Start:
         """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
-        return Start(last_event_id if last_event_id is not None else self.last_event_id)
+        return Start(last_event_id or self.last_event_id or None)
 
     def delivery(self) -> Delivery:
         """Return how to deliver."""
@@ -62,15 +63,13 @@ class MultiQuery(BaseModel):
         return Delivery(read_types(self.types), self.interval_ms / 1000, ping)
 
 
+_NAMES = frozenset(MultiQuery.model_fields)
 _LISTS = frozenset({"operation", "tag"})
 
 
-def read_multi_query(query: bytes) -> MultiQuery:
-    """Return what a query asks for; raise `Invalid`."""
-    pairs = pairs_of(query)
-    given: dict[str, object] = dict(pairs)
-    given |= {name: [value for each, value in pairs if each == name] for name in _LISTS}
+def read_multi_query(query: bytes, *, others: bool = False) -> MultiQuery:
+    """Return what a query asks for; raise `Invalid`. With `others` it may hold names that are not ours."""
     try:
-        return MultiQuery.model_validate(given)
+        return MultiQuery.model_validate(values_of(query, _NAMES, _LISTS, others=others))
     except ValidationError as error:
         raise invalid(error) from None

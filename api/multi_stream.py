@@ -64,7 +64,7 @@ async def multi_stream(request: Request) -> Response:
     context = context_of(request)
     settings, visit = context.settings, visit_in(request.scope)
     try:
-        asked = read_multi_query(request.scope["query_string"])
+        asked = read_multi_query(request.scope["query_string"], others=context.takes_other_names)
         bundle = await context.hub.bundles.open(
             within(asked.query(settings.max_operations_per_stream), request),
             asked.start(request.headers.get("last-event-id")),

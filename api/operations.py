@@ -1,5 +1,6 @@
 """The calls that concern operations as resources: create, list, get, delete, cancel."""
 
+from dataclasses import replace
 from hashlib import blake2s
 from typing import Annotated, Any, Literal
 
@@ -12,13 +13,14 @@ from api.authorization import permit, permit_creation
 from api.context import Context, Id, InContext, read_model
 from api.description import refused
 from api.principal import principal_of
+from api.query_names import CheckedRoute
 from broker.errors import OperationExists
 from broker.grants import Action
 from broker.listing import Filters
 from broker.models import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
 from broker.snapshots import facts_of
 
-router = APIRouter(prefix="/v1/operations", tags=["operations"])
+router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
 
 POLL_S = 2
 """How soon to look again at an operation that is not done, for clients that poll."""
@@ -73,22 +75,21 @@ async def create(request: Request, context: InContext) -> Response:
 async def listing(
     request: Request,
     context: InContext,
-    status: Status | None = None,
+    status: Annotated[list[Status], Query(description="given again: or that one", default_factory=list)],
+    tag: Annotated[list[Label], Query(description="given again: and that one", default_factory=list)],
     owner: Label | None = None,
     kind: Label | None = None,
-    tag: Label | None = None,
     parent: OperationId | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> Response:
     """List operations, newest change first. A page may be short and still have a next one: follow `next_cursor`."""
     grants = principal_of(request).grants
+    filters = Filters(status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent)
     if grants.allows_everywhere(Action.READ):
-        filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
         operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
     else:
-        filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent, grants=grants)
-        operations, following = await _sealed(context, filters, limit, cursor)
+        operations, following = await _sealed(context, replace(filters, grants=grants), limit, cursor)
     body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
     return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
 

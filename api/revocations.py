@@ -11,12 +11,13 @@ from starlette.responses import Response
 from api.authorization import permit_everywhere
 from api.context import InContext, read_model
 from api.description import Responses, refused
+from api.query_names import CheckedRoute
 from broker.deny_list import LONGEST_S, Claim, Denial, denials, deny, reinstate
 from broker.errors import NotFound
 from broker.grants import Action
 from broker.models import Label, Time
 
-router = APIRouter(prefix="/v1/revocations", tags=["revocations"])
+router = APIRouter(prefix="/v1/revocations", tags=["revocations"], route_class=CheckedRoute)
 
 _A_DAY_S = 86_400.0
 _FURTHEST = 1_000_000

@@ -39,14 +39,15 @@ async def stream(operation: Id, request: Request) -> Response:
     context, visit = context_of(request), visit_in(request.scope)
     try:
         await permit(request, context, Action.READ, operation)
-        query = read_query(request.scope["query_string"])
+        query = read_query(request.scope["query_string"], others=context.takes_other_names)
         start = query.start(request.headers.get("last-event-id"))
         delivery = held(visit.delivery(query.delivery()), principal_of(request), context.hub)
         subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
     except BrokerError as error:
-        if isinstance(error, NotFound) and read_query(request.scope["query_string"]).wait_s > 0:
+        others = context.takes_other_names
+        if isinstance(error, NotFound) and read_query(request.scope["query_string"], others=others).wait_s > 0:
             # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
             return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, HEADERS)
         return not_opened(request, error)

@@ -2,10 +2,10 @@
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from api.query_names import values_of
 from broker import positions
 from broker.children import CHILDREN
 from broker.errors import Invalid
@@ -47,8 +47,8 @@ class StreamQuery(BaseModel):
 
     def start(self, last_event_id: str | None) -> Start:
         """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
-        position = last_event_id if last_event_id is not None else self.last_event_id
-        if position is not None:
+        position = last_event_id or self.last_event_id  # an empty one is what a client says that has none yet
+        if position:
             positions.parse(position)
             return Start(position)
         return Start(beginning=self.beginning is not None)
@@ -65,17 +65,15 @@ class StreamQuery(BaseModel):
 ANYTHING = StreamQuery()
 
 
-def pairs_of(query: bytes) -> list[tuple[str, str]]:
-    """Return a query's names and values, in order."""
-    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+_NAMES = frozenset(field.alias or name for name, field in StreamQuery.model_fields.items())
 
 
-def read_query(query: bytes) -> StreamQuery:
-    """Return what a query asks for; raise `Invalid`."""
+def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
+    """Return what a query asks for; raise `Invalid`. With `others` it may hold names that are not ours."""
     if not query:
         return ANYTHING
     try:
-        return StreamQuery.model_validate(dict(pairs_of(query)))
+        return StreamQuery.model_validate(values_of(query, _NAMES, others=others))
     except ValidationError as error:
         raise invalid(error) from None
 

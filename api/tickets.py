@@ -11,10 +11,11 @@ from starlette.responses import Response
 from api.authorization import permit
 from api.context import Context, Id, InContext, read_model
 from api.principal import principal_of
+from api.query_names import CheckedRoute
 from broker.grants import Action, Grant, Grants
 from broker.models import Label, OperationId, Time
 
-router = APIRouter(prefix="/v1", tags=["tickets"])
+router = APIRouter(prefix="/v1", tags=["tickets"], route_class=CheckedRoute)
 
 MAX_OPERATIONS = 50
 """Operations that one ticket names: they stand in a URL."""

@@ -7,7 +7,8 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from broker import rollup
 from broker.connections import storage_errors
@@ -27,30 +28,42 @@ _SOURCES = 64
 class Filters:
     """What a listing is narrowed to; None does not narrow."""
 
-    status: Status | None = None
+    status: Status | tuple[Status, ...] | None = None
+    """Of several, any."""
     owner: str | None = None
     kind: str | None = None
-    tag: str | None = None
+    tag: str | tuple[str, ...] | None = None
+    """Of several, all."""
     parent: str | None = None
     grants: Grants | None = None
     """Whose grants to read an operation it takes, too."""
 
-    def chosen(self) -> list[tuple[str, str]]:
-        """Return the fields that narrow, with their values."""
-        pairs = (("owner", self.owner), ("parent", self.parent), ("tag", self.tag), ("kind", self.kind))
-        found = [(field, value) for field, value in pairs if value is not None]
-        return [*found, ("status", self.status.value)] if self.status is not None else found
+    def chosen(self) -> list[list["Source"]]:
+        """Return the ways to narrow: indexes that hold, together, all that passes."""
+        found = [[("tag", tag)] for tag in _each(self.tag)]
+        pairs = (("owner", self.owner), ("parent", self.parent), ("kind", self.kind))
+        found += [[(field, value)] for field, value in pairs if value is not None]
+        statuses = [("status", status.value) for status in _each(self.status)]
+        return [*found, statuses] if statuses else found
 
     def match(self, operation: Operation) -> bool:
         """Return whether an operation passes."""
+        statuses = _each(self.status)
         return (
-            self.status in (None, operation.status)
+            (not statuses or operation.status in statuses)
             and self.owner in (None, operation.owner)
             and self.kind in (None, operation.kind)
             and self.parent in (None, operation.parent)
-            and (self.tag is None or self.tag in operation.tags)
+            and all(tag in operation.tags for tag in _each(self.tag))
             and (self.grants is None or self.grants.allows(Action.READ, facts_of(operation)))
         )
+
+
+T = TypeVar("T")
+
+
+def _each(wanted: T | tuple[T, ...] | None) -> tuple[T, ...]:
+    return wanted if isinstance(wanted, tuple) else () if wanted is None else (wanted,)
 
 
 Mark = tuple[int, str]
@@ -124,20 +137,19 @@ async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequenc
     named = None if filters.grants is None else filters.grants.sources(Action.READ)
     if named is not None and len(named) <= _SOURCES:
         return sorted(named)
-    return [await _rarest(client, keyspace, filters)]
+    return await _rarest(client, keyspace, filters)
 
 
-async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> Source:
+async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Source]:
     chosen = filters.chosen()
     if len(chosen) < 2:
-        return chosen[0] if chosen else WHOLE
+        return chosen[0] if chosen else [WHOLE]
     async with client.pipeline(transaction=False) as pipeline:
-        for field, value in chosen:
-            for lane in range(keyspace.lanes):
-                pipeline.zcard(keyspace.lane(lane).index_of(field, value))
+        for key in (key for sources in chosen for key in _indexes(keyspace, sources)):
+            pipeline.zcard(key)
         with storage_errors():
-            cards = await pipeline.execute()
-    sizes = [sum(cards[i * keyspace.lanes : (i + 1) * keyspace.lanes]) for i in range(len(chosen))]
+            cards = iter(await pipeline.execute())
+    sizes = [sum(islice(cards, len(sources) * keyspace.lanes)) for sources in chosen]
     return chosen[sizes.index(min(sizes))]
 
 

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.callback.presence import Presence
 from api.callback.visit import visit_in
+from api.query_names import position_in
 from api.stream_paths import opens_a_stream
 from broker.replaced import NAME
 
@@ -28,7 +29,7 @@ class Visits:
         if not opens_a_stream(scope):
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "http" and Headers(scope=scope).get("last-event-id") == NAME.decode():
+        if scope["type"] == "http" and _was_replaced(scope):
             await Response(status_code=204)(scope, receive, send)
             return
         try:
@@ -37,3 +38,11 @@ class Visits:
             visit = visit_in(scope)
             if not visit.held:
                 visit.end("client" if scope["type"] == "websocket" else "refused")
+
+
+def _was_replaced(scope: Scope) -> bool:
+    query, name = scope["query_string"], NAME.decode()
+    position = Headers(scope=scope).get("last-event-id")
+    if not position and NAME in query:  # a polyfill can't set the header
+        position = position_in(query)
+    return position == name

@@ -6,6 +6,7 @@ from fastapi import APIRouter, WebSocket
 
 from api.context import context_of
 from api.origins import allowed
+from api.query_names import values_of
 from api.stream_query import read_query
 from api.ws.conversation import Conversation
 from api.ws.refusals import refuse
@@ -26,7 +27,7 @@ async def follow(websocket: WebSocket) -> None:
         _check_origin(websocket, context.settings)
         if re.fullmatch(OPERATION_ID, operation) is None:
             raise Invalid("this is no operation's id", field="id")
-        query = read_query(websocket.scope["query_string"])
+        query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:
         await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
@@ -49,6 +50,7 @@ async def converse(websocket: WebSocket) -> None:
     context = context_of(websocket)
     try:
         _check_origin(websocket, context.settings)
+        values_of(websocket.scope["query_string"], (), others=context.takes_other_names)
     except BrokerError as error:
         await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
         return

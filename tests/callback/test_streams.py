@@ -474,6 +474,8 @@ class TestAnIdentifier:
                 assert (told["reason"], told["connection"]) == ("replaced", theirs.of("connect")[0]["connection"])
                 again = await http.get(STREAM, headers=EVENT_SOURCE | {"Last-Event-ID": message.id})
                 assert again.status_code == 204
+                for name in ("lastEventId", "last_event_id"):  # as polyfills say it
+                    assert (await http.get(f"{STREAM}?{name}={message.id}")).status_code == 204
                 assert len(theirs.of("connect")) == 2  # and was not asked
                 await publish(http, "a", "log", {"message": "to the newer"})
                 await until(newer, b"to the newer")
