@@ -5,7 +5,6 @@ XREAD. On a single server that is one reader for all lanes. Sentinel changes wha
 how lanes are grouped; neither changes a caller.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -16,8 +15,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.errors import SetupError, StorageFull, StorageUnavailable
+from broker.errors import SetupError, StorageFull, StorageUnavailable, StorageUnsuitable
+from broker.failover import Generation, pool_options, text_of
 from broker.round_trips import RoundTrips, counted
+from broker.server_kind import NotMaster, WrongKind
 from broker.settings import Settings
 
 BLOCK_MS = 2000
@@ -25,10 +26,9 @@ BLOCK_MS = 2000
 
 _MAX_CONNECTIONS = 32
 _UNAVAILABLE = (
-    "BUSY",
+    "BUSY ",
     "MOVED",
     "ASK",
-    "NOPERM",
     "UNBLOCKED",
     "NOREPLICAS",
     "LOADING",
@@ -38,11 +38,9 @@ _UNAVAILABLE = (
     "READONLY",
     "NOAUTH",
 )
+"""Codes of replies that say nothing of the call itself: the server can't run it now."""
 
 _FULL = "Redis is out of memory and takes no writes: give it more, or shorten retention"
-_SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
-"""What Redis before 7 puts before the error of a command in a script."""
-
 
 Client = TypeVar("Client", redis.Redis, aioredis.Redis)
 
@@ -110,14 +108,18 @@ class Connections:
     @classmethod
     def open(cls, settings: Settings, lanes: int) -> "Connections":
         """Return connections to the Redis of the settings. Nothing is sent yet."""
-        trips = RoundTrips()
+        trips, generation = RoundTrips(), Generation()
         address, options = _address(settings), _options(settings, AsyncRetry)
-        options["redis_connect_func"] = trips.on_connect
-        pool = aioredis.BlockingConnectionPool.from_url(
-            address, max_connections=_MAX_CONNECTIONS, timeout=settings.redis_timeout_s, **options
+        counting = {"redis_connect_func": trips.on_connect}
+        bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}
+        pool = aioredis.BlockingConnectionPool(
+            **bounds | options | pool_options(address, aioredis.Connection, generation) | counting
         )
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
-        reading = aioredis.ConnectionPool.from_url(address, **options)
+        # Strict: what a blocking read was told so far has to be compared with what another server has.
+        reading = aioredis.ConnectionPool(
+            **options | pool_options(address, aioredis.Connection, generation, strict=True) | counting
+        )
         return cls(counted(pool, trips), aioredis.Redis.from_pool(reading), lanes, trips)
 
     def readers(self) -> list[Reader]:
@@ -134,39 +136,71 @@ class Connections:
         await self._reader.aclose()
 
 
-def connect(settings: Settings, *, blocking: bool = False) -> "redis.Redis":
-    """Return a synchronous client, for worker processes; `blocking` gives it the patience of blocking reads."""
-    options = _options(settings, Retry)
+def connect(settings: Settings, *, blocking: bool = False, generation: Generation | None = None) -> "redis.Redis":
+    """Return a synchronous client, for worker processes; `blocking` gives it the patience of blocking reads.
+
+    Clients that share a `generation` leave a demoted server together.
+    """
+    address, options = _address(settings), _options(settings, Retry)
     if blocking:
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
-    return unparsed(redis.Redis.from_url(_address(settings), **options))
+    kept = pool_options(address, redis.Connection, generation or Generation(), strict=blocking)
+    return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn Redis' and the network's errors into the broker's own."""
+    """Turn Redis' and the network's errors into the broker's own. Those of one call alone are raised as they are."""
     try:
         yield
-    except redis.exceptions.OutOfMemoryError:
-        raise StorageFull(_FULL) from None
-    except redis.exceptions.AuthenticationError as error:
-        raise StorageUnavailable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}") from None
-    except redis.exceptions.NoPermissionError as error:
-        raise StorageUnavailable(
-            f"Redis does not grant the user of PROGRESS_REDIS_URL all that is needed, see deploy/redis.conf: {error}"
-        ) from None
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        raise StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}") from None
-    except redis.exceptions.NoScriptError:
-        raise StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over") from None
-    except redis.exceptions.InvalidResponse as error:
-        raise StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}") from None
-    except redis.exceptions.ResponseError as error:
-        text = _SCRIPT_ERROR.sub("", str(error))
-        if text.startswith("OOM"):
-            raise StorageFull(_FULL) from None
-        if text.startswith("MISCONF"):
-            raise StorageFull("Redis can't write to its disk and takes no writes: see its log") from None
-        if isinstance(error, redis.exceptions.ReadOnlyError) or text.startswith(_UNAVAILABLE):
-            raise StorageUnavailable(f"Redis can't answer now: {text}") from None
-        raise
+    except (redis.exceptions.RedisError, OSError) as error:
+        ours = storage_error(error)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def storage_error(error: redis.exceptions.RedisError | OSError) -> StorageUnavailable | StorageFull | None:
+    """Return the broker's own error that an error of Redis or of the network stands for, None if it has none."""
+    # By class where the library has one: it strips the code from the text of those.
+    if isinstance(error, OSError):
+        return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
+    match error:
+        case redis.exceptions.AuthenticationError():
+            return StorageUnsuitable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}")
+        case redis.exceptions.NoPermissionError():
+            return StorageUnsuitable(
+                "Redis does not grant the user of PROGRESS_REDIS_URL all that is needed,"
+                f" see deploy/redis.conf: {error}"
+            )
+        case WrongKind():
+            return StorageUnsuitable(str(error))
+        case NotMaster():
+            return StorageUnavailable(str(error))
+        case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
+            return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
+        case redis.exceptions.NoScriptError():
+            return StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over")
+        case redis.exceptions.InvalidResponse():
+            return StorageUnsuitable(f"what answers is no Redis: {str(error)[:100]}")
+        case redis.exceptions.ClusterCrossSlotError():
+            return StorageUnsuitable(
+                "Redis spreads its keys over several servers, as a Cluster or a proxy before one does:"
+                " progress-broker needs a single master"
+            )
+        case redis.exceptions.ClusterError() | redis.exceptions.AskError() | redis.exceptions.TryAgainError():
+            return _passing(error)
+        case redis.exceptions.ReadOnlyError():
+            return _passing(error)
+        case redis.exceptions.OutOfMemoryError():
+            return StorageFull(_FULL)
+    text = text_of(error)
+    if text.startswith("OOM"):
+        return StorageFull(_FULL)
+    if text.startswith("MISCONF"):
+        return StorageFull("Redis can't write to its disk and takes no writes: see its log")
+    return _passing(error) if text.startswith(_UNAVAILABLE) else None
+
+
+def _passing(error: redis.exceptions.RedisError) -> StorageUnavailable:
+    return StorageUnavailable(f"Redis can't answer now: {text_of(error)}")

@@ -150,6 +150,10 @@ class StorageUnavailable(BrokerError):
     code = "storage-unavailable"
 
 
+class StorageUnsuitable(StorageUnavailable):
+    """Redis is of the wrong kind, or refuses our password or a command, which does not pass by itself."""
+
+
 class StorageFull(BrokerError):
     """Redis is out of memory and refuses writes."""
 

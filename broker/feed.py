@@ -101,9 +101,13 @@ class FeedReader:
                     self.interruptions += 1
                     log.warning("the feed is interrupted, reconnecting: %s", error)
                 self.connected = False
+                await self._disconnect()
                 await self._sleep(backoff_s(tries))
                 tries += 1
                 continue
+            except Exception:
+                await self._disconnect()
+                raise
             if not self.connected:
                 self.connected = True
                 if tries:
@@ -130,6 +134,11 @@ class FeedReader:
         entries = await self._ask(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self._ask(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, self._least_kept)
+
+    async def _disconnect(self) -> None:
+        # Also after an error that the server replied with: it may no longer be the master, and go on to answer.
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
 
     async def _last(self, feed: bytes) -> bytes:
         entries = await self._ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))

@@ -1,14 +1,14 @@
 """What is checked before anything is served: the Redis at hand suits, and agrees with our settings."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis.exceptions
 
 from broker.carrier import run
 from broker.connections import Connections, storage_errors
-from broker.errors import SetupError
+from broker.errors import SetupError, StorageUnsuitable
 from broker.keys import Keyspace, lane_tags, meta_key
 from broker.scripts import META, Call
 from broker.settings import Settings
@@ -16,14 +16,31 @@ from broker.settings import Settings
 SCHEMA = 1
 DEFAULT_LANES = 16
 OLDEST_REDIS = (6, 2)
+META_FIELDS = ("schema", "lanes", "tags")
 
 
 async def agree(connections: Connections, settings: Settings) -> Keyspace:
-    """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise."""
-    # A server that won't tell (a managed one, or the test double) is taken at its word.
-    with storage_errors(), suppress(redis.exceptions.ResponseError):
-        check_server(await connections.commands.info())
-    return read_meta(await run(connections.commands, meta_call(settings)), settings)
+    """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise.
+
+    Raises `StorageUnavailable` or `StorageFull` while that can't be known.
+    """
+    client = connections.commands
+    with ending_what_is_wrong_for_good(), storage_errors():
+        # A server that won't tell (a managed one, or the test double) is taken at its word.
+        with suppress(redis.exceptions.ResponseError):
+            check_server(await client.info())
+        # Read before anything is written, so that a Redis that takes no writes can be started on, and read.
+        known = await client.hmget(meta_key(settings.prefix), META_FIELDS)
+        return read_meta(known if None not in known else await run(client, meta_call(settings)), settings)
+
+
+@contextmanager
+def ending_what_is_wrong_for_good() -> Iterator[None]:
+    """Raise as `SetupError` what does not pass by itself."""
+    try:
+        yield
+    except StorageUnsuitable as error:
+        raise SetupError(error.detail) from None
 
 
 def meta_call(settings: Settings) -> Call:

@@ -32,12 +32,21 @@ class Store:
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
-        """Connect, and check that this Redis suits and agrees with the settings; raise `SetupError` otherwise."""
+        """Connect, and check that this Redis suits and agrees with the settings; raise `SetupError` otherwise.
+
+        That Redis is away counts as well: this is for commands, which nobody wants to wait for it.
+        """
+        try:
+            return await cls.reach(settings)
+        except StorageUnavailable as error:
+            raise SetupError(error.detail) from None
+
+    @classmethod
+    async def reach(cls, settings: Settings) -> Self:
+        """Connect as `open` does, but raise `StorageUnavailable` or `StorageFull` for what may pass by itself."""
         connections = Connections.open(settings, lanes=1)
         try:
             keyspace = await agree(connections, settings)
-        except StorageUnavailable as error:
-            raise SetupError(error.detail) from None
         finally:
             await connections.close()
         return cls(Connections.open(settings, keyspace.lanes), keyspace, settings)

@@ -56,6 +56,9 @@ class Redis:
         self.sent = command.split(b"\r\n")[2::2]
         self.did.append(self.sent[0].decode())
 
+    async def disconnect(self, *, nowait: bool) -> None:
+        self.did.append("disconnect")
+
     async def read_response(self) -> Any:
         return self.replies.pop(0)() if self.sent[0] == b"XREAD" else []
 
@@ -147,7 +150,7 @@ async def test_after_a_fault_it_begins_anew_with_a_resync(error: Exception) -> N
     redis.fail(error)
     redis.did.clear()
     assert (await anext(batches)).resync == LANES
-    assert (redis.did, reader.connected) == (["XREAD", "wait", "XREVRANGE", "XREVRANGE"], True)
+    assert (redis.did, reader.connected) == (["XREAD", "disconnect", "wait", "XREVRANGE", "XREVRANGE"], True)
     redis.answer("5-0")
     assert [event.position for event in (await anext(batches)).events] == [b"5-0"]
 
