@@ -84,7 +84,7 @@ class AsyncOperation(Reporting):
             return False
         finally:
             forget()
-        return True
+        return not self._reporter.dropped
 
     async def __aenter__(self) -> Self:
         enter(self)

@@ -14,7 +14,7 @@ from typing import Any
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
 from workers.background import Background
 from workers.backoff import Backoff
-from workers.carrier import carry
+from workers.carrier import CallRefused, carry
 from workers.reporter import Reporter
 from workers.sender import PIPELINE_CALLS, settle
 
@@ -78,6 +78,9 @@ class Beats:
             except (StorageUnavailable, StorageFull) as error:
                 return self._failed(some, error)
             for reporter, reply in zip(some, replies, strict=True):
+                if isinstance(reply, CallRefused):  # the others' are answered
+                    logger.debug("operation %s has no beat: %s", reporter.operation, reply.detail)
+                    continue
                 if isinstance(reply, StorageUnavailable | StorageFull):
                     return self._failed(some, reply)
                 if not reporter.ended:  # else its own end may have been quicker

@@ -6,18 +6,23 @@ from typing import Any
 
 import redis.exceptions
 
-from broker.connections import storage_errors
-from broker.errors import BrokerError, StorageUnavailable
+from broker.connections import storage_error
+from broker.errors import StorageUnavailable
 from broker.scripts import Call
 
 
-def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Send calls in one round trip; return for each the script's reply, or the `BrokerError` it failed with.
+class CallRefused(StorageUnavailable):
+    """Redis replied to one call with an error that says nothing of Redis as a whole; others may go through."""
 
-    Raises `StorageUnavailable` if the connection failed, and then any of the calls may have run: only what may be
-    repeated can be carried.
+
+def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
+    """Send calls in one round trip; return for each the script's reply, or the storage error that it failed with.
+
+    A script refuses by a reply. So whatever Redis calls an error, also one that nobody has heard of, may pass, and is
+    `StorageUnavailable` or `StorageFull`. Raises these if the connection failed, and then any of the calls may have
+    run: only what may be repeated can be carried.
     """
-    with _refused_as_unavailable(), storage_errors():
+    with errors_that_may_pass():
         replies = _pipeline(client, calls)
         # A restart or a promotion empties the server's cache of scripts.
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
@@ -31,12 +36,12 @@ def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
 
 
 @contextmanager
-def _refused_as_unavailable() -> Iterator[None]:
-    """What is refused before any call is run, such as the connection's own commands, may be allowed later."""
+def errors_that_may_pass() -> Iterator[None]:
+    """Raise every error of Redis or of the network as a storage error."""
     try:
         yield
-    except redis.exceptions.ResponseError as error:
-        raise StorageUnavailable(f"Redis refuses this connection: {error}") from None
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise _translated(error) from None
 
 
 def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
@@ -47,12 +52,6 @@ def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
 
 
 def _translated(reply: Any) -> Any:
-    if not isinstance(reply, redis.exceptions.RedisError):
+    if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
-    try:
-        with storage_errors():
-            raise reply
-    except BrokerError as error:
-        return error
-    except redis.exceptions.RedisError as error:
-        return BrokerError(f"Redis refused the call: {error}")
+    return storage_error(reply) or CallRefused(f"Redis refuses the call: {reply}")

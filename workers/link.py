@@ -17,12 +17,13 @@ from pydantic import SecretStr
 
 from broker.connections import connect, unparsed
 from broker.errors import BrokerError
-from broker.keys import Keyspace
+from broker.failover import Generation
+from broker.keys import Keyspace, meta_key
 from broker.scripts import Call
 from broker.settings import Settings
-from broker.startup import meta_call, read_meta
+from broker.startup import META_FIELDS, meta_call, read_meta
 from workers.beats import Beats
-from workers.carrier import carry
+from workers.carrier import carry, errors_that_may_pass
 from workers.reporter import Reporter
 from workers.sender import Sender
 from workers.signals import Signals
@@ -40,11 +41,13 @@ class Link:
         self._settings = settings
         self._keyspace: Keyspace | None = None
         self._known: weakref.WeakSet[Reporter] = weakref.WeakSet()
+        self._told: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._begin()
 
     def _begin(self) -> None:
         self._located: Settings | None = None
         self._commands: Any = None
+        self._generation = Generation()
         self._sender = Sender(self.client, self._gone)
         self._beats = Beats(self.client)
         self._signals = Signals(self.client, self._blocking_client, self._beats.look)
@@ -55,19 +58,22 @@ class Link:
         located = self._located
         # The embedded Redis may come back at another address.
         if located is None or located.redis_url != settings.redis_url:
-            self._commands = connect(settings)
+            self._commands = connect(settings, generation=self._generation)
             self._located = settings
         return self._commands
 
     def _blocking_client(self) -> Any:
         settings = self._settings if self._settings.redis_url is not None else _locate(self._settings)
-        connection: Any = connect(settings, blocking=True)
+        connection: Any = connect(settings, blocking=True, generation=self._generation)
         return unparsed(connection.client())  # of one connection, which CLIENT UNBLOCK can name
 
     def keyspace(self) -> Keyspace:
         """Return the keys that all users of this Redis share; raise `SetupError` if our settings disagree."""
         if self._keyspace is None:
-            self._keyspace = read_meta(self.run(meta_call(self._settings)), self._settings)
+            with errors_that_may_pass():
+                known = self.client().hmget(meta_key(self._settings.prefix), META_FIELDS)
+                agreed = known if None not in known else self.run(meta_call(self._settings))
+            self._keyspace = read_meta(agreed, self._settings)
         return self._keyspace
 
     def run(self, call: Call) -> Any:
@@ -95,6 +101,12 @@ class Link:
         """Wait until what these (or all) were told is stored; return whether it was, within the timeout."""
         return self._sender.flush(self._sender.pending() if reporters is None else reporters, timeout_s)
 
+    def tell_dropped(self) -> bool:
+        """Return whether what was said of an operation was dropped, of those that somebody still has; of each once."""
+        dropped = {reporter for reporter in list(self._known) if reporter.dropped} - set(self._told)
+        self._told.update(dropped)
+        return bool(dropped)
+
     def patience_s(self) -> float:
         """Return how long the end of a block, or of the process, waits until all is stored."""
         return self._sender.patience_s(FLUSH_S)
@@ -106,6 +118,7 @@ class Link:
     def reborn(self) -> None:
         """Start anew in a forked child: the connections and threads are the parent's."""
         self._begin()
+        self.tell_dropped()  # those are the parent's to tell
         for reporter in list(self._known):
             reporter.reborn()
 
@@ -136,8 +149,15 @@ def link_to(settings: Settings) -> Link:
 def flush(timeout: float = FLUSH_S) -> bool:
     """Wait until all that this process has reported so far is stored; return whether it was, within `timeout` seconds.
 
+    It was not if an operation was deleted, or lost with the Redis that had it; this is told once of each.
     Leaving an operation's block and leaving the process do this by themselves; who ends by `os._exit` has to call it.
     """
+    stored = _flush(timeout)
+    dropped = [link.tell_dropped() for link in list(_links.values())]
+    return stored and not any(dropped)
+
+
+def _flush(timeout: float) -> bool:
     until = time.monotonic() + timeout
     stored = [link.flush(timeout_s=max(0.0, until - time.monotonic())) for link in list(_links.values())]
     return all(stored)
@@ -162,7 +182,8 @@ def _reborn() -> None:
 
 
 def _flush_at_exit() -> None:
-    if not flush(max((link.patience_s() for link in _links.values()), default=0.0)):
+    # Without those that were lost before, of which the log has told.
+    if not _flush(max((link.patience_s() for link in _links.values()), default=0.0)):
         logger.warning("progress that was reported last could not be sent before the process ended")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from threading import RLock
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Fenced, OperationEnded
 from broker.keys import OperationKeys
 from broker.models import Answer
 from broker.publishing import Entry, publish_call
@@ -155,6 +155,14 @@ class Reporter:
         return self.sign.lost
 
     @property
+    def dropped(self) -> bool:
+        """Whether what it was told is not stored, and never will be.
+
+        Where another attempt, or somebody else's end, took the operation over, what is late does not count.
+        """
+        return self.lost is not None and not isinstance(self.lost, Fenced | OperationEnded)
+
+    @property
     def ended(self) -> bool:
         """Whether an end was told, or that another attempt follows."""
         return self._end is not None or self._hold_ms is not None
@@ -172,6 +180,13 @@ class Reporter:
     def reached(self, mark: int) -> bool:
         """Return whether all that was told before the mark is acknowledged, or never will be."""
         return self.done or self._outbox.reached(mark)
+
+    def unsent(self) -> int:
+        """Return how many events it keeps that are not acknowledged."""
+        with self.pulse.lock:
+            batch = self._outbox.batch or []
+            end = self._end is not None and not (batch and batch[-1].type == "end")
+            return len(batch) + len(self._backlog) + end
 
     def lose(self, error: BrokerError) -> None:
         """Give the operation up: it is no longer this process's to report."""

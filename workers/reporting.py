@@ -176,7 +176,7 @@ class Reporting:
         if not self._ends:
             self._reporter.release()
             self.trace.end(None)
-        if not flushed:
+        if not flushed and not self._reporter.dropped:  # of which the log has told
             logger.warning("the last of operation %s is not stored yet; it is sent when Redis takes it", self.id)
         if error is None and self._reporter.lost is not None:
             raise self._reporter.lost

@@ -10,13 +10,13 @@ from queue import Empty, SimpleQueue
 from threading import Event, RLock
 from typing import Any
 
-from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
 from broker.models import Answer
 from broker.publishing import read_answer
 from broker.scripts import Call
 from workers.background import Background
 from workers.backoff import Backoff
-from workers.carrier import carry
+from workers.carrier import CallRefused, carry
 from workers.reporter import Reporter
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,17 @@ class _Waiter:
         return all(reporter.reached(mark) for reporter, mark in self.marks)
 
 
+class _Refused:
+    """A reporter whose calls Redis refuses, but not others': it is tried again by itself, and holds up nobody."""
+
+    def __init__(self) -> None:
+        self._backoff = Backoff()
+        self.not_before = -inf
+
+    def again(self) -> None:
+        self.not_before = time.monotonic() + self._backoff.failed()
+
+
 class Sender:
     """Sends for all reporters of this process, over one client. One thread, started when there is something to send.
 
@@ -54,6 +65,7 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
+        self._refused: dict[Reporter, _Refused] = {}
         self._thread = Background("progress-sender", self._run)
 
     def __contains__(self, reporter: Reporter) -> bool:
@@ -70,7 +82,14 @@ class Sender:
         return list(self._reporters)
 
     def flush(self, reporters: Iterable[Reporter], timeout_s: float) -> bool:
-        """Wait until all these were told so far is acknowledged; return whether it was, within the timeout."""
+        """Wait until all these were told so far is acknowledged; return whether it was, within the timeout.
+
+        It is not waited for what never will be: that of an operation that was given up.
+        """
+        reporters = list(reporters)
+        return self._settled(reporters, timeout_s) and not any(reporter.dropped for reporter in reporters)
+
+    def _settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
         stored = Event()
         forget = self.when_stored(reporters, stored.set)  # which starts the thread, if that is still possible
         try:
@@ -124,16 +143,21 @@ class Sender:
             self._not_before = time.monotonic() + self._backoff.failed()
 
     def _due_at(self) -> float:
-        return min((reporter.due_at() for reporter in self.pending()), default=inf)
+        return min((self._due(reporter) for reporter in self.pending()), default=inf)
+
+    def _due(self, reporter: Reporter) -> float:
+        refused = self._refused.get(reporter)
+        return reporter.due_at() if refused is None else max(reporter.due_at(), refused.not_before)
 
     def _round(self, now: float) -> None:
-        due = [reporter for reporter in self.pending() if reporter.due_at() <= now]
+        due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
         for start in range(0, len(due), PIPELINE_CALLS):
             if not self._send(due[start : start + PIPELINE_CALLS], now):
                 break
         for reporter in self.pending():
             if reporter.done or reporter.idle:
                 self._reporters.pop(reporter, None)
+                self._refused.pop(reporter, None)
                 self._gone(reporter)
                 if reporter.due_at() < inf:  # it was told something just now
                     self.wake(reporter)
@@ -163,9 +187,12 @@ class Sender:
             self._hold(error)
             return False
         for (reporter, _), reply in zip(batches, replies, strict=True):
-            if isinstance(reply, StorageUnavailable | StorageFull):
+            if isinstance(reply, CallRefused):
+                self._hold_one(reporter, reply)
+            elif isinstance(reply, StorageUnavailable | StorageFull):
                 held = reply
             else:
+                self._refused.pop(reporter, None)
                 settle(reporter, reply, reporter.acknowledged)
         if held is not None:
             self._hold(held)
@@ -175,6 +202,11 @@ class Sender:
             self._backoff.succeeded()
             self._failing_since = None
         return True
+
+    def _hold_one(self, reporter: Reporter, error: BrokerError) -> None:
+        if reporter not in self._refused:
+            logger.warning("progress of operation %s is held back: %s", reporter.operation, error.detail)
+        self._refused.setdefault(reporter, _Refused()).again()
 
     def _hold(self, error: BrokerError) -> None:
         if not self._backoff.failing:
@@ -193,11 +225,25 @@ def _call(reporter: Reporter, now: float) -> Call | None:
 
 
 def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> None:
-    """Have the answer to a reporter's call taken; or, if it was refused, the operation given up."""
+    """Have the answer to a reporter's call taken; or, if the script refused it, the operation given up."""
     try:
-        if isinstance(reply, BrokerError):
-            raise reply
         take(read_answer(reply))
+    except NotFound:
+        give_up(
+            reporter,
+            NotFound(
+                f"Redis does not have operation {reporter.operation} any more: a failover or a restart lost it,"
+                " or it was deleted, or its time has passed. What was stored of it is gone, too"
+            ),
+        )
     except BrokerError as refusal:
-        logger.warning("operation %s is no longer reported: %s", reporter.operation, refusal.detail)
-        reporter.lose(refusal)
+        give_up(reporter, refusal)
+
+
+def give_up(reporter: Reporter, refusal: BrokerError) -> None:
+    """Report an operation no longer, and say so once, with what is lost by it."""
+    if reporter.lost is None:
+        unsent = reporter.unsent()
+        dropped = f"; {unsent} events that were not stored yet are dropped" if unsent else ""
+        logger.warning("operation %s is no longer reported: %s%s", reporter.operation, refusal.detail, dropped)
+    reporter.lose(refusal)

@@ -4,10 +4,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from broker.connections import storage_errors
 from broker.errors import Gone, NotFound
 from broker.models import Cancel, Status
 from broker.publishing import read_cancel
+from workers.carrier import errors_that_may_pass
 from workers.link import Link
 
 
@@ -30,7 +30,7 @@ _FIELDS: Final = ("gone", "status", "attempt", "lease_ms", "progress", "cancel",
 def read_state(link: Link, operation: str) -> State:
     """Return where an operation stands; raise `NotFound` or `Gone`."""
     key = link.keyspace().operation(operation).snapshot
-    with storage_errors():
+    with errors_that_may_pass():
         gone, status, attempt, lease_ms, progress, cancel, created, limits, traceparent = link.client().hmget(
             key, _FIELDS
         )

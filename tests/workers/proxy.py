@@ -10,17 +10,20 @@ class Proxy:
     """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer.
 
     While `dropping` it takes every byte and passes none on, as a network that is partitioned does. It passes no answer
-    on to connections that have sent the word `muting`.
+    on to connections that have sent the word `muting`. Calls of scripts are answered by the error `refusing`, and not
+    passed on. New connections lead to `target`.
     """
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         self.losing = 0
         self.lost = 0
         self.dropping = False
         self.muting: bytes | None = None
+        self.refusing: bytes | None = None
+        self.refused = 0
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
 
@@ -45,7 +48,7 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
             self._sockets += (client, server)
@@ -59,6 +62,12 @@ class Proxy:
         while data := _receive(client):
             if self.muting is not None and self.muting in data:
                 muted.set()
+            refusing = self.refusing
+            if refusing is not None and (calls := data.count(b"EVALSHA")):
+                self.refused += calls
+                with suppress(OSError):
+                    client.sendall(b"-%b\r\n" % refusing * calls)
+                continue
             if b"EVALSHA" in data and self.losing > 0:
                 self.losing -= 1
                 asked.set()

@@ -16,6 +16,7 @@ import orjson
 from broker.calls import signal_call
 from broker.connections import Connections, unparsed
 from broker.errors import BrokerError
+from broker.keys import Keyspace
 from broker.models import NewSignal, Operation
 from broker.publishing import Entry, check_refusal, publish_call, read_answer
 from broker.scripts import META, Call
@@ -62,6 +63,11 @@ class RecordingLink(Link):
         """Return a client of the Redis in memory."""
         return self._redis
 
+    def keyspace(self) -> Keyspace:
+        """Return the keys of the Redis in memory."""
+        with self._using:
+            return super().keyspace()
+
     def run(self, call: Call) -> Any:
         """Run one script, and record what it stored."""
         with self._using:
@@ -90,7 +96,7 @@ class RecordingLink(Link):
         marks = [(reporter, reporter.mark()) for reporter in (known if reporters is None else reporters)]
         if self._sending.acquire(timeout=timeout_s):
             self._send_all()  # by having it we may have kept another thread from it
-        return all(reporter.reached(mark) for reporter, mark in marks)
+        return all(reporter.reached(mark) and not reporter.dropped for reporter, mark in marks)
 
     def patience_s(self) -> float:
         """Return how long to wait: everything is sent at once."""
@@ -116,7 +122,7 @@ class RecordingLink(Link):
 
     def main(self) -> RecordedOperation | None:
         """Return the operation that began first, if one did; the others may be its children."""
-        begun = next(iter(self._followed), None)
+        begun = next(iter(list(self._followed)), None)  # a copy, as other threads begin some
         return None if begun is None else self.operations[begun]
 
     def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:

@@ -1,0 +1,127 @@
+"""A planned failover behind a stable address: the old master lives on as a replica, on connections that stay open."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests import sse
+from tests.e2e.conftest import StartReplica
+from tests.e2e.harness import Api
+from tests.servers import RealRedis, free_port, wait_until
+from tests.workers.harness import finished, python
+from tests.workers.proxy import Proxy
+
+WORKER = """
+    import sys, threading
+    from workers import Operation
+
+    enough = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()
+    with Operation.start("import", id="worked", lease_s=60, interval_s=0.05) as op:
+        print("started", flush=True)
+        lines = 0
+        while not enough.wait(0.05):
+            op.log(f"line {lines}")
+            op.advance(1)
+            lines += 1
+        op.succeed({"lines": lines})
+"""
+
+# What a server says on the connections it has, once it is a replica.
+DEMOTIONS = {
+    "read-only": {},
+    "without its master": {"replica-serve-stale-data": "no"},
+    "that takes writes": {"replica-read-only": "no"},
+}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path / "old", port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def new(tmp_path: Path, old: RealRedis) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path / "new", port=free_port(), options=("--replicaof", "127.0.0.1", str(port(old)))) as server:
+        yield server
+
+
+def port(server: RealRedis) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+def do(server: RealRedis, *command: Any) -> Any:
+    with redis.Redis.from_url(server.url) as client:
+        return client.execute_command(*command)
+
+
+def publish(api: Api, message: str) -> int:
+    body = {"type": "log", "data": {"message": message}}
+    return int(httpx.post(f"{api.http.base_url}/v1/operations/a/events", json=body).status_code)
+
+
+def readiness(api: Api) -> int:
+    return int(httpx.get(f"{api.http.base_url}/readyz").status_code)
+
+
+@pytest.mark.parametrize("demotion", DEMOTIONS)
+async def test_a_demoted_master_is_left_by_all(
+    old: RealRedis, new: RealRedis, start_replica: StartReplica, demotion: str
+) -> None:
+    def follows() -> bool:
+        return do(old, "INFO", "replication")["connected_slaves"] == 1 and do(old, "WAIT", 1, 1000) == 1
+
+    wait_until(follows, "the new master has all")
+    with Proxy(port(old)) as proxy, Api(start_replica(proxy.url, redis_timeout_s=2, probe_s=0.3).url) as api:
+        api.create(id="a")
+        with ThreadPoolExecutor(20) as threads:  # so that there are many connections
+            assert set(threads.map(lambda n: publish(api, f"early {n}"), range(100))) == {200}
+        worker = await asyncio.to_thread(python, proxy.url, WORKER)
+        assert worker.stdout is not None
+        assert await asyncio.to_thread(worker.stdout.readline) == "started\n"
+        begun = asyncio.Event()
+        watching = asyncio.create_task(watch(f"{api.stream('worked')}?from=start", begun))
+        await begun.wait()
+        for name, value in DEMOTIONS[demotion].items():
+            do(old, "CONFIG", "SET", name, value)
+        assert await asyncio.to_thread(follows)
+
+        target = free_port() if demotion == "without its master" else port(new)
+        do(old, "REPLICAOF", "127.0.0.1", target)
+        await asyncio.to_thread(wait_until, lambda: readiness(api) == 503, "what it can't do it does not promise")
+        assert await asyncio.to_thread(publish, api, "meanwhile") == 503
+        do(new, "REPLICAOF", "NO", "ONE")
+        proxy.target = port(new)
+        await asyncio.to_thread(wait_until, lambda: readiness(api) == 200, "it has left the old one")
+        with ThreadPoolExecutor(20) as threads:
+            assert set(threads.map(lambda n: publish(api, f"late {n}"), range(100))) == {200}
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+        await asyncio.to_thread(finished, worker)
+        lines = api.show("worked")["result"]["lines"]
+        told = [event["data"]["message"] for event in api.history("worked") if event["type"] == "log"]
+        if demotion == "that takes writes":  # and which loses what it took, until the worker has heard of it
+            assert told[-1] == f"line {lines - 1}"
+            assert api.show("worked")["status"] == "succeeded"
+        else:
+            assert told == [f"line {n}" for n in range(lines)]
+        assert (await watching)[-1].json["data"]["status"] == "succeeded"
+    with redis.Redis.from_url(new.url) as client:
+        assert client.exists("pb:meta")
+
+
+async def watch(url: str, begun: asyncio.Event) -> list[sse.Message]:
+    async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", url) as answer:
+        body = b""
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            begun.set()
+        return sse.read(body)

@@ -1,0 +1,121 @@
+"""A Redis that fails over, or that refuses for whatever reason: what may pass is sent again, and a loss is told."""
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.servers import RealRedis, wait_until
+from tests.workers.conftest import Run
+from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
+from tests.workers.proxy import Proxy
+from workers import AsyncOperation, NotFound, Operation
+
+PASSING = [
+    b"MOVED 12972 127.0.0.1:21403",
+    b"ASK 12972 127.0.0.1:21403",
+    b"TRYAGAIN Multiple keys request during rehashing of slot",
+    b"CLUSTERDOWN Hash slot not served",
+    b"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    b"READONLY You can't write against a read only replica.",
+    b"ERR Error running script (call to f_0): @user_script:1: -READONLY You can't write against a read only replica.",
+    b"LOADING Redis is loading the dataset in memory",
+    b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    b"NOREPLICAS Not enough good replicas to write.",
+    b"BUSY Redis is busy running a script.",
+    b"NOAUTH Authentication required.",
+    b"NOPERM this user has no permissions to run the 'evalsha' command",
+    b"OOM command not allowed when used memory > 'maxmemory'.",
+    b"MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    b"CROSSSLOT Keys in request don't hash to the same slot",
+    b"WRONGTYPE Operation against a key holding the wrong kind of value",
+    b"ERR max daily request limit exceeded. Limit: 10000, Usage: 10000.",
+    b"ERR upstream failure",
+    b"SOMETHING nobody has heard of",
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: error.decode()[:40])
+def test_no_error_of_redis_has_an_operation_given_up(kept_redis: RealRedis, error: bytes) -> None:
+    """A refusal is what a script replies; whatever Redis calls an error may pass."""
+    kept = Broker(kept_redis.url)
+    with Proxy(int(kept_redis.url.rpartition(":")[2])) as proxy:
+        settings = Broker(proxy.url).settings
+        with Operation.start("import", id="op", interval_s=0.01, settings=settings) as op:
+            op.log("before")
+            assert op.flush(timeout=20)
+            proxy.refusing = error
+            op.log("meanwhile")
+            wait_until(lambda: proxy.refused >= 2, "it is tried again")
+            assert not op.flush(timeout=0.01)
+            proxy.refusing = None
+            op.log("after")
+            assert op.flush(timeout=20)
+            assert not op.cancelled
+    assert_whole(kept.events("op"))
+    assert kept.logged("op") == ["before", "meanwhile", "after"]
+    assert kept.data("op", "end") == [{"status": "succeeded", "result": None, "error": None}]
+    kept.redis.close()
+
+
+def test_what_redis_refuses_of_one_operation_holds_up_no_other(broker: Broker) -> None:
+    ops = [Operation.start("import", id=f"op-{n}", interval_s=0.01, settings=broker.settings) for n in range(3)]
+    key = KEYS.operation("op-0").snapshot
+    kept = broker.redis.dump(key)
+    broker.redis.set(key, "a foreign hand's")
+    ops[0].log("held back")
+    assert not ops[0].flush(timeout=0.3)
+    for n in range(20):
+        for op in ops[1:]:
+            op.log(f"line {n}")
+            assert op.flush(timeout=20)
+    broker.redis.restore(key, 0, kept, replace=True)
+    for op in ops:
+        op.succeed()
+        assert op.flush(timeout=20)
+    assert broker.logged("op-0") == ["held back"]
+
+
+def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
+    run: Run, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def body(op: Operation | AsyncOperation) -> None:
+        broker.redis.delete(KEYS.operation("lost").snapshot)  # as a failover does to what it loses
+        for n in range(3):
+            op.log(f"line {n}")
+
+    with caplog.at_level(logging.WARNING, "workers"), pytest.raises(NotFound, match="a failover or a restart lost it"):
+        run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
+    [said] = [message for message in caplog.messages if "lost" in message]
+    assert "operation lost is no longer reported: Redis does not have operation lost any more" in said
+    assert "events that were not stored yet are dropped" in said
+
+
+def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str) -> None:
+    op = Operation.start("import", id="lost", interval_s=0.01, settings=broker.settings)
+    assert op.flush(timeout=20)
+    broker.redis.delete(KEYS.operation("lost").snapshot)
+    op.log("line")
+    assert not op.flush(timeout=20)
+    assert not op.flush(timeout=20)
+
+    async def flushed() -> bool:
+        other = await AsyncOperation.start("import", id="lost-too", interval_s=0.01, settings=broker.settings)
+        await asyncio.to_thread(broker.redis.delete, KEYS.operation("lost-too").snapshot)
+        other.log("line")
+        return await other.flush(timeout=20)
+
+    assert not asyncio.run(flushed())
+    assert finished(python(redis_url, LOSING)) == "True False True"
+
+
+LOSING = """
+    import os, redis, workers
+    from broker.keys import Keyspace
+    op = workers.Operation.start("import", id="lost-here", lease_s=None)
+    flushed = [workers.flush(20)]
+    client = redis.Redis.from_url(os.environ["PROGRESS_REDIS_URL"])
+    client.delete(Keyspace("pb", 16).operation("lost-here").snapshot)
+    op.log("line")
+    print(*flushed, workers.flush(20), workers.flush(20), end="")
+"""
