@@ -1,8 +1,9 @@
 """The app factory: everything the HTTP edge is made of, put together once."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -38,7 +39,9 @@ from api.edge import edged
 from api.limits import LimitsMiddleware
 from api.methods import answer_heads
 from api.redaction import redact_requests
+from api.starting import Starting, UntilStarted, log_wrong
 from api.ws import routes as ws
+from broker.errors import BrokerError, SetupError
 from broker.fact_cache import FactCache
 from broker.hub import Hub
 from broker.limiter import Limiter
@@ -71,8 +74,17 @@ class App(FastAPI):
         return Access(edged(super().build_middleware_stack(), self.settings), self.tally, level)
 
 
-def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    store: Store | None = None,
+    *,
+    away: BrokerError | None = None,
+    wrong: Callable[[SetupError], None] = log_wrong,
+) -> FastAPI:
     """Return the app. A store that is given is used and left open; without one the app opens its own.
+
+    While Redis is away it serves what needs none. `away` says that it was just now, so that nothing waits for it;
+    `wrong` is called when it answers, but can never be used.
 
     As an ASGI factory: `uvicorn --factory api.app:create_app`, with settings from the environment.
     """
@@ -83,19 +95,24 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     limiter = Limiter(config, tally)
     redact_requests()
 
+    async def begin(app: FastAPI, stack: AsyncExitStack) -> None:
+        ours = store if store is not None else await stack.enter_async_context(await Store.reach(config))
+        await stack.enter_async_context(limiter.shared(ours))
+        notes = {} if callback is None else await stack.enter_async_context(callback.running(ours))
+        hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
+        hub.notes |= notes
+        reaper = await stack.enter_async_context(Reaper(ours))
+        await stack.enter_async_context(guard.over(ours, hub))
+        registry = metrics.registry_of(hub, reaper, processes=config.processes)
+        with suppress(TimeoutError):  # it goes on by itself, and until then tells that it is not ready
+            async with asyncio.timeout(config.redis_timeout_s):
+                await hub.started()
+        app.state.context = Context(config, ours, hub, registry, guard, FactCache(ours))
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            ours = store if store is not None else await stack.enter_async_context(await Store.open(config))
-            await stack.enter_async_context(limiter.shared(ours))
-            notes = {} if callback is None else await stack.enter_async_context(callback.running(ours))
-            hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
-            hub.notes |= notes
-            reaper = await stack.enter_async_context(Reaper(ours))
-            await stack.enter_async_context(guard.over(ours, hub))
-            registry = metrics.registry_of(hub, reaper, processes=config.processes)
-            app.state.context = Context(config, ours, hub, registry, guard, FactCache(ours))
-            await hub.started()
+        app.state.starting = Starting(lambda stack: begin(app, stack), wrong, away)
+        async with app.state.starting:
             yield
 
     app = App(
@@ -147,6 +164,7 @@ def _add_middleware(app: App, guard: Guard, limiter: Limiter, callback: Callback
         app.add_middleware(Visits)
         app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
         app.add_middleware(Doorstep, threshold=callback.threshold, limiter=limiter, tally=app.tally)
+    app.add_middleware(UntilStarted)
 
 
 def _mount_pages(app: FastAPI) -> None:

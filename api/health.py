@@ -1,11 +1,12 @@
 """Health: is the process alive, and can it serve?"""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from api.context import InContext
+from api.context import context_of
 from api.description import refused
 from api.problems import problem
+from api.starting import not_started
 from broker.probe import Doubt
 
 DETAILS: dict[Doubt, str] = {
@@ -24,8 +25,11 @@ async def livez() -> Response:
 
 
 @router.get("/readyz", responses=refused("draining", "storage-unavailable"))
-async def readyz(context: InContext) -> Response:
+async def readyz(request: Request) -> Response:
     """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds."""
+    if not hasattr(request.app.state, "context"):
+        return problem("storage-unavailable", not_started(request.scope).detail, reason="redis away")
+    context = context_of(request)
     if context.hub.draining:
         return problem("draining", "this server is stopping", reason="draining")
     doubt = context.hub.doubt

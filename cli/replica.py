@@ -63,24 +63,31 @@ class Replica:
 
     async def serves(self) -> bool:
         """Wait until it serves, or return False when it will not."""
-        try:
-            word: dict[str, Any] = json.loads(await self._reader.readline() or b'{"error": ""}')
-        except OSError:
-            word = {"error": ""}
+        word = await self._heard()
         if word["error"] is None:
             self._serving_since = time.monotonic()
-        elif word["error"]:
-            self._error = refusal(word["error"], word["detail"])
         return self._serving_since is not None
 
     async def ended(self) -> End:
         """Wait until it has ended, and return how."""
         code = await self._process.wait()
+        if self._error is None:
+            await self._heard()  # what it found out while it served
         served_s = None if self._serving_since is None else time.monotonic() - self._serving_since
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         if self._error is not None:
-            how = f"could not start ({self._error.detail})"
+            how = f"{'could not start' if served_s is None else 'had to end'} ({self._error.detail})"
         return End(f"process {self._process.pid} {how}", served_s, self._error)
+
+    async def _heard(self) -> dict[str, Any]:
+        """Return what it says next; keep the error that is told by it."""
+        try:
+            word: dict[str, Any] = json.loads(await self._reader.readline() or b'{"error": ""}')
+        except OSError:
+            word = {"error": ""}
+        if word["error"]:
+            self._error = refusal(word["error"], word["detail"])
+        return word
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Have it drain and end, at once where that is what a Ctrl-C asks for."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from api.checks import check
 from api.listener import listen, listen_for_each
 from api.server import Server
 from broker.embedded import Embedded
-from broker.errors import SetupError
+from broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable
 from broker.settings import Settings
 from broker.store import Store
 from cli import connect
@@ -71,9 +71,30 @@ def run(settings: Settings) -> None:
 async def serve(
     kind: type[AnnouncedServer], settings: Settings, listener: socket.socket, serving: Callable[[], None]
 ) -> None:
-    """Run a server of this kind, over a store of its own."""
-    async with await Store.open(settings) as store:
-        await serve_on(kind(create_app(settings, store), settings, serving), listener)
+    """Run a server of this kind, over a store of its own: at once if Redis is away, and then it waits for that.
+
+    Raises `SetupError` for what is wrong for good, whenever that comes out.
+    """
+    store, away = await _reach(settings)
+    found_wrong: list[SetupError] = []
+
+    def give_up(error: SetupError) -> None:
+        found_wrong.append(error)
+        server.should_exit = True
+
+    server = kind(create_app(settings, store, away=away, wrong=give_up), settings, serving)
+    async with store or nullcontext():
+        await serve_on(server, listener)
+    if found_wrong:
+        raise found_wrong[0]
+
+
+async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
+    """Return the store; or why Redis can't be used now."""
+    try:
+        return await Store.reach(settings), None
+    except (StorageUnavailable, StorageFull) as error:
+        return None, error
 
 
 async def serve_on(server: Server, listener: socket.socket) -> None:

@@ -43,7 +43,8 @@ class Supervisor:
         self._settings, self._listeners, self._serving = settings, listeners, serving
         self._replicas: set[Replica] = set()
         self._unserved = set(listeners)
-        self._failures: list[End] = []
+        self._failures: dict[socket.socket, End] = {}
+        """Of each listener whose process can't serve: how that ended."""
         self._error: BrokerError | None = None
         self._begun = asyncio.Event()
         """Some process has served, or none will."""
@@ -78,8 +79,8 @@ class Supervisor:
         backoff = Backoff(FIRST_DELAY_S, MOST_DELAY_S)
         while not self._stopping.is_set():
             end = await self._live(listener)
-            if not self._begun.is_set():
-                await self._failed(end)
+            if not self._begun.is_set() or end.error is not None:
+                await self._failed(listener, end)
             if self._stopping.is_set():
                 return
             if end.served_s is not None and end.served_s > STEADY_S:
@@ -110,16 +111,20 @@ class Supervisor:
 
     def _serves(self, listener: socket.socket) -> None:
         self._begun.set()
+        self._failures.pop(listener, None)
         if listener in self._unserved:
             self._unserved.remove(listener)
             if not self._unserved:
                 self._serving()
 
-    async def _failed(self, end: End) -> None:
-        """Wait until it shows whether others can start; if none can, all of it ends, with the reason they have."""
-        self._failures.append(end)
+    async def _failed(self, listener: socket.socket, end: End) -> None:
+        """Wait until it shows whether others can start; if none can, all of it ends, with the reason they have.
+
+        One that began while Redis was away may find out later that it can never serve.
+        """
+        self._failures[listener] = end
         if len(self._failures) == len(self._listeners):
-            errors = [failure.error for failure in self._failures if failure.error is not None]
+            errors = [failure.error for failure in self._failures.values() if failure.error is not None]
             self._error = errors[0] if errors else SetupError(f"no process stays up: {end.said}")
             self.stop()
         await self._begun.wait()

@@ -137,6 +137,23 @@ class RealRedis(Process):
             return False
 
 
+class Sentinel(Process):
+    """A sentinel that watches a master."""
+
+    def __init__(self, folder: Path, master: RealRedis) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port, conf = free_port(), folder / "sentinel.conf"
+        host, _, watched = master.url.removeprefix("redis://").partition(":")
+        conf.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor m {host} {watched} 1\n")
+        self.url = f"redis://127.0.0.1:{port}"
+        super().__init__([need("redis-server", "redis-server"), str(conf), "--sentinel"], folder / "sentinel.log")
+
+    def start(self) -> Self:
+        super().start()
+        wait_until(lambda: "+monitor master" in self.output(), "the sentinel starts", START_S)
+        return self
+
+
 class ApiReplica(Process):
     """An API server as users run it."""
 

@@ -33,7 +33,7 @@ def test_a_bad_setting(tmp_path: Path, settings: dict[str, str], said: str) -> N
     assert "s3cret" not in line
 
 
-@pytest.mark.parametrize(("settings", "said"), [BAD[0], BAD[-1]])
+@pytest.mark.parametrize(("settings", "said"), [BAD[0], BAD[3]])
 def test_a_server_with_a_bad_setting(tmp_path: Path, settings: dict[str, str], said: str) -> None:
     shell = Shell(tmp_path, **({"port": "0", "data_dir": str(tmp_path / "data")} | settings))
     assert re.match(said, shell.fails(5, "serve"))

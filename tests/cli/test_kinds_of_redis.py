@@ -1,0 +1,166 @@
+"""What answers at the address, and when: a wrong kind is refused by its name, and what may pass is waited for."""
+
+import json
+import re
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as library
+
+from tests.cli.conftest import Shell, ready
+from tests.servers import Process, RealRedis, Sentinel, free_port, wait_until
+from tests.workers.harness import Broker
+from workers import Operation, StorageUnavailable
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Iterator[RealRedis]:
+    with RealRedis(tmp_path / "master", port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def replica(tmp_path: Path, master: RealRedis) -> Iterator[RealRedis]:
+    host_and_port = master.url.removeprefix("redis://").replace(":", " ")
+    with RealRedis(tmp_path / "replica", port=free_port(), options=("--replicaof", host_and_port)) as server:
+        yield server
+
+
+@pytest.fixture(params=["cluster", "sentinel"])
+def never_right(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """An address that can't serve however long we wait, and what it is called."""
+    folder = tmp_path / "odd"
+    if request.param == "cluster":
+        with RealRedis(folder, port=free_port(), options=("--cluster-enabled", "yes")) as server:
+            yield server.url, f"{server.url} is a Redis Cluster node: progress-broker needs a single master"
+    else:
+        with Sentinel(folder, request.getfixturevalue("master")) as sentinel:
+            yield sentinel.url, f"{sentinel.url} is a Redis Sentinel: progress-broker needs a single master"
+
+
+COMMANDS = [("ls",), ("show", "a"), ("tail", "a"), ("publish", "a", "--create")]
+
+
+@pytest.mark.parametrize("database", ["", "/3"])
+def test_a_kind_that_never_serves_is_refused_by_its_name(
+    lonely: Shell, never_right: tuple[str, str], database: str
+) -> None:
+    url, said = never_right
+    lonely.env["PROGRESS_REDIS_URL"] = url + database
+    for command in (("serve", "--port", "0"), *COMMANDS):
+        assert lonely.fails(5, *command).startswith(said), command
+    with pytest.raises(StorageUnavailable, match=re.escape(said)):
+        Operation.start("import", settings=Broker(url).settings)
+
+
+def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:
+    """It may be promoted at any moment."""
+    lonely.env["PROGRESS_REDIS_URL"] = replica.url
+    wait_until(lambda: linked(replica), "it follows its master")
+    for command in COMMANDS:
+        line = lonely.fails(5, *command)
+        assert re.match(rf"{replica.url} is a replica of 127.0.0.1:\d+: progress-broker needs a single master", line)
+    with pytest.raises(StorageUnavailable, match="is a replica of"):
+        Operation.start("import", settings=Broker(replica.url).settings)
+    with lonely.process("serve", "--port", "0") as server:
+        url = ready(server)
+        assert get(f"{url}/readyz")[0] == 503
+        assert "is a replica of" in get(f"{url}/readyz")[1]["detail"]
+        assert "is a replica of" in server.output()
+        with library.Redis.from_url(replica.url) as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        wait_until(lambda: get(f"{url}/readyz")[0] == 200, "it serves once that is the master")
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def linked(replica: RealRedis) -> bool:
+    with library.Redis.from_url(replica.url) as client:
+        return bool(client.info("replication")["master_link_status"] == "up")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_server_starts_while_redis_is_away(lonely: Shell, tmp_path: Path, processes: str) -> None:
+    redis = RealRedis(tmp_path / "late", port=free_port())
+    lonely.env |= {"PROGRESS_REDIS_URL": redis.url, "PROGRESS_PROCESSES": processes}
+    with lonely.process("serve", "--port", "0") as server:
+        url = ready(server)
+        assert get(f"{url}/livez")[0] == 200
+        status, body = get(f"{url}/readyz")
+        assert (status, body["reason"]) == (503, "redis away")
+        assert "Connection refused" in body["detail"]
+        for path in ("/v1/operations", "/v1/operations/a", "/v1/operations/a/stream", "/metrics"):
+            status, body = get(url + path)
+            assert (status, body["type"]) == (503, "storage-unavailable"), path
+        for path in ("/v1/operations/a/stream", "/v1/stream?operation=a"):
+            request = urllib.request.Request(url + path, headers={"Accept": "text/event-stream"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                told = answer.read()
+            assert told.startswith(b"retry: ")
+            assert b'event: reconnect\ndata: {"reason":"storage-unavailable"}' in told
+        with redis:
+            wait_until(lambda: get(f"{url}/readyz")[0] == 200, "it is ready when Redis is there")
+            lonely.says("publish", "a", "--create")
+            assert get(f"{url}/v1/operations/a")[1]["id"] == "a"
+            assert server.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
+    lonely: Shell, tmp_path: Path, processes: str
+) -> None:
+    redis = RealRedis(tmp_path / "late", port=free_port(), options=("--requirepass", "another"))
+    url = redis.url.replace("//", "//:wrong@")
+    lonely.env |= {"PROGRESS_REDIS_URL": url, "PROGRESS_PROCESSES": processes}
+    with lonely.process("serve", "--port", "0") as server:
+        ready(server)
+        redis_started(redis)
+        try:
+            assert server.popen is not None
+            assert server.popen.wait(60) == 5
+        finally:
+            redis.stop(signal.SIGKILL)
+        [line] = [line for line in server.output().splitlines() if line.startswith("progress-broker: ")]
+        assert line.startswith("progress-broker: Redis refuses the user or password")
+        assert "Traceback" not in server.output()
+
+
+def redis_started(redis: RealRedis) -> None:
+    """Start one that answers nobody without a password."""
+    Process.start(redis)
+    wait_until(lambda: "Ready to accept connections" in redis.output(), "it starts")
+
+
+def test_a_server_told_to_stop_while_it_waits_stops(lonely: Shell) -> None:
+    lonely.env["PROGRESS_REDIS_URL"] = f"redis://127.0.0.1:{free_port()}"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with lonely.process("serve", "--port", "0") as server:
+            ready(server)
+            assert server.stop(number) == 0
+            assert "Traceback" not in server.output()
+
+
+def test_who_only_reads_needs_no_writes(lonely: Shell, master: RealRedis) -> None:
+    lonely.env["PROGRESS_REDIS_URL"] = master.url
+    lonely.says("publish", "a", "--create")
+    with library.Redis.from_url(master.url) as client:
+        client.config_set("maxmemory", 1)
+        assert [each["id"] for each in lonely.lines("ls")] == ["a"]
+        assert '"id":"a"' in lonely.says("show", "a", "--json")
+        with lonely.process("serve", "--port", "0") as server:
+            url = ready(server)
+            assert get(f"{url}/v1/operations/a")[1]["id"] == "a"
+
+
+def get(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.load(refused)
