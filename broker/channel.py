@@ -104,6 +104,9 @@ class Channel:
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
         lost = self._contradicts(tail)
+        if tail and 0 < self.n == tail[0].n - 1:
+            # That can't tell whether it follows what we have. Without its first, subscriptions read on from their own.
+            tail = tail[1:] or tail
         for subscription in list(self._live):
             subscription.fall_back()
         self._ring.refill(tail)
@@ -255,5 +258,4 @@ class Channel:
             return False
         if not tail or tail[-1].n < self.n:
             return True
-        ours = self._ring.last
-        return ours is not None and any(event.n == self.n and event.position != ours.position for event in tail)
+        return any(event.n == self.n and event.position != self.position for event in tail)

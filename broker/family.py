@@ -50,6 +50,7 @@ class Family:
         "_began",
         "_changed",
         "_data",
+        "_doubted",
         "_home",
         "_read_at",
         "_reading",
@@ -83,6 +84,7 @@ class Family:
         self._data = b""  # of the newest frame
         self._changed = False
         self._stale = False  # to be read again
+        self._doubted = False  # since the read under way began
         self._reading = False
         self._began = 0.0
         self._read_at = self._show_at = float("-inf")  # not before
@@ -120,6 +122,9 @@ class Family:
         # What happened to one between the read and now, nobody has heard.
         self._stale |= tree.whole and not tree.children.keys() <= before.keys()
         self._tree, self._changed = tree, True
+        if self._doubted:  # what was read may be from before what was lost, and must not outdo what is read next
+            self._doubted = False
+            self._distrust()
         self._home.follow(self, tree.children)
         self.rest(now)
 
@@ -131,8 +136,8 @@ class Family:
 
     def doubt(self) -> None:
         """Read the children again: something may have been missed, or have been lost."""
-        for child in self._tree.children.values():
-            child.position = START.encode()
+        self._distrust()
+        self._doubted = self._reading
         self._stale = True
         self._arm()
 
@@ -159,6 +164,10 @@ class Family:
             self._home.empty(self)
 
     # Within
+
+    def _distrust(self) -> None:
+        for child in self._tree.children.values():
+            child.position = START.encode()
 
     def _make_frame(self) -> None:
         summary = self._tree.summary(self.parent)

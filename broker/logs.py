@@ -2,15 +2,27 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker import positions
 from broker.connections import BLOCK_MS, storage_errors
 from broker.events import Event, read_events
 from broker.store import Store
 
-UNREADABLE = -1
-"""The length of an operation into which a foreign hand has written something else."""
+
+class Stand(NamedTuple):
+    """Where an operation stands in storage: how many events it has, and where the last one is."""
+
+    n: int
+    position: bytes
+
+
+UNREADABLE = Stand(-1, b"")
+"""That of an operation into which a foreign hand has written something else."""
+
+
+class HistoryLost(Exception):
+    """Storage no longer has what was read of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
     """Yield what follows a position in an operation's log until its `end`, by a blocking XREAD of that log.
 
     For one reader with a connection to spare, such as the command line; replicas follow the feeds.
-    Raises `NotFound` or `Gone` when the operation vanishes.
+    Raises `NotFound` or `Gone` when the operation vanishes, and `HistoryLost` when it stands before the position.
     """
     key = store.keyspace.operation(operation).log
     client: Any = store.connections.for_blocking()
@@ -77,6 +89,8 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
             now = await store.get(operation)
             if now.done and now.position == position:
                 return
+            if positions.parse(now.position) < positions.parse(position):  # nothing after it would come for long
+                raise HistoryLost(f"Redis no longer has the events of operation {operation} that were shown last")
             continue
         for event in read_events(operation, reply[0][1]):
             yield event
@@ -85,16 +99,19 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
                 return
 
 
-async def lengths(store: Store, operations: Sequence[str]) -> list[int | None]:
-    """Return how many events each operation has, None for one not there (or deleted), or `UNREADABLE`."""
+async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
+    """Return where operations stand, None for one not there (or deleted), or `UNREADABLE`."""
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         for operation in operations:
-            pipeline.hget(store.keyspace.operation(operation).snapshot, "n")
+            pipeline.hmget(store.keyspace.operation(operation).snapshot, ("n", "position"))
         with storage_errors():
-            return [_length(n) for n in await pipeline.execute(raise_on_error=False)]
+            return [_read_stand(state) for state in await pipeline.execute(raise_on_error=False)]
 
 
-def _length(reply: Any) -> int | None:
-    if reply is None:
+def _read_stand(state: Any) -> Stand | None:
+    if not isinstance(state, list):
+        return UNREADABLE
+    n, position = state
+    if n is None:
         return None
-    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else UNREADABLE
+    return Stand(int(n), position or b"") if n.isdigit() else UNREADABLE

@@ -9,7 +9,7 @@ from broker import logs
 from broker.channel import Channel
 from broker.channels import Channels
 from broker.errors import StorageFull, StorageUnavailable
-from broker.logs import UNREADABLE
+from broker.logs import UNREADABLE, Stand
 from broker.store import Store
 
 _SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
@@ -49,11 +49,21 @@ class Silence:
 
     async def _compare(self, channels: Sequence[Channel]) -> None:
         before = [channel.n for channel in channels]
-        lengths = await logs.lengths(self._store, [channel.operation for channel in channels])
-        for channel, n, length in zip(channels, before, lengths, strict=True):
-            if length is UNREADABLE:
+        stands = await logs.stands(self._store, [channel.operation for channel in channels])
+        for channel, n, stand in zip(channels, before, stands, strict=True):
+            if stand is UNREADABLE:
                 continue
-            if length is None:
+            if stand is None:
                 channel.gone()
-            elif length > channel.n or (length != n and channel.n == n):
+            elif _apart(channel, n, stand):
                 channel.reload()
+
+
+def _apart(channel: Channel, n_before: int, stand: Stand) -> bool:
+    """Whether a channel, which had so many events when storage was asked, has others than that, more or fewer."""
+    if stand.n > channel.n:
+        return True
+    if stand.n < channel.n:
+        return channel.n == n_before  # else it has come on since
+    # As many may have come since as were lost.
+    return channel.n > 0 and stand.position != channel.position

@@ -14,6 +14,7 @@ from broker import logs, positions
 from broker.errors import StorageUnavailable
 from broker.events import END
 from broker.feed import backoff_s
+from broker.logs import HistoryLost
 from broker.models import Status
 from broker.settings import Settings
 from broker.store import Store
@@ -114,12 +115,17 @@ class Following:
     async def _to_the_end(self) -> None:
         """Show every event until the end. A Redis that goes away is waited for."""
         away_since: float | None = None
-        tries = 0
+        tries, look = 0, False
         while not self._ended:
             try:
+                if look and await self._is_lost():
+                    await self._show_snapshot("lost")
+                look = False
                 async for _ in self._events():
                     away_since, tries = None, 0
                 return
+            except HistoryLost:
+                look = True
             except StorageUnavailable as error:
                 if away_since is None:
                     away_since = time.monotonic()
@@ -127,7 +133,13 @@ class Following:
                 elif time.monotonic() - away_since > PATIENCE_S:
                     raise
                 await asyncio.sleep(backoff_s(tries))
-                tries += 1
+                tries, look = tries + 1, True
+
+    async def _is_lost(self) -> bool:
+        """Return whether Redis no longer has what was shown last: another one may answer since it was away."""
+        if self._position == positions.START:
+            return False
+        return (await logs.after(self._store, self._id, self._position, 1)).reset == "lost"
 
     async def _events(self) -> AsyncIterator[None]:
         async for event in logs.follow(self._store, self._id, self._position):

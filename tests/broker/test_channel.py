@@ -177,6 +177,16 @@ def test_a_log_that_began_anew_is_noticed_though_its_numbers_are_older_than_the_
     assert (reads.loads, reads.snapshots, outlet.numbers) == (1, 1, [])
 
 
+def test_a_log_that_goes_on_past_what_it_may_have_lost_is_not_taken_for_the_same() -> None:
+    """What was read does not reach back to what was delivered: only a page from there can tell."""
+    channel, reads = make(ring=4)
+    channel.loaded_with([event(n) for n in range(1, 4)])
+    outlet = watch(channel, 3)
+    channel.reload()
+    channel.loaded_with([event(n)._replace(position=b"%d-0" % (5_000 + n)) for n in range(4, 8)])
+    assert (outlet.numbers, reads.pages) == ([], [b"1003-0"])
+
+
 def test_what_the_feed_told_and_storage_lost_is_not_asked_for_again_and_again() -> None:
     channel, reads = make(ring=10)
     channel.loaded_with([event(1), event(2)])

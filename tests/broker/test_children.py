@@ -404,6 +404,16 @@ class TestPacing:
         watcher.timers.advance(1)
         assert watcher.percents[-1] == 60
 
+    def test_what_was_read_while_storage_lost_it_is_forgotten_too(self, watcher: Watcher) -> None:
+        watcher.family.doubt()
+        watcher.timers.advance(1)
+        watcher.family.doubt()  # the read under way may be of the server that was lost
+        watcher.take(child("a", 90, position=b"1009-0"))
+        watcher.timers.advance(1)
+        watcher.take(child("a", 50, position=b"1002-0"))
+        watcher.timers.advance(1)
+        assert watcher.percents[-1] == 50
+
     def test_one_that_is_deleted_is_missed(self, watcher: Watcher) -> None:
         watcher.family.hear(Event(b"a", b"9-0", 0, b"gone", b"null"))
         watcher.timers.advance(0)

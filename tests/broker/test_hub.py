@@ -197,6 +197,37 @@ async def test_a_log_that_was_lost_is_told(store: Store, hub: Hub) -> None:
     subscription.close()
 
 
+async def replace_last(store: Store, type: str, data: str) -> None:
+    """Have Redis hold another last event of `a`, of which the feed has not told: a failover lost the one there was."""
+    keys, redis = store.keyspace.operation("a"), store.connections.commands
+    last = (await logs.kept(store, "a", 10))[-1]
+    await redis.xdel(keys.log, last.position)
+    at = await redis.xadd(keys.log, {"n": last.n, "t": type, "d": data})
+    status = "failed" if type == "end" else "running"
+    await redis.hset(keys.snapshot, mapping={"position": at, "status": status, "outcome": data})
+
+
+@pytest.mark.parametrize(("type", "data"), [("log", "{}"), ("end", '{"status":"failed"}')])
+@pytest.mark.parametrize("after_a_resync", [False, True])
+async def test_a_loss_is_told_where_as_many_events_came_since(
+    store: Store, hub: Hub, type: str, data: str, after_a_resync: bool
+) -> None:
+    await store.create(NewOperation(id="a"))
+    await publish(store, 2)
+    outlet, subscription = await watch(hub)
+    await publish(store, 1)
+    await eventually(lambda: outlet.numbers == [-3, 4], "it is told")
+    await replace_last(store, type, data)
+    if after_a_resync:
+        hub.feeds[0].connected = False  # as after a failover
+    await eventually(lambda: len(outlet.numbers) > 2, "the loss is told")
+    assert b'"reset":"lost"' in outlet.frames[-1 if type == "log" else -2].wire
+    if type == "end":
+        await ended(outlet)
+        assert outlet.types[-1] == "end"
+    subscription.close()
+
+
 async def test_the_hub_outlives_whatever_is_written_into_feed_and_log(store: Store, hub: Hub) -> None:
     await store.create(NewOperation(id="a"))
     outlet, _ = await watch(hub)
