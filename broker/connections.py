@@ -182,7 +182,7 @@ def storage_error(error: redis.exceptions.RedisError | OSError) -> StorageUnavai
         case redis.exceptions.NoScriptError():
             return StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over")
         case redis.exceptions.InvalidResponse():
-            return StorageUnsuitable(f"what answers is no Redis: {str(error)[:100]}")
+            return StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}")
         case redis.exceptions.ClusterCrossSlotError():
             return StorageUnsuitable(
                 "Redis spreads its keys over several servers, as a Cluster or a proxy before one does:"

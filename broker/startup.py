@@ -22,10 +22,10 @@ META_FIELDS = ("schema", "lanes", "tags")
 async def agree(connections: Connections, settings: Settings) -> Keyspace:
     """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise.
 
-    Raises `StorageUnavailable` or `StorageFull` while that can't be known.
+    Raises `StorageUnavailable` or `StorageFull` where that can't be known.
     """
     client = connections.commands
-    with ending_what_is_wrong_for_good(), storage_errors():
+    with storage_errors():
         # A server that won't tell (a managed one, or the test double) is taken at its word.
         with suppress(redis.exceptions.ResponseError):
             check_server(await client.info())

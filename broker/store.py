@@ -1,5 +1,6 @@
 """The store: operations in Redis, as API replicas and the command line ask for them and change them."""
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from typing import Any, Self
@@ -13,11 +14,12 @@ from broker.errors import SetupError, StorageUnavailable
 from broker.grants import Facts
 from broker.keys import Keyspace
 from broker.models import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
+from broker.protocol_check import check_tls, explained
 from broker.publishing import Entry, check_refusal, publish_call, read_answer
 from broker.scripts import LAPSED, SWEEP, Call
 from broker.settings import Settings
 from broker.snapshots import FACTS, FIELDS, is_parent, read_facts, read_snapshot
-from broker.startup import agree
+from broker.startup import agree, ending_what_is_wrong_for_good
 
 _STATUSES = frozenset(status.value.encode() for status in Status)
 
@@ -46,7 +48,12 @@ class Store:
         """Connect as `open` does, but raise `StorageUnavailable` or `StorageFull` for what may pass by itself."""
         connections = Connections.open(settings, lanes=1)
         try:
-            keyspace = await agree(connections, settings)
+            with ending_what_is_wrong_for_good():
+                await asyncio.to_thread(check_tls, settings)
+                try:
+                    keyspace = await agree(connections, settings)
+                except StorageUnavailable as error:
+                    raise await asyncio.to_thread(explained, settings, error) from None
         finally:
             await connections.close()
         return cls(Connections.open(settings, keyspace.lanes), keyspace, settings)

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from broker.connections import connect, unparsed
-from broker.errors import BrokerError
+from broker.errors import BrokerError, StorageUnavailable
 from broker.failover import Generation
 from broker.keys import Keyspace, meta_key
+from broker.protocol_check import check_tls, explained
 from broker.scripts import Call
 from broker.settings import Settings
 from broker.startup import META_FIELDS, meta_call, read_meta
@@ -70,11 +71,19 @@ class Link:
     def keyspace(self) -> Keyspace:
         """Return the keys that all users of this Redis share; raise `SetupError` if our settings disagree."""
         if self._keyspace is None:
-            with errors_that_may_pass():
-                known = self.client().hmget(meta_key(self._settings.prefix), META_FIELDS)
-                agreed = known if None not in known else self.run(meta_call(self._settings))
-            self._keyspace = read_meta(agreed, self._settings)
+            client, located = self.client(), self._located or self._settings
+            check_tls(located)
+            try:
+                self._keyspace = read_meta(self._meta(client), self._settings)
+            except StorageUnavailable as error:
+                raise explained(located, error) from None
         return self._keyspace
+
+    def _meta(self, client: Any) -> Any:
+        with errors_that_may_pass():
+            known = client.hmget(meta_key(self._settings.prefix), META_FIELDS)
+        # Written only where nothing is there yet: a Redis that takes no writes can be read.
+        return known if None not in known else self.run(meta_call(self._settings))
 
     def run(self, call: Call) -> Any:
         """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""
