@@ -31,6 +31,7 @@ EXIT_CODES = (
     " 3 the tailed operation was cancelled; 4 there is no such operation; 5 Redis can't be reached, is full or does"
     " not suit, or the setup is wrong; 130 interrupted by Ctrl-C; 141 the reader of the output went away."
     " `run` ends as its command does, and with 3 when it was cancelled from elsewhere."
+    " `serve` waits for a Redis that is away, and ends with 5 only for what is wrong for good."
     " `serve` and `demo` end with 0 when they are told to stop, by Ctrl-C or SIGTERM."
 )
 
