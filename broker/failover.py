@@ -28,7 +28,7 @@ _DEMOTED = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.AuthenticationError,
 )
-_DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS", "NOAUTH")
+_DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 _SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
 """What Redis before 7 puts before the error of a command in a script."""
