@@ -47,7 +47,7 @@ class Shell:
                     stdin=source,
                     stdout=output,
                     stderr=errors,
-                    timeout=30,
+                    timeout=START_S,
                 )
                 code = done.returncode
             else:
