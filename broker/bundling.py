@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from broker.bundle import Bundle
 from broker.channel import Channel
 from broker.channels import Channels
-from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
+from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
 from broker.feed import backoff_s
 from broker.member import Member, MemberSubscription
 from broker.placing import Placing
@@ -85,6 +85,8 @@ class Members:
             return
         try:
             await self._place(bundle, member, new.after, new.reset)
+        except Unreadable:
+            bundle.failed(member, "unreadable")
         except (NotFound, Gone):
             member.fail("gone")
         except (StorageUnavailable, StorageFull):

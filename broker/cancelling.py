@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable
+from broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable, Unreadable
 from broker.models import Cancel, Operation, Status
 from broker.publishing import Entry, encode
 from broker.settings import Settings
@@ -56,6 +56,8 @@ async def cancel(store: "Store", operation: str, asked: Cancel, *, force: bool) 
 def _noting_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
     try:
         yield
+    except Unreadable as error:
+        faults.append(StorageUnavailable(f"operation {operation} can't be cancelled with its parent: {error.detail}"))
     except (NotFound, Gone):
         pass  # it is about to leave the index
     except Exception as error:

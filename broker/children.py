@@ -10,7 +10,7 @@ import orjson
 from broker.depth import showable
 from broker.events import END, PROGRESS, Event, Frame
 from broker.models import ChildrenSummary, Status
-from broker.positions import START, milliseconds, order
+from broker.positions import START, is_canonical, milliseconds, order
 
 CHILD, CHILDREN = b"child", b"children"
 
@@ -22,6 +22,7 @@ SHOWN = 100
 """Children that are listed one by one; there may be more."""
 _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
 _MAX_WEIGHT = 1e9
+_LATEST_MS = 1 << 53
 _AT_WORK = frozenset({Status.RUNNING, Status.STALLED, Status.CANCELLING})
 
 
@@ -110,8 +111,8 @@ def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) 
             _weight(given),
             Status((status or b"").decode()),
             progress,
-            position if position and order(position) else START.encode(),
-            int(created or 0),
+            position if position and is_canonical(position) else START.encode(),
+            min(int(created or 0), _LATEST_MS),
             parent is not None,
             stands_for,
         )

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.errors import SetupError, StorageFull, StorageUnavailable, StorageUnsuitable
+from broker.errors import SetupError, StorageFull, StorageUnavailable, StorageUnsuitable, Unreadable
 from broker.failover import Generation, pool_options, text_of
 from broker.round_trips import RoundTrips, counted
 from broker.server_kind import NotMaster, WrongKind
@@ -160,7 +160,9 @@ def storage_errors() -> Iterator[None]:
         raise ours from None
 
 
-def storage_error(error: redis.exceptions.RedisError | OSError) -> StorageUnavailable | StorageFull | None:
+def storage_error(
+    error: redis.exceptions.RedisError | OSError,
+) -> StorageUnavailable | StorageFull | Unreadable | None:
     """Return the broker's own error that an error of Redis or of the network stands for, None if it has none."""
     # By class where the library has one: it strips the code from the text of those.
     if isinstance(error, OSError):
@@ -199,6 +201,8 @@ def storage_error(error: redis.exceptions.RedisError | OSError) -> StorageUnavai
         return StorageFull(_FULL)
     if text.startswith("MISCONF"):
         return StorageFull("Redis can't write to its disk and takes no writes: see its log")
+    if "WRONGTYPE" in text:  # a pipeline says before it which command it was
+        return Unreadable("what Redis holds there is something else: another program wrote it")
     return _passing(error) if text.startswith(_UNAVAILABLE) else None
 
 

@@ -11,12 +11,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Literal, NamedTuple, get_args
 
 from broker.carrier import run
 from broker.connections import storage_errors
-from broker.errors import StorageFull, StorageUnavailable
+from broker.errors import StorageFull, StorageUnavailable, Unreadable
+from broker.foreign import warn_once
 from broker.keys import denied_key, meta_key
 from broker.scripts import DENY, Call
 from broker.store import Store
@@ -62,8 +62,12 @@ class DenyList:
     async def run(self, changed: Callable[[], None]) -> None:
         """Keep up with the list for ever; call `changed` each time while it denies anybody."""
         while True:
-            with suppress(StorageUnavailable, StorageFull):  # then what is known counts on
+            try:
                 await self.refresh()
+            except (StorageUnavailable, StorageFull):
+                pass  # what is known counts on
+            except Unreadable as error:  # likewise; the next revocation makes the list anew
+                warn_once("revocations can't be read", error.detail)
             if self._until:
                 changed()
             await asyncio.sleep(self._period_s)

@@ -45,6 +45,10 @@ class NotFound(BrokerError):
     code = "not-found"
 
 
+class Unreadable(NotFound):
+    """What Redis holds in an operation's place is something else: another program wrote it."""
+
+
 class Gone(BrokerError):
     """The operation was deleted, and its id is not free yet."""
 

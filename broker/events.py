@@ -9,7 +9,8 @@ from typing import NamedTuple
 import orjson
 
 from broker.depth import showable
-from broker.models import EVENT_TYPE, TERMINAL, Operation
+from broker.foreign import warn_once
+from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, TERMINAL, Operation
 from broker.positions import milliseconds
 
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
@@ -21,6 +22,11 @@ CREATED = b"created"
 
 _TYPE = re.compile(EVENT_TYPE.encode())
 _COMMON = frozenset({PROGRESS, b"log", b"status", END})
+# Not `child`, which the broker publishes itself, and not `malformed`, which is what one becomes.
+_RESERVED = frozenset(type.encode() for type in RESERVED_TYPES - {"child", "malformed"})
+_OWN_NAME = re.compile(b"~?" + OPERATION_ID.encode())
+_NUMBERS = 1 << 53
+"""Above it numbers are not exact in every client."""
 _HEAD_BYTES = len(b"id: \nevent: \ndata: ")
 
 
@@ -48,14 +54,18 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
     else:
         pairs = dict(zip(fields[::2], fields[1::2], strict=False))
         name, n = pairs.get(b"o", operation), pairs.get(b"n", b"0")
-        type, data = pairs.get(b"t", b""), pairs.get(b"d", b"null")
+        type, data = pairs.get(b"t", b""), pairs.get(b"d", b"")
         traceparent = pairs.get(b"tp", b"")
     if name is None:
         return None
     try:
-        return Event(name, position, int(n), type, data, traceparent)
+        number = int(n)
     except ValueError:
         return None
+    # Entries of the broker's own are read by many: one that names no operation concerns nobody.
+    if not 0 <= number < _NUMBERS or (number == 0 and _OWN_NAME.fullmatch(name) is None):
+        return None
+    return Event(name, position, number, type, data, traceparent)
 
 
 def read_events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:
@@ -113,14 +123,15 @@ def make_frame(event: Event) -> Frame:
     # A strict parse costs a microsecond and vouches for UTF-8, for control characters and for what clients will parse.
     try:
         value = orjson.loads(data)
-        if type not in _COMMON and _TYPE.fullmatch(type) is None:
-            raise ValueError("its type is not a name")
+        if type not in _COMMON:
+            _check_type(type)
         if type == END and not _is_outcome(value):
             raise ValueError("its data is not an outcome")
         if b"\n" in data or b"\r" in data:  # between tokens, as pretty-printers put them
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     except ValueError as error:
         reason = "its data is not JSON" if isinstance(error, orjson.JSONDecodeError) else str(error)
+        warn_once(f"operation {operation.decode('utf-8', 'replace')} has an event that can't be shown", reason)
         type, data = _replaced(type, data, reason)
     wire = b'id: %b\nevent: %b\ndata: {"operation":"%b","n":%d,"type":"%b","time":%b,"data":%b}\n\n' % (
         position,
@@ -132,6 +143,13 @@ def make_frame(event: Event) -> Frame:
         data,
     )
     return Frame(n, position, type, wire, len(position) + len(type) + _HEAD_BYTES)
+
+
+def _check_type(type: bytes) -> None:
+    if type in _RESERVED:
+        raise ValueError("its type is reserved")
+    if _TYPE.fullmatch(type) is None:
+        raise ValueError("its type is not a name")
 
 
 def _is_outcome(value: object) -> bool:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from broker.errors import StorageFull, StorageUnavailable
+from broker.children import Tree
+from broker.errors import NotFound, StorageFull, StorageUnavailable
 from broker.events import Event
 from broker.family import Family, Onlooker
 from broker.feed import backoff_s
@@ -109,6 +110,9 @@ class Families:
             except (StorageUnavailable, StorageFull):
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
+            except NotFound:  # another program wrote something else in the place of the parent
+                family.take(Tree())
+                return
             except Exception:
                 log.exception("the children of operation %s can't be read", family.parent)
                 family.rest(self._clock())

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.connections import BLOCK_MS, Reader, storage_errors
-from broker.errors import StorageFull, StorageUnavailable
+from broker.errors import StorageFull, StorageUnavailable, Unreadable
 from broker.events import Event, read_entry
+from broker.foreign import warn_once
 from broker.keys import Keyspace
 from broker.positions import order
 
@@ -96,7 +97,7 @@ class FeedReader:
                         batch = await self._begin()
                     else:
                         batch = await self._read(self.positions)
-            except (StorageUnavailable, StorageFull) as error:
+            except (StorageUnavailable, StorageFull, Unreadable) as error:
                 if tries == 0:
                     self.interruptions += 1
                     log.warning("the feed is interrupted, reconnecting: %s", error)
@@ -141,7 +142,13 @@ class FeedReader:
             await self._connection.disconnect(nowait=True)
 
     async def _last(self, feed: bytes) -> bytes:
-        entries = await self._ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
+        try:
+            with storage_errors():
+                entries = await self._ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
+        except Unreadable:  # the one key would stop the reading of all
+            warn_once(feed.decode(), "another program wrote something else than a feed there; it is deleted")
+            await self._ask(_command(b"DEL", feed))
+            entries = []
         position: bytes = entries[0][0] if entries else _EMPTY
         return position
 

@@ -8,14 +8,15 @@ from typing import Any
 from broker.carrier import run
 from broker.connections import storage_errors
 from broker.events import Event, read_events
-from broker.models import TERMINAL, Operation, Status
-from broker.positions import order
+from broker.models import TERMINAL, Operation, Status, is_id
+from broker.positions import is_canonical, order
 from broker.scripts import FIND, Call
 from broker.snapshots import FIELDS, read_snapshot
 from broker.store import Store
 
 _FIELDS = ("status", "position", "first", "created", "indexes", "gone")
 _OF_CREATION = ("gone", "spec", "created")
+_STATUSES = frozenset(status.value.encode() for status in Status)
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
 _ASKED_AT_ONCE = 500
 
@@ -105,7 +106,8 @@ async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, m
     begins = since.partition(b"-")[0] if since else b""
     call = Call(FIND, (keys.index,), (keys.operations, str(most), begins, *sorted(terms)))
     reply = iter(await run(store.connections.commands, call))
-    read = [_read(operation.decode(), state) for operation, state in zip(reply, reply, strict=True)]
+    named = [(name.decode("utf-8", "replace"), state) for name, state in zip(reply, reply, strict=True)]
+    read = [_read(operation, state) for operation, state in named if is_id(operation)]
     return [facts for facts in read if facts is not None]
 
 
@@ -167,7 +169,9 @@ def _read(operation: str, state: Any) -> Facts | None:
     if not isinstance(state, list):
         return None
     status, position, first, created, indexes, gone = state
-    if gone is not None or status is None or not position or b"-" not in position:
+    if gone is not None or status not in _STATUSES or not is_canonical(position or b""):
         return None
     first = first or b"%b-0" % (created or b"0")  # one that was created before this was kept
-    return Facts(operation, read_terms(indexes or b""), status in _ENDS, position, first)
+    return Facts(
+        operation, read_terms(indexes or b""), status in _ENDS, position, first if is_canonical(first) else position
+    )

@@ -15,11 +15,13 @@ from broker.connections import storage_errors
 from broker.errors import Gone, Invalid, NotFound
 from broker.grants import Action, Grants
 from broker.keys import Keyspace
-from broker.models import Operation, Status
+from broker.models import Operation, Status, is_id
 from broker.snapshots import FIELDS, facts_of, is_parent, read_snapshot
 
 _WALK = 2_000
 """Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""
+_LATEST = (1 << 53) - 1
+"""No time is later; what another program listed so would stand before all operations."""
 _SOURCES = 64
 """Indexes merged for who may not read all, at most: of more, or where grants name none, the whole is walked."""
 
@@ -66,6 +68,10 @@ def _each(wanted: T | tuple[T, ...] | None) -> tuple[T, ...]:
     return wanted if isinstance(wanted, tuple) else () if wanted is None else (wanted,)
 
 
+_BYTES = ("utf-8", "surrogateescape")
+"""Members of an index are ids, unless another program listed something else."""
+
+
 Mark = tuple[int, str]
 """A place in a listing: the time of last change, and the id among those of the same millisecond."""
 
@@ -79,9 +85,9 @@ Loaded = tuple[Operation, bool]
 
 def _read_cursor(cursor: str) -> Mark:
     try:
-        score, _, operation = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        score, _, operation = base64.urlsafe_b64decode(cursor.encode()).decode(*_BYTES).partition(" ")
         mark = int(score), operation
-        if not 0 <= mark[0] < 1 << 53:
+        if not 0 <= mark[0] <= _LATEST:
             raise ValueError("no time is so late")
         return mark
     except (binascii.Error, ValueError):
@@ -89,7 +95,7 @@ def _read_cursor(cursor: str) -> Mark:
 
 
 def _write_cursor(mark: Mark) -> str:
-    return base64.urlsafe_b64encode(f"{mark[0]} {mark[1]}".encode()).decode()
+    return base64.urlsafe_b64encode(f"{mark[0]} {mark[1]}".encode(*_BYTES)).decode()
 
 
 async def page(
@@ -148,7 +154,8 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Sou
         for key in (key for sources in chosen for key in _indexes(keyspace, sources)):
             pipeline.zcard(key)
         with storage_errors():
-            cards = iter(await pipeline.execute())
+            found = await pipeline.execute(raise_on_error=False)
+    cards = iter([card if isinstance(card, int) else 0 for card in found])  # another program may have written there
     sizes = [sum(islice(cards, len(sources) * keyspace.lanes)) for sources in chosen]
     return chosen[sizes.index(min(sizes))]
 
@@ -164,12 +171,14 @@ async def _walk(
         for key in _indexes(keyspace, sources):
             if mark is not None:  # those of the mark's own millisecond may stand on both sides of it
                 pipeline.zrevrangebyscore(key, mark[0], mark[0], withscores=True)
-            top = "+inf" if mark is None else f"({mark[0]}"
-            pipeline.zrevrangebyscore(key, top, "-inf", start=0, num=limit, withscores=True)
+            top = _LATEST if mark is None else f"({mark[0]}"
+            pipeline.zrevrangebyscore(key, top, 0, start=0, num=limit, withscores=True)
         with storage_errors():
-            replies = await pipeline.execute()
-    places = {(int(score), member.decode()) for reply in replies[len(ids) :] for member, score in reply}
-    places |= {(int(score), id) for id, score in zip(ids, replies, strict=False) if score is not None}
+            replies = await pipeline.execute(raise_on_error=False)
+    listed = [reply for reply in replies[len(ids) :] if isinstance(reply, list)]  # else another program wrote there
+    places = {(int(score), member.decode(*_BYTES)) for reply in listed for member, score in reply}
+    scores = [(score, id) for id, score in zip(ids, replies, strict=False) if isinstance(score, float)]
+    places |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
     return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
 
 
@@ -181,15 +190,19 @@ def _indexes(keyspace: Keyspace, sources: Sequence[Source]) -> Iterator[str]:
 
 
 async def _load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Loaded | None]:
+    ids = [operation for operation in operations if is_id(operation)]
     async with client.pipeline(transaction=False) as pipeline:
-        for operation in operations:
+        for operation in ids:
             pipeline.hmget(keyspace.operation(operation).snapshot, FIELDS)
         with storage_errors():
-            replies = await pipeline.execute()
-    return [_snapshot(operation, values) for operation, values in zip(operations, replies, strict=True)]
+            replies = await pipeline.execute(raise_on_error=False)
+    found = dict(zip(ids, replies, strict=True))
+    return [_snapshot(operation, found.get(operation)) for operation in operations]
 
 
-def _snapshot(operation: str, values: list[bytes | None]) -> Loaded | None:
+def _snapshot(operation: str, values: object) -> Loaded | None:
+    if not isinstance(values, list):  # another program wrote something else there
+        return None
     try:
         return read_snapshot(operation, values), is_parent(values)
     except (NotFound, Gone):

@@ -1,12 +1,12 @@
 """Reading operations' logs: from a position, from either end, and as they grow."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from broker import positions
 from broker.connections import BLOCK_MS, storage_errors
-from broker.events import Event, read_events
+from broker.events import Event, read_entry, read_events
 from broker.store import Store
 
 
@@ -25,6 +25,10 @@ class HistoryLost(Exception):
     """Storage no longer has what was read of a log."""
 
 
+_DIGITS = 16
+_LOOKED_BACK = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A stretch of an operation's log after a position, oldest first."""
@@ -38,9 +42,8 @@ class Page:
 
 async def tail(store: Store, operation: str, count: int) -> list[Event]:
     """Return the last events of an operation's log, oldest first, `count` at most."""
-    with storage_errors():
-        entries = await store.connections.commands.xrevrange(store.keyspace.operation(operation).log, count=count)
-    return read_events(operation, reversed(entries))
+    key = store.keyspace.operation(operation).log
+    return read_events(operation, reversed(await _entries(store.connections.commands.xrevrange(key, count=count))))
 
 
 async def after(store: Store, operation: str, position: str, count: int) -> Page:
@@ -50,12 +53,11 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
     then the page is empty. `0-0` is before everything, and `trimmed` if the first event is no longer kept.
     """
     key = store.keyspace.operation(operation).log
-    with storage_errors():
-        entries = await store.connections.commands.xrange(key, min=position, count=count + 1)
-        if entries and entries[0][0] == position.encode():
-            events = read_events(operation, entries)
-            return Page(events[1:], events[0])
-        first = entries if position == positions.START else await store.connections.commands.xrange(key, count=1)
+    commands = store.connections.commands
+    entries = await _entries(commands.xrange(key, min=position, count=count + 1))
+    if entries and entries[0][0] == position.encode():
+        return Page(read_events(operation, entries[1:]), await _standing(store, operation, entries[0]))
+    first = entries if position == positions.START else await _entries(commands.xrange(key, count=1))
     kept = read_events(operation, first)
     if position == positions.START:
         whole = not kept or kept[0].n == 1
@@ -67,9 +69,8 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
     """Return the first events of an operation's log that are still kept, `count` at most."""
-    with storage_errors():
-        entries = await store.connections.commands.xrange(store.keyspace.operation(operation).log, count=count)
-    return read_events(operation, entries)
+    key = store.keyspace.operation(operation).log
+    return read_events(operation, await _entries(store.connections.commands.xrange(key, count=count)))
 
 
 async def follow(store: Store, operation: str, position: str) -> AsyncIterator[Event]:
@@ -78,7 +79,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
     For one reader with a connection to spare, such as the command line; replicas follow the feeds.
     Raises `NotFound` or `Gone` when the operation vanishes, and `HistoryLost` when it stands before the position.
     """
-    key = store.keyspace.operation(operation).log
+    key, told = store.keyspace.operation(operation).log, position
     client: Any = store.connections.for_blocking()
     while True:
         with storage_errors():
@@ -87,16 +88,18 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
             )
         if not reply:
             now = await store.get(operation)
-            if now.done and now.position == position:
-                return
-            if positions.parse(now.position) < positions.parse(position):  # nothing after it would come for long
+            if positions.parse(now.position) < positions.parse(told):  # nothing after it would come for long
                 raise HistoryLost(f"Redis no longer has the events of operation {operation} that were shown last")
+            if now.done and positions.parse(now.position) <= positions.parse(position):
+                return
             continue
-        for event in read_events(operation, reply[0][1]):
+        entries = reply[0][1]
+        for event in read_events(operation, entries):
             yield event
-            position = event.position.decode()
+            told = event.position.decode()
             if event.type == b"end":
                 return
+        position = entries[-1][0].decode()  # which may be one that can't be read
 
 
 async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
@@ -114,4 +117,20 @@ def _read_stand(state: Any) -> Stand | None:
     n, position = state
     if n is None:
         return None
-    return Stand(int(n), position or b"") if n.isdigit() else UNREADABLE
+    return Stand(int(n), position or b"") if n.isdigit() and len(n) < _DIGITS else UNREADABLE
+
+
+async def _entries(read: Awaitable[list[Any]]) -> list[Any]:
+    with storage_errors():
+        return await read
+
+
+async def _standing(store: Store, operation: str, entry: Sequence[Any]) -> Event | None:
+    """Return the event at an entry, or where that can't be read, the one before it, as if it were there."""
+    event = read_entry(operation.encode(), entry)
+    if event is not None and event.n > 0:
+        return event
+    key, at = store.keyspace.operation(operation).log, entry[0]
+    before = await _entries(store.connections.commands.xrevrange(key, max=b"(" + at, count=_LOOKED_BACK))
+    found = read_events(operation, before)
+    return found[0]._replace(position=at) if found else None

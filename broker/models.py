@@ -1,5 +1,6 @@
 """The model at the edges: what callers send, and what they are shown. On the hot path JSON stays opaque bytes."""
 
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -56,6 +57,11 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.CANCELLED: frozenset(),
 }
 """What may follow what. `lua/publish.lua` enforces it; a test holds the two together."""
+
+
+def is_id(name: str) -> bool:
+    """Return whether a name can be an operation's id."""
+    return re.fullmatch(OPERATION_ID, name) is not None
 
 
 def _printable(value: str) -> str:

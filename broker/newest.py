@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
-from typing import Self
+from typing import Self, cast
 from zlib import crc32
 
 from broker.connections import storage_errors
-from broker.errors import StorageFull, StorageUnavailable
+from broker.errors import StorageFull, StorageUnavailable, Unreadable
 from broker.events import Event
 from broker.store import Store
 from broker.tasks import Tasks
@@ -56,10 +56,30 @@ class Newest:
         """
         key = f"{self._store.keyspace.prefix}:newest:{sha256(identifier.encode()).hexdigest()[:32]}"
         self._ours[connection] = key, replaced  # before it is known, or the next to come could miss it
-        with suppress(StorageUnavailable, StorageFull), storage_errors():
-            before = await self._store.connections.commands.set(key, connection, ex=KEPT_S, get=True)
+        try:
+            before = await self._replace_key(key, connection)
             if before is not None and before != connection.encode():
-                await self._note(before)
+                with storage_errors():
+                    await self._note(before)
+        except StorageFull:  # the others are told at a look, once there is room
+            self._replace_here(key, connection)
+        except StorageUnavailable:  # the next look tells Redis
+            pass
+
+    async def _replace_key(self, key: str, connection: str) -> bytes | None:
+        commands = self._store.connections.commands
+        try:
+            with storage_errors():
+                return cast("bytes | None", await commands.set(key, connection, ex=KEPT_S, get=True))
+        except Unreadable:  # another program wrote something else there
+            with storage_errors():
+                await commands.set(key, connection, ex=KEPT_S)
+            return None
+
+    def _replace_here(self, key: str, connection: str) -> None:
+        for other, (theirs, _) in tuple(self._ours.items()):
+            if theirs == key and other < connection:
+                self._replace(other)
 
     async def _note(self, connection: bytes) -> None:
         lane = crc32(connection) % self._store.keyspace.lanes
@@ -98,9 +118,9 @@ class Newest:
                 pipeline.get(key)
                 pipeline.expire(key, KEPT_S)
             with storage_errors():
-                values = (await pipeline.execute())[::2]
+                values = (await pipeline.execute(raise_on_error=False))[::2]
             for (connection, key), value in zip(ours, values, strict=True):
-                if value is not None and value.decode("latin-1") > connection:
+                if isinstance(value, bytes) and value.decode("latin-1") > connection:
                     self._replace(connection)
                 elif value != connection.encode() and connection in self._ours:
                     pipeline.set(key, connection, ex=KEPT_S)

@@ -25,6 +25,15 @@ def parse(text: str) -> tuple[int, int]:
     )
 
 
+def is_canonical(position: bytes) -> bool:
+    """Return whether bytes that somebody wrote into Redis are a position."""
+    try:
+        parse(position.decode())
+    except (UnicodeDecodeError, Invalid):
+        return False
+    return True
+
+
 def order(position: bytes) -> tuple[int, int]:
     """Return what a position that Redis made sorts by."""
     ms, _, seq = position.partition(b"-")

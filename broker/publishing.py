@@ -143,4 +143,4 @@ def read_cancel(data: bytes) -> models.Cancel:
 def check_refusal(reply: Sequence[Any]) -> None:
     """Raise the error that a script's reply stands for, if it is a refusal."""
     if reply[0] != b"ok":
-        raise refusal(reply[0].decode(), reply[1].decode())
+        raise refusal(reply[0].decode(), reply[1].decode("utf-8", "replace"))

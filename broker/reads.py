@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from broker import logs
 from broker.channel import Channel
-from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable
+from broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
 from broker.feed import backoff_s
+from broker.foreign import warn_once
 from broker.store import Store
 from broker.tasks import Tasks
 
@@ -70,13 +71,9 @@ class Reads:
         """Read a channel's operation."""
 
         async def read() -> None:
-            try:
-                operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
-            except (NotFound, Gone):
-                channel.close("gone")
-            else:
-                if operation is not None:
-                    channel.snapshot_read(operation)
+            operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
+            if operation is not None:
+                channel.snapshot_read(operation)
 
         self._read_for(channel, read())
 
@@ -105,6 +102,11 @@ class Reads:
         async def guarded() -> None:
             try:
                 await read
+            except Unreadable as error:
+                warn_once(f"operation {channel.operation} can't be read; its clients are sent away", error.detail)
+                channel.close("storage-unavailable")
+            except (NotFound, Gone):
+                channel.close("gone")
             except Exception:
                 log.exception("operation %s can't be read; its clients are sent away", channel.operation)
                 channel.close("storage-unavailable")

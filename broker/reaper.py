@@ -11,7 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
+import redis.exceptions
+
 from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.foreign import warn_once
 from broker.models import Status
 from broker.publishing import Entry, encode
 from broker.store import Store
@@ -58,6 +61,9 @@ class Reaper:
                 )
             except (StorageUnavailable, StorageFull):
                 raise
+            except redis.exceptions.ResponseError as error:
+                warn_once(f"operation {operation}, whose worker is silent, is left as it is", str(error))
+                continue
             except BrokerError as error:
                 log.debug("operation %s is left as it is: %s", operation, error.detail)
                 continue

@@ -7,8 +7,10 @@ from broker.carrier import run_all
 from broker.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
 from broker.connections import storage_errors
 from broker.keys import Keyspace
-from broker.models import Operation
+from broker.models import Operation, is_id
 from broker.scripts import CHILDREN, Call
+
+_DIGITS = 16
 
 
 async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) -> Tree:
@@ -45,7 +47,9 @@ async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
         for lane in range(keyspace.lanes):
             pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
         with storage_errors():
-            return [id.decode() for found in await pipeline.execute() for id in found]
+            replies = await pipeline.execute(raise_on_error=False)
+    listed = [reply for reply in replies if isinstance(reply, list)]  # else another program wrote something else there
+    return [id for found in listed for id in (member.decode("utf-8", "replace") for member in found) if is_id(id)]
 
 
 async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
@@ -53,8 +57,12 @@ async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -
         for operation in operations:
             pipeline.hget(keyspace.operation(operation).snapshot, "created")
         with storage_errors():
-            found = await pipeline.execute()
-    return {id: int(ms) if ms and ms.isdigit() else 0 for id, ms in zip(operations, found, strict=True)}
+            found = await pipeline.execute(raise_on_error=False)
+    return {id: _moment(ms) for id, ms in zip(operations, found, strict=True)}
+
+
+def _moment(ms: object) -> int:
+    return int(ms) if isinstance(ms, bytes) and ms.isdigit() and len(ms) < _DIGITS else 0
 
 
 async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]) -> None:

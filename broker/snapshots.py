@@ -8,13 +8,15 @@ import orjson
 from pydantic import ValidationError
 
 from broker.depth import showable
-from broker.errors import Gone, NotFound
+from broker.errors import Gone, Invalid, NotFound, Unreadable
+from broker.foreign import warn_once
 from broker.grants import Facts
 from broker.models import CancelShown, NewOperation, Operation, Status
-from broker.positions import milliseconds
+from broker.positions import milliseconds, parse
 from broker.publishing import read_cancel
 
 _LONGEST_S = 10 * 366 * 86_400
+_COUNTS = 1 << 53
 
 FIELDS = (
     "gone",
@@ -75,8 +77,11 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
         raise missing(operation)
     try:
         return _read(operation, fields)
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise NotFound(f"what Redis holds as operation {operation} is none: something else wrote there") from None
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, Invalid) as error:
+        warn_once(f"operation {operation} can't be shown", str(error).partition("\n")[0])
+        raise Unreadable(
+            f"what Redis holds as operation {operation} is something else: another program wrote it"
+        ) from None
 
 
 def is_parent(values: list[bytes | None]) -> bool:
@@ -89,6 +94,7 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
     outcome = _object(fields["outcome"]) or {}
     worker, position = fields["worker"], fields["position"] or b""
     status = Status((fields["status"] or b"").decode())
+    parse(position.decode())
     return Operation(
         id=operation,
         kind=given.kind,
@@ -99,7 +105,7 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
         weight=given.weight,
         status=status,
         done=status.done,
-        attempt=int(fields["attempt"] or 1),
+        attempt=_count(fields["attempt"] or b"1"),
         worker=worker.decode("utf-8", "replace") if worker else None,
         cancel_requested=fields["cancel"] is not None,
         cancel=_cancel(fields["cancel"], fields["cancel_at"]),
@@ -112,8 +118,15 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
         finished_at=_time(fields["finished"]),
         expires_at=_time(fields["expires"]) if status.done else None,
         position=position.decode(),
-        events=int(fields["n"] or 0),
+        events=_count(fields["n"] or b"0"),
     )
+
+
+def _count(digits: bytes) -> int:
+    count = int(digits)
+    if not 0 <= count < _COUNTS:
+        raise ValueError(f"{count} counts nothing")
+    return count
 
 
 def _error(value: object) -> dict[str, Any] | None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
+
+import redis.exceptions
 
 from broker import cancelling, listing, noting, rollup, tracing
 from broker.calls import create_call, delete_call, probe_call, signal_call
@@ -11,6 +14,7 @@ from broker.carrier import run
 from broker.children import Tree
 from broker.connections import Connections, storage_errors
 from broker.errors import SetupError, StorageUnavailable
+from broker.foreign import warn_once
 from broker.grants import Facts
 from broker.keys import Keyspace
 from broker.models import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
@@ -21,7 +25,14 @@ from broker.settings import Settings
 from broker.snapshots import FACTS, FIELDS, is_parent, read_facts, read_snapshot
 from broker.startup import agree, ending_what_is_wrong_for_good
 
-_STATUSES = frozenset(status.value.encode() for status in Status)
+
+@contextmanager
+def _one_lane_alone(number: int, done: str) -> Iterator[None]:
+    """Keep what Redis refuses in one lane from the others."""
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        warn_once(f"lane {number} can't be {done}", str(error))
 
 
 class Store:
@@ -182,7 +193,8 @@ class Store:
         for number in range(self.keyspace.lanes):
             lane = self.keyspace.lane(number)
             keys = (lane.index, lane.expiry, lane.leases)
-            swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
+            with _one_lane_alone(number, "swept"):
+                swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
         return swept
 
     async def lapsed(self, *, most: int = 200) -> list[tuple[str, Status]]:
@@ -190,12 +202,10 @@ class Store:
         found = []
         for number in range(self.keyspace.lanes):
             lane = self.keyspace.lane(number)
-            told = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
-            found += [
-                (operation.decode(), Status(status.decode()))
-                for operation, status in zip(told, told, strict=True)
-                if status in _STATUSES  # a foreign hand may have written another
-            ]
+            with _one_lane_alone(number, "looked through for lapsed leases"):
+                told = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
+                pairs = zip(told, told, strict=True)
+                found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
 
     async def _run(self, call: Call) -> Any:

@@ -21,6 +21,7 @@ from workers.reporter import Reporter
 logger = logging.getLogger(__name__)
 
 _COUNT = 100
+_DIGITS = 16
 _NUDGES_S = (0.001, 0.004, 0.016, 0.064)
 """Pauses between attempts to wake the reader; then it is left to notice by itself, within `BLOCK_MS`."""
 
@@ -138,7 +139,7 @@ class Signals:
             reporter.sign.ask(Stop(cancel.reason, cancel.by))
         elif type == b"changed":  # another attempt began, or it has ended
             attempt = told.get(b"a", b"0")
-            reporter.succeeded = attempt.isdigit() and int(attempt) > reporter.attempt
+            reporter.succeeded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
             self._look(reporter)
         else:
             reporter.inbox.put(_read_signal(type, told))

@@ -42,13 +42,18 @@ def read_state(link: Link, operation: str) -> State:
         told = orjson.loads(progress) if progress is not None else {}
     except orjson.JSONDecodeError:
         told = {}  # a worker in another language may have written anything
-    return State(
-        Status(status.decode()),
-        int(attempt or 1),
-        int(lease_ms or 0) / 1000 or None,
-        told if isinstance(told, dict) else {},
-        None if cancel is None else read_cancel(cancel),
-        int(created) if created else None,
-        int(limits.split()[3]) / 1000 if limits else None,
-        (traceparent or b"").decode("latin-1"),
-    )
+    try:
+        return State(
+            Status(status.decode()),
+            int(attempt or 1),
+            int(lease_ms or 0) / 1000 or None,
+            told if isinstance(told, dict) else {},
+            None if cancel is None else read_cancel(cancel),
+            int(created) if created else None,
+            int(limits.split()[3]) / 1000 if limits else None,
+            (traceparent or b"").decode("latin-1"),
+        )
+    except (ValueError, IndexError, OverflowError):
+        raise NotFound(
+            f"what Redis holds as operation {operation} is something else: another program wrote it"
+        ) from None

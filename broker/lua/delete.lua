@@ -10,25 +10,48 @@
 -- All of them: an earlier operation of this id may have expired without having been swept.
 local STATUSES = { 'pending', 'running', 'stalled', 'cancelling', 'succeeded', 'failed', 'cancelled' }
 
+-- Reads a key, or returns nil where another program wrote something of another type.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
+end
+
+-- Writes to a key, anew where another program wrote something of another type, or has used up a stream's IDs.
+local function write(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(tostring(reply.err), 'WRONGTYPE', 1, true) or string.find(tostring(reply.err), ' ID', 1, true) then
+    redis.call('DEL', key)
+  end
+  return redis.call(command, key, ...)
+end
+
 local id = ARGV[1]
-local there = redis.call('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits')
-local status, indexes = there[2], there[3]
+-- What another program wrote in its place can go, too.
+local there = read('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits') or { false, 'failed', '', '' }
+local status, indexes = there[2], there[3] or ''
 if there[1] then return { 'gone', 'operation ' .. id .. ' was deleted before' } end
 if not status then return { 'not-found', 'there is no operation ' .. id } end
 if ARGV[2] ~= '1' and status ~= 'succeeded' and status ~= 'failed' and status ~= 'cancelled' then
   return { 'operation-running', 'operation ' .. id .. ' is ' .. status .. ': cancel it, or delete it with force' }
 end
-local _, feed_length = string.match(there[4], '(%d+) (%d+)')
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
+
+-- What frees memory comes first: a Redis that is full allows that, and then the rest of the same script.
 redis.call('DEL', KEYS[1], KEYS[2])
 local trimmed = redis.pcall('XTRIM', KEYS[3], 'MAXLEN', '0') -- its last ID stays: who has heard so far hears on
 if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', KEYS[3]) end
-redis.call('ZREM', KEYS[5], id)
-for _, each in ipairs(STATUSES) do redis.call('ZREM', KEYS[5] .. ':status:' .. each, id) end
-for suffix in string.gmatch(indexes, '[^\n]+') do redis.call('ZREM', KEYS[5] .. ':' .. suffix, id) end
-redis.call('ZREM', KEYS[6], id .. '\n' .. indexes)
-redis.call('ZREM', KEYS[7], id)
-redis.call('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
+-- An index that another program made something else lists nothing, and keeps no operation from being deleted.
+redis.pcall('ZREM', KEYS[5], id)
+for _, each in ipairs(STATUSES) do redis.pcall('ZREM', KEYS[5] .. ':status:' .. each, id) end
+for suffix in string.gmatch(indexes, '[^\n]+') do redis.pcall('ZREM', KEYS[5] .. ':' .. suffix, id) end
+redis.pcall('ZREM', KEYS[6], id .. '\n' .. indexes)
+redis.pcall('ZREM', KEYS[7], id)
+
+local feed_length = string.match(there[4] or '', '^%d+ (%d+) ')
+if not feed_length or #feed_length > 15 then feed_length = '10000' end
+redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
+write('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
 redis.call('PEXPIRE', KEYS[3], math.min(60000, tonumber(ARGV[3])))
 redis.call('HSET', KEYS[1], 'gone', '1', 'indexes', indexes) -- so that who might read it is told that it is gone
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -9,7 +9,10 @@
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local entry, back = ARGV[1], '-' .. ARGV[1]
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local pruned = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if type(pruned) == 'table' and string.find(pruned.err, 'WRONGTYPE', 1, true) then
+  redis.call('DEL', KEYS[1]) -- another program wrote something else there
+end
 local before = tonumber(redis.call('ZSCORE', KEYS[1], entry) or '0')
 local til = 0
 if tonumber(ARGV[2]) > 0 then

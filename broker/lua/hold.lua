@@ -9,11 +9,22 @@
 --       5 number of its word: one that was overtaken by a later one changes nothing
 -- Reply {1 if it is so now, else 0; how many the other replicas hold}
 
+-- Reads a key, or returns nil where another program wrote something of another type.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
+end
+
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local hold = tonumber(ARGV[4])
 local others, overtaken = 0, false
-local told = redis.call('HGETALL', KEYS[1])
+local told = read('HGETALL', KEYS[1])
+if not told then -- replicas say again what they hold
+  redis.call('DEL', KEYS[1])
+  told = {}
+end
 for i = 1, #told, 2 do
   local count, til, number = string.match(told[i + 1], '^(%d+) (%d+) (%d+)$')
   local left = (tonumber(til) or 0) - now

@@ -6,9 +6,17 @@
 --       2 the most microseconds it may lack
 -- Reply microseconds until it is full
 
+-- Reads a key, or returns nil where another program wrote something of another type.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
+end
+
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') or 0, now)
+local full_at = tonumber(read('GET', KEYS[1]) or '')
+if not full_at or not (full_at > now) then full_at = now end -- also where another program wrote what is no number
 local lacks = math.min(full_at - now + tonumber(ARGV[1]), tonumber(ARGV[2]))
 if lacks > 0 then
   redis.call('SET', KEYS[1], string.format('%.0f', now + lacks), 'PX', math.ceil(lacks / 1000))

@@ -8,27 +8,41 @@
 
 local STATUSES = { 'pending', 'running', 'stalled', 'cancelling', 'succeeded', 'failed', 'cancelled' }
 
+-- Reads a key, or returns nil where another program wrote something of another type.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
+end
+
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
-for _, member in ipairs(due) do
-  local id, indexes = string.match(member, '^([^\n]*)\n(.*)$')
+local due = read('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+if not due then return 0 end -- another program wrote something else there; what is published next makes it anew
+
+local function remove(id, indexes)
   local key = ARGV[1] .. id
-  local there = redis.call('HMGET', key, 'expires', 'indexes')
-  local anew = there[1] and tonumber(there[1]) > now -- created again under the same id since
-  redis.call('ZREM', KEYS[2], member)
+  local there = read('HMGET', key, 'expires', 'indexes')
+  local expires = there and tonumber(there[1] or '')
   local current = {}
-  if anew then
-    for suffix in string.gmatch(there[2], '[^\n]+') do current[suffix] = true end
+  if expires and expires > now then -- created again under the same id since
+    for suffix in string.gmatch(there[2] or '', '[^\n]+') do current[suffix] = true end
   else
-    if there[1] then redis.call('DEL', key) end -- but a tombstone stays
+    if not there or there[1] then redis.call('DEL', key) end -- but a tombstone stays
     redis.call('DEL', key .. ':events', key .. ':signals')
-    redis.call('ZREM', KEYS[1], id)
-    redis.call('ZREM', KEYS[3], id)
-    for _, status in ipairs(STATUSES) do redis.call('ZREM', KEYS[1] .. ':status:' .. status, id) end
+    -- Where another program wrote something else, there is nothing to remove.
+    redis.pcall('ZREM', KEYS[1], id)
+    redis.pcall('ZREM', KEYS[3], id)
+    for _, status in ipairs(STATUSES) do redis.pcall('ZREM', KEYS[1] .. ':status:' .. status, id) end
   end
   for suffix in string.gmatch(indexes, '[^\n]+') do
-    if not current[suffix] then redis.call('ZREM', KEYS[1] .. ':' .. suffix, id) end
+    if not current[suffix] then redis.pcall('ZREM', KEYS[1] .. ':' .. suffix, id) end
   end
+end
+
+for _, member in ipairs(due) do
+  local id, indexes = string.match(member, '^(%w[%w._~-]*)\n(.*)$')
+  if id then remove(id, indexes) end -- else no operation's: its keys could be those of another
+  redis.call('ZREM', KEYS[2], member)
 end
 return #due
