@@ -35,8 +35,7 @@ class ReplicaCollector(Collector):
         yield from self._events()
         yield from self._redis()
         yield from self._requests()
-        ready = hub.doubt is None and not hub.draining
-        yield GaugeMetricFamily(f"{PREFIX}ready", "1 while delivery is proved, as `/readyz` tells.", ready)
+        yield GaugeMetricFamily(f"{PREFIX}ready", "1 while it takes new streams, as `/readyz` tells.", hub.ready)
         yield GaugeMetricFamily(f"{PREFIX}draining", "1 while it sends its clients away.", hub.draining)
         yield _labelled("build", "What runs, with the value 1.", _build())
 
@@ -121,6 +120,16 @@ class ReplicaCollector(Collector):
             "feed_interruptions",
             "Times the feed was lost and reconnected.",
             sum(feed.interruptions for feed in hub.feeds),
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}redis_full", "1 while Redis takes no events, out of memory or disk.", hub.probe.full
+        )
+        memory = hub.memory
+        yield GaugeMetricFamily(
+            f"{PREFIX}redis_memory_used_bytes", "Memory that Redis uses, of its maximum.", memory.used
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}redis_memory_max_bytes", "Memory that Redis may use; 0 without a bound.", memory.maximum
         )
         trips = hub.round_trips
         took = HistogramMetricFamily(f"{PREFIX}redis_seconds", "What calls of Redis took.", labels=("call",))

@@ -11,6 +11,7 @@ from broker.probe import Doubt
 
 DETAILS: dict[Doubt, str] = {
     "redis away": "Redis does not take what is published: is it up?",
+    "redis full": "Redis is full, out of memory or of disk: it takes no events. What it holds can be read and deleted",
     "publish fails": "Redis answers, but refuses what is published: this server's log says why",
     "feed silent": "Redis takes what is published, but it does not come back through the feeds",
 }
@@ -26,13 +27,18 @@ async def livez() -> Response:
 
 @router.get("/readyz", responses=refused("draining", "storage-unavailable"))
 async def readyz(request: Request) -> Response:
-    """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds."""
+    """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds.
+
+    Where Redis is full the answer is 200 as well, with a `detail`: to take every replica away would end reading, too.
+    """
     if not hasattr(request.app.state, "context"):
         return problem("storage-unavailable", not_started(request.scope).detail, reason="redis away")
-    context = context_of(request)
-    if context.hub.draining:
+    hub = context_of(request).hub
+    if hub.draining:
         return problem("draining", "this server is stopping", reason="draining")
-    doubt = context.hub.doubt
-    if doubt is not None:
-        return problem("storage-unavailable", DETAILS[doubt], reason=doubt)
-    return JSONResponse({"status": "ready"})
+    doubt = hub.doubt
+    if doubt is None:
+        return JSONResponse({"status": "ready"})
+    if hub.ready:
+        return JSONResponse({"status": "ready", "reason": doubt, "detail": DETAILS[doubt]})
+    return problem("storage-unavailable", DETAILS[doubt], reason=doubt)

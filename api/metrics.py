@@ -31,5 +31,6 @@ def registry_of(hub: Hub, reaper: Reaper, *, processes: int) -> CollectorRegistr
 async def metrics(request: Request, context: InContext) -> Response:
     """Tell figures of this process, in the text format of Prometheus or, to who accepts it, of OpenMetrics."""
     permit_everywhere(request, Action.METRICS)
+    await context.hub.memory.refresh()
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

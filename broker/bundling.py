@@ -86,7 +86,7 @@ class Members:
         try:
             await self._place(bundle, member, new.after, new.reset)
         except Unreadable:
-            bundle.failed(member, "unreadable")
+            member.fail("unreadable")
         except (NotFound, Gone):
             member.fail("gone")
         except (StorageUnavailable, StorageFull):

@@ -5,8 +5,8 @@ XREAD. On a single server that is one reader for all lanes. Sentinel changes wha
 how lanes are grouped; neither changes a caller.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -146,6 +146,19 @@ def connect(settings: Settings, *, blocking: bool = False, generation: Generatio
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
     kept = pool_options(address, redis.Connection, generation or Generation(), strict=blocking)
     return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))
+
+
+def readable(replies: Iterable[Any]) -> list[Any]:
+    """Return a pipeline's replies, None where another program wrote something of another type; raise other errors."""
+    found: list[Any] = []
+    for reply in replies:
+        with suppress(Unreadable), storage_errors():
+            if isinstance(reply, Exception):
+                raise reply
+            found.append(reply)
+            continue
+        found.append(None)
+    return found
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from broker.events import GONE, Event, age_s
 from broker.families import Families
 from broker.feed import Batch, FeedReader, backoff_s
 from broker.leaving import Connection, send_away
+from broker.memory import Memory
 from broker.placing import Placing, Start
 from broker.probe import Doubt, Probe
 from broker.reads import Reads
@@ -74,6 +75,7 @@ class Hub:
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._terms)
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
+        self.memory = Memory(store.connections.commands)
         self.notes: dict[bytes, Callable[[Event], None]] = {self.probe.name: self.probe.heard}
         """Who hears entries of no operation, by what those go by."""
 
@@ -100,6 +102,11 @@ class Hub:
     def doubt(self) -> Doubt | None:
         """Why what is published may not reach those who watch; None while it is proved that it does."""
         return self.probe.doubt if self.connected else self.probe.suspect
+
+    @property
+    def ready(self) -> bool:
+        """Whether new streams are taken here. A Redis that is full is so for every replica, and can be read."""
+        return not self.draining and (self.doubt is None or (self.connected and self.doubt == "redis full"))
 
     def __len__(self) -> int:
         return len(self.streams)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from broker import rollup
-from broker.connections import storage_errors
+from broker.connections import readable, storage_errors
 from broker.errors import Gone, Invalid, NotFound
 from broker.grants import Action, Grants
 from broker.keys import Keyspace
@@ -154,8 +154,7 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Sou
         for key in (key for sources in chosen for key in _indexes(keyspace, sources)):
             pipeline.zcard(key)
         with storage_errors():
-            found = await pipeline.execute(raise_on_error=False)
-    cards = iter([card if isinstance(card, int) else 0 for card in found])  # another program may have written there
+            cards = iter([card or 0 for card in readable(await pipeline.execute(raise_on_error=False))])
     sizes = [sum(islice(cards, len(sources) * keyspace.lanes)) for sources in chosen]
     return chosen[sizes.index(min(sizes))]
 
@@ -174,10 +173,9 @@ async def _walk(
             top = _LATEST if mark is None else f"({mark[0]}"
             pipeline.zrevrangebyscore(key, top, 0, start=0, num=limit, withscores=True)
         with storage_errors():
-            replies = await pipeline.execute(raise_on_error=False)
-    listed = [reply for reply in replies[len(ids) :] if isinstance(reply, list)]  # else another program wrote there
-    places = {(int(score), member.decode(*_BYTES)) for reply in listed for member, score in reply}
-    scores = [(score, id) for id, score in zip(ids, replies, strict=False) if isinstance(score, float)]
+            replies = readable(await pipeline.execute(raise_on_error=False))
+    places = {(int(score), member.decode(*_BYTES)) for reply in replies[len(ids) :] for member, score in reply or ()}
+    scores = [(score, id) for id, score in zip(ids, replies, strict=False) if score is not None]
     places |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
     return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
 
@@ -195,13 +193,13 @@ async def _load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> l
         for operation in ids:
             pipeline.hmget(keyspace.operation(operation).snapshot, FIELDS)
         with storage_errors():
-            replies = await pipeline.execute(raise_on_error=False)
+            replies = readable(await pipeline.execute(raise_on_error=False))
     found = dict(zip(ids, replies, strict=True))
     return [_snapshot(operation, found.get(operation)) for operation in operations]
 
 
-def _snapshot(operation: str, values: object) -> Loaded | None:
-    if not isinstance(values, list):  # another program wrote something else there
+def _snapshot(operation: str, values: list[bytes | None] | None) -> Loaded | None:
+    if values is None:
         return None
     try:
         return read_snapshot(operation, values), is_parent(values)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Self, cast
 from zlib import crc32
 
-from broker.connections import storage_errors
+from broker.connections import readable, storage_errors
 from broker.errors import StorageFull, StorageUnavailable, Unreadable
 from broker.events import Event
 from broker.store import Store
@@ -118,9 +118,9 @@ class Newest:
                 pipeline.get(key)
                 pipeline.expire(key, KEPT_S)
             with storage_errors():
-                values = (await pipeline.execute(raise_on_error=False))[::2]
+                values = readable(await pipeline.execute(raise_on_error=False))[::2]
             for (connection, key), value in zip(ours, values, strict=True):
-                if isinstance(value, bytes) and value.decode("latin-1") > connection:
+                if value is not None and value.decode("latin-1") > connection:
                     self._replace(connection)
                 elif value != connection.encode() and connection in self._ours:
                     pipeline.set(key, connection, ex=KEPT_S)

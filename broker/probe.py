@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PROOF_PERIODS = 3
 """A probe proves something if it comes back within so many periods, and for as long as that."""
 
-Doubt = Literal["redis away", "publish fails", "feed silent"]
+Doubt = Literal["redis away", "redis full", "publish fails", "feed silent"]
 
 
 class Probe:
@@ -41,13 +41,18 @@ class Probe:
         self._clock = clock
         self._proved_at = -math.inf
         self._suspect: Doubt = "redis away"
+        self._refused_at = -math.inf  # as Redis was full
+        self.full = False
+        """Whether Redis had no room for the last probe that it answered."""
 
     @property
     def doubt(self) -> Doubt | None:
         """Why delivery is in doubt, or None while it is proved."""
-        if self._clock() - self._proved_at <= PROOF_PERIODS * self._period_s:
+        since = self._clock() - PROOF_PERIODS * self._period_s
+        if self._proved_at >= since:
             return None
-        return self.suspect
+        # Also while the next one is under way, and until one that was taken again is back.
+        return "redis full" if self._refused_at >= since else self.suspect
 
     @property
     def suspect(self) -> Doubt:
@@ -66,15 +71,22 @@ class Probe:
         try:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageUnavailable:
+            self._refused_at = -math.inf
             return
-        except StorageFull:  # nothing is delivered as nothing can be published, and what is kept can be read
-            self._proved_at = self._clock()
+        except StorageFull as error:  # which proves nothing
+            self._suspect, self._refused_at = "redis full", self._clock()
+            if not self.full:
+                log.warning("nothing can be published: %s", error.detail)
+            self.full = True
+            return
         except Exception:  # whatever it is, no publisher fares better
-            self._suspect = "publish fails"
+            self._suspect, self._refused_at = "publish fails", -math.inf
             if before != self._suspect:
                 log.exception("Redis answers, but what is published is refused")
             return
-        self._suspect = "feed silent"
+        if self.full:
+            log.info("Redis has room again")
+        self._suspect, self.full = "feed silent", False
 
     def heard(self, event: Event) -> None:
         """Take back one that has come by."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.carrier import run_all
 from broker.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
-from broker.connections import storage_errors
+from broker.connections import readable, storage_errors
 from broker.keys import Keyspace
 from broker.models import Operation, is_id
 from broker.scripts import CHILDREN, Call
@@ -47,9 +47,10 @@ async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
         for lane in range(keyspace.lanes):
             pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
         with storage_errors():
-            replies = await pipeline.execute(raise_on_error=False)
-    listed = [reply for reply in replies if isinstance(reply, list)]  # else another program wrote something else there
-    return [id for found in listed for id in (member.decode("utf-8", "replace") for member in found) if is_id(id)]
+            replies = readable(await pipeline.execute(raise_on_error=False))
+    return [
+        id for found in replies for id in (member.decode("utf-8", "replace") for member in found or ()) if is_id(id)
+    ]
 
 
 async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
@@ -57,12 +58,12 @@ async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -
         for operation in operations:
             pipeline.hget(keyspace.operation(operation).snapshot, "created")
         with storage_errors():
-            found = await pipeline.execute(raise_on_error=False)
+            found = readable(await pipeline.execute(raise_on_error=False))
     return {id: _moment(ms) for id, ms in zip(operations, found, strict=True)}
 
 
-def _moment(ms: object) -> int:
-    return int(ms) if isinstance(ms, bytes) and ms.isdigit() and len(ms) < _DIGITS else 0
+def _moment(ms: bytes | None) -> int:
+    return int(ms) if ms and ms.isdigit() and len(ms) < _DIGITS else 0
 
 
 async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]) -> None:

@@ -8,8 +8,8 @@
 -- Reply for each key {how many it lists, how many were looked at, id, state, id, state, …}. A state holds status, spec,
 --       progress, position, created and parent; one that is no operation any more is not told.
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -17,7 +17,7 @@ end
 
 local sizes, all = {}, 0
 for i, key in ipairs(KEYS) do
-  sizes[i] = read('ZCARD', key) or 0
+  sizes[i] = ask('ZCARD', key) or 0
   all = all + sizes[i]
 end
 local step = math.max(1, math.ceil(all / tonumber(ARGV[2])))
@@ -28,7 +28,7 @@ for i, key in ipairs(KEYS) do
   local some = { sizes[i], 0 }
   for at = 1, #ids, step do
     some[2] = some[2] + 1
-    local state = read('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created', 'parent')
+    local state = ask('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created', 'parent')
     if state and state[1] then
       some[#some + 1] = ids[at]
       some[#some + 1] = state

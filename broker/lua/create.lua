@@ -12,8 +12,8 @@
 
 local function text(number) return string.format('%.0f', number) end
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -30,7 +30,7 @@ local function write(command, key, ...)
 end
 
 local id = ARGV[1]
-local there = read('HMGET', KEYS[1], 'gone', 'spec', 'position', 'n', 'cancel', 'created')
+local there = ask('HMGET', KEYS[1], 'gone', 'spec', 'position', 'n', 'cancel', 'created')
 if not there or (there[2] and not (there[3] and string.find(there[4] or '', '^%d+$'))) then
   return { 'conflict', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it.'
     .. ' Delete it, or choose another id' }

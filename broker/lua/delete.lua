@@ -10,8 +10,8 @@
 -- All of them: an earlier operation of this id may have expired without having been swept.
 local STATUSES = { 'pending', 'running', 'stalled', 'cancelling', 'succeeded', 'failed', 'cancelled' }
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -29,7 +29,7 @@ end
 
 local id = ARGV[1]
 -- What another program wrote in its place can go, too.
-local there = read('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits') or { false, 'failed', '', '' }
+local there = ask('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'limits') or { false, 'failed', '', '' }
 local status, indexes = there[2], there[3] or ''
 if there[1] then return { 'gone', 'operation ' .. id .. ' was deleted before' } end
 if not status then return { 'not-found', 'there is no operation ' .. id } end
@@ -42,15 +42,15 @@ redis.call('DEL', KEYS[1], KEYS[2])
 local trimmed = redis.pcall('XTRIM', KEYS[3], 'MAXLEN', '0') -- its last ID stays: who has heard so far hears on
 if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', KEYS[3]) end
 -- An index that another program made something else lists nothing, and keeps no operation from being deleted.
-redis.pcall('ZREM', KEYS[5], id)
-for _, each in ipairs(STATUSES) do redis.pcall('ZREM', KEYS[5] .. ':status:' .. each, id) end
-for suffix in string.gmatch(indexes, '[^\n]+') do redis.pcall('ZREM', KEYS[5] .. ':' .. suffix, id) end
-redis.pcall('ZREM', KEYS[6], id .. '\n' .. indexes)
-redis.pcall('ZREM', KEYS[7], id)
+ask('ZREM', KEYS[5], id)
+for _, each in ipairs(STATUSES) do ask('ZREM', KEYS[5] .. ':status:' .. each, id) end
+for suffix in string.gmatch(indexes, '[^\n]+') do ask('ZREM', KEYS[5] .. ':' .. suffix, id) end
+ask('ZREM', KEYS[6], id .. '\n' .. indexes)
+ask('ZREM', KEYS[7], id)
 
 local feed_length = string.match(there[4] or '', '^%d+ (%d+) ')
 if not feed_length or #feed_length > 15 then feed_length = '10000' end
-redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
+write('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'gone')
 write('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
 redis.call('PEXPIRE', KEYS[3], math.min(60000, tonumber(ARGV[3])))
 redis.call('HSET', KEYS[1], 'gone', '1', 'indexes', indexes) -- so that who might read it is told that it is gone

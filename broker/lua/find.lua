@@ -10,8 +10,8 @@
 
 local ACTIVE = { 'pending', 'running', 'stalled', 'cancelling' }
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -20,7 +20,7 @@ end
 local all, rarest, fewest = {}, nil, nil
 for i = 4, #ARGV do
   local key = KEYS[1] .. ':' .. ARGV[i]
-  local size = read('ZCARD', key)
+  local size = ask('ZCARD', key)
   if not size then return {} end -- nothing is listed in it
   if not fewest or size < fewest then rarest, fewest = key, size end
   all[#all + 1] = key
@@ -29,7 +29,7 @@ end
 local told, most = {}, 2 * tonumber(ARGV[2])
 local function tell(id)
   if #told >= most then return end
-  local state = read('HMGET', ARGV[1] .. id, 'status', 'position', 'first', 'created', 'indexes', 'gone')
+  local state = ask('HMGET', ARGV[1] .. id, 'status', 'position', 'first', 'created', 'indexes', 'gone')
   if state and state[1] and not state[6] then
     told[#told + 1] = id
     told[#told + 1] = state
@@ -37,13 +37,13 @@ local function tell(id)
 end
 
 for _, status in ipairs(ACTIVE) do
-  local ids = read('ZINTER', #all + 1, KEYS[1] .. ':status:' .. status, unpack(all))
+  local ids = ask('ZINTER', #all + 1, KEYS[1] .. ':status:' .. status, unpack(all))
   for _, id in ipairs(ids or {}) do tell(id) end
 end
 if ARGV[3] ~= '' then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', rarest, ARGV[3], '+inf')) do
     if #told >= most then break end
-    local ended, listed = read('HGET', ARGV[1] .. id, 'outcome'), true
+    local ended, listed = ask('HGET', ARGV[1] .. id, 'outcome'), true
     for _, key in ipairs(all) do listed = listed and redis.call('ZSCORE', key, id) end
     if ended and listed then tell(id) end
   end

@@ -9,8 +9,8 @@
 --       5 number of its word: one that was overtaken by a later one changes nothing
 -- Reply {1 if it is so now, else 0; how many the other replicas hold}
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -20,7 +20,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local hold = tonumber(ARGV[4])
 local others, overtaken = 0, false
-local told = read('HGETALL', KEYS[1])
+local told = ask('HGETALL', KEYS[1])
 if not told then -- replicas say again what they hold
   redis.call('DEL', KEYS[1])
   told = {}

@@ -9,8 +9,8 @@
 local SAMPLE = 10 -- deadlines checked against the clock each time
 local WATCHED = { pending = true, running = true, stalled = true, cancelling = true }
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -18,12 +18,12 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local lapsed = read('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+local lapsed = ask('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
 if not lapsed then return {} end -- another program wrote something else there; the next beat makes it anew
 
 local told = {}
 for _, id in ipairs(lapsed) do
-  local status = read('HGET', ARGV[1] .. id, 'status')
+  local status = ask('HGET', ARGV[1] .. id, 'status')
   if status and WATCHED[status] and string.find(id, '^%w[%w._~-]*$') then
     told[#told + 1], told[#told + 2] = id, status
   else
@@ -33,7 +33,7 @@ end
 -- A clock that was set back leaves deadlines in a distant future: a dead worker's would be waited for.
 local some = redis.call('ZRANDMEMBER', KEYS[1], SAMPLE, 'WITHSCORES')
 for i = 1, #some, 2 do
-  local state = read('HMGET', ARGV[1] .. some[i], 'lease_ms', 'held') or {}
+  local state = ask('HMGET', ARGV[1] .. some[i], 'lease_ms', 'held') or {}
   local longest = math.max(tonumber(state[1] or 0) or 0, tonumber(state[2] or 0) or 0)
   if tonumber(some[i + 1]) > now + longest then
     redis.pcall('ZADD', KEYS[1], string.format('%.0f', now + longest), some[i]) -- later, where Redis is full

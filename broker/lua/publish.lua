@@ -47,8 +47,8 @@ end
 
 local function whole(text) return text and #text <= 15 and string.find(text, '^%d+$') end -- and exact in Lua
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -80,7 +80,7 @@ local function is_outcome(kind, data, status) -- the one event that is looked in
 end
 
 local id = ARGV[1]
-local state = read('HMGET', KEYS[1], 'status', 'n', 'position', 'attempt', 'cancel', 'limits', 'lease_ms',
+local state = ask('HMGET', KEYS[1], 'status', 'n', 'position', 'attempt', 'cancel', 'limits', 'lease_ms',
   'touched', 'indexes', 'gone', 'created', 'hold')
 local odd = { 'not-found', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it' }
 if not state then return odd end
@@ -95,7 +95,7 @@ local history, feed_length, retention_ms, idle_ms = string.match(state[6] or '',
 if not (NEXT[before] or TERMINAL[before]) or not string.find(state[3] or '', '^%d+%-%d+$')
   or not (whole(state[2]) and whole(state[4]) and whole(history) and whole(feed_length) and whole(retention_ms)
     and whole(idle_ms) and whole(state[7])) then
-  if string.find(ARGV[4], 'lapsed', 1, true) then redis.pcall('ZREM', KEYS[7], id) end -- nobody can act on it
+  if string.find(ARGV[4], 'lapsed', 1, true) then ask('ZREM', KEYS[7], id) end -- nobody can act on it
   return odd
 end
 local n, position, cancel = tonumber(state[2]), state[3], state[5] or 0
@@ -128,7 +128,7 @@ if answer and #fresh == 0 then
   local producer, seq, taken = answer[1], answer[2], answer[3]
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
   if last_seq ~= seq then -- an older one: its entry tells, as long as history is kept
-    for _, entry in ipairs(read('XREVRANGE', KEYS[2], last_position, '-') or {}) do
+    for _, entry in ipairs(ask('XREVRANGE', KEYS[2], last_position, '-') or {}) do
       local fields = {}
       for f = 1, #entry[2], 2 do fields[entry[2][f]] = entry[2][f + 1] end
       if fields.p == producer and fields.s == seq and whole(fields.n) then
@@ -153,7 +153,7 @@ local clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local expected, lapsed = string.match(ARGV[4], '^(%a*)( ?%a*)$')
 if expected ~= '' and expected ~= before then return { 'conflict', 'operation ' .. id .. ' is ' .. before } end
 if lapsed ~= '' then
-  local deadline = read('ZSCORE', KEYS[7], id)
+  local deadline = ask('ZSCORE', KEYS[7], id)
   if not deadline or tonumber(deadline) > clock then
     return { 'conflict', 'the worker of operation ' .. id .. ' is alive' }
   end
@@ -214,7 +214,7 @@ for i, event in ipairs(events) do
   local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
   local stored = fits and redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', history, at, unpack(kept))
   if not stored or stored.err then -- the log is ahead: the feed began anew on a slow clock, or another program wrote
-    local newest = read('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+    local newest = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
     local last = newest and newest[1] and newest[1][1]
     local ms, minor = string.match(last and after(last, position) and last or position, '(%d+)-(%d+)')
     if not newest or #minor > 15 or (last ~= position and tonumber(ms) > clock + AHEAD_MS) then
@@ -248,7 +248,7 @@ end
 -- By the server's clock, not by the position: that runs ahead of it once it was set back.
 local lease, done = tonumber(state[7]), TERMINAL[status]
 if done then
-  redis.pcall('ZREM', KEYS[7], id)
+  ask('ZREM', KEYS[7], id)
 elseif lease > 0 and status ~= 'pending' and (at_work or status ~= before and status == 'stalled') then
   local deadline = clock + (at_work and math.max(lease, tonumber(ARGV[5]) or 0) or tonumber(ARGV[5]) or lease)
   if at_work then deadline = math.max(deadline, tonumber(state[12] or '') or 0) end -- held for an attempt to come
@@ -292,7 +292,7 @@ end
 if status ~= before or now - touched >= touch_ms then
   local keep = done and tonumber(retention_ms) or tonumber(idle_ms)
   local indexes = state[9] or ''
-  if status ~= before then redis.pcall('ZREM', KEYS[5] .. ':status:' .. before, id) end
+  if status ~= before then ask('ZREM', KEYS[5] .. ':status:' .. before, id) end
   write('ZADD', KEYS[5], ms, id)
   write('ZADD', KEYS[5] .. ':status:' .. status, ms, id)
   for suffix in string.gmatch(indexes, '[^\n]+') do write('ZADD', KEYS[5] .. ':' .. suffix, ms, id) end

@@ -7,8 +7,8 @@
 
 local TERMINAL = { succeeded = true, failed = true, cancelled = true }
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -25,7 +25,7 @@ local function write(command, key, ...)
 end
 
 local id = ARGV[1]
-local there = read('HMGET', KEYS[1], 'gone', 'status')
+local there = ask('HMGET', KEYS[1], 'gone', 'status')
 if not there then
   return { 'not-found', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it' }
 end

@@ -6,8 +6,8 @@
 --       2 the most microseconds it may lack
 -- Reply microseconds until it is full
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -15,7 +15,7 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local full_at = tonumber(read('GET', KEYS[1]) or '')
+local full_at = tonumber(ask('GET', KEYS[1]) or '')
 if not full_at or not (full_at > now) then full_at = now end -- also where another program wrote what is no number
 local lacks = math.min(full_at - now + tonumber(ARGV[1]), tonumber(ARGV[2]))
 if lacks > 0 then

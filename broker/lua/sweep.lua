@@ -8,8 +8,8 @@
 
 local STATUSES = { 'pending', 'running', 'stalled', 'cancelling', 'succeeded', 'failed', 'cancelled' }
 
--- Reads a key, or returns nil where another program wrote something of another type.
-local function read(...)
+-- Runs a command, or returns nil where another program wrote something of another type.
+local function ask(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end
   if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
@@ -17,12 +17,12 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local due = read('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+local due = ask('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
 if not due then return 0 end -- another program wrote something else there; what is published next makes it anew
 
 local function remove(id, indexes)
   local key = ARGV[1] .. id
-  local there = read('HMGET', key, 'expires', 'indexes')
+  local there = ask('HMGET', key, 'expires', 'indexes')
   local expires = there and tonumber(there[1] or '')
   local current = {}
   if expires and expires > now then -- created again under the same id since
@@ -31,12 +31,12 @@ local function remove(id, indexes)
     if not there or there[1] then redis.call('DEL', key) end -- but a tombstone stays
     redis.call('DEL', key .. ':events', key .. ':signals')
     -- Where another program wrote something else, there is nothing to remove.
-    redis.pcall('ZREM', KEYS[1], id)
-    redis.pcall('ZREM', KEYS[3], id)
-    for _, status in ipairs(STATUSES) do redis.pcall('ZREM', KEYS[1] .. ':status:' .. status, id) end
+    ask('ZREM', KEYS[1], id)
+    ask('ZREM', KEYS[3], id)
+    for _, status in ipairs(STATUSES) do ask('ZREM', KEYS[1] .. ':status:' .. status, id) end
   end
   for suffix in string.gmatch(indexes, '[^\n]+') do
-    if not current[suffix] then redis.pcall('ZREM', KEYS[1] .. ':' .. suffix, id) end
+    if not current[suffix] then ask('ZREM', KEYS[1] .. ':' .. suffix, id) end
   end
 end
 

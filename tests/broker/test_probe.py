@@ -1,5 +1,6 @@
 """The probe: what proves delivery, what does not, and that nobody else sees it."""
 
+import asyncio
 from hashlib import sha1
 
 import pytest
@@ -24,9 +25,12 @@ class Bench:
         self.timers = Timers()
         self.sent: list[tuple[int, Event]] = []
         self.refusal: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.probe = Probe(self.send, 2, 1, self.timers.clock)
 
     async def send(self, lane: int, name: str, data: bytes) -> None:
+        await self.answers.wait()
         if self.refusal is not None:
             raise self.refusal
         self.sent.append((lane, Event(name.encode(), b"1-0", 1, b"probe", data)))
@@ -66,7 +70,46 @@ async def test_who_is_at_fault_is_told() -> None:
     assert bench.probe.doubt == "publish fails"
     bench.refusal = errors.StorageFull("full")
     await bench.probe.once()
-    assert bench.probe.doubt is None  # what is kept can be read, and there is nothing to deliver
+    assert bench.probe.doubt == "redis full"
+    assert bench.probe.full
+
+
+async def test_a_full_redis_is_told_while_the_next_probe_is_under_way_but_not_for_ever() -> None:
+    bench = Bench()
+    bench.refusal = errors.StorageFull("full")
+    await bench.probe.once()
+    bench.refusal = None
+    bench.answers.clear()
+    sending = asyncio.create_task(bench.probe.once())
+    await asyncio.sleep(0)
+    assert bench.probe.doubt == "redis full"
+    bench.timers.advance(3.1)
+    assert bench.probe.doubt == "redis away"  # it hangs
+    bench.answers.set()
+    await sending
+    assert bench.probe.doubt == "feed silent"
+    await bench.probe.once()
+    bench.come_back()
+    assert bench.probe.doubt is None
+
+
+async def test_a_full_redis_is_told_and_proves_nothing() -> None:
+    bench = Bench()
+    await bench.probe.once()
+    bench.come_back()
+    bench.refusal = errors.StorageFull("full")
+    await bench.probe.once()
+    assert bench.probe.full
+    bench.timers.advance(3.1)
+    assert bench.probe.doubt == "redis full"
+    bench.refusal = errors.StorageUnavailable("away")
+    await bench.probe.once()
+    assert bench.probe.doubt == "redis away"
+    assert bench.probe.full  # for all that is known
+    bench.refusal = None
+    await bench.probe.once()
+    assert bench.probe.doubt == "feed silent"
+    assert not bench.probe.full
 
 
 async def test_all_lanes_have_their_turn() -> None:

@@ -61,6 +61,7 @@ def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedi
     import redis
 
     replica = start_replica(own_redis.url, probe_s=PROBE_S)
+    assert httpx.post(f"{replica.url}/v1/operations", json={"id": "kept"}).status_code == 201
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("maxmemory", 1)
     wait_until(
@@ -68,3 +69,18 @@ def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedi
     )
     for _ in range(20):
         assert reason(replica.url) is None
+    wait_until(lambda: _full(replica.url), "it says so")
+    told = httpx.get(f"{replica.url}/metrics").text
+    assert "progress_broker_redis_full 1.0" in told
+    assert "progress_broker_ready 1.0" in told
+    assert "progress_broker_redis_memory_max_bytes 1.0" in told
+    assert httpx.get(f"{replica.url}/v1/operations/kept").json()["status"] == "pending"
+    assert httpx.delete(f"{replica.url}/v1/operations/kept?force=true").status_code == 204
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory", 0)
+    wait_until(lambda: httpx.get(f"{replica.url}/readyz").json() == {"status": "ready"}, "it has room again")
+
+
+def _full(url: str) -> bool:
+    told = httpx.get(f"{url}/readyz").json()
+    return told.get("reason") == "redis full" and "Redis is full" in told["detail"]
