@@ -13,7 +13,7 @@ from broker.calls import create_call, delete_call, probe_call, signal_call
 from broker.carrier import run
 from broker.children import Tree
 from broker.connections import Connections, storage_errors
-from broker.errors import SetupError, StorageUnavailable
+from broker.errors import SetupError, StorageUnavailable, Unreadable
 from broker.foreign import warn_once
 from broker.grants import Facts
 from broker.keys import Keyspace
@@ -31,7 +31,7 @@ def _one_lane_alone(number: int, done: str) -> Iterator[None]:
     """Keep what Redis refuses in one lane from the others."""
     try:
         yield
-    except redis.exceptions.ResponseError as error:
+    except (Unreadable, redis.exceptions.ResponseError) as error:
         warn_once(f"lane {number} can't be {done}", str(error))
 
 

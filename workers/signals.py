@@ -10,7 +10,8 @@ import orjson
 import redis.exceptions
 
 from broker.connections import BLOCK_MS, storage_errors
-from broker.errors import BrokerError, StorageFull, StorageUnavailable
+from broker.errors import BrokerError, StorageFull, StorageUnavailable, Unreadable
+from broker.foreign import warn_once
 from broker.publishing import read_cancel
 from workers.background import Background
 from workers.backoff import Backoff
@@ -80,9 +81,9 @@ class Signals:
                 self._listen(backoff)
             except (StorageUnavailable, StorageFull) as error:
                 logger.debug("signals can't be read now: %s", error)
-            except redis.exceptions.ResponseError as error:
+            except (Unreadable, redis.exceptions.ResponseError) as error:
                 logger.debug("signals can't be read: %s", error)
-                self._leave_out_foreign()
+                self._remove_foreign()
             except Exception:  # this thread serves all operations
                 logger.exception("listening failed in a way that was not foreseen")
             self._reader_id = None
@@ -102,14 +103,13 @@ class Signals:
                 for key, entries in reply or ():
                     self._deliver(key.decode(), entries)
 
-    def _leave_out_foreign(self) -> None:
-        """Listen no more where a foreign hand has written something else: one such key fails the read of all."""
+    def _remove_foreign(self) -> None:
+        """Delete what another program wrote in the place of signals: one such key fails the read of all."""
         with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
             for key in list(self._streams):
                 if self._client().type(key) not in (b"stream", b"none"):
-                    logger.warning("%s is no stream of ours: its operation can't be told to stop", key)
-                    with self._changed:
-                        self._streams.pop(key, None)
+                    warn_once(key, "another program wrote something else than signals there; it is deleted")
+                    self._client().delete(key)
 
     def _positions(self) -> dict[str, str]:
         """Return where to read on, once there is anything to listen for."""

@@ -6,6 +6,7 @@ from contextlib import aclosing
 import pytest
 from httpx_sse import ServerSentEvent
 
+from broker.models import RESERVED_TYPES
 from tests.e2e.harness import KEYS, Api, ForeignWorker
 from tests.e2e.test_httpx_sse import DEADLINE_S, events, numbers, whole
 
@@ -24,6 +25,7 @@ NOT_JSON = {
     "half of a surrogate pair": b'"\\ud800"',
     "too deep": b"[" * 5000 + b"]" * 5000,
 }
+RESERVED = [type.encode() for type in sorted(RESERVED_TYPES - {"child"})]
 NOT_TYPES = {"empty": "", "upper case": "Progress", "two lines": "log\ndata: x", "long": "a" * 65, "foreign": "ä"}
 
 
@@ -93,13 +95,15 @@ async def test_entries_written_past_the_script_arrive_and_break_nothing(api: Api
         await anext(beside)
         for data in NOT_JSON.values():
             foreign.add(operation, {"t": b"log", "d": data})
+        for type in RESERVED:
+            foreign.add(operation, {"t": type, "d": b"{}"})
         foreign.add(operation, {"t": b"\xff\n", "d": b"{}"})
         foreign.add(operation, {"nothing": b"we know"})
         api.log(operation, "and it goes on")
         api.log(other, "here too")
-        seen = [await anext(live) for _ in range(len(NOT_JSON) + 3)]
+        seen = [await anext(live) for _ in range(len(NOT_JSON) + len(RESERVED) + 3)]
         assert (await anext(beside)).json()["data"] == {"message": "here too"}
-    for event, data in zip(seen, [*NOT_JSON.values(), b"{}"], strict=False):
+    for event, data in zip(seen, [*NOT_JSON.values(), *[b"{}"] * (len(RESERVED) + 1)], strict=False):
         check_malformed(event, len(data))
     assert numbers(seen) == list(range(2, len(seen) + 2))
     assert seen[-1].json()["data"] == {"message": "and it goes on"}

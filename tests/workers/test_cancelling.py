@@ -211,6 +211,8 @@ def test_a_foreign_key_in_the_place_of_signals_does_not_make_the_process_deaf(br
     ops[1].on_cancel(lambda error: heard.set())
     broker.cancel("op-1")
     assert heard.wait(30)
+    broker.cancel("op-0")
+    wait_until(lambda: ops[0].cancelled, "its own operation hears, too")
 
 
 def test_the_attempt_before_hears_though_the_clock_was_set_back(broker: Broker) -> None:
