@@ -3,7 +3,8 @@
 /** @import {Operation} from '../client/types.js' */
 
 import { el, mark } from './dom.js';
-import { countText, percentOf, percentText } from './format.js';
+import { countText, percentOf, reached, statusPercentText } from './format.js';
+import { plain } from './plain.js';
 
 export class Bar {
   element = el('div', { class: 'bar', role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100' }, el('div'));
@@ -13,7 +14,7 @@ export class Bar {
    * @param {{percent: number|null, status: string, text: string}} reading `percent` null when nobody knows
    */
   show(label, { percent, status, text }) {
-    mark(this.element, 'aria-label', label);
+    mark(this.element, 'aria-label', plain(label));
     mark(this.element, 'aria-valuenow', percent === null ? null : Math.floor(percent));
     mark(this.element, 'aria-valuetext', text);
     mark(this.element, 'data-status', status);
@@ -28,9 +29,8 @@ export class Bar {
  * @param {Operation} operation
  */
 export function readingOf({ status, progress }) {
-  const known = percentOf(progress);
-  const percent = known === null && status === 'succeeded' ? 100 : known;
+  const percent = reached(status, percentOf(progress));
   const said = status === 'running' ? [] : [status];
-  const text = [...said, percentText(percent), countText(progress), String(progress?.message ?? '')].filter(Boolean).join(', ');
-  return { percent, status, text: text || 'in progress' };
+  const text = [...said, statusPercentText(status, percent), countText(progress), String(progress?.message ?? '')].filter(Boolean).join(', ');
+  return { percent, status, text: plain(text) || 'in progress' };
 }

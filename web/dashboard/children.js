@@ -4,8 +4,9 @@
 /** @import {Part} from './parts.js' */
 
 import { el, say } from './dom.js';
-import { number, percentText } from './format.js';
+import { number, reached, statusPercentText } from './format.js';
 import { Parts } from './parts.js';
+import { plain } from './plain.js';
 import { addressOf } from './row.js';
 
 export class Children {
@@ -29,6 +30,6 @@ export function summaryText({ total, done, failed, cancelled, running }) {
 
 /** @param {Child} child @returns {Part} */
 function partOf({ id, title, status, percent, message }) {
-  const facts = [status === 'running' ? '' : status, message ?? '', status === 'succeeded' ? '' : percentText(percent)];
-  return { name: title || id, status, percent, text: facts.filter(Boolean).join(' · '), href: addressOf(id) };
+  const facts = [status === 'running' ? '' : status, message ?? '', status === 'succeeded' ? '' : statusPercentText(status, percent)];
+  return { name: plain(title ?? '').trim() || id, status, percent: reached(status, percent), text: facts.filter(Boolean).join(' · '), href: addressOf(id) };
 }

@@ -1,5 +1,7 @@
 /** Making and changing elements. Text is only ever set as text: titles, messages and log lines are anybody's. */
 
+import { plain } from './plain.js';
+
 /**
  * Make an element.
  * @template {keyof HTMLElementTagNameMap} T
@@ -20,7 +22,7 @@ export function el(tag, attributes = {}, ...children) {
  * @param {HTMLElement} element @param {string|null|undefined} text
  */
 export function say(element, text) {
-  const wanted = text ?? '';
+  const wanted = plain(text ?? '');
   if (element.textContent !== wanted) element.textContent = wanted;
   if (element.hidden !== (wanted === '')) element.hidden = wanted === '';
 }

@@ -4,6 +4,7 @@
 
 import { arrange, el, mark, say } from './dom.js';
 import { number, timeText, tookText } from './format.js';
+import { plain } from './plain.js';
 import { askedText } from './worker.js';
 
 const LONGEST_TEXT = 20_000; // a page should not be held up by somebody's huge result
@@ -31,9 +32,9 @@ export class Facts {
 
   /** @param {string} name */
   #add(name) {
-    const value = el('dd');
+    const value = el('dd', { dir: 'auto' });
     mark(value, 'data-fact', name.toLowerCase());
-    this.element.append(el('div', {}, el('dt', {}, name), value));
+    this.element.append(el('div', {}, el('dt', { dir: 'auto' }, plain(name)), value));
     this.#values.set(name, value);
     return value;
   }

@@ -2,6 +2,8 @@
 
 /** @import {Operation, Progress} from '../client/types.js' */
 
+import { plain } from './plain.js';
+
 /** @param {unknown} value @param {number} [digits] at most, after the point */
 export function number(value, digits = 1) {
   return typeof value === 'number' ? value.toLocaleString('en', { maximumFractionDigits: digits }) : '';
@@ -29,6 +31,22 @@ export function percentText(percent) {
 }
 
 /**
+ * How far something has come: all of it where it succeeded, whatever was counted last.
+ * @param {string} status @param {number|null} percent
+ */
+export function reached(status, percent) {
+  return status === 'succeeded' ? 100 : percent;
+}
+
+/**
+ * The percentage in words, while it means anything: what has failed comes no further.
+ * @param {string} status @param {number|null} percent
+ */
+export function statusPercentText(status, percent) {
+  return ['failed', 'cancelled', 'skipped', 'unfinished'].includes(status) ? '' : percentText(reached(status, percent));
+}
+
+/**
  * "42 of 100 rows", "42 rows", or nothing.
  * @param {{current?: number|null, total?: number|null, unit?: string|null}|null|undefined} of
  */
@@ -37,6 +55,14 @@ export function countText(of) {
   if (typeof current !== 'number') return '';
   const count = typeof total === 'number' ? `${number(current)} of ${number(total)}` : number(current);
   return unit ? `${count} ${unit}` : count;
+}
+
+/**
+ * How fast it is and how long it will take, while it is at work: of one that is silent or stops neither is known.
+ * @param {Operation} operation
+ */
+export function paceTexts({ status, progress }) {
+  return status === 'running' ? [rateText(progress), etaText(progress)] : [];
 }
 
 /** @param {Progress|null} progress */
@@ -78,7 +104,7 @@ function two(value) {
 
 /** @param {Operation} operation */
 export function titleOf(operation) {
-  return operation.title || operation.id;
+  return plain(operation.title ?? '').trim() || operation.id;
 }
 
 /** How long it took, or has taken until its last change. @param {Operation} operation */

@@ -6,6 +6,7 @@ import { LOG_LINES } from '../client/fold.js';
 import { el, mark, say } from './dom.js';
 import { timeText } from './format.js';
 
+import { plain } from './plain.js';
 /** @type {Record<string, string>} */
 const GAPS = {
   trimmed: 'older events are no longer kept',
@@ -49,7 +50,7 @@ export class Log {
 /** @param {LogLine} line */
 function line({ time, level, message, stage }) {
   if (level === 'gap') return el('li', { class: 'gap', 'data-level': level }, `— ${GAPS[message] ?? message} —`);
-  const head = [el('time', {}, timeText(time)), el('span', { class: 'level' }, level)];
-  if (stage) head.push(el('span', { class: 'stage' }, String(stage)));
-  return el('li', { 'data-level': level }, ...head, el('span', { class: 'text' }, message));
+  const head = [el('time', {}, timeText(time)), el('span', { class: 'level' }, plain(level))];
+  if (stage) head.push(el('span', { class: 'stage', dir: 'auto' }, plain(String(stage))));
+  return el('li', { 'data-level': level }, ...head, el('bdi', { class: 'text' }, plain(message)));
 }

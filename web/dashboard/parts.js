@@ -4,7 +4,8 @@
 
 import { Bar } from './bar.js';
 import { arrange, el, mark, say } from './dom.js';
-import { countText, durationText, number, percentOf, percentText } from './format.js';
+import { countText, durationText, number, percentOf, percentText, reached } from './format.js';
+import { plain } from './plain.js';
 
 /**
  * @typedef {object} Part
@@ -42,14 +43,15 @@ export class Parts {
       say(name, part.name);
       mark(name, 'href', part.href ?? null);
       say(text, part.text);
-      bar.show(part.name, { ...part, text: [part.status, part.text].filter(Boolean).join(', ') });
+      bar.show(part.name, { ...part, text: plain([part.status, part.text].filter(Boolean).join(', ')) });
     });
   }
 }
 
 /** @param {'span'|'a'} tag */
 function item(tag) {
-  const [name, text, bar] = [el(tag, { class: 'part-name' }), el('span', { class: 'part-text' }), new Bar()];
+  const [name, text] = [el(tag, { class: 'part-name', dir: 'auto' }), el('span', { class: 'part-text', dir: 'auto' })];
+  const bar = new Bar();
   return { element: el('li', { class: 'part' }, name, text, bar.element), name, text, bar };
 }
 
@@ -62,7 +64,7 @@ export function briefly(stages, done = false) {
   return (stages ?? []).map((stage) => {
     const said = String(stage.status ?? 'pending');
     const status = done && said === 'running' ? 'unfinished' : said;
-    const percent = percentOf(stage) ?? (status === 'succeeded' ? 100 : null);
+    const percent = reached(status, percentOf(stage));
     return { name: String(stage.name), status, percent, text: status === 'running' ? percentText(percent) : '' };
   });
 }

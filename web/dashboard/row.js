@@ -6,7 +6,7 @@ import { Bar, readingOf } from './bar.js';
 import { CancelButton } from './cancel.js';
 import { el, mark, say } from './dom.js';
 import { ForceButton } from './force.js';
-import { countText, etaText, percentText, rateText, titleOf } from './format.js';
+import { countText, paceTexts, statusPercentText, titleOf } from './format.js';
 import { briefly, Parts } from './parts.js';
 import { attemptText, ignoresCancel, workerText } from './worker.js';
 
@@ -21,8 +21,8 @@ export class Row {
   #attempt = el('span', { class: 'attempt' });
   #connection = el('span', { class: 'connection' });
   #percent = el('span', { class: 'percent' });
-  #message = el('span', { class: 'message' });
-  #facts = el('span', { class: 'facts' });
+  #message = el('span', { class: 'message', dir: 'auto' });
+  #facts = el('span', { class: 'facts', dir: 'auto' });
   #problem = el('p', { class: 'problem', role: 'alert', hidden: '' });
   #worker = el('p', { class: 'worker', hidden: '' });
   #bar = new Bar();
@@ -32,7 +32,7 @@ export class Row {
 
   /** @param {string} id @param {{onCancel: () => void, onForce: () => void}} on */
   constructor(id, { onCancel, onForce }) {
-    this.#title = el('a', { class: 'title', href: addressOf(id) });
+    this.#title = el('a', { class: 'title', dir: 'auto', href: addressOf(id) });
     this.#cancel = new CancelButton(onCancel);
     this.#force = new ForceButton(onForce);
     this.element = el('li', { class: 'row', 'data-operation-id': id },
@@ -64,10 +64,9 @@ export class Row {
     say(this.#attempt, attemptText(operation));
     say(this.#connection, connection.text);
     this.#bar.show(title, reading);
-    say(this.#percent, percentText(reading.percent) || '–');
+    say(this.#percent, statusPercentText(status, reading.percent) || (operation.done ? '' : '–'));
     say(this.#message, messageOf(entry));
-    const pace = operation.done ? [] : [rateText(progress), etaText(progress)];
-    say(this.#facts, [countText(progress), ...pace].filter(Boolean).join(' · '));
+    say(this.#facts, [countText(progress), ...paceTexts(operation)].filter(Boolean).join(' · '));
     this.#stages.show(operation.done ? [] : briefly(progress?.stages));
     this.#cancel.show(entry, title);
     say(this.#worker, workerText(operation, now));

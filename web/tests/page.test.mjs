@@ -5,8 +5,10 @@ import { Operations, Problem } from '../client/operations.js';
 import { Board } from '../dashboard/board.js';
 import { entryConnection, healthText } from '../dashboard/connection.js';
 import { Entry } from '../dashboard/entry.js';
-import { durationText, etaText, percentOf, rateText } from '../dashboard/format.js';
+import { readingOf } from '../dashboard/bar.js';
+import { durationText, etaText, paceTexts, percentOf, rateText, statusPercentText, titleOf } from '../dashboard/format.js';
 import { Listing, REFRESH_MS } from '../dashboard/listing.js';
+import { plain } from '../dashboard/plain.js';
 import { choose, MOST_STREAMS } from '../dashboard/streams.js';
 import { ignoresCancel, timeToStop, workerText } from '../dashboard/worker.js';
 import { FakeClock, fakePage, operation, settle } from './fakes.mjs';
@@ -188,4 +190,32 @@ test('numbers are told as far as they are known', () => {
   assert.equal(rateText({ rate: 12.5, unit: 'rows' }), '12.5 rows/s');
   assert.equal(etaText({ eta_ms: null }), '');
   assert.deepEqual([4_640, 59_600, 200_000, 7_500_000, 180_000_000].map(durationText), ['4.6 s', '1 min 0 s', '3 min 20 s', '2 h 5 min', '2 d 2 h']);
+});
+
+test('an operation that has ended is not told to be on its way', () => {
+  const progress = { current: 79, total: 100, rate: 3, eta_ms: 7_000 };
+  const at = (status) => operation({ status, progress, done: status !== 'running' && status !== 'stalled' });
+  assert.deepEqual(paceTexts(at('running')), ['3/s', '7 s left']);
+  for (const status of ['stalled', 'cancelling', 'pending', 'succeeded', 'failed']) assert.deepEqual(paceTexts(at(status)), []);
+  assert.deepEqual([readingOf(at('succeeded')).percent, readingOf(at('failed')).percent], [100, 79]);
+  assert.deepEqual(['running', 'succeeded', 'failed', 'cancelled'].map((status) => statusPercentText(status, 79)), ['79 %', '100 %', '', '']);
+});
+
+test('text is shown without what steers terminals or turns the direction of what follows', () => {
+  const shown = {
+    '\u001b[1;31mred\u001b[0m': 'red',
+    '\u001b[2K\u001b[1Gline': 'line',
+    '\u009b31mred': 'red',
+    '\u001b]0;title\u0007text': 'text',
+    '\u001b]8;;http://a.test\u001b\\link\u001b]8;;\u001b\\': 'link',
+    '\u001b(Btext\u001b7\u001b=': 'text',
+    'cut \u001b[': 'cut ',
+    'a\u0000b\bc': 'abc',
+    'one\r\ntwo\rthree\tfour': 'one\ntwo\nthree\tfour',
+    'evil\u202egpj.exe': 'evilgpj.exe',
+    'שלום \u2067x\u2069 \u200ey': 'שלום \u2067x\u2069 \u200ey',
+    '[31m 🚀 ñ': '[31m 🚀 ñ',
+  };
+  for (const [text, expected] of Object.entries(shown)) assert.equal(plain(text), expected);
+  assert.equal(titleOf(operation({ id: 'a', title: '\u202e \u001b[0m' })), 'a');
 });
