@@ -25,6 +25,11 @@ def bar(of: Locator) -> Locator:
     return of.locator(".row-bar [role=progressbar]")
 
 
+def confirm_cancel(page: Page) -> None:
+    """Answer the question that comes before an operation is cancelled."""
+    page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
+
+
 def listen(page: Page) -> None:
     """Keep all that is said aloud from now on: what is said next takes its place."""
     page.evaluate("""() => {
@@ -117,11 +122,51 @@ def test_cancelling(api: Api, page: Page) -> None:
     mine = row(page, operation)
     button = mine.locator("button[data-action=cancel]")
     button.click()
+    confirm_cancel(page)
     expect(mine).to_have_attribute("data-status", "cancelling")
     expect(button).to_be_disabled()
     assert api.show(operation)["cancel_requested"] is True
     api.publish(operation, "end", {"status": "cancelled", "error": {"type": "cancelled", "message": "enough"}})
     expect(mine).to_have_attribute("data-status", "cancelled")
+
+
+def test_a_cancel_is_asked_about_and_what_is_pressed_twice_changes_nothing(api: Api, page: Page) -> None:
+    operation = api.create(title="Precious")
+    api.publish(operation, "status", {"status": "running"})
+    child = api.create(title="Child", parent=operation)
+    mine, question = row(page, operation), page.get_by_role("dialog", name="Cancel “Precious”?")
+    button = mine.locator("button[data-action=cancel]")
+    expect(row(page, child)).to_be_visible()
+    button.dblclick()
+    expect(question).to_contain_text("and so is that of its child")
+    page.keyboard.press("Escape")
+    for _ in range(3):
+        expect(question).to_be_hidden()
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(question).to_be_visible()
+        page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(question.get_by_role("button", name="Keep it running")).to_be_focused()
+    mine.get_by_role("link").evaluate("link => link.click()")
+    expect(page.locator("#detail")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(question).to_be_hidden()
+    expect(page.locator("#detail")).to_be_visible()
+    assert not any(api.show(id)["cancel_requested"] for id in (operation, child))
+    button.focus()
+    for key in ("Enter", "Tab", "Enter"):
+        page.keyboard.press(key)
+    expect(mine).to_have_attribute("data-status", "cancelling")
+    assert api.show(operation)["cancel_requested"] is True
+
+
+def test_a_question_about_what_has_ended_is_taken_back(api: Api, page: Page) -> None:
+    operation = api.create(title="Brief")
+    row(page, operation).locator("button[data-action=cancel]").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    api.finish(operation)
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_a_worker_that_falls_silent_comes_back_and_is_replaced(api: Api, page: Page, e2e_redis: RealRedis) -> None:

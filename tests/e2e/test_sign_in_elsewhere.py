@@ -150,6 +150,7 @@ class TestWithout:
         page.reload()
         moves(page, work)
         row_of(page, work).get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Cancel it").click()
         expect(row_of(page, work)).to_contain_text("cancelling")
 
     def test_what_the_page_asks_first_tells_nothing_else(self, replica: ApiReplica) -> None:

@@ -5,10 +5,12 @@
 import { systemClock, Timers } from '../client/clock.js';
 import { Operations, SERVER } from '../client/operations.js';
 import { Board } from './board.js';
+import { cancelQuestion } from './cancel.js';
 import { entryConnection, healthText } from './connection.js';
 import { Detail } from './detail.js';
 import { arrange, byId, mark, say } from './dom.js';
 import { Listing } from './listing.js';
+import { Question } from './question.js';
 import { Row } from './row.js';
 import { Session } from './session.js';
 import { steer } from './streams.js';
@@ -19,6 +21,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1; // past it, a browser does not wait at all
 const operations = new Operations();
 const board = new Board();
 const session = new Session(operations);
+const question = new Question();
 /** @type {Map<string, Row>} */
 const rows = new Map();
 const detail = new Detail({
@@ -61,6 +64,7 @@ function draw() {
   }));
   drawDetail(now);
   drawPage(shown.length);
+  question.update();
   const news = board.news(now);
   if (news.length > 0) byId('announcements').textContent = news.join('. ');
   drawAgain(now);
@@ -104,7 +108,9 @@ function drawPage(rowCount) {
 
 /** @param {string|null} id */
 function cancel(id) {
-  if (id !== null) board.entries.get(id)?.cancel(operations, changed);
+  const entry = id === null ? undefined : board.entries.get(id);
+  if (!entry?.cancellable) return;
+  question.ask(cancelQuestion(entry), () => entry.cancel(operations, changed), () => entry.cancellable);
 }
 
 /** @param {string|null} id */

@@ -6,6 +6,7 @@ import { Board } from '../dashboard/board.js';
 import { entryConnection, healthText } from '../dashboard/connection.js';
 import { Entry } from '../dashboard/entry.js';
 import { readingOf } from '../dashboard/bar.js';
+import { cancelQuestion } from '../dashboard/cancel.js';
 import { durationText, etaText, paceTexts, percentOf, rateText, statusPercentText, titleOf } from '../dashboard/format.js';
 import { Listing, REFRESH_MS } from '../dashboard/listing.js';
 import { plain } from '../dashboard/plain.js';
@@ -218,4 +219,12 @@ test('text is shown without what steers terminals or turns the direction of what
   };
   for (const [text, expected] of Object.entries(shown)) assert.equal(plain(text), expected);
   assert.equal(titleOf(operation({ id: 'a', title: '\u202e \u001b[0m' })), 'a');
+});
+
+test('a cancel is asked about, with the children that it reaches', () => {
+  const words = (children) => cancelQuestion(entry(1, { children }));
+  assert.deepEqual(words(null), { what: 'Import', text: 'Its worker is asked to stop.' });
+  const summary = { total: 13, done: 1, failed: 0, cancelled: 0, running: 12, percent: 5 };
+  assert.match(words(summary).text, /and so are those of its 12 children\.$/);
+  assert.match(words({ ...summary, done: 12 }).text, /and so is that of its child\.$/);
 });
