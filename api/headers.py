@@ -12,6 +12,7 @@ _PAGE_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
     "require-trusted-types-for": "'script'",
+    "trusted-types": "progress-broker",  # which names the page's own worker, whatever it is given
 }
 
 PAGE = {

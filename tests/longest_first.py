@@ -16,6 +16,7 @@ LONGEST = [
     "cli/test_processes.py",
     "bench/test_quick.py",
     "e2e/test_dashboard.py",
+    "e2e/test_windows.py",
     "api/transports/test_contract.py",
     "deploy/test_stack.py",
     "deploy/test_rolling.py",

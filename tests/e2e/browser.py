@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 from tests.servers import START_S
 
@@ -37,7 +37,11 @@ def launched() -> Iterator[Browser]:
         raise RuntimeError("chromium is missing: `make setup` installs Debian's chromium as root")
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=START_MS)
+        # Playwright has pages that are left forgotten; in a browser as people use it they are kept, and shown again.
+        kept = ["--disable-back-forward-cache"]
+        browser = playwright.chromium.launch(
+            executable_path=path, args=ARGUMENTS, ignore_default_args=kept, timeout=START_MS
+        )
         yield browser
         browser.close()
 
@@ -66,15 +70,22 @@ class Faults:
 @contextmanager
 def visited(browser: Browser, url: str, *, network_may_fail: bool = False, **context: Any) -> Iterator[Page]:
     """Open a page; when it is left, nothing may have gone wrong in it."""
-    faults = Faults()
     visit = browser.new_context(**context)
     visit.set_default_timeout(DEADLINE_MS)
-    visit.add_init_script(WATCH_CSP)
-    page = visit.new_page()
+    with opened(visit, url, network_may_fail=network_may_fail) as page:
+        yield page
+    visit.close()
+
+
+@contextmanager
+def opened(context: BrowserContext, url: str, *, network_may_fail: bool = False) -> Iterator[Page]:
+    """Open a window beside others; when it is left, nothing may have gone wrong in it."""
+    faults = Faults()
+    page = context.new_page()
+    page.add_init_script(WATCH_CSP)
     faults.follow(page)
     page.goto(url)
     yield page
     assert page.evaluate("() => globalThis.violations") == []
     assert [text for text in faults.console if not (network_may_fail and text.startswith(NETWORK))] == []
     assert faults.others == []
-    visit.close()

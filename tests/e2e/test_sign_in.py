@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import jwt
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.browser import visited
+from tests.e2e.browser import opened, visited
 from tests.e2e.conftest import StartReplica
 from tests.servers import ApiReplica, RealRedis, wait_until
 from workers import Operation
@@ -37,6 +37,10 @@ def work(e2e_redis: RealRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Oper
         yield op
 
 
+def row_in(page: Page, work: Operation) -> Locator:
+    return page.locator(f"#operations li.row[data-operation-id='{work.id}']")
+
+
 def sign_in(page: Page, proof: str) -> None:
     page.get_by_label("Token").fill(proof)
     page.get_by_role("button", name="Sign in").click()
@@ -48,7 +52,7 @@ def test_a_token_lets_one_in_and_what_one_owns_moves(page: Page, work: Operation
     sign_in(page, "nonsense")
     expect(page.locator("#sign-in-problem")).to_contain_text("does not take this token")
     sign_in(page, token("alice"))
-    row = page.locator("#operations li.row", has_text="Alice's import")
+    row = row_in(page, work)
     expect(row).to_be_visible()
     expect(page.locator("#principal")).to_have_text("alice")
     work.advance(4)
@@ -64,6 +68,45 @@ def test_another_sees_none_of_it(page: Page, work: Operation) -> None:
     expect(page.locator("#principal")).to_have_text("bob")
     expect(page.locator("#empty-title")).to_be_visible()
     expect(page.get_by_text("Alice's import")).to_have_count(0)
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_who_signs_in_again_in_another_window_need_not_load_this_one_again(
+    page: Page, work: Operation, who: str
+) -> None:
+    sign_in(page, token("alice", exp=time.time() + 5))
+    row = row_in(page, work)
+    expect(row).to_have_attribute("data-connection", "live")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    with opened(page.context, page.url, network_may_fail=True) as other:
+        sign_in(other, token(who))
+        expect(other.locator("#principal")).to_have_text(who)
+        expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
+        expect(page.locator("#principal")).to_have_text(who)
+        if who == "bob":
+            for window in (page, other):
+                expect(window.locator("#empty-title")).to_be_visible()
+                expect(window.locator("#operations > li")).to_have_count(0)
+            return
+        page.route("**/v1/operations?*", lambda route: route.abort())  # the stream alone tells
+        for window in (page, other):
+            expect(row_in(window, work)).to_have_attribute("data-connection", "live")
+        work.advance(6)
+        for window in (page, other):
+            expect(row_in(window, work).locator(".row-bar [role=progressbar]")).to_have_attribute("aria-valuenow", "60")
+
+
+def test_who_signs_in_as_somebody_else_is_so_in_all_windows(page: Page, work: Operation) -> None:
+    sign_in(page, token("alice"))
+    with opened(page.context, page.url, network_may_fail=True) as other:
+        for window in (page, other):
+            expect(row_in(window, work)).to_have_attribute("data-connection", "live")
+        other.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        sign_in(other, token("bob"))
+        expect(other.locator("#principal")).to_have_text("bob")
+        expect(page.locator("#principal")).to_have_text("bob")
+        expect(page.locator("#operations > li")).to_have_count(0)
 
 
 def test_the_client_opens_streams_with_tickets(page: Page, work: Operation) -> None:

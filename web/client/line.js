@@ -5,7 +5,8 @@
 import { Timers } from './clock.js';
 
 // EventSource hands over only names that were asked for, so custom events pass by unseen.
-const NAMES = ['snapshot', 'progress', 'log', 'status', 'child', 'children', 'end', 'reconnect', 'replaced', 'ping'];
+const NAMES = ['snapshot', 'progress', 'log', 'status', 'child', 'children', 'end', 'reconnect', 'replaced', 'ping',
+  'operations', 'missing'];
 const PING_MS = 15_000;
 const SILENCE_MS = 2.5 * PING_MS;
 const SETTLE_MS = 300; // a refusal follows the opening at once; only what outlives this is called live

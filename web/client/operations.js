@@ -1,7 +1,7 @@
-/** The calls a page makes: list, get, cancel. */
+/** The calls a page makes, such as list, get and cancel; and the addresses of streams. */
 
 /** @import {Clock} from './clock.js' */
-/** @import {Operation} from './types.js' */
+/** @import {History, Operation} from './types.js' */
 
 import { systemClock } from './clock.js';
 
@@ -75,9 +75,22 @@ export class Operations {
     return this.#call(`v1/operations?${search}`, { signal });
   }
 
-  /** @param {string} id @returns {Promise<Operation>} */
-  get(id) {
-    return this.#call(`v1/operations/${encodeURIComponent(id)}`);
+  /** @param {string} id @param {{children?: boolean}} [include] `children` to list those too @returns {Promise<Operation>} */
+  get(id, { children = false } = {}) {
+    return this.#call(`v1/operations/${encodeURIComponent(id)}${children ? '?include=children' : ''}`);
+  }
+
+  /**
+   * A page of an operation's events, oldest first.
+   * @param {string} id
+   * @param {{after?: string|null, types?: string[]}} [from] `after` is the `position` of the page before
+   * @returns {Promise<History>}
+   */
+  history(id, { after = null, types = [] } = {}) {
+    const search = new URLSearchParams({ limit: '1000' });
+    if (after) search.set('after', after);
+    if (types.length > 0) search.set('types', types.join(','));
+    return this.#call(`v1/operations/${encodeURIComponent(id)}/events?${search}`);
   }
 
   /**
@@ -144,14 +157,41 @@ export class Operations {
     return url.href;
   }
 
+  /**
+   * The address of the events of many operations on one stream, for EventSource.
+   * @param {string[]} ids
+   * @param {{cursor?: string|null, intervalMs?: number, types?: string[]}} [how] `cursor`: the id of the last event
+   */
+  streamOfManyUrl(ids, { cursor = null, intervalMs = 0, types = [] } = {}) {
+    const url = new URL('v1/stream', this.#base);
+    url.searchParams.set('ping', 'event');
+    if (intervalMs > 0) url.searchParams.set('interval_ms', String(intervalMs));
+    if (types.length > 0) url.searchParams.set('types', types.join(','));
+    if (cursor) url.searchParams.set('last_event_id', cursor);
+    for (const id of ids) url.searchParams.append('operation', id);
+    return url.href;
+  }
+
+  /**
+   * Ask what a stream's address is answered: EventSource does not tell why it gave up. Rejects with the `Problem`.
+   * @param {string} url @returns {Promise<number>} the status: 200, or 204 where nothing more will come
+   */
+  statusOf(url) {
+    return this.#call(url, { method: 'HEAD' }, ({ status }) => status);
+  }
+
   /** @param {string|null} date */
   #heard(date) {
     const ahead = Date.parse(date ?? '') - this.#clock.now();
     if (!Number.isNaN(ahead)) this.#aheadMs = Math.abs(ahead) < DATE_MS ? 0 : ahead;
   }
 
-  /** @param {string} path @param {RequestInit} [init] @returns {Promise<any>} */
-  async #call(path, init = {}) {
+  /**
+   * @param {string} path @param {RequestInit} [init]
+   * @param {(response: Response) => any} [read] what a success brings
+   * @returns {Promise<any>}
+   */
+  async #call(path, init = {}, read = (response) => (response.status === 204 ? undefined : response.json())) {
     const timeout = AbortSignal.timeout(TIMEOUT_MS);
     const signal = init.signal ? AbortSignal.any([init.signal, timeout]) : timeout;
     const headers = new Headers({ Accept: 'application/json', .../** @type {Record<string, string>} */ (init.headers) });
@@ -160,7 +200,7 @@ export class Operations {
       const response = await this.#fetch(new URL(path, this.#base).href, { ...init, headers, signal });
       this.#heard(response.headers.get('Date'));
       if (!response.ok) throw await problemOf(response);
-      return response.status === 204 ? undefined : await response.json();
+      return await read(response);
     } catch (error) {
       if (error instanceof Problem || init.signal?.aborted) throw error;
       if (timeout.aborted) throw new Problem('timeout', `The server did not answer within ${TIMEOUT_MS / 1000} s.`);

@@ -49,6 +49,7 @@
  * @property {number} cancelled
  * @property {number} running those at work
  * @property {number} percent 0 to 100, by their weights
+ * @property {Operation[]} [operations] where a call lists them
  *
  * @typedef {object} Child A child in brief.
  * @property {string} id
@@ -100,6 +101,14 @@
  * @property {any} data
  * @property {'trimmed'|'lost'|null} reset of a snapshot: why the events before it can't be had
  *
+ * @typedef {object} History A page of an operation's events.
+ * @property {string} operation
+ * @property {any[]} events envelopes
+ * @property {string} position where the next page begins
+ * @property {boolean} done whether the `end` is among what was read
+ * @property {'trimmed'|'lost'|null} reset why the events after the position that was asked for can't be had
+ * @property {Operation|null} snapshot the operation, after a reset
+ *
  * @typedef {object} LogLine
  * @property {number} n
  * @property {number} time milliseconds since 1970
@@ -116,6 +125,20 @@
  * @property {LogLine[]} log the newest lines, oldest first
  * @property {number} logged lines there have been since the beginning, so that a view can append what is new
  * @property {number} logN `n` of the newest line
+ *
+ * @typedef {object} Wanted What a window has to be told of.
+ * @property {string[]} ids operations, the most important first
+ * @property {string|null} logOf the operation whose log lines are wanted, too
+ * @property {string} who the principal that the window shows the operations to
+ * @property {number} at when the server said so, in milliseconds since 1970
+ *
+ * @typedef {object} Told What a window is told by the hub; each part only where there is news of it.
+ * @property {Connection} [connection] the stream's
+ * @property {string[]} [followed] the operations that the stream follows
+ * @property {Event[]} [events] of operations that the window wants; without positions
+ * @property {string[]} [missing] operations of which the stream tells nothing more, and not why: they ended, or are gone
+ * @property {string[]} [gone] operations that were deleted, or have expired
+ * @property {boolean} [doubt] somebody else has signed in, perhaps: ask the server who
  *
  * @typedef {object} Connection
  * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'refused'} state

@@ -137,7 +137,7 @@ export class Watch {
     this.#timers.set('retry', ms, () => this.#connect());
   }
 
-  /** @param {'pageshow'|'online'|'visible'} why */
+  /** @param {import('./page.js').Why} why */
   #back(why) {
     if (this.#line && !this.#line.overdue && why !== 'online') return; // it was never away
     this.#attempt = 0;

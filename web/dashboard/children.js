@@ -4,7 +4,7 @@
 /** @import {Part} from './parts.js' */
 
 import { el, say } from './dom.js';
-import { number, reached, statusPercentText } from './format.js';
+import { number, percentOf, reached, statusPercentText } from './format.js';
 import { Parts } from './parts.js';
 import { plain } from './plain.js';
 import { addressOf } from './row.js';
@@ -26,6 +26,12 @@ export class Children {
 export function summaryText({ total, done, failed, cancelled, running }) {
   const counts = Object.entries({ running, failed, cancelled }).filter(([, count]) => count > 0);
   return [`${number(done)} of ${number(total)} done`, ...counts.map(([name, count]) => `${number(count)} ${name}`)].join(', ');
+}
+
+/** A child as streams tell of it, of what a call tells. @param {Operation} child @returns {Child} */
+export function briefly({ id, kind, title, status, progress, weight }) {
+  const message = typeof progress?.message === 'string' ? progress.message : undefined;
+  return { id, kind, title, status, percent: percentOf(progress), weight, message };
 }
 
 /** @param {Child} child @returns {Part} */

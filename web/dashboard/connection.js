@@ -41,18 +41,16 @@ export function healthText({ state, since, detail }) {
 }
 
 /**
- * A row's state and the words for it. Rows without a stream are as fresh as the list.
+ * A row's state and the words for it. Rows that the stream does not tell of are as fresh as the list.
  * @param {Entry} entry @param {Health} health @param {boolean} listed whether the last list had it
+ * @param {{connection: Connection, followed: Set<string>}} stream
  * @returns {{state: string, text: string}}
  */
-export function entryConnection(entry, health, listed) {
-  const { operation, watch } = entry;
+export function entryConnection({ id, operation, seenAt }, health, listed, { connection, followed }) {
   if (operation.done) return { state: 'ended', text: operation.finished_at ? `at ${timeText(operation.finished_at)}` : '' };
-  if (watch && watch.connection.state !== 'closed') {
-    return { state: watch.connection.state, text: streamText(watch.connection) };
-  }
+  if (followed.has(id) && connection.state !== 'closed') return { state: connection.state, text: streamText(connection) };
   if (health.state === 'live' && listed) return { state: 'listed', text: `refreshed every ${REFRESH_MS / 1000} s` };
-  return { state: 'stale', text: `as of ${timeText(entry.seenAt)}` };
+  return { state: 'stale', text: `as of ${timeText(seenAt)}` };
 }
 
 /** @param {Connection} connection */

@@ -1,8 +1,11 @@
 /** The page: what the server tells goes into the board, and the board is drawn. */
 
 /** @import {Problem} from '../client/operations.js' */
+/** @import {Wanted} from '../client/types.js' */
+/** @import {Entry} from './entry.js' */
 
 import { systemClock, Timers } from '../client/clock.js';
+import { Following } from '../client/following.js';
 import { Operations, SERVER } from '../client/operations.js';
 import { Board } from './board.js';
 import { cancelQuestion } from './cancel.js';
@@ -11,16 +14,18 @@ import { Detail } from './detail.js';
 import { arrange, byId, mark, say } from './dom.js';
 import { Listing } from './listing.js';
 import { Question } from './question.js';
+import { Rereads } from './rereads.js';
 import { Row } from './row.js';
 import { Session } from './session.js';
-import { steer } from './streams.js';
 import { timeToStop } from './worker.js';
 
+/** @type {Wanted} */
+const NOTHING = { ids: [], logOf: null, who: '', at: 0 };
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // past it, a browser does not wait at all
 
 const operations = new Operations();
 const board = new Board();
-const session = new Session(operations);
+const session = new Session(operations, changed);
 const question = new Question();
 /** @type {Map<string, Row>} */
 const rows = new Map();
@@ -30,17 +35,44 @@ const detail = new Detail({
   onForce: () => endByForce(board.selectedId),
 });
 const timers = new Timers(systemClock);
+const rereads = new Rereads(operations, {
+  listsChildren: (id) => id === board.selectedId,
+  onRead(operation) {
+    board.see(operation, Date.now());
+    changed();
+  },
+  onGone: forget,
+});
+const following = new Following({
+  onEvents(events) {
+    for (const event of events) board.entries.get(event.operation)?.hear(event);
+    changed();
+  },
+  onGone: (ids) => ids.forEach((id) => forget(id)),
+  onMissing: (ids) => rereads.ask(ids.filter((id) => board.entries.has(id))),
+  onChange: changed,
+  onDoubt: () => session.check(),
+});
 const listing = new Listing({
   operations,
   onList(list, complete) {
     board.list(list, complete, Date.now());
+    rereads.ask(board.unsure(Date.now(), listing.lookedAt, isLive));
+    readSelected();
     changed();
   },
   onHealth: changed,
 });
-/** @type {Problem|null} */
+/** @type {{detail: string}|null} */
 let missing = null;
 let planned = false;
+
+/** @param {string} id @param {{detail: string}} [problem] */
+function forget(id, problem = { detail: 'It was deleted, or its time has passed.' }) {
+  board.forget(id);
+  if (id === board.selectedId) missing = problem;
+  changed();
+}
 
 /** Draw before the next frame, however much changes until then. */
 function changed() {
@@ -48,9 +80,29 @@ function changed() {
   planned = true;
   requestAnimationFrame(() => {
     planned = false;
-    steer(board.entries.values(), board.selectedId, operations, changed);
+    following.want(session.proof ? { ids: board.wanted(), logOf: wantedLog(), ...session.proof } : NOTHING);
     draw();
   });
+}
+
+/** Whether the stream tells of an operation. @param {string} id */
+function isLive(id) {
+  return following.connection.state === 'live' && following.followed.has(id);
+}
+
+/** The operation whose log lines the stream should tell, too. */
+function wantedLog() {
+  const { selected } = board;
+  return selected && !selected.operation.done ? selected.id : null;
+}
+
+/** Read what the list has not, and the stream may not tell: the selected operation's children and its log. */
+function readSelected() {
+  const { selected } = board;
+  if (!selected) return;
+  if (!selected.tail) selected.openLog(operations, changed);
+  else if (!isLive(selected.id)) selected.tail.catchUp(selected.operation);
+  if (selected.operation.children) rereads.ask([selected.id]);
 }
 
 function draw() {
@@ -59,7 +111,7 @@ function draw() {
   arrange(byId('operations'), shown.map((entry) => {
     const row = rows.get(entry.id) ?? newRow(entry.id);
     rows.set(entry.id, row);
-    row.show(entry, entry.id === board.selectedId, entryConnection(entry, listing.health, board.isListed(entry.id)), now);
+    row.show(entry, entry.id === board.selectedId, connectionOf(entry), now);
     return row.element;
   }));
   drawDetail(now);
@@ -68,6 +120,11 @@ function draw() {
   const news = board.news(now);
   if (news.length > 0) byId('announcements').textContent = news.join('. ');
   drawAgain(now);
+}
+
+/** @param {Entry} entry */
+function connectionOf(entry) {
+  return entryConnection(entry, listing.health, board.isListed(entry.id), following);
 }
 
 /** Draw when the next worker that was asked to stop should have. @param {number} now */
@@ -86,7 +143,7 @@ function newRow(id) {
 function drawDetail(now) {
   const { selected, selectedId } = board;
   if (selectedId === null) detail.hide();
-  else if (selected) detail.show(selected, entryConnection(selected, listing.health, board.isListed(selectedId)), now);
+  else if (selected) detail.show(selected, connectionOf(selected), now);
   else detail.refuse(selectedId, missing ? missing.detail : 'loading…');
   mark(byId('main'), 'data-selected', selectedId === null ? 'no' : 'yes');
 }
@@ -133,9 +190,11 @@ function goTo(id) {
   const before = board.selectedId;
   if (id === null && location.hash) history.pushState(null, '', location.pathname + location.search);
   if (id === before) return;
+  board.selected?.closeLog();
   board.selectedId = id;
   missing = null;
   if (id !== null && !board.entries.has(id)) find(id);
+  readSelected();
   changed();
   requestAnimationFrame(() => {
     if (id !== null) detail.focus();
@@ -146,7 +205,8 @@ function goTo(id) {
 /** Get an operation that the list does not have. @param {string} id */
 async function find(id) {
   try {
-    board.see(await operations.get(id), Date.now());
+    board.see(await operations.get(id, { children: true }), Date.now());
+    readSelected();
   } catch (problem) {
     if (board.selectedId === id) missing = /** @type {Problem} */ (problem);
   }
@@ -166,4 +226,6 @@ addEventListener('hashchange', () => goTo(selectedByAddress()));
 addEventListener('popstate', () => goTo(selectedByAddress()));
 goTo(selectedByAddress());
 listing.start();
+following.start();
+session.check();
 changed();

@@ -80,7 +80,7 @@ export class Detail {
    * @param {number} now the server's time, in milliseconds since 1970
    */
   show(entry, connection, now) {
-    const { operation, watch } = entry;
+    const { operation, state } = entry;
     const { status, progress, done, error, result } = operation;
     const [title, reading] = [titleOf(operation), readingOf(operation)];
     this.#open(entry.id, title);
@@ -101,13 +101,13 @@ export class Detail {
     say(this.#error, errorText(error));
     say(this.#result, result === null || result === undefined ? '' : jsonText(result));
     this.#stages.show(fully(progress?.stages, done));
-    this.#children.show(operation, watch?.state.children ?? []);
+    this.#children.show(operation, state.children);
     const pool = done ? null : progress?.workers;
     say(this.#poolTitle, pool ? `Workers: ${poolText(pool)}` : '');
     this.#pool.show(workersOf(pool));
     this.#facts.show(factsOf(operation));
     this.#metrics.show(metricsOf(progress));
-    this.#log.show(watch?.state ?? null, watch);
+    this.#log.show(entry);
   }
 
   /** Move the focus here, for who came by keyboard. */

@@ -1,38 +1,90 @@
-/** What the page knows of one operation, from the list and from its stream. */
+/** What the page knows of one operation, from the list, from single calls and from the stream. */
 
-/** @import {Operation} from '../client/types.js' */
-/** @import {Watch} from '../client/watch.js' */
-/** @import {Operations} from '../client/operations.js' */
+/** @import {Event, Operation} from '../client/types.js' */
+/** @import {Operations, Problem} from '../client/operations.js' */
 
-import { newer } from '../client/fold.js';
+import { begin, fold } from '../client/fold.js';
+import { LogTail } from '../client/log-tail.js';
+import { briefly } from './children.js';
 import { ignoresCancel, newsText } from './worker.js';
 
 export class Entry {
-  /** @type {Watch|null} */ watch = null;
+  state = begin();
+  /** Its log, while it is selected. @type {LogTail|null} */ tail = null;
+  /** Another object whenever the log begins anew. */ logId = {};
   /** @type {{code: string, detail: string}|null} */ problem = null;
   asking = false;
-  #listed;
   #told;
 
   /** @param {Operation} operation @param {number} now milliseconds since 1970 */
   constructor(operation, now) {
     this.id = operation.id;
-    this.#listed = operation;
     this.seenAt = now;
     this.#told = String(operation.status);
+    this.see(operation, now);
   }
 
-  /** The newest there is: a stream that replays is behind the list for a moment. @returns {Operation} */
+  /** @returns {Operation} */
   get operation() {
-    const told = this.watch?.state.operation;
-    const live = told?.children && this.watch?.connection.state === 'live'; // they go on without an event of its own
-    return (live ? newer(told, this.#listed) : newer(this.#listed, told)) ?? this.#listed;
+    return /** @type {Operation} */ (this.state.operation);
   }
 
-  /** @param {Operation} operation @param {number} now milliseconds since 1970 */
+  /**
+   * Take what a call has answered. The stream may be ahead of it, but does not tell of children.
+   * @param {Operation} operation @param {number} now milliseconds since 1970
+   */
   see(operation, now) {
-    this.#listed = newer(operation, this.#listed);
     this.seenAt = now;
+    const known = this.state.operation;
+    if (known && operation.created_at < known.created_at) return; // it was deleted, and made anew
+    const { id, position, events: n, children } = operation;
+    const seen = { position, operation: id, time: Date.parse(operation.updated_at), reset: null };
+    this.#take({ ...seen, type: 'snapshot', n, data: operation });
+    if (!children && !this.operation.children) return;
+    const operations = children?.operations?.map(briefly) ?? this.state.children;
+    this.#take({ ...seen, type: 'children', n: 0, data: { total: 0, ...children, operations } });
+  }
+
+  /** Take an event of the stream. @param {Event} event */
+  hear(event) {
+    if (event.type === 'log') return this.tail?.hear(event);
+    if (event.reset) this.#forgetLog();
+    this.#take(event);
+    if (event.reset) this.tail?.beginAnew(event.data);
+    else if (event.type === 'snapshot') this.tail?.catchUp(event.data);
+  }
+
+  /** @param {Event} event */
+  #take(event) {
+    const before = this.state.operation;
+    this.state = fold(this.state, event);
+    if (!before || before.created_at === this.operation.created_at) return;
+    this.#forgetLog(); // another one has its id now
+    this.tail?.beginAnew(this.operation);
+  }
+
+  /** Follow its log. @param {Operations} operations @param {() => void} changed */
+  openLog(operations, changed) {
+    this.#forgetLog();
+    this.tail = new LogTail(this.id, {
+      operations,
+      onEvents: (events) => {
+        this.state = events.reduce(fold, this.state);
+        changed();
+      },
+    });
+    this.tail.catchUp(this.operation);
+  }
+
+  closeLog() {
+    this.tail?.close();
+    this.tail = null;
+    this.#forgetLog();
+  }
+
+  #forgetLog() {
+    this.state = { ...this.state, log: [], logged: 0, logN: 0 };
+    this.logId = {};
   }
 
   /** Whether asking to cancel makes sense. */
@@ -74,7 +126,7 @@ export class Entry {
     try {
       this.see(await question, now());
     } catch (problem) {
-      this.problem = /** @type {import('../client/operations.js').Problem} */ (problem);
+      this.problem = /** @type {Problem} */ (problem);
     }
     this.asking = false;
     changed();

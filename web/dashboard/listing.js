@@ -21,6 +21,7 @@ const LIMIT = 50;
 
 export class Listing {
   /** @type {Health} */ health;
+  /** When somebody began to look, in milliseconds since 1970. */ lookedAt = 0;
   #operations;
   #onList;
   #onHealth;
@@ -51,9 +52,14 @@ export class Listing {
   }
 
   start() {
-    followPage(this.#page, { away: () => this.#pause(), back: () => this.refresh(), hiddenIsAway: true });
+    followPage(this.#page, { away: () => this.#pause(), back: () => this.#look(), hiddenIsAway: true });
     if (hidden(this.#page)) this.#pause();
-    else this.refresh();
+    else this.#look();
+  }
+
+  #look() {
+    this.lookedAt = this.#clock.now();
+    this.refresh();
   }
 
   /** Ask now, whatever was planned. */

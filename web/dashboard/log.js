@@ -1,12 +1,13 @@
 /** The tail of an operation's log. */
 
-/** @import {LogLine, OperationState} from '../client/types.js' */
+/** @import {LogLine} from '../client/types.js' */
+/** @import {Entry} from './entry.js' */
 
 import { LOG_LINES } from '../client/fold.js';
 import { el, mark, say } from './dom.js';
 import { timeText } from './format.js';
-
 import { plain } from './plain.js';
+
 /** @type {Record<string, string>} */
 const GAPS = {
   trimmed: 'older events are no longer kept',
@@ -23,18 +24,15 @@ export class Log {
     this.element = el('div', { class: 'log-box' }, el('h3', {}, 'Log'), this.#nothing, this.#lines);
   }
 
-  /**
-   * Show a state's log: only what is new is added.
-   * @param {OperationState|null} state @param {unknown} of what the lines belong to; another one begins anew
-   */
-  show(state, of) {
-    if (of !== this.#of) {
-      this.#of = of;
+  /** Show an operation's log: only what is new is added. @param {Entry} entry */
+  show({ tail, state: { log, logged }, operation, logId }) {
+    if (logId !== this.#of) {
+      this.#of = logId;
       this.#shown = 0;
       this.#lines.replaceChildren();
     }
-    const { log = [], logged = 0, ended = false } = state ?? {};
-    say(this.#nothing, log.length > 0 ? '' : ended ? 'It logged nothing.' : 'Nothing logged yet.');
+    const none = tail?.problem ? tail.problem.detail : !tail?.read ? 'Reading…' : operation.done ? 'It logged nothing.' : 'Nothing logged yet.';
+    say(this.#nothing, log.length > 0 ? '' : none);
     mark(this.#lines, 'data-lines', log.length);
     this.#lines.hidden = log.length === 0;
     if (logged === this.#shown) return;

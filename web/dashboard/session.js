@@ -8,37 +8,61 @@ import { byId, say } from './dom.js';
 const AGAIN_MS = 2000; // until a page that could not find out how to sign in here asks again
 
 export class Session {
+  /** Whom the server last named, and when it was asked; null while nobody is let in. @type {{who: string, at: number}|null} */ proof = null;
+  /** To whom the page shows what it shows. @type {string|null} */ #shownTo = null;
   #operations;
   #reload;
-  #asked = false;
+  #onChange;
+  #asking = false;
+  #stranger = false;
   #led = false;
 
-  /** @param {Operations} operations @param {() => void} [reload] begins anew, as somebody else */
-  constructor(operations, reload = () => location.reload()) {
+  /**
+   * @param {Operations} operations @param {() => void} onChange `proof` is another
+   * @param {() => void} [reload] begins anew, as somebody else
+   */
+  constructor(operations, onChange, reload = () => location.reload()) {
     this.#operations = operations;
+    this.#onChange = onChange;
     this.#reload = reload;
     byId('sign-in').addEventListener('submit', (event) => {
       event.preventDefault();
       this.#enter();
     });
     byId('sign-out').addEventListener('click', () => this.#leave());
+    addEventListener('focus', () => this.check()); // who comes from another window may have signed in there
   }
 
   /** @param {Health} health */
   show({ state, code }) {
-    const stranger = code === 'unauthenticated';
-    if (!stranger) this.#led = false;
+    const before = this.#stranger;
+    this.#stranger = code === 'unauthenticated' || (before && state !== 'live');
+    if (!this.#stranger) this.#led = false;
     else if (!this.#led) this.#lead();
-    byId('sign-in').hidden = !stranger;
-    if (stranger) this.#asked = false; // whoever comes back may be somebody else
-    if (state === 'live' && !this.#asked) this.#ask();
+    byId('sign-in').hidden = !this.#stranger;
+    if (this.#stranger) this.proof = null; // whoever comes back may be somebody else
+    else if (before) this.check();
   }
 
-  async #ask() {
-    this.#asked = true;
-    const { principal, kept } = await this.#operations.session().catch(() => ({ principal: '', kept: false }));
-    say(byId('principal'), principal);
-    byId('sign-out').hidden = !kept; // who was let in by something else signs out where that is from
+  /** Ask the server who one is; what was shown to somebody else goes. */
+  async check() {
+    if (this.#asking || this.#stranger) return;
+    this.#asking = true;
+    const at = Date.now();
+    try {
+      const { principal, kept } = await this.#operations.session();
+      if (this.#shownTo !== null && this.#shownTo !== principal) return this.#reload();
+      this.#shownTo = principal;
+      this.proof = { who: principal, at };
+      say(byId('principal'), principal);
+      byId('sign-out').hidden = !kept; // who was let in by something else signs out where that is from
+    } catch {
+      this.proof = null;
+      setTimeout(() => this.proof ?? this.check(), AGAIN_MS);
+    } finally {
+      this.#asking = false;
+    }
+    this.#onChange();
   }
 
   /** Say how to sign in here; until that can be found out, a token is what most servers take. */

@@ -62,16 +62,19 @@ test('an operation made anew has none of the old one\'s children', () => {
   assert.deepEqual(state.children, []);
 });
 
-test('a live stream knows more of the children than a list of the same moment', () => {
-  const listed = operation({ children: summary({ percent: 10 }) });
-  const entry = new Entry(listed, 0);
-  entry.watch = { state: after([snapshot({ children: summary() })]), connection: { state: 'live' } };
-  assert.equal(entry.operation.children.percent, 60);
-  entry.watch.connection.state = 'reconnecting';
-  assert.equal(entry.operation.children.percent, 10);
-  entry.watch.connection.state = 'live';
-  entry.see(operation({ events: 4, children: summary({ percent: 70 }) }), 1);
-  assert.equal(entry.operation.children.percent, 70);
+test('calls tell of the children, also one that is behind the stream otherwise', () => {
+  const entry = new Entry(operation({ children: summary({ percent: 10 }) }), 0);
+  const child = operation({ id: 'a', progress: { percent: 40, message: 'at 40' } });
+  entry.hear(event('progress', 4, { message: 'cropping' }));
+  assert.deepEqual([entry.operation.progress.message, entry.operation.progress.percent], ['cropping', 10]);
+  entry.see(operation({ events: 3, children: { ...summary({ percent: 70 }), operations: [child] } }), 1);
+  assert.deepEqual([entry.operation.progress.message, entry.operation.progress.percent], ['cropping', 70]);
+  const brief = { id: 'a', kind: 'import', title: 'Import', status: 'running', percent: 40, weight: 1, message: 'at 40' };
+  assert.deepEqual(entry.state.children, [brief]);
+  entry.see(operation({ events: 3, children: summary({ percent: 80 }) }), 2);
+  assert.deepEqual([entry.operation.children.percent, entry.state.children], [80, [brief]], 'a list has no children');
+  entry.see(operation({ events: 4, progress: { message: 'cropping' }, children: null }), 3);
+  assert.equal(entry.operation.children, null);
 });
 
 test('a stream tells of children where that is asked for', () => {

@@ -10,7 +10,6 @@ import { cancelQuestion } from '../dashboard/cancel.js';
 import { durationText, etaText, paceTexts, percentOf, rateText, statusPercentText, titleOf } from '../dashboard/format.js';
 import { Listing, REFRESH_MS } from '../dashboard/listing.js';
 import { plain } from '../dashboard/plain.js';
-import { choose, MOST_STREAMS } from '../dashboard/streams.js';
 import { ignoresCancel, timeToStop, workerText } from '../dashboard/worker.js';
 import { FakeClock, fakePage, operation, settle } from './fakes.mjs';
 
@@ -68,15 +67,28 @@ test('a server that is away is asked less and less, and since when is told', asy
   assert.deepEqual(healths, ['reconnecting', 'unreachable', 'live']);
 });
 
-test('the selected operation has a stream first, then the newest at work, four in all', () => {
-  const entries = Array.from({ length: 8 }, (_, i) => entry(i));
-  entries.push(entry(8, { done: true, status: 'failed' }), entry(9, { status: 'pending' }));
-  const ids = (selected) => choose(entries, selected).map(({ id }) => id);
-  assert.deepEqual(ids('op-1'), ['op-1', 'op-7', 'op-6', 'op-5']);
-  assert.deepEqual(ids('op-8'), ['op-8', 'op-7', 'op-6', 'op-5']);
-  assert.equal(ids(null).length, MOST_STREAMS);
-  entries[7].watch = { connection: { state: 'refused' }, state: { operation: null } };
-  assert.deepEqual(ids(null), ['op-6', 'op-5', 'op-4', 'op-3']);
+test('the stream is to tell of all that has not ended, of the selected one first, then of the newest', () => {
+  const board = new Board();
+  const operations = Array.from({ length: 60 }, (_, i) => operation({ id: `op-${i}`, created_at: created(i) }));
+  const ended = operation({ id: 'ended', created_at: created(99), done: true, status: 'failed' });
+  board.list([...operations, ended], true, 0);
+  const newestFirst = operations.map(({ id }) => id).reverse();
+  assert.deepEqual(board.wanted(), newestFirst);
+  board.selectedId = 'op-1';
+  assert.deepEqual(board.wanted(), ['op-1', ...newestFirst.filter((id) => id !== 'op-1')]);
+  board.selectedId = 'ended';
+  assert.deepEqual(board.wanted(), newestFirst);
+});
+
+test('what the list lacks is read by itself: all of it after a while unseen, else what nothing tells of', () => {
+  const board = new Board();
+  const [running, done, followed] = ['running', 'done', 'followed'].map((id) => operation({ id, created_at: created(1) }));
+  board.list([running, { ...done, done: true, status: 'succeeded' }, followed], true, 1_000);
+  board.list([operation({ id: 'new', created_at: created(2) })], false, 2_000);
+  const unsure = (now, since) => board.unsure(now, since, (id) => id === 'followed');
+  assert.deepEqual(unsure(2_000, 0), []);
+  assert.deepEqual(unsure(9_500, 0), ['running']);
+  assert.deepEqual(unsure(9_500, 9_000), ['running', 'followed', 'done']);
 });
 
 test('the board orders by age, filters, tells news once, and forgets what the server forgot', () => {
@@ -95,10 +107,15 @@ test('the board orders by age, filters, tells news once, and forgets what the se
 
 test('a row says how fresh it is', () => {
   const live = { state: 'live', since: 0, detail: '', code: null };
-  assert.equal(entryConnection(entry(1), live, true).state, 'listed');
-  assert.equal(entryConnection(entry(1), live, false).state, 'stale');
-  assert.equal(entryConnection(entry(1), { ...live, state: 'unreachable' }, true).state, 'stale');
-  assert.equal(entryConnection(entry(1, { done: true }), live, true).state, 'ended');
+  const stream = (state, ...followed) => ({ connection: { state, code: 'draining', detail: null, since: 0 }, followed: new Set(followed) });
+  const none = stream('closed');
+  assert.equal(entryConnection(entry(1), live, true, none).state, 'listed');
+  assert.equal(entryConnection(entry(1), live, false, none).state, 'stale');
+  assert.equal(entryConnection(entry(1), { ...live, state: 'unreachable' }, true, none).state, 'stale');
+  assert.equal(entryConnection(entry(1), live, true, stream('live', 'op-1')).state, 'live');
+  assert.equal(entryConnection(entry(1), live, true, stream('live', 'op-2')).state, 'listed');
+  assert.match(entryConnection(entry(1), live, true, stream('reconnecting', 'op-1')).text, /the server is restarting/);
+  assert.equal(entryConnection(entry(1, { done: true }), live, true, stream('live', 'op-1')).state, 'ended');
 });
 
 test('cancelling is asked once, and a refusal is kept', async () => {

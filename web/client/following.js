@@ -1,0 +1,169 @@
+/** A window's part in the one stream of its browser: it says what it wants, and is told of it. */
+
+/** @import {Clock} from './clock.js' */
+/** @import {Page, Why} from './page.js' */
+/** @import {Connection, Event, Told, Wanted} from './types.js' */
+
+import { backoffMs, systemClock, Timers } from './clock.js';
+import { BEAT_MS, Hub } from './hub.js';
+import { followPage, hidden } from './page.js';
+
+const SILENCE_MS = 2.5 * BEAT_MS;
+const MOST_FAILURES = 3; // then a window has a stream of its own, while it is seen
+const WORKER = new URL('hub-worker.js', import.meta.url).href;
+const NAME = 'progress-broker 1'; // another number when messages change: a worker outlives the release it is of
+
+/**
+ * @typedef {object} Link The way to the hub.
+ * @property {(wanted: Wanted, back: Why|null) => void} want
+ * @property {() => void} leave
+ *
+ * @typedef {(own: boolean, hear: (told: Told) => void, fail: () => void) => Link} Connect
+ */
+
+export class Following {
+  /** The stream's. @type {Connection} */ connection;
+  /** What the stream follows. @type {Set<string>} */ followed = new Set();
+  /** @type {Wanted} */ #wanted = { ids: [], logOf: null, who: '', at: 0 };
+  #said = '';
+  /** @type {Link|null} */ #link = null;
+  #heardAt = 0;
+  #failures = 0;
+  #on;
+  #clock;
+  #random;
+  #page;
+  #connect;
+  #timers;
+
+  /**
+   * @param {object} options
+   * @param {(events: Event[]) => void} options.onEvents
+   * @param {(ids: string[]) => void} options.onMissing nothing more is told of these: they have ended, or are gone
+   * @param {(ids: string[]) => void} options.onGone these were deleted, or have expired
+   * @param {() => void} options.onChange `connection` or `followed` is another
+   * @param {() => void} options.onDoubt somebody else may have signed in: nothing is told until `want` says who
+   * @param {Connect} [options.connect]
+   * @param {Clock} [options.clock] @param {() => number} [options.random] @param {Page} [options.page]
+   */
+  constructor({ connect = connectToHub, clock = systemClock, random = Math.random, page = globalThis, ...on }) {
+    this.#on = on;
+    this.#connect = connect;
+    this.#clock = clock;
+    this.#random = random;
+    this.#page = page;
+    this.#timers = new Timers(clock);
+    this.connection = { state: 'closed', code: null, detail: null, since: clock.now() };
+  }
+
+  start() {
+    followPage(this.#page, { away: () => this.#leave('paused'), back: (why) => this.#back(why), hiddenIsAway: true });
+    if (!hidden(this.#page)) this.#join(null);
+  }
+
+  /** Say what is wanted now. It costs nothing to say the same again. @param {Wanted} wanted */
+  want(wanted) {
+    this.#wanted = wanted;
+    if (this.#link && JSON.stringify(wanted) !== this.#said) this.#say(null);
+  }
+
+  /** @param {Why} why */
+  #back(why) {
+    if (this.#link) this.#say(why);
+    else this.#join(why);
+  }
+
+  /** @param {Why|null} why */
+  #join(why) {
+    this.#timers.clearAll();
+    this.#heardAt = this.#clock.now();
+    const hear = (/** @type {Told} */ told) => {
+      if (this.#link === link) this.#heard(told);
+    };
+    const link = this.#link = this.#connect(this.#failures >= MOST_FAILURES, hear, () => {
+      if (this.#link === link) this.#fail();
+    });
+    this.#say(why);
+  }
+
+  /** @param {Why|null} back */
+  #say(back) {
+    this.#said = JSON.stringify(this.#wanted);
+    this.#link?.want(this.#wanted, back);
+    this.#timers.set('beat', BEAT_MS, () => this.#beat());
+  }
+
+  #beat() {
+    if (this.#clock.now() - this.#heardAt > SILENCE_MS) this.#fail();
+    else this.#say(null);
+  }
+
+  /** The hub can't be reached, or is dead. */
+  #fail() {
+    this.#leave(null);
+    this.#timers.set('join', backoffMs(this.#failures++, this.#random), () => this.#join('visible'));
+  }
+
+  /** @param {string|null} code */
+  #leave(code) {
+    this.#timers.clearAll();
+    this.#link?.leave();
+    this.#link = null;
+    this.followed = new Set();
+    this.connection = { state: 'closed', code, detail: null, since: this.#clock.now() };
+    this.#on.onChange();
+  }
+
+  /** @param {Told} told */
+  #heard({ connection, followed, events = [], missing = [], gone = [], doubt = false }) {
+    this.#heardAt = this.#clock.now();
+    this.#failures = 0;
+    if (connection) this.connection = connection;
+    if (followed) this.followed = new Set(followed);
+    if (events.length > 0) this.#on.onEvents(events);
+    if (missing.length > 0) this.#on.onMissing(missing);
+    if (gone.length > 0) this.#on.onGone(gone);
+    if (doubt) this.#on.onDoubt();
+    if (connection || followed) this.#on.onChange();
+  }
+}
+
+/**
+ * Connect to the hub that all windows share, where the browser has shared workers; else to one of the window's own.
+ * @type {Connect}
+ */
+export function connectToHub(own, hear, fail) {
+  if (own || !globalThis.SharedWorker) return ownHub(hear);
+  try {
+    return sharedHub(hear, fail);
+  } catch {
+    return ownHub(hear); // shared workers may be forbidden, as they are where a page may store nothing
+  }
+}
+
+/** @type {{createScriptURL: (url: string) => any}|undefined} */
+const scripts = /** @type {any} */ (globalThis).trustedTypes?.createPolicy('progress-broker', { createScriptURL: () => WORKER });
+
+/** @param {(told: Told) => void} hear @param {() => void} fail @returns {Link} */
+function sharedHub(hear, fail) {
+  const worker = new SharedWorker(scripts?.createScriptURL(WORKER) ?? WORKER, { type: 'module', name: NAME });
+  const { port } = worker;
+  worker.addEventListener('error', fail);
+  port.addEventListener('close', fail); // where browsers tell of it
+  port.addEventListener('message', ({ data }) => hear(data));
+  port.start();
+  return {
+    want: (wanted, back) => port.postMessage({ wanted, back }),
+    leave: () => {
+      port.postMessage({ leave: true });
+      port.close();
+    },
+  };
+}
+
+/** @param {(told: Told) => void} hear @returns {Link} */
+function ownHub(hear) {
+  const hub = new Hub();
+  const member = hub.join((told) => queueMicrotask(() => hear(told)));
+  return { want: (wanted, back) => hub.hear(member, wanted, back), leave: () => hub.close() };
+}

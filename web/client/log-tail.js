@@ -1,0 +1,115 @@
+/** An operation's log: what is kept is read as history, and what comes then is told by a stream. */
+
+/** @import {Clock} from './clock.js' */
+/** @import {Operations, Problem} from './operations.js' */
+/** @import {Event, History, Operation} from './types.js' */
+
+import { systemClock, Timers } from './clock.js';
+
+const AGAIN_MS = 2_000;
+
+export class LogTail {
+  /** Why it can't be read on just now. @type {Problem|null} */ problem = null;
+  /** Whether what is kept has been read. */
+  read = false;
+  /** @type {string|null} */ #position = null;
+  #n = 0; // all lines of the events up to here are known
+  #due = 0; // there are so many events
+  #reading = false;
+  #closed = false;
+  /** Lines that came while older ones were read. @type {Event[]} */ #waiting = [];
+  #id;
+  #operations;
+  #onEvents;
+  #timers;
+
+  /**
+   * @param {string} id
+   * @param {{operations: Operations, onEvents: (events: Event[]) => void, clock?: Clock}} options `onEvents` is called
+   *   without events, too, when only `problem` or `read` has changed
+   */
+  constructor(id, { operations, onEvents, clock = systemClock }) {
+    this.#id = id;
+    this.#operations = operations;
+    this.#onEvents = onEvents;
+    this.#timers = new Timers(clock);
+  }
+
+  /**
+   * Read on, unless all there is up to there is known. Events may be missing between two openings of a stream.
+   * @param {Operation} operation as the stream's snapshot or a list has it
+   */
+  catchUp({ events }) {
+    this.#due = Math.max(this.#due, events);
+    this.#readOn();
+  }
+
+  /** Begin anew: positions from before count no more. @param {Operation} operation */
+  beginAnew({ events }) {
+    this.#position = null;
+    this.#n = 0;
+    this.#due = events;
+    this.#readOn();
+  }
+
+  /** Take a line from a stream. @param {Event} line an event `log` */
+  hear(line) {
+    if (this.#reading) this.#waiting.push(line);
+    else if (this.#isBehind()) this.#due = Math.max(this.#due, line.n); // it is read with those before it
+    else this.#take([line]);
+  }
+
+  close() {
+    this.#closed = true;
+    this.#timers.clearAll();
+  }
+
+  async #readOn() {
+    if (this.#reading) return;
+    this.#reading = true;
+    try {
+      while (!this.#closed && this.#isBehind()) await this.#readAll(this.#due);
+      this.#take(this.#waiting);
+    } catch (problem) {
+      this.#due = Math.max(this.#due, ...this.#waiting.map(({ n }) => n));
+      this.problem = /** @type {Problem} */ (problem);
+      if (!this.problem.lasting && !this.#closed) this.#timers.set('again', AGAIN_MS, () => this.#readOn());
+    }
+    this.#waiting = [];
+    this.#reading = false;
+  }
+
+  #isBehind() {
+    return this.#due > this.#n || !this.read;
+  }
+
+  /** Read what is kept. @param {number} due how many events there are, at least */
+  async #readAll(due) {
+    for (let more = true; more && !this.#closed;) {
+      const after = this.#position;
+      const page = await this.#operations.history(this.#id, { after, types: ['log'] });
+      if (this.#closed) return;
+      if (after !== this.#position) continue; // it has begun anew in the meantime
+      this.#position = page.position;
+      this.#onEvents(eventsOf(page));
+      more = !page.done && (page.events.length > 0 || page.reset !== null);
+    }
+    this.#n = Math.max(this.#n, due);
+    this.read = true;
+    this.problem = null;
+  }
+
+  /** @param {Event[]} lines */
+  #take(lines) {
+    if (this.#closed) return;
+    this.#n = Math.max(this.#n, ...lines.map(({ n }) => n));
+    this.#onEvents(lines);
+  }
+}
+
+/** @param {History} page @returns {Event[]} */
+function eventsOf({ operation, events, snapshot, reset }) {
+  const told = events.map((event) => ({ ...event, position: null, reset: null }));
+  if (!snapshot) return told;
+  return [{ type: 'snapshot', position: null, operation, n: snapshot.events, time: Date.parse(snapshot.updated_at), data: snapshot, reset }, ...told];
+}

@@ -1,0 +1,45 @@
+/** A hub to test, with windows whose mail is kept, and the hands to move its world. */
+
+import { Hub } from '../client/hub.js';
+import { Operations } from '../client/operations.js';
+import { FakeClock, fakeEventSource } from './fakes.mjs';
+
+const OPEN_MS = 2_000; // by then a stream that is planned has been asked for
+
+export function aHub() {
+  const [clock, EventSource] = [new FakeClock(), fakeEventSource()];
+  const operations = new Operations({ base: 'http://broker.test/' });
+  const answers = []; // to what a stream's address is answered
+  operations.statusOf = async () => {
+    const answer = answers.shift() ?? 200;
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const hub = new Hub({ operations, EventSource, clock, random: () => 0 });
+
+  /** A window, which wants something, and keeps what it is told. */
+  const aWindow = () => {
+    const told = [];
+    const member = hub.join((message) => told.push(message));
+    const want = (ids, { logOf = null, who = 'ann', at = 1, back = null } = {}) => hub.hear(member, { ids, logOf, who, at }, back);
+    const events = () => told.flatMap(({ events = [] }) => events).map(({ operation, type, n }) => `${operation} ${type} ${n}`);
+    const missing = () => told.flatMap(({ missing: ids = [] }) => ids);
+    const gone = () => told.flatMap(({ gone: ids = [] }) => ids);
+    const connection = () => told.findLast(({ connection: known }) => known).connection;
+    return { told, want, events, missing, gone, connection, leave: () => hub.leave(member), clear: () => told.splice(0) };
+  };
+
+  /** Let the stream be asked for, and accept it. */
+  const open = () => {
+    clock.pass(OPEN_MS);
+    EventSource.last.accept();
+    EventSource.last.send('operations', { operations: asked() }, 'c0');
+  };
+  const asked = () => EventSource.last.url.searchParams.getAll('operation');
+  const query = () => Object.fromEntries([...EventSource.last.url.searchParams].filter(([name]) => name !== 'operation'));
+  let cursor = 0;
+  const send = (operation, type, n, data = {}) =>
+    EventSource.last.send(type, { operation, n, type, time: 5, data }, `c${++cursor}`);
+  const flush = () => clock.pass(50);
+  return { hub, clock, EventSource, answers, aWindow, open, asked, query, send, flush };
+}
