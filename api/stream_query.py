@@ -23,6 +23,9 @@ POSITION: dict[str, Any] = {
 }
 """What a position looks like, for the description: `positions.parse` is what reads it."""
 
+_POSITION_OR_NONE = POSITION | {"pattern": r"^((0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18}))?$"}
+"""Of a client that resumes: an empty one is what it says when it has none yet."""
+
 TYPES = f"^{EVENT_TYPE}(,{EVENT_TYPE}){{0,{MAX_TYPES - 1}}}$"
 
 
@@ -32,7 +35,7 @@ class StreamQuery(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     last_event_id: str | None = Field(
-        None, description="what a new EventSource says instead of the header", json_schema_extra=POSITION
+        None, description="what a new EventSource says instead of the header", json_schema_extra=_POSITION_OR_NONE
     )
     beginning: Literal["start"] | None = Field(None, alias="from", description="replay all that is kept")
     types: str | None = Field(
@@ -47,10 +50,11 @@ class StreamQuery(BaseModel):
 
     def start(self, last_event_id: str | None) -> Start:
         """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
-        position = last_event_id or self.last_event_id  # an empty one is what a client says that has none yet
-        if position:
+        given = [position for position in (last_event_id, self.last_event_id) if position]
+        for position in given:
             positions.parse(position)
-            return Start(position)
+        if given:
+            return Start(given[0])
         return Start(beginning=self.beginning is not None)
 
     def delivery(self) -> Delivery:

@@ -46,7 +46,8 @@ class TestAPosition:
         assert [id for _, id in after] == positions[2:]
         assert await told(http, f"{STREAM}?{name}={positions[1]}") == after
         assert (await http.get(f"{STREAM}?{name}={positions[-1]}")).status_code == 204
-        problem(await http.get(f"{STREAM}?{name}=nonsense"), 422, "invalid")
+        for headers in ({}, {"Last-Event-ID": positions[1]}):
+            problem(await http.get(f"{STREAM}?{name}=nonsense", headers=headers), 422, "invalid")
 
     @pytest.mark.parametrize("name", SPELLINGS)
     async def test_of_many_operations_too(self, http: httpx.AsyncClient, positions: list[str], name: str) -> None:
