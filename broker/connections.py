@@ -177,6 +177,10 @@ def storage_error(
     error: redis.exceptions.RedisError | OSError,
 ) -> StorageUnavailable | StorageFull | Unreadable | None:
     """Return the broker's own error that an error of Redis or of the network stands for, None if it has none."""
+    cause = error.__cause__
+    if type(error) is redis.exceptions.ConnectionError and isinstance(cause, redis.exceptions.RedisError):
+        # The library wraps what comes up while a connection is made.
+        return storage_error(cause) or StorageUnavailable(f"Redis can't be reached: {cause}")
     # By class where the library has one: it strips the code from the text of those.
     if isinstance(error, OSError):
         return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
