@@ -105,7 +105,8 @@ def test_a_server_starts_while_redis_is_away(lonely: Shell, tmp_path: Path, proc
         with redis:
             wait_until(lambda: get(f"{url}/readyz")[0] == 200, "it is ready when Redis is there")
             lonely.says("publish", "a", "--create")
-            assert get(f"{url}/v1/operations/a")[1]["id"] == "a"
+            # Of two processes the other may be a moment later.
+            wait_until(lambda: get(f"{url}/v1/operations/a")[1].get("id") == "a", "it serves")
             assert server.stop(signal.SIGTERM) == 0
         assert "Traceback" not in server.output()
 
