@@ -63,10 +63,17 @@ parent's, and who cancels the parent cancels them. Another process joins one by 
     >>> with Operation.start("jewelry") as op:
     ...     polish(["agate", "opal"])
 
-**Never in the way.** Reporting never waits and never fails because Redis is away: a thread in the background sends the
-newest progress ten times a second at most, holds the rest back in bounded memory (10,000 lines or 4 MiB an operation),
-and says when lines had to be dropped. Leaving the block waits until everything is stored; while Redis is away, up to
-five seconds in all, however many blocks are left. Only starting needs Redis to be there.
+**Never in the way.** Reporting never waits, and once an operation has started, nothing that is said of it raises.
+Whatever is returned, counted, logged or used as a name may be any object: numbers that are not finite are ignored, what
+JSON can't hold is shown as a readable text, what is too large is left out, and the operation's log and Python's say so,
+once (`python -m pydoc workers.values` has the rules). `Operation.start` raises `Invalid` for an id, a parent or a lease
+that can't be, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded, any other exit
+ends it as failed.
+
+A thread in the background sends the newest progress ten times a second at most. While Redis is away it holds the rest
+back in bounded memory (10,000 lines or 4 MiB an operation), and says when lines had to be dropped. Leaving the block
+waits until everything is stored; while Redis is away, up to five seconds in all, however many blocks are left. Only
+starting needs Redis to be there.
 
 **When a worker dies.** Another thread says every five seconds that this one is alive. Silent for `lease_s` (15 s), the
 operation is shown as stalled, and runs again when its worker is back; after another minute it has failed, as
@@ -102,7 +109,6 @@ from broker.errors import (
     StorageUnavailable,
     TooLarge,
 )
-from broker.payloads import Pool, PoolWorker
 from workers.async_operation import AsyncOperation
 from workers.current import current, track
 from workers.errors import Cancelled
@@ -110,6 +116,7 @@ from workers.inbox import Signal
 from workers.link import flush
 from workers.log_handler import LogHandler
 from workers.operation import Operation
+from workers.pool import Pool, PoolWorker
 from workers.processes import ProcessFailed, run_process
 from workers.tracked import tracked
 

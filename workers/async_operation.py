@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from workers import opening
-from workers.creating import create
+from workers.creating import create_pending
 from workers.current import enter, leave
 from workers.inbox import Signal
 from workers.link import FLUSH_S
@@ -33,7 +33,7 @@ class AsyncOperation(Reporting):
     @classmethod
     async def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
         """Create an operation that is pending, as `Operation.create` does."""
-        return (await asyncio.to_thread(partial(create, kind, **options))).operation
+        return await asyncio.to_thread(partial(create_pending, kind, **options))
 
     @classmethod
     def start(cls, kind: str, **options: Unpack[StartOptions]) -> "Opening":
@@ -56,10 +56,10 @@ class AsyncOperation(Reporting):
     def track(self, items: AsyncIterable[T]) -> AsyncIterator[T]: ...
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T] | Iterator[T]:
         """Return the items one by one, counting them: for `async for` if they are asynchronous, else for `for`."""
-        if not isinstance(items, AsyncIterable):
-            return super().track(items)
+        if not hasattr(type(items), "__aiter__"):
+            return super().track(items)  # type: ignore[arg-type]
         self._reporter.progress.gauge.expect(items)
-        return self._reporter.progress.gauge.track_async(items)
+        return self._reporter.progress.gauge.track_async(items)  # type: ignore[arg-type]
 
     def signals(self, timeout: float | None = None) -> AsyncIterator[Signal]:
         """Yield what is sent to the work, such as `pause`, as it comes; end when the work has to.

@@ -10,8 +10,8 @@ from broker.errors import Conflict, StorageUnavailable
 from broker.models import Status
 from broker.publishing import Entry, publish_call, read_answer
 from workers.link import Link
-from workers.payloads import cut
 from workers.standing import State, read_state
+from workers.values import label
 
 _TRIES: Final = 8
 
@@ -39,4 +39,5 @@ def begin_attempt(link: Link, operation: str, state: State, worker: str | None) 
 
 def worker_name(worker: str | None) -> str:
     """Return who works on an operation, as people are shown: as it was called, or else `host:pid`."""
-    return cut(worker or f"{socket.gethostname()}:{os.getpid()}", 128)
+    given = "" if worker is None else label(worker)
+    return given or label(f"{socket.gethostname()}:{os.getpid()}")

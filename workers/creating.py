@@ -1,14 +1,14 @@
 """How an operation is created, unless it was created alike before."""
 
+import logging
 import secrets
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from broker import noting, tracing
 from broker.calls import create_call
-from broker.errors import Invalid, OperationExists
+from broker.errors import OperationExists
 from broker.inputs import invalid
 from broker.models import Cancel, NewOperation
 from broker.publishing import read_answer
@@ -16,6 +16,9 @@ from broker.settings import Settings, load_settings
 from workers.link import Link, link_to
 from workers.noting import note
 from workers.options import Default
+from workers.words import readable_words
+
+logger = logging.getLogger(__name__)
 
 
 class Created(NamedTuple):
@@ -28,6 +31,9 @@ class Created(NamedTuple):
     at_ms: int | None
     cancel: Cancel | None
     """That of its parent, which it has been ended by."""
+    kind: str
+    warnings: list[tuple[str, str]]
+    """About words that were ignored or changed, by their names."""
 
 
 def create(
@@ -35,20 +41,24 @@ def create(
     *,
     settings: Settings | None = None,
     id: str | None = None,
-    tags: Iterable[str] = (),
+    tags: object = (),
     lease_s: float | Default | None = Default.LEASE,
     **words: Any,
 ) -> Created:
-    """Create an operation, unless it was created alike before. The words are those of `CreateOptions`."""
+    """Create an operation, unless it was created alike before. The words are those of `CreateOptions`.
+
+    Raises `Invalid`, before anything is created, for an `id`, `parent` or `lease_s` that can't be, and for `tags` that
+    are one text.
+    """
     settings = settings or load_settings()
     lease = settings.lease_s if lease_s is Default.LEASE else lease_s
     if unknown := [name for name in words if name not in NewOperation.model_fields]:
         raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
-    if isinstance(tags, str):
-        raise Invalid("tags are a list: a single one goes into [ ] too", field="tags")
-    given = {"kind": kind, "tags": list(tags), "lease_s": lease, **words}
+    given, warnings = readable_words(kind, tags, words)
     try:
-        new = NewOperation.model_validate({"id": secrets.token_hex(10) if id is None else id, **given})
+        new = NewOperation.model_validate(
+            {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given}
+        )
     except ValidationError as error:
         raise invalid(error) from None
     link = link_to(settings)
@@ -59,4 +69,13 @@ def create(
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: start it just as it was, or choose another id") from None
     cancel = note(link, settings, operation, new) if noting.is_due(new, reply) else None
-    return Created(link, operation, new.lease_s, bool(reply[4]), int(reply[5]) if reply[5] else None, cancel)
+    created_ms = int(reply[5]) if reply[5] else None
+    return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, warnings)
+
+
+def create_pending(kind: str, **options: Any) -> str:
+    """Create an operation that nobody works on yet, and return its id."""
+    created = create(kind, **options)
+    for _, said in created.warnings:
+        logger.warning("operation %s: %s", created.operation, said)
+    return created.operation

@@ -19,6 +19,7 @@ from workers.current import current
 from workers.passed import PassedBytes
 from workers.reporting import Reporting
 from workers.stages import Stage
+from workers.values import attempt, number
 
 
 class CountedFile(BinaryIO):
@@ -39,33 +40,35 @@ class CountedFile(BinaryIO):
     def _tell(self) -> int:
         return self._file.tell() if self.seekable() else 0
 
-    def _pass(self, size: int) -> None:
-        start, self._at = self._at, self._at + size
-        if size:
+    def _pass(self, passed: object) -> None:
+        """Count bytes that were read or written; what only looks like a file may say anything of how many."""
+        size = int(number(passed) or 0)
+        if size > 0:
+            start, self._at = self._at, self._at + size
             self._counts.advance(self._passed.add(start, self._at))
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read `size` bytes, or all that is left."""
         data: bytes = self._file.read(-1 if size is None else size)
-        self._pass(len(data or b""))  # None: nothing there yet
+        self._pass(_length(data))
         return data
 
     def readall(self) -> bytes:
         """Read all that is left."""
         data: bytes = self._file.readall() if hasattr(self._file, "readall") else self._file.read()
-        self._pass(len(data or b""))
+        self._pass(_length(data))
         return data
 
     def read1(self, size: int = -1, /) -> bytes:
         """Read with one call of what is below, at most."""
         data: bytes = self._file.read1(size)
-        self._pass(len(data))
+        self._pass(_length(data))
         return data
 
     def readinto(self, buffer: Any, /) -> int:
         """Read into a buffer; return how many bytes."""
         size: int = self._file.readinto(buffer)
-        self._pass(size or 0)
+        self._pass(size)
         return size
 
     def readinto1(self, buffer: Any, /) -> int:
@@ -77,13 +80,13 @@ class CountedFile(BinaryIO):
     def readline(self, size: int | None = -1, /) -> bytes:
         """Read up to the end of the line."""
         line: bytes = self._file.readline(-1 if size is None else size)
-        self._pass(len(line))
+        self._pass(_length(line))
         return line
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """Read lines, until there are `hint` bytes of them or none are left."""
         lines: list[bytes] = self._file.readlines(-1 if hint is None else hint)
-        self._pass(sum(map(len, lines)))
+        self._pass(sum(map(_length, lines)))
         return lines
 
     def __iter__(self) -> "CountedFile":
@@ -91,7 +94,7 @@ class CountedFile(BinaryIO):
 
     def __next__(self) -> bytes:
         line: bytes = next(self._file)
-        self._pass(len(line))
+        self._pass(_length(line))
         return line
 
     def write(self, data: Any, /) -> int:
@@ -100,7 +103,7 @@ class CountedFile(BinaryIO):
         if self._end is not None:
             self._at = self._end
         raw = isinstance(self._file, io.RawIOBase)  # whose None is "not now"; what only looks like a file has taken all
-        self._pass(memoryview(data).nbytes if taken is None and not raw else taken or 0)
+        self._pass(_length(data) if taken is None and not raw else taken)
         if self._end is not None:
             self._end = self._at
         return taken  # type: ignore[return-value]
@@ -220,6 +223,11 @@ def size(file: IO[bytes]) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def _length(data: Any) -> int:
+    """Return how many bytes data are; 0 for what has none, such as None, which says that there is nothing yet."""
+    return attempt(lambda: memoryview(data).nbytes, otherwise=lambda _: attempt(len, data, otherwise=lambda _: 0))
+
+
 def _end(file: IO[bytes]) -> int:
     at = file.tell()
     end = file.seek(0, os.SEEK_END)
@@ -237,9 +245,11 @@ def _check(file: object, method: str, example: str) -> None:
 def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
     counts = current() if operation is None else operation
     counted = CountedFile(file, counts)
-    if total is not None:
-        counts.track(range(total))  # of which only the length counts: it adds to the total, unless that was given
-        skipped = min(counted._at, total)
+    expected = number(total)
+    if expected is not None:
+        whole = int(expected)
+        counts.track(range(whole))  # of which only the length counts: it adds to the total, unless that was given
+        skipped = min(counted._at, whole)
         if skipped:
             counts.skip(skipped)
         counts.update()  # which has it told now, and not with the first bytes

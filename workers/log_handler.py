@@ -4,15 +4,10 @@ import logging
 import sys
 
 from workers.current import current
-from workers.payloads import MAX_MESSAGE_CHARS
+from workers.logs import numbered_level
 from workers.reporting import Reporting
+from workers.values import MAX_CHARS, attempt
 
-_LEVELS = (
-    (logging.CRITICAL, "critical"),
-    (logging.ERROR, "error"),
-    (logging.WARNING, "warning"),
-    (logging.INFO, "info"),
-)
 _OURS = ("workers", "broker")
 _CUT = "\n[…]\n"
 
@@ -35,16 +30,16 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record. Never raises: what can't be formatted goes to `handleError`, as with every handler."""
-        try:
-            operation = current() if self._operation is None else self._operation
-            if operation.id and not _circular(record.name):
-                operation.log(_fitted(self.format(record)), _level(record.levelno))
-        except Exception:
-            self.handleError(record)
+        attempt(self._send, record, otherwise=lambda _: self._failed(record))
 
+    def _failed(self, record: logging.LogRecord) -> None:
+        # `handleError` shows the exception being handled, and raises some of what it meets there itself.
+        attempt(self.handleError, record, otherwise=lambda _: None)
 
-def _level(number: int) -> str:
-    return next((name for least, name in _LEVELS if number >= least), "debug")
+    def _send(self, record: logging.LogRecord) -> None:
+        operation = current() if self._operation is None else self._operation
+        if operation.id and not _circular(record.name):
+            operation.log(_fitted(self.format(record)), numbered_level(record.levelno))
 
 
 def _circular(logger: str) -> bool:
@@ -54,7 +49,7 @@ def _circular(logger: str) -> bool:
 
 
 def _fitted(text: str) -> str:
-    if len(text) <= MAX_MESSAGE_CHARS:
+    if len(text) <= MAX_CHARS:
         return text
-    head = MAX_MESSAGE_CHARS // 4
-    return text[:head] + _CUT + text[head + len(_CUT) - MAX_MESSAGE_CHARS :]
+    head = MAX_CHARS // 4
+    return text[:head] + _CUT + text[head + len(_CUT) - MAX_CHARS :]

@@ -4,10 +4,12 @@ from collections import deque
 from typing import NamedTuple, get_args
 
 from broker import payloads
-from broker.errors import Invalid
 from broker.publishing import Entry
+from workers.values import number, text
 
 LEVELS = frozenset(get_args(payloads.Log.model_fields["level"].annotation))
+_SPELLINGS = {"warn": "warning", "err": "error", "fatal": "critical", "notset": "debug"}
+_NUMBERED = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
 MAX_LINES = 10_000
 """Lines kept of an operation while they can't be sent. Past it the oldest are dropped and counted."""
 MAX_CHARS = 4 << 20
@@ -38,11 +40,9 @@ class Backlog:
 
     def append(self, one: Line | Entry) -> None:
         """Keep one more, at the cost of the oldest where there is no room."""
-        if isinstance(one, Line) and one.level not in LEVELS:
-            raise Invalid(f"a log level is one of {', '.join(sorted(LEVELS))}, not {one.level!r}", field="level")
         self._waiting.append(one)
         self._chars += _size(one)
-        while len(self._waiting) > 1 and (len(self._waiting) > self._max_lines or self._chars > self._max_chars):
+        while len(self._waiting) > 1 and (len(self._waiting) > self._max_lines or self._chars >= self._max_chars):
             self._chars -= _size(self._waiting.popleft())
             self._dropped += 1
 
@@ -60,6 +60,23 @@ class Backlog:
         """Forget them all."""
         self._waiting.clear()
         self._chars = self._dropped = 0
+
+
+def level_of(value: object) -> str | None:
+    """Return a log level as it is spelled here, also that of `logging.WARNING` or "WARN"; None for what is none."""
+    if type(value) is str and value in LEVELS:
+        return value
+    numbered = number(value)
+    if numbered is not None:
+        return numbered_level(numbered)
+    spelled = text(value, 32).strip().lower()
+    spelled = _SPELLINGS.get(spelled, spelled)
+    return spelled if spelled in LEVELS else None
+
+
+def numbered_level(value: float) -> str:
+    """Return the level that one of `logging`'s numbers stands for; one in between counts as the next lower."""
+    return next((name for least, name in _NUMBERED if value >= least), "debug")
 
 
 def _size(one: Line | Entry) -> int:

@@ -69,7 +69,7 @@ class NoOperation(Reporting):
 
     def track(self, items: Any) -> Any:
         """Return the items one by one."""
-        return items if hasattr(items, "__aiter__") else iter(items)
+        return items if hasattr(type(items), "__aiter__") else iter(items)
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return a stage that is none."""

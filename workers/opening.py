@@ -1,14 +1,12 @@
 """How an operation is begun or joined: a call or two to Redis, before anything runs in the background."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from broker.errors import (
-    Invalid,
-    OperationEnded,
-)
-from broker.models import Status
+from broker.errors import Invalid, NotFound, OperationEnded
+from broker.models import OPERATION_ID, Status
 from broker.publishing import read_answer
 from broker.settings import Settings, load_settings
 from workers.attempts import begin_attempt, worker_name
@@ -18,6 +16,7 @@ from workers.link import Link, link_to
 from workers.reporter import INTERVAL_S, Reporter
 from workers.standing import State, read_state
 from workers.tracing import NoTrace, begin
+from workers.values import brief, number
 
 
 class Opened(NamedTuple):
@@ -42,6 +41,8 @@ def start(
 ) -> Opened:
     """Create an operation, or find it if it was created alike before, and say that it runs."""
     settings = settings or load_settings()
+    new_attempt = bool(new_attempt)  # whatever is wrong with an option shows before anything is created
+    plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
     created = create(kind, settings=settings, **words)
     link, operation = created.link, created.operation
     if created.cancel is not None:
@@ -50,19 +51,24 @@ def start(
     state = new if created.new else read_state(link, operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
-    trace = begin(operation, kind, state.traceparent)
+    trace = begin(operation, created.kind, state.traceparent)
 
     def reporter(state: State) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, trace, worker, interval_s, total=total, unit=unit)
+        reporter = _reporter(
+            link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
+        )
         reporter.progress.resume(state.progress, percent_only=True)  # its loop begins again, its percentage does not
         return reporter
 
     try:
-        return Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
+        opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
     except OperationEnded:
         if created.new and read_state(link, operation).status is Status.CANCELLED:
             raise Cancelled(operation) from None  # between its creation and now, most likely with its parent
         raise
+    for subject, said in (*created.warnings, *warnings):
+        opened.reporter.complaints.add(subject, said)
+    return opened
 
 
 def attach(
@@ -75,11 +81,14 @@ def attach(
     ends: bool = True,
 ) -> Opened:
     """Join an operation that exists, and go on from the progress it has."""
+    if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
+        raise NotFound(f"there is no operation {brief(operation)}: no operation can have this id")
+    _, plain_interval_s, warnings = _numbers(None, interval_s)
     settings = settings or load_settings()
     link = link_to(settings)
 
     def reporter(state: State) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, trace, worker, interval_s, ends=ends)
+        reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, ends=ends)
         reporter.progress.resume(state.progress)
         return reporter
 
@@ -87,7 +96,23 @@ def attach(
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, traceparent=state.traceparent)
-    return Opened(link, _announced(link, operation, state, reporter, trace), settings, ends)
+    opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, ends)
+    for subject, said in warnings:
+        opened.reporter.complaints.add(subject, said)
+    return opened
+
+
+def _numbers(total: object, interval_s: object) -> tuple[float | None, float, list[tuple[str, str]]]:
+    """Return a total and an interval as they can be used, and warnings about what is ignored, by their names."""
+    warnings: list[tuple[str, str]] = []
+    of = number(total)
+    if total is not None and of is None:
+        warnings.append(("total", f"total: {brief(total)} was ignored; a finite number is needed"))
+    every_s = number(interval_s)
+    if every_s is None or every_s < 0:
+        warnings.append(("interval_s", f"interval_s: {brief(interval_s)} was ignored; seconds from 0 up are needed"))
+        every_s = INTERVAL_S
+    return of, every_s, warnings
 
 
 def _reporter(

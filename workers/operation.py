@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from workers import opening
-from workers.creating import create
+from workers.creating import create_pending
 from workers.current import enter, leave
 from workers.inbox import Signal
 from workers.link import FLUSH_S
@@ -32,16 +32,19 @@ class Operation(Reporting):
 
         Options: `id` (made up unless given), `title`, `owner`, `tags`, `parent`, `weight`, `lease_s`, `settings`.
         Created before with the same words, it is left as it is. Raises what `start` raises.
+
+        Titles, owners and tags may be any values: they become texts, cut where they are too long.
         """
-        return create(kind, **options).operation
+        return create_pending(kind, **options)
 
     @classmethod
     def start(cls, kind: str, **options: Unpack[StartOptions]) -> Self:
         """Create an operation and say that it runs. Created before with the same words, it is taken up again.
 
         Options: those of `create`, and `total`, `unit`, `new_attempt`, `worker`, `interval_s`. Raises
-        `StorageUnavailable`, `OperationExists`, `OperationEnded`, `Gone`, `Invalid` or `SetupError`; and `Cancelled`
-        where the `parent` was asked to stop.
+        `StorageUnavailable`, `OperationExists`, `OperationEnded`, `Gone` or `SetupError`; `Cancelled` where the
+        `parent` was asked to stop; and `Invalid`, before anything is created, for an `id`, `parent` or `lease_s` that
+        can't be and for `tags` that are one text. Any other bad value is ignored, and the log says so.
         """
         return cls(opening.start(kind, **options))
 

@@ -1,31 +1,20 @@
-"""What is reported, as JSON within the limits. Progress and logs always can be written; a result may be refused."""
+"""What is reported, as JSON within the limits. Whatever users hand over, it can be written."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
 
 from broker import publishing
-from broker.errors import Invalid
+from broker.errors import TooLarge
 from broker.publishing import Entry
 from broker.settings import Settings
-from workers.errors import is_cancellation
+from workers.errors import cancel_reason, exit_described, is_cancellation, stop_described
 from workers.logs import Line
+from workers.values import MAX_CHARS, attempt, text, tree, type_name
 
-MAX_MESSAGE_CHARS = 4096
-"""Longest message kept of a log line or an error; the rest is cut."""
-
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-_BULKY = (("metrics", "workers"), ("stages",))
 _ESSENTIAL = ("current", "total", "unit", "percent", "message", "rate", "eta_ms")
-
-
-def cut(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
-    """Return a text that is no longer than `most` and can be written as UTF-8."""
-    if len(text) > most:
-        text = text[: most - 1] + "…"
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+_BULKY = ("metrics", "workers", "stages")
 
 
 def running(worker: str) -> Entry:
@@ -34,37 +23,45 @@ def running(worker: str) -> Entry:
 
 
 def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str]]:
-    """Return a `progress` object within `limit` bytes, and the names of the fields that had to be left out."""
+    """Return a `progress` object within `limit` bytes, and the names of what had to be left out: the largest first."""
     left_out: list[str] = []
-    own = [name for name in progress if name not in _ESSENTIAL and not any(name in some for some in _BULKY)]
-    for drop in ([], own, *_BULKY, ["message", "unit"]):
-        for name in drop:
-            if progress.get(name) is not None:
-                left_out.append(name)
-            progress.pop(name, None)
-        try:
-            encoded = orjson.dumps(progress, default=_plain, option=_OPTIONS)
-        except TypeError:  # orjson's for all that JSON can't hold
-            continue
+    encoded = orjson.dumps(progress)
+    if len(encoded) <= limit:
+        return encoded, left_out
+    metrics = progress["metrics"] = dict(progress.get("metrics") or {})
+    excess = len(encoded) - limit
+    for size, name, holder in sorted(_optional(progress, metrics), key=lambda found: -found[0]):
+        if excess > 0:
+            del holder[name]
+            excess -= size
+            left_out.append(name)
+    for name in ("metrics", "workers", "stages", "message", "unit"):
+        encoded = orjson.dumps(progress)
         if len(encoded) <= limit:
             return encoded, left_out
-    return b"{}", list(progress)
+        if progress.pop(name, None):
+            left_out.append(name)
+    return orjson.dumps(progress), left_out
 
 
-def _plain(value: object) -> object:
-    return value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else str(value)
+def _optional(progress: dict[str, Any], metrics: dict[str, Any]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the user's own fields and metrics: how many bytes each takes, its name, and what holds it."""
+    own = [name for name in progress if name not in _ESSENTIAL and name not in _BULKY]
+    for names, holder in ((own, progress), (metrics, metrics)):
+        for name in names:
+            yield len(orjson.dumps({name: holder[name]})) - 1, name, holder
 
 
 def room(settings: Settings) -> int:
     """Return how many characters of a message fit an event for sure: one may take six bytes in JSON."""
-    return max(16, min(MAX_MESSAGE_CHARS, settings.max_event_bytes // 8 - 64))
+    return max(16, min(MAX_CHARS, settings.max_event_bytes // 8 - 64))
 
 
-def log_json(line: Line, most: int = MAX_MESSAGE_CHARS) -> bytes:
+def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
     """Return a line of the log, its message cut to `most` characters."""
-    data: dict[str, Any] = {"level": line.level, "message": cut(line.message, most)}
+    data: dict[str, Any] = {"level": line.level, "message": text(line.message, most)}
     if line.stage is not None:
-        data["stage"] = cut(line.stage)
+        data["stage"] = line.stage
     if line.dropped:
         data["dropped"] = line.dropped
     return orjson.dumps(data)
@@ -72,38 +69,60 @@ def log_json(line: Line, most: int = MAX_MESSAGE_CHARS) -> bytes:
 
 def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
     """Return the line that tells why an attempt is over, and when the next one follows."""
-    why = f": {error if isinstance(error, str) else f'{_type(error)}: {_message(error)}'}" if error else ""
-    return Line(cut(f"attempt {attempt} gave up{why}; another follows within {delay_s:g} s"), "warning", None)
+    why = "" if error is None or error == "" else f": {_described(error)}"
+    return Line(text(f"attempt {attempt} gave up{why}; another follows within {delay_s:g} s"), "warning", None)
 
 
-def succeeded(result: object, settings: Settings) -> Entry:
-    """Return the end of work that succeeded; raise `Invalid` or `TooLarge` for a result that can't be stored."""
+def succeeded(result: object, settings: Settings) -> tuple[Entry, str]:
+    """Return the end of work that succeeded, and a warning if its result is not told as it is; else an empty text."""
+    said = ""
     try:
-        return publishing.encode("end", {"status": "succeeded", "result": result}, settings)
-    except PydanticSerializationError as error:
-        raise Invalid(f"the result can't be written as JSON: {error}", field="result") from None
+        told = tree(result, settings.max_event_bytes - _END_BYTES)
+    except TooLarge as error:
+        told, said = tree(None, 4), f"the result was left out: {error} (PROGRESS_MAX_EVENT_BYTES)"
+    if told.replaced:
+        said = f"the result is not JSON; shown as text: {', '.join(told.replaced)}"
+    data = {"status": "succeeded", "result": told.value, "error": None}
+    return Entry("end", orjson.dumps(data), "succeeded"), said
+
+
+_END_BYTES = len(orjson.dumps({"status": "succeeded", "result": "", "error": None}))
 
 
 def failed(error: BaseException | str, settings: Settings, reason: str | None = None) -> Entry:
     """Return the end of work that an exception stopped: `cancelled` if that is what it means, for `reason`."""
-    if isinstance(error, str):
-        status, kind, message = "failed", "failed", error
+    if not isinstance(error, BaseException):
+        status, kind, message = "failed", "failed", text(error)
     elif is_cancellation(error):
-        own = getattr(error, "reason", None)
-        status, kind, message = "cancelled", "cancelled", own or reason or type(error).__name__
+        status, kind, message = "cancelled", "cancelled", cancel_reason(error) or reason or stop_described(error)
     else:
         status, kind, message = "failed", _type(error), _message(error)
-    data = {"status": status, "error": {"type": cut(kind, 256), "message": cut(message, room(settings))}}
+    data = {"status": status, "error": {"type": text(kind, 256), "message": text(message, room(settings))}}
     return publishing.encode("end", data, settings)
 
 
+def custom(type: str, data: object, settings: Settings) -> tuple[Entry, str]:
+    """Return an event of a user's own, and a warning if its data are not told as they are; else an empty text.
+
+    Raises `Invalid` for a type that can't be, and `TooLarge`.
+    """
+    told = tree(data, settings.max_event_bytes)
+    entry = publishing.encode_custom(type, told.value, settings)
+    return entry, f"data of {type!r} are shown as text: {', '.join(told.replaced)}" if told.replaced else ""
+
+
+def _described(error: BaseException | str) -> str:
+    return f"{_type(error)}: {_message(error)}" if isinstance(error, BaseException) else text(error)
+
+
 def _type(error: BaseException) -> str:
-    own = getattr(error, "error_type", None)  # what an exception wants to be called, such as `exit-code`
-    return own if isinstance(own, str) else type(error).__qualname__
+    own = attempt(lambda: getattr(error, "error_type", None), otherwise=lambda _: None)
+    return own if isinstance(own, str) else type_name(error)  # what an exception wants to be called, as `exit-code`
 
 
 def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:  # an exception's own __str__ may do anything, and must not hide how the work ended
-        return f"(its message can't be shown: {type(fault).__name__})"
+    """Return an exception's message. Its own `__str__` may do anything, and must not hide how the work ended."""
+    if isinstance(error, SystemExit):
+        return exit_described(error)
+    found = attempt(str, error, otherwise=lambda fault: f"(its message can't be shown: {type_name(fault)})")
+    return text(found)

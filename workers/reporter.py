@@ -16,18 +16,20 @@ from broker.publishing import Entry, publish_call
 from broker.scripts import Call
 from broker.settings import Settings
 from workers.clock import Clock
+from workers.complaints import Complaints
 from workers.errors import Stop
 from workers.gauge import Pulse
 from workers.inbox import Inbox
 from workers.lease import Lease
-from workers.logs import Backlog, Line
+from workers.logs import LEVELS, Backlog, Line, level_of
 from workers.outbox import Outbox
-from workers.payloads import MAX_MESSAGE_CHARS, log_json, room, running
+from workers.payloads import log_json, room, running
 from workers.progress import Progress
-from workers.stages import Stage
+from workers.stages import MAX_NAME_CHARS, Stage
 from workers.stopping import StopSign
 from workers.telling import Telling
 from workers.tracing import NO_TRACE, NoTrace
+from workers.values import brief, text
 
 INTERVAL_S = 0.1
 """Progress of one operation is sent no more often than this, by default; the first and the last always are."""
@@ -70,7 +72,8 @@ class Reporter:
         self.succeeded = False
         """Whether a signal told that another attempt took over."""
         now = (clock := clock or Clock()).monotonic()
-        self.pulse = Pulse(lambda: wake(self) if wake else None)
+        self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
+        self.pulse = Pulse(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.pulse, clock, total=total, unit=unit)
         self._telling = Telling(operation, self.progress, settings, now)
         self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
@@ -95,8 +98,13 @@ class Reporter:
 
     def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
         """Keep a line for the log. Without a stage it belongs to the one that runs, if only one does."""
+        said, known = text(message), level_of(level)
+        named = None if stage is None else text(stage, MAX_NAME_CHARS)
+        if known is None:
+            levels = ", ".join(sorted(LEVELS))
+            self.complaints.add("level", f"log level {brief(level)} is shown as info; the levels are {levels}")
         with self.pulse.lock:
-            self.publish(Line(str(message)[: MAX_MESSAGE_CHARS + 1], level, stage or self.progress.running_stage))
+            self.publish(Line(said, known or "info", named or self.progress.running_stage))
 
     def publish(self, one: Line | Entry) -> None:
         """Keep a line, or an event of the user's own."""
@@ -127,7 +135,7 @@ class Reporter:
             if self.ended:
                 return
             self.publish(said)
-            self._hold_ms = round(1000 * (max(0.0, delay_s) + (self.lease.lease_s or 0.0)))
+            self._hold_ms = round(1000 * (delay_s + (self.lease.lease_s or 0.0)))
         self._let_go()
 
     def mark(self) -> int:

@@ -6,12 +6,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from broker import publishing
-from broker.payloads import Pool
+from broker.errors import Invalid, TooLarge
 from workers import payloads
-from workers.errors import Stop, is_cancellation
+from workers.errors import Stop, exited_well, is_cancellation
+from workers.pool import Pool, shown_pool
 from workers.stages import Stage
 from workers.tracing import NoTrace
+from workers.values import brief, number, text
 
 if TYPE_CHECKING:
     from workers.opening import Opened
@@ -20,9 +21,16 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_DELAY_S = 366 * 86_400
+"""Longest time that an operation is held for its next attempt."""
+
 
 class Reporting:
-    """What can be said of an operation, from any thread or task. None of it waits, or fails because Redis is away."""
+    """What can be said of an operation, from any thread or task. None of it waits, and none of it raises.
+
+    Redis may be away, and values may be anything: what can't be shown as it is has a readable text in its place
+    (`python -m pydoc workers.values`) or is left out, and then the operation's log and Python's say so, once.
+    """
 
     def __init__(self, opened: "Opened") -> None:
         if isinstance(opened, str):
@@ -90,7 +98,7 @@ class Reporting:
         return forget
 
     def advance(self, by: float = 1) -> None:
-        """Count `by` more as done."""
+        """Count `by` more as done. A number below zero takes back, down to zero."""
         self._reporter.progress.gauge.advance(by)
 
     def skip(self, by: float = 1) -> None:
@@ -109,13 +117,14 @@ class Reporting:
         workers: Pool | Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> None:
-        """Say how far the work is; what is left out stays as it was.
+        """Say how far the work is; what is left out stays as it was, and so does what is given a bad value.
 
-        `percent`, 0 to 100, is for work that can't be counted. `metrics` are added to those told before; `workers` is
-        the pool that does the work. `extra` fields are shown beside the others. What can't be stored is left out, and
-        the log says so.
+        `percent`, 0 to 100, is for work that can't be counted. A `total` below zero means that it is not known.
+        `metrics` are added to those told before; `workers` is the pool that does the work. `extra` fields are shown
+        beside the others. Where all takes more than `PROGRESS_MAX_PROGRESS_BYTES`, the largest of the metrics and of
+        the `extra` fields are left out.
         """
-        extra |= {} if workers is None else {"workers": workers}
+        extra |= {} if workers is None else {"workers": shown_pool(workers)}
         self._reporter.progress.update(current, total, percent, message, metrics, extra, unit=unit)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
@@ -132,25 +141,44 @@ class Reporting:
         return self._reporter.stage(name, weight, total)
 
     def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
-        """Add a line to the operation's log; `level` is debug, info, warning, error or critical."""
+        """Add a line to the operation's log; `level` is debug, info, warning, error or critical.
+
+        Levels may also be spelled or numbered as `logging` does.
+        """
         self._reporter.log(message, level, stage)
 
     def publish(self, type: str, data: object = None) -> None:
         """Add an event of a type of your own, such as `thumbnail`, with any JSON as its data.
 
-        Raises `Invalid` or `TooLarge`, and adds nothing, if that can't be stored.
+        A type is of a-z, 0-9 and _ . - and begins with a letter. An event of another type, or of more data than
+        `PROGRESS_MAX_EVENT_BYTES`, is left out.
         """
-        self._reporter.publish(publishing.encode_custom(type, data, self._settings))
+        name = text(type, 128)
+        try:
+            entry, said = payloads.custom(name, data, self._settings)
+        except (Invalid, TooLarge) as error:
+            self._reporter.complaints.add(f"publish {name}", f"an event of type {brief(name)} was left out: {error}")
+            return
+        self._reporter.publish(entry)
+        if said:
+            self._reporter.complaints.add(f"publish {name}", said)
 
     def succeed(self, result: object = None) -> None:
         """End the operation as succeeded. Of several ends the first one counts.
 
-        Raises `Invalid` or `TooLarge`, and ends nothing, if the result can't be stored as JSON.
+        A result of more than `PROGRESS_MAX_EVENT_BYTES` is left out.
         """
-        self._reporter.end(payloads.succeeded(result, self._settings))
+        if self._reporter.ended:
+            return
+        entry, said = payloads.succeeded(result, self._settings)
+        if said:
+            self._reporter.complaints.add("result", said)
+        self._reporter.end(entry)
 
     def fail(self, error: BaseException | str) -> None:
         """End the operation as failed, with an exception's type and message; as cancelled if it means that."""
+        if self._reporter.ended:
+            return
         stop = self._reporter.sign.stop
         self._reporter.end(payloads.failed(error, self._settings, stop.reason if stop else None))
 
@@ -159,13 +187,14 @@ class Reporting:
 
         The log says so, and the lease is held open so long. Leaving the block then ends nothing.
         """
-        self._reporter.retry_in(delay_s, payloads.given_up(error, delay_s, self.attempt))
+        held_s = min(MAX_DELAY_S, max(0.0, number(delay_s) or 0.0))
+        self._reporter.retry_in(held_s, payloads.given_up(error, held_s, self.attempt))
 
     def _leave(self, error: BaseException | None) -> None:
         # A forked child that leaves the block it was born in does not end its parent's work.
         if not self._ends or self._reporter.ended or os.getpid() != self._pid:
             return
-        if error is None:
+        if error is None or exited_well(error):
             self.succeed()
         else:
             if is_cancellation(error):

@@ -6,10 +6,17 @@ from math import inf
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from broker.errors import Invalid
+from broker import payloads
+from broker.errors import TooLarge
 from workers.clock import Clock
-from workers.errors import is_cancellation
+from workers.errors import exited_well, is_cancellation
 from workers.gauge import Gauge, Pulse, T
+from workers.values import LARGEST, brief, fit, number, tree
+
+MAX_NAME_CHARS = 256
+"""Longest name of a stage; the rest is cut."""
+MAX_EXTRA_BYTES = 4096
+"""Most JSON that the fields of its own of one stage may take."""
 
 
 class LogLine(Protocol):
@@ -51,7 +58,7 @@ class Stage:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         with self._pulse.lock:
-            if error is not None and self._worst != "failed":
+            if error is not None and self._worst != "failed" and not exited_well(error):
                 self._worst = "skipped" if is_cancellation(error) else "failed"
             self._inside -= 1
             if self._inside == 0:
@@ -81,9 +88,11 @@ class Stage:
         **extra: Any,
     ) -> None:
         """Say how far this stage is, and how many items are in work at once. `extra` fields are shown as they are."""
+        kept = self._kept(extra if in_flight is None else {"in_flight": in_flight, **extra})
+        counts = self.gauge.checked(current, total)
         with self._pulse.lock:
-            self.gauge.set(current, total)
-            self._extra |= extra if in_flight is None else {"in_flight": in_flight, **extra}
+            self.gauge.set(*counts)
+            self._extra |= kept
         self._pulse.touch()
 
     def log(self, message: str, level: str = "info") -> None:
@@ -92,9 +101,25 @@ class Stage:
 
     def weigh(self, weight: float) -> None:
         """Say how much of the operation this stage is, compared with the others."""
-        if not 0 < weight < inf:
-            raise Invalid(f"a stage's weight is a finite number above 0, not {weight!r}", field="weight")
-        self.weight = weight
+        found = number(weight)
+        if found is not None and found > 0:
+            self.weight = found
+        else:
+            self._pulse.complain("weight", f"weight: {brief(weight)} was ignored; a finite number above 0 is needed")
+
+    def _kept(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """Return what can be kept of fields: those that clients know are held to what they expect."""
+        if not extra:
+            return extra
+        try:
+            kept, refused = fit(payloads.Stage, {**tree(extra, MAX_EXTRA_BYTES).value, "name": self.name})
+        except TooLarge as error:
+            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {error}")
+            return {}
+        if refused:
+            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {', '.join(refused)}")
+        kept.pop("name", None)
+        return kept
 
     @property
     def percent(self) -> float | None:
@@ -120,18 +145,18 @@ class Stage:
         } | self._extra
 
 
-def number(value: object) -> float | None:
+def known(value: object) -> float | None:
     """Return a value if it is a number from 0 up; another worker, in any language, may have written anything."""
-    return value if isinstance(value, int | float) and 0 <= value < inf else None
+    return value if isinstance(value, int | float) and 0 <= value <= LARGEST else None
 
 
 def roll_up(stages: Iterable[dict[str, Any]]) -> float | None:
     """Return what described stages add up to by their weights, 0 to 100, or None if there are none."""
     done = whole = 0.0
     for stage in stages:
-        weight = number(stage.get("weight")) or 1.0
+        weight = known(stage.get("weight")) or 1.0
         whole += weight
-        done += weight * min(100.0, number(stage.get("percent")) or 0.0)
+        done += weight * min(100.0, known(stage.get("percent")) or 0.0)
     return done / whole if 0 < whole < inf else None
 
 

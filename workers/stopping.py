@@ -46,7 +46,7 @@ class StopSign:
             if error is None:
                 self._callbacks.append(callback)
         if error is not None:
-            callback(error)
+            self._call(callback, error)
         return lambda: self._forget(callback)
 
     def _forget(self, callback: Callable[[Exception], None]) -> None:
@@ -60,6 +60,12 @@ class StopSign:
         self._inbox.close()
         for callback in callbacks:
             try:
-                callback(error)  # type: ignore[arg-type]
+                self._call(callback, error)
             except BaseException:  # a thread that serves all operations runs it, which must survive even a sys.exit
                 logger.exception("what was to be called at the cancel of operation %s failed", self._operation)
+
+    def _call(self, callback: Callable[[Exception], None], error: Exception | None) -> None:
+        try:
+            callback(error)  # type: ignore[arg-type]
+        except Exception:
+            logger.exception("what was to be called at the cancel of operation %s failed", self._operation)

@@ -50,7 +50,8 @@ class Telling:
         entries = [Entry("progress", data)]
         if left_out and not self._complained:
             self._complained = True
-            said = f"left out of the progress, as too large or not JSON: {', '.join(map(str, left_out))}"
+            said = f"left out of the progress, as too large: {', '.join(left_out)}"
+            logger.warning("operation %s: %s", self._operation, said)
             entries.insert(0, Entry("log", log_json(Line(said, "warning", None), room(self._settings))))
         self._fade(progress, now, changed)
         return entries

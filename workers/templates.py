@@ -7,10 +7,26 @@ from string import Formatter
 from typing import Any, Final
 
 from workers.options import StartOptions
+from workers.values import attempt, operation_id, type_name
+from workers.values import text as readable
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATES: Final = ("id", "title", "owner")
+
+
+_MAX_CHARS = 1 << 16
+
+
+class _Readable(Formatter):
+    """Formats as `str.format` does, but shows only the beginning of what is huge."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        bounded = not format_spec and type(value) in (list, tuple, dict, set)
+        return readable(value, _MAX_CHARS) if bounded else format(value, format_spec)
+
+
+_FORMATTER = _Readable()
 
 
 class Templates:
@@ -23,18 +39,28 @@ class Templates:
         self._check()
 
     def filled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
-        """Yield each with its text for a call; one that can't be filled in stays as it is, but for an id."""
+        """Yield each with its text for a call; one that can't be filled in stays as it is, but for an id.
+
+        An id is written such that it can be one (`operation_id`); it is None, which has one made up, if it is empty.
+        """
         for name, text in self._texts.items():
             yield name, self._filled(name, text, args, kwargs)
 
     def _filled(self, name: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return text.format_map(bound.arguments)
-        except Exception as error:  # what an argument's attributes or its __str__ raise, or wrong arguments
-            logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type(error).__name__)
-            return None if name == "id" else text
+        filled = attempt(self._fill, text, args, kwargs, otherwise=lambda error: self._unfilled(name, text, error))
+        if name != "id":
+            return filled
+        return operation_id(filled) if filled else None
+
+    def _fill(self, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return _FORMATTER.vformat(text, (), bound.arguments)
+
+    def _unfilled(self, name: str, text: str, error: BaseException) -> str | None:
+        """Return what stands in for a text: an argument's attributes or `__str__` raised, or arguments are wrong."""
+        logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type_name(error))
+        return None if name == "id" else text
 
     def _check(self) -> None:
         for name, text in self._texts.items():

@@ -4,24 +4,14 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
-
-import orjson
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from broker.connections import storage_errors
-from broker.errors import (
-    BrokerError,
-    Gone,
-    Invalid,
-    OperationEnded,
-    OperationExists,
-    StorageFull,
-    StorageUnavailable,
-    TooLarge,
-)
+from broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
 from broker.models import Status
 from broker.settings import load_settings
 from workers.async_operation import AsyncOperation
@@ -31,9 +21,9 @@ from workers.link import link_to
 from workers.opening import Opened
 from workers.operation import Operation
 from workers.options import StartOptions
-from workers.payloads import cut
 from workers.reporting import Reporting
 from workers.templates import Templates
+from workers.values import label, type_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +32,7 @@ R = TypeVar("R")
 
 _AWAY = (StorageUnavailable, StorageFull)
 _USED = (OperationEnded, OperationExists, Gone)
+_OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
 _REST_PER_WAIT = 10
 """So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
 
@@ -57,17 +48,22 @@ def tracked(
 ) -> Callable[..., Any]:
     """Make each call of a function, plain or async, an operation: `@tracked` or `@tracked(title="Import {path}")`.
 
-    Inside, `workers.current()` is the operation. It succeeds with what the function returns, where that is JSON, and
-    fails with what it raises. Called within another operation it is a child of that one. `kind` is the function's
-    qualified name unless given; the options are those of `Operation.start`, and in `id`, `title` and `owner` a
-    `{name}` stands for the call's argument of that name; one that can't be filled in stays as it is, but for an id,
-    which is then made up. While Redis is away, or where the id was used before, the function runs without being
-    reported, and the log says so; but where that earlier operation was cancelled, it does not, and `Cancelled` is
-    raised. A coroutine that a plain function returns, as a decorated `async def` may, is part of the call.
+    Inside, `workers.current()` is the operation. It succeeds with what the function returns, and fails with what it
+    raises. Called within another operation it is a child of that one. `kind` is the function's qualified name unless
+    given; the options are those of `Operation.start`, and in `id`, `title` and `owner` a `{name}` stands for the
+    call's argument of that name. One that can't be filled in stays as it is, but for an id, which is then made up. In
+    an id, characters that may not be there are written as `~`, their number in hexadecimal digits and a dot: of
+    `id="x-{path}"` and `a b/c` comes `x-a~20.b~2f.c`; what is too long ends in its SHA-256.
 
-    Raises `TypeError` for generator functions, whose body runs bit by bit in their callers' blocks, for classes and
-    for what `@classmethod` and `@staticmethod` make, and `ValueError` for a `{name}` that is no parameter. A call that
-    returns a generator, or something else to be awaited, fails with `TypeError`.
+    The function runs in any case. While Redis is away, where the id was used before, or where an option can't be used,
+    it runs without being reported, and the log says so. Only where somebody cancelled that earlier operation, or the
+    one around the call, it does not run, and `Cancelled` is raised. A coroutine that a plain function returns, as a
+    decorated `async def` may, is part of the call; the work of a generator, or of anything else that is awaited later,
+    is not, and the log says so.
+
+    Where it decorates, it raises `TypeError` for generator functions, whose body runs bit by bit in their callers'
+    blocks, for classes, for what `@classmethod` and `@staticmethod` make and for an option there is not, and
+    `ValueError` for a `{name}` that is no parameter.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,8 +78,10 @@ class _Calls:
 
     def __init__(self, function: Callable[..., Any], kind: str | None, options: StartOptions) -> None:
         _refuse(function)
+        if unknown := sorted(options.keys() - _OPTIONS):
+            raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
         self._function = function
-        self._kind = kind or cut(getattr(function, "__qualname__", type(function).__qualname__), 128)
+        self._kind = label(kind or getattr(function, "__qualname__", type(function).__qualname__))
         self._options = options
         self._templates = Templates(function, self._kind, options)
         self._away_until = 0.0
@@ -97,12 +95,12 @@ class _Calls:
             with ExitStack() as block:
                 block.enter_context(operation)
                 result = self._function(*args, **kwargs)
-                if isinstance(result, Coroutine):
+                if issubclass(type(result), Coroutine):
                     block.pop_all()
                     leave(operation)
                     return _awaited(operation, result)
-                _check_result(self._kind, result)
-                _succeed(operation, result)
+                _warn_of_later_work(operation, result)
+                operation.succeed(result)
                 return result
 
         return call
@@ -115,7 +113,7 @@ class _Calls:
                 return await self._function(*args, **kwargs)
             async with operation:
                 result = await self._function(*args, **kwargs)
-                _succeed(operation, result)
+                operation.succeed(result)
                 return result
 
         return call
@@ -132,6 +130,10 @@ class _Calls:
         except _USED as error:
             _raise_if_cancelled_before(options, error)
             self._unreported(error)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the function runs
+            self._unreported(error)
         return None
 
     async def _begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncOperation | None:
@@ -146,6 +148,10 @@ class _Calls:
         except _USED as error:
             await asyncio.to_thread(_raise_if_cancelled_before, options, error)
             self._unreported(error)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the function runs
+            self._unreported(error)
         return None
 
     def _call_options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StartOptions:
@@ -157,8 +163,6 @@ class _Calls:
             options.setdefault("settings", outer._settings)
         for name, text in self._templates.filled(args, kwargs):
             options[name] = text  # type: ignore[literal-required]
-        if isinstance(title := options.get("title"), str):
-            options["title"] = cut(title, 512)
         return options
 
     def _away(self, error: Exception, began: float) -> None:
@@ -193,12 +197,13 @@ def _refuse(function: object) -> None:
         )
 
 
-def _check_result(kind: str, result: object) -> None:
-    """Raise `TypeError` for a result whose work has yet to be done."""
-    if inspect.isgenerator(result) or inspect.isasyncgen(result) or inspect.isawaitable(result):
-        raise TypeError(
-            f"{kind} returned a {type(result).__name__}, whose work goes on after the call: "
-            "put @tracked on the function that awaits it or loops over it"
+def _warn_of_later_work(operation: Reporting, result: object) -> None:
+    """Have the log say that a result's work has yet to be done, if so."""
+    if issubclass(type(result), GeneratorType | AsyncGeneratorType | Awaitable):
+        operation.log(
+            f"the call returned a {type_name(result)}, whose work goes on after the call and is not reported: "
+            "put @tracked on the function that awaits it or loops over it",
+            "warning",
         )
 
 
@@ -207,7 +212,7 @@ async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> An
     opened = Opened(operation._link, operation._reporter, operation._settings, operation._ends)
     async with AsyncOperation(opened) as rest:
         result = await result
-        _succeed(rest, result)
+        rest.succeed(result)
         return result
 
 
@@ -222,15 +227,3 @@ def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> Non
         return
     if status == Status.CANCELLED.encode():
         raise Cancelled(str(id), "before this call began") from error
-
-
-def _succeed(operation: Reporting, result: object) -> None:
-    """Succeed with a result if it can be stored; otherwise leaving the block succeeds without."""
-    try:
-        orjson.dumps(result)  # refuses what the model would use up to write it, such as an iterator
-    except TypeError:
-        result = None
-    try:
-        operation.succeed(result)
-    except (Invalid, TooLarge):
-        logger.debug("the result of operation %s is not kept: it is too large, or no JSON", operation.id)

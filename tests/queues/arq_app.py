@@ -21,6 +21,13 @@ async def odd(ctx: Context) -> Any:
     return work.odd()
 
 
+async def returns(ctx: Context, name: str) -> Any:
+    return work.returns(name)
+
+
+returns_unreported = returns
+
+
 async def breaks(ctx: Context) -> None:
     work.breaks()
 
@@ -76,6 +83,8 @@ class WorkerSettings:
     functions = (
         count,
         odd,
+        returns,
+        func(returns_unreported, name="returns_unreported"),
         breaks,
         flaky,
         func(hopeless, max_tries=2),
@@ -89,7 +98,7 @@ class WorkerSettings:
         unreported,
     )
     redis_settings = RedisSettings.from_dsn(os.environ["QUEUE_REDIS_URL"])
-    progress = {"count": {"kind": "count", "tags": ["eu"]}, "unreported": False}  # noqa: RUF012 - as a user writes it
+    progress = {"count": {"kind": "count", "tags": ["eu"]}, "unreported": False, "returns_unreported": False}  # noqa: RUF012 - as a user writes it
     allow_abort_jobs = True
     max_jobs = 2
     poll_delay = 0.02

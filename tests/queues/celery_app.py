@@ -37,6 +37,16 @@ def odd() -> Any:
 
 
 @app.task
+def returns(name: str) -> Any:
+    return work.returns(name)
+
+
+@app.task(progress=False)
+def returns_unreported(name: str) -> Any:
+    return work.returns(name)
+
+
+@app.task
 def breaks() -> None:
     work.breaks()
 

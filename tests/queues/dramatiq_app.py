@@ -28,6 +28,16 @@ def odd() -> Any:
 
 
 @dramatiq.actor(max_retries=0)
+def returns(name: str) -> Any:
+    return work.returns(name)
+
+
+@dramatiq.actor(max_retries=0, progress=False)
+def returns_unreported(name: str) -> Any:
+    return work.returns(name)
+
+
+@dramatiq.actor(max_retries=0)
 def breaks() -> None:
     work.breaks()
 

@@ -17,6 +17,7 @@ import redis
 
 from tests.queues.processes import in_session
 from tests.servers import wait_until
+from workers.values import brief
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,6 +117,10 @@ class Queue:
         """Enqueue a task, to be ignored by workers if `idle`; return its operation's id."""
         raise NotImplementedError
 
+    def outcome(self, task: str) -> Any:
+        """Return what the queue itself says of how a task went; None while it says nothing."""
+        return "nothing is said"
+
     @contextmanager
     def revoking(self, task: str) -> Iterator[None]:
         """Revoke a task that waits, in a block in which a worker gets to it."""
@@ -150,6 +155,10 @@ class Celery(Queue):
         result = self.app.app.tasks[f"tests.queues.celery_app.{task}"].apply_async(args, **headers, **options)
         return str(result.id)
 
+    def outcome(self, task: str) -> Any:
+        result = self.app.app.AsyncResult(task)
+        return (result.state, repr(result.result)) if result.ready() else None
+
     def revoke(self, task: str) -> None:
         """Wait for the worker's word: it may be free for the task before it has heard."""
         assert self.app.app.control.revoke(task, reply=True, limit=1, timeout=30)
@@ -174,8 +183,14 @@ class RQ(Queue):
         queue = Reported(self.idle, connection=self.app.connection) if idle else self.app.queue
         again = {"retry": Retry(max=1)} if task in ("flaky", "hopeless", "dies", "waits", "deaf") else {}
         given = {"count": {"kind": "count", "tags": ["eu"]}}.get(task, {}) | words
-        meta = {"progress": False if task == "unreported" else given}
+        meta = {"progress": False if "unreported" in task else given}
         return str(queue.enqueue(f"tests.queues.rq_app.{task}", *args, meta=meta, **again).id)
+
+    def outcome(self, task: str) -> Any:
+        import rq
+
+        job = rq.job.Job.fetch(task, self.app.connection)
+        return (job.get_status().value, brief(job.return_value())) if job.is_finished or job.is_failed else None
 
     def revoke(self, task: str) -> None:
         from workers.queues.rq import Job
@@ -224,7 +239,7 @@ class Arq(Queue):
 
     def enqueue(self, task: str, *args: Any, idle: bool = False, **words: Any) -> str:
         async def enqueue() -> Any:
-            progress = False if task == "unreported" else {"kind": "count", "tags": ["eu"]} if task == "count" else {}
+            progress = False if "unreported" in task else {"kind": "count", "tags": ["eu"]} if task == "count" else {}
             options = {"_queue_name": self.idle} if idle else {}
             options |= {"_job_id": words.pop("job_id")} if "job_id" in words else {}
             pool = await self._connect()
@@ -233,6 +248,18 @@ class Arq(Queue):
             )
 
         return str(self.client.run(enqueue()).job_id)
+
+    def outcome(self, task: str) -> Any:
+        import arq
+
+        async def look() -> Any:
+            try:
+                found = await arq.jobs.Job(task, await self._connect()).result_info()
+            except arq.jobs.DeserializationError:
+                return "no result"
+            return found and (found.success, repr(found.result))
+
+        return self.client.run(look())
 
     async def _abort(self, task: str) -> Any:
         from workers.queues.arq import Job

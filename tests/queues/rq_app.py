@@ -5,11 +5,11 @@ import os
 from redis import Redis
 from rq import Retry
 
-from tests.queues.work import breaks, count, deaf, dies, flaky, odd, touch, waits
+from tests.queues.work import breaks, count, deaf, dies, flaky, odd, returns, touch, waits
 from workers import current
 from workers.queues import rq
 
-__all__ = ["breaks", "count", "deaf", "dies", "flaky", "lost", "odd", "touch", "waits"]
+__all__ = ["breaks", "count", "deaf", "dies", "flaky", "lost", "odd", "returns", "touch", "waits"]
 
 connection = Redis.from_url(os.environ["QUEUE_REDIS_URL"])
 
@@ -22,6 +22,7 @@ queue = rq.Queue("tests", connection=connection)
 hopeless = breaks
 lost = dies
 unreported = count
+returns_unreported = returns
 
 
 def asks_again() -> object:

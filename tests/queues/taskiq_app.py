@@ -30,6 +30,16 @@ def odd() -> Any:
 
 
 @broker.task
+async def returns(name: str) -> Any:
+    return work.returns(name)
+
+
+@broker.task(progress=False)
+async def returns_unreported(name: str) -> Any:
+    return work.returns(name)
+
+
+@broker.task
 async def breaks() -> None:
     work.breaks()
 

@@ -28,9 +28,9 @@ def test_a_task_reports_its_progress_and_what_it_returns(queue: Any, broker: Bro
     assert (shown.progress["current"], shown.progress["total"]) == (3, 3)
 
 
-def test_a_task_whose_result_is_no_json_succeeds_without_it(queue: Any, broker: Broker) -> None:
+def test_a_task_whose_result_is_no_json_succeeds(queue: Any, broker: Broker) -> None:
     shown = ended(queue, broker, queue.enqueue("odd"))
-    assert (shown.status, shown.result) == (Status.SUCCEEDED, None)
+    assert (shown.status, shown.result) == (Status.SUCCEEDED, "<Odd>")
     assert shown.kind.endswith("odd")
 
 

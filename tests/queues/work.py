@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import workers
+from tests.workers.zoo import ZOO
 
 PATIENCE_S = 90.0
 """How long work goes on that waits to be stopped: longer than a test waits for that."""
@@ -25,6 +26,11 @@ def count(rows: int) -> dict[str, int]:
 
 def odd() -> Any:
     return Odd()
+
+
+def returns(name: str) -> Any:
+    """Return one of the odd values."""
+    return ZOO[name]()
 
 
 def breaks() -> None:

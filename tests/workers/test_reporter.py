@@ -1,5 +1,6 @@
 """The reporter's rules, without Redis, threads or time."""
 
+import logging
 from decimal import Decimal
 from fractions import Fraction
 from math import inf
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import Fenced, Invalid
+from broker.errors import Fenced
 from broker.keys import Keyspace
 from broker.models import Answer, Cancel
 from broker.payloads import Progress
@@ -312,6 +313,7 @@ def test_a_forked_child_is_another_producer_and_leaves_the_rest_to_its_parent() 
 def test_what_does_not_fit_is_left_out_and_said_once() -> None:
     bench = Bench()
     bench.reporter.progress.update(5, 10, None, "fine", {"big": "x" * 20_000}, {"odd": {1: object()}})
+    bench.reporter.progress.update(None, None, None, None, {"big": "x" * 20_000}, {})
     bench.send()
     bench.now += 1
     bench.reporter.progress.gauge.advance(1)
@@ -334,17 +336,40 @@ def test_odd_text_goes_through_somehow(odd: str) -> None:
     assert all(len(entry.data) <= 65_536 for entry in bench.stored)
 
 
-def test_bad_words_fail_where_they_are_said() -> None:
+def test_bad_words_are_ignored_and_the_log_says_so_once() -> None:
     bench = Bench()
-    with pytest.raises(Invalid):
+    for _ in range(2):
         bench.reporter.log("x", level="loud")
-    with pytest.raises(Invalid):
         bench.reporter.stage("s", weight=0)
-    with pytest.raises(Invalid):
         bench.reporter.progress.update("7", None, None, None, None, {})  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
         bench.reporter.progress.gauge.advance("7")  # type: ignore[arg-type]
     bench.drain()
+    assert [(line["level"], line["message"]) for line in bench.data("log")] == [
+        ("warning", "log level 'loud' is shown as info; the levels are critical, debug, error, info, warning"),
+        ("info", "x"),
+        ("warning", "weight: 0 was ignored; a finite number above 0 is needed"),
+        ("warning", "current: '7' was ignored; a finite number from 0 up is needed"),
+        ("warning", "advance: '7' was ignored; a finite number from 0 up is needed"),
+        ("info", "x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("WARN", "warning"),
+        ("Error", "error"),
+        (30, "warning"),
+        (35, "warning"),
+        (logging.CRITICAL, "critical"),
+        (5, "debug"),
+    ],
+)
+def test_levels_may_be_those_of_logging(given: Any, told: str) -> None:
+    bench = Bench()
+    bench.reporter.log("x", given)
+    bench.drain()
+    assert bench.data("log") == [{"level": told, "message": "x"}]
 
 
 def test_stages_add_up_by_weight() -> None:
@@ -512,7 +537,7 @@ def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: l
     for told in progress:
         Progress.model_validate(told)
     lines = bench.data("log")
-    kept = [int(line["message"]) for line in lines if "dropped" not in line]
+    kept = [int(line["message"]) for line in lines if line["message"].isdecimal()]
     assert kept == sorted(set(kept))
     assert len(kept) + sum(line.get("dropped", 0) for line in lines) == said
 

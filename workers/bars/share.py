@@ -5,6 +5,7 @@ from threading import RLock
 
 from workers.reporting import Reporting
 from workers.stages import Stage
+from workers.values import number
 
 _lock = RLock()
 """Nothing is reported while it is held: the garbage collector, which closes bars, may run with any other lock held."""
@@ -32,8 +33,10 @@ class Share:
 
     def tell(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
         """Say that `n` of `total` are done; None for a total not known. Without `work`, they came for nothing."""
-        if not self.is_open:
+        done, of = number(n), number(total)
+        if not self.is_open or done is None:
             return
+        n, total = done, of
         with _lock:
             by, self._n, self._total, self._label = n - self._n, n, total, label
             said, expected = self._book.message(), self._book.total(self) if self._outermost else None

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from workers.bars.share import Share
 from workers.reporting import Reporting
-from workers.stages import Stage, number
+from workers.stages import Stage
+from workers.values import number, text
 
 MAX_STAGES = 32
 """Tasks shown as stages. Further ones aren't reported."""
@@ -85,7 +86,7 @@ class Tasks:
     def _add_stage(self, task: Task) -> None:
         if len(self._stages) < MAX_STAGES:
             taken = {stage.name for stage in self._stages.values()}
-            name = _text(task.description) or "task"
+            name = _shown(task.description) or "task"
             while name in taken:
                 name = f"{name} ({task.id})"
             weight = number(task.fields.get("weight")) or None
@@ -99,8 +100,8 @@ class Tasks:
             stage.__enter__()
         if task.finished and task.id in self._entered:
             self._leave(task.id, stage, None)
-        elif task.id in self._entered and self._entered[task.id] != (text := _text(task.description)):
-            self._entered[task.id] = text
+        elif task.id in self._entered and self._entered[task.id] != (said := _shown(task.description)):
+            self._entered[task.id] = said
             self._say()
 
     def _leave(self, task: TaskID, stage: Stage, error: BaseException | None) -> None:
@@ -115,7 +116,11 @@ class Tasks:
             self._operation.update(message=message)
 
     def _count(self, task: Task, share: Share, *, work: bool) -> None:
-        share.tell(task.completed, task.total, _text(task.description), work=work)
+        share.tell(task.completed, task.total, _shown(task.description), work=work)
+
+
+def _shown(description: object) -> str:
+    return _text(text(description))
 
 
 @lru_cache(256)  # it is asked for at each step

@@ -9,7 +9,6 @@ Needs the extra `tqdm`.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -18,7 +17,9 @@ from tqdm.auto import tqdm as auto_tqdm
 from workers.bars.share import NoShare, Share
 from workers.current import current
 from workers.nothing import NOTHING
+from workers.progress import MAX_NAMES
 from workers.reporting import Reporting
+from workers.values import attempt, number, pairs, text
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class _Bar(_AutoBar[Any]):
 
     def update(self, n: float | None = 1) -> bool | None:
         if self.disable and self._share.is_open:
-            self.n += n or 0
+            self.n += number(n) or 0
             self._tell_now_and_then()
         return super().update(n)
 
@@ -113,10 +114,15 @@ class _Bar(_AutoBar[Any]):
             self.close()
 
     def set_postfix(
-        self, ordered_dict: Mapping[str, object] | None = None, refresh: bool | None = True, **kwargs: Any
+        self,
+        ordered_dict: Any = None,
+        refresh: bool | None = True,
+        **kwargs: Any,
     ) -> None:
-        metrics = {**dict(ordered_dict or ()), **kwargs}
-        self._operation.update(metrics={name: _plain(value) for name, value in metrics.items()})
+        if ordered_dict is not None and not issubclass(type(ordered_dict), Mapping):
+            ordered_dict = list(ordered_dict)  # which may be an iterator, and tqdm is to see it as well
+        told = [*(pairs(ordered_dict, MAX_NAMES) or ()), *kwargs.items()]
+        self._operation.update(metrics={name: _shown(value) for name, value in dict(told).items()})
         super().set_postfix(ordered_dict, refresh, **kwargs)
 
     def close(self) -> None:
@@ -137,24 +143,26 @@ class _Bar(_AutoBar[Any]):
             return  # its construction failed
         scale = told.get("unit_scale")
         by = 1 if scale is None or isinstance(scale, bool) else scale
-        total, unit = self.total, told.get("unit") or "it"
+        desc, unit = (told.get(name) for name in ("desc", "unit"))
+        done = _scaled(self.n, by)
+        if done is None:
+            return
         self._share.tell(
-            _number(self.n * by),
-            None if total is None else _number(total * by),
-            str(told.get("desc") or "").rstrip().removesuffix(":"),
-            "" if unit == "it" else str(unit),
+            done,
+            _scaled(self.total, by),
+            "" if desc is None else text(desc).rstrip().removesuffix(":"),
+            "" if unit is None or (named := text(unit)) == "it" else named,
             work=self._begun,
         )
 
 
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else float(value)
+def _scaled(value: Any, by: Any) -> float | None:
+    return attempt(lambda: number(value * by), otherwise=lambda _: None)
 
 
-def _plain(value: Any) -> Any:
+def _shown(value: Any) -> Any:
     """Return a metric as a number or a text, as tqdm shows it."""
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str):
         return value
-    with suppress(Exception):  # tensors and arrays have their own
-        return float(value)
-    return str(value)
+    found = number(value)
+    return text(value) if found is None else found

@@ -4,7 +4,7 @@ import codecs
 import re
 from typing import NamedTuple
 
-from workers.payloads import cut
+from workers.values import text as readable
 
 MAX_CHARS = 65_536
 """Characters kept of a line; the rest, up to its end, is dropped."""
@@ -54,7 +54,7 @@ def shown(raw: str, *, keep_ansi: bool = False) -> Line:
     _, rewritten, text = seen.rpartition("\r")
     if not keep_ansi and not text.isprintable():
         text = _UNPRINTED.sub("", text)
-    return Line(cut(text, MAX_CHARS), bool(rewritten))
+    return Line(readable(text, MAX_CHARS), bool(rewritten))
 
 
 def _bounded(rest: str) -> str:

@@ -6,10 +6,10 @@ from time import monotonic
 from typing import Literal
 
 from workers.logs import MAX_LINES
-from workers.payloads import cut
 from workers.processes.lines import Lines, shown
 from workers.processes.patterns import Moves, Pattern
 from workers.reporting import Reporting
+from workers.values import text as readable
 
 Name = Literal["stdout", "stderr"]
 OnLine = Callable[[str, Name], object]
@@ -93,7 +93,7 @@ class Output:
         plain = shown(raw).text if self._keep_ansi else text
         if text and not text.isspace():
             self._operation.log(text.rstrip(), _LEVELS[self._name])
-            self.last.append(cut(plain.rstrip(), LAST_CHARS))
+            self.last.append(readable(plain.rstrip(), LAST_CHARS))
             self._move(plain, rewritten=rewritten)
         if self._on_line is not None:
             self._on_line(text, self._name)

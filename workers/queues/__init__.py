@@ -5,8 +5,10 @@ One module for each, which is the guide to it (`python -m pydoc workers.queues.c
 
 - The operation's id is the task's id. Enqueueing creates it as pending, so it can be followed at once.
 - In a task `workers.current()` is its operation: `workers.current().advance()`, `workers.track(rows)`.
-- What a task returns is the operation's result, where JSON can hold it. An exception fails it. Where the queue will run
-  the task again, the operation goes on instead, and the next run is its next attempt.
+- What a task returns is the operation's result, with texts in the place of what JSON can't hold (`workers.values`); a
+  result that is too large is left out. Whatever it is, the queue says the same of the task as without us.
+- An exception fails the operation, `SystemExit` too, as for the queues it is a failure. Where the queue will run the
+  task again, the operation goes on instead, and the next run is its next attempt.
 - A task that is revoked ends its operation as cancelled. An operation that is cancelled stops its task, and one that is
   cancelled before its task began keeps it from running.
 - Where Redis can't be reached the task is enqueued and run all the same, unreported; the log says so.

@@ -60,7 +60,7 @@ from broker.models import Status
 from workers.async_operation import AsyncOperation
 from workers.errors import Cancelled
 from workers.nothing import NoOperation
-from workers.queues.runs import Words, announce, begin, conclude, leave_async, operation_id, succeed, worded
+from workers.queues.runs import Words, announce, begin, conclude, leave_async, operation_id, seconds, succeed, worded
 
 __all__ = ["ArqRedis", "Job", "create_pool", "operation_id", "reported"]
 
@@ -231,7 +231,7 @@ class _Reported:
             return
         if isinstance(error, Retry | RetryJob):
             why: BaseException | str = error.__cause__ or error
-            delay_s = (getattr(error, "defer_score", None) or 0) / 1000
+            delay_s = seconds(getattr(error, "defer_score", None)) / 1000
             op.retry_in(delay_s, why) if again else op.fail(why)
         elif isinstance(error, asyncio.CancelledError):
             if late := self._late(ctx):

@@ -53,7 +53,7 @@ try:
     from celery import Celery, current_app, signals
     from celery.app.task import Task, get_actual_ignore_result
     from celery.app.trace import build_tracer
-    from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
+    from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
     from celery.utils.time import maybe_make_aware
 except ImportError as error:
     raise ImportError("Celery is not installed: pip install 'progress-broker[celery]'") from error
@@ -62,9 +62,12 @@ from broker.models import Status
 from workers.errors import Cancelled
 from workers.nothing import NoOperation
 from workers.operation import Operation
-from workers.queues.runs import announce, begin, conclude, hold, last_resort, leave, stops, succeed, worded
+from workers.queues.runs import announce, begin, conclude, hold, last_resort, leave, seconds, stops, succeed, worded
+from workers.values import let_pass, text
 
 __all__ = ["install"]
+
+let_pass(SoftTimeLimitExceeded)
 
 _OWN = "celery."
 """What the names of Celery's own tasks begin with, such as those that wait for a chord."""
@@ -180,7 +183,7 @@ class _Reported:
             if handed_on.so:
                 op.retry_in(0, "it was replaced")
             else:
-                op.fail(Cancelled(op.id, f"ignored {ignored}".strip()))
+                op.fail(Cancelled(op.id, f"ignored {text(ignored)}".strip()))
             raise
         except Exception as error:
             op.fail(error)
@@ -217,7 +220,7 @@ def _delay_s(retry: Retry) -> float:
     if isinstance(retry.when, datetime):
         until: datetime = maybe_make_aware(retry.when)
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
-    return float(retry.when or 0)
+    return seconds(retry.when)
 
 
 def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> None:

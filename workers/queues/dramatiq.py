@@ -62,9 +62,12 @@ except ImportError as error:
 from workers.errors import Cancelled
 from workers.nothing import NoOperation
 from workers.operation import Operation
-from workers.queues.runs import LOST, announce, begin, last_resort, leave, succeed, worded
+from workers.queues.runs import LOST, announce, begin, last_resort, leave, seconds, succeed, worded
+from workers.values import let_pass
 
 __all__ = ["Interrupted", "Progress", "install"]
+
+let_pass(Interrupt)
 
 
 class Interrupted(Interrupt):
@@ -128,7 +131,7 @@ class Progress(Middleware):
         """Create the operation, or note that it goes on."""
         run = _run.get()
         if run is not None and run.message == message.message_id:
-            run.retry_in_s = (delay or 0) / 1000
+            run.retry_in_s = seconds(delay) / 1000
         elif not message.options.get("retries"):
             words = _words(broker, message)
             if words is not None:

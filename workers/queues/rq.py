@@ -44,6 +44,7 @@ try:
     from rq.command import send_stop_job_command
     from rq.exceptions import DeserializationError
     from rq.job import JobStatus
+    from rq.timeouts import BaseTimeoutException
 except ImportError as error:
     raise ImportError("RQ is not installed: pip install 'progress-broker[rq]'") from error
 
@@ -52,8 +53,11 @@ from workers.errors import Cancelled
 from workers.nothing import NoOperation
 from workers.operation import Operation
 from workers.queues.runs import Words, announce, begin, conclude, hold, last_resort, leave, stops, succeed, worded
+from workers.values import let_pass
 
 __all__ = ["Job", "Queue"]
+
+let_pass(BaseTimeoutException)
 
 _ENDS = (JobStatus.CANCELED, JobStatus.STOPPED, JobStatus.FAILED)
 

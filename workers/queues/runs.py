@@ -1,8 +1,6 @@
 """What the adapters share: a task is an operation, each run of it an attempt, and reporting never gets in its way."""
 
-import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Timer
@@ -10,18 +8,37 @@ from typing import TypedDict, TypeVar
 
 from broker.connections import storage_errors
 from broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
-from broker.models import OPERATION_ID, Status
+from broker.models import Status
 from broker.publishing import encode, publish_call, read_answer
 from broker.settings import load_settings
 from workers import opening
 from workers.async_operation import AsyncOperation
-from workers.creating import create
+from workers.creating import create_pending
 from workers.errors import Cancelled
 from workers.link import link_to
 from workers.nothing import NOTHING, NoOperation
 from workers.opening import Opened
 from workers.operation import Operation
+from workers.payloads import room
 from workers.reporting import Reporting
+from workers.values import attempt, label, number, operation_id, text
+
+__all__ = [
+    "LOST",
+    "Words",
+    "announce",
+    "begin",
+    "conclude",
+    "hold",
+    "last_resort",
+    "leave",
+    "leave_async",
+    "operation_id",
+    "seconds",
+    "stops",
+    "succeed",
+    "worded",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +46,6 @@ Shell = TypeVar("Shell", Operation, AsyncOperation)
 
 LOST = (Fenced, OperationEnded, NotFound, Gone)
 """Why an operation is no longer this run's to report."""
-_LONGEST = 128
-"""Characters of an id, or of a kind."""
 _CLOCKS_S = 60.0
 """How far the clocks of two machines may be apart."""
 
@@ -49,38 +64,21 @@ class Words(TypedDict, total=False):
     """How long the worker may be silent before it counts as stalled; None for ever."""
 
 
-def operation_id(task: str) -> str:
-    """Return the id of a task's operation: the task's own, where an operation may have it.
-
-    Otherwise each character that may not be in it is written as `~` and its number in hexadecimal digits and a dot,
-    and what gets too long is cut and ends in its SHA-256 instead.
-    """
-    if re.fullmatch(OPERATION_ID, task):
-        return task
-    fitting = re.sub(r"[^A-Za-z0-9._-]", lambda found: f"~{ord(found[0]):x}.", task)
-    if not re.match(r"[A-Za-z0-9]", fitting):
-        fitting = f"task{fitting}"
-    if len(fitting) <= _LONGEST:
-        return fitting
-    digest = hashlib.sha256(task.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{fitting[: _LONGEST - len(digest) - 1]}~{digest}"
-
-
 def worded(kind: str, *given: object) -> Words | None:
     """Return what to say of a task, the later of what was `given` winning; None if one of them is False."""
-    words: Words = {"kind": kind[:_LONGEST]}
+    words: Words = {"kind": label(kind)}
     for each in given:
         if each is False:
             return None
         if isinstance(each, dict):  # else the name is used for something else there
-            words.update(each)  # type: ignore[typeddict-item]
+            words.update({**each})  # type: ignore[typeddict-item]
     return words
 
 
 def announce(task: str, words: Words) -> None:
     """Create the operation of a task that was enqueued, as pending."""
     try:
-        create(**words, id=operation_id(task))
+        create_pending(**words, id=operation_id(task))
     except OperationExists:
         logger.debug("the operation of task %s was created before, in other words", task)
     except Exception as error:  # whatever it is, the task is enqueued
@@ -113,13 +111,20 @@ def stops(op: Reporting, error: BaseException) -> bool:
     return isinstance(error, Cancelled) or (op.cancelled and isinstance(error, LOST))
 
 
+def seconds(value: object) -> float:
+    """Return a delay that a queue was told, in seconds; 0 for what is not a number, such as a label of another use."""
+    found = number(value)
+    if found is None:
+        found = attempt(lambda: number(float(value)), otherwise=lambda _: None)  # type: ignore[arg-type] # labels are texts
+    return max(0.0, found or 0.0)
+
+
 def succeed(op: Reporting, result: object) -> None:
-    """Say that a task succeeded, with its result if that can be stored."""
+    """Say that a task succeeded, with its result as far as that can be shown."""
     try:
         op.succeed(result)
-    except BrokerError as error:
-        logger.debug("operation %s ends without its result: %s", op.id, error)
-        op.succeed()
+    except Exception:  # the task has done its work, whatever is wrong with the report of it
+        logger.exception("operation %s can't be told its result", op.id)
 
 
 def leave(op: Operation | NoOperation) -> None:
@@ -139,7 +144,8 @@ def conclude(task: str, status: Status, kind: str, message: str) -> None:
     try:
         settings, operation = load_settings(), operation_id(task)
         link = link_to(settings)
-        entry = encode("end", {"status": status, "error": {"type": kind, "message": message}}, settings)
+        said = {"type": text(kind, 256), "message": text(message, room(settings))}
+        entry = encode("end", {"status": status, "error": said}, settings)
         read_answer(link.run(publish_call(operation, link.keyspace().operation(operation), [entry], silent_ms=0)))
     except LOST:
         logger.debug("the operation of task %s has ended already, or is no more", task)

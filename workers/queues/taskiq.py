@@ -56,9 +56,10 @@ from workers.current import enter, leave
 from workers.errors import Cancelled
 from workers.nothing import NoOperation
 from workers.operation import Operation
-from workers.queues.runs import Words, announce, begin, stops, succeed, worded
+from workers.queues.runs import Words, announce, begin, seconds, stops, succeed, worded
 from workers.reporting import Reporting
 from workers.task_scope import TaskScope
+from workers.values import text
 
 __all__ = ["ProgressMiddleware"]
 
@@ -85,7 +86,7 @@ class _Run:
         if message.labels.get(_REQUEUED) != self.requeued:
             again = 0
         elif again is None and isinstance(result.error, NoResultError) and not isinstance(error, NoResultError):
-            again = float(message.labels.get("delay", 0))  # a schedule source has it: it is enqueued later
+            again = seconds(message.labels.get("delay"))  # a schedule source has it: it is enqueued later
         if error is not None and stops(self.op, error):
             self.op.fail(error)
         elif again is not None:
@@ -103,8 +104,8 @@ class ProgressMiddleware(TaskiqMiddleware):
         """Create the operation, or note that it goes on."""
         run, words = _run.get(), _words(message)
         if run is not None and run.task == message.task_id:
-            run.retry_in_s = float(message.labels.get("delay", 0))
-        elif words is not None and not int(message.labels.get("_retries", 0)):
+            run.retry_in_s = seconds(message.labels.get("delay"))
+        elif words is not None and not seconds(message.labels.get("_retries")):
             await asyncio.to_thread(announce, message.task_id, words)
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
@@ -208,10 +209,10 @@ def _taken() -> Reporting | None:
 
 def _words(message: TaskiqMessage) -> Words | None:
     labels = message.labels
-    if str(labels.get("progress")).lower() == "false":
+    if text(labels.get("progress")).lower() == "false":
         return None
     given: dict[str, Any] = {
         name: labels[f"progress_{name}"] for name in ("kind", "title", "owner") if f"progress_{name}" in labels
     }
-    tags = [tag.strip() for tag in str(labels.get("progress_tags", "")).split(",") if tag.strip()]
+    tags = [tag.strip() for tag in text(labels.get("progress_tags", "")).split(",") if tag.strip()]
     return worded(message.task_name, given | ({"tags": tags} if tags else {}))
