@@ -190,7 +190,12 @@ class RQ(Queue):
         import rq
 
         job = rq.job.Job.fetch(task, self.app.connection)
-        return (job.get_status().value, brief(job.return_value())) if job.is_finished or job.is_failed else None
+        if not job.is_finished and not job.is_failed:
+            return None
+        try:
+            return job.get_status().value, brief(job.return_value())
+        except Exception as error:  # it can't be unpickled
+            return job.get_status().value, type(error)
 
     def revoke(self, task: str) -> None:
         from workers.queues.rq import Job
