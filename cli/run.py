@@ -83,6 +83,8 @@ def run(
     """
     job = Job(command, pattern, ansi, grace_s)
     job.outputs(NOTHING)  # a wrong pattern shows before anything is begun
+    if "" in (tag or ()):
+        raise Invalid("--tag: a tag has at least one character", field="tags")
     told = {"id": id, "title": title, "owner": owner, "tags": tag, "parent": parent, "lease_s": lease_s}
     options = {name: value for name, value in told.items() if value is not None}
     logging.basicConfig(format="progress-broker: %(message)s", level=logging.WARNING)
