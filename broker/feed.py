@@ -13,7 +13,7 @@ from broker.errors import StorageFull, StorageUnavailable, Unreadable
 from broker.events import Event, read_entry
 from broker.foreign import warn_once
 from broker.keys import Keyspace
-from broker.positions import order
+from broker.positions import order, was_lost
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +35,6 @@ def backoff_s(tries: int) -> float:
     """Return how long to wait before the next try: doubling from 50 ms to 2 s, with full jitter."""
     low, high = BACKOFF_S
     return random.uniform(low, min(high, low * 2 ** min(tries, 10)))
-
-
-def was_lost(position: bytes, found: bytes | None, length: int, least_kept: int) -> bool:
-    """Whether a feed has lost an entry that it held at a position, other than by trimming.
-
-    `found` is the last entry up to there. Trimming takes only the oldest entries and leaves as many as are kept at
-    least. So another entry before the position tells of a loss, and so does a feed that is too short for trimming. How
-    far a feed goes tells nothing, as it goes on after a loss.
-    """
-    return found != position and (found is not None or length < least_kept)
 
 
 @dataclass(frozen=True, slots=True)

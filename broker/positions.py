@@ -43,3 +43,13 @@ def order(position: bytes) -> tuple[int, int]:
 def milliseconds(position: bytes) -> int:
     """Return the time part of a position that Redis made: milliseconds since 1970."""
     return int(position[: position.index(b"-")])
+
+
+def was_lost(position: bytes, found: bytes | None, length: int, least_kept: int) -> bool:
+    """Whether a feed has lost an entry that it held at a position, other than by trimming.
+
+    `found` is the last entry up to there. Trimming takes only the oldest entries and leaves as many as are kept at
+    least. So another entry before the position tells of a loss, and so does a feed that is too short for trimming. How
+    far a feed goes tells nothing, as it goes on after a loss.
+    """
+    return found != position and (found is not None or length < least_kept)

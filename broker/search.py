@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from broker import finding
 from broker.bundle import Bundle
 from broker.cursor import Place
-from broker.feed import was_lost
 from broker.finding import Found
-from broker.positions import START
+from broker.positions import START, was_lost
 from broker.queries import Query
 from broker.store import Store
 

@@ -202,5 +202,5 @@ class TestWhileAsked:
             async with following(http, f"{STREAM}?next=1") as newer:
                 await until(newer, b"snapshot")
                 await until(stream, b"event: replaced")
-            replaced = [it for it in theirs.of("disconnect") if it["reason"] == "replaced"]
-            assert len(replaced) == 1
+                await theirs.heard("disconnect", 2)
+                assert [it["reason"] for it in theirs.of("disconnect")] == ["client", "replaced"]

@@ -330,7 +330,8 @@ async def check_garbage(case: Case, garbage: bytes) -> None:
     status, body = await ask(case.api, target(case.operation, garbage))
     assert (status, b'"type":"invalid"' in body) == (422, True), (status, body)
     assert len(body) < 2_000
-    if not is_position(garbage.strip(b" \t").decode("latin-1")) and b"\r" not in garbage and b"\n" not in garbage:
+    sent = garbage.strip(b" \t")  # what a header's value is; an empty one counts as none
+    if sent and not is_position(sent.decode("latin-1")) and b"\r" not in garbage and b"\n" not in garbage:
         status, body = await ask(case.api, plain, garbage)
         refused = {422, 400} if REFUSED_BY_HTTP & set(garbage) else {422}
         assert status in refused, (status, body)
@@ -350,7 +351,7 @@ async def test_garbage_is_refused(during: Case, after: Case, garbage: bytes) -> 
         await check_garbage(case, garbage)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\0", b"1-0\0", b"\0" * 100, b"1-\x7f0", b"\x1b[2J"])
+@pytest.mark.parametrize("garbage", [b"\0", b"1-0\0", b"\0" * 100, b"1-\x7f0", b"\x1b[2J"])
 async def test_controls_are_refused(during: Case, garbage: bytes) -> None:
     await check_garbage(during, garbage)
 
@@ -359,7 +360,7 @@ NEARLY = st.text("0123456789-", max_size=50).map(str.encode)
 ANY = st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace"))
 
 
-@given((NEARLY | ANY).filter(lambda garbage: not is_position(garbage.decode("utf-8", "replace"))))
+@given((NEARLY | ANY).filter(lambda garbage: garbage and not is_position(garbage.decode("utf-8", "replace"))))
 @limits(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_garbage_is_refused(during: Case, garbage: bytes) -> None:
     await check_garbage(during, garbage)

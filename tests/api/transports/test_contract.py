@@ -179,8 +179,15 @@ async def test_an_unknown_operation_is_refused(transport: Transport) -> None:
 
 async def test_what_is_no_position_is_refused(http: httpx.AsyncClient, transport: Transport) -> None:
     await create(http, id="a")
-    for position in ("x", "", "1", "1-1-1", "9" * 400):
+    for position in ("x", "1", "1-1-1", "9" * 400):
         assert await whole(transport, after=position) == [Told("refused", reason="invalid")]
+
+
+async def test_an_empty_position_counts_as_none(http: httpx.AsyncClient, transport: Transport) -> None:
+    await create(http, id="a")
+    await finish(http, "a")
+    as_none = await whole(transport) if transport.streams else [Told("refused", reason="invalid")]
+    assert await whole(transport, after="") == as_none
 
 
 async def test_what_is_no_type_is_refused(http: httpx.AsyncClient, transport: Transport) -> None:
