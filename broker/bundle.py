@@ -17,7 +17,7 @@ from broker.member import LEAST_SHARE_BYTES, Member
 from broker.merge import Merge
 from broker.outlet import NO_OUTLET
 from broker.pace import Cancellable
-from broker.positions import order
+from broker.positions import milliseconds, order
 from broker.queries import Query
 from broker.runs import SLICE_BYTES
 from broker.stream import Mode, Stream
@@ -26,6 +26,9 @@ from broker.terms import Delivery, Terms
 
 HOLD_BYTES = 262_144
 """What all members may hold back together, about: each gets an equal share, but never less than one frame."""
+
+LIVES_APART_MS = 100
+"""An id that was deleted is not used again for longer than this; one script writes how an operation begins."""
 
 Admit = Callable[[Facts], bool]
 """Whether who follows may see an operation; one that may not be seen looks like one that is not there."""
@@ -103,7 +106,13 @@ class Bundle(Stream):
 
     def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
         """Have an operation as a member that its client knows up to a position, or does not know."""
-        if self.mode is Mode.CLOSED or self.merge.follows(facts, number):
+        if self.mode is Mode.CLOSED:
+            return
+        before = self.merge.lane(number).members.get(facts.operation)
+        if before is not None and not _one_life(before.first, facts.first):
+            before.fail("gone")  # it was deleted, and its id is used again
+            after, reset = None, None
+        if self.merge.follows(facts, number):
             return
         if self.merge.count >= self._most:
             self.close("too-many-operations", reconnect=True)
@@ -122,9 +131,6 @@ class Bundle(Stream):
         lane = self.merge.lane(number)
         if order(facts.first) <= order(lane.position) or not self.admit(facts):
             return
-        before = lane.members.get(facts.operation)
-        if before is not None and order(before.first) < order(facts.first):
-            before.fail("gone")  # it was deleted before it had found its place
         self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
@@ -223,3 +229,8 @@ class Bundle(Stream):
         if self._timer is not None:
             self._timer.cancel()
         self.merge.empty()
+
+
+def _one_life(first: bytes, other: bytes) -> bool:
+    """Whether these can be where one operation begins: its entry in the feed, or its first event right after that."""
+    return milliseconds(other) - milliseconds(first) <= LIVES_APART_MS

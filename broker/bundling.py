@@ -131,7 +131,7 @@ class Members:
         if member.operation in lane.untold:
             await self._placing.place_anew(subscription, member.operation, reset, lane.position)
         elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
-            await self._placing.place_at_creation(subscription, member.operation)
+            await self._placing.place_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset while it was being placed before
             await self._placing.place_anew(subscription, member.operation, member.reset)
         else:

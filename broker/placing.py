@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from broker import finding, logs, positions
 from broker.channel import Channel
-from broker.errors import BrokerError, NotFound
+from broker.errors import BrokerError, Gone, NotFound
 from broker.events import END, Frame, make_frame, snapshot_frame
 from broker.finding import Beyond
 from broker.flights import Flights
@@ -77,9 +77,14 @@ class Placing:
         snapshot, frame = await self._snapshot(operation, reset, since)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
-    async def place_at_creation(self, subscription: Subscription, operation: str) -> None:
-        """Have a subscription begin with a snapshot of the operation as it was created; all its events follow."""
-        created = await self._flights.share(("created", operation), lambda: finding.as_created(self._store, operation))
+    async def place_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
+        """Have a subscription begin with a snapshot of the operation as it was created; all its events follow.
+
+        `first` is where its first event stands: a read that began before that may tell of an earlier one of its id.
+        """
+        created = await self._flights.share(
+            ("created", operation, first), lambda: finding.as_created(self._store, operation)
+        )
         if created is None:  # before it was kept where that is
             await self.place_anew(subscription, operation, None)
         else:
@@ -104,6 +109,8 @@ class Placing:
             reset = "trimmed" if found.trimmed and not lost else "lost"
             await self.place_anew(subscription, operation, reset)
             return reset
+        if found.events and found.events[0].n == 1:  # after where its client knows it
+            raise Gone(f"operation {operation} was deleted, and its id is used again")
         if found.events:
             frames = [make_frame(event) for event in found.events]
             subscription.begin(frames[0].n - 1, position, frames)

@@ -558,7 +558,7 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     world.answer()
     deleted = world.bundle.merge.lane(0).members["0"]
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
-    world.bundle.appeared(Facts("0", TERMS, False, b"1002-1", b"1002-1"), 0)
+    world.bundle.appeared(Facts("0", TERMS, False, b"1202-1", b"1202-1"), 0)
     assert not world.bundle.has(deleted)
     _, anew, *_ = world.places[-1]
     assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]

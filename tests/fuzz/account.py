@@ -27,7 +27,7 @@ class Account:
         """Whether progress may have been left out, as the client was slow or asked for an interval."""
         self._faults: list[str] = []
         self._gaps: list[tuple[str, str, range, list[str]]] = []
-        self._recent: deque[str] = deque(maxlen=30)
+        self._recent: deque[str] = deque(maxlen=400)
 
     def connected(self, description: str) -> None:
         self._recent.append(f"connected: {description}")
@@ -76,7 +76,11 @@ class Account:
 
     def fail(self, what: str) -> None:
         """Remember a fault: raised here, it would be the outlet's, which the hub survives."""
-        lines = "\n  ".join(self._recent)
+        about = [word for word in what.split() if word in self.known]
+        shown = [
+            line for line in self._recent if line.startswith("connected") or any(f"'{it}'" in line for it in about)
+        ]
+        lines = "\n  ".join(shown[-60:])
         self._faults.append(f"{self.name}: {what}; before that:\n  {lines}")
 
     def _note(self, told: Told) -> None:

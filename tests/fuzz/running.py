@@ -16,7 +16,8 @@ from tests.conftest import make_settings
 from tests.fuzz.published import Published, Writer
 from tests.servers import RealRedis
 
-REDIS_IS = ("steady", "interrupted", "forgetful")
+STEADY_REDIS = ("steady", "interrupted")
+ANY_REDIS = (*STEADY_REDIS, "forgetful")
 SECONDS = float(os.environ.get("PROGRESS_FUZZ_S", "4"))
 FIRST_SEED = int(os.environ["PROGRESS_STREAMS_SEED"])
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("PROGRESS_FUZZ_RUNS", "1")))
