@@ -92,8 +92,9 @@ class RecordingLink(Link):
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
         """Send all that these (or all) were told."""
-        known = [reporter for some in self._followed.values() for reporter in some]
-        marks = [(reporter, reporter.mark()) for reporter in (known if reporters is None else reporters)]
+        if reporters is None:  # of a copy, as other threads begin operations
+            reporters = [reporter for some in list(self._followed.values()) for reporter in some]
+        marks = [(reporter, reporter.mark()) for reporter in reporters]
         if self._sending.acquire(timeout=timeout_s):
             self._send_all()  # by having it we may have kept another thread from it
         return all(reporter.reached(mark) and not reporter.dropped for reporter, mark in marks)
