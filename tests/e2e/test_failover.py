@@ -37,7 +37,6 @@ WORKER = """
 DEMOTIONS = {
     "read-only": {},
     "without its master": {"replica-serve-stale-data": "no"},
-    "that takes writes": {"replica-read-only": "no"},
 }
 
 
