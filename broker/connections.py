@@ -18,7 +18,7 @@ from redis.retry import Retry
 from broker.errors import SetupError, StorageFull, StorageUnavailable, StorageUnsuitable, Unreadable
 from broker.failover import Generation, pool_options, text_of
 from broker.round_trips import RoundTrips, counted
-from broker.server_kind import NotMaster, WrongKind
+from broker.server_kind import NotMaster, WrongKind, inquire
 from broker.settings import Settings
 
 BLOCK_MS = 2000
@@ -97,13 +97,19 @@ class Connections:
     """The asyncio clients of a process. Close it, or leave its block, when done."""
 
     def __init__(
-        self, commands: "aioredis.Redis", reader: "aioredis.Redis", lanes: int, trips: RoundTrips | None = None
+        self,
+        commands: "aioredis.Redis",
+        reader: "aioredis.Redis",
+        lanes: int,
+        trips: RoundTrips | None = None,
     ) -> None:
         self.trips = trips or RoundTrips()
         """What was asked of Redis; nothing, where the clients that were given don't count."""
         self.commands: Any = unparsed(commands)  # the library's types describe what its parsing would make of replies
         self._reader = unparsed(reader)
         self._lanes = lanes
+        self._generation: Generation | None = None  # of clients that were given, nothing is known
+        self._address = ""
 
     @classmethod
     def open(cls, settings: Settings, lanes: int) -> "Connections":
@@ -120,7 +126,9 @@ class Connections:
         reading = aioredis.ConnectionPool(
             **options | pool_options(address, aioredis.Connection, generation, strict=True) | counting
         )
-        return cls(counted(pool, trips), aioredis.Redis.from_pool(reading), lanes, trips)
+        opened = cls(counted(pool, trips), aioredis.Redis.from_pool(reading), lanes, trips)
+        opened._generation, opened._address = generation, address
+        return opened
 
     def readers(self) -> list[Reader]:
         """Return who reads which lanes' feeds."""
@@ -129,6 +137,27 @@ class Connections:
     def for_blocking(self) -> "aioredis.Redis":
         """Return a client whose reads may block for `BLOCK_MS`."""
         return self._reader
+
+    async def check_master(self) -> None:
+        """Raise `StorageUnavailable`, and leave the server, if it is no longer the master.
+
+        A replica that takes writes refuses nothing; its demotion is told to those alone who were blocked just then.
+        """
+        if self._generation is None:
+            return
+        number, inquiry = self._generation.number, inquire(self._address)
+        with storage_errors(), suppress(StopIteration):
+            command = next(inquiry)
+            while True:
+                try:
+                    reply = await self.commands.execute_command(*command)
+                except redis.exceptions.ResponseError as error:
+                    reply = error
+                try:
+                    command = inquiry.send(reply)
+                except NotMaster:
+                    self._generation.leave(number)
+                    raise
 
     async def close(self) -> None:
         """Close every connection."""

@@ -51,11 +51,15 @@ class Generation:
 
     def hear(self, error: redis.exceptions.RedisError, number: int | None) -> None:
         """End this generation if the error says, to one of its connections, that its server is not the master."""
-        if number == self.number and (isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES)):
-            now = self._clock()
-            if now >= self._not_before:
-                self.number += 1
-                self._not_before = now + APART_S
+        if isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES):
+            self.leave(number)
+
+    def leave(self, number: int | None) -> None:
+        """End a generation, unless it has ended, or the one before it did so just now."""
+        now = self._clock()
+        if number == self.number and now >= self._not_before:
+            self.number += 1
+            self._not_before = now + APART_S
 
 
 class _Kept:

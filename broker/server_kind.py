@@ -62,6 +62,8 @@ def _refused(reply: Any) -> bool:
 
 def _read_hello(reply: Any) -> dict[str, str]:
     """Return what HELLO tells, as RESP2 has it: names and values, one after the other."""
+    if isinstance(reply, dict):
+        return _read_info(reply)
     if not isinstance(reply, list):
         return {}
     told = [_text(part) for part in reply]
@@ -71,6 +73,8 @@ def _read_hello(reply: Any) -> dict[str, str]:
 def _read_info(reply: Any) -> dict[str, str]:
     if _refused(reply):
         return {}
+    if isinstance(reply, dict):  # parsed by the library
+        return {_text(name): _text(value) for name, value in reply.items()}
     pairs = (line.partition(":") for line in _text(reply).splitlines())
     return {name: value.strip() for name, _, value in pairs}
 

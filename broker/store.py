@@ -183,6 +183,7 @@ class Store:
 
     async def probe(self, lane: int, name: str, data: bytes) -> None:
         """Publish to a lane, as to an operation of this name that nobody else can see. Raises what `publish` does."""
+        await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
         check_refusal(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], silent_ms=0)))

@@ -134,7 +134,7 @@ def test_a_cancel_ends_the_command_and_all_it_started(shell: Shell, words: list[
         wait_until(lambda: shown(shell)["status"] == "cancelled", "it ended, though nobody reads")
         assert b"operation a was cancelled: not tonight" in rest(run)[1]
         assert run.returncode == 3
-    assert not any(runs(pid) for pid in started)
+    wait_until(lambda: not any(runs(pid) for pid in started), "what was killed has died")
     assert shown(shell)["error"]["message"] == "not tonight"
 
 

@@ -9,7 +9,11 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from pydantic import SecretStr
 
+from broker.errors import StorageUnavailable
+from broker.settings import Settings
+from broker.store import Store
 from tests import sse
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import Api
@@ -37,6 +41,7 @@ WORKER = """
 DEMOTIONS = {
     "read-only": {},
     "without its master": {"replica-serve-stale-data": "no"},
+    "that takes writes": {"replica-read-only": "no"},
 }
 
 
@@ -115,6 +120,21 @@ async def test_a_demoted_master_is_left_by_all(
         assert (await watching)[-1].json["data"]["status"] == "succeeded"
     with redis.Redis.from_url(new.url) as client:
         assert client.exists("pb:meta")
+
+
+async def test_a_replica_that_takes_writes_is_left_by_who_asks_it_nothing_but_writes(old: RealRedis) -> None:
+    """Nobody blocks there, so nobody is told that it was demoted: the next probe asks."""
+    async with await Store.open(Settings(redis_url=SecretStr(old.url))) as store:
+        await store.probe(0, "~probe", b"1")
+        do(old, "CONFIG", "SET", "replica-read-only", "no")
+        do(old, "REPLICAOF", "127.0.0.1", free_port())
+        for _ in range(2):  # neither on the connection that was there, nor on a new one
+            with pytest.raises(StorageUnavailable, match="is a replica of"):
+                await store.probe(0, "~probe", b"1")
+        with pytest.raises(redis.exceptions.ConnectionError, match="is a replica of"):
+            await store.connections.commands.ping()
+        do(old, "REPLICAOF", "NO", "ONE")
+        await store.probe(0, "~probe", b"1")
 
 
 async def watch(url: str, begun: asyncio.Event) -> list[sse.Message]:

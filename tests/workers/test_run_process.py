@@ -356,7 +356,7 @@ def test_a_cancel_ends_the_command(broker: Broker, code: str, grace_s: float, la
     with pytest.raises(Cancelled, match="not tonight"), operation(broker):
         run_process(command, on_line=heard, grace_s=grace_s)
     assert len(pids) == 2
-    assert not any(runs(pid) for pid in pids)
+    wait_until(lambda: not any(runs(pid) for pid in pids), "what was killed has died")  # which init is told, not we
     ended = broker.show("op")
     assert ended.status is Status.CANCELLED
     assert broker.logged("op")[-1] == last
@@ -390,7 +390,7 @@ def test_what_a_callback_raises_ends_the_command() -> None:
     with pytest.raises(ZeroDivisionError):
         run_process(["sh", "-c", f"echo $$; sleep {FOR_EVER}"], on_line=fail)
     assert len(pids) == 1
-    assert not runs(pids[0])
+    wait_until(lambda: not runs(pids[0]), "it has died")
 
 
 STUBBORN_FILE = """
@@ -421,7 +421,7 @@ def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command
             parent.send_signal(signal.SIGINT)
         assert parent.wait(60) == -signal.SIGINT
         assert "KeyboardInterrupt" in parent.stderr.read()
-    assert not runs(pid)
+    wait_until(lambda: not runs(pid), "it has died")
 
 
 # What it costs, and where it works.
