@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from socket import socket
 from typing import Any
 
-from api.server import Server
+from progress_server.server.server import Server
 
 
 async def serve_and_answer(

@@ -21,8 +21,8 @@ def main() -> None:
 
 def _app(name: str, redis_url: str = "") -> FastAPI:
     if name == "broker":
-        from api.app import create_app
         from bench.harness import settings_for
+        from progress_server.app import create_app
 
         return create_app(settings_for(redis_url))
     from bench.sse_starlette_app import app

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple, cast
 import orjson
 from rich.table import Table
 
-from api.adopted_gzip import GzipOutlet
-from api.adopted_outlet import ChunkedOutlet
-from api.adoption import Connection
-from api.chunked import CHUNKED
-from api.packing import chunked_gzip
 from bench.harness import Spread, alternating, note, options, read_options, report
 from bench.processes import Cores, PrivateRedis, pin
-from broker.channel import Channel, Reads
-from broker.events import Event, make_frame
-from broker.ring import Room
-from broker.subscription import Subscription
-from broker.terms import Delivery, Terms
+from progress_broker.live.channel import Channel, Reads
+from progress_broker.live.ring import Room
+from progress_broker.model.event import Event, make_frame
+from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.subscription import Subscription
+from progress_server.protocols.adoption import Connection
+from progress_server.sse.adopted import ChunkedOutlet
+from progress_server.sse.adopted_gzip import GzipOutlet
+from progress_server.sse.chunked import CHUNKED
+from progress_server.sse.packing import chunked_gzip
 
 SUBSCRIBERS = (1, 100, 1_000)
 AS_IT_IS, STORED, DEFLATED = "plain", "stored", "deflated"

@@ -20,7 +20,7 @@ import jwt
 from bench import senders
 from bench.clients import Plan
 from bench.processes import START_S, STOP_S, PrivateRedis, pin
-from broker.private_server import ending_with_us
+from progress_broker.embedded.server_process import ending_with_us
 
 ROOT = Path(__file__).resolve().parents[1]
 NCHAN_MODULES = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/nginx/modules/ngx_nchan_module.so")
@@ -118,7 +118,7 @@ def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Ser
             command = ["bench.asgi_server", "sse-starlette"]
         else:
             redis.client.flushall()
-            served = ["cli", "serve", "--port", "0", "--redis-url"]
+            served = ["progress_cli", "serve", "--port", "0", "--redis-url"]
             command = [*(["bench.asgi_server", "broker"] if name == "broker-asgi" else served), redis.url]
         secret = token_hex(32)
         guard = {"PROGRESS_AUTH": "jwt", "PROGRESS_JWT_KEY": secret} if name == GUARDED else {}

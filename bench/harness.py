@@ -16,10 +16,10 @@ from rich.table import Table
 
 from bench import machine
 from bench.processes import PrivateRedis
-from broker.keys import Keyspace
-from broker.settings import Settings
-from broker.startup import meta_call, read_meta
-from workers.carrier import carry
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.schema import meta_call, read_meta
+from progress_workers.transport.pipeline import carry
 
 T = TypeVar("T")
 

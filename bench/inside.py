@@ -13,12 +13,12 @@ from typing import Any, Literal
 import uvicorn
 import uvloop
 
-from api.app import create_app
-from api.listener import listen
-from api.server import Server
 from bench.answering import serve_and_answer
 from bench.harness import settings_for
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_server.app import create_app
+from progress_server.server.server import Server
+from progress_server.server.sockets import listen
 
 Collector = Literal["ours", "python's"]
 

@@ -17,14 +17,14 @@ from rich.table import Table
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.app import create_app
-from api.listener import listen
-from api.server import Server
 from bench.answering import serve_and_answer
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report, settings_for
 from bench.processes import Child, Cores, PrivateRedis, pin
 from bench.publisher import Publisher
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_server.app import create_app
+from progress_server.server.server import Server
+from progress_server.server.sockets import listen
 
 CALLS, STREAMS = 4_000, 1_000
 NAMES = 50

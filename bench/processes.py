@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import redis
 
-from broker.private_server import ending_with_us
+from progress_broker.embedded.server_process import ending_with_us
 
 START_S = 60.0  # many may start at once, on one core
 STOP_S = 5.0

@@ -18,13 +18,13 @@ from rich.table import Table
 from bench import machine
 from bench.harness import Spread, alternating, keyspace_of, note, options, ratios, read_options, report, settings_for
 from bench.processes import Child, Cores, PrivateRedis, pin, serve
-from broker.calls import create_call
-from broker.connections import connect
-from broker.models import NewOperation
-from broker.publishing import Entry, publish_call
-from broker.scripts import Call
-from workers import Operation, flush
-from workers.carrier import carry
+from progress_broker.model.entry import Entry, publish_call
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.commands import create_call
+from progress_broker.storage.connections import connect
+from progress_broker.storage.scripts import Call
+from progress_workers import Operation, flush
+from progress_workers.transport.pipeline import carry
 
 CHUNK = 20_000
 LINES_A_FLUSH = 5_000  # below the buffer's 10,000: nothing is dropped

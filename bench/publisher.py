@@ -7,13 +7,13 @@ from typing import Any
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
-from broker.calls import create_call
-from broker.connections import connect
-from broker.errors import BrokerError
-from broker.models import NewOperation
-from broker.publishing import Entry, publish_call, read_answer
-from broker.scripts import Call
-from workers.carrier import carry
+from progress_broker.errors import BrokerError
+from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.commands import create_call
+from progress_broker.storage.connections import connect
+from progress_broker.storage.scripts import Call
+from progress_workers.transport.pipeline import carry
 
 TICK_S = 0.001  # many workers that know nothing of each other come evenly; larger ticks would spare readers wake-ups
 PIPELINE_CALLS = 100

@@ -11,18 +11,18 @@ from typing import Any, Protocol
 
 import uvloop
 
-from api.server import GC_THRESHOLDS
 from bench.harness import settings_for
-from broker.connections import BLOCK_MS
-from broker.errors import StorageUnavailable
-from broker.events import PROGRESS, Frame, make_frame, read_entry
-from broker.hub import Hub
-from broker.outlet import UNENCODED
-from broker.placing import Start
-from broker.settings import Settings
-from broker.store import Store
-from broker.stream import Mode
-from broker.subscription import Subscription
+from progress_broker.errors import StorageUnavailable
+from progress_broker.hub import Hub
+from progress_broker.live.resume import Start
+from progress_broker.model.event import PROGRESS, Frame, make_frame, read_entry
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import BLOCK_MS
+from progress_broker.stream.outlet import UNENCODED
+from progress_broker.stream.stream import Mode
+from progress_broker.stream.subscription import Subscription
+from progress_server.server.server import GC_THRESHOLDS
 
 CONNECTIONS = 16
 COUNT = 500

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Protocol
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
-from broker.calls import create_call
-from broker.connections import connect
-from broker.models import NewOperation
-from broker.publishing import Entry, publish_call, read_answer
-from broker.scripts import Call
-from workers.carrier import carry
+from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.commands import create_call
+from progress_broker.storage.connections import connect
+from progress_broker.storage.scripts import Call
+from progress_workers.transport.pipeline import carry
 
 OPERATION = "operation"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

@@ -19,11 +19,11 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from api.listener import BACKLOG, listen, listen_for_each
 from bench import machine
 from bench.harness import alternating, note, options, read_options
 from bench.processes import Child
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_server.server.sockets import BACKLOG, listen, listen_for_each
 
 SLOWLY_A_SECOND = 500
 BUSY_S, PERIOD_S = 0.009, 0.01

@@ -14,10 +14,10 @@ import httpx
 import hypothesis
 import pytest
 
-from broker.connections import Connections
-from broker.settings import Settings
-from broker.startup import agree
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections
+from progress_broker.storage.schema import agree
 from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from broker.keys import Keyspace
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
 
 OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:signals)?")
 INDEX = re.compile(r"\{[^}]+\}:index(:(status|kind|owner|tag|parent):.+)?", re.DOTALL)

@@ -162,7 +162,7 @@ class ApiReplica(Process):
         self.url = f"{'https' if 'tls_cert' in settings else 'http'}://127.0.0.1:{self.port}"
         env = os.environ | {f"PROGRESS_{name.upper()}": str(value) for name, value in settings.items()}
         env |= {"PROGRESS_REDIS_URL": redis_url, "PROGRESS_PORT": str(self.port)}
-        super().__init__([sys.executable, "-m", "cli", "serve"], log, env)
+        super().__init__([sys.executable, "-m", "progress_cli", "serve"], log, env)
 
     def start(self) -> Self:
         super().start()

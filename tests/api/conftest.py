@@ -10,11 +10,11 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.admission import Admission
-from api.adoption import AdoptableProtocol
-from api.app import create_app
-from api.ws.protocol import BoundedProtocol
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_server.app import create_app
+from progress_server.limits.admission import Admission
+from progress_server.protocols.adoption import AdoptableProtocol
+from progress_server.protocols.websocket import BoundedProtocol
 from tests.api.raw import Client
 from tests.servers import eventually
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.limits import LimitsMiddleware
+from progress_server.limits.middleware import LimitsMiddleware
 
 
 class Named:

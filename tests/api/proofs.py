@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import jwt
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests.conftest import make_settings
 
 SECRET = "a secret that is long enough for HS256, and for tests"
@@ -19,7 +19,7 @@ KEY = "pbk_publisher"
 
 def secured(folder: Path, **changes: Any) -> Settings:
     """Return settings by which callers prove themselves; the API key `KEY` may only publish."""
-    from api.auth.api_keys import hashed
+    from progress_server.auth.api_keys import hashed
 
     keys = folder / "keys.toml"
     keys.write_text(f'[[keys]]\nname = "publisher"\nsha256 = "{hashed(KEY)}"\ngrants = [{{actions = ["publish"]}}]\n')

@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from api.app import create_app
-from api.problems import STATUS_OF_CODE
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_server.app import create_app
+from progress_server.http.problems import STATUS_OF_CODE
 from tests.api.test_metrics import Figures, scrape
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.conftest import make_settings
@@ -38,7 +38,7 @@ async def test_an_id_that_is_odd_is_replaced(http: httpx.AsyncClient, odd: str) 
 async def test_a_stream_tells_what_the_log_calls_it(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, outlet: str
 ) -> None:
-    caplog.set_level(logging.DEBUG, "broker.streams")
+    caplog.set_level(logging.DEBUG, "progress_broker.stream.registry")
     await create(http, id="a")
     await finish(http, "a")
     answers = [await http.get(f"{OPS}/a/stream") for _ in range(2)]
@@ -53,7 +53,7 @@ async def test_a_stream_tells_what_the_log_calls_it(
 async def test_a_position_that_is_lost_is_logged_with_the_connection(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "broker.streams")
+    caplog.set_level(logging.INFO, "progress_broker.stream.registry")
     await create(http, id="a")
     await finish(http, "a")
     answer = await http.get(f"{OPS}/a/stream", headers={"Last-Event-ID": "99999999999999-0"})
@@ -103,7 +103,7 @@ async def test_a_fault_is_named_counted_and_logged_with_its_request(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = create_app(store.settings, store)
-    caplog.set_level(logging.DEBUG, "api.access")
+    caplog.set_level(logging.DEBUG, "progress_server.middleware.access_log")
 
     async def broken(_: object) -> None:
         raise ZeroDivisionError
@@ -119,7 +119,7 @@ async def test_a_fault_is_named_counted_and_logged_with_its_request(
     assert (answer.status_code, answer.json()["type"]) == (500, "internal")
     assert told("http_requests_total", route=f"{OPS}/{{id}}", status="5xx") == 1
     assert told("requests_refused_total", reason="internal") == 1
-    line = vars(next(record for record in caplog.records if record.name == "api.access"))
+    line = vars(next(record for record in caplog.records if record.name == "progress_server.middleware.access_log"))
     assert (line["request"], line["refused"], line["status"]) == (answer.headers["x-request-id"], "internal", 500)
 
 
@@ -144,9 +144,9 @@ class TestAnAccessLog:
     async def test_has_a_line_for_each_request_and_nothing_of_its_query(
         self, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO, "api.access")
+        caplog.set_level(logging.INFO, "progress_server.middleware.access_log")
         await http.get(f"{OPS}/no%0Ape?ticket=s3cret", headers={"X-Request-Id": "r1"})
-        [line] = [record for record in caplog.records if record.name == "api.access"]
+        [line] = [record for record in caplog.records if record.name == "progress_server.middleware.access_log"]
         said = vars(line)
         assert said["levelno"] == logging.INFO
         assert (said["method"], said["path"], said["status"]) == ("GET", f"{OPS}/no%0Ape", 422)
@@ -159,7 +159,7 @@ class TestAnAccessLog:
             name = "alice"
 
         app = create_app(store.settings, store)
-        caplog.set_level(logging.INFO, "api.access")
+        caplog.set_level(logging.INFO, "progress_server.middleware.access_log")
         transport = httpx.ASGITransport(app)
 
         async def known(scope: Any, receive: Any, send: Any) -> None:
@@ -170,13 +170,13 @@ class TestAnAccessLog:
             transport = httpx.ASGITransport(known)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 await http.get("/livez")
-        [line] = [record for record in caplog.records if record.name == "api.access"]
+        [line] = [record for record in caplog.records if record.name == "progress_server.middleware.access_log"]
         assert vars(line)["principal"] == "alice"
 
 
 async def test_without_one_only_debug_tells_of_requests(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "api.access")
+    caplog.set_level(logging.INFO, "progress_server.middleware.access_log")
     await http.get("/livez")
-    assert [record for record in caplog.records if record.name == "api.access"] == []
+    assert [record for record in caplog.records if record.name == "progress_server.middleware.access_log"] == []

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.admission import BURST_S, LONGEST_S, Gate
-from api.refusals import refusal
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_server.http.refusals import refusal
+from progress_server.limits.admission import BURST_S, LONGEST_S, Gate
 from tests import sse
 from tests.api.conftest import Clock
 from tests.api.proofs import ALICE, bearing, secured, token

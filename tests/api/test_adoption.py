@@ -16,13 +16,13 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from api.adopted_outlet import MAX_UNASKED_BYTES, AdoptedOutlet, UnframedOutlet
-from api.adoption import AdoptableProtocol
-from api.asgi_outlet import AsgiOutlet
-from api.tls import check_certificate
-from broker.errors import SetupError
-from broker.settings import Settings, load_settings
-from broker.subscription import Subscription
+from progress_broker.errors import SetupError
+from progress_broker.settings import Settings, load_settings
+from progress_broker.stream.subscription import Subscription
+from progress_server.protocols.adoption import AdoptableProtocol
+from progress_server.server.tls import check_certificate
+from progress_server.sse.adopted import MAX_UNASKED_BYTES, AdoptedOutlet, UnframedOutlet
+from progress_server.sse.asgi import AsgiOutlet
 from tests import sse
 from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request

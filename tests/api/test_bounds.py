@@ -10,11 +10,11 @@ import pytest
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api import bodies
-from api.adoption import AdoptableProtocol
-from api.bounds import MAX_IGNORED_BYTES, MAX_PIPELINED, PIECE_BYTES, Bounds
-from broker.ndjson import MAX_AROUND_BYTES
-from broker.settings import Settings
+from progress_broker.runtime.ndjson import MAX_AROUND_BYTES
+from progress_broker.settings import Settings
+from progress_server.http import bodies
+from progress_server.protocols.adoption import AdoptableProtocol
+from progress_server.protocols.http import MAX_IGNORED_BYTES, MAX_PIPELINED, PIECE_BYTES, Bounds
 from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from broker.children import SHOWN
-from broker.family import INTERVAL_S
-from broker.store import Store
-from broker.stream import Mode
+from progress_broker.live.family import INTERVAL_S
+from progress_broker.model.children import SHOWN
+from progress_broker.operations.store import Store
+from progress_broker.stream.stream import Mode
 from tests import sse
 from tests.api.test_operations import OPS, create, finish, problem, publish
 from tests.servers import eventually

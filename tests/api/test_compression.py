@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.accept_encoding import accepts_gzip
-from api.adopted_gzip import GzipOutlet
-from api.adoption import Connection
-from api.asgi_outlet import GzipAsgiOutlet
-from api.packing import HEADER, ending
-from api.packing import gzip as packing
-from broker.events import PING, Event, Frame, make_frame, opening_frame
-from broker.settings import Settings
+from progress_broker.model.event import PING, Event, Frame, make_frame, opening_frame
+from progress_broker.settings import Settings
+from progress_server.protocols.adoption import Connection
+from progress_server.sse.accept_encoding import accepts_gzip
+from progress_server.sse.adopted_gzip import GzipOutlet
+from progress_server.sse.asgi import GzipAsgiOutlet
+from progress_server.sse.packing import HEADER, ending
+from progress_server.sse.packing import gzip as packing
 from tests import sse
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish, publish

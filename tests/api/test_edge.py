@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from api.hosts import names_answered
-from broker.errors import SetupError
-from broker.settings import Settings, load_settings
+from progress_broker.errors import SetupError
+from progress_broker.settings import Settings, load_settings
+from progress_server.middleware.trusted_hosts import names_answered
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish
 from tests.conftest import make_settings

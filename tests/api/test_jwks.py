@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from api.auth.guard import Guard
-from api.auth.jwks import COOLDOWN_S, KeySet
-from api.auth.key_material import read_key_set
-from broker.errors import StorageUnavailable
+from progress_broker.errors import StorageUnavailable
+from progress_server.auth.guard import Guard
+from progress_server.auth.jwks import COOLDOWN_S, KeySet
+from progress_server.auth.key_material import read_key_set
 from tests.api.proofs import AUDIENCE, token
 from tests.api.test_authentication import admits
 from tests.conftest import make_settings

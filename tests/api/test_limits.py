@@ -12,13 +12,13 @@ import pytest
 import websockets
 from starlette.types import Scope
 
-from api.addresses import address_of
-from api.app import create_app
-from api.stream_paths import opens_a_stream, waits
-from broker.limiter import Limiter
-from broker.limits import BURST_S
-from broker.settings import Settings, load_settings
-from broker.store import Store
+from progress_broker.limits.limiter import Limiter
+from progress_broker.limits.policy import BURST_S
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings, load_settings
+from progress_server.app import create_app
+from progress_server.http.paths import opens_a_stream, waits
+from progress_server.limits.addresses import address_of
 from tests import sse
 from tests.api.named import name_callers
 from tests.api.raw import STREAM, Client, request

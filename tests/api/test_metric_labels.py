@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from api.problems import STATUS_OF_CODE
+from progress_server.http.problems import STATUS_OF_CODE
 from tests.api.hostile import WEBSOCKET
 from tests.api.raw import Client, request
 from tests.api.test_operations import OPS, create

@@ -12,16 +12,16 @@ import redis.exceptions
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from api.app import create_app
-from api.metrics import registry_of
-from broker.errors import StorageUnavailable
-from broker.events import Event
-from broker.feed import Batch
-from broker.hub import Hub
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
-from broker.tally import Histogram
+from progress_broker.errors import StorageUnavailable
+from progress_broker.hub import Hub
+from progress_broker.live.feed import Batch
+from progress_broker.model.event import Event
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tally import Histogram
+from progress_broker.settings import Settings
+from progress_server.app import create_app
+from progress_server.routes.metrics import registry_of
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.test_stream import until
 from tests.conftest import make_settings
@@ -152,7 +152,7 @@ class TestASlowClient:
     async def test_is_counted_when_it_is_full_and_when_it_is_cut_off(
         self, http: httpx.AsyncClient, app: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO, "broker.streams")
+        caplog.set_level(logging.INFO, "progress_broker.stream.registry")
         await create(http, id="a")
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port, limit=4096)
         writer.write(b"GET /v1/operations/a/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")

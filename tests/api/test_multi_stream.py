@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from broker.cursor import Place, parse, write
-from broker.settings import Settings
-from broker.stream import Mode
+from progress_broker.bundle.cursor import Place, parse, write
+from progress_broker.settings import Settings
+from progress_broker.stream.stream import Mode
 from tests import sse
 from tests.api import proofs
 from tests.api.raw import Client, request

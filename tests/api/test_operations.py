@@ -4,8 +4,8 @@ import json
 import httpx
 import pytest
 
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests.conftest import make_settings
 from tests.servers import eventually
 

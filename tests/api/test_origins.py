@@ -1,6 +1,6 @@
 import pytest
 
-from api.origins import allowed
+from progress_server.http.origins import allowed
 
 LIST = ("https://app.example.org",)
 

@@ -15,9 +15,9 @@ from starlette.routing import Mount
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from api.auth.middleware import OPEN_PATHS
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_server.auth.middleware import OPEN_PATHS
 from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
 from tests.api.proofs import told as seen
 

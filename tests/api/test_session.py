@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests.api.proofs import ALICE, COOKIE, KEY, bearing, secured, token
 
 SESSION = "/v1/session"

@@ -6,11 +6,11 @@ import httpx
 import pytest
 from fastapi import Request, Response
 
-from api.adopted_outlet import AdoptedOutlet
-from api.asgi_outlet import AsgiOutlet
-from api.context import Id
-from api.stream import stream
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_server.context import Id
+from progress_server.routes.stream import stream
+from progress_server.sse.adopted import AdoptedOutlet
+from progress_server.sse.asgi import AsgiOutlet
 from tests import sse
 from tests.api.test_operations import OPS, create, finish, problem, publish
 from tests.conftest import make_settings

@@ -9,13 +9,13 @@ import orjson
 import pytest
 from starlette.requests import HTTPConnection
 
-from api.auth.tickets import Tickets
-from api.principal import Principal
-from broker.errors import TooLarge, Unauthenticated
-from broker.grants import Action, Facts, Grant, Grants, granted
-from broker.settings import Settings
-from broker.shared_secret import SharedSecret
-from broker.store import Store
+from progress_broker.access.shared_secret import SharedSecret
+from progress_broker.errors import TooLarge, Unauthenticated
+from progress_broker.model.grants import Action, Facts, Grant, Grants, granted
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_server.auth.principal import Principal
+from progress_server.auth.tickets import Tickets
 from tests.api.proofs import ALICE, bearing, create, secured, token, told
 
 OPS = "/v1/operations"

@@ -13,14 +13,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from websockets.asyncio.client import connect
 
-from broker import logs, tracing
-from broker.events import Event
-from broker.models import NewOperation
-from broker.store import Store
+from progress_broker.model.event import Event
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations import event_log
+from progress_broker.operations.store import Store
+from progress_broker.runtime import tracing
+from progress_workers import AsyncOperation, Operation
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.test_stream import until
 from tests.servers import eventually
-from workers import AsyncOperation, Operation
 
 TRACE_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 SAMPLED = f"00-{TRACE_ID:032x}-00f067aa0ba902b7-01"
@@ -272,4 +273,4 @@ async def test_a_traceparent_of_a_foreign_hand_is_passed_over(spans: Spans, fore
 async def test_a_log_reads_the_same_with_traces(spans: Spans, store: Store) -> None:
     with trace.get_tracer("test").start_as_current_span("x"):
         await store.create(NewOperation(id="a"))
-    assert [event.traceparent for event in await logs.kept(store, "a", 10)] == [b""]
+    assert [event.traceparent for event in await event_log.kept(store, "a", 10)] == [b""]

@@ -13,10 +13,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from broker.deny_list import Denial, DenyList, denials, deny, reinstate
-from broker.keys import denied_key, meta_key
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.access.deny_list import Denial, DenyList, denials, deny, reinstate
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import denied_key, meta_key
 from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, soon, token
 from tests.api.proofs import told as answer_of
 from tests.api.raw import Client, request
@@ -332,7 +332,7 @@ class TestTheDenyList:
             await deny(store, "sub", "bob", 60)
             with monkeypatch.context() as patched:
                 wrong = SimpleNamespace(time=lambda wrong_s=wrong_s: time.time() + wrong_s)
-                patched.setattr("broker.deny_list.time", wrong)
+                patched.setattr("progress_broker.access.deny_list.time", wrong)
                 until = (await deny(store, "sub", "alice", 60)).until
             assert abs(until - time.time() - 60) < 5
             replica = DenyList(store, 1)
@@ -352,9 +352,9 @@ class TestTheDenyList:
 
 
 async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
-    from broker.fact_cache import FactCache
-    from broker.grants import Facts
-    from broker.models import NewOperation
+    from progress_broker.access.fact_cache import FactCache
+    from progress_broker.model.grants import Facts
+    from progress_broker.model.operation import NewOperation
 
     class Counting:
         settings = store.settings

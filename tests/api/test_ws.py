@@ -17,16 +17,17 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from api.ws import protocol, socket
-from api.ws.allowance import Allowance
-from api.ws.conversation import FAULTS
-from api.ws.member import Member
-from api.ws.outbox import Outbox
-from api.ws.protocol import MAX_QUEUED, BoundedProtocol
-from api.ws.requests import MAX_MESSAGE_BYTES
-from api.ws.socket import Socket
-from broker.settings import Settings
-from broker.subscription import Subscription
+from progress_broker.settings import Settings
+from progress_broker.stream.subscription import Subscription
+from progress_server.protocols import websocket
+from progress_server.protocols.websocket import MAX_QUEUED, BoundedProtocol
+from progress_server.websocket import socket
+from progress_server.websocket.allowance import Allowance
+from progress_server.websocket.messages import MAX_MESSAGE_BYTES
+from progress_server.websocket.outlet import Member
+from progress_server.websocket.send_queue import Outbox
+from progress_server.websocket.session import FAULTS
+from progress_server.websocket.socket import Socket
 from tests.api.conftest import InLoopServer
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.conftest import make_settings
@@ -583,7 +584,7 @@ class TestStuckClients:
         async def test_are_cut_off_when_they_do_not_close_in_turn(
             self, hub: Any, server: InLoopServer, dial: Connect, monkeypatch: pytest.MonkeyPatch
         ) -> None:
-            monkeypatch.setattr(protocol, "_LINGER_S", 0.1)
+            monkeypatch.setattr(websocket, "_LINGER_S", 0.1)
             async with dial() as peer:
                 connection = the_one(server)
                 await peer.next()

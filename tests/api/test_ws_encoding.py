@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from api.ws.codes import close_code
-from api.ws.encoding import WRAPPED, Away
-from api.ws.words import problem_message
-from broker.children import children_frame
-from broker.events import PING, PING_EVENT, Event, Frame, make_frame, opening_frame, reconnect_frame
+from progress_broker.model.children import children_frame
+from progress_broker.model.event import PING, PING_EVENT, Event, Frame, make_frame, opening_frame, reconnect_frame
+from progress_server.http.ws_codes import close_code
+from progress_server.websocket.encoding import WRAPPED, Away
+from progress_server.websocket.words import problem_message
 from tests import sse
 
 FRAMES = json.loads((Path(__file__).parents[1] / "contract" / "vectors.json").read_text("utf-8"))["frames"]

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.hub import Hub
-from broker.store import Store
+from progress_broker.hub import Hub
+from progress_broker.operations.store import Store
 
 
 @pytest.fixture

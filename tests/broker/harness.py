@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from broker.events import Event, Frame, make_frame
-from broker.outlet import UNENCODED
-from broker.subscription import Subscription
-from broker.terms import Delivery, Terms
+from progress_broker.model.event import Event, Frame, make_frame
+from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.outlet import UNENCODED
+from progress_broker.stream.subscription import Subscription
 
 ALL = Delivery()
 

@@ -5,24 +5,24 @@ import asyncio
 import orjson
 import pytest
 
-from broker.bundle import Bundle
-from broker.calls import create_call, delete_call
-from broker.cursor import Place, parse, write
-from broker.errors import Draining, Gone, Invalid, NotFound
-from broker.events import CREATED, Event, Frame
-from broker.feed import Batch
-from broker.finding import Facts
-from broker.hub import Hub
-from broker.models import NewOperation, Operation
-from broker.outlet import TEXT
-from broker.placing import Ended, Start
-from broker.positions import order
-from broker.publishing import encode, publish_call
-from broker.queries import Query
-from broker.settings import Settings
-from broker.store import Store
-from broker.stream import Mode
-from broker.terms import ALL, Delivery
+from progress_broker.bundle.bundle import Bundle
+from progress_broker.bundle.cursor import Place, parse, write
+from progress_broker.bundle.query import Query
+from progress_broker.errors import Draining, Gone, Invalid, NotFound
+from progress_broker.hub import Hub
+from progress_broker.live.feed import Batch
+from progress_broker.live.resume import Ended, Start
+from progress_broker.model.entry import encode, publish_call
+from progress_broker.model.event import CREATED, Event, Frame
+from progress_broker.model.operation import NewOperation, Operation
+from progress_broker.model.positions import order
+from progress_broker.operations.commands import create_call, delete_call
+from progress_broker.operations.index_search import Facts
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.outlet import TEXT
+from progress_broker.stream.stream import Mode
 from tests.conftest import make_settings
 from tests.servers import eventually
 
@@ -624,7 +624,7 @@ async def test_frames_hold_what_they_hold_on_a_stream_of_one(store: Store, hub: 
 
 
 def test_a_frame_without_its_id_is_made_once() -> None:
-    from broker.events import strip_id
+    from progress_broker.model.event import strip_id
     from tests.broker.harness import frame
 
     made = frame(1)

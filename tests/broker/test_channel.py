@@ -1,7 +1,7 @@
-from broker.channel import Channel
-from broker.ring import Room
-from broker.stream import Mode
-from broker.subscription import Subscription
+from progress_broker.live.channel import Channel
+from progress_broker.live.ring import Room
+from progress_broker.stream.stream import Mode
+from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.children import (
+from progress_broker.live.family import INTERVAL_S, Family, Onlooker
+from progress_broker.model.children import (
     GENERATIONS,
     LOOKED_AT,
     SHOWN,
@@ -19,9 +20,8 @@ from broker.children import (
     rolled_up,
     told_percent,
 )
-from broker.events import Event
-from broker.family import INTERVAL_S, Family, Onlooker
-from broker.models import ChildrenSummary, Status
+from progress_broker.model.event import Event
+from progress_broker.model.operation import ChildrenSummary, Status
 from tests.broker.harness import Timers, event
 
 PERCENTS = st.floats(0, 100)
@@ -326,7 +326,7 @@ class TestPacing:
     ) -> None:
         monkeypatch.setattr(watcher, "follow", None)
         monkeypatch.setattr(Tree, "add", None)
-        monkeypatch.setattr("broker.family.LOOKED_AT", 10)
+        monkeypatch.setattr("progress_broker.live.family.LOOKED_AT", 10)
         for n in range(20):
             watcher.note(n, f"b{n}")
         assert len(watcher.followed) == 10 < LOOKED_AT

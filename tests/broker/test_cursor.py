@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import cursor
-from broker.cursor import Place
-from broker.errors import Invalid
-from broker.queries import Queries, Query
+from progress_broker.bundle import cursor
+from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.query import Queries, Query
+from progress_broker.errors import Invalid
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
 POSITIONS = st.tuples(NUMBERS, NUMBERS).map(lambda it: b"%d-%d" % it)

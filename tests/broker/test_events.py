@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.events import Event, make_frame, read_entry
+from progress_broker.model.event import Event, make_frame, read_entry
 from tests import sse
 
 NASTY = [

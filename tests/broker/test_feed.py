@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import redis.exceptions
 
-from broker.connections import Reader
-from broker.feed import COUNT, READ_EVERY_S, Batch, FeedReader
-from broker.keys import Keyspace
-from broker.models import NewOperation
-from broker.publishing import encode
-from broker.store import Store
-from broker.tasks import Tasks
+from progress_broker.live.feed import COUNT, READ_EVERY_S, Batch, FeedReader
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.storage.connections import Reader
+from progress_broker.storage.keys import Keyspace
 from tests.servers import eventually
 
 KEYSPACE = Keyspace("pb", 2)

@@ -11,24 +11,24 @@ import orjson
 import pytest
 from redis.exceptions import ResponseError
 
-from broker import finding, logs, rollup
-from broker import limiter as limiter_module
-from broker.errors import BrokerError, Invalid, NotFound
-from broker.events import CREATED, Event, make_frame, read_entry
-from broker.foreign import warn_once
-from broker.hub import Hub
-from broker.keys import OperationKeys
-from broker.limiter import Limiter
-from broker.listing import Filters
-from broker.models import RESERVED_TYPES, NewOperation, Status
-from broker.newest import Newest
-from broker.placing import Start
-from broker.publishing import Entry, encode
-from broker.queries import Query
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
-from broker.tally import Tally
+from progress_broker.access.takeover import Newest
+from progress_broker.bundle.query import Query
+from progress_broker.errors import BrokerError, Invalid, NotFound
+from progress_broker.hub import Hub
+from progress_broker.limits import limiter as limiter_module
+from progress_broker.limits.limiter import Limiter
+from progress_broker.live.resume import Start
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.event import CREATED, Event, make_frame, read_entry
+from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
+from progress_broker.operations import event_log, index_search, rollup
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tally import Tally
+from progress_broker.settings import Settings
+from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.keys import OperationKeys
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import eventually
@@ -128,9 +128,9 @@ class Others:
                 found += page
             assert {*ids} <= {operation.id for operation in found}, filters
         wanted = frozenset({b"owner:ann", b"kind:job"})
-        facts = (await finding.by_terms(self.store, wanted, {}, range(LANES), 10)).facts
+        facts = (await index_search.by_terms(self.store, wanted, {}, range(LANES), 10)).facts
         assert {*ids} <= {fact.operation for fact in facts}
-        named = await finding.by_ids(self.store, ["odd", *ids])
+        named = await index_search.by_ids(self.store, ["odd", *ids])
         assert {*ids} <= {fact.operation for fact in named.facts}
 
     async def live_on(self, hub: Hub, *ids: str) -> None:
@@ -143,7 +143,7 @@ class Others:
             answer = await self.store.publish(id, [encode("log", {"message": "on"}, self.store.settings)], attempt=1)
             assert answer.events > before.events
             await eventually(lambda outlet=outlet: outlet.types[-1] == "log", "it is watched")  # type: ignore[misc]
-            assert [event.n for event in await logs.kept(self.store, id, 100)] == list(range(1, answer.events + 1))
+            assert [event.n for event in await event_log.kept(self.store, id, 100)] == list(range(1, answer.events + 1))
 
     async def are_reaped(self, *ids: str) -> None:
         for id in ids:
@@ -179,8 +179,8 @@ async def is_survived(store: Store) -> None:
     await ask(store.get("odd"))
     await ask(store.facts("odd"))
     await ask(store.family("odd"))
-    await ask(logs.kept(store, "odd", 10))
-    await ask(logs.after(store, "odd", "0-0", 10))
+    await ask(event_log.kept(store, "odd", 10))
+    await ask(event_log.after(store, "odd", "0-0", 10))
     await ask(store.publish("odd", [encode("log", {"message": "?"}, store.settings)]))
     await ask(store.publish("odd", []))
     await ask(store.create(NewOperation(id="odd")))
@@ -320,7 +320,7 @@ async def test_what_hinders_is_told_once(store: Store, redis: Any, caplog: pytes
             await Reaper(store).reap()
             await store.sweep()
             await store.find(Filters())
-            for event in await logs.kept(store, "odd", 10):
+            for event in await event_log.kept(store, "odd", 10):
                 make_frame(event)
     told = [record.getMessage() for record in caplog.records if "odd" in record.getMessage()]
     assert len(told) == len(set(told)) == 2
@@ -343,7 +343,7 @@ async def test_the_script_refuses_a_reserved_type(store: Store, type: str) -> No
     with pytest.raises(Invalid, match=type):
         await store.publish("a", [encode("log", {"message": "with it"}, store.settings), Entry(type, b"{}")])
     assert (await store.get("a")).events == 1
-    assert len(await logs.kept(store, "a", 10)) == 1
+    assert len(await event_log.kept(store, "a", 10)) == 1
 
 
 @pytest.mark.parametrize("type", ["progress", "log", "custom"])
@@ -375,12 +375,12 @@ def test_an_entry_of_the_broker_s_own_kind_names_an_operation(name: bytes) -> No
 async def test_a_position_that_can_t_be_read_is_gone_on_from(store: Store, redis: Any) -> None:
     await store.create(NewOperation(id="a"))
     at = (await redis.xadd(store.keyspace.operation("a").log, {"x": "y"})).decode()
-    page = await logs.after(store, "a", at, 10)
+    page = await event_log.after(store, "a", at, 10)
     assert (page.events, page.reset) == ([], None)
     assert page.at is not None
     assert page.at.n == 1
     await store.publish("a", [encode("log", {"message": "the event after it"}, store.settings)])
-    page = await logs.after(store, "a", at, 10)
+    page = await event_log.after(store, "a", at, 10)
     assert [event.n for event in page.events] == [2]
     async with Hub(store, store.settings) as hub:
         await hub.started()
@@ -406,7 +406,7 @@ async def test_following_a_log_passes_over_what_can_t_be_read(store: Store, redi
         await redis.xadd(key, {"x": "y"})
 
     async def follow() -> list[int]:
-        return [event.n async for event in logs.follow(store, "a", "0-0")]
+        return [event.n async for event in event_log.follow(store, "a", "0-0")]
 
     following = asyncio.create_task(follow())
     await eventually(lambda: reads == 2, "it waits for more")

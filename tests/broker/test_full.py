@@ -8,22 +8,23 @@ from typing import Any
 import pytest
 import redis
 
-from broker import deny_list, logs
-from broker.errors import Gone, StorageFull
-from broker.hub import Hub
-from broker.limiter import Limiter
-from broker.listing import Filters
-from broker.memory import Memory
-from broker.models import NewOperation, NewSignal, Status
-from broker.newest import Newest
-from broker.placing import Start
-from broker.publishing import Entry, encode
-from broker.queries import Query
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.shared_secret import SharedSecret
-from broker.store import Store
-from broker.tally import Tally
+from progress_broker.access import deny_list
+from progress_broker.access.shared_secret import SharedSecret
+from progress_broker.access.takeover import Newest
+from progress_broker.bundle.query import Query
+from progress_broker.errors import Gone, StorageFull
+from progress_broker.hub import Hub
+from progress_broker.limits.limiter import Limiter
+from progress_broker.live.resume import Start
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.operation import NewOperation, NewSignal, Status
+from progress_broker.operations import event_log
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tally import Tally
+from progress_broker.settings import Settings
+from progress_broker.storage.memory import Memory
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually, free_port, wait_until
@@ -85,7 +86,7 @@ async def test_what_takes_more_is_refused_and_changes_nothing(full: Filled) -> N
         with pytest.raises(StorageFull):
             await asked
     assert await full.store.get("a") == before
-    assert len(await logs.kept(full.store, "a", 10)) == before.events
+    assert len(await event_log.kept(full.store, "a", 10)) == before.events
     assert [operation.id for operation in (await full.store.find(Filters()))[0]] == ["a"]
 
 
@@ -101,7 +102,7 @@ async def test_what_it_holds_is_read_watched_and_listed(full: Filled) -> None:
         assert (await full.store.get("a", list_children=True)).children is not None
         assert await full.store.facts("a") is not None
         assert len((await full.store.find(Filters(owner="ann")))[0]) == 1
-        assert [event.n for event in await logs.kept(full.store, "a", 10)] == [1, 2, 3, 4]
+        assert [event.n for event in await event_log.kept(full.store, "a", 10)] == [1, 2, 3, 4]
         assert await SharedSecret(full.store).get()
         denied = deny_list.DenyList(full.store, 1)
         await denied.refresh()
@@ -131,7 +132,7 @@ async def test_an_operation_ends(full: Filled, status: str) -> None:
     answer = await full.store.publish("a", last, attempt=1)
     shown = await full.store.get("a")
     assert (shown.status, shown.events, answer.events) == (Status(status), 5, 5)
-    assert [event.n for event in await logs.kept(full.store, "a", 10)] == [1, 2, 3, 4, 5]
+    assert [event.n for event in await event_log.kept(full.store, "a", 10)] == [1, 2, 3, 4, 5]
     assert await full.redis.zscore(full.store.keyspace.operation("a").lane.leases, "a") is None
 
 

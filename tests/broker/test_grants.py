@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.grants import EVERYTHING, NOTHING, Action, Facts, Grant, Grants, granted
+from progress_broker.model.grants import EVERYTHING, NOTHING, Action, Facts, Grant, Grants, granted
 
 FACTS = Facts("import-42", "alice", "import", ("eu", "big"))
 

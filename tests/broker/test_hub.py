@@ -5,17 +5,18 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from broker import errors, logs
-from broker.channel import Channel
-from broker.events import Event
-from broker.feed import COUNT, Batch
-from broker.hub import Hub
-from broker.models import NewOperation
-from broker.placing import Ended, Start
-from broker.publishing import Entry, encode
-from broker.settings import Settings
-from broker.store import Store
-from broker.subscription import Subscription
+from progress_broker import errors
+from progress_broker.hub import Hub
+from progress_broker.live.channel import Channel
+from progress_broker.live.feed import COUNT, Batch
+from progress_broker.live.resume import Ended, Start
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.event import Event
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations import event_log
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import eventually
@@ -91,7 +92,7 @@ async def test_every_position_resumes_exactly(store: Store, hub: Hub) -> None:
     await store.create(NewOperation(id="a"))
     await publish(store, 40)
     await finish(store)
-    events = await logs.kept(store, "a", 100)
+    events = await event_log.kept(store, "a", 100)
     for at in events[:-1]:
         outlet, _ = await watch(hub, Start(at.position.decode()))
         await ended(outlet)
@@ -116,7 +117,7 @@ async def test_from_the_start_is_all_that_is_kept(store: Store, hub: Hub) -> Non
     await publish(store, 420)
     outlet, subscription = await watch(hub, Start(beginning=True))
     await eventually(lambda: outlet.numbers[-1] == 421, "it catches up")
-    first = (await logs.kept(store, "a", 1))[0].n
+    first = (await event_log.kept(store, "a", 1))[0].n
     assert outlet.numbers == list(range(first, 422))
     assert first > 1
     subscription.close()
@@ -189,7 +190,7 @@ async def test_a_log_that_was_lost_is_told(store: Store, hub: Hub) -> None:
     await publish(store, 5)
     outlet, subscription = await watch(hub)
     keys = store.keyspace.operation("a")
-    last = (await logs.kept(store, "a", 10))[-1]
+    last = (await event_log.kept(store, "a", 10))[-1]
     await store.connections.commands.xdel(keys.log, last.position)
     await store.connections.commands.hset(keys.snapshot, "n", 5)
     await eventually(lambda: len(outlet.numbers) == 2, "the loss is told")
@@ -200,7 +201,7 @@ async def test_a_log_that_was_lost_is_told(store: Store, hub: Hub) -> None:
 async def replace_last(store: Store, type: str, data: str) -> None:
     """Have Redis hold another last event of `a`, of which the feed has not told: a failover lost the one there was."""
     keys, redis = store.keyspace.operation("a"), store.connections.commands
-    last = (await logs.kept(store, "a", 10))[-1]
+    last = (await event_log.kept(store, "a", 10))[-1]
     await redis.xdel(keys.log, last.position)
     at = await redis.xadd(keys.log, {"n": last.n, "t": type, "d": data})
     status = "failed" if type == "end" else "running"
@@ -271,9 +272,9 @@ async def test_many_who_come_at_once_cost_redis_a_few_reads(store: Store, hub: H
 
         return call
 
-    position = (await logs.kept(store, "a", 3))[-1].position.decode()
+    position = (await event_log.kept(store, "a", 3))[-1].position.decode()
     with pytest.MonkeyPatch.context() as counted:
-        for place, name in ((store, "get"), (logs, "tail"), (logs, "after"), (logs, "kept")):
+        for place, name in ((store, "get"), (event_log, "tail"), (event_log, "after"), (event_log, "kept")):
             counted.setattr(place, name, counting(getattr(place, name)))
         everyone = await asyncio.gather(
             *(watch(hub, Start(position)) for _ in range(200)), *(watch(hub) for _ in range(50))
@@ -373,7 +374,7 @@ async def test_channels_that_are_silent_share_the_room_with_those_that_come(stor
 
 async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
-    monkeypatch.setattr("broker.hub.backoff_s", lambda failed: waited.append(failed) or 0)
+    monkeypatch.setattr("progress_broker.hub.backoff_s", lambda failed: waited.append(failed) or 0)
     hub = Hub(store, store.settings)
 
     class Feed:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from broker import limiter as module
-from broker.carrier import run_all
-from broker.errors import AtCapacity, TooManyStreams
-from broker.limiter import Limiter
-from broker.scripts import HOLD, SPEND, Call
-from broker.settings import Settings
-from broker.store import Store
-from broker.tally import Tally
+from progress_broker.errors import AtCapacity, TooManyStreams
+from progress_broker.limits import limiter as module
+from progress_broker.limits.limiter import Limiter
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tally import Tally
+from progress_broker.settings import Settings
+from progress_broker.storage.run import run_all
+from progress_broker.storage.scripts import HOLD, SPEND, Call
 from tests.broker.harness import Timers
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually

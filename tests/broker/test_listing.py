@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import Invalid
-from broker.listing import Filters, _read_cursor, _write_cursor
-from broker.models import NewOperation, Status
-from broker.publishing import encode
-from broker.store import Store
+from progress_broker.errors import Invalid
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations.listing import Filters, _read_cursor, _write_cursor
+from progress_broker.operations.store import Store
 
 
 async def fill(store: Store) -> None:

@@ -7,22 +7,22 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker import cursor
-from broker.beginning import begin
-from broker.bundle import Bundle
-from broker.channel import Channel
-from broker.cursor import Place
-from broker.events import END, MISSING, OPERATIONS, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
-from broker.finding import Facts
-from broker.lane import Lane
-from broker.member import Member
-from broker.merge import Searching
-from broker.models import Operation
-from broker.outlet import UNENCODED
-from broker.positions import order
-from broker.queries import Query
-from broker.ring import Room
-from broker.snapshots import FIELDS, read_snapshot
+from progress_broker.bundle import cursor
+from progress_broker.bundle.bundle import Bundle
+from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.discovery import begin
+from progress_broker.bundle.lane import Lane
+from progress_broker.bundle.member import Member
+from progress_broker.bundle.merge import Searching
+from progress_broker.bundle.query import Query
+from progress_broker.live.channel import Channel
+from progress_broker.live.ring import Room
+from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
+from progress_broker.model.operation import Operation
+from progress_broker.model.positions import order
+from progress_broker.operations.index_search import Facts
+from progress_broker.operations.snapshot import FIELDS, read_snapshot
+from progress_broker.stream.outlet import UNENCODED
 from tests.broker.harness import ALL, Timers
 
 LANES = 3

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import TooLarge
-from broker.ndjson import MAX_AROUND_BYTES, LineBuffer
+from progress_broker.errors import TooLarge
+from progress_broker.runtime.ndjson import MAX_AROUND_BYTES, LineBuffer
 from tests.conftest import make_settings
 
 LIMIT = 10

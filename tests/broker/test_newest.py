@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from broker.hub import Hub
-from broker.newest import KEPT_S, REPLACED, Newest
-from broker.store import Store
+from progress_broker.access.takeover import KEPT_S, REPLACED, Newest
+from progress_broker.hub import Hub
+from progress_broker.operations.store import Store
 from tests.servers import eventually
 
 

@@ -5,14 +5,15 @@ from hashlib import sha1
 
 import pytest
 
-from broker import errors, publishing
-from broker.events import Event
-from broker.hub import Hub
-from broker.listing import Filters
-from broker.models import NewOperation
-from broker.probe import Probe
-from broker.scripts import Script
-from broker.store import Store
+from progress_broker import errors
+from progress_broker.hub import Hub
+from progress_broker.live.probe import Probe
+from progress_broker.model import entry
+from progress_broker.model.event import Event
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.storage.scripts import Script
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
 from tests.servers import eventually
@@ -157,7 +158,7 @@ async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatc
         with monkeypatch.context() as broken:
             text = "return redis.error_reply('ERR no longer what it was')"
             script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-            broken.setattr(publishing, "PUBLISH", script)
+            broken.setattr(entry, "PUBLISH", script)
             await eventually(lambda: hub.doubt == "publish fails", "a script that breaks is noticed")
         await eventually(lambda: hub.doubt is None, "and that it works again")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import SetupError, StorageUnavailable
-from broker.protocol_check import mismatch
-from broker.store import Store
+from progress_broker.errors import SetupError, StorageUnavailable
+from progress_broker.operations.store import Store
+from progress_broker.storage.protocol_check import mismatch
+from progress_workers import Operation
 from tests.conftest import make_settings
 from tests.deploy.proxies import Certificate
 from tests.servers import RealRedis, free_port
 from tests.workers.harness import Broker
-from workers import Operation
 
 
 @pytest.fixture

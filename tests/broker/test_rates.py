@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import rates
-from broker.rates import LONGEST_S, Bucket, Buckets, Rate
+from progress_broker.limits import gcra
+from progress_broker.limits.gcra import LONGEST_S, Bucket, Buckets, Rate
 
 pauses = st.lists(st.floats(0, 2), min_size=1, max_size=200)
 
@@ -98,7 +98,7 @@ def test_the_full_are_forgotten_and_those_with_debts_are_not() -> None:
 
 
 def test_those_who_are_too_many_to_be_told_apart_share_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "MAX_BUCKETS", 3)
+    monkeypatch.setattr(gcra, "MAX_BUCKETS", 3)
     buckets = Buckets(Rate(1, 2))
     for i in range(50):
         buckets.take(f"caller-{i}", 1, 0)

@@ -5,14 +5,14 @@ import asyncio
 import orjson
 import pytest
 
-from broker import logs
-from broker.carrier import run
-from broker.errors import Conflict, Fenced, OperationEnded
-from broker.models import NewOperation, Status
-from broker.publishing import Entry, encode, publish_call, read_answer
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.errors import Conflict, Fenced, OperationEnded
+from progress_broker.model.entry import Entry, encode, publish_call, read_answer
+from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations import event_log
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.run import run
 from tests.conftest import make_settings
 from tests.servers import eventually
 
@@ -38,7 +38,7 @@ async def lapse(store: Store) -> None:
 
 
 async def statuses(store: Store, id: str = "op") -> list[str]:
-    events = await logs.kept(store, id, 100)
+    events = await event_log.kept(store, id, 100)
     return [orjson.loads(event.data)["status"] for event in events if event.type in (b"status", b"end")]
 
 

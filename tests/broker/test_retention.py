@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from broker.hub import Hub
-from broker.models import NewOperation
-from broker.placing import Start
-from broker.publishing import encode
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.hub import Hub
+from progress_broker.live.resume import Start
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import eventually

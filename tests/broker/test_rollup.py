@@ -9,19 +9,20 @@ import orjson
 import pytest
 import redis.exceptions
 
-from broker import errors, logs, rollup
-from broker.calls import create_call
-from broker.carrier import run
-from broker.children import GENERATIONS, SHOWN
-from broker.events import Frame
-from broker.family import Family
-from broker.hub import Hub
-from broker.listing import Filters
-from broker.models import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
-from broker.placing import Start
-from broker.publishing import Entry, encode
-from broker.store import Store
-from broker.terms import Delivery
+from progress_broker import errors
+from progress_broker.hub import Hub
+from progress_broker.live.family import Family
+from progress_broker.live.resume import Start
+from progress_broker.model.children import GENERATIONS, SHOWN
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.event import Frame
+from progress_broker.model.operation import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
+from progress_broker.operations import event_log, rollup
+from progress_broker.operations.commands import create_call
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.storage.run import run
+from progress_broker.stream.delivery import Delivery
 from tests.broker.harness import Outlet
 from tests.servers import eventually
 
@@ -40,7 +41,7 @@ async def end(store: Store, id: str, status: str = "succeeded") -> None:
 
 
 async def notes(store: Store, parent: str) -> list[Any]:
-    return [orjson.loads(event.data) for event in await logs.kept(store, parent, 1000) if event.type == b"child"]
+    return [orjson.loads(event.data) for event in await event_log.kept(store, parent, 1000) if event.type == b"child"]
 
 
 def percent(operation: Operation) -> Any:

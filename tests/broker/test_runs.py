@@ -1,5 +1,5 @@
-from broker.events import Frame, make_frame
-from broker.runs import SLICE_BYTES, slices
+from progress_broker.model.event import Frame, make_frame
+from progress_broker.stream.batching import SLICE_BYTES, slices
 from tests.broker.harness import event, frame
 
 

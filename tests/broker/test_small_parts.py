@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import errors, positions, startup
-from broker.flights import Flights
-from broker.keys import Keyspace, hash_slot, lane_tags
-from broker.publications import read_publication
-from broker.publishing import encode
-from broker.settings import load_settings
-from broker.tasks import end
-from broker.wheel import Wheel
+from progress_broker import errors
+from progress_broker.model import positions
+from progress_broker.model.entry import encode
+from progress_broker.model.publications import read_publication
+from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.tasks import end
+from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.settings import load_settings
+from progress_broker.storage import schema
+from progress_broker.storage.keys import Keyspace, hash_slot, lane_tags
 from tests.conftest import make_settings
 
 
@@ -95,25 +97,25 @@ class TestSettings:
 class TestStarting:
     def test_an_evicting_server_is_refused(self) -> None:
         with pytest.raises(errors.SetupError, match="noeviction"):
-            startup.check_server({"redis_version": "7.0.15", "maxmemory_policy": "allkeys-lru"})
+            schema.check_server({"redis_version": "7.0.15", "maxmemory_policy": "allkeys-lru"})
 
     def test_an_old_server_is_refused(self) -> None:
         with pytest.raises(errors.SetupError, match=r"6\.2"):
-            startup.check_server({"redis_version": "6.0.16"})
+            schema.check_server({"redis_version": "6.0.16"})
 
     def test_a_server_that_tells_nothing_is_believed(self) -> None:
-        startup.check_server({})
+        schema.check_server({})
 
     def test_other_lanes_another_schema_and_other_tags_are_refused(self) -> None:
         tags = " ".join(lane_tags("pb", 16)).encode()
-        assert startup.read_meta([b"1", b"16", tags], make_settings()).lanes == 16
+        assert schema.read_meta([b"1", b"16", tags], make_settings()).lanes == 16
         for reply, changes in (
             ([b"1", b"16", tags], {"lanes": 8}),
             ([b"2", b"16", tags], {}),
             ([b"1", b"16", b"a b"], {}),
         ):
             with pytest.raises(errors.SetupError):
-                startup.read_meta(reply, make_settings(**changes))
+                schema.read_meta(reply, make_settings(**changes))
 
 
 class TestErrors:

@@ -2,14 +2,15 @@ import asyncio
 
 import pytest
 
-from broker import errors, logs
-from broker.events import snapshot_frame
-from broker.listing import Filters
-from broker.logs import UNREADABLE
-from broker.models import TERMINAL, TRANSITIONS, NewOperation, Status
-from broker.publishing import Entry, encode
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker import errors
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.event import snapshot_frame
+from progress_broker.model.operation import TERMINAL, TRANSITIONS, NewOperation, Status
+from progress_broker.operations import event_log
+from progress_broker.operations.event_log import UNREADABLE
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests.servers import eventually
 
 
@@ -30,7 +31,7 @@ def bringing(status: str) -> Entry:
 
 
 async def numbers(store: Store, operation: str) -> list[int]:
-    return [event.n for event in await logs.kept(store, operation, 10_000)]
+    return [event.n for event in await event_log.kept(store, operation, 10_000)]
 
 
 class TestCreating:
@@ -41,7 +42,7 @@ class TestCreating:
         assert new
         assert (operation.status, operation.done, operation.attempt, operation.events) == ("pending", False, 1, 1)
         assert (operation.kind, operation.title, operation.owner, operation.parent) == ("import", "T", "alice", "p")
-        events = await logs.kept(store, "a", 10)
+        events = await event_log.kept(store, "a", 10)
         assert [(event.n, event.type, event.data) for event in events] == [(1, b"status", b'{"status":"pending"}')]
         assert operation.position == events[0].position.decode()
 
@@ -167,7 +168,7 @@ class TestPublishing:
         await store.publish("a", [Entry("status", b"{}", "running"), Entry("status", b"{}", "stalled")])
         await store.publish("a", [entry("log", {"message": "back"}, store)])
         assert (await store.get("a")).status is Status.RUNNING
-        assert (await logs.kept(store, "a", 10))[-2].data == b'{"status":"running"}'
+        assert (await event_log.kept(store, "a", 10))[-2].data == b'{"status":"running"}'
 
     async def test_a_feed_that_begins_anew_on_a_slow_clock_stays_behind_the_log(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
@@ -248,7 +249,7 @@ class TestCancelling:
         await store.create(NewOperation(id="a"))
         await store.publish("a", [progress(store)])
         changed = [changed for _, changed in await asyncio.gather(*(store.cancel("a") for _ in range(10)))]
-        events = [event for event in await logs.kept(store, "a", 100) if b"cancelling" in event.data]
+        events = [event for event in await event_log.kept(store, "a", 100) if b"cancelling" in event.data]
         assert len(events) == 1
         assert any(changed)
 
@@ -298,36 +299,36 @@ class TestReadingTheLog:
 
     async def test_a_known_position_is_followed_by_what_came_after(self, store: Store) -> None:
         at = await self.fill(store, 5)
-        page = await logs.after(store, "a", at[2], 2)
+        page = await event_log.after(store, "a", at[2], 2)
         assert page.reset is None
         assert page.at is not None
         assert (page.at.n, [event.n for event in page.events]) == (3, [4, 5])
 
     async def test_the_last_position_is_followed_by_nothing(self, store: Store) -> None:
         at = await self.fill(store, 2)
-        page = await logs.after(store, "a", at[-1], 10)
+        page = await event_log.after(store, "a", at[-1], 10)
         assert (page.events, page.reset) == ([], None)
 
     async def test_a_trimmed_position_is_told(self, store: Store) -> None:
         at = await self.fill(store, 320)
-        assert (await logs.after(store, "a", at[0], 10)).reset == "trimmed"
-        assert (await logs.after(store, "a", "0-0", 10)).reset == "trimmed"
-        assert (await logs.kept(store, "a", 1))[0].n > 100
+        assert (await event_log.after(store, "a", at[0], 10)).reset == "trimmed"
+        assert (await event_log.after(store, "a", "0-0", 10)).reset == "trimmed"
+        assert (await event_log.kept(store, "a", 1))[0].n > 100
 
     async def test_an_unknown_position_is_told_as_lost(self, store: Store) -> None:
         at = await self.fill(store, 3)
         for unknown in ("1-1", "99999999999999-0", f"{at[1].partition('-')[0]}-77"):
-            assert (await logs.after(store, "a", unknown, 10)).reset == "lost", unknown
+            assert (await event_log.after(store, "a", unknown, 10)).reset == "lost", unknown
 
     async def test_before_everything_is_everything(self, store: Store) -> None:
         await self.fill(store, 3)
-        assert [event.n for event in (await logs.after(store, "a", "0-0", 10)).events] == [1, 2, 3, 4]
+        assert [event.n for event in (await event_log.after(store, "a", "0-0", 10)).events] == [1, 2, 3, 4]
 
     async def test_following_goes_on_to_the_end(self, store: Store) -> None:
         await self.fill(store, 2)
 
         async def follow() -> list[int]:
-            return [event.n async for event in logs.follow(store, "a", "0-0")]
+            return [event.n async for event in event_log.follow(store, "a", "0-0")]
 
         following = asyncio.create_task(follow())
         await store.publish("a", [progress(store), end(store)])
@@ -337,7 +338,7 @@ class TestReadingTheLog:
         at = await self.fill(store, 1)
         await store.connections.commands.xadd(store.keyspace.operation("a").log, {"junk": b"\xff", "n": "x"})
         await store.publish("a", [entry("log", {"message": "m"}, store)])
-        assert [event.n for event in (await logs.after(store, "a", at[0], 10)).events] == [2, 3]
+        assert [event.n for event in (await event_log.after(store, "a", at[0], 10)).events] == [2, 3]
 
 
 class TestSweeping:
@@ -423,7 +424,7 @@ class TestForeignHands:
         await client.hset(keyspace.operation("a").snapshot, "n", "x")
         await client.delete(keyspace.operation("b").snapshot)
         await client.set(keyspace.operation("b").snapshot, "not a hash", ex=100)
-        told = await logs.stands(store, ["a", "b", "c", "d"])
+        told = await event_log.stands(store, ["a", "b", "c", "d"])
         assert [stand and stand.n for stand in told] == [UNREADABLE.n, UNREADABLE.n, 1, None]
         await client.delete(keyspace.operation("b").snapshot)
 

@@ -2,15 +2,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.channel import Channel
-from broker.events import Event, Frame, snapshot_frame
-from broker.models import Operation
-from broker.ring import Room
-from broker.runs import SLICE_BYTES, conflate
-from broker.snapshots import FIELDS, read_snapshot
-from broker.stream import Mode
-from broker.subscription import CONFLATE_OVER, Subscription
-from broker.terms import Delivery
+from progress_broker.live.channel import Channel
+from progress_broker.live.ring import Room
+from progress_broker.model.event import Event, Frame, snapshot_frame
+from progress_broker.model.operation import Operation
+from progress_broker.operations.snapshot import FIELDS, read_snapshot
+from progress_broker.stream.batching import SLICE_BYTES, conflate
+from progress_broker.stream.delivery import Delivery
+from progress_broker.stream.stream import Mode
+from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event, frame
 
 

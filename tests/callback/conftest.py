@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests.api.conftest import app, base_url, http, outlet, server, server_options
 from tests.callback.backend import SECRET, TheirBackend
 from tests.conftest import make_settings

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from starlette.responses import Response
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests.api.test_operations import OPS, create, problem
 from tests.api.test_stream import until
 from tests.callback.backend import ALLOW, SECRET, TheirBackend

@@ -7,18 +7,18 @@ from itertools import pairwise
 
 import pytest
 
-from api.callback.backend import Trouble
-from api.callback.farewells import MOST_WAITING, TRIES, Farewells
-from api.callback.line import LONGEST_S, Line
-from api.callback.threshold import MOST as MOST_ADDRESSES
-from api.callback.threshold import Threshold
-from api.callback.verdicts import MOST, Verdicts
-from api.callback.visit import NO_VISIT, Visit
-from api.principal import Principal
-from broker.errors import AuthorizerUnavailable, RateLimited, Unauthenticated
-from broker.grants import EVERYTHING
-from broker.tally import Tally
-from broker.terms import ALL
+from progress_broker.errors import AuthorizerUnavailable, RateLimited, Unauthenticated
+from progress_broker.model.grants import EVERYTHING
+from progress_broker.runtime.tally import Tally
+from progress_broker.stream.delivery import ALL
+from progress_server.auth.principal import Principal
+from progress_server.callback.client import Trouble
+from progress_server.callback.connection import NO_VISIT, Visit
+from progress_server.callback.decision_cache import MOST, Verdicts
+from progress_server.callback.disconnect_events import MOST_WAITING, TRIES, Farewells
+from progress_server.callback.fair_queue import LONGEST_S, Line
+from progress_server.limits.threshold import MOST as MOST_ADDRESSES
+from progress_server.limits.threshold import Threshold
 from tests.servers import eventually
 
 ALICE = Principal("alice", EVERYTHING)
@@ -313,7 +313,7 @@ class TestFarewells:
     async def test_are_dropped_and_counted_when_too_many_wait_or_time_is_up(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("api.callback.farewells.FLUSH_S", 0.05)
+        monkeypatch.setattr("progress_server.callback.disconnect_events.FLUSH_S", 0.05)
         tally = Tally()
 
         async def tell(body: bytes) -> int:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from api.callback.answer import MOST_EVENTS, read_answer
-from api.callback.question import Who, new_connection, opening_in, who_in
-from api.callback.signing import signed
-from broker.errors import SetupError
-from broker.grants import Action, Facts
-from broker.settings import Settings, load_settings
+from progress_broker.errors import SetupError
+from progress_broker.model.grants import Action, Facts
+from progress_broker.settings import Settings, load_settings
+from progress_server.callback.decision import MOST_EVENTS, read_answer
+from progress_server.callback.payloads import Who, new_connection, opening_in, who_in
+from progress_server.callback.signing import signed
 from tests.callback.backend import SECRET
 from tests.callback.snippet import verified
 
@@ -195,8 +195,8 @@ class TestSettings:
         assert "password@" not in told.value.detail
 
     def test_both_are_needed(self) -> None:
-        from api.callback.backend import Backend
-        from broker.tally import Tally
+        from progress_broker.runtime.tally import Tally
+        from progress_server.callback.client import Backend
 
         with pytest.raises(SetupError, match="PROGRESS_CALLBACK_SECRET"):
             Backend(Settings(_env_file=None, callback_url="http://x"), Tally())

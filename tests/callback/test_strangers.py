@@ -9,7 +9,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from broker.limiter import Limiter
+from progress_broker.limits.limiter import Limiter
 from tests.api.test_admission import EVENT_SOURCE
 from tests.api.test_operations import OPS, create, problem
 from tests.api.test_stream import until

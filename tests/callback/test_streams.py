@@ -14,8 +14,8 @@ import httpx
 import pytest
 from starlette.responses import Response
 
-from api.app import create_app
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_server.app import create_app
 from tests import sse
 from tests.api.conftest import InLoopServer
 from tests.api.test_admission import EVENT_SOURCE
@@ -361,7 +361,9 @@ class TestABackEndInTrouble:
         theirs.gate.set()
         async with following(http) as stream:
             await until(stream, b"snapshot")
-        first, second = [record.message for record in caplog.records if record.name == "api.callback.backend"]
+        first, second = [
+            record.message for record in caplog.records if record.name == "progress_server.callback.client"
+        ]
         assert "nobody is let in: it does not answer within 3 s" in first
         assert "answers again" in second
         assert "5ecret" not in caplog.text

@@ -2,7 +2,7 @@
 
 import sys
 
-from workers import Operation
+from progress_workers import Operation
 
 
 def main(operation: str, lease_s: float) -> None:

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from api.app import create_app
-from api.listener import listen
-from api.server import Server
-from broker import limiter
-from broker.settings import load_settings
+from progress_broker.limits import limiter
+from progress_broker.settings import load_settings
+from progress_server.app import create_app
+from progress_server.server.server import Server
+from progress_server.server.sockets import listen
 from tests.api.named import name_callers
 
 

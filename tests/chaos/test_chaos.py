@@ -12,8 +12,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from broker import logs
-from broker.store import Store
+from progress_broker.operations import event_log
+from progress_broker.operations.store import Store
 from tests.chaos.client import Client
 from tests.conftest import make_settings
 from tests.servers import ApiReplica, RealRedis, eventually
@@ -66,7 +66,7 @@ async def test_every_client_sees_every_event_once_in_order(folder: Path) -> None
         await asyncio.gather(*running)
         async with await Store.open(make_settings(redis_url=redis.url)) as store:
             for name in names:
-                expected = [event.n for event in await logs.kept(store, name, HISTORY)]
+                expected = [event.n for event in await event_log.kept(store, name, HISTORY)]
                 assert expected == list(range(1, len(expected) + 1))
                 for client in clients:
                     if client.operation == name:

@@ -7,12 +7,12 @@ import os
 import time
 from pathlib import Path
 
+from progress_workers import Operation
+from progress_workers.core.backlog import MAX_LINES
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import Broker, assert_whole
 from tests.workers.proxy import Proxy
 from tests.workers.reaping import Reaping
-from workers import Operation
-from workers.logs import MAX_LINES
 
 
 def test_a_worker_cut_off_and_back_has_lost_nothing_within_the_bound(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import redis
 
-from broker.keys import Keyspace
+from progress_broker.storage.keys import Keyspace
 from tests.conftest import make_settings
 from tests.servers import RealRedis, wait_until
 from tests.workers.reaping import Reaping

@@ -5,7 +5,7 @@ import select
 import sys
 from contextlib import ExitStack
 
-from workers import Operation
+from progress_workers import Operation
 
 
 def main(names: list[str]) -> None:

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 
 import pytest
 
-from cli import main
+from progress_cli import app
 from tests.servers import START_S, Process, wait_until
 
-CLI = [sys.executable, "-P", "-m", "cli"]
+CLI = [sys.executable, "-P", "-m", "progress_cli"]
 
 
 class Started(subprocess.Popen[bytes]):
@@ -67,7 +67,7 @@ class Shell:
                 patch.setattr(sys, name, stream)
             patch.setattr(sys, "argv", ["progress-broker", *words])
             with pytest.raises(SystemExit) as ended:
-                main.run()
+                app.run()
             assert isinstance(ended.value.code, int | None)
             return ended.value.code or 0
 

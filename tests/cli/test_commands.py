@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 
-from cli import publish as publishing
-from cli.caller import caller
+from progress_cli.caller import caller
+from progress_cli.commands import publish as publishing
 from tests.cli.conftest import Shell
 from tests.servers import wait_until
 
@@ -178,10 +178,10 @@ def test_a_ctrl_c_while_it_loads_ends_it_quietly() -> None:
 import sys
 class Pressed:
     def find_spec(self, name, *_):
-        if name == "cli.main":
+        if name == "progress_cli.app":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Pressed())
-from cli.__main__ import run
+from progress_cli.__main__ import run
 run()
 """
     done = subprocess.run([sys.executable, "-c", pressing], capture_output=True, timeout=30, check=False)

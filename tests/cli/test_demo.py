@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_cli.demo.archiving import archive_library
+from progress_cli.demo.compiling import compile_library
+from progress_cli.demo.importing import generate_batches, import_customers
+from progress_workers import Cancelled, Operation
 from tests.cli.conftest import Shell, mentioning
 from tests.conftest import make_settings
 from tests.servers import Process, free_port, wait_until
-from workers import Cancelled, Operation
-from workers.demo.archiving import archive_library
-from workers.demo.compiling import compile_library
-from workers.demo.importing import generate_batches, import_customers
 
 SLOW_S = 120
 """Five processes start at once, and each imports a lot."""
@@ -90,7 +90,7 @@ def worker_pid(temporary: Path, job: str) -> int:
             ours = str(temporary).encode() in (entry / "environ").read_bytes()
         except OSError:
             continue
-        if ours and b"workers.demo" in words and job.encode() in words:
+        if ours and b"progress_cli.demo" in words and job.encode() in words:
             return int(entry.name)
     return 0
 
@@ -158,7 +158,7 @@ def test_customers_are_the_same_every_time() -> None:
 
 
 def test_the_worker_refuses_a_job_it_does_not_know(shell: Shell) -> None:
-    worker = Process([sys.executable, "-P", "-m", "workers.demo", "nonsense"], shell.folder / "out", shell.env)
+    worker = Process([sys.executable, "-P", "-m", "progress_cli.demo", "nonsense"], shell.folder / "out", shell.env)
     with worker:
         assert worker.popen is not None
         assert worker.popen.wait(30) == 2

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from broker import embedded
-from broker.embedded import Embedded, answers, find_address
-from broker.errors import SetupError
-from broker.models import NewOperation
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.embedded import embedded
+from progress_broker.embedded.embedded import Embedded, answers, find_address
+from progress_broker.errors import SetupError
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests.cli.conftest import children, mentioning, runs
 from tests.conftest import make_settings
 from tests.servers import wait_until
@@ -23,8 +23,8 @@ from tests.servers import wait_until
 OWNER = """
 import sys
 from pathlib import Path
-from broker.embedded import Embedded
-from broker.settings import Settings
+from progress_broker.embedded.embedded import Embedded
+from progress_broker.settings import Settings
 with Embedded.start(Settings(_env_file=None, data_dir=Path(sys.argv[1]))) as embedded:
     print(embedded.url, flush=True)
     sys.stdin.read()

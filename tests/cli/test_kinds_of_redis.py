@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import redis as library
 
+from progress_workers import Operation, StorageUnavailable
 from tests.cli.conftest import Shell, ready
 from tests.servers import Process, RealRedis, Sentinel, free_port, wait_until
 from tests.workers.harness import Broker
-from workers import Operation, StorageUnavailable
 
 
 @pytest.fixture

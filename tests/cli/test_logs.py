@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cli.logs import JsonLines
+from progress_cli.logging import JsonLines
 from tests.cli.conftest import Shell, ready
 from tests.servers import wait_until
 
@@ -21,7 +21,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_line_for_machines() -> None:
-    record = logging.LogRecord("broker.hub", logging.INFO, "", 0, "stream %d\nends", (7,), None)
+    record = logging.LogRecord("progress_broker.hub", logging.INFO, "", 0, "stream %d\nends", (7,), None)
     record.stream, record.reason = 7, "stuck"
     text = JsonLines().format(record)
     line = json.loads(text)
@@ -30,7 +30,7 @@ def test_a_line_for_machines() -> None:
     assert line.pop("process") > 0
     assert line == {
         "level": "info",
-        "logger": "broker.hub",
+        "logger": "progress_broker.hub",
         "message": "stream 7\nends",
         "stream": 7,
         "reason": "stuck",
@@ -82,12 +82,14 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
         wait_until(lambda: "closes after" in server.output(), "and its end")
         assert server.stop(signal.SIGTERM) == 0
     told = lines(server.output())
-    assert {"uvicorn.error", "api.access"} <= {line["logger"] for line in told}
+    assert {"uvicorn.error", "progress_server.middleware.access_log"} <= {line["logger"] for line in told}
     opened, closed = ([line for line in told if word in line["message"]] for word in ("opens, from", "closes after"))
     assert (opened[0]["connection"], opened[0]["operation"], opened[0]["from"]) == (connection, "a", "snapshot")
     assert opened[0]["request"] == "r-1"
     assert (closed[0]["connection"], closed[0]["reason"]) == (connection, "client")
-    [asked] = [line for line in told if line["logger"] == "api.access" and line.get("connection")]
+    [asked] = [
+        line for line in told if line["logger"] == "progress_server.middleware.access_log" and line.get("connection")
+    ]
     assert asked["connection"] == connection
     assert (asked["method"], asked["route"], asked["status"]) == ("GET", "/v1/operations/{id}/stream", 200)
     assert (asked["path"], asked["request"]) == ("/v1/operations/a/stream", "r-1")
@@ -131,7 +133,8 @@ def test_what_keeps_a_server_from_starting_is_told_to_machines_too(
 
 
 def test_what_nobody_expected_is_told_to_machines_too() -> None:
-    dying = "import warnings; from cli.logs import log_for_machines as f; f(); warnings.warn('w'); raise KeyError('k')"
+    setup = "import warnings; from progress_cli.logging import log_for_machines; log_for_machines()"
+    dying = f"{setup}; warnings.warn('w'); raise KeyError('k')"
     done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=30, check=False)
     warned, died = map(json.loads, done.stderr.splitlines())
     assert (warned["level"], died["level"]) == ("warning", "critical")
@@ -142,7 +145,7 @@ def test_what_nobody_expected_is_told_to_machines_too() -> None:
 def test_what_breaks_where_nobody_can_catch_it_is_told_to_machines_too() -> None:
     breaking = """
 import threading
-from cli.logs import log_for_machines
+from progress_cli.logging import log_for_machines
 class Breaking:
     def __del__(self): raise KeyError("k")
 def broken(): raise KeyError("k")

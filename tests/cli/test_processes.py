@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 import pytest
 import redis as library
 
-from api.listener import listen_for_each
-from broker.errors import SetupError
-from broker.settings import load_settings
+from progress_broker.errors import SetupError
+from progress_broker.settings import load_settings
+from progress_server.server.sockets import listen_for_each
 from tests import servers
 from tests.cli.conftest import Shell, children, ready, runs
 from tests.conftest import make_settings
@@ -94,7 +94,7 @@ def files(pid: int) -> list[str]:
 
 
 def replicas(server: Process) -> list[int]:
-    return children(server.pid, "cli.supervised")
+    return children(server.pid, "progress_cli.server.child_main")
 
 
 def post(url: str, path: str, body: dict[str, Any]) -> None:
@@ -326,7 +326,7 @@ def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: 
     ours, theirs = (streams.enter_context(end) for end in socket.socketpair())
     orders = {"settings": {"redis_url": shell.env["PROGRESS_REDIS_URL"]}, "listener": listener.fileno()}
     with theirs:
-        command = [sys.executable, "-P", "-m", "cli.supervised"]
+        command = [sys.executable, "-P", "-m", "progress_cli.server.child_main"]
         child = subprocess.Popen(command, stdin=theirs, stderr=subprocess.DEVNULL, pass_fds=[listener.fileno()])
     with child:
         ours.sendall(json.dumps(orders).encode() + b"\n")

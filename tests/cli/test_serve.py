@@ -65,7 +65,7 @@ def test_its_redis_killed_comes_back_and_it_serves_on(lonely: Shell, served: Pro
 
 
 def test_without_any_server_it_says_that_nothing_is_kept(lonely: Shell) -> None:
-    from broker.embedded import find_server
+    from progress_broker.embedded.embedded import find_server
 
     with lonely.process("serve", "--port", "0", PATH="/nowhere") as server:
         url = ready(server)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from api.checks import check
-from broker.errors import SetupError
-from broker.settings import Settings
-from cli.misspelled import misspelled
+from progress_broker.errors import SetupError
+from progress_broker.settings import Settings
+from progress_cli.unknown_settings import misspelled
+from progress_server.server.checks import check
 from tests.cli.conftest import Shell
 from tests.conftest import make_settings
 from tests.servers import RealRedis, free_port

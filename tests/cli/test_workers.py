@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
-from cli.caller import caller
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli.caller import caller
+from progress_workers import Operation, Signal
 from tests.cli.conftest import CLI, Shell, Started
 from tests.servers import wait_until
-from workers import Operation, Signal
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 
-import { begin, fold } from '../../web/client/fold.js';
-import { decode } from '../../web/client/frame.js';
+import { begin, fold } from '../../web/progress_web/client/fold.js';
+import { decode } from '../../web/progress_web/client/frame.js';
 
 const ONLY_SHOWN = { expires_at: null };
 const ONLY_AT_CREATION = { kind: 'import', tags: ['eu'] };

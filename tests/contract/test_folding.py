@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from broker import logs
-from broker.carrier import run
-from broker.errors import BrokerError
-from broker.events import make_frame, snapshot_frame
-from broker.models import NewOperation, Status
-from broker.publishing import Entry, encode, publish_call, read_answer
-from broker.reaper import Reaper
-from broker.store import Store
+from progress_broker.errors import BrokerError
+from progress_broker.model.entry import Entry, encode, publish_call, read_answer
+from progress_broker.model.event import make_frame, snapshot_frame
+from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations import event_log
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.storage.run import run
 from tests import sse
 from tests.conftest import make_settings
 from tests.e2e.harness import node
@@ -56,7 +56,7 @@ class Life:
 
     async def told(self) -> dict[str, Any]:
         """Return all there is to compare: the events, as they are streamed, and what was shown."""
-        messages = [sse.read(make_frame(event).wire)[0] for event in await logs.kept(self.store, self.id, 1000)]
+        messages = [sse.read(make_frame(event).wire)[0] for event in await event_log.kept(self.store, self.id, 1000)]
         events = [{"type": message.type, "data": message.data, "id": message.id} for message in messages]
         return {"events": events, "shown": self.shown}
 

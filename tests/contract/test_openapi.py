@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from api.app import create_app
-from api.problems import PASSING, STATUS_OF_CODE, problem
-from broker import errors
-from broker.errors import BrokerError
+from progress_broker import errors
+from progress_broker.errors import BrokerError
+from progress_server.app import create_app
+from progress_server.http.problems import PASSING, STATUS_OF_CODE, problem
 from tests.conftest import make_settings
 
 CALLS = {

@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from broker import positions
-from broker.children import Child, Tree, children_frame
-from broker.errors import Invalid
-from broker.events import Event, make_frame, snapshot_frame
-from broker.models import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
-from broker.publications import read_publication
-from broker.settings import Settings
+from progress_broker.errors import Invalid
+from progress_broker.model import positions
+from progress_broker.model.children import Child, Tree, children_frame
+from progress_broker.model.event import Event, make_frame, snapshot_frame
+from progress_broker.model.operation import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
+from progress_broker.model.publications import read_publication
+from progress_broker.settings import Settings
 from tests import sse
 from tests.conftest import make_settings
 from tests.e2e.harness import node_with_packages, run

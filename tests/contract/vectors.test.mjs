@@ -8,9 +8,9 @@ import { test } from 'node:test';
 import { EventSource } from 'eventsource';
 import { createParser } from 'eventsource-parser';
 
-import { begin, fold } from '../../web/client/fold.js';
-import { decode } from '../../web/client/frame.js';
-import { Operations } from '../../web/client/operations.js';
+import { begin, fold } from '../../web/progress_web/client/fold.js';
+import { decode } from '../../web/progress_web/client/frame.js';
+import { Operations } from '../../web/progress_web/client/operations.js';
 
 const vectors = JSON.parse(readFileSync(new URL('vectors.json', import.meta.url), 'utf8'));
 const OPERATION = 'import-42';

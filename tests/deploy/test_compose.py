@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests.deploy import files
 
 SERVICES = files.compose()["services"]

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from prometheus_client.metrics_core import Metric
 
-from api.metrics import registry_of
-from broker.connections import Connections
-from broker.hub import Hub
-from broker.reaper import Reaper
-from broker.startup import agree
-from broker.store import Store
+from progress_broker.hub import Hub
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.storage.connections import Connections
+from progress_broker.storage.schema import agree
+from progress_server.routes.metrics import registry_of
 from tests.conftest import make_settings
 from tests.deploy.files import ROOT
 from tests.servers import need

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
 from tests import sse
 from tests.deploy.proxies import RECIPES, SILENCE, Certificate, Front, recipe
 from tests.deploy.stack import Curl

@@ -23,7 +23,7 @@ SETTINGS = {"sweep_s": 0.2, "retention_s": 2, "abandon_after_s": 1, "probe_s": 0
 
 WORKER = """
     import threading, time
-    from workers import Operation
+    from progress_workers import Operation
 
     with Operation.start("import", id="import-1", total=3, tags=["eu"], owner="alice", interval_s=0.05) as op:
         for row in op.track(range(3)):
@@ -38,7 +38,7 @@ WORKER = """
 """
 LOST = """
     import os
-    from workers import Operation
+    from progress_workers import Operation
 
     op = Operation.start("import", id="import-lost", lease_s=1)
     op.__enter__()
@@ -161,7 +161,7 @@ def test_they_may_do_nothing_else(guarded: Guarded, user: str, command: str) -> 
 
 def test_every_command_of_a_script_is_granted_to_replicas() -> None:
     called = set()
-    for script in (ROOT / "broker" / "lua").glob("*.lua"):
+    for script in (ROOT / "broker" / "progress_broker" / "storage" / "lua").glob("*.lua"):
         called |= {name.lower() for name in re.findall(r"redis\.p?call\(\s*['\"](\w+)", script.read_text())}
     assert called <= set(re.findall(r"\+(\w+)", USERS["replica"]))
 

@@ -17,7 +17,7 @@ OPERATIONS, WATCHERS, RESTARTS = 3, 8, 2
 
 WORKER = """
     import sys, threading
-    from workers import Operation
+    from progress_workers import Operation
 
     enough = threading.Event()
 

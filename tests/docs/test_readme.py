@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.keys import Keyspace, lane_tags
+from progress_broker.storage.keys import Keyspace, lane_tags
 from tests.servers import ApiReplica, RealRedis, need
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,12 +61,12 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 
 
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
-    from broker.settings import Settings
+    from progress_broker.settings import Settings
 
     told = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
-    shown = run([sys.executable, "-m", "cli", "--help"], replica)
+    shown = run([sys.executable, "-m", "progress_cli", "--help"], replica)
     for command in re.findall(r"`progress-broker (\w+)", told):
         assert command in shown
 

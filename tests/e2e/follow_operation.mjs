@@ -1,8 +1,8 @@
 /** Follow an operation as the page does, over the npm package `eventsource`, and print what it knows in the end. */
 import { EventSource } from 'eventsource';
 
-import { Operations } from '../../web/client/operations.js';
-import { Watch } from '../../web/client/watch.js';
+import { Operations } from '../../web/progress_web/client/operations.js';
+import { Watch } from '../../web/progress_web/client/watch.js';
 
 const [base, id, start] = process.argv.slice(2);
 const watch = new Watch(id, {

@@ -8,12 +8,12 @@ from typing import Any, Self
 import httpx
 import redis
 
-from broker.calls import create_call
-from broker.keys import Keyspace
-from broker.models import NewOperation
-from broker.publishing import Entry, publish_call
-from broker.scripts import Call
-from broker.settings import Settings
+from progress_broker.model.entry import Entry, publish_call
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.commands import create_call
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.scripts import Call
 from tests.servers import need
 
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ import signal
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_workers import Operation
 from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api, run
 from tests.servers import ApiReplica, RealRedis, wait_until
-from workers import Operation
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'&amp;"
 

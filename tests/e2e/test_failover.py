@@ -11,9 +11,9 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from broker.errors import StorageUnavailable
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.errors import StorageUnavailable
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests import sse
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import Api
@@ -23,7 +23,7 @@ from tests.workers.proxy import Proxy
 
 WORKER = """
     import sys, threading
-    from workers import Operation
+    from progress_workers import Operation
 
     enough = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()

@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 from httpx_sse import ServerSentEvent
 
-from broker.models import RESERVED_TYPES
+from progress_broker.model.operation import RESERVED_TYPES
 from tests.e2e.harness import KEYS, Api, ForeignWorker
 from tests.e2e.test_httpx_sse import DEADLINE_S, events, numbers, whole
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from broker import positions
-from broker.errors import Invalid
+from progress_broker.errors import Invalid
+from progress_broker.model import positions
 from tests import sse
 from tests.e2e.harness import Api
 from tests.servers import ApiReplica

@@ -12,7 +12,7 @@ import redis as redislib
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from api.auth.api_keys import hashed
+from progress_server.auth.api_keys import hashed
 from tests.e2e.harness import OPS
 from tests.servers import ApiReplica, RealRedis
 

@@ -18,7 +18,7 @@ AWAY_PINGS = 10  # a ping a second: Redis is away for as long as watchers are to
 
 WORKER = """
     import sys, threading
-    from workers import Operation
+    from progress_workers import Operation
 
     enough = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()

@@ -7,10 +7,10 @@ import jwt
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from progress_workers import Operation
 from tests.e2e.browser import opened, visited
 from tests.e2e.conftest import StartReplica
 from tests.servers import ApiReplica, RealRedis, wait_until
-from workers import Operation
 
 SECRET = "a secret that is long enough for HS256, and for tests"
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from progress_workers import Operation
 from tests.callback.snippet import verified
 from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
 from tests.servers import ApiReplica, RealRedis
-from workers import Operation
 
 SECRET = "a secret of thirty-two bytes or more"
 

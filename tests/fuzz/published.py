@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from broker.errors import BrokerError, Gone, NotFound, StorageUnavailable
-from broker.models import NewOperation
-from broker.publishing import encode
-from broker.store import Store
+from progress_broker.errors import BrokerError, Gone, NotFound, StorageUnavailable
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.store import Store
 
 SIZES = (5, 900, 1500)  # of messages, in bytes
 PAUSES_S = (0, 0, 0.002, 0.01)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from broker.bundle import Bundle
-from broker.outlet import TEXT
-from broker.subscription import Subscription
+from progress_broker.bundle.bundle import Bundle
+from progress_broker.stream.outlet import TEXT
+from progress_broker.stream.subscription import Subscription
 
 CUT_AFTER_BYTES = (300, 2_000, 9_000, 40_000, 1 << 40)
 ROOMS_BYTES = (1 << 40, 1 << 40, 3_000, 20_000)

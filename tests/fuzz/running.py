@@ -10,8 +10,8 @@ from typing import Any
 
 import redis
 
-from broker.hub import Hub
-from broker.store import Store
+from progress_broker.hub import Hub
+from progress_broker.operations.store import Store
 from tests.conftest import make_settings
 from tests.fuzz.published import Published, Writer
 from tests.servers import RealRedis

@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from broker import cursor
-from broker.cursor import Place
-from broker.errors import Gone, NotFound, StorageUnavailable
-from broker.placing import Ended, Start
-from broker.queries import Query
-from broker.terms import Delivery
+from progress_broker.bundle import cursor
+from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.query import Query
+from progress_broker.errors import Gone, NotFound, StorageUnavailable
+from progress_broker.live.resume import Ended, Start
+from progress_broker.stream.delivery import Delivery
 from tests.fuzz.account import Account
 from tests.fuzz.published import Life
 from tests.fuzz.reading import Connection, Told

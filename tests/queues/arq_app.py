@@ -7,8 +7,8 @@ from arq import Retry
 from arq.connections import RedisSettings
 from arq.worker import func
 
+from progress_workers.queues.arq import reported
 from tests.queues import work
-from workers.queues.arq import reported
 
 Context = dict[Any, Any]
 

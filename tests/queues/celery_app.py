@@ -6,8 +6,8 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
+from progress_workers.queues.celery import install
 from tests.queues import work
-from workers.queues.celery import install
 
 URL = os.environ["QUEUE_REDIS_URL"]
 app = Celery("tests", broker=URL, backend=URL)

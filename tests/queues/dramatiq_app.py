@@ -6,8 +6,8 @@ from typing import Any
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
+from progress_workers.queues.dramatiq import install
 from tests.queues import work
-from workers.queues.dramatiq import install
 
 broker = RedisBroker(
     url=os.environ["QUEUE_REDIS_URL"],

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import redis
 
+from progress_workers.values import brief
 from tests.queues.processes import in_session
 from tests.servers import wait_until
-from workers.values import brief
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,7 +178,7 @@ class RQ(Queue):
     def enqueue(self, task: str, *args: Any, idle: bool = False, **words: Any) -> str:
         from rq import Retry
 
-        from workers.queues.rq import Queue as Reported
+        from progress_workers.queues.rq import Queue as Reported
 
         queue = Reported(self.idle, connection=self.app.connection) if idle else self.app.queue
         again = {"retry": Retry(max=1)} if task in ("flaky", "hopeless", "dies", "waits", "deaf") else {}
@@ -198,7 +198,7 @@ class RQ(Queue):
             return job.get_status().value, type(error)
 
     def revoke(self, task: str) -> None:
-        from workers.queues.rq import Job
+        from progress_workers.queues.rq import Job
 
         Job.fetch(task, self.app.connection).cancel()
 
@@ -236,7 +236,7 @@ class Arq(Queue):
         self._pool: Any = None
 
     async def _connect(self) -> Any:
-        from workers.queues.arq import create_pool
+        from progress_workers.queues.arq import create_pool
 
         if self._pool is None:
             self._pool = await create_pool(self.app.WorkerSettings.redis_settings)
@@ -267,7 +267,7 @@ class Arq(Queue):
         return self.client.run(look())
 
     async def _abort(self, task: str) -> Any:
-        from workers.queues.arq import Job
+        from progress_workers.queues.arq import Job
 
         return await Job(task, await self._connect()).abort(timeout=20, poll_delay=0.02)
 

@@ -5,9 +5,9 @@ import os
 from redis import Redis
 from rq import Retry
 
+from progress_workers import current
+from progress_workers.queues import rq
 from tests.queues.work import breaks, count, deaf, dies, flaky, odd, returns, touch, waits
-from workers import current
-from workers.queues import rq
 
 __all__ = ["breaks", "count", "deaf", "dies", "flaky", "lost", "odd", "returns", "touch", "waits"]
 

@@ -6,9 +6,9 @@ from typing import Any
 from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends
 from taskiq_redis import RedisStreamBroker
 
+from progress_workers import current
+from progress_workers.queues.taskiq import ProgressMiddleware
 from tests.queues import work
-from workers import current
-from workers.queues.taskiq import ProgressMiddleware
 
 broker = RedisStreamBroker(
     os.environ["QUEUE_REDIS_URL"],

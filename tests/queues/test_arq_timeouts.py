@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from broker.models import Status
+from progress_broker.model.operation import Status
+from progress_workers.queues.runs import announce, begin
 from tests.workers.harness import Broker
-from workers.queues.runs import announce, begin
 
 TIMEOUT_S = 0.2
 Context = dict[Any, Any]
@@ -18,7 +18,7 @@ Context = dict[Any, Any]
 async def job(broker: Broker, before: Any = None) -> None:
     from arq.worker import func
 
-    from workers.queues.arq import reported
+    from progress_workers.queues.arq import reported
 
     async def work(ctx: Context) -> None:
         await asyncio.sleep(30)
@@ -53,7 +53,7 @@ async def test_though_its_operation_could_not_be_begun_in_that_time(
         time.sleep(2 * TIMEOUT_S)
         return begin(*args)
 
-    monkeypatch.setattr("workers.queues.arq.begin", late)
+    monkeypatch.setattr("progress_workers.queues.arq.begin", late)
     await job(broker)
 
 

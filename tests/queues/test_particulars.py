@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.models import Status
+from progress_broker.model.operation import Status
 from tests.queues.waiting import at_work, ended, occupy, until
 from tests.servers import wait_until
 from tests.workers.harness import KEYS, Broker
@@ -94,7 +94,7 @@ def test_a_job_that_is_requeued_after_its_end_runs_unreported(queue: Any, broker
 
 @rq
 def test_jobs_that_are_scheduled_or_enqueued_together_are_pending(queue: Any, broker: Broker) -> None:
-    from workers.queues.rq import Queue
+    from progress_workers.queues.rq import Queue
 
     idle = Queue("idle", connection=queue.app.connection)
     jobs = idle.enqueue_many([Queue.prepare_data("tests.queues.rq_app.count", [1]) for _ in range(2)])
@@ -139,7 +139,7 @@ def test_what_a_job_enqueues_is_pending_too(queue: Any, broker: Broker) -> None:
 
 @arq
 def test_a_job_may_have_an_id_that_no_operation_may_have(queue: Any, broker: Broker) -> None:
-    from workers.queues.arq import operation_id
+    from progress_workers.queues.arq import operation_id
 
     task = queue.enqueue("count", 3, job_id="cron:count:1")
     assert ended(queue, broker, operation_id(task)).result == {"counted": 3}
@@ -180,7 +180,7 @@ def test_a_task_that_requeues_itself_goes_on(queue: Any, broker: Broker) -> None
 
 EXAMPLE = """
     import asyncio, importlib, inspect, itertools, sys, textwrap
-    guide = importlib.import_module("workers.queues." + sys.argv[1]).__doc__.splitlines()[1:]
+    guide = importlib.import_module("progress_workers.queues." + sys.argv[1]).__doc__.splitlines()[1:]
     names = {"__name__": "__main__"}
     exec(textwrap.dedent("\\n".join(itertools.takewhile(lambda line: line[:1] in ("", " "), guide))), names)
     call = names["import_rows"]

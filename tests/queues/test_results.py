@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from broker.models import Status
+from progress_broker.model.operation import Status
 from tests.queues.waiting import ended, until
 from tests.workers.harness import Broker
 

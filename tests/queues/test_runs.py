@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from broker.models import OPERATION_ID, Status
+from progress_broker.model.operation import OPERATION_ID, Status
+from progress_workers import Cancelled, Operation
+from progress_workers.null import NOTHING
+from progress_workers.queues.runs import announce, begin, conclude, last_resort, leave, operation_id, worded
 from tests.queues.queues import QUEUES, ROOT
 from tests.servers import wait_until
 from tests.workers.harness import Broker
-from workers import Cancelled, Operation
-from workers.nothing import NOTHING
-from workers.queues.runs import announce, begin, conclude, last_resort, leave, operation_id, worded
 
 
 @pytest.mark.parametrize("task", ["41435426-811b-4b81-bb6b-999df77ff1ff", "a", "x" * 128, "import~2.May_3"])
@@ -94,12 +94,12 @@ def test_the_last_resort_is_for_tasks_that_go_on_after_their_operation_was_cance
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_without_its_library_an_adapter_says_what_to_install(name: str) -> None:
-    code = f"import sys; sys.modules[{name!r}] = None; import workers.queues.{name}"
+    code = f"import sys; sys.modules[{name!r}] = None; import progress_workers.queues.{name}"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert f"pip install 'progress-broker[{name}]'" in run.stderr.splitlines()[-1]
 
 
 def test_the_sdk_imports_none_of_the_libraries() -> None:
-    code = f"import sys, workers, workers.queues; print(set({list(QUEUES)!r}) & set(sys.modules))"
+    code = f"import sys, progress_workers.queues; print(set({list(QUEUES)!r}) & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

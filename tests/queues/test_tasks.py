@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.errors import NotFound
-from broker.models import Status
+from progress_broker.errors import NotFound
+from progress_broker.model.operation import Status
 from tests.queues.processes import alive
 from tests.queues.waiting import at_work, ended, occupy, until
 from tests.servers import free_port, wait_until

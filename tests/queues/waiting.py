@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from broker.models import Operation
+from progress_broker.model.operation import Operation
 from tests.servers import wait_until
 from tests.workers.harness import Broker, assert_whole
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import workers
+import progress_workers
 from tests.workers.zoo import ZOO
 
 PATIENCE_S = 90.0
@@ -19,7 +19,7 @@ class Odd:
 
 
 def count(rows: int) -> dict[str, int]:
-    for _ in workers.track(range(rows)):
+    for _ in progress_workers.track(range(rows)):
         pass
     return {"counted": rows}
 
@@ -38,7 +38,7 @@ def breaks() -> None:
 
 
 def flaky() -> int:
-    op = workers.current()
+    op = progress_workers.current()
     op.advance()
     if op.attempt == 1:
         raise ValueError("not yet")
@@ -47,16 +47,16 @@ def flaky() -> int:
 
 async def resumes() -> int:
     """Waits at first, and then has nothing left to do."""
-    if workers.current().attempt == 1:
+    if progress_workers.current().attempt == 1:
         await waits_async()
-    return workers.current().attempt
+    return progress_workers.current().attempt
 
 
 def dies() -> int:
-    op = workers.current()
+    op = progress_workers.current()
     if op.attempt == 1:
         op.log(str(os.getpid()))
-        workers.flush()
+        progress_workers.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return op.attempt
 
@@ -67,7 +67,7 @@ def touch(path: str) -> None:
 
 def waits() -> None:
     """Goes on until it is told to stop, and looks whether it is."""
-    op = workers.current()
+    op = progress_workers.current()
     op.log("at work")
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
@@ -77,12 +77,12 @@ def waits() -> None:
 
 def deaf() -> None:
     """Goes on, and never looks."""
-    workers.current().log("at work")
+    progress_workers.current().log("at work")
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         time.sleep(0.01)
 
 
 async def waits_async() -> None:
-    workers.current().log("at work")
+    progress_workers.current().log("at work")
     await asyncio.sleep(PATIENCE_S)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from progress_workers import AsyncOperation, Operation
+from progress_workers.testing import Recording, recording
 from tests.servers import RealRedis, free_port
 from tests.workers.harness import Broker
-from workers import AsyncOperation, Operation
-from workers.testing import Recording, recording
 
 
 @pytest.fixture

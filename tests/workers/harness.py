@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 import redis
 
-from broker.keys import Keyspace
-from broker.models import NewSignal
-from broker.models import Operation as Shown
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.model.operation import NewSignal
+from progress_broker.model.operation import Operation as Shown
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
 
 KEYS = Keyspace("pb", 16)
 

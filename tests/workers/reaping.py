@@ -4,9 +4,9 @@ import asyncio
 from threading import Thread
 from typing import Self
 
-from broker.reaper import Reaper
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 
 
 class Reaping:

@@ -14,11 +14,11 @@ import pytest
 import tqdm.auto
 import tqdm.contrib.concurrent
 
+from progress_workers import Operation
+from progress_workers.bars.tqdm import tqdm as bar
+from progress_workers.bars.tqdm import trange
+from progress_workers.testing import Recording
 from tests.workers.harness import Broker, assert_whole, finished, python
-from workers import Operation
-from workers.bars.tqdm import tqdm as bar
-from workers.bars.tqdm import trange
-from workers.testing import Recording
 
 
 def quiet(*args: Any, **kwargs: Any) -> Any:
@@ -320,9 +320,9 @@ def test_in_an_operation_an_item_of_a_loop_costs_no_more_calls_than_of_tqdm_s(
 
 def test_a_script_s_bars_reach_redis(broker: Broker, redis_url: str) -> None:
     code = """
-        from workers import Operation
-        from workers.bars.rich import track
-        from workers.bars.tqdm import tqdm
+        from progress_workers import Operation
+        from progress_workers.bars.rich import track
+        from progress_workers.bars.tqdm import tqdm
 
         with Operation.start("import", id="bars") as op:
             with op.stage("read") as stage:

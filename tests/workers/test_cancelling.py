@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from progress_workers import AsyncOperation, Cancelled, Operation, Signal
 from tests.servers import wait_until
 from tests.workers.harness import KEYS, Broker
-from workers import AsyncOperation, Cancelled, Operation, Signal
 
 
 @pytest.fixture

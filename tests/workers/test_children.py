@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from broker.models import ChildrenSummary, Status
+from progress_broker.model.operation import ChildrenSummary, Status
+from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded
 from tests.servers import wait_until
 from tests.workers.harness import Broker, assert_whole, finished
-from workers import AsyncOperation, Cancelled, Operation, OperationEnded
 
 PROCESSES = """
     import multiprocessing
-    from workers import Operation
+    from progress_workers import Operation
 
     def crop(part):
         with Operation.attach(part) as op:
@@ -37,7 +37,7 @@ PROCESSES = """
 """
 THREADS = """
     import threading
-    from workers import Operation
+    from progress_workers import Operation
 
     def crop(album, weight):
         with album.child("photo", weight=weight, total=25) as op:
@@ -53,7 +53,7 @@ THREADS = """
 """
 FUTURES = """
     from concurrent.futures import ProcessPoolExecutor
-    from workers import Operation
+    from progress_workers import Operation
 
     def crop(album, weight):
         with Operation.start("photo", parent=album, weight=weight) as op:
@@ -66,7 +66,7 @@ FUTURES = """
 """
 ASYNCIO = """
     import asyncio
-    from workers import AsyncOperation
+    from progress_workers import AsyncOperation
 
     async def crop(album, weight):
         async with album.child("photo", weight=weight) as op:

@@ -4,13 +4,13 @@ import asyncio
 import inspect
 import threading
 
-import workers
+import progress_workers
+from progress_workers import AsyncOperation, Operation, current, track
+from progress_workers.base import Reporting
+from progress_workers.core.stage import Stage
+from progress_workers.null import NO_STAGE, NOTHING
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker
-from workers import AsyncOperation, Operation, current, track
-from workers.nothing import NO_STAGE, NOTHING
-from workers.reporting import Reporting
-from workers.stages import Stage
 
 
 def library() -> None:
@@ -95,7 +95,7 @@ def test_what_took_no_work_is_no_part_of_the_rate(run: Run, broker: Broker) -> N
     run(work, "work", id="op", total=1000, settings=broker.settings, interval_s=3600)
     progress = broker.data("op", "progress")[-1]
     assert (progress["current"], progress["percent"]) == (901, 90.1)
-    assert workers.current() is NOTHING
+    assert progress_workers.current() is NOTHING
 
 
 def test_blocks_may_be_left_in_any_order(broker: Broker) -> None:

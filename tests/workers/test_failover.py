@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
+from progress_workers import AsyncOperation, NotFound, Operation
 from tests.servers import RealRedis, wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
 from tests.workers.proxy import Proxy
-from workers import AsyncOperation, NotFound, Operation
 
 PASSING = [
     b"MOVED 12972 127.0.0.1:21403",
@@ -80,7 +80,8 @@ def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
         for n in range(3):
             op.log(f"line {n}")
 
-    with caplog.at_level(logging.WARNING, "workers"), pytest.raises(NotFound, match="a failover or a restart lost it"):
+    caplog.set_level(logging.WARNING, "progress_workers")
+    with pytest.raises(NotFound, match="a failover or a restart lost it"):
         run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
     [said] = [message for message in caplog.messages if "lost" in message]
     assert "operation lost is no longer reported: Redis does not have operation lost any more" in said
@@ -106,12 +107,12 @@ def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str)
 
 
 LOSING = """
-    import os, redis, workers
-    from broker.keys import Keyspace
-    op = workers.Operation.start("import", id="lost-here", lease_s=None)
-    flushed = [workers.flush(20)]
+    import os, redis, progress_workers
+    from progress_broker.storage.keys import Keyspace
+    op = progress_workers.Operation.start("import", id="lost-here", lease_s=None)
+    flushed = [progress_workers.flush(20)]
     client = redis.Redis.from_url(os.environ["PROGRESS_REDIS_URL"])
     client.delete(Keyspace("pb", 16).operation("lost-here").snapshot)
     op.log("line")
-    print(*flushed, workers.flush(20), workers.flush(20), end="")
+    print(*flushed, progress_workers.flush(20), progress_workers.flush(20), end="")
 """

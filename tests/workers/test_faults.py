@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker.models import Status
+from progress_broker.model.operation import Status
+from progress_workers import Operation, StorageUnavailable, flush
+from progress_workers.transport.connection import FLUSH_S
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import Broker, assert_whole
 from tests.workers.proxy import Proxy
-from workers import Operation, StorageUnavailable, flush
-from workers.link import FLUSH_S
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_lost_answers_do_not_double_anything(kept: Broker, kept_redis: RealRedis
 def test_leaving_while_redis_is_away_warns_and_the_end_is_sent_later(
     kept: Broker, kept_redis: RealRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "workers"):
+    with caplog.at_level(logging.INFO, "progress_workers"):
         with Operation.start("import", id="op", settings=kept.settings) as op:
             kept_redis.stop(signal.SIGKILL)
             op.advance(1)

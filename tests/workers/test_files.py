@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers import Operation
-from workers.files import CountedFile, reading, size, writing
-from workers.passed import MAX_RANGES, PassedBytes
-from workers.testing import Recording
+from progress_workers import Operation
+from progress_workers.files import CountedFile, reading, size, writing
+from progress_workers.passed import MAX_RANGES, PassedBytes
+from progress_workers.testing import Recording
 
 LINE = b"x" * 999 + b"\n"
 DATA = 100 * LINE

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from progress_workers import AsyncOperation, Fenced, Operation, OperationEnded
 from tests.servers import wait_until
 from tests.workers.harness import Broker, finished, python
 from tests.workers.reaping import Reaping
-from workers import AsyncOperation, Fenced, Operation, OperationEnded
 
 LEASE_S = 1.5  # machines are shared: a beat may come half a second late
 
@@ -32,8 +32,8 @@ def reaped(redis_url: str, abandon_after_s: float) -> Iterator[Broker]:
 
 WORK = """
     import sys, time
-    from workers import Operation
-    from broker.errors import BrokerError
+    from progress_workers import Operation
+    from progress_broker.errors import BrokerError
     try:
         with Operation.start("work", id="op", lease_s={lease_s}) as op:
             op.log("begun")

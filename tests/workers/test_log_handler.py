@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from workers import Operation, log_handler
-from workers.log_handler import LogHandler
-from workers.testing import Logged, Recording
+from progress_workers import Operation, log_handler
+from progress_workers.log_handler import LogHandler
+from progress_workers.testing import Logged, Recording
 
 
 @pytest.fixture
@@ -126,16 +126,26 @@ def test_each_task_and_thread_logs_to_its_own_operation(recorded: Recording, log
         assert [operation.logs for operation in recorded.of_kind(kind)] == [[Logged(f"in a thread: {kind}")]]
 
 
-@pytest.mark.parametrize("name", ["workers", "workers.sender", "broker", "broker.store", "redis", "redis.connection"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "progress_workers",
+        "progress_workers.transport.sender",
+        "progress_broker",
+        "progress_broker.operations.store",
+        "redis",
+        "redis.connection",
+    ],
+)
 def test_what_speaks_of_sending_is_not_sent(recorded: Recording, name: str) -> None:
-    if name.startswith("broker."):
+    if name.startswith("progress_broker."):
         importlib.import_module(name)
     with Operation.start("import"):
         LogHandler().handle(_record("progress is held back", name=name))
     assert recorded.logs == []
 
 
-@pytest.mark.parametrize("name", ["workers.of_mine", "broker.of_mine", "redistribution", "root"])
+@pytest.mark.parametrize("name", ["progress_workers.of_mine", "progress_broker.of_mine", "redistribution", "root"])
 def test_other_loggers_of_such_names_are_sent(recorded: Recording, name: str) -> None:
     with Operation.start("import"):
         LogHandler().handle(_record("mine", name=name))

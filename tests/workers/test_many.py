@@ -2,8 +2,8 @@
 
 import asyncio
 
+from progress_workers import AsyncOperation
 from tests.workers.harness import Broker, assert_whole
-from workers import AsyncOperation
 
 OPERATIONS, STEPS = 1000, 5
 

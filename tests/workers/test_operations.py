@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from broker.models import Status
-from broker.payloads import Progress
-from tests.servers import eventually, wait_until
-from tests.workers.conftest import Run
-from tests.workers.harness import Broker, assert_whole
-from workers import (
+from progress_broker.model.operation import Status
+from progress_broker.model.payloads import Progress
+from progress_workers import (
     AsyncOperation,
     Cancelled,
     Fenced,
@@ -26,6 +23,9 @@ from workers import (
     SetupError,
     StorageUnavailable,
 )
+from tests.servers import eventually, wait_until
+from tests.workers.conftest import Run
+from tests.workers.harness import Broker, assert_whole
 
 FIRST_AND_LAST_S = 60.0
 """An interval so long that only the first progress and the last are sent, whatever the machine's speed."""

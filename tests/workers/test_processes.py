@@ -3,11 +3,11 @@
 import threading
 from typing import Any
 
-from broker.models import Operation as Shown
-from broker.models import Status
+from progress_broker.model.operation import Operation as Shown
+from progress_broker.model.operation import Status
+from progress_workers import Operation
+from progress_workers.core.counter import Gauge, Pulse
 from tests.workers.harness import Broker, assert_whole, finished, python
-from workers import Operation
-from workers.gauge import Gauge, Pulse
 
 
 def shown(broker: Broker) -> list[Shown]:
@@ -16,10 +16,11 @@ def shown(broker: Broker) -> list[Shown]:
 
 
 DOCTEST = """
-    import doctest, importlib, pkgutil, workers
-    skipped = ("workers.queues", "workers.demo")
-    names = [name for _, name, _ in pkgutil.walk_packages(workers.__path__, "workers.") if not name.startswith(skipped)]
-    for name in ["workers", *names]:
+    import doctest, importlib, pkgutil, progress_workers
+    skipped = ("progress_workers.queues",)
+    found = pkgutil.walk_packages(progress_workers.__path__, "progress_workers.")
+    names = [name for _, name, _ in found if not name.startswith(skipped)]
+    for name in ["progress_workers", *names]:
         result = doctest.testmod(importlib.import_module(name))
         print(name, result.attempted, result.failed)
         assert result.failed == 0
@@ -28,8 +29,8 @@ DOCTEST = """
 
 def test_every_example_of_the_guide_and_of_the_docstrings_works_as_written(redis_url: str, broker: Broker) -> None:
     tried = dict(line.split()[:2] for line in finished(python(redis_url, DOCTEST)).splitlines())
-    assert int(tried["workers"]) > 10
-    assert int(tried["workers.operation"]) > 2
+    assert int(tried["progress_workers"]) > 10
+    assert int(tried["progress_workers.operation"]) > 2
     operations = shown(broker)
     assert {operation.kind for operation in operations} > {"import", "report", "nightly", "region", "jewelry"}
     for operation in operations:
@@ -89,8 +90,8 @@ def test_threads_report_on_one_operation(broker: Broker) -> None:
 def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Broker) -> None:
     code = """
         import os, sys
-        import workers
-        from workers import Operation
+        import progress_workers
+        from progress_workers import Operation
 
         with Operation.start("import", id="parent", interval_s=0.01) as op:
             op.log("before")
@@ -103,9 +104,10 @@ def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Brok
                 grandchild = os.fork()
                 if grandchild == 0:
                     op.log("grandchild")
-                    os._exit(0 if workers.flush() else 1)
+                    os._exit(0 if progress_workers.flush() else 1)
                 assert os.waitpid(grandchild, 0)[1] == 0
-                sys.exit(0 if workers.flush() else 1)  # leaves the parent's block, which must not end its operation
+                # This leaves the parent's block, which must not end its operation.
+                sys.exit(0 if progress_workers.flush() else 1)
             assert os.waitpid(child, 0)[1] == 0
             op.log("after")
     """
@@ -122,7 +124,7 @@ def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Brok
 def test_a_child_of_multiprocessing_tells_everything_before_it_ends(redis_url: str, broker: Broker) -> None:
     code = """
         import multiprocessing
-        from workers import Operation
+        from progress_workers import Operation
 
         with Operation.start("import", id="pool", interval_s=0.5) as op:
             op.flush()
@@ -139,7 +141,7 @@ def test_a_child_of_multiprocessing_tells_everything_before_it_ends(redis_url: s
 
 def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -> None:
     code = """
-        from workers import Operation
+        from progress_workers import Operation
 
         with Operation.attach("shared", ends=False, interval_s=0.001) as op:
             print("joined", flush=True)
@@ -168,7 +170,7 @@ def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -
 
 def test_a_process_that_ends_at_once_has_still_told_everything(redis_url: str, broker: Broker) -> None:
     code = """
-        from workers import Operation
+        from progress_workers import Operation
 
         op = Operation.start("import", id="brief")
         op.advance(5)
@@ -183,7 +185,7 @@ def test_a_process_that_ends_at_once_has_still_told_everything(redis_url: str, b
 def test_an_interrupted_process_has_cancelled_its_operation(redis_url: str, broker: Broker) -> None:
     code = """
         import signal
-        from workers import Operation
+        from progress_workers import Operation
 
         with Operation.start("import", id="interrupted") as op:
             signal.raise_signal(signal.SIGINT)
@@ -196,7 +198,7 @@ def test_an_interrupted_process_has_cancelled_its_operation(redis_url: str, brok
 def test_a_signal_handler_may_report_in_the_middle_of_a_report(redis_url: str, broker: Broker) -> None:
     code = """
         import signal
-        from workers import Operation
+        from progress_workers import Operation
 
         with Operation.start("import", id="timed") as op:
             signal.signal(signal.SIGALRM, lambda *_: op.log("tick"))

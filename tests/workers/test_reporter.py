@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import Fenced
-from broker.keys import Keyspace
-from broker.models import Answer, Cancel
-from broker.payloads import Progress
-from broker.publishing import Entry
-from broker.settings import Settings
-from workers.clock import Clock
-from workers.errors import Cancelled, Stop
-from workers.logs import MAX_CHARS, MAX_LINES, Line
-from workers.progress import MAX_STAGES
-from workers.rate import Rate
-from workers.reporter import BATCH_LINES, Reporter
+from progress_broker.errors import Fenced
+from progress_broker.model.entry import Entry
+from progress_broker.model.operation import Answer, Cancel
+from progress_broker.model.payloads import Progress
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
+from progress_workers.clock import Clock
+from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
+from progress_workers.core.progress import MAX_STAGES
+from progress_workers.core.rate import Rate
+from progress_workers.core.reporter import BATCH_LINES, Reporter
+from progress_workers.errors import Cancelled, Stop
 
 SETTINGS = Settings(_env_file=None)
 END = Entry("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")

@@ -6,11 +6,11 @@ import pytest
 import rich.progress
 from rich.console import Console
 
+from progress_workers import Operation
+from progress_workers.bars.rich import Progress, follow, track
+from progress_workers.bars.tasks import MAX_STAGES
+from progress_workers.testing import Recording
 from tests.servers import wait_until
-from workers import Operation
-from workers.bars.rich import Progress, follow, track
-from workers.bars.tasks import MAX_STAGES
-from workers.testing import Recording
 
 
 def console(terminal: bool = False) -> Console:

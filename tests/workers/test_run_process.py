@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from broker.models import Status
+from progress_broker.model.operation import Status
+from progress_workers import AsyncOperation, Cancelled, Gone, Invalid, Operation, current
+from progress_workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
+from progress_workers.processes.lines import MAX_CHARS, Line, Lines, shown
+from progress_workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
+from progress_workers.processes.patterns import make_pattern
+from progress_workers.processes.stream import Stream
 from tests.servers import RealRedis, wait_until
 from tests.workers.harness import Broker, finished, python
-from workers import AsyncOperation, Cancelled, Gone, Invalid, Operation, current
-from workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
-from workers.processes.lines import MAX_CHARS, Line, Lines, shown
-from workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
-from workers.processes.patterns import make_pattern
-from workers.processes.stream import Stream
 
 FOR_EVER = 1000
 
@@ -406,7 +406,7 @@ while True:
 def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command: list[str]) -> None:
     """Twice, where it does not end when asked to."""
     code = f"""
-        from workers.processes import run_process
+        from progress_workers.processes import run_process
         print("pid", flush=True)
         run_process({command!r}, on_line=lambda text, _: print(text, flush=True), grace_s=60, cwd={str(tmp_path)!r})
     """
@@ -454,8 +454,8 @@ def test_nothing_is_left_of_it() -> None:
 def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker: Broker) -> None:
     code = f"""
         import time
-        from workers import Operation
-        from workers.processes import run_process
+        from progress_workers import Operation
+        from progress_workers.processes import run_process
         with Operation.start("import", id="op"):
             began = time.monotonic()
             for command in ("yes {"x" * 199} | head -c 80000000", "head -c 20000000 /dev/zero"):
@@ -522,8 +522,8 @@ async def test_from_asyncio_a_cancel_ends_it(broker: Broker) -> None:
 def test_a_process_that_forks_and_its_child_run_commands(redis_url: str, broker: Broker) -> None:
     code = """
         import os, threading
-        from workers import Operation
-        from workers.processes import run_process
+        from progress_workers import Operation
+        from progress_workers.processes import run_process
         with Operation.start("import", id="op"):
             up = threading.Event()
             options = {"on_line": lambda *_: up.set()}

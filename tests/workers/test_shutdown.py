@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
+from progress_workers import AsyncOperation, Operation
 from tests.servers import wait_until
 from tests.workers.harness import Broker, finished, python
-from workers import AsyncOperation, Operation
 
 GENERATOR = """
-    from workers import Operation
+    from progress_workers import Operation
     def rows():
         with Operation.start("work", id="op") as op:
             for i in range(10):
@@ -21,7 +21,7 @@ GENERATOR = """
     next(kept)
 """
 DESTRUCTOR = """
-    from workers import Operation
+    from progress_workers import Operation
     class Late:
         def __init__(self): self.op = Operation.start("work", id="op")
         def __del__(self):
@@ -101,7 +101,7 @@ def test_a_signal_handler_that_reports_while_the_thread_is_started_does_not_wait
 ) -> None:
     code = """
         import os, signal, threading
-        from workers import Operation
+        from progress_workers import Operation
         op = Operation.start("work", id="op")
         op.flush()
         signal.signal(signal.SIGUSR1, lambda *_: op.log("handled"))

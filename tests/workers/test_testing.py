@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import workers
+import progress_workers
+from progress_workers import AsyncOperation, Cancelled, Fenced, NotFound, Operation, OperationEnded, StorageUnavailable
+from progress_workers.testing import Logged, RecordedOperation, recording
 from tests.workers.harness import Broker
-from workers import AsyncOperation, Cancelled, Fenced, NotFound, Operation, OperationEnded, StorageUnavailable
-from workers.testing import Logged, RecordedOperation, recording
 
 
 @pytest.fixture(autouse=True)
@@ -136,14 +136,14 @@ def test_the_rules_are_those_of_the_broker() -> None:
             assert op.attempt == 1
         with pytest.raises(OperationEnded):
             Operation.attach(id)
-        with pytest.raises(workers.OperationExists):
+        with pytest.raises(progress_workers.OperationExists):
             Operation.start("another", id="i-1")
 
 
 def test_code_that_reports_to_the_current_operation_is_recorded() -> None:
     def library() -> None:
-        for _ in workers.track([1, 2, 3]):
-            workers.current().log("one more", "debug")
+        for _ in progress_workers.track([1, 2, 3]):
+            progress_workers.current().log("one more", "debug")
 
     with recording() as recorded, Operation.start("test"):
         library()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from broker.settings import Settings
+from progress_broker.settings import Settings
+from progress_workers import AsyncOperation, Cancelled, Operation, current
+from progress_workers.testing import Recording
+from progress_workers.tracked import tracked
 from tests.servers import free_port
 from tests.workers.harness import Broker
-from workers import AsyncOperation, Cancelled, Operation, current
-from workers.testing import Recording
-from workers.tracked import tracked
 
 
 @tracked
@@ -231,7 +231,7 @@ def test_without_redis_the_function_runs_and_the_log_says_so(
     monkeypatch.setenv("PROGRESS_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
     with caplog.at_level(logging.WARNING):
         assert call(1) == 3
-    (record,) = [record for record in caplog.records if record.name == "workers.tracked"]
+    (record,) = [record for record in caplog.records if record.name == "progress_workers.tracked"]
     assert record.getMessage().startswith(f"{function.__name__} runs without being reported: ")
 
 
@@ -249,7 +249,7 @@ def test_calls_do_not_wait_again_and_again_for_a_redis_that_is_away(
         began = time.monotonic()
         assert [work(number) for number in range(100)] == list(range(100))
         assert time.monotonic() - began < 15  # and not a hundred times 0.2
-    assert len([record for record in caplog.records if record.name == "workers.tracked"]) == 1
+    assert len([record for record in caplog.records if record.name == "progress_workers.tracked"]) == 1
 
 
 def test_it_is_stored_in_redis(broker: Broker) -> None:

@@ -13,7 +13,7 @@ CHECKERS = {
     "pyright": [str(ROOT / "tests/node_modules/.bin/pyright"), "--pythonpath", sys.executable, "--level", "error"],
 }
 MISTAKES = """
-from workers import Operation, tracked
+from progress_workers import Operation, tracked
 op = Operation.start("import", total=3)
 op.advance("three")
 op.stage("parse", weight="heavy")

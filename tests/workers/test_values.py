@@ -14,15 +14,25 @@ from typing import Any
 import pytest
 from tqdm.auto import tqdm as plain_tqdm
 
-from broker.models import OPERATION_ID, Status
-from broker.payloads import Progress
+from progress_broker.model.operation import OPERATION_ID, Status
+from progress_broker.model.payloads import Progress
+from progress_workers import (
+    AsyncOperation,
+    Invalid,
+    LogHandler,
+    NotFound,
+    Operation,
+    Pool,
+    PoolWorker,
+    current,
+    tracked,
+)
+from progress_workers.bars.rich import Progress as RichProgress
+from progress_workers.bars.tqdm import tqdm
+from progress_workers.files import reading, writing
+from progress_workers.values import fitted
 from tests.workers.harness import Broker, assert_whole
 from tests.workers.zoo import ZOO, Unreadable
-from workers import AsyncOperation, Invalid, LogHandler, NotFound, Operation, Pool, PoolWorker, current, tracked
-from workers.bars.rich import Progress as RichProgress
-from workers.bars.tqdm import tqdm
-from workers.files import reading, writing
-from workers.values import fitted
 
 Entry = Callable[[Any, Any], object]
 

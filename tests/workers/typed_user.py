@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import assert_type
 
-from workers import (
+from progress_workers import (
     AsyncOperation,
     Cancelled,
     LogHandler,

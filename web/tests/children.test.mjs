@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { begin, fold, MOST_CHILDREN } from '../client/fold.js';
-import { decode } from '../client/frame.js';
-import { Operations } from '../client/operations.js';
-import { summaryText } from '../dashboard/children.js';
-import { Entry } from '../dashboard/entry.js';
+import { begin, fold, MOST_CHILDREN } from '../progress_web/client/fold.js';
+import { decode } from '../progress_web/client/frame.js';
+import { Operations } from '../progress_web/client/operations.js';
+import { summaryText } from '../progress_web/dashboard/children.js';
+import { Entry } from '../progress_web/dashboard/entry.js';
 import { event, operation } from './fakes.mjs';
 import { query, send, watching } from './watching.mjs';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { begin, fold, LOG_LINES, newer } from '../client/fold.js';
-import { decode } from '../client/frame.js';
+import { begin, fold, LOG_LINES, newer } from '../progress_web/client/fold.js';
+import { decode } from '../progress_web/client/frame.js';
 import { event, operation } from './fakes.mjs';
 
 const after = (events, state = begin()) => events.reduce(fold, state);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Following } from '../client/following.js';
+import { Following } from '../progress_web/client/following.js';
 import { FakeClock, fakePage } from './fakes.mjs';
 
 const wanted = (ids, changes = {}) => ({ ids, logOf: null, who: 'ann', at: 1, ...changes });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Problem } from '../client/operations.js';
+import { Problem } from '../progress_web/client/operations.js';
 import { operation, settle } from './fakes.mjs';
 import { aHub } from './hubs.mjs';
 

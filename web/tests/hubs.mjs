@@ -1,7 +1,7 @@
 /** A hub to test, with windows whose mail is kept, and the hands to move its world. */
 
-import { Hub } from '../client/hub.js';
-import { Operations } from '../client/operations.js';
+import { Hub } from '../progress_web/client/hub.js';
+import { Operations } from '../progress_web/client/operations.js';
 import { FakeClock, fakeEventSource } from './fakes.mjs';
 
 const OPEN_MS = 2_000; // by then a stream that is planned has been asked for

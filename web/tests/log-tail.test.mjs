@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Problem } from '../client/operations.js';
-import { Entry } from '../dashboard/entry.js';
+import { Problem } from '../progress_web/client/operations.js';
+import { Entry } from '../progress_web/dashboard/entry.js';
 import { event, FakeClock, operation, settle } from './fakes.mjs';
 
 const PAGE = 3;

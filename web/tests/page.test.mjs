@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Operations, Problem } from '../client/operations.js';
-import { Board } from '../dashboard/board.js';
-import { entryConnection, healthText } from '../dashboard/connection.js';
-import { Entry } from '../dashboard/entry.js';
-import { readingOf } from '../dashboard/bar.js';
-import { cancelQuestion } from '../dashboard/cancel.js';
-import { durationText, etaText, paceTexts, percentOf, rateText, statusPercentText, titleOf } from '../dashboard/format.js';
-import { Listing, REFRESH_MS } from '../dashboard/listing.js';
-import { plain } from '../dashboard/plain.js';
-import { ignoresCancel, timeToStop, workerText } from '../dashboard/worker.js';
+import { Operations, Problem } from '../progress_web/client/operations.js';
+import { Board } from '../progress_web/dashboard/board.js';
+import { entryConnection, healthText } from '../progress_web/dashboard/connection.js';
+import { Entry } from '../progress_web/dashboard/entry.js';
+import { readingOf } from '../progress_web/dashboard/bar.js';
+import { cancelQuestion } from '../progress_web/dashboard/cancel.js';
+import { durationText, etaText, paceTexts, percentOf, rateText, statusPercentText, titleOf } from '../progress_web/dashboard/format.js';
+import { Listing, REFRESH_MS } from '../progress_web/dashboard/listing.js';
+import { plain } from '../progress_web/dashboard/plain.js';
+import { ignoresCancel, timeToStop, workerText } from '../progress_web/dashboard/worker.js';
 import { FakeClock, fakePage, operation, settle } from './fakes.mjs';
 
 const created = (i) => new Date(1_763_690_400_000 + i).toISOString();

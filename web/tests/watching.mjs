@@ -1,7 +1,7 @@
 /** A watch to test, and the hands to move its world. */
 
-import { Operations } from '../client/operations.js';
-import { Watch } from '../client/watch.js';
+import { Operations } from '../progress_web/client/operations.js';
+import { Watch } from '../progress_web/client/watch.js';
 import { event, FakeClock, fakeEventSource, fakePage, operation } from './fakes.mjs';
 
 /** A watch in a made-up browser, opened. */

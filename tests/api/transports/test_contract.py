@@ -10,8 +10,8 @@ import httpx
 import orjson
 import pytest
 
-from broker.settings import Settings
-from broker.store import Store
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.transports.transports import LAST, OVER, TRANSPORTS, Told, Transport, whole
 from tests.conftest import make_settings

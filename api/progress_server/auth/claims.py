@@ -1,0 +1,85 @@
+"""From what a token claims to who its bearer is and what they may do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from progress_broker.errors import Unauthenticated
+from progress_broker.model.grants import Action, Grant, Grants
+from progress_broker.model.operation import Label
+from progress_server.auth.principal import Principal
+
+MAX_GRANTS = 64
+"""Grants of one principal: each call may look at all of them."""
+
+LATEST_S = 253_370_764_800.0
+"""The year 9999: no date is later. Who takes milliseconds for seconds claims that a token lasts for longer."""
+
+_Values = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=256)]
+_ACTIONS = frozenset(Action)
+
+
+class GrantClaim(BaseModel):
+    """A grant as a token or a key file tells it. A selector that is absent picks all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actions: list[Action]
+    ids: _Values | None = None
+    prefixes: _Values | None = None
+    owners: _Values | None = None
+    kinds: _Values | None = None
+    tags: _Values | None = None
+
+    def grant(self) -> Grant:
+        """Return the grant."""
+        return Grant(
+            frozenset(self.actions),
+            _set(self.ids),
+            None if self.prefixes is None else tuple(self.prefixes),
+            _set(self.owners),
+            _set(self.kinds),
+            _set(self.tags),
+        )
+
+
+GRANTS: TypeAdapter[list[GrantClaim]] = TypeAdapter(Annotated[list[GrantClaim], Field(max_length=MAX_GRANTS)])
+NAME: TypeAdapter[str] = TypeAdapter(Label)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Which claim says what."""
+
+    subject: str = "sub"
+    scope: str = "scope"
+    grants: str = "grants"
+
+    def principal(self, claims: Mapping[str, Any], leeway_s: float) -> Principal:
+        """Return whom verified claims describe; raise `Unauthenticated` if they describe nobody."""
+        try:
+            name = NAME.validate_python(claims.get(self.subject), strict=True)
+            wider = GRANTS.validate_python(claims.get(self.grants) or [])
+        except ValidationError as error:
+            fault = error.errors(include_input=False, include_url=False)[0]
+            raise Unauthenticated(f"its claims describe nobody: {fault['msg']}") from None
+        token_id = claims.get("jti")
+        return Principal(
+            name,
+            Grants((*owned(name, claims.get(self.scope)), *(claim.grant() for claim in wider))),
+            min(float(claims["exp"]) + leeway_s, LATEST_S),
+            token_id if isinstance(token_id, str) else None,
+        )
+
+
+def owned(name: str, scope: object) -> Sequence[Grant]:
+    """Return the grant of a scope's actions on what a principal owns. What is no action of ours is others' business."""
+    words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else ()
+    actions = _ACTIONS.intersection(word for word in words if isinstance(word, str))
+    return [Grant(frozenset(map(Action, actions)), owners=frozenset({name}))] if actions else []
+
+
+def _set(values: list[str] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(values)

@@ -1,0 +1,64 @@
+"""Where a caller's token stands: in `Authorization` (RFC 6750), or in a cookie that scripts can't read."""
+
+from collections.abc import Collection
+
+from starlette.requests import HTTPConnection
+
+from progress_broker.errors import Unauthenticated
+from progress_server.http.origins import allowed
+
+MAX_TOKEN = 8192
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def bearer(connection: HTTPConnection) -> str | None:
+    """Return the `Authorization` header's token, or None without one; raise `Unauthenticated` for another scheme."""
+    header = connection.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("the Authorization header holds no bearer token")
+    return sized(token.strip())
+
+
+def bearer_or_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
+    """Return the token of the `Authorization` header, else that of a cookie, if one has a name; None without either."""
+    token = bearer(connection)
+    return from_cookie(connection, name, friends) if token is None and name else token
+
+
+def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
+    """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
+
+    A browser sends cookies along whoever made it call. So what changes something has to be said to come from our own
+    pages or those of friends, and so has a WebSocket, whose answers any page could read.
+    """
+    token = connection.cookies.get(name)
+    if token is None:
+        return None
+    if not is_meant(connection, friends):
+        raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
+    return sized(token)
+
+
+def is_meant(connection: HTTPConnection, friends: Collection[str]) -> bool:
+    """Return whether cookies may be believed: it changes nothing, or is said to come from our own or friends' pages."""
+    reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
+    return reads or _from_our_pages(connection, friends)
+
+
+def _from_our_pages(connection: HTTPConnection, friends: Collection[str]) -> bool:
+    origin, site = (connection.headers.get(name) for name in ("origin", "sec-fetch-site"))
+    if origin is not None and origin in friends:
+        return True
+    if site is not None:
+        return site == "same-origin"
+    return origin is not None and allowed(origin, connection.headers.get("host"), friends)
+
+
+def sized(token: str) -> str:
+    """Return a token; raise `Unauthenticated` if nobody would have made one so long."""
+    if len(token) > MAX_TOKEN:
+        raise Unauthenticated(f"the token is over {MAX_TOKEN} bytes")
+    return token

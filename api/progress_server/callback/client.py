@@ -1,0 +1,152 @@
+"""The user's back end, over HTTP: questions are signed, bounded in number and in time, and never answered by us."""
+
+import asyncio
+import logging
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Self
+
+import httpx
+
+from progress_broker.errors import AuthorizerUnavailable, SetupError, Unauthenticated
+from progress_broker.runtime.tally import Tally
+from progress_broker.settings import Settings
+from progress_server.callback.decision import Answer, read_answer
+from progress_server.callback.fair_queue import LONGEST_S, Line, Wait
+from progress_server.callback.signing import signed
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 256 * 1024
+KEEP_ALIVE_S = 4
+"""Below what most servers keep an idle connection for, so that we and not they close it."""
+
+SENDERS = 8
+"""So many farewells are told at a time, beside the questions, which they must not delay."""
+
+DENIED = (401, 403)
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+_CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+class Trouble(Exception):
+    """The back end gave no answer. `outcome` is what it is counted under."""
+
+    def __init__(self, outcome: str, detail: str, retry_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.outcome, self.retry_s = outcome, retry_s
+
+
+class Backend:
+    """Asks the back end. Use it as an async context manager."""
+
+    def __init__(self, settings: Settings, tally: Tally) -> None:
+        if settings.callback_url is None or settings.callback_secret is None:
+            raise SetupError("PROGRESS_AUTH=callback needs PROGRESS_CALLBACK_URL and PROGRESS_CALLBACK_SECRET")
+        self._url = settings.callback_url
+        self._secret = settings.callback_secret.get_secret_value().encode()
+        self._timeout_s = settings.callback_timeout_s
+        self._tally = tally
+        # A client for each place: one pool for all looks at each of its connections for every request, twice the work.
+        tls = ssl.create_default_context()
+        self._clients = [_client(self._timeout_s, tls) for _ in range(settings.callback_concurrency + SENDERS)]
+        self._line = Line(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
+        self._telling = Line(self._clients[:SENDERS], self._timeout_s)
+        self._trouble: str | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            await client.aclose()
+
+    async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Answer:
+        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is none.
+
+        The question is about a caller of this address, whose turn is waited for by `wait`.
+        """
+        try:
+            answer = await self._answer(body, address, wait)
+        except Trouble as trouble:
+            self._tally.callbacks[action, trouble.outcome] += 1
+            self._note(str(trouble))
+            raise AuthorizerUnavailable(
+                "who may come in can't be found out just now: come back in a moment", retry_s=trouble.retry_s
+            ) from None
+        except AuthorizerUnavailable:
+            self._tally.callbacks[action, "busy"] += 1
+            raise
+        self._note(None)
+        if not answer.allow:
+            self._tally.callbacks[action, "denied"] += 1
+            raise Unauthenticated("the back end does not allow it")
+        self._tally.callbacks[action, "allowed"] += 1
+        return answer
+
+    async def tell(self, body: bytes) -> int:
+        """Tell something that needs no answer; return the status. Raises `Trouble`."""
+        try:
+            async with self._telling.place() as client, asyncio.timeout(self._timeout_s):
+                return (await self._post(client, body))[0]
+        except (TimeoutError, httpx.HTTPError) as error:
+            raise self._away(error) from None
+
+    async def _answer(self, body: bytes, address: str, wait: Wait) -> Answer:
+        try:
+            async with self._line.place(address, wait) as client, asyncio.timeout(self._timeout_s):
+                status, content = await self._post_again(client, body)
+        except (TimeoutError, httpx.HTTPError) as error:
+            raise self._away(error) from None
+        if status in DENIED:
+            return Answer(allow=False)
+        try:
+            return read_answer(content)
+        except ValueError as error:
+            raise Trouble("malformed", f"its answer can't be used: {error}") from None
+
+    async def _post_again(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
+        """Post it; again on a cut connection, as one that was kept alive may have been closed at that moment."""
+        try:
+            status, content, retry_after = await self._post(client, body)
+        except _CUT:
+            status, content, retry_after = await self._post(client, body)
+        if status != 200 and status not in DENIED:
+            retry_s = min(float(retry_after), LONGEST_S) if retry_after.isdecimal() else None
+            raise Trouble("malformed", f"it answers with the status {status}", retry_s)
+        return status, content
+
+    async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes, str]:
+        content = bytearray()
+        async with client.stream("POST", self._url, content=body, headers=signed(self._secret, body)) as answer:
+            async for some in answer.aiter_raw():
+                content += some
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise Trouble("malformed", f"its answer is over {MAX_ANSWER_BYTES} bytes")
+        return answer.status_code, bytes(content), answer.headers.get("retry-after", "")
+
+    def _away(self, error: Exception) -> Trouble:
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
+            return Trouble("timeout", f"it does not answer within {self._timeout_s:g} s")
+        return Trouble("unreachable", f"it can't be reached: {error or type(error).__name__}")
+
+    def _note(self, trouble: str | None) -> None:
+        """Say what is wrong when that changes: not once for each who is refused."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble is None:
+                log.info("the back end of PROGRESS_CALLBACK_URL answers again")
+            else:
+                log.warning("the back end of PROGRESS_CALLBACK_URL decides nothing, nobody is let in: %s", trouble)
+
+
+def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        trust_env=False,  # a proxy that the environment names must not see what people prove themselves by
+        verify=tls,
+        follow_redirects=False,
+        timeout=timeout_s,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # what one question is answered is not another's
+        limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
+        headers=_HEADERS,
+    )

@@ -1,0 +1,84 @@
+"""Answers: what a back end says to a question, read strictly. What can't be read allows nothing."""
+
+import time
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from progress_broker.model.depth import showable
+from progress_broker.model.event import Frame
+from progress_broker.model.grants import Grants
+from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Label
+from progress_server.auth.claims import MAX_GRANTS, GrantClaim, owned
+from progress_server.auth.principal import Principal
+
+MOST_EVENTS = 20
+_OPERATIONS_OWN = RESERVED_TYPES | {"progress", "log", "status", "end"}
+
+
+class FirstEvent(BaseModel):
+    """Something to be said on a stream before all else."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$")]
+    data: Any = None
+
+    @field_validator("type")
+    @classmethod
+    def _is_custom(cls, value: str) -> str:
+        if value in _OPERATIONS_OWN:
+            raise ValueError("this name tells of an operation: choose one of your own")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _can_be_said_again(cls, value: Any) -> Any:
+        if not showable(value):
+            raise ValueError("it is nested too deeply")
+        return value
+
+    def frame(self) -> Frame:
+        """Return it as a frame without an id, so that it moves no position."""
+        head = b"event: %b\ndata: " % self.type.encode()
+        told = {"type": self.type, "time": time.time_ns() // 1_000_000, "data": self.data}
+        return Frame(0, b"", self.type.encode(), head + orjson.dumps(told) + b"\n\n", len(head))
+
+
+class Answer(BaseModel):
+    """What a back end decided."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    allow: bool
+    principal: Label | None = None
+    scope: str | None = None
+    grants: Annotated[list[GrantClaim], Field(max_length=MAX_GRANTS)] = Field(default_factory=list)
+    expires_in_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
+    identifier: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    events: Annotated[list[FirstEvent], Field(max_length=MOST_EVENTS)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names_whom_it_allows(self) -> "Answer":
+        if self.allow and self.principal is None:
+            raise ValueError("who is allowed in has to have a name, `principal`")
+        return self
+
+    def whom(self) -> Principal:
+        """Return whom it lets in: as in a token's claims, `scope` is for what they own, and `grants` go beyond."""
+        name = self.principal or ""
+        grants = Grants((*owned(name, self.scope), *(claim.grant() for claim in self.grants)))
+        return Principal(name, grants, None if self.expires_in_s is None else time.time() + self.expires_in_s)
+
+
+def read_answer(body: bytes) -> Answer:
+    """Return the answer in a body; raise `ValueError`, which says what is wrong with it and quotes none of it."""
+    try:
+        return Answer.model_validate(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        raise ValueError("it is not JSON") from None
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"{where}: {fault['msg']}" if where else fault["msg"]) from None

@@ -1,0 +1,60 @@
+"""Verdicts: who calls is asked once for the calls of a few seconds, so that polling costs a back end little."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from progress_broker.errors import Unauthenticated
+from progress_broker.runtime.single_flight import Flights
+from progress_server.auth.principal import Principal
+from progress_server.callback.disconnect_watcher import ClientLeft
+
+MOST = 10_000
+
+
+class Verdicts:
+    """What a back end said lately, by what it was told. That it could not be asked is not kept."""
+
+    def __init__(self, kept_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._kept_s = kept_s
+        self._clock = clock
+        self._verdicts: dict[bytes, tuple[float, Principal | None]] = {}
+        self._flights = Flights()
+
+    async def of(
+        self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool] = lambda: False
+    ) -> Principal:
+        """Return who calls, asked now unless that is known; raise `Unauthenticated`, or what asking raises.
+
+        What one asks serves all who share it, until that one has left: then another asks.
+        """
+        known = self._verdicts.get(key)
+        if known is None or known[0] <= self._clock():
+            known = await self._asked(key, ask, has_left)
+        if known[1] is None:
+            raise Unauthenticated("the back end does not allow it")
+        return known[1]
+
+    async def _asked(
+        self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool]
+    ) -> tuple[float, Principal | None]:
+        while True:
+            try:
+                return await self._flights.share(key, lambda: self._found(key, ask))
+            except ClientLeft:
+                if has_left():
+                    raise
+
+    async def _found(self, key: bytes, ask: Callable[[], Awaitable[Principal]]) -> tuple[float, Principal | None]:
+        principal: Principal | None
+        try:
+            principal = await ask()
+        except Unauthenticated:
+            principal = None
+        until = self._clock() + self._kept_s
+        if principal is not None and principal.expires_at is not None:
+            until = min(until, principal.expires_at)
+        self._verdicts.pop(key, None)  # so that the oldest stand first
+        if len(self._verdicts) >= MOST:
+            del self._verdicts[next(iter(self._verdicts))]
+        self._verdicts[key] = until, principal
+        return self._verdicts[key]

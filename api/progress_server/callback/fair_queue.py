@@ -1,0 +1,141 @@
+"""The line before a back end: so many are served at a time, some wait, and the rest are told when to come.
+
+Those who come from one address can't hold up others': they have no more than half of the places, and who waits is
+served in turn, one of each address.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+from progress_broker.errors import AuthorizerUnavailable
+
+T = TypeVar("T")
+Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""Waits for something, and may give up before."""
+
+LONGEST_S = 30.0
+"""Nobody is told to come later than this."""
+
+_WAITING_A_PLACE = 16
+"""So many may be before one in the line for each place, at most."""
+
+_WEIGHT = 0.1
+"""What the newest has to say in how long one takes."""
+
+
+async def _to_the_end(waiting: Awaitable[Any]) -> Any:
+    return await waiting
+
+
+class Line(Generic[T]):
+    """Places, and those who wait for one. Who would wait for too long finds out at once, and is told its turn."""
+
+    def __init__(
+        self,
+        places: Iterable[T],
+        longest_wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        shared: bool = False,
+    ) -> None:
+        self._idle = list(places)
+        self._places = len(self._idle)
+        self._each = max(1, self._places // 2) if shared else self._places
+        self._longest_wait_s = longest_wait_s
+        self._clock = clock
+        self._served: Counter[str] = Counter()
+        # By address, the one whose turn is next first; of each, the one that came first.
+        self._waiting: dict[str, dict[asyncio.Future[T], None]] = {}
+        self._takes_s = 0.0
+        self._turn = clock()
+
+    @asynccontextmanager
+    async def place(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
+        """Have a place; raise `AuthorizerUnavailable` if there is none for long, with a turn of one's own.
+
+        Who has to wait does so by `wait`, and leaves the line with what that raises.
+        """
+        place = await self._taken(address, wait)
+        began = self._clock()
+        try:
+            yield place
+        finally:
+            self._takes_s += _WEIGHT * (self._clock() - began - self._takes_s)
+            self._left(place, address)
+
+    async def _taken(self, address: str, wait: Wait) -> T:
+        if self._idle and self._served[address] < self._each:  # who waits has as many as may be had
+            return self._take(address)
+        ahead = self._ahead(address)
+        if ahead > _WAITING_A_PLACE * self._places or ahead * self._each_s > self._longest_wait_s:
+            raise self._full()
+        turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(address, {})[turn] = None
+        try:
+            async with asyncio.timeout(self._longest_wait_s):
+                await wait(turn)
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it came at that moment
+                self._left(turn.result(), address)
+            else:
+                self._give_up(turn, address)
+            if isinstance(error, TimeoutError):
+                raise self._full() from None
+            raise
+        return turn.result()
+
+    def _take(self, address: str) -> T:
+        self._served[address] += 1
+        return self._idle.pop()  # the one left last, whose connection is likeliest to be open
+
+    def _left(self, place: T, address: str) -> None:
+        self._idle.append(place)
+        self._served[address] -= 1
+        if not self._served[address]:
+            del self._served[address]
+        self._serve_next()
+
+    def _serve_next(self) -> None:
+        for address in tuple(self._waiting):
+            if not self._idle:
+                return
+            if self._served[address] < self._each:
+                turns = self._waiting.pop(address)
+                turn = next((it for it in turns if not it.done()), None)  # one that is has given up just now
+                if turn is not None:
+                    del turns[turn]
+                    turn.set_result(self._take(address))
+                if turns:
+                    self._waiting[address] = turns  # behind the others
+
+    def _give_up(self, turn: "asyncio.Future[T]", address: str) -> None:
+        turns = self._waiting[address]
+        del turns[turn]
+        if not turns:
+            del self._waiting[address]
+
+    def _ahead(self, address: str) -> int:
+        """Return how many are to be served before one who comes now: of each address no more than of its own."""
+        ours = len(self._waiting.get(address, ()))
+        return 1 + sum(min(len(theirs), ours + (at != address)) for at, theirs in self._waiting.items())
+
+    def _full(self) -> AuthorizerUnavailable:
+        detail = "too many ask to come in just now: come back in a moment"
+        return AuthorizerUnavailable(detail, retry_s=self._next_turn_s())
+
+    @property
+    def _each_s(self) -> float:
+        """About how long it takes until another is served."""
+        return self._takes_s / self._places
+
+    def _next_turn_s(self) -> float:
+        """Return how long from now the next who is refused may come: after those refused before."""
+        now = self._clock()
+        self._turn = min(max(self._turn, now + self._longest_wait_s) + self._each_s, now + LONGEST_S)
+        wait_s = self._turn - now
+        return wait_s if wait_s < LONGEST_S else random.uniform(LONGEST_S / 2, LONGEST_S)

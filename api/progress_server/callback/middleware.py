@@ -1,0 +1,48 @@
+"""The middleware around visits: each ends, and one that was replaced does not begin again."""
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from progress_broker.access.replaced import NAME
+from progress_server.callback.connection import visit_in
+from progress_server.callback.disconnect_watcher import Presence
+from progress_server.http.paths import opens_a_stream
+from progress_server.http.query_names import position_in
+
+
+class Visits:
+    """Goes around what authenticates. An adopted stream outlives its request, and ends its visit itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a client that was replaced with a 204, which stops an EventSource for good; else go on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        if Presence.watchable(scope):
+            presence = Presence(receive)
+            presence.enter(scope)
+            receive = presence.receive
+        if not opens_a_stream(scope):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and _was_replaced(scope):
+            await Response(status_code=204)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            visit = visit_in(scope)
+            if not visit.held:
+                visit.end("client" if scope["type"] == "websocket" else "refused")
+
+
+def _was_replaced(scope: Scope) -> bool:
+    query, name = scope["query_string"], NAME.decode()
+    position = Headers(scope=scope).get("last-event-id")
+    if not position and NAME in query:  # a polyfill can't set the header
+        position = position_in(query)
+    return position == name

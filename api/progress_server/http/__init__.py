@@ -1,0 +1,1 @@
+"""What all requests have in common: paths, bodies, queries, and how a refusal looks."""

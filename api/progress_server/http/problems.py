@@ -1,0 +1,127 @@
+"""Errors as problem details (RFC 9457): the one place where the broker's errors meet HTTP's statuses."""
+
+import math
+import random
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from progress_broker.errors import BrokerError, Invalid, Unauthenticated
+from progress_broker.model.validation import located
+from progress_server.http.methods import methods_of
+
+STATUS_OF_CODE = {
+    "not-found": 404,
+    "gone": 410,
+    "operation-exists": 409,
+    "operation-running": 409,
+    "operation-ended": 409,
+    "fenced": 409,
+    "conflict": 409,
+    "invalid": 422,
+    "too-large": 413,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "too-many-streams": 429,
+    "rate-limited": 429,
+    "request-timeout": 408,
+    "uri-too-long": 414,
+    "head-too-large": 431,
+    "draining": 503,
+    "at-capacity": 503,
+    "authorizer-unavailable": 503,
+    "storage-unavailable": 503,
+    "storage-full": 507,
+    "setup": 500,
+    "internal": 500,
+    "method-not-allowed": 405,
+    "misdirected": 421,
+}
+
+PASSING = frozenset(
+    {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
+)
+"""Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
+
+PROVE = "this call takes a proof that is valid now: send `Authorization: Bearer …`, or a ticket where one is taken"
+
+_CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
+
+
+def described(code: str, detail: str, field: str | None) -> dict[str, Any]:
+    """Return a problem's members."""
+    title = code.replace("-", " ").capitalize()
+    body = {"type": code, "title": title, "status": STATUS_OF_CODE[code], "detail": detail}
+    return body if field is None else body | {"field": field}
+
+
+class Refusing(Response):
+    """A response that refuses, and leaves its code in the request's state for whoever counts."""
+
+    def __init__(
+        self, code: str, content: bytes, status: int, headers: dict[str, str], media_type: str | None = None
+    ) -> None:
+        super().__init__(content, status, headers, media_type)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope.setdefault("state", {})["refused"] = self._code
+        await super().__call__(scope, receive, send)
+
+
+def problem(
+    code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
+) -> Response:
+    """Return a problem. `type` is the stable code; `members` are added to it."""
+    body = described(code, detail, field)
+    headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
+    return Refusing(code, orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
+
+
+def unauthenticated() -> Response:
+    """Return what is said to whoever has not proved who they are: never why, which would help who guesses."""
+    answer = problem(Unauthenticated.code, PROVE)
+    answer.headers.update({"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    return answer
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of an app leave as a problem."""
+
+    @app.exception_handler(BrokerError)
+    async def refused(_: Request, error: BrokerError) -> Response:
+        if isinstance(error, Unauthenticated):
+            return unauthenticated()
+        return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        return problem(
+            Invalid.code, "the client left before its request had come"
+        )  # nobody reads it, and none is logged
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        fault: dict[str, Any] = error.errors()[0]
+        bad = located(fault["loc"][1:], fault["msg"])
+        return problem(Invalid.code, bad.detail, field=bad.field)
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        code = _CODE_OF_STATUS.get(error.status_code, "invalid")
+        answer = problem(code, f"{request.method} {request.url.path}: {error.detail}")
+        answer.headers.update(error.headers or {})
+        if "allow" in answer.headers:  # what the router said is what one of the path's routes allows
+            answer.headers["allow"] = ", ".join(methods_of(app, request.scope))
+        return answer
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, __: Exception) -> Response:
+        return problem("internal", "something broke here, and was logged")

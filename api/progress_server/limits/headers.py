@@ -1,0 +1,40 @@
+"""Quotas told in headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10)."""
+
+import math
+
+from progress_broker.limits.gcra import Buckets, Rate
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def policy(name: str, rate: Rate, unit: str = "") -> str:
+    """Return what a rate allows: so much at once, which takes so many seconds to come back."""
+    return f'"{name}";q={int(rate.burst)};w={math.ceil(rate.burst_s)}{unit}'
+
+
+REQUESTS, SENT = "requests", "sent-bytes"
+BYTES = ';qu="content-bytes"'
+
+
+class Quotas:
+    """What is told of some buckets."""
+
+    def __init__(self, requests: Buckets | None, sent: Buckets | None) -> None:
+        told = [(REQUESTS, requests, ""), (SENT, sent, BYTES)]
+        self._told = [(name, buckets) for name, buckets, _ in told if buckets is not None]
+        policies = [policy(name, buckets.rate, unit) for name, buckets, unit in told if buckets is not None]
+        self._policy = (b"ratelimit-policy", ", ".join(policies).encode())
+
+    def headers(self, who: str, now: float) -> Headers:
+        """Return the headers for a caller, as things are now."""
+        items = []
+        for name, buckets in self._told:
+            left, lacks_s = buckets.left(who, now)
+            items.append(f'"{name}";r={left};t={math.ceil(lacks_s)}')
+        return [self._policy, (b"ratelimit", ", ".join(items).encode())] if items else []
+
+
+def stream_headers(limit: int) -> Headers:
+    """Return the headers for a principal that has as many streams as it may."""
+    policy = f'"streams";q={limit};qu="concurrent-requests"'
+    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", b'"streams";r=0')]

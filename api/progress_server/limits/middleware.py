@@ -1,0 +1,130 @@
+"""Limits at the edge: who may open another stream, ask again, send more. Authentication comes before."""
+
+import asyncio
+import random
+from functools import partial
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from progress_broker.errors import AtCapacity, RateLimited, TooManyStreams
+from progress_broker.limits.gcra import LONGEST_S
+from progress_broker.limits.limiter import Limiter
+from progress_broker.runtime.tally import Tally
+from progress_server.http.bodies import NDJSON
+from progress_server.http.paths import opens_a_stream, path_of, waits
+from progress_server.http.refusals import refuse
+from progress_server.limits.addresses import address_of
+from progress_server.limits.body_rate import Meter
+from progress_server.limits.headers import Quotas, stream_headers
+from progress_server.limits.slots import holding, place_in
+
+_BODIES = frozenset({"POST", "PUT", "PATCH"})
+
+
+class LimitsMiddleware:
+    """Middleware that lets in what is within the limits. What is not limited costs next to nothing."""
+
+    def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
+        self._app, self._limiter, self._tally = app, limiter, tally
+        self._quotas = Quotas(limiter.requests, limiter.sent)
+        self._rated = limiter.requests is not None or limiter.sent is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] not in ("http", "websocket") or not path_of(scope).startswith("/v1/"):
+            await self._app(scope, receive, send)
+        elif self._rated:
+            await self._rate(scope, receive, send)
+        else:
+            await self._place(scope, receive, send)
+
+    # Rates
+
+    async def _rate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limiter, name = self._limiter, _name(scope)
+        who = f"={name}" if name else f"@{address_of(scope)}"
+        sends = limiter.sent is not None and scope["type"] == "http" and scope["method"] in _BODIES
+        fault = self._over(who, sends=sends)
+        if fault is not None:
+            if opens_a_stream(scope):
+                self._tally.refused[fault.code] += 1
+            await refuse(fault, scope, receive, send, self._quotas.headers(who, limiter.clock()))
+            return
+        if sends:
+            receive = self._charged(who, scope, receive)
+        if scope["type"] == "http":
+            send = partial(self._told, who, send)
+        elif limiter.requests is not None:
+            receive = partial(self._asked, who, receive)
+        await self._place(scope, receive, send)
+
+    def _over(self, who: str, *, sends: bool) -> RateLimited | None:
+        limiter, now = self._limiter, self._limiter.clock()
+        if sends and limiter.sent is not None and (wait_s := limiter.sent.wait_s(who, 1, now)):
+            self._tally.limited["sent-bytes"] += 1
+            return _limited("you have sent more than you may in so short a time: wait, or send less at a time", wait_s)
+        if limiter.requests is not None and (wait_s := limiter.requests.take(who, 1, now)):
+            self._tally.limited["requests"] += 1
+            return _limited("you ask more often than you may: wait, and keep to what RateLimit-Policy says", wait_s)
+        return None
+
+    def _charged(self, who: str, scope: Scope, receive: Receive) -> Receive:
+        """Charge a body: at once if it says how long it is, or many that begin together would each find enough."""
+        sent, clock, said = self._limiter.sent, self._limiter.clock, Headers(scope=scope).get("content-length", "")
+        if sent is None:
+            return receive
+        if said.isdecimal() and not _is_lines(scope):
+            sent.charge(who, min(float(said), sent.rate.burst), clock())  # none is taken that is longer
+            return receive
+        return Meter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
+
+    async def _asked(self, who: str, receive: Receive) -> Message:
+        """Count each message of a WebSocket as a request; those beyond what may be asked wait for their time."""
+        message = await receive()
+        requests = self._limiter.requests
+        if message["type"] == "websocket.receive" and requests is not None:
+            now = self._limiter.clock()
+            wait_s = requests.wait_s(who, 1, now)
+            requests.charge(who, 1, now)
+            if wait_s:
+                await asyncio.sleep(min(wait_s, LONGEST_S))
+        return message
+
+    async def _told(self, who: str, send: Send, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), *self._quotas.headers(who, self._limiter.clock())]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    # Places
+
+    async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in; give a stream a place first, which it has for as long as it lasts."""
+        if not (opens_a_stream(scope) or waits(scope)):
+            await self._app(scope, receive, send)
+            return
+        name = _name(scope)
+        try:
+            place = await self._limiter.place(name, address_of(scope), place_in(scope))
+        except (AtCapacity, TooManyStreams) as fault:
+            self._tally.refused[fault.code] += 1
+            most = self._limiter.limits.streams_per_principal
+            headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
+            await refuse(fault, scope, receive, send, headers)
+            return
+        with holding(scope, place):
+            await self._app(scope, receive, send)
+
+
+def _name(scope: Scope) -> str:
+    name: str = getattr(scope.get("state", {}).get("principal"), "name", "")
+    return name
+
+
+def _is_lines(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() in NDJSON
+
+
+def _limited(detail: str, wait_s: float) -> RateLimited:
+    return RateLimited(detail, retry_s=wait_s + random.uniform(0, 1))

@@ -1,0 +1,131 @@
+"""Access: every request gets an id, and is counted, timed and, where that is wanted, logged when its answer begins."""
+
+import itertools
+import logging
+import re
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from secrets import token_hex
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from progress_broker.runtime.tally import Tally
+from progress_broker.runtime.tracing import is_on
+from progress_server.observability.tracing import RequestSpan, span_of
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that this code runs for, for log lines."""
+
+CONNECTION_HEADER = b"progress-connection"
+"""The header by which a stream tells what its connection is called in the log."""
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NOT_STARTED = 499
+"""What the log says of a request whose client left before it was answered; it counts as 4xx."""
+
+
+class Access:
+    """What stands before all else, so that refusals and faults are seen too. `level` is that of its log lines."""
+
+    def __init__(self, app: ASGIApp, tally: Tally, level: int) -> None:
+        self._app, self.tally, self.level = app, tally, level
+        self._name, self._numbers = token_hex(4), itertools.count(1)
+        self._traced = is_on()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, and look at how it is answered."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {})  # before anybody copies the scope: what is noted in it is looked up here
+        id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
+        REQUEST_ID.set(id)
+        answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:  # whose trace the server logs
+            log.error("request %s broke", id)
+            raise
+        finally:
+            answer.ended()
+
+
+class Answer:
+    """A request's answer, up to its first word."""
+
+    __slots__ = ("_access", "_began", "_scope", "_send", "_span", "_started", "id")
+
+    def __init__(self, access: Access, scope: Scope, send: Send, id: str, span: RequestSpan | None) -> None:
+        self._access, self._scope, self._send, self.id, self._span = access, scope, send, id, span
+        self._began = time.perf_counter()
+        self._started = False
+
+    async def send(self, message: Message) -> None:
+        """Send on; the first message gets the request's id."""
+        if not self._started:
+            message = self._start(message)
+        await self._send(message)
+
+    def ended(self) -> None:
+        """Note a request that got no answer, if it got none."""
+        if not self._started:
+            self._note(_NOT_STARTED, ())
+        if self._span is not None:
+            self._span.left()
+
+    def _start(self, message: Message) -> Message:
+        headers = message.get("headers") or ()
+        self._note(_status(message), headers)
+        if message["type"] == "websocket.close":
+            return message
+        return {**message, "headers": [*headers, (b"x-request-id", self.id.encode())]}
+
+    def _note(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self._started = True
+        scope, access = self._scope, self._access
+        took_s = time.perf_counter() - self._began
+        method = scope.get("method", "GET")
+        route = getattr(scope.get("route"), "path", "other")
+        refused = scope["state"].get("refused")
+        access.tally.requests.add(method if method in _METHODS else "other", route, f"{status // 100}xx", took_s)
+        if refused is not None:
+            access.tally.problems[refused] += 1
+        if self._span is not None:
+            self._span.answered(method, route, status, _connection(headers))
+        if log.isEnabledFor(access.level):
+            path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+            client = (scope.get("client") or ("",))[0]
+            said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1), "client": client}
+            more = {"route": route, "request": self.id, "refused": refused, "principal": _principal(scope)}
+            more["connection"] = _connection(headers)
+            told = said | {name: value for name, value in more.items() if value}
+            log.log(access.level, "%s %s %d after %.1f ms, for %s", *said.values(), extra=told)
+
+
+def _status(message: Message) -> int:
+    if message["type"] == "websocket.accept":
+        return 101
+    if message["type"] == "websocket.close":
+        return 403
+    status: int = message["status"]
+    return status
+
+
+def _connection(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    return dict(headers).get(CONNECTION_HEADER, b"").decode()
+
+
+def _given_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if _SANE_ID.fullmatch(value) else ""
+    return ""
+
+
+def _principal(scope: Scope) -> str:
+    return getattr(scope["state"].get("principal"), "name", "")

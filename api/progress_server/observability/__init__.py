@@ -1,0 +1,1 @@
+"""Metrics, traces, and what the log must not show."""

@@ -1,0 +1,1 @@
+"""Bytes on a connection: all use of uvicorn's and websockets' private names."""

@@ -1,0 +1,220 @@
+"""Bounds on a connection: what uvicorn would take of a request without end, in size or in time, ends here."""
+
+import asyncio
+from typing import Any, ClassVar, NamedTuple, Self
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from progress_broker.settings import Settings
+from progress_server.http.problems import problem
+from progress_server.protocols.upgrades import UpgradeProtocol
+
+MAX_PIPELINED = 16
+"""Requests that may wait behind one that is being answered. Browsers send none, and each costs kilobytes."""
+
+MAX_IGNORED_BYTES = 16 * 1024 * 1024
+"""What may follow of a body that was answered before its end, as when it is refused; then the connection is cut. It is
+several times what is taken: a proxy that is cut while it still passes on a body never sees the answer."""
+
+PIECE_BYTES = 1_024
+"""What each piece of it counts for beside its bytes, as it costs us: in chunks of one byte they would be millions."""
+
+LINGER_S = 2.0
+"""How long that may take."""
+
+_FIELD_BYTES = 4  # colon, space, CR, LF
+
+
+class Bounds(NamedTuple):
+    """How much there may be of a request, and of requests."""
+
+    url_bytes: int = 32_768
+    head_bytes: int = 65_536
+    head_s: float = 15.0
+    connections: int = 60_000
+
+    @classmethod
+    def of(cls, settings: Settings, files: int) -> Self:
+        """Return those of the settings, for a process that may open so many files."""
+        connections = min(settings.max_connections, max(1, files * 9 // 10))
+        return cls(settings.max_url_bytes, settings.max_head_bytes, settings.request_timeout_s, connections)
+
+
+class _TooMuch(Exception):
+    """Raised out of the parser, to which uvicorn then answers as to what can't be parsed: by `send_400_response`."""
+
+
+class BoundedProtocol(UpgradeProtocol):
+    """uvicorn's HTTP/1.1 protocol, with bounds."""
+
+    bounds: ClassVar[Bounds] = Bounds()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = self._in_body = self._ended = False
+        self._fault: str | None = None
+        self._head_bytes = self._ignored_bytes = 0
+        self._pieces: list[bytes] = []  # of a body: uvicorn would copy all there is of it for each
+
+    @classmethod
+    def within(cls, bounds: Bounds) -> type[Self]:
+        """Return the protocol with these bounds."""
+        return type(cls.__name__, (cls,), {"bounds": bounds})
+
+    # Connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; or end at once where there are too many, which an EventSource and a proxy will try again."""
+        if len(self.connections) >= self.bounds.connections:
+            self.transport = transport
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._await_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._await_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes, up to the bounds."""
+        if self._ended:
+            self._ignore(data)
+            return
+        began_before = self._in_head
+        super().data_received(data)
+        self._pass_on()
+        if self._ended:
+            return
+        if self._in_head and began_before:  # it may have begun anywhere in what came then; all of this is its own
+            self._head_bytes += len(data)
+            if self._head_bytes > self.bounds.head_bytes:
+                self._refuse("head-too-large")
+        elif self._deadline is None and (self._in_head or self._said_nothing):
+            self._await_more()
+
+    @property
+    def _said_nothing(self) -> bool:
+        """Whether what came was of no request, as empty lines are: uvicorn has just stopped its own timer for it."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and not self._in_body and self.timeout_keep_alive_task is None
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL."""
+        super().on_url(url)
+        if len(self.url) > self.bounds.url_bytes:
+            self._fault = "uri-too-long"
+            raise _TooMuch
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, unless there is too much of it, or of those before it."""
+        self._in_head = False
+        self._await_no_more()
+        fields = sum(len(name) + len(value) + _FIELD_BYTES for name, value in self.headers)
+        if len(self.url) + fields > self.bounds.head_bytes:
+            self._fault = "head-too-large"
+            raise _TooMuch
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._fault = "rate-limited"
+            raise _TooMuch
+        self._in_body, self._ignored_bytes = True, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if self.cycle is not None and self.cycle.response_complete:
+            self._ignore(body)
+            if self.transport.is_closing():
+                raise _TooMuch  # what has come already may be thousands of pieces more
+        else:
+            self._pieces.append(body)
+
+    def _pass_on(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            super().on_body(b"".join(pieces))
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._pass_on()
+        self._in_body = False
+        if self._deadline is not None:
+            self._await_no_more()
+        super().on_message_complete()
+
+    # What the request calls
+
+    def on_response_complete(self) -> None:
+        """End a response; what is left of the request's body has only so long to come."""
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._await_more()
+
+    # Its end before time
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what can't be read, or goes too far; but not that where the client waits for other answers first."""
+        self._ended = True
+        if self.transport.is_closing():
+            return
+        if self._fault is None:
+            super().send_400_response(msg)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._refuse(self._fault)
+
+    def _refuse(self, code: str) -> None:
+        answer = problem(code, _DETAILS[code])
+        lines = [STATUS_LINE[answer.status_code]]
+        lines += [b"%b: %b\r\n" % header for header in answer.raw_headers]
+        self._ended = True
+        self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(answer.body)]))
+        self._linger()
+
+    def _linger(self) -> None:
+        """End, but ignore for a while what still comes: a reset would take the answer from who is still sending."""
+        self._await_no_more()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._deadline = self.loop.call_later(LINGER_S, self.transport.abort)
+        else:
+            self.transport.close()
+
+    def _ignore(self, data: bytes) -> None:
+        self._ignored_bytes += PIECE_BYTES + len(data)
+        if self._ignored_bytes > MAX_IGNORED_BYTES:
+            self.transport.abort()
+
+    def _await_more(self) -> None:
+        self._await_no_more()
+        self._deadline = self.loop.call_later(self.bounds.head_s, self._late)
+
+    def _await_no_more(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self._refuse("request-timeout")
+        else:  # it never said a word, or goes on with a body that nobody wants
+            self.transport.close()
+
+
+_DETAILS = {
+    "request-timeout": "the request's head did not come in time",
+    "uri-too-long": "the URL is longer than is taken: ask for less at a time",
+    "rate-limited": "too many requests were sent without awaiting answers",
+    "head-too-large": "the URL and the headers are larger than is taken: is it a cookie?",
+}

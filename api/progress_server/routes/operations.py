@@ -1,0 +1,171 @@
+"""The calls that concern operations as resources: create, list, get, delete, cancel."""
+
+from dataclasses import replace
+from hashlib import blake2s
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from starlette.responses import Response
+
+from progress_broker.errors import OperationExists
+from progress_broker.model.grants import Action
+from progress_broker.model.operation import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.snapshot import facts_of
+from progress_server.auth.authorization import permit, permit_creation
+from progress_server.auth.principal import principal_of
+from progress_server.context import Context, Id, InContext, read_model
+from progress_server.http.openapi import refused
+from progress_server.http.query_names import CheckedRoute
+
+router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
+
+POLL_S = 2
+"""How soon to look again at an operation that is not done, for clients that poll."""
+
+
+class Listing(BaseModel):
+    """A page of operations, newest change first."""
+
+    operations: list[Operation]
+    next_cursor: str | None
+
+
+class CancelRequest(BaseModel):
+    """Why an operation should stop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=1024)] | None = None
+    by: Label | None = Field(None, description="who asks")
+    force: StrictBool = Field(
+        False, description="end it now, whatever its worker does; that one is refused from then on"
+    )
+
+
+def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"content": content, "required": required}}
+
+
+def _answer(operation: Operation, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(operation.model_dump_json(), status, headers, "application/json")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Operation,
+    openapi_extra=_body_of(NewOperation, required=False),
+    responses=refused("operation-exists", "gone"),
+)
+async def create(request: Request, context: InContext) -> Response:
+    """Create an operation. The same id with the same body is the same operation, and a success."""
+    new = await read_model(request, NewOperation, required=False)
+    operation, made = await context.store.create(await permit_creation(request, context, new))
+    if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
+        raise OperationExists(f"operation {operation.id} was created before")  # what became of it is not theirs to know
+    location = f"{router.prefix}/{operation.id}"
+    return _answer(operation, 201, {"Location": location, "Operation-Location": location})
+
+
+@router.get("", response_model=Listing)
+async def listing(
+    request: Request,
+    context: InContext,
+    status: Annotated[list[Status], Query(description="given again: or that one", default_factory=list)],
+    tag: Annotated[list[Label], Query(description="given again: and that one", default_factory=list)],
+    owner: Label | None = None,
+    kind: Label | None = None,
+    parent: OperationId | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+) -> Response:
+    """List operations, newest change first. A page may be short and still have a next one: follow `next_cursor`."""
+    grants = principal_of(request).grants
+    filters = Filters(status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent)
+    if grants.allows_everywhere(Action.READ):
+        operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
+    else:
+        operations, following = await _sealed(context, replace(filters, grants=grants), limit, cursor)
+    body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
+    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _sealed(
+    context: Context, filters: Filters, limit: int, cursor: str | None
+) -> tuple[list[Operation], str | None]:
+    """Find operations for who may not read all: a cursor would tell the id and the time of one that they may not."""
+    seal = await context.guard.seal()
+    operations, following = await context.store.find(filters, limit=limit, cursor=seal.open(cursor))
+    return operations, seal.close(following)
+
+
+@router.get("/{id}", response_model=Operation, responses={304: {"description": "it is as the client has it"}})
+async def get(
+    operation: Id,
+    request: Request,
+    context: InContext,
+    include: Annotated[Literal["children"] | None, Query(description="list the first of its children, too")] = None,
+) -> Response:
+    """Get an operation. While it is not done, `Retry-After` says when to look again."""
+    await permit(request, context, Action.READ, operation)
+    now = await context.store.get(operation, list_children=include is not None)
+    if isinstance(now.children, Children):
+        grants = principal_of(request).grants
+        now.children.operations = [it for it in now.children.operations if grants.allows(Action.READ, facts_of(it))]
+    headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "private, no-cache"}
+    if not now.done:
+        headers["Retry-After"] = str(POLL_S)
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return _answer(now, headers=headers)
+
+
+def _tag(now: Operation) -> str:
+    """Return what changes whenever an operation looks different: a parent does with its children."""
+    if now.children is None:
+        return now.position
+    return f"{now.position}.{blake2s(now.children.model_dump_json().encode(), digest_size=8).hexdigest()}"
+
+
+@router.delete("/{id}", status_code=204, responses=refused("operation-running"))
+async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
+    """Forget an operation that has ended, or any with `force`. Its id answers `gone` for a while."""
+    await permit(request, context, Action.ADMIN, operation)
+    await context.store.delete(operation, force=force)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{id}/cancel",
+    status_code=202,
+    response_model=Operation,
+    openapi_extra=_body_of(CancelRequest, required=False),
+    responses={200: {"description": "it had ended before, and is unchanged", "model": Operation}},
+)
+async def cancel(operation: Id, request: Request, context: InContext) -> Response:
+    """Ask an operation's worker, and its children's, to stop. One that no worker has begun ends at once."""
+    await permit(request, context, Action.CANCEL, operation)
+    asked = await read_model(request, CancelRequest, required=False)
+    by = principal_of(request).name or asked.by
+    now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
+    return _answer(now, 202 if changed or not now.done else 200)
+
+
+@router.post(
+    "/{id}/signals",
+    status_code=202,
+    response_class=Response,
+    openapi_extra=_body_of(NewSignal, required=True),
+    responses=refused("operation-ended"),
+)
+async def signal(operation: Id, request: Request, context: InContext) -> Response:
+    """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
+    await permit(request, context, Action.CANCEL, operation)
+    sent = await read_model(request, NewSignal)
+    await context.store.signal(operation, sent, by=principal_of(request).name or None)
+    return Response(status_code=202)

@@ -1,0 +1,93 @@
+"""The calls that give tickets."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from starlette.responses import Response
+
+from progress_broker.model.grants import Action, Grant, Grants
+from progress_broker.model.operation import Label, OperationId, Time
+from progress_server.auth.authorization import permit
+from progress_server.auth.principal import principal_of
+from progress_server.context import Context, Id, InContext, read_model
+from progress_server.http.query_names import CheckedRoute
+
+router = APIRouter(prefix="/v1", tags=["tickets"], route_class=CheckedRoute)
+
+MAX_OPERATIONS = 50
+"""Operations that one ticket names: they stand in a URL."""
+
+
+class Ticket(BaseModel):
+    """What opens a stream, as `?ticket=…`."""
+
+    ticket: str
+    expires_at: Time
+
+
+class Query(BaseModel):
+    """Which operations a stream is to follow; what is left out does not narrow."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner: Label | None = None
+    kind: Label | None = None
+    tag: Label | None = None
+
+
+class NewTicket(BaseModel):
+    """What a ticket is to be for: operations by their ids, or a query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operations: Annotated[list[OperationId], Field(min_length=1, max_length=MAX_OPERATIONS)] | None = None
+    query: Annotated[Query, WithJsonSchema(Query.model_json_schema())] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "NewTicket":
+        if (self.operations is None) is (self.query is None):
+            raise ValueError("give either operations or a query")
+        return self
+
+    def within(self, grants: Grants) -> Grants:
+        """Return what is left of grants for it, where it was found that the operations it names may be read."""
+        read, query = frozenset({Action.READ}), self.query
+        if query is None:
+            return Grants((Grant(read, ids=frozenset(self.operations or ())),))
+        return grants.narrowed(Grant(read, owners=_only(query.owner), kinds=_only(query.kind), tags=_only(query.tag)))
+
+
+_BODY = {"requestBody": {"content": {"application/json": {"schema": NewTicket.model_json_schema()}}, "required": True}}
+
+
+@router.post("/operations/{id}/tickets", status_code=201, response_model=Ticket)
+async def operation_ticket(operation: Id, request: Request, context: InContext) -> Response:
+    """Give a ticket for the stream, the history or the WebSocket of an operation. It opens one within a minute."""
+    await permit(request, context, Action.READ, operation)
+    return _answer(*await context.guard.tickets.for_operation(principal_of(request), operation))
+
+
+@router.post("/tickets", status_code=201, response_model=Ticket, openapi_extra=_BODY)
+async def ticket(request: Request, context: InContext) -> Response:
+    """Give a ticket for a stream, or a WebSocket, of many operations: those named, or those a query finds."""
+    new = await read_model(request, NewTicket)
+    await _permit_all(request, context, new.operations or [])
+    principal = principal_of(request)
+    return _answer(*await context.guard.tickets.for_many(principal, new.within(principal.grants)))
+
+
+async def _permit_all(request: Request, context: Context, operations: list[str]) -> None:
+    for operation in operations:
+        await permit(request, context, Action.READ, operation)
+
+
+def _answer(ticket: str, expires_at: float) -> Response:
+    body = Ticket(ticket=ticket, expires_at=datetime.fromtimestamp(expires_at, UTC)).model_dump(mode="json")
+    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+
+
+def _only(value: str | None) -> frozenset[str] | None:
+    return None if value is None else frozenset({value})

@@ -1,0 +1,71 @@
+"""`GET /v1/operations/{id}/ws` and `GET /v1/ws`: the events of one operation, and of many, over a WebSocket."""
+
+import re
+
+from fastapi import APIRouter, WebSocket
+
+from progress_broker.errors import BrokerError, Forbidden, Invalid
+from progress_broker.model.operation import OPERATION_ID
+from progress_broker.settings import Settings
+from progress_server.context import context_of
+from progress_server.http.origins import allowed
+from progress_server.http.query_names import values_of
+from progress_server.http.ws_refusals import refuse
+from progress_server.sse.stream_query import read_query
+from progress_server.websocket.session import Conversation
+from progress_server.websocket.socket import Socket
+
+router = APIRouter(prefix="/v1")
+
+
+@router.websocket("/operations/{id}/ws")
+async def follow(websocket: WebSocket) -> None:
+    """Follow an operation, as a stream does and with the same query; it may be cancelled here, too."""
+    context = context_of(websocket)
+    operation: str = websocket.path_params["id"]
+    try:
+        _check_origin(websocket, context.settings)
+        if re.fullmatch(OPERATION_ID, operation) is None:
+            raise Invalid("this is no operation's id", field="id")
+        query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
+        start = query.start(websocket.headers.get("last-event-id"))
+    except BrokerError as error:
+        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        return
+    socket = Socket(websocket, context, single=True)
+    conversation = Conversation(socket, websocket, context, operation)
+
+    async def listen() -> None:
+        await conversation.follow(operation, query, start)
+        await socket.opened()
+        await conversation.listen()
+
+    await socket.accept()
+    await socket.run(listen)
+
+
+@router.websocket("/ws")
+async def converse(websocket: WebSocket) -> None:
+    """Follow as many operations as are asked for, and cancel them."""
+    context = context_of(websocket)
+    try:
+        _check_origin(websocket, context.settings)
+        values_of(websocket.scope["query_string"], (), others=context.takes_other_names)
+    except BrokerError as error:
+        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        return
+    socket = Socket(websocket, context, single=False)
+    conversation = Conversation(socket, websocket, context)
+
+    async def listen() -> None:
+        await socket.opened()
+        await conversation.listen()
+
+    await socket.accept()
+    await socket.run(listen)
+
+
+def _check_origin(websocket: WebSocket, settings: Settings) -> None:
+    headers = websocket.headers
+    if not allowed(headers.get("origin"), headers.get("host"), settings.cors_origins):
+        raise Forbidden("pages of this origin may not connect: PROGRESS_CORS_ORIGINS lists those that may")

@@ -1,0 +1,1 @@
+"""Server-sent events: a query becomes a stream, a stream becomes bytes."""

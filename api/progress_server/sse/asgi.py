@@ -1,0 +1,110 @@
+"""The ASGI outlet: a subscription's frames as an `EventSourceResponse`, on any ASGI server."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+from sse_starlette import EventSourceResponse
+from starlette.types import Receive, Scope, Send
+
+from progress_broker.stream.outlet import TEXT, Encoding, Writer
+from progress_server.sse.packing import HEADER, Packed, ending, gzip
+
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back until it has enough
+    "X-Accel-Buffering": "no",
+}
+
+
+class AsgiOutlet:
+    """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""
+
+    kind = "asgi"
+    encoding: Encoding = TEXT
+
+    def __init__(self, subscription: Writer, limit: int) -> None:
+        self.aborted = anyio.CancelScope()
+        self._subscription = subscription
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._closed = False
+        self._news = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        """Take what is to be sent."""
+        self._hold(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._size += len(data)
+        self._news.set()
+        if self._size >= self._limit:
+            self._subscription.filled()
+
+    def close(self) -> None:
+        """End the response after what it holds."""
+        self._closed = True
+        self._news.set()
+
+    def abort(self) -> None:
+        """End the response now."""
+        self.aborted.cancel()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what there is, joined, whenever there is something; the subscription goes on when it has been sent."""
+        self._subscription.attach(self)
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._chunks:
+                data = b"".join(self._chunks)
+                self._chunks.clear()
+                self._size = 0
+                yield data
+                self._subscription.drained()
+            if self._closed and not self._chunks:
+                return
+
+
+class GzipAsgiOutlet(AsgiOutlet):
+    """That of a client that accepts gzip."""
+
+    def __init__(self, subscription: Writer, limit: int, over: int) -> None:
+        super().__init__(subscription, limit)
+        self.encoding = gzip(over)
+        self._crc = self._length = 0
+        self._chunks.append(HEADER)
+
+    def write(self, packed: Packed) -> None:
+        """Take what was packed for all."""
+        self._crc = zlib.crc32(packed.text, self._crc)
+        self._length += len(packed.text)
+        self._hold(packed.data)
+
+    def close(self) -> None:
+        """End the gzip stream, and the response after what it holds."""
+        self._chunks.append(ending(self._crc, self._length))
+        super().close()
+
+
+class AsgiStream(EventSourceResponse):
+    """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
+
+    def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
+        self._subscription = subscription
+        self._outlet = outlet
+        # Pings come from the wheel, one task for all streams.
+        super().__init__(outlet.chunks(), ping=0, sep="\n")
+        self.raw_headers = headers  # without its `Connection`, which is the server's to say and which HTTP/2 forbids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        try:
+            with self._outlet.aborted:
+                await super().__call__(scope, receive, send)
+        finally:
+            self._subscription.close("client")

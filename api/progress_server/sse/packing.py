@@ -1,0 +1,88 @@
+"""gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+
+Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
+middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
+length of all it was sent, which its outlet keeps.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from progress_broker.model.children import CHILDREN
+from progress_broker.model.event import Frame
+from progress_broker.stream.outlet import TEXT
+from progress_server.sse.chunked import chunk
+
+HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_LAST_BLOCK = b"\x03\0"
+_FLUSHED = b"\0\0\0\xff\xff"
+"""An empty block, which ends each frame, as it ends what zlib flushes: some readers hand nothing on before they see it.
+Go's is such, and its HTTP client asks for gzip unasked: that of Caddy, which unpacks it again for who did not."""
+_WINDOW_BITS, _MEMORY_LEVEL = 13, 5
+"""One event is packed as well as with zlib's own 15 and 8, which want a quarter of a megabyte, cleared, each time."""
+
+_CONTROL_OVER = 4_096
+"""Only a long list of operations comes to that."""
+
+
+class Packed(NamedTuple):
+    """What an outlet that packs is handed."""
+
+    data: bytes
+    text: bytes
+    """What the client will have unpacked."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes go out."""
+        return len(self.data)
+
+
+class Gzip:
+    """Frames as a piece of a gzip stream. Those under `over` bytes are put in as they are: deflating gains little."""
+
+    def __init__(self, over: int) -> None:
+        self._over = over
+
+    def encode(self, frames: Sequence[Frame]) -> Packed:
+        """Return the piece."""
+        return Packed(b"".join([self._pack(frame) for frame in frames]), TEXT.encode(frames))
+
+    def _pack(self, frame: Frame) -> bytes:
+        if frame.packed is None:
+            wire = frame.wire
+            # Control frames have no position, and are made for one client. What is told of children is for many.
+            over = self._over if frame.position or frame.type == CHILDREN else _CONTROL_OVER
+            frame.packed = _stored(wire) if len(wire) < over else _deflated(wire)
+        return frame.packed
+
+
+class ChunkedGzip(Gzip):
+    """The same as one chunk."""
+
+    def encode(self, frames: Sequence[Frame]) -> Packed:
+        """Return the chunk."""
+        data, text = super().encode(frames)
+        return Packed(chunk(data), text)
+
+
+gzip = cache(Gzip)
+chunked_gzip = cache(ChunkedGzip)  # one for each setting, as clients share what is of one encoding
+
+
+def ending(crc: int, size: int) -> bytes:
+    """Return what ends a gzip stream whose text has this CRC-32 and this length."""
+    return _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
+def _deflated(text: bytes) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -_WINDOW_BITS, _MEMORY_LEVEL)
+    return deflate.compress(text) + deflate.flush(zlib.Z_FULL_FLUSH)
+
+
+def _stored(text: bytes) -> bytes:
+    """Return a block of deflate's that holds up to 65,535 bytes as they are (RFC 1951, 3.2.4), and the empty one."""
+    return struct.pack("<BHH", 0, len(text), len(text) ^ 0xFFFF) + text + _FLUSHED

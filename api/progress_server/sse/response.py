@@ -1,0 +1,105 @@
+"""A subscription's life as a response: over an adopted connection where the server offers it, else over ASGI."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from progress_broker.stream.outlet import Writer
+from progress_server.limits.slots import place_in
+from progress_server.middleware.access_log import CONNECTION_HEADER
+from progress_server.protocols.adoption import ADOPTION, Connection, Offer
+from progress_server.sse.accept_encoding import accepts_gzip
+from progress_server.sse.adopted import ChunkedOutlet, UnframedOutlet
+from progress_server.sse.adopted_gzip import GzipOutlet
+from progress_server.sse.asgi import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
+
+Opened = Callable[[], Awaitable[None]]
+
+_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+_VARIED = (*_PLAIN, (b"vary", b"Accept-Encoding"))
+_GZIP = (b"content-encoding", b"gzip")
+
+
+class StreamResponse(Response):
+    """However it ends, the subscription ends with it. `opened` is awaited once the client has its stream."""
+
+    def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
+        self.status_code = 200
+        self.background = None
+        self._subscription = subscription
+        self._limit = limit
+        self._gzip_over = gzip_over
+        self._opened = opened
+        self._packed = False
+        self.raw_headers = list(_VARIED if gzip_over else _PLAIN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, or only its head when the connection is adopted."""
+        if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
+            self._packed = True
+            self.raw_headers.append(_GZIP)
+        offer: Offer | None = scope.get("extensions", {}).get(ADOPTION)
+        if offer is None:
+            await self._over_asgi(scope, receive, send)
+        elif not await self._adopted(offer, scope, send):
+            await self._over_asgi(scope, receive, _without_head(send))
+        elif self._opened is not None:
+            await self._opened()
+
+    async def _adopted(self, offer: Offer, scope: Scope, send: Send) -> bool:
+        """Send the head, and give the subscription its socket; return whether it has got it."""
+        if scope["http_version"] == "1.0":
+            offer.without_chunks()
+        try:
+            name = self._subscription.connection.encode()
+            headers = [*self.raw_headers, (CONNECTION_HEADER, name), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            connection = await offer.adopt(self._limit)
+            if connection is None:
+                return False
+            outlet = self._outlet(connection, scope)
+            outlet.keep(place_in(scope))
+            self._subscription.attach(outlet)
+        except BaseException:
+            self._subscription.close("refused")
+            raise
+        return True
+
+    def _outlet(self, connection: Connection, scope: Scope) -> ChunkedOutlet | GzipOutlet:
+        if self._packed:
+            return GzipOutlet(self._subscription, connection, self._gzip_over)
+        outlet = UnframedOutlet if scope["http_version"] == "1.0" else ChunkedOutlet
+        return outlet(self._subscription, connection)
+
+    async def _over_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subscription, limit = self._subscription, self._limit
+        outlet = AsgiOutlet(subscription, limit)
+        if self._packed:
+            outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over)
+        headers = [*self.raw_headers, (CONNECTION_HEADER, subscription.connection.encode())]
+        if self._opened is not None:
+            send = _telling_of_the_first(send, self._opened)
+        await AsgiStream(subscription, outlet, headers)(scope, receive, send)
+
+
+def _telling_of_the_first(send: Send, opened: Opened) -> Send:
+    """Return what sends, and tells of the first part of a body that it has sent."""
+    told = False
+
+    async def send_and_tell(message: Message) -> None:
+        nonlocal told
+        await send(message)
+        if not told and message.get("body"):
+            told = True
+            await opened()
+
+    return send_and_tell
+
+
+def _without_head(send: Send) -> Send:
+    async def send_body(message: Message) -> None:
+        if message["type"] != "http.response.start":
+            await send(message)
+
+    return send_body

@@ -1,0 +1,1 @@
+"""Many operations over one WebSocket."""

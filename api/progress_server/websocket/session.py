@@ -1,0 +1,123 @@
+"""A conversation: what a client asks over its socket, one request after another, and what it is answered."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from starlette.websockets import WebSocket
+
+from progress_broker.errors import BrokerError, Invalid, TooLarge
+from progress_broker.live.resume import Ended, Start
+from progress_broker.model.grants import Action
+from progress_server.context import Context
+from progress_server.http.ws_codes import ABUSE, close_code
+from progress_server.sse.stream_query import StreamQuery
+from progress_server.websocket.access import bounded, name_of, require
+from progress_server.websocket.allowance import Allowance
+from progress_server.websocket.messages import Cancel, Ping, Request, Subscribe, named_in, read_request
+from progress_server.websocket.socket import Socket
+from progress_server.websocket.words import Ref, message, problem_message
+
+log = logging.getLogger(__name__)
+
+FAULTS = 20
+"""Messages that are none that a client may send at once, and one more each six seconds, before it is sent away."""
+_FAULTS_PER_S = 1 / 6
+
+
+class Conversation:
+    """What one client asks. `only` is the operation of a socket that follows one."""
+
+    def __init__(self, socket: Socket, websocket: WebSocket, context: Context, only: str | None = None) -> None:
+        settings = context.settings
+        self._socket, self._websocket, self._context = socket, websocket, context
+        self._only = only
+        # All that a socket may follow can be asked for at once; after that, messages wait for their time.
+        self._messages = Allowance(settings.messages_per_s, settings.max_operations_per_stream)
+        self._faults = Allowance(_FAULTS_PER_S, FAULTS)
+
+    async def listen(self) -> None:
+        """Answer each message, until the client has gone."""
+        while (said := await self._socket.receive()) is not None:
+            await asyncio.sleep(self._messages.take())
+            if not self._socket.closing:
+                await self._hear(said if isinstance(said, str) else None)
+
+    async def follow(self, operation: str, query: StreamQuery, start: Start) -> None:
+        """Follow the one operation; what keeps it from that ends the socket."""
+        try:
+            await self._subscribe(operation, query, start)
+        except BrokerError as error:
+            self._refuse(error, operation)
+            self._socket.finish(close_code(error.code), error.code)
+
+    async def _hear(self, text: str | None) -> None:
+        try:
+            request = read_request(text)
+        except (Invalid, TooLarge) as error:
+            self._refuse(error, *named_in(text))
+            if self._faults.take():
+                self._socket.finish(ABUSE, "too many messages that are none")
+            return
+        operation = None if isinstance(request, Ping) else request.operation or self._only
+        try:
+            await self._answer(request, operation)
+        except BrokerError as error:
+            self._refuse(error, operation, request.ref)
+
+    async def _answer(self, request: Request, operation: str | None) -> None:
+        socket = self._socket
+        if isinstance(request, Ping):
+            socket.say(message("pong", ref=request.ref))
+        elif operation is None:
+            raise Invalid("say which operation", field="operation")
+        elif isinstance(request, Cancel):
+            await self._cancel(request, operation)
+        elif self._only is not None:
+            raise Invalid("this socket follows one operation: open /v1/ws to follow others")
+        elif isinstance(request, Subscribe):
+            query = request.query()
+            await self._subscribe(operation, query, query.start(None), request.ref)
+        elif socket.detach(operation):
+            socket.say(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
+        else:
+            raise Invalid(f"operation {operation} is not followed here", field="operation")
+
+    async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
+        socket, settings = self._socket, self._context.settings
+        await require(self._websocket, Action.READ, operation)
+        if len(socket) >= settings.max_operations_per_stream and operation not in socket:
+            limit = settings.max_operations_per_stream
+            raise Invalid(f"a socket follows {limit} operations at most: open another for more", field="operation")
+        try:
+            delivery = bounded(self._websocket, replace(query.delivery(), connection=socket.connection))
+            subscription = await self._context.hub.subscribe(
+                operation, start, delivery, await_creation=query.wait_s > 0
+            )
+        except Ended:
+            socket.detach(operation)
+            socket.told_all(operation, "ended", ref)
+            return
+        except BrokerError as error:
+            self._context.hub.tally.refused[error.code] += 1
+            raise
+        if socket.closing:  # as it may have been told to meanwhile
+            subscription.close("client")
+            return
+        if self._only is None:
+            socket.say(message("subscribed", operation=operation, ref=ref))
+        socket.attach(subscription)
+        if query.wait_s > 0:
+            asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.give_up)
+
+    async def _cancel(self, request: Cancel, operation: str) -> None:
+        await require(self._websocket, Action.CANCEL, operation)
+        by = name_of(self._websocket) or request.by
+        now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
+        self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))
+
+    def _refuse(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:
+        said = problem_message(
+            error.code, error.detail, field=error.field, retry_s=error.retry_s, operation=operation, ref=ref
+        )
+        self._socket.say(said)

@@ -1,0 +1,1 @@
+"""What decides who may still follow: revocations, takeovers, shared secrets."""

@@ -1,0 +1,48 @@
+"""The secret that all replicas share without being told one: whoever comes first makes it, and Redis keeps it."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.operations.store import Store
+from progress_broker.runtime.single_flight import Flights
+from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.keys import secrets_key
+
+FIELD = "tickets"
+KEPT_S = 10.0
+"""How long it is taken from memory: a Redis that lost it has another by then."""
+
+
+class SharedSecret:
+    """The secret, as this replica last read it."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._kept: bytes | None = None
+        self._until = 0.0
+        self._flights = Flights()
+
+    async def get(self) -> bytes:
+        """Return it. While Redis is away it is the one known; raise `StorageUnavailable` if there is none yet."""
+        if self._kept is None or self._clock() >= self._until:
+            try:
+                self._kept = await self._flights.share(FIELD, self._read)
+            except (StorageUnavailable, StorageFull):
+                if self._kept is None:
+                    raise
+            self._until = self._clock() + KEPT_S
+        return self._kept
+
+    async def _read(self) -> bytes:
+        key = secrets_key(self._store.keyspace.prefix)
+        client = self._store.connections.commands
+        with storage_errors():
+            found = await client.hget(key, FIELD)
+            if found is None:
+                await client.hsetnx(key, FIELD, secrets.token_hex(32))
+                found = await client.hget(key, FIELD)
+        if found is None:
+            raise StorageUnavailable("Redis did not keep what tickets are signed with: come back in a moment")
+        return bytes(found)

@@ -1,0 +1,212 @@
+"""The bundles of a replica: opened, handed the new operations they ask for, and let go when the feed has come on."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from progress_broker.bundle import cursor
+from progress_broker.bundle.bundle import Admit, Bundle, anything
+from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.discovery import TooManyEnded, begin, check_number, tell_missing
+from progress_broker.bundle.member import Member
+from progress_broker.bundle.missed import Missed
+from progress_broker.bundle.placer import Members
+from progress_broker.bundle.query import Queries, Query
+from progress_broker.bundle.search import Search
+from progress_broker.errors import Draining, StorageUnavailable
+from progress_broker.live.feed import Batch
+from progress_broker.live.resume import Start
+from progress_broker.model.event import CREATED, Event
+from progress_broker.model.positions import order
+from progress_broker.operations.index_search import Facts, read_terms
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.settings import Settings
+from progress_broker.stream.delivery import ALL, Delivery, Terms
+from progress_broker.stream.registry import Streams
+from progress_broker.stream.stream import Mode
+
+log = logging.getLogger(__name__)
+
+
+TOO_MANY = "too-many"
+"""Why a client begins anew who was away while more ended than a stream carries."""
+
+
+class Bundles:
+    """The hub's bundles. It begins when the hub's first batch has been handed on."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        members: Members,
+        tasks: Tasks,
+        wheel: Wheel,
+        streams: Streams,
+        terms: Terms,
+    ) -> None:
+        self.draining = False
+        self.frontier: dict[int, bytes] = {}
+        """Up to where each lane's feed has been handed on."""
+        self.members = members
+        self._settings = settings
+        self._search = Search(store)
+        self._missed = Missed(self._search, tasks)
+        self._wheel, self._streams = wheel, streams
+        self._terms = replace(terms, on_close=self._forget)
+        self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
+        self._queries: Queries[Bundle] = Queries()
+        self._bundles: set[Bundle] = set()
+        self._stirred: set[Bundle] = set()
+        self._waiting: set[Bundle] = set()
+        self._soon: asyncio.Handle | None = None
+        self._losses = 0  # how often a feed has lost history
+
+    def __len__(self) -> int:
+        return len(self._bundles)
+
+    def __iter__(self) -> Iterator[Bundle]:
+        return iter(tuple(self._bundles))
+
+    async def open(
+        self, query: Query, start: Start, delivery: Delivery = ALL, *, admit: Admit = anything, wait: bool = False
+    ) -> Bundle:
+        """Return a bundle that stands where its client wants to begin; `attach` an outlet to it, or `close` it.
+
+        Raises `NotFound` or `Gone` if there is none of the operations (unless it is to `wait` for one), `Ended` if
+        nothing can follow the cursor, `Invalid` for a bad cursor or too many operations, and `StorageUnavailable`.
+        """
+        try:
+            bundle = await self._open(query, start, delivery, admit, wait=wait)
+        except TooManyEnded:  # none of which is told: what its client does not find again has ended
+            bundle = await self._open(query, Start(), delivery, admit, wait=wait)
+            bundle.reset = TOO_MANY
+            self._streams.reset(bundle, start, TOO_MANY)
+        self._streams.opened(bundle, start)
+        return bundle
+
+    # What the hub calls
+
+    def hear(self, events: Iterable[Event]) -> None:
+        """Hand the operations that were created to those who asked for such."""
+        if not self._queries:
+            return
+        for event in events:
+            if not event.n and event.type == CREATED:
+                name, at = event.operation.decode(), event.position
+                facts = Facts(name, read_terms(event.data), False, at, at)
+                for bundle in self._queries.followers(name, facts.terms):
+                    bundle.appeared(facts, self._search.lane_of(name))
+
+    def handed_on(self, positions: Mapping[bytes, bytes], batch: Batch) -> None:
+        """Let go of what waited: a batch has been handed on, and with it all up to these positions.
+
+        What was created in lanes to resync may have been missed.
+        """
+        self._losses += len(batch.lost)
+        for feed, position in positions.items():
+            self.frontier[self._lane_of_feed[feed]] = position
+        for lane in batch.resync:
+            for bundle in self:
+                if (theirs := bundle.merge.lanes.get(lane)) is None:
+                    continue
+                if lane in batch.lost:
+                    self._missed.look_again(bundle, theirs, self.frontier[lane])
+                else:
+                    self._missed.look(bundle, theirs)
+        self._flush()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, set()
+            for bundle in waiting:
+                self._let_go(bundle, bundle.handed_on)
+
+    # What a bundle calls (`bundle.Home`)
+
+    def stir(self, bundle: Bundle) -> None:
+        """Let a bundle write what it can, soon: with all else that comes at this moment."""
+        self._stirred.add(bundle)
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._flush)
+
+    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
+        """Have a member's subscription begin."""
+        self.members.place(bundle, member, after, reset)
+
+    # Within
+
+    async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
+        if len(self.frontier) < len(self._lane_of_feed):
+            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+        most = self._settings.max_operations_per_stream
+        places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
+        # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
+        lost = await self._lost(places)
+        if self.draining:
+            raise Draining
+        bundle = Bundle(query, delivery, self._terms, self, most, admit)
+        # It hears of new operations first, and then looks for those that are there: none is missed between.
+        self._bundles.add(bundle)
+        self._queries.add(query, bundle)
+        self._streams.made(bundle)
+        first_ping_s = self._settings.ping_s * random.uniform(0.5, 1)
+        left_s = delivery.deadline - self._terms.clock()
+        self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
+        try:
+            for number in lost:
+                since = min(places[number].position, self.frontier[number], key=order)
+                places[number] = Place(since, partial=True, lost=True)
+            await self._begin(bundle, places, wait=wait, resuming=start.position is not None)
+        except BaseException:
+            bundle.close("refused")
+            raise
+        return bundle
+
+    async def _lost(self, places: Mapping[int, Place]) -> frozenset[int]:
+        """Return the lanes that have lost the client's position. What is lost from then on, the bundle hears of."""
+        while True:
+            losses = self._losses
+            lost = await self._search.lost(places, self.frontier)
+            if losses == self._losses:
+                return lost
+
+    async def _begin(self, bundle: Bundle, places: Mapping[int, Place], *, wait: bool, resuming: bool) -> None:
+        """Look for the operations that are there, and follow them from the place in each lane."""
+        merge, lanes = bundle.merge, self._search.lanes(bundle.query)
+        since = {number: merge.lane(number, places.get(number)).since for number in lanes}
+        with merge.searching(lanes):
+            found = await self._search.find(bundle, lanes, since)
+            check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
+            if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
+                raise Draining("this stream was closed before it began: come back in a moment")
+            seen = begin(bundle, found.facts, self._search.lane_of)
+            tell_missing(bundle, found, wait=wait, seen=seen)
+
+    def _forget(self, bundle: Bundle, reason: str) -> None:
+        self._wheel.remove(bundle)
+        self.members.forget(bundle)
+        self._queries.remove(bundle.query, bundle)
+        self._bundles.discard(bundle)
+        self._stirred.discard(bundle)
+        self._waiting.discard(bundle)
+        self._streams.closed(bundle, reason)
+
+    def _flush(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        stirred, self._stirred = self._stirred, set()
+        for bundle in stirred:
+            self._let_go(bundle, bundle.flush)
+
+    def _let_go(self, bundle: Bundle, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception:
+            log.exception("a client's outlet broke; it is cut off")
+            bundle.abort("broken")
+        if bundle.mode is not Mode.CLOSED and bundle.merge.waiting:
+            self._waiting.add(bundle)

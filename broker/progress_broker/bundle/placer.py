@@ -1,0 +1,146 @@
+"""Bundling: how an operation becomes a member of a bundle."""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from progress_broker.bundle.bundle import Bundle
+from progress_broker.bundle.member import Member, MemberSubscription
+from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.live.channel import Channel
+from progress_broker.live.channels import Channels
+from progress_broker.live.feed import backoff_s
+from progress_broker.live.loader import Reads
+from progress_broker.live.resume import Placing
+from progress_broker.runtime.tally import Tally
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.stream.delivery import Terms
+from progress_broker.stream.stream import Mode
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Members that are placed at a time, over all bundles: half of the connections to Redis."""
+
+_LOADS = 3
+
+
+class _New(NamedTuple):
+    """A member that is to be placed."""
+
+    member: Member
+    after: bytes | None
+    reset: str | None
+    tries: int = 0
+
+
+class Members:
+    """Places members, until Redis has answered or nobody waits for it. Bundles take turns, however large they are."""
+
+    def __init__(
+        self, channels: Channels, reads: Reads, placing: Placing, tasks: Tasks, terms: Terms, timeout_s: float
+    ) -> None:
+        self.tally = Tally(resets=terms.tally.resets)
+        """What members count: streams and slow clients are counted by the bundle."""
+        self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
+        self._tasks = tasks
+        self._terms = replace(terms, on_close=_left, max_age_s=lambda: float("inf"), tally=self.tally)
+        self._waiting: dict[Bundle, deque[_New]] = {}  # the one whose turn is next comes first
+        self._placers = 0
+
+    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+        """Have a member begin after a position of its lane, or with a snapshot.
+
+        That is as of now where its lane begins, else as of its creation, which is after all that was told of the lane.
+        """
+        self._queue(bundle, _New(member, after, reset))
+        if self._placers < AT_ONCE:
+            self._placers += 1
+            self._tasks.spawn(self._place_all())
+
+    def forget(self, bundle: Bundle) -> None:
+        """Place no more members of a bundle."""
+        self._waiting.pop(bundle, None)
+
+    def _queue(self, bundle: Bundle, new: _New) -> None:
+        self._waiting.setdefault(bundle, deque()).append(new)
+
+    async def _place_all(self) -> None:
+        try:
+            while self._waiting:
+                bundle = next(iter(self._waiting))
+                waiting = self._waiting.pop(bundle)
+                new = waiting.popleft()
+                if waiting:
+                    self._waiting[bundle] = waiting
+                await self._try(bundle, new)
+        finally:
+            self._placers -= 1
+
+    async def _try(self, bundle: Bundle, new: _New) -> None:
+        member = new.member
+        if not bundle.has(member):
+            return
+        try:
+            await self._place(bundle, member, new.after, new.reset)
+        except Unreadable:
+            member.fail("unreadable")
+        except (NotFound, Gone):
+            member.fail("gone")
+        except (StorageUnavailable, StorageFull):
+            await asyncio.sleep(backoff_s(new.tries))
+            if bundle.has(member):
+                self._queue(bundle, new._replace(tries=new.tries + 1))
+        except Exception:
+            log.exception("operation %s can't be read; those who follow others too are told", member.operation)
+            member.fail("unreadable")
+
+    async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        channel = self._channels.of(member.operation, self._reads)
+        subscription = member.follow(channel, bundle.members_delivery, self._terms)
+        subscription.connection = bundle.connection
+        try:
+            for _ in range(_LOADS):
+                if not channel.loaded:
+                    await self._reads.loading(channel, self._timeout_s)
+            if not channel.loaded:
+                raise StorageUnavailable("Redis does not answer just now")
+            reset = await self._begin(bundle, subscription, channel, after, reset)
+        except BaseException:
+            subscription.close("left")
+            raise
+        if reset is not None:
+            self.tally.resets[reset] += 1
+        if subscription.mode is not Mode.CLOSED:
+            bundle.merge.placed(member)
+            subscription.attach(member)
+
+    async def _begin(
+        self,
+        bundle: Bundle,
+        subscription: MemberSubscription,
+        channel: Channel,
+        after: bytes | None,
+        reset: str | None,
+    ) -> str | None:
+        member = subscription.member
+        lane = bundle.merge.lane(member.lane)
+        if member.operation in lane.untold:
+            await self._placing.place_anew(subscription, member.operation, reset, lane.position)
+        elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
+            await self._placing.place_at_creation(subscription, member.operation, member.first)
+        elif member.reset is not None:  # it was reset while it was being placed before
+            await self._placing.place_anew(subscription, member.operation, member.reset)
+        else:
+            since = bundle.merge.trimmed_since(member)
+            reset = await self._placing.place_beyond(subscription, channel, after, since)
+            if reset is not None:
+                member.owe_reset(reset)
+        return reset
+
+
+def _left(subscription: Any, reason: str) -> None:
+    subscription.member.left(reason)

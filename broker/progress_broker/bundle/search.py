@@ -1,0 +1,51 @@
+"""Search: what there is of the operations that a bundle asks for, as far as its client may see them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from progress_broker.bundle.bundle import Bundle
+from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.query import Query
+from progress_broker.model.positions import START, was_lost
+from progress_broker.operations import index_search
+from progress_broker.operations.index_search import Found
+from progress_broker.operations.store import Store
+
+
+class Search:
+    """Looks into storage for bundles."""
+
+    def __init__(self, store: Store) -> None:
+        self.lane_of = store.keyspace.lane_of
+        self._store = store
+        self._most = store.settings.max_operations_per_stream + 1  # by which it shows that there are too many
+
+    def lanes(self, query: Query) -> Sequence[int]:
+        """Return the lanes in which there may be any."""
+        if query.endless:
+            return range(self._store.keyspace.lanes)
+        return sorted({self.lane_of(id) for id in query.ids})
+
+    async def find(self, bundle: Bundle, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
+        """Return what there is in some lanes, of a query also what has ended since a lane's position."""
+        found = await self._find(bundle.query, lanes, since)
+        gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
+        return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
+
+    async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
+        """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each."""
+        asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
+        before = await index_search.up_to(self._store, asked) if asked else []
+        kept = self._store.settings.feed_length
+        return frozenset(
+            lane
+            for (lane, position), (found, length) in zip(asked.items(), before, strict=True)
+            if position != START.encode() and was_lost(position, found, length, kept)
+        )
+
+    async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
+        if not query.endless:
+            mine = set(lanes)
+            return await index_search.by_ids(self._store, [id for id in query.ids if self.lane_of(id) in mine])
+        if query.within is None:
+            return await index_search.by_terms(self._store, query.terms, since, lanes, self._most)
+        return await index_search.within(self._store, query.terms, query.within, since, lanes, self._most)

@@ -1,0 +1,263 @@
+"""The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Self
+
+from progress_broker.bundle.bundles import Bundles
+from progress_broker.bundle.placer import Members
+from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
+from progress_broker.live.channel import Channel
+from progress_broker.live.channels import Channels
+from progress_broker.live.drain import Connection, send_away
+from progress_broker.live.families import Families
+from progress_broker.live.feed import Batch, FeedReader, backoff_s
+from progress_broker.live.loader import Reads
+from progress_broker.live.probe import Doubt, Probe
+from progress_broker.live.reconciler import Silence
+from progress_broker.live.resume import Placing, Start
+from progress_broker.model.event import GONE, Event, age_s
+from progress_broker.operations.store import Store
+from progress_broker.runtime import tracing
+from progress_broker.runtime.tally import Tally
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.settings import Settings
+from progress_broker.storage.memory import Memory
+from progress_broker.stream.delivery import ALL, Delivery, terms_of
+from progress_broker.stream.registry import Streams
+from progress_broker.stream.subscription import Subscription
+from progress_broker.stream.traced_source import placed, traced
+
+log = logging.getLogger(__name__)
+
+_DELIVERIES_A_TURN = 500  # of one batch, before the rest of the loop gets a chance; so does what they wrote to sockets
+_LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
+
+
+class Hub:
+    """Hands events to whoever watches their operation. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        tally: Tally | None = None,
+    ) -> None:
+        self.channels = Channels(settings.ring_length, settings.ring_bytes, clock)
+        self.wheel = Wheel(clock)
+        self.connections: set[Connection] = set()
+        """Those that carry several subscriptions each, while they are open."""
+        self.tally = tally or Tally()
+        self.lag_s = 0.0
+        """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
+        self.draining = False
+        self._store = store
+        self._settings = settings
+        self.clock = clock
+        readers = store.connections.readers()
+        self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
+        self._deliveries = tracing.deliveries()
+        self.round_trips = store.connections.trips
+        self._tasks = Tasks()
+        self._reads = Reads(store, self._tasks, self.channels.forget)
+        self._placing = Placing(store, settings.page_length)
+        self.families = Families(store, self._tasks, clock)
+        self._silence = Silence(store, self.channels, settings.sweep_s, clock)
+        self.streams = Streams(self.tally, clock)
+        self._terms = terms_of(settings, clock, self._closed, self.tally)
+        members = Members(self.channels, self._reads, self._placing, self._tasks, self._terms, settings.redis_timeout_s)
+        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._terms)
+        self._started = [asyncio.Event() for _ in self.feeds]
+        self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
+        self.memory = Memory(store.connections.commands)
+        self.notes: dict[bytes, Callable[[Event], None]] = {self.probe.name: self.probe.heard}
+        """Who hears entries of no operation, by what those go by."""
+
+    # Its life
+
+    async def __aenter__(self) -> Self:
+        for feed, started in zip(self.feeds, self._started, strict=True):
+            self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
+        self._tasks.keep_up(self.wheel.run)
+        self._tasks.keep_up(self._silence.watch)
+        self._tasks.keep_up(self._prove)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.drain()
+        await self._tasks.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether every feed is being read."""
+        return all(feed.connected for feed in self.feeds)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why what is published may not reach those who watch; None while it is proved that it does."""
+        return self.probe.doubt if self.connected else self.probe.suspect
+
+    @property
+    def ready(self) -> bool:
+        """Whether new streams are taken here. A Redis that is full is so for every replica, and can be read."""
+        return not self.draining and (self.doubt is None or (self.connected and self.doubt == "redis full"))
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def drain(self, over_s: float = 0) -> None:
+        """Take no more subscriptions, and send every client away: at random moments within so many seconds, or at once.
+
+        It comes back, elsewhere, with its position.
+        """
+        self.draining = self.bundles.draining = True
+        send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
+
+    async def emptied(self) -> None:
+        """Wait until it has drained: the last client was sent away."""
+        await self.streams.none()
+
+    # Subscribing
+
+    async def subscribe(
+        self, operation: str, start: Start, delivery: Delivery = ALL, *, await_creation: bool = False
+    ) -> Subscription:
+        """Return a subscription that stands where the client wants to begin; `attach` an outlet to it, or `close` it.
+
+        Raises `NotFound` (unless it is to await creation), `Gone`, `Ended` if nothing can follow the position, and
+        `StorageUnavailable`.
+        """
+        if self.draining:
+            raise Draining
+        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        channel = self.channels.of(operation, self._reads)
+        source = traced(channel)
+        subscription = Subscription(source, delivery, self._terms)
+        channel.subscriptions.add(subscription)
+        self.streams.made(subscription)
+        if delivery.children:
+            self.families.join(subscription, operation, delivery.interval_s)
+        first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
+        self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
+        try:
+            await self._load_begun(channel)
+            if delivery.children:
+                await self.families.reading(operation, self._settings.redis_timeout_s)
+            reset = await self._placing.place(subscription, channel, start)
+        except NotFound:
+            if not await_creation:
+                subscription.close("not-found")
+                raise
+            subscription.wait()
+            if channel.n:  # created since we asked
+                subscription.reset(None)
+        except BaseException:
+            subscription.close("refused")
+            raise
+        else:
+            if reset is not None:
+                self.streams.reset(subscription, start, reset)
+        placed(source, subscription.n)
+        self.streams.opened(subscription, start)
+        return subscription
+
+    async def _load_begun(self, channel: Channel) -> None:
+        """Wait for the channel's recent frames, so that all who come at once are served from one read."""
+        if not self.connected:
+            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+        for _ in range(_LOADS):
+            if not channel.loaded:
+                await self._reads.loading(channel, self._settings.redis_timeout_s)
+        if not channel.loaded:
+            raise StorageUnavailable("Redis does not answer just now: come back in a moment")
+
+    def _closed(self, subscription: Subscription, reason: str) -> None:
+        self.wheel.remove(subscription)
+        self.streams.closed(subscription, reason)
+
+    # Its tasks
+
+    async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
+        failed = 0
+        async for batch in feed.batches():
+            try:
+                await self.dispatch(batch)
+            except (StorageUnavailable, StorageFull):
+                feed.connected = False  # it begins anew with a resync, which reads what this batch told
+                await asyncio.sleep(backoff_s(failed))
+                failed += 1
+            else:
+                failed = 0
+                self.bundles.handed_on(feed.positions, batch)
+                started.set()
+
+    async def started(self) -> None:
+        """Wait until every feed is being read."""
+        for started in self._started:
+            await started.wait()
+
+    async def _prove(self) -> None:
+        await self.started()  # an earlier probe would be behind where the feeds are read from
+        await self.probe.run()
+
+    async def dispatch(self, batch: Batch) -> None:
+        """Hand a batch to the channels it concerns."""
+        if batch.resync:
+            await self._resync(set(batch.resync))
+        if self.families:  # before the end of a parent is, so that its last frame tells what its children did
+            self.families.hear(batch.events)
+        self.bundles.hear(batch.events)
+        if batch.events:
+            self.lag_s = age_s(batch.events[-1])
+        now, deliveries, told = self.clock(), 0, False
+        news, gone = self._by_channel(batch.events)
+        for channel, deleted_at in gone.items():  # now, before one that was made anew since then is followed
+            channel.accept(news.pop(channel, ()))
+            channel.gone(deleted_at)
+        for channel, events in news.items():
+            n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none
+            channel.accept(events)
+            if not told and channel.loaded:  # one sample a batch: what all others pay is nothing
+                told = True
+                self.tally.latency_s.observe(age_s(events[0]))
+            if self._deliveries is not None:
+                self._deliveries.told(events, watching)
+            if channel.n > n:  # only what led on is a sign of health
+                channel.heard_at = now
+            self.tally.events += len(events)
+            self.tally.deliveries += len(events) * watching
+            deliveries += watching
+            if deliveries >= _DELIVERIES_A_TURN:
+                deliveries = 0
+                await asyncio.sleep(0)
+
+    def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], dict[Channel, bytes]]:
+        """Return the events of each watched operation together, as what came at once leaves in one write; and the
+        channels of those that are told to be gone, with the position of that."""
+        news: dict[Channel, list[Event]] = {}
+        gone: dict[Channel, bytes] = {}
+        for event in events:
+            channel = self.channels.get(event.operation)
+            if channel is None:
+                if (hear := self.notes.get(event.operation)) is not None:
+                    hear(event)
+                continue
+            if event.n:
+                if channel in news:
+                    news[channel].append(event)
+                else:
+                    news[channel] = [event]
+            elif event.type == GONE:
+                gone[channel] = event.position
+        return news, gone
+
+    async def _resync(self, lanes: set[int]) -> None:
+        self.families.doubt()
+        lane_of = self._store.keyspace.lane_of
+        await self._silence.compare(channel for channel in self.channels if lane_of(channel.operation) in lanes)

@@ -1,0 +1,1 @@
+"""From the feeds in Redis to the subscriptions of a replica."""

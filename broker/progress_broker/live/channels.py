@@ -1,0 +1,52 @@
+"""The channels of a replica: one for each operation that somebody watches, and the room that their rings share."""
+
+from collections.abc import Callable, Iterator
+
+from progress_broker.live.channel import Channel, Reads
+from progress_broker.live.ring import Room
+
+
+class Channels:
+    """Channels by their operation, made when somebody comes to watch."""
+
+    def __init__(self, ring_length: int, ring_bytes: int, clock: Callable[[], float]) -> None:
+        self._channels: dict[bytes, Channel] = {}
+        self._ring_bytes = self._trimmed_to = ring_bytes
+        self._room = Room(ring_length, ring_bytes)
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(tuple(self._channels.values()))
+
+    def get(self, name: bytes) -> Channel | None:
+        """Return the channel of an operation that is watched."""
+        return self._channels.get(name)
+
+    def of(self, operation: str, reads: Reads) -> Channel:
+        """Return the channel of an operation; one that is new has its log read."""
+        channel = self._channels.get(operation.encode())
+        if channel is None:
+            channel = Channel(operation, reads, self._room)
+            channel.heard_at = self._clock()
+            self._channels[channel.name] = channel
+            self._share_room()
+            reads.load(channel)
+        return channel
+
+    def forget(self, channel: Channel) -> None:
+        """Forget a channel that nobody watches."""
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+            self._share_room()
+
+    def _share_room(self) -> None:
+        share = self._room.bytes = self._ring_bytes // max(1, len(self._channels))
+        if share <= self._trimmed_to // 2:  # those that are silent would keep what they had when there was room
+            for channel in self._channels.values():
+                channel.trim()
+        elif share < self._trimmed_to:
+            return
+        self._trimmed_to = share

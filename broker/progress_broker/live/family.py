@@ -1,0 +1,259 @@
+"""A family: an operation whose children are watched with it. It knows where each stands, and shows that to onlookers.
+
+What happened is heard from the feed as it is brought for all operations, so watching a child costs nothing in Redis.
+The children are read when it begins, when there is a new one, and when something may have been missed. No I/O happens
+here, and no clock is read that was not handed in.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import orjson
+
+from progress_broker.model.children import CHILD, LOOKED_AT, Child, Tree, children_frame, read_note
+from progress_broker.model.event import Event, Frame
+from progress_broker.model.operation import ChildrenSummary
+from progress_broker.model.positions import START, milliseconds, order
+from progress_broker.stream.subscription import Subscription
+from progress_broker.stream.throttle import Cancellable
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 0.25
+"""The least time between two frames, and between two reads."""
+_REST_PER_READ = 10  # after a read, or a frame, it rests so many times as long as that took: for a large family, longer
+_REST_AFTER_FAULT_S = 10.0
+_NOBODY = ChildrenSummary(total=0, done=0, failed=0, cancelled=0, running=0, percent=0)
+
+
+class Home(Protocol):
+    """What a family asks of its hub."""
+
+    def read(self, family: "Family") -> None:
+        """Read the children, and call `take`."""
+
+    def follow(self, family: "Family", ids: Iterable[str]) -> None:
+        """Call `hear` with the events of these operations, and of no other but the parent."""
+
+    def follow_also(self, family: "Family", id: str) -> None:
+        """Call `hear` with the events of this operation, too."""
+
+    def empty(self, family: "Family") -> None:
+        """Forget the family: nobody looks on any more."""
+
+
+class Family:
+    """One watched parent, for all who look on."""
+
+    __slots__ = (
+        "_began",
+        "_changed",
+        "_data",
+        "_doubted",
+        "_home",
+        "_read_at",
+        "_reading",
+        "_show_at",
+        "_stale",
+        "_timer",
+        "_tree",
+        "call_later",
+        "clock",
+        "frame",
+        "onlookers",
+        "parent",
+        "version",
+    )
+
+    def __init__(
+        self,
+        parent: str,
+        home: Home,
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Cancellable],
+    ) -> None:
+        self.parent = parent
+        self.onlookers: set[Onlooker] = set()
+        self.frame: Frame | None = None
+        self.version = 0
+        """How many frames there have been."""
+        self.clock, self.call_later = clock, call_later
+        self._home = home
+        self._tree = Tree()
+        self._data = b""  # of the newest frame
+        self._changed = False
+        self._stale = False  # to be read again
+        self._doubted = False  # since the read under way began
+        self._reading = False
+        self._began = 0.0
+        self._read_at = self._show_at = float("-inf")  # not before
+        self._timer: Cancellable | None = None
+
+    # What its home calls
+
+    def begin(self) -> None:
+        """Read the children, now."""
+        self._stale, self._reading, self._began = False, True, self.clock()
+        self._home.read(self)
+
+    def hear(self, event: Event) -> None:
+        """Take in an event of the parent or of one of those it descends to."""
+        operation = event.operation.decode()
+        child = self._tree.children.get(operation)
+        if event.type == CHILD:
+            self._note(operation, event)
+        elif not event.n:  # it was deleted
+            self._stale = True
+        elif child is not None:
+            told = self._tells_for_its_children(child, self._tree)
+            self._changed |= child.hear(event)
+            self._stale |= told and child.percent is None
+        self._arm()
+
+    def take(self, tree: Tree) -> None:
+        """Take the children as they have been read."""
+        now, before = self.clock(), self._tree.children
+        for id, child in tree.children.items():
+            if id in before and order(before[id].position) > order(child.position):  # heard meanwhile
+                told = self._tells_for_its_children(child, tree)
+                child.catch_up(before[id])
+                self._stale |= told and child.percent is None
+        # What happened to one between the read and now, nobody has heard.
+        self._stale |= tree.whole and not tree.children.keys() <= before.keys()
+        self._tree, self._changed = tree, True
+        if self._doubted:  # what was read may be from before what was lost, and must not outdo what is read next
+            self._doubted = False
+            self._distrust()
+        self._home.follow(self, tree.children)
+        self.rest(now)
+
+    def rest(self, now: float) -> None:
+        """Note that a read has come back."""
+        self._reading = False
+        self._read_at = now + max(INTERVAL_S, _REST_PER_READ * (now - self._began))
+        self._arm()
+
+    def doubt(self) -> None:
+        """Read the children again: something may have been missed, or have been lost."""
+        self._distrust()
+        self._doubted = self._reading
+        self._stale = True
+        self._arm()
+
+    # What its onlookers call
+
+    def refresh(self) -> None:
+        """Make a frame of what has changed, without waiting. A fault in that costs no stream: it is tried again."""
+        if not self._changed:
+            return
+        self._changed = False
+        try:
+            self._make_frame()
+        except Exception:
+            log.exception("the children of operation %s can't be shown", self.parent)
+            self._read_at = self.clock() + _REST_AFTER_FAULT_S
+            self.doubt()
+
+    def leave(self, onlooker: "Onlooker") -> None:
+        """Forget an onlooker."""
+        self.onlookers.discard(onlooker)
+        if not self.onlookers:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._home.empty(self)
+
+    # Within
+
+    def _distrust(self) -> None:
+        for child in self._tree.children.values():
+            child.position = START.encode()
+
+    def _make_frame(self) -> None:
+        summary = self._tree.summary(self.parent)
+        if summary is None and self.frame is None:  # one without children says nothing of them
+            return
+        told = (summary or _NOBODY).model_dump() | {"operations": self._tree.listed(self.parent)}
+        data = orjson.dumps(told)
+        if data != self._data:
+            self._data, self.version = data, self.version + 1
+            self.frame = children_frame(self.parent, self._tree.changed_ms, data)
+
+    def _tells_for_its_children(self, child: Child, tree: Tree) -> bool:
+        """Return whether its children were not read for what it tells itself: they are, once it tells nothing."""
+        return child.is_parent and child.id not in tree.under and child.percent is not None
+
+    def _note(self, parent: str, event: Event) -> None:
+        """Follow a new child from now on; what happened to it before is read."""
+        self._stale = True
+        child = read_note(event.data)
+        known = self._tree.children
+        if child is None or child.id in known or child.id == parent or len(known) >= LOOKED_AT:
+            return
+        child.created = milliseconds(event.position)
+        self._tree.add_one(parent, child)
+        self._home.follow_also(self, child.id)
+
+    def _arm(self) -> None:
+        due = [self._read_at] if self._stale and not self._reading else []
+        due += [self._show_at] if self._changed else []
+        if due and self.onlookers and self._timer is None:
+            self._timer = self.call_later(max(0.0, min(due) - self.clock()), self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now, version = self.clock(), self.version
+        if self._stale and not self._reading and now >= self._read_at:
+            self.begin()
+        if self._changed and now >= self._show_at:
+            self.refresh()
+            self._show_at = now + max(INTERVAL_S, _REST_PER_READ * (self.clock() - now))
+            if self.version != version:
+                for onlooker in tuple(self.onlookers):
+                    onlooker.look()
+        self._arm()
+
+
+class Onlooker:
+    """One client that is shown a family (`aside.Aside`): the newest frame, while it stands where the operation does."""
+
+    __slots__ = ("_family", "_interval_s", "_seen", "_sent_at", "_subscription", "_timer")
+
+    def __init__(self, family: Family, subscription: Subscription, interval_s: float) -> None:
+        self._family, self._subscription, self._interval_s = family, subscription, interval_s
+        self._seen = 0
+        self._sent_at = float("-inf")
+        self._timer: Cancellable | None = None
+        family.onlookers.add(self)
+
+    def look(self) -> None:
+        """See that there is another frame, or that its interval is over."""
+        self._subscription.nudge()
+
+    def news(self, *, last: bool = False) -> Sequence[Frame]:
+        """Return the newest frame, unless it has been sent, or the client wants it later."""
+        family = self._family
+        if last:
+            family.refresh()
+        if family.frame is None or family.version == self._seen:
+            return ()
+        now = family.clock()
+        if not last and now < self._sent_at + self._interval_s:
+            self._wait(self._sent_at + self._interval_s - now)
+            return ()
+        self._seen, self._sent_at = family.version, now
+        return (family.frame,)
+
+    def leave(self) -> None:
+        """Look on no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._family.leave(self)
+
+    def _wait(self, delay_s: float) -> None:
+        if self._timer is None:
+            self._timer = self._family.call_later(delay_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.look()

@@ -1,0 +1,116 @@
+"""What channels have read for them: each read is under way once, however many wait, and goes on until Redis is back."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.live.channel import Channel
+from progress_broker.live.feed import backoff_s
+from progress_broker.operations import event_log
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.storage.foreign import warn_once
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Reads:
+    """Reads operations and their logs for channels (`channel.Reads`)."""
+
+    def __init__(self, store: Store, tasks: Tasks, on_empty: Callable[[Channel], None]) -> None:
+        self._store = store
+        self._settings = store.settings
+        self._tasks = tasks
+        self._on_empty = on_empty
+        self._loads: dict[bytes, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def load(self, channel: Channel) -> None:
+        """Read the end of a channel's log."""
+        length = self._settings.ring_length
+
+        async def read() -> None:
+            tail = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, length))
+            if tail is not None:
+                channel.loaded_with(tail)
+
+        task = self._read_for(channel, read())
+        self._loads[channel.name] = task
+        task.add_done_callback(lambda done: self._load_done(channel, done))
+
+    async def loading(self, channel: Channel, timeout_s: float) -> None:
+        """Wait for the load that is under way for a channel, if there is one."""
+        load = self._loads.get(channel.name)
+        if load is not None:
+            await asyncio.wait({load}, timeout=timeout_s)
+
+    def page(self, channel: Channel, position: bytes) -> None:
+        """Read a channel's log after a position."""
+        at, length = position.decode(), self._page_length(channel)
+
+        async def read() -> None:
+            page = await self._until_answered(
+                channel, lambda: event_log.after(self._store, channel.operation, at, length)
+            )
+            if page is not None:
+                channel.page_read(position, page.events, page.reset)
+
+        self._read_for(channel, read())
+
+    def _page_length(self, channel: Channel) -> int:
+        """Return how many events to read: what a client has no room for would be read again."""
+        settings, typical = self._settings, channel.typical_bytes()
+        room = 2 * settings.client_buffer_bytes // typical if typical else settings.page_length
+        return max(2, min(settings.page_length, room))
+
+    def snapshot(self, channel: Channel) -> None:
+        """Read a channel's operation."""
+
+        async def read() -> None:
+            operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
+            if operation is not None:
+                channel.snapshot_read(operation)
+
+        self._read_for(channel, read())
+
+    def empty(self, channel: Channel) -> None:
+        """Say that nobody watches a channel any more."""
+        self._on_empty(channel)
+
+    def _load_done(self, channel: Channel, task: "asyncio.Task[None]") -> None:
+        if self._loads.get(channel.name) is task:
+            del self._loads[channel.name]
+
+    async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""
+        tries = 0
+        while channel.subscriptions:
+            try:
+                return await read()
+            except (StorageUnavailable, StorageFull):
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+        return None
+
+    def _read_for(self, channel: Channel, read: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a read; if it fails for good, send those who wait for it away rather than let them wait for ever."""
+
+        async def guarded() -> None:
+            try:
+                await read
+            except Unreadable as error:
+                warn_once(f"operation {channel.operation} can't be read; its clients are sent away", error.detail)
+                channel.close("storage-unavailable")
+            except (NotFound, Gone):
+                channel.close("gone")
+            except Exception:
+                log.exception("operation %s can't be read; its clients are sent away", channel.operation)
+                channel.close("storage-unavailable")
+
+        return self._tasks.spawn(guarded())

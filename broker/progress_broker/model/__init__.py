@@ -1,0 +1,1 @@
+"""What operations, events and grants are. No I/O."""

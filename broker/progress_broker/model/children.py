@@ -1,0 +1,251 @@
+"""An operation's children: what is known of each of them, and what they add up to. No I/O happens here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import fsum, inf
+from typing import Any
+
+import orjson
+
+from progress_broker.model.depth import showable
+from progress_broker.model.event import END, PROGRESS, Event, Frame
+from progress_broker.model.operation import ChildrenSummary, Status
+from progress_broker.model.positions import START, is_canonical, milliseconds, order
+
+CHILD, CHILDREN = b"child", b"children"
+
+LOOKED_AT = 4_000
+"""Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
+GENERATIONS = 4
+"""How far down is looked: children whose own children say how far they are."""
+SHOWN = 100
+"""Children that are listed one by one; there may be more."""
+_KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
+_MAX_WEIGHT = 1e9
+_LATEST_MS = 1 << 53
+_AT_WORK = frozenset({Status.RUNNING, Status.STALLED, Status.CANCELLING})
+
+
+def told_percent(progress: Mapping[str, Any]) -> float | None:
+    """Return how far a worker said that it is, 0 to 100; None if it did not say. It may have said anything."""
+    percent, current, total = (_number(progress.get(name)) for name in ("percent", "current", "total"))
+    if percent is None and current is not None and total:
+        percent = current / total * 100
+    return None if percent is None else min(100.0, percent)
+
+
+def mean(parts: Iterable[tuple[float, float]]) -> float:
+    """Return the mean of percentages, given with their weights: 100 only if all of them are."""
+    pairs = list(parts)
+    missing = fsum(weight * (100 - percent) for weight, percent in pairs) / fsum(weight for weight, _ in pairs)
+    return 100.0 if missing <= 0 else min(99.99, int((100 - missing) * 100 + 1e-9) / 100)
+
+
+@dataclass(slots=True)
+class Child:
+    """A child as its parent's watchers are shown it."""
+
+    id: str
+    kind: str = "operation"
+    title: str | None = None
+    weight: float = 1
+    status: Status = Status.PENDING
+    progress: bytes | None = None
+    """What it told last, as JSON, until `told` has read it."""
+    position: bytes = START.encode()
+    """Of the last event we have heard of."""
+    created: int = 0
+    is_parent: bool = False
+    stands_for: float = 1
+    """How many children it stands for, where not all are looked at."""
+    _told: tuple[float | None, str | None] = (None, None)
+
+    @property
+    def told(self) -> tuple[float | None, str | None]:
+        """The percentage and the message it told last: all that is kept, for progress may be large."""
+        if self.progress is not None:
+            self._told, self.progress = _kept(_object(self.progress)), None
+        return self._told
+
+    @property
+    def percent(self) -> float | None:
+        """How far it is by its own account."""
+        percent, _ = self.told
+        return 100.0 if self.status is Status.SUCCEEDED else percent
+
+    def catch_up(self, later: "Child") -> None:
+        """Take over what was heard of it later."""
+        self.status, self.position = later.status, later.position
+        self.progress, self._told = None, later.told
+
+    def hear(self, event: Event) -> bool:
+        """Take in what happened to it; return whether it looks different now."""
+        if order(event.position) <= order(self.position):
+            return False
+        self.position = event.position
+        if event.type == PROGRESS:
+            self.progress = event.data
+            return True
+        return event.type in (END, b"status") and self._become(_object(event.data), ended=event.type == END)
+
+    def _become(self, told: Mapping[str, Any], *, ended: bool) -> bool:
+        try:
+            self.status = Status(str(told.get("status")))
+        except ValueError:
+            self.status = Status.FAILED if ended else self.status  # an end stays one, whatever was written
+        if "attempt" in told:
+            self.progress, self._told = None, (None, None)  # another attempt begins anew
+        return True
+
+
+def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) -> Child | None:
+    """Return a child as `lua/children.lua` tells it, or None if a foreign hand made it something else."""
+    status, spec, progress, position, created, parent = state
+    given = _object(spec)
+    title = given.get("title")
+    try:
+        return Child(
+            id.decode(),
+            str(given.get("kind", "operation")),
+            None if title is None else str(title),
+            _weight(given),
+            Status((status or b"").decode()),
+            progress,
+            position if position and is_canonical(position) else START.encode(),
+            min(int(created or 0), _LATEST_MS),
+            parent is not None,
+            stands_for,
+        )
+    except ValueError:
+        return None
+
+
+def read_note(data: bytes) -> Child | None:
+    """Return the child that a `child` event tells of, as it is when it has just been created."""
+    told = _object(data)
+    id, title = told.get("operation"), told.get("title")
+    if not isinstance(id, str):
+        return None
+    return Child(id, str(told.get("kind", "operation")), None if title is None else str(title), _weight(told))
+
+
+@dataclass(slots=True)
+class Tree:
+    """The descendants of operations, as far as they are needed to say how far those are."""
+
+    children: dict[str, Child] = field(default_factory=dict)
+    under: dict[str, list[str]] = field(default_factory=dict)
+    """The ids of an operation's children."""
+    whole: bool = True
+    """Whether all were looked at."""
+
+    def add(self, parent: str, children: Iterable[Child]) -> None:
+        """Take in an operation's children. One that is its own parent is none."""
+        known = {child.id: child for child in children if child.id != parent}
+        self.children |= known
+        self.under[parent] = list(known)
+
+    def add_one(self, parent: str, child: Child) -> None:
+        """Take in one more child of an operation, whatever others there are."""
+        if child.id != parent:
+            self.children[child.id] = child
+            self.under.setdefault(parent, []).append(child.id)
+
+    def of(self, parent: str) -> list[Child]:
+        """Return an operation's children."""
+        return [self.children[id] for id in self.under.get(parent, ())]
+
+    @property
+    def changed_ms(self) -> int:
+        """When something last happened to one of them, in milliseconds since 1970."""
+        return max((milliseconds(child.position) for child in self.children.values()), default=0)
+
+    def summary(self, parent: str, above: tuple[str, ...] = ()) -> ChildrenSummary | None:
+        """Return what an operation's children add up to; None if it has none."""
+        children = self.of(parent)
+        if not children:
+            return None
+        line = (*above, parent)
+        return ChildrenSummary(
+            total=_count(children, frozenset(Status)),
+            done=_count(children, frozenset(status for status in Status if status.done)),
+            failed=_count(children, frozenset({Status.FAILED})),
+            cancelled=_count(children, frozenset({Status.CANCELLED})),
+            running=_count(children, _AT_WORK),
+            percent=mean((child.weight * child.stands_for, self.percent(child, line) or 0.0) for child in children),
+        )
+
+    def percent(self, child: Child, above: tuple[str, ...] = ()) -> float | None:
+        """Return how far a child is: by its own account, or else by its children's; None if nobody knows."""
+        if child.percent is not None or child.id in above or len(above) >= GENERATIONS:  # a circle, or too deep
+            return child.percent
+        summary = self.summary(child.id, above)
+        return None if summary is None else summary.percent
+
+    def shown(self, parent: str) -> list[Child]:
+        """Return the children to list, oldest first: if there are too many, those at work, then those to come."""
+        chosen = sorted(self.of(parent), key=lambda child: _urgency(child.status))[:SHOWN]
+        return sorted(chosen, key=lambda child: (child.created, child.id))
+
+    def listed(self, parent: str) -> list[dict[str, Any]]:
+        """Return the children to list, in brief."""
+        return [self._brief(child, parent) for child in self.shown(parent)]
+
+    def _brief(self, child: Child, parent: str) -> dict[str, Any]:
+        percent, (_, message) = self.percent(child, (parent,)), child.told
+        brief = {
+            "id": child.id,
+            "kind": child.kind[:_KIND_CHARS],
+            "title": child.title and child.title[:_TITLE_CHARS],
+            "status": child.status,
+            "percent": percent,
+            "weight": child.weight,
+        }
+        return brief if message is None else brief | {"message": message}
+
+
+def children_frame(parent: str, time_ms: int, data: bytes) -> Frame:
+    """Return the frame that tells where an operation's children stand: it has no id, for it is no event of the log."""
+    head = b"event: children\ndata: "
+    wire = b'%b{"operation":"%b","type":"children","time":%d,"data":%b}\n\n' % (head, parent.encode(), time_ms, data)
+    return Frame(0, b"", CHILDREN, wire, len(head))
+
+
+def rolled_up(
+    progress: dict[str, Any] | None, children: ChildrenSummary | None, status: Status
+) -> dict[str, Any] | None:
+    """Return the `progress` an operation is shown with: where it tells no percentage, its children's stands there."""
+    if children is None or told_percent(progress or {}) is not None:
+        return progress
+    percent = 100.0 if status is Status.SUCCEEDED else children.percent
+    return (progress or {}) | {"percent": percent, "rolled_up": True}
+
+
+def _urgency(status: Status) -> int:
+    return 0 if status in _AT_WORK else 1 + status.done
+
+
+def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    message = progress.get("message")
+    return told_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
+
+
+def _weight(told: Mapping[str, Any]) -> float:
+    return min(_MAX_WEIGHT, _number(told.get("weight")) or 1)
+
+
+def _count(children: Iterable[Child], statuses: frozenset[Status]) -> int:
+    return round(fsum(child.stands_for for child in children if child.status in statuses))
+
+
+def _number(value: object) -> float | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf
+    return float(value) if fits else None  # type: ignore[arg-type]
+
+
+def _object(data: bytes | None) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data) if data is not None else None
+    except orjson.JSONDecodeError:
+        value = None
+    return value if isinstance(value, dict) and showable(value) else {}

@@ -1,0 +1,1 @@
+"""What is asked of storage: create, publish, read, list, end."""

@@ -1,0 +1,104 @@
+"""The reaper: no operation says `running` for ever because its worker died. Every replica runs it, and any number may.
+
+What it does is published on condition that the lease has still lapsed, so that of many reapers, and of a reaper and a
+worker that returns, one is first and the others change nothing.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
+
+import redis.exceptions
+
+from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.model.entry import Entry, encode
+from progress_broker.model.operation import Status
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.storage.foreign import warn_once
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+"""How long workers have, once Redis can be reached again, to say that they are alive: they could not before."""
+
+_STALLED = Entry("status", b'{"status":"stalled"}', "stalled")
+_LOST = {"type": "worker-lost", "message": "its worker fell silent and did not come back"}
+_LOST_WHEN_ASKED = {"type": "worker-lost", "message": "its worker fell silent after it was asked to stop"}
+
+
+class Reaper:
+    """Finds operations whose worker is silent, and removes what is left of those whose time has passed.
+
+    Use it as an async context manager.
+    """
+
+    def __init__(self, store: Store, *, grace_s: float = GRACE_S) -> None:
+        self._store = store
+        self._settings = store.settings
+        self._grace_s = grace_s
+        self._wait_ms = round(1000 * self._settings.abandon_after_s)
+        self._tasks = Tasks()
+        self.stalled = self.lost = self.swept = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks.keep_up(self._reap)
+        self._tasks.keep_up(self._sweep)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close()
+
+    async def reap(self) -> None:
+        """Take each operation whose lease has lapsed one step on: running to stalled, any other to its end."""
+        for operation, status in await self._store.lapsed():
+            try:
+                await self._store.publish(
+                    operation, [self._step(status)], expect=status, lapsed=True, silent_ms=self._wait_ms
+                )
+            except (StorageUnavailable, StorageFull):
+                raise
+            except redis.exceptions.ResponseError as error:
+                warn_once(f"operation {operation}, whose worker is silent, is left as it is", str(error))
+                continue
+            except BrokerError as error:
+                log.debug("operation %s is left as it is: %s", operation, error.detail)
+                continue
+            log.info("the worker of operation %s, %s, is silent", operation, status)
+            if status is Status.RUNNING:
+                self.stalled += 1
+            else:
+                self.lost += 1
+
+    def _step(self, status: Status) -> Entry:
+        if status is Status.RUNNING:
+            return _STALLED
+        if status is Status.CANCELLING:
+            return encode("end", {"status": "cancelled", "error": _LOST_WHEN_ASKED}, self._settings)
+        return encode("end", {"status": "failed", "error": _LOST}, self._settings)
+
+    async def _reap(self) -> None:
+        loop = asyncio.get_running_loop()
+        not_before = loop.time() + self._grace_s
+        while True:
+            await _pause(self._settings.reap_s)
+            try:
+                if loop.time() >= not_before:
+                    await self.reap()
+                else:
+                    await self._store.lapsed(most=1)
+            except (StorageUnavailable, StorageFull):
+                not_before = loop.time() + self._grace_s
+
+    async def _sweep(self) -> None:
+        while True:
+            await _pause(self._settings.sweep_s)
+            with suppress(StorageUnavailable, StorageFull):
+                self.swept += await self._store.sweep()
+
+
+async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:
+    await asyncio.sleep(about_s * (0.5 + chance()))  # so that replicas that started together look at different times

@@ -1,0 +1,168 @@
+"""From an operation's snapshot hash to the `Operation` people are shown."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from progress_broker.errors import Gone, Invalid, NotFound, Unreadable
+from progress_broker.model.depth import showable
+from progress_broker.model.entry import read_cancel
+from progress_broker.model.grants import Facts
+from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
+from progress_broker.model.positions import milliseconds, parse
+from progress_broker.storage.foreign import warn_once
+
+_LONGEST_S = 10 * 366 * 86_400
+_COUNTS = 1 << 53
+
+FIELDS = (
+    "gone",
+    "spec",
+    "status",
+    "n",
+    "position",
+    "attempt",
+    "worker",
+    "cancel",
+    "cancel_at",
+    "progress",
+    "outcome",
+    "created",
+    "started",
+    "finished",
+    "expires",
+    "parent",
+)
+
+
+FACTS = ("spec", "indexes")
+"""What tells an operation's facts; the latter stays when it is deleted, so that who knew it is told `gone`."""
+
+
+def missing(operation: str) -> NotFound:
+    """Return what is said of an operation that is not there, or that who asks may not know of."""
+    return NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+
+
+def facts_of(operation: Operation) -> Facts:
+    """Return what grants look at in an operation."""
+    return Facts(operation.id, operation.owner, operation.kind, operation.tags)
+
+
+def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
+    """Return the facts of the operation whose hash holds `values` for `FACTS`; None if there is none."""
+    spec, indexes = values
+    if spec is not None:
+        given = _given(spec)
+        return Facts(operation, given.owner, given.kind, given.tags)
+    if indexes is None:
+        return None
+    pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]
+    first = dict(reversed(pairs))
+    return Facts(operation, first.get("owner"), first.get("kind"), [value for name, value in pairs if name == "tag"])
+
+
+def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
+    """Return the operation whose hash holds `values` for `FIELDS`; raise `NotFound` or `Gone` if it holds none.
+
+    Workers of any make write there: a part that is none is left out, so that it hides neither the rest nor others.
+    """
+    fields: Mapping[str, bytes | None] = dict(zip(FIELDS, values, strict=True))
+    if fields["gone"] is not None:
+        raise Gone(f"operation {operation} was deleted")
+    if fields["spec"] is None:
+        raise missing(operation)
+    try:
+        return _read(operation, fields)
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, Invalid) as error:
+        warn_once(f"operation {operation} can't be shown", str(error).partition("\n")[0])
+        raise Unreadable(
+            f"what Redis holds as operation {operation} is something else: another program wrote it"
+        ) from None
+
+
+def is_parent(values: list[bytes | None]) -> bool:
+    """Return whether the operation whose hash holds `values` for `FIELDS` was told of a child."""
+    return values[FIELDS.index("parent")] is not None
+
+
+def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
+    given = _given(fields["spec"])
+    outcome = _object(fields["outcome"]) or {}
+    worker, position = fields["worker"], fields["position"] or b""
+    status = Status((fields["status"] or b"").decode())
+    parse(position.decode())
+    return Operation(
+        id=operation,
+        kind=given.kind,
+        title=given.title,
+        owner=given.owner,
+        tags=given.tags,
+        parent=given.parent,
+        weight=given.weight,
+        status=status,
+        done=status.done,
+        attempt=_count(fields["attempt"] or b"1"),
+        worker=worker.decode("utf-8", "replace") if worker else None,
+        cancel_requested=fields["cancel"] is not None,
+        cancel=_cancel(fields["cancel"], fields["cancel_at"]),
+        progress=_object(fields["progress"]),
+        result=outcome.get("result"),
+        error=_error(outcome.get("error")),
+        created_at=_moment(int(fields["created"] or 0)),
+        started_at=_time(fields["started"]),
+        updated_at=_moment(milliseconds(position)),
+        finished_at=_time(fields["finished"]),
+        expires_at=_time(fields["expires"]) if status.done else None,
+        position=position.decode(),
+        events=_count(fields["n"] or b"0"),
+    )
+
+
+def _count(digits: bytes) -> int:
+    count = int(digits)
+    if not 0 <= count < _COUNTS:
+        raise ValueError(f"{count} counts nothing")
+    return count
+
+
+def _error(value: object) -> dict[str, Any] | None:
+    return value if value is None or isinstance(value, dict) else {"type": "malformed", "message": str(value)[:1000]}
+
+
+def _cancel(data: bytes | None, at: bytes | None) -> CancelShown | None:
+    if data is None or at is None:
+        return None
+    cancel, patience_s = read_cancel(data), (_object(data) or {}).get("force_after_s")
+    told = isinstance(patience_s, int | float) and 0 <= patience_s <= _LONGEST_S
+    overdue_ms = int(at) + (round(1000 * patience_s) if told else 0)  # type: ignore[operator]
+    return CancelShown(
+        reason=cancel.reason, by=cancel.by, requested_at=_moment(int(at)), overdue_at=_moment(overdue_ms)
+    )
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _time(ms: bytes | None) -> datetime | None:
+    return None if ms is None else _moment(int(ms))
+
+
+def _given(spec: bytes | None) -> NewOperation:
+    try:
+        return NewOperation.model_validate(_object(spec))
+    except ValidationError:
+        return NewOperation.model_validate({"kind": "malformed"})
+
+
+def _object(data: bytes | None) -> dict[str, Any] | None:
+    """Return an object that a worker wrote, None if it wrote something else."""
+    try:
+        value = orjson.loads(data) if data is not None else None
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) and showable(value) else None

@@ -1,0 +1,214 @@
+"""The store: operations in Redis, as API replicas and the command line ask for them and change them."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import redis.exceptions
+
+from progress_broker.errors import SetupError, StorageUnavailable, Unreadable
+from progress_broker.model.children import Tree
+from progress_broker.model.entry import Entry, check_refusal, publish_call, read_answer
+from progress_broker.model.grants import Facts
+from progress_broker.model.operation import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
+from progress_broker.operations import cancellation, listing, parent_notice, rollup
+from progress_broker.operations.commands import create_call, delete_call, probe_call, signal_call
+from progress_broker.operations.snapshot import FACTS, FIELDS, is_parent, read_facts, read_snapshot
+from progress_broker.runtime import tracing
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections, storage_errors
+from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.protocol_check import check_tls, explained
+from progress_broker.storage.run import run
+from progress_broker.storage.schema import agree, ending_what_is_wrong_for_good
+from progress_broker.storage.scripts import LAPSED, SWEEP, Call
+
+
+@contextmanager
+def _one_lane_alone(number: int, done: str) -> Iterator[None]:
+    """Keep what Redis refuses in one lane from the others."""
+    try:
+        yield
+    except (Unreadable, redis.exceptions.ResponseError) as error:
+        warn_once(f"lane {number} can't be {done}", str(error))
+
+
+class Store:
+    """Operations in Redis. Every method raises `StorageUnavailable` or `StorageFull` when Redis can't serve it."""
+
+    def __init__(self, connections: Connections, keyspace: Keyspace, settings: Settings) -> None:
+        self.connections = connections
+        self.keyspace = keyspace
+        self.settings = settings
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Connect, and check that this Redis suits and agrees with the settings; raise `SetupError` otherwise.
+
+        That Redis is away counts as well: this is for commands, which nobody wants to wait for it.
+        """
+        try:
+            return await cls.reach(settings)
+        except StorageUnavailable as error:
+            raise SetupError(error.detail) from None
+
+    @classmethod
+    async def reach(cls, settings: Settings) -> Self:
+        """Connect as `open` does, but raise `StorageUnavailable` or `StorageFull` for what may pass by itself."""
+        connections = Connections.open(settings, lanes=1)
+        try:
+            with ending_what_is_wrong_for_good():
+                await asyncio.to_thread(check_tls, settings)
+                try:
+                    keyspace = await agree(connections, settings)
+                except StorageUnavailable as error:
+                    raise await asyncio.to_thread(explained, settings, error) from None
+        finally:
+            await connections.close()
+        return cls(Connections.open(settings, keyspace.lanes), keyspace, settings)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def create(self, new: NewOperation) -> tuple[Operation, bool]:
+        """Create an operation, and say whether it is new; the same body again is the same operation.
+
+        Raises `OperationExists` for another body under the same id, and `Gone` while its id is a deleted one's.
+        """
+        operation = new.id or secrets.token_hex(10)
+        call = create_call(operation, self.keyspace.operation(operation), new, self.settings, tracing.current())
+        reply = await self._run(call)
+        check_refusal(reply)
+        if parent_notice.is_due(new, reply):
+            await parent_notice.note(self, operation, new)
+        return await self.get(operation), bool(reply[4])
+
+    async def get(self, operation: str, *, list_children: bool = False) -> Operation:
+        """Return an operation's snapshot, with a list of its first children if wanted. Raises `NotFound` or `Gone`."""
+        key = self.keyspace.operation(operation).snapshot
+        with storage_errors():
+            values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
+        snapshot = read_snapshot(operation, values)
+        if is_parent(values):
+            tree = await rollup.fill(self.connections.commands, self.keyspace, [snapshot])
+            if list_children and snapshot.children is not None:
+                first = [child.id for child in tree.shown(operation)]
+                operations = await listing.load(self.connections.commands, self.keyspace, first)
+                snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
+        return snapshot
+
+    async def facts(self, operation: str) -> Facts | None:
+        """Return what grants look at in an operation, or in one that was deleted; None if there is none."""
+        with storage_errors():
+            values = await self.connections.commands.hmget(self.keyspace.operation(operation).snapshot, FACTS)
+        return read_facts(operation, values)
+
+    async def family(self, operation: str) -> Tree:
+        """Return an operation's children, and theirs where only those tell how far a child is."""
+        with storage_errors():
+            if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "parent"):
+                return Tree()
+        return await rollup.load(self.connections.commands, self.keyspace, [operation])
+
+    async def children(self, operation: str) -> list[str]:
+        """Return the ids of an operation's children, however many. One that exists now is not missed."""
+        return await rollup.ids(self.connections.commands, self.keyspace, operation)
+
+    async def find(
+        self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[Operation], str | None]:
+        """Return operations, newest change first, and the cursor of the next page, or None at the end.
+
+        A page may hold fewer than `limit` and still have a next one. Raises `Invalid` for a cursor that is none.
+        """
+        return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
+
+    async def publish(
+        self,
+        operation: str,
+        entries: Iterable[Entry],
+        *,
+        attempt: int | None = None,
+        expect: str = "",
+        lapsed: bool = False,
+        silent_ms: int | None = None,
+    ) -> Answer:
+        """Append entries to an operation, all or none; without entries it is a beat. See `publish_call`.
+
+        Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that can't follow, and
+        `Conflict` if it is not as expected.
+        """
+        keys = self.keyspace.operation(operation)
+        call = publish_call(
+            operation,
+            keys,
+            entries,
+            attempt=attempt,
+            expect=expect,
+            lapsed=lapsed,
+            silent_ms=silent_ms,
+            traceparent=tracing.current(),
+        )
+        return read_answer(await self._run(call))
+
+    async def cancel(
+        self, operation: str, *, reason: str | None = None, by: str | None = None, force: bool = False
+    ) -> tuple[Operation, bool]:
+        """Ask an operation's worker, and its children's, to stop, and say whether that changed anything.
+
+        One not begun ends at once, and by `force` any does: its worker is refused from then on.
+        Raises `NotFound` or `Gone`.
+        """
+        return await cancellation.cancel(self, operation, Cancel(reason=reason, by=by), force=force)
+
+    async def signal(self, operation: str, signal: NewSignal, *, by: str | None = None) -> None:
+        """Send a signal to an operation's worker. Raises `NotFound`, `Gone`, `OperationEnded` or `TooLarge`."""
+        check_refusal(
+            await self._run(signal_call(operation, self.keyspace.operation(operation), signal, by, self.settings))
+        )
+
+    async def delete(self, operation: str, *, force: bool = False) -> None:
+        """Forget an operation. Raises `NotFound`, `Gone`, or `OperationRunning` unless it has ended or force is on."""
+        keys = self.keyspace.operation(operation)
+        check_refusal(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
+
+    async def probe(self, lane: int, name: str, data: bytes) -> None:
+        """Publish to a lane, as to an operation of this name that nobody else can see. Raises what `publish` does."""
+        await self.connections.check_master()
+        keys = self.keyspace.operation_in(lane, name)
+        check_refusal(await self._run(probe_call(keys, self.settings)))
+        read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], silent_ms=0)))
+
+    async def sweep(self, *, most: int = 200) -> int:
+        """Remove what is left of operations whose time has passed, `most` a lane, and return how many."""
+        swept = 0
+        for number in range(self.keyspace.lanes):
+            lane = self.keyspace.lane(number)
+            keys = (lane.index, lane.expiry, lane.leases)
+            with _one_lane_alone(number, "swept"):
+                swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
+        return swept
+
+    async def lapsed(self, *, most: int = 200) -> list[tuple[str, Status]]:
+        """Return operations whose worker has been silent for longer than its lease, `most` a lane."""
+        found = []
+        for number in range(self.keyspace.lanes):
+            lane = self.keyspace.lane(number)
+            with _one_lane_alone(number, "looked through for lapsed leases"):
+                told = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
+                pairs = zip(told, told, strict=True)
+                found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
+        return found
+
+    async def _run(self, call: Call) -> Any:
+        return await run(self.connections.commands, call)

@@ -1,0 +1,199 @@
+"""Connections that leave a server which is no longer the master.
+
+A connection outlives what its address stands for. Behind a proxy or a service that leads elsewhere since a failover, a
+demoted master goes on to answer on the connections it has: READONLY to writes, and old data to reads. So the clients of
+one Redis share a `Generation`. The first connection that is told so ends it for all of them, and each makes itself anew
+before it sends again. What is new is asked what it is (`broker/progress_broker/storage/server_kind.py`).
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+import redis.asyncio as aioredis
+import redis.connection
+import redis.exceptions
+
+from progress_broker.storage.server_kind import Inquiry, inquire
+
+APART_S = 0.5
+"""Generations end no more often than this: a master that refuses writes for long must not drown in connections."""
+
+_DEMOTED = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,  # and MasterDownError
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.AuthenticationError,
+)
+_DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
+
+_SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
+"""What Redis before 7 puts before the error of a command in a script."""
+
+
+def text_of(error: redis.exceptions.RedisError) -> str:
+    """Return what Redis replied, beginning with the code where the library or a script of Redis 6 put it elsewhere."""
+    text = _SCRIPT_ERROR.sub("", str(error))
+    code = error.status_code
+    return text if code in (None, "ERR") or text.startswith(f"{code} ") else f"{code} {text}"
+
+
+class Generation:
+    """The connections that were made while one server was taken for the master."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.number = 0
+        self._clock = clock
+        self._not_before = float("-inf")
+
+    def hear(self, error: redis.exceptions.RedisError, number: int | None) -> None:
+        """End this generation if the error says, to one of its connections, that its server is not the master."""
+        if isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES):
+            self.leave(number)
+
+    def leave(self, number: int | None) -> None:
+        """End a generation, unless it has ended, or the one before it did so just now."""
+        now = self._clock()
+        if number == self.number and now >= self._not_before:
+            self.number += 1
+            self._not_before = now + APART_S
+
+
+class _Kept:
+    """What both shells have in common. A connection that is `strict` fails when its generation has ended; others go on
+    with a new connection, as nothing that was said on the old one matters to them."""
+
+    def __init__(self, *, generation: Generation, address: str, strict: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._generation, self._address, self._strict = generation, address, strict
+        self._made_in: int | None = None
+        """The generation it belongs to, None while it is being made."""
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its server is no longer taken for the master."""
+        return self._made_in is not None and self._made_in != self._generation.number
+
+    def _begin_anew(self) -> None:
+        self._made_in = None
+        if self._strict:
+            raise redis.exceptions.ConnectionError("the server at the other end is no longer the master")
+
+
+class _KeptAsync(_Kept):
+    async def on_connect(self) -> None:
+        """Introduce ourselves, and ask what the server is."""
+        self._made_in, number = None, self._generation.number
+        try:
+            await super().on_connect()  # type: ignore[misc]
+        except redis.exceptions.ResponseError:  # such as a Cluster's that knows no databases
+            await self._inquire(inquire(self._address))
+            raise
+        await self._inquire(inquire(self._address))
+        self._made_in = number
+
+    async def _inquire(self, inquiry: Inquiry) -> None:
+        connection: Any = self
+        try:
+            command = next(inquiry)
+            while True:
+                await connection.send_command(*command, check_health=False)
+                try:
+                    reply = await connection.read_response()
+                except redis.exceptions.ResponseError as error:
+                    reply = error
+                command = inquiry.send(reply)
+        except StopIteration:
+            pass
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send; on a new connection if this one's server is no longer the master."""
+        if self.outdated:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            self._begin_anew()
+        await super().send_packed_command(command, check_health)  # type: ignore[misc]
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply, and hear what it says of the server."""
+        try:
+            return await super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.RedisError as error:
+            self._generation.hear(error, self._made_in)
+            raise
+
+
+class _KeptSync(_Kept):
+    def on_connect(self) -> None:
+        """Introduce ourselves, and ask what the server is."""
+        self._made_in, number = None, self._generation.number
+        try:
+            super().on_connect()  # type: ignore[misc]
+        except redis.exceptions.ResponseError:
+            self._inquire(inquire(self._address))
+            raise
+        self._inquire(inquire(self._address))
+        self._made_in = number
+
+    def _inquire(self, inquiry: Inquiry) -> None:
+        connection: Any = self
+        try:
+            command = next(inquiry)
+            while True:
+                connection.send_command(*command, check_health=False)
+                try:
+                    reply = connection.read_response()
+                except redis.exceptions.ResponseError as error:
+                    reply = error
+                command = inquiry.send(reply)
+        except StopIteration:
+            pass
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send; on a new connection if this one's server is no longer the master."""
+        if self.outdated:
+            self.disconnect()  # type: ignore[attr-defined]
+            self._begin_anew()
+        super().send_packed_command(command, check_health)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply, and hear what it says of the server."""
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.RedisError as error:
+            self._generation.hear(error, self._made_in)
+            raise
+
+
+async def _begin_async(connection: Any) -> None:
+    await connection.on_connect()
+
+
+def _begin_sync(connection: Any) -> None:
+    connection.on_connect()
+
+
+def _kept(shell: type[Any], base: type[Any]) -> type[Any]:
+    return type(f"Kept{base.__name__}", (shell, base), {})
+
+
+_CLASSES = {
+    base: _kept(shell, base)
+    for shell, bases in (
+        (_KeptAsync, (aioredis.Connection, aioredis.SSLConnection, aioredis.UnixDomainSocketConnection)),
+        (_KeptSync, (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)),
+    )
+    for base in bases
+}
+
+
+def pool_options(address: str, base: type[Any], generation: Generation, *, strict: bool = False) -> dict[str, Any]:
+    """Return the options of a pool whose connections leave a demoted server; `base` is the library's for plain TCP."""
+    asynchronous = base is aioredis.Connection
+    parse: Any = aioredis.connection.parse_url if asynchronous else redis.connection.parse_url
+    options = dict(parse(address))
+    options["connection_class"] = _CLASSES[options.get("connection_class", base)]
+    options["redis_connect_func"] = _begin_async if asynchronous else _begin_sync
+    return options | {"generation": generation, "address": address, "strict": strict}

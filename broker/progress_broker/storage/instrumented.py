@@ -1,0 +1,83 @@
+"""Round trips: what this process asks of Redis beside its feeds - how often, how long it took, what failed."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import NoScriptError
+
+from progress_broker.runtime.tally import Histogram
+from progress_broker.storage.scripts import VERBS
+
+BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class RoundTrips:
+    """Counts since the process began, by call: a script's verb, `command` for any single command, `pipeline`."""
+
+    def __init__(self) -> None:
+        calls = (*VERBS.values(), "command", "pipeline")
+        self.took_s = {call: Histogram(BOUNDS_S) for call in calls}
+        self.failed = Counter(dict.fromkeys(calls, 0))
+        self.connected = 0
+        """Connections made: of those beyond what its pools have grown to, each replaced one that was lost."""
+
+    async def on_connect(self, connection: Any) -> None:
+        """Count a connection, and let it begin as it would."""
+        self.connected += 1
+        await connection.on_connect()
+
+    def took(self, call: str, since: float) -> None:
+        """Count a call that was answered."""
+        self.took_s[call].observe(time.perf_counter() - since)
+
+
+class CountedRedis(aioredis.Redis):
+    """A client whose calls are counted."""
+
+    trips: RoundTrips
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command."""
+        call = VERBS.get(args[1], "command") if args[0] == "EVALSHA" else "command"
+        began = time.perf_counter()
+        try:
+            reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            if not isinstance(error, NoScriptError):  # which is how a server is taught one
+                self.trips.failed[call] += 1
+            raise
+        self.trips.took(call, began)
+        return reply
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "CountedPipeline":
+        """Return a pipeline, which is one call however many commands it holds."""
+        pipeline = CountedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipeline.trips = self.trips
+        return pipeline
+
+
+def counted(pool: Any, trips: RoundTrips) -> CountedRedis:
+    """Return a client that has this pool for its own, and counts."""
+    client: Any = CountedRedis.from_pool(pool)
+    client.trips = trips
+    return client  # type: ignore[no-any-return]
+
+
+class CountedPipeline(Pipeline):
+    """A pipeline that is counted."""
+
+    trips: RoundTrips
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send what it holds."""
+        began = time.perf_counter()
+        try:
+            replies = await super().execute(raise_on_error)
+        except BaseException:
+            self.trips.failed["pipeline"] += 1
+            raise
+        self.trips.took("pipeline", began)
+        return replies

@@ -1,0 +1,43 @@
+"""Calls of scripts are carried to Redis: one alone, or many in one round trip."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis.exceptions
+
+from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.scripts import Call
+
+
+async def run(client: Any, call: Call) -> Any:
+    """Run a script; load it first where the server does not know it (a restart or a promotion empties its cache)."""
+    with storage_errors():
+        try:
+            return await client.execute_command(*call.command())
+        except redis.exceptions.NoScriptError:
+            await client.script_load(call.script.text)
+            return await client.execute_command(*call.command())
+
+
+async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
+    """Run scripts, each by itself, and return their replies; scripts the server does not know are loaded first."""
+    with storage_errors():
+        replies = await _send(client, calls)
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unknown:
+            for script in {calls[at].script for at in unknown}:
+                await client.script_load(script.text)
+            for at, reply in zip(unknown, await _send(client, [calls[at] for at in unknown]), strict=True):
+                replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
+
+
+async def _send(client: Any, calls: Sequence[Call]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.execute_command(*call.command())
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies

@@ -1,0 +1,53 @@
+"""The Lua scripts, bound once: a call is made here without I/O, so that sync and async clients can both carry it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the name Redis caches it under."""
+
+    text: str
+    sha: str
+
+
+VERBS: dict[str, str] = {}
+"""What each script is called by, by the name Redis caches it under."""
+
+
+def _load(verb: str) -> Script:
+    text = files("progress_broker.storage").joinpath("lua", f"{verb}.lua").read_text("utf-8")
+    script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    VERBS[script.sha] = verb
+    return script
+
+
+META = _load("meta")
+CREATE = _load("create")
+PUBLISH = _load("publish")
+DELETE = _load("delete")
+SIGNAL = _load("signal")
+CHILDREN = _load("children")
+FIND = _load("find")
+LAPSED = _load("lapsed")
+SWEEP = _load("sweep")
+PROBE = _load("probe")
+SPEND = _load("spend")
+HOLD = _load("hold")
+DENY = _load("deny")
+
+
+class Call(NamedTuple):
+    """One run of a script."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | bytes]
+
+    def command(self) -> tuple[str | bytes | int, ...]:
+        """Return the EVALSHA command; on NOSCRIPT load `script.text` and send it again."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)

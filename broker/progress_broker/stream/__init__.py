@@ -1,0 +1,1 @@
+"""One client's stream: its position, what it is sent, and when."""

@@ -1,0 +1,106 @@
+"""`token` and `key`: proofs of who somebody is."""
+
+import secrets
+import time
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from progress_broker.errors import SetupError
+from progress_broker.model.operation import Label
+from progress_broker.model.validation import invalid, read_json
+from progress_broker.settings import Settings
+from progress_cli.durations import seconds
+from progress_cli.exit_codes import note
+from progress_cli.options import with_settings
+
+_NAME: TypeAdapter[str] = TypeAdapter(Label)
+
+Grants = Annotated[
+    str | None, typer.Option(metavar="JSON", help='Wider grants: [{"actions": ["read"], "kinds": ["import"]}].')
+]
+
+
+@with_settings("jwt_audience", "jwt_issuer")
+def token(
+    settings: Settings,
+    sub: Annotated[str, typer.Option(metavar="NAME", help="Whom it is for.")],
+    scope: Annotated[
+        str, typer.Option(help="Actions on what they own: read publish cancel create admin.")
+    ] = "read publish cancel create",
+    grants: Grants = None,
+    expires: Annotated[str, typer.Option(metavar="TIME", help="How long it counts: 45s, 30m, 1h, 7d.")] = "1h",
+) -> None:
+    """Make a token to try things out with, signed with the secret in PROGRESS_JWT_KEY.
+
+    Where tokens are signed with a private key (RS256, ES256), who has that makes them.
+    """
+    import jwt
+
+    from progress_server.auth.key_material import read_key
+
+    if settings.jwt_key is None:
+        raise SetupError("PROGRESS_JWT_KEY is not set: give it the secret that the server has")
+    key = read_key(settings.jwt_key.get_secret_value())
+    if key.algorithm != "HS256":
+        raise SetupError("PROGRESS_JWT_KEY is a public key, which can't sign: make tokens where the private one is")
+    now = int(time.time())
+    claims: dict[str, Any] = {
+        settings.jwt_subject_claim: _name(sub),
+        settings.jwt_scope_claim: scope,
+        "iat": now,
+        "exp": now + max(1, round(seconds(expires))),
+        "jti": secrets.token_hex(8),
+    }
+    more = {
+        settings.jwt_grants_claim: _grants(grants) or None,
+        "aud": settings.jwt_audience,
+        "iss": settings.jwt_issuer,
+    }
+    claims |= {name: value for name, value in more.items() if value is not None}
+    typer.echo(jwt.encode(claims, key.material, key.algorithm))
+
+
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the worker is called.")],
+    grants: Grants = '[{"actions": ["read", "publish", "create"]}]',
+) -> None:
+    """Make an API key for a worker: shown once, and the lines that PROGRESS_API_KEYS' file (TOML) is to hold."""
+    from progress_server.auth.api_keys import hashed, new_key
+
+    name, told, made = _name(name), _grants(grants), new_key()
+    entry = {"name": name, "sha256": hashed(made), "grants": told}
+    note("this key is not shown again; add the lines below it to the file of PROGRESS_API_KEYS")
+    typer.echo(made)
+    typer.echo()
+    typer.echo("[[keys]]")
+    for field, value in entry.items():
+        typer.echo(f"{field} = {_toml(value)}")
+
+
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _grants(text: str | None) -> list[dict[str, Any]]:
+    from progress_server.auth.claims import GRANTS
+
+    try:
+        claims = GRANTS.validate_python(read_json(text.encode()) if text else [])
+    except ValidationError as error:
+        raise invalid(error) from None
+    return [claim.model_dump(mode="json", exclude_none=True) for claim in claims]
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML has it; strings and lists are written as in JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(it)}" for name, it in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return orjson.dumps(value).decode()

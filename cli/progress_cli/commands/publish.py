@@ -1,0 +1,142 @@
+"""`publish`: events from the shell, one or a stream of them, for work that no SDK reports."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from progress_broker.errors import BrokerError
+from progress_broker.model.entry import Entry
+from progress_broker.model.operation import Answer, NewOperation
+from progress_broker.model.publications import read_publication
+from progress_broker.model.validation import invalid, read_json
+from progress_broker.operations.store import Store
+from progress_broker.runtime.ndjson import LineBuffer
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.commands.operations import AsJson, Id
+from progress_cli.options import CLIENT, with_settings
+
+MAX_BATCH = 500
+"""Events in one call: it runs in Redis without a break."""
+_CHUNK = 65_536
+
+
+@with_settings(*CLIENT)
+def publish(
+    settings: Settings,
+    id: Id,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[-]", help="`-` reads events from standard input, one JSON object a line.")
+    ] = None,
+    type: Annotated[str | None, typer.Option(help="One event's type, such as progress, log or end.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="What the event carries.")] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the operation first, unless it is there.")] = False,
+    kind: Annotated[str | None, typer.Option(help="With --create: what sort of work it is.")] = None,
+    title: Annotated[str | None, typer.Option(help="With --create: what people are shown.")] = None,
+    owner: Annotated[str | None, typer.Option(help="With --create: whose it is.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="With --create: a tag; may be repeated.")] = None,
+    parent: Annotated[str | None, typer.Option(help="With --create: the operation it belongs to.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish events of an operation.
+
+    For example `progress-broker publish import-42 --create --type progress --data '{"percent": 40}'`, or
+    `my-work | progress-broker publish import-42 -` with lines such as `{"type": "log", "data": {"message": "hi"}}`.
+    """
+    told = {"kind": kind, "title": title, "owner": owner, "tags": tag or None, "parent": parent}
+    body = {name: value for name, value in told.items() if value is not None}
+    _check_usage(source, type, data, create, body)
+    new = _new(id, body) if create else None
+    settings = connect.locate(settings)
+    batches = _lines(settings) if source else iter([("", [_event(type, data, settings)])] if type else [])
+    answer = _publish(settings, id, new, batches)
+    if as_json and answer is not None:
+        typer.echo(answer.model_dump_json())
+    elif answer is not None:
+        asked = "; it was asked to stop" if answer.cancel_requested else ""
+        typer.echo(f"{id}: {answer.events} events, the last at {answer.position}{asked}")
+
+
+def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, body: dict[str, Any]) -> None:
+    if source not in (None, "-"):
+        raise typer.BadParameter("events are read from standard input: say -", param_hint="[-]")
+    if source and (type or data):
+        raise typer.BadParameter("give one event with --type and --data, or - for standard input, not both")
+    if data and not type:
+        raise typer.BadParameter("--data belongs to an event, which --type names")
+    if not (source or type or create):
+        raise typer.BadParameter("nothing to publish: give --type and --data, or - for standard input")
+    if body and not create:
+        raise typer.BadParameter(f"--{next(iter(body)).removesuffix('s')} describes a new operation: add --create")
+
+
+def _new(id: str, body: dict[str, Any]) -> NewOperation:
+    try:
+        return NewOperation.model_validate({"id": id, **body})
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _event(type: str, data: str | None, settings: Settings) -> Entry:
+    value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
+    return read_publication({"type": type, "data": value}, settings)
+
+
+Batches = Iterator[tuple[str, list[Entry]]]
+"""Entries to be stored together, all or none, and the place to name should they be refused."""
+
+
+def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Batches) -> Answer | None:
+    """Publish batch by batch. Reading may block for ever, so it is done between runs of the loop, not within."""
+    answer: Answer | None = None
+    with asyncio.Runner() as runner:
+        store = runner.run(Store.open(settings))
+        try:
+            if new is not None:
+                made, _ = runner.run(store.create(new))
+                answer = Answer(position=made.position, events=made.events, cancel_requested=made.cancel_requested)
+            for place, entries in batches:
+                try:
+                    answer = runner.run(store.publish(id, entries))
+                except BrokerError as error:
+                    raise _at(place, error) from None
+        finally:
+            runner.run(store.close())
+    return answer
+
+
+def _lines(settings: Settings) -> Batches:
+    """Yield standard input's events, those that came together in one batch. A bad line is told after those before."""
+    for lines in _chunks(LineBuffer.of_events(settings)):
+        entries: list[Entry] = []
+        for number, line in lines:
+            try:
+                entries.append(read_publication(read_json(line), settings))
+            except BrokerError as error:
+                if entries:
+                    yield f"up to line {number - 1}: ", entries
+                raise _at(f"line {number}: ", error) from None
+            if len(entries) == MAX_BATCH:
+                yield f"up to line {number}: ", entries
+                entries = []
+        if entries:
+            yield f"up to line {lines[-1][0]}: ", entries
+
+
+def _chunks(lines: LineBuffer) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the lines of standard input with their numbers as they arrive, those that came together at once."""
+    while chunk := os.read(sys.stdin.fileno(), _CHUNK):
+        if found := lines.feed(chunk):
+            yield found
+        lines.check()
+    if found := lines.end():
+        yield found
+
+
+def _at(place: str, error: BrokerError) -> BrokerError:
+    return error.__class__(f"{place}{error.detail}", field=error.field)

@@ -1,0 +1,98 @@
+"""`revoke`, `reinstate` and `revoked`: whose proofs count no more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+
+from progress_broker.access.deny_list import LONGEST_S, Claim, Denial, denials, deny, reinstate
+from progress_broker.errors import Invalid, NotFound
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.commands.operations import AsJson
+from progress_cli.durations import seconds
+from progress_cli.options import CLIENT, with_settings
+
+Sub = Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all that it comes with.")]
+Jti = Annotated[str | None, typer.Option(metavar="ID", help="One token, by its claim `jti`.")]
+
+_PAGE = 1_000
+
+
+@with_settings(*CLIENT)
+def revoke(
+    settings: Settings,
+    sub: Sub = None,
+    jti: Jti = None,
+    last: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long: until what is revoked has expired by itself.")
+    ] = "24h",
+) -> None:
+    """Have a principal or a token count no more, on all replicas; its open streams end within two seconds or so."""
+    claim, value = _named(sub, jti)
+    for_s = seconds(last)
+    if for_s > LONGEST_S:
+        raise Invalid(f"nothing is revoked for longer than {LONGEST_S / 86_400:.0f} days")
+
+    async def run() -> None:
+        async with await Store.open(connect.locate(settings)) as store:
+            await deny(store, claim, value, for_s)
+
+    asyncio.run(run())
+    typer.echo(f"{claim} {value!r} is revoked for {last}")
+
+
+@with_settings(*CLIENT)
+def take_back(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
+    """Take a revocation back: the principal or the token counts again, on all replicas, within two seconds or so."""
+    claim, value = _named(sub, jti)
+
+    async def run() -> bool:
+        async with await Store.open(connect.locate(settings)) as store:
+            return await reinstate(store, claim, value)
+
+    if not asyncio.run(run()):
+        raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker revoked` lists what is")
+    typer.echo(f"{claim} {value!r} is revoked no more")
+
+
+@with_settings(*CLIENT)
+def revoked(settings: Settings, as_json: AsJson = False) -> None:
+    """List who and what is revoked, and until when."""
+
+    async def run() -> None:
+        async with await Store.open(connect.locate(settings)) as store:
+            async for denial in _all(store):
+                _tell(denial, as_json=as_json)
+
+    asyncio.run(run())
+
+
+async def _all(store: Store) -> AsyncIterator[Denial]:
+    start: int | None = 0
+    while start is not None:
+        page, start = await denials(store, start, _PAGE)
+        for denial in page:
+            yield denial
+
+
+def _tell(denial: Denial, *, as_json: bool) -> None:
+    until = datetime.fromtimestamp(denial.until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if as_json:
+        typer.echo(orjson.dumps({"claim": denial.claim, "value": denial.value, "until": until}).decode())
+    else:
+        typer.echo(f"{denial.claim} {denial.value!r} is revoked until {until}")
+
+
+def _named(sub: str | None, jti: str | None) -> tuple[Claim, str]:
+    if (sub is None) is (jti is None):
+        raise Invalid("say whose: either --sub NAME or --jti ID")
+    claim: Claim = "jti" if sub is None else "sub"
+    value = (jti if sub is None else sub) or ""
+    if not value or not value.isprintable():  # such as of a variable of a shell that is not set
+        raise Invalid(f"--{claim} {value!r} names nobody")
+    return claim, value

@@ -1,0 +1,51 @@
+"""`signal`: something to tell an operation's worker, other than to stop."""
+
+import asyncio
+from typing import Annotated
+
+import orjson
+import typer
+from pydantic import ValidationError
+
+from progress_broker.model.operation import NewSignal
+from progress_broker.model.validation import invalid, read_json
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.caller import caller
+from progress_cli.commands.operations import AsJson, Id
+from progress_cli.options import CLIENT, with_settings
+from progress_cli.output import format
+
+
+@with_settings(*CLIENT)
+def signal(
+    settings: Settings,
+    id: Id,
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="What the worker knows it by, such as pause or resume.")],
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="What the signal carries.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a signal to an operation's worker, such as `pause`.
+
+    What it makes of it is the worker's business. To have it stop, use `cancel`.
+    """
+    sent, by = _signal(type, data), caller()
+    asyncio.run(_send(connect.locate(settings), id, sent, by))
+    if as_json:
+        typer.echo(orjson.dumps({"id": id, **sent.model_dump(), "by": by}).decode())
+    else:
+        typer.echo(f"{id}: sent {format.plain(sent.type)}")
+
+
+def _signal(type: str, data: str | None) -> NewSignal:
+    value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
+    try:
+        return NewSignal.model_validate({"type": type, "data": value})
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def _send(settings: Settings, id: str, signal: NewSignal, by: str) -> None:
+    async with await Store.open(settings) as store:
+        await store.signal(id, signal, by=by)

@@ -1,0 +1,156 @@
+"""`tail`: follow an operation to its end, and end as it did."""
+
+import asyncio
+import os
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from progress_broker.errors import StorageUnavailable
+from progress_broker.live.feed import backoff_s
+from progress_broker.model import positions
+from progress_broker.model.event import END
+from progress_broker.model.operation import Status
+from progress_broker.operations import event_log
+from progress_broker.operations.event_log import HistoryLost
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import end
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.commands.operations import AsJson, Id
+from progress_cli.exit_codes import OUTCOMES, complain
+from progress_cli.options import CLIENT, with_settings
+from progress_cli.output.live import View, choose_view
+
+PATIENCE_S = 30
+"""How long a Redis that went away is waited for."""
+
+
+@with_settings(*CLIENT)
+def tail(
+    settings: Settings,
+    id: Id,
+    beginning: Annotated[
+        str | None,
+        typer.Option("--from", metavar="start|POSITION", help="Replay all that is kept, or what follows a position."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow an operation until it ends: its state now, and each event as it happens.
+
+    Ends with 0 if the operation succeeded, 1 if it failed, and 3 if it was cancelled.
+    """
+    if beginning not in (None, "start"):
+        positions.parse(str(beginning))
+    status = asyncio.run(_tail(connect.locate(settings), id, beginning, as_json))
+    raise typer.Exit(OUTCOMES[status])
+
+
+async def _tail(settings: Settings, id: str, beginning: str | None, as_json: bool) -> Status:
+    async with await Store.open(settings) as store:
+        with choose_view(as_json) as view:
+            await while_read(Following(store, id, view).run(beginning))
+        return (await store.get(id)).status
+
+
+async def while_read(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; raise `BrokenPipeError` when the reader of our output goes away, though nothing is written."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    gone: asyncio.Future[None] = loop.create_future()
+    output = sys.stdout.fileno()
+    watched = stat.S_ISFIFO(os.fstat(output).st_mode)
+
+    def leave() -> None:
+        if not gone.done():
+            gone.set_result(None)
+
+    if watched:
+        loop.add_reader(output, leave)  # a pipe's writing end turns readable, with an error, when its reader closes
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise BrokenPipeError
+        task.result()
+    finally:
+        if watched:
+            loop.remove_reader(output)
+        await end(task)
+
+
+class Following:
+    """One operation as it is followed: where we are in its log, and what was shown."""
+
+    def __init__(self, store: Store, id: str, view: View) -> None:
+        self._store, self._id, self._view = store, id, view
+        self._position = positions.START
+        self._n = 0
+        self._ended = False
+
+    async def run(self, beginning: str | None) -> None:
+        """Show it from there to its end."""
+        await self._begin(beginning)
+        await self._to_the_end()
+
+    async def _begin(self, beginning: str | None) -> None:
+        """Find the place to begin, and show the operation where its history can't be."""
+        operation = await self._store.get(self._id)
+        self._view.told(operation)
+        if beginning == "start":
+            return
+        if beginning is None:
+            await self._show_snapshot(None)
+            return
+        page = await event_log.after(self._store, self._id, beginning, 1)
+        if page.reset:
+            await self._show_snapshot(page.reset)
+            return
+        self._position = beginning
+        self._n = page.at.n if page.at else 0
+        self._ended = page.at is not None and page.at.type == END
+
+    async def _to_the_end(self) -> None:
+        """Show every event until the end. A Redis that goes away is waited for."""
+        away_since: float | None = None
+        tries, look = 0, False
+        while not self._ended:
+            try:
+                if look and await self._is_lost():
+                    await self._show_snapshot("lost")
+                look = False
+                async for _ in self._events():
+                    away_since, tries = None, 0
+                return
+            except HistoryLost:
+                look = True
+            except StorageUnavailable as error:
+                if away_since is None:
+                    away_since = time.monotonic()
+                    complain(f"{error.detail}; trying again for {PATIENCE_S} s")
+                elif time.monotonic() - away_since > PATIENCE_S:
+                    raise
+                await asyncio.sleep(backoff_s(tries))
+                tries, look = tries + 1, True
+
+    async def _is_lost(self) -> bool:
+        """Return whether Redis no longer has what was shown last: another one may answer since it was away."""
+        if self._position == positions.START:
+            return False
+        return (await event_log.after(self._store, self._id, self._position, 1)).reset == "lost"
+
+    async def _events(self) -> AsyncIterator[None]:
+        async for event in event_log.follow(self._store, self._id, self._position):
+            if self._n and event.n != self._n + 1:  # the log was trimmed past us, or Redis lost what we have seen
+                self._view.snapshot(await self._store.get(self._id), "lost" if event.n <= self._n else "trimmed")
+            self._view.event(event)
+            self._position, self._n = event.position.decode(), event.n
+            yield
+
+    async def _show_snapshot(self, reset: str | None) -> None:
+        operation = await self._store.get(self._id)
+        self._view.snapshot(operation, reset)
+        self._position, self._n, self._ended = operation.position, operation.events, operation.done

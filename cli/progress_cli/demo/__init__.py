@@ -1,0 +1,1 @@
+"""Jobs that report, to look at."""

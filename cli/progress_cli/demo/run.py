@@ -1,0 +1,139 @@
+"""The demo, run: a Redis and a server in this process' care, a worker process for each job."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import typer
+
+from progress_broker.embedded.embedded import Embedded
+from progress_broker.embedded.server_process import ending_with_us
+from progress_broker.errors import SetupError
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import end
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.demo.jobs import JOBS
+from progress_cli.exit_codes import note
+from progress_cli.server.run import AnnouncedServer, address, run_loop, serve_on
+from progress_cli.shutdown import until_stopped
+from progress_server.app import create_app
+from progress_server.server.checks import check
+from progress_server.server.server import Server
+from progress_server.server.sockets import listen
+
+KEPT_S = 1800
+"""How long a finished operation of the demo is shown."""
+STOP_S = 5
+QUICK_S = 5
+MAX_QUICK = 3
+"""A worker that dies this often, each time within `QUICK_S`, ends the demo."""
+LOOK_S = 0.1
+
+
+def run(settings: Settings, rounds: int | None) -> None:
+    """Show until told to stop, or until so many rounds are done."""
+    check(settings)
+    with until_stopped(), ExitStack() as resources:
+        listener = resources.enter_context(listen(settings))
+        folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="progress-broker-demo-")))
+        private = {"data_dir": folder / "redis", "retention_s": KEPT_S, "log_level": "warning", "redis_url": None}
+        settings = settings.model_copy(update=private)
+        embedded = resources.enter_context(Embedded.start(settings))
+        note(f"Redis: {embedded.description}")
+        run_loop(_show(connect.at(settings, embedded.url), listener, folder, rounds))
+
+
+async def _show(settings: Settings, listener: socket.socket, folder: Path, rounds: int | None) -> None:
+    async with await Store.open(settings) as store:
+        serving = asyncio.Event()
+        server = AnnouncedServer(create_app(settings, store), settings, serving.set)
+        others = [
+            asyncio.create_task(_work(serving, settings, folder, rounds, server)),
+            asyncio.create_task(_greet(serving, store, address(listener, settings))),
+        ]
+        try:
+            await serve_on(server, listener)
+        finally:
+            await end(*others)
+            results = await asyncio.gather(*others, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:
+    """Print where to look, once there is something to see."""
+    await serving.wait()
+    typer.echo(f"\n  The page:    {page}")
+    while not (found := (await store.find(Filters(), limit=1))[0]):  # noqa: ASYNC110 - nobody else knows of us
+        await asyncio.sleep(LOOK_S)
+    typer.echo(f"  The stream:  curl -N '{page}/v1/operations/{found[0].id}/stream?from=start'")
+    typer.echo("  Ctrl-C ends the demo.\n")
+
+
+async def _work(serving: asyncio.Event, settings: Settings, folder: Path, rounds: int | None, server: Server) -> None:
+    """Have the jobs done, and stop the server when they are."""
+    await serving.wait()
+    environment = _environment(settings, folder)
+    try:
+        await asyncio.gather(*(_employ(job, environment, rounds) for job in JOBS))
+    finally:
+        server.should_exit = True
+
+
+def _environment(settings: Settings, folder: Path) -> dict[str, str]:
+    """Return what workers are told: the same Redis as ours, the same code, and where their files go."""
+    work = folder / "work"
+    work.mkdir()
+    address = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    told = {"PROGRESS_REDIS_URL": address, "PROGRESS_PREFIX": settings.prefix, "PROGRESS_RETENTION_S": str(KEPT_S)}
+    return os.environ | told | {"TMPDIR": str(work), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+async def _employ(job: str, environment: dict[str, str], rounds: int | None) -> None:
+    """Keep a worker at a job: one that dies is replaced, one that ends well has done its rounds."""
+    # -P: a directory `workers` where the demo was started must not take our own's place.
+    command = [sys.executable, "-P", "-m", "progress_cli.demo", job, *(["--rounds", str(rounds)] if rounds else [])]
+    quick = 0
+    while True:
+        began = time.monotonic()
+        code = await _run_worker(command, environment)
+        if code == 0 and rounds:
+            return
+        quick = quick + 1 if time.monotonic() - began < QUICK_S else 0
+        if quick == MAX_QUICK:
+            raise SetupError(f"the worker of the job {job} does not stay up: it ended with {code}")
+        note(f"the worker of the job {job} ended with {code}: another one takes over")
+
+
+async def _run_worker(command: Iterable[str], environment: dict[str, str]) -> int:
+    worker = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        preexec_fn=ending_with_us(),
+    )
+    try:
+        return await worker.wait()
+    finally:
+        await _end(worker)
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    if worker.returncode is None:
+        with suppress(ProcessLookupError):
+            worker.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(worker.wait(), STOP_S)
+        except TimeoutError:
+            worker.kill()
+            await worker.wait()

@@ -1,0 +1,85 @@
+"""The log of a server: lines for people, or a JSON object a line for machines."""
+
+import json
+import logging
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from progress_broker.settings import Settings
+from progress_cli.exit_codes import VOICE
+from progress_server.middleware.access_log import REQUEST_ID
+from progress_server.observability.redaction import REDACTION
+
+log = logging.getLogger(__name__)
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+"""What every record has, and uvicorn's message once more with colours: all else are fields that came with `extra`."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, process, request, fields that came along, an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        if request := REQUEST_ID.get():
+            line.setdefault("request", request)
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # half a character, a number beyond 64 bits, what contains itself
+            plain = {name: it if isinstance(it, int) else _readable(it) for name, it in line.items()}
+            return json.dumps(plain, ensure_ascii=False)
+
+
+def log_as(settings: Settings, who: str = "") -> None:
+    """Log to standard error, uvicorn's lines too; `who` stands in each line for people."""
+    if settings.log_format == "json":
+        log_for_machines(settings.log_level)
+    else:
+        _log_by(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"), settings.log_level)
+
+
+def log_for_machines(level: str = "info") -> None:
+    """Let all that this process writes be lines of JSON: what it notes, complains of and dies of too."""
+    _log_by(JsonLines(), level)
+    logging.captureWarnings(capture=True)
+    VOICE.set(log.log)
+    sys.excepthook = _died
+    threading.excepthook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
+    sys.unraisablehook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
+
+
+def _log_by(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    handler.addFilter(REDACTION)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in ("httpx", "httpcore"):  # they would tell of every question to a back end, and its address
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("an error that nobody expected ends this process", exc_info=(kind, error, trace))
+
+
+def _broke(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None and not issubclass(kind, SystemExit):  # by which a thread may end itself
+        log.error("an error that nobody expected broke something off", exc_info=(kind, error, trace))
+
+
+def _readable(value: object) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()

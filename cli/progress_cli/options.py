@@ -1,0 +1,128 @@
+"""The settings as options of commands, derived from `Settings`: name, type and help stand there, and only there."""
+
+import inspect
+import os
+import types
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+
+import typer
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from progress_broker.errors import SetupError
+from progress_broker.settings import Settings, load_settings
+
+CLIENT = ("redis_url", "prefix", "data_dir")
+"""What a command must know to find the operations."""
+
+SERVER = (
+    "host",
+    "port",
+    "processes",
+    *CLIENT,
+    "lanes",
+    "insecure",
+    "auth",
+    "jwt_jwks",
+    "jwt_audience",
+    "jwt_issuer",
+    "api_keys",
+    "callback_url",
+    "tls_cert",
+    "tls_key",
+    "cors_origins",
+    "allowed_hosts",
+    "trusted_proxies",
+    "log_level",
+    "log_format",
+    "history_length",
+    "retention_s",
+    "drain_s",
+)
+"""What people set most; all others are options of `serve` too."""
+
+_SIMPLE = (bool, int, float, str, Path)
+
+
+def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its `settings`, and an option for each of these; with `rest`, for all others too."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = _options(names, "Settings")
+        if rest:
+            options += _options([name for name in Settings.model_fields if name not in names], "Tuning")
+        chosen = [option.name for option in options]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            overrides = {name: given.pop(name) for name in chosen}
+            command(settings=_load(overrides), **given)
+
+        own = [it for name, it in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
+        parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in (*own, *options)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {it.name: it.annotation for it in parameters}
+        return run
+
+    return decorate
+
+
+def _load(overrides: dict[str, Any]) -> Settings:
+    try:
+        return load_settings(**overrides)
+    except SetupError:
+        if "log_format" in overrides:
+            _log_as_wanted(overrides["log_format"])
+        raise
+
+
+def _log_as_wanted(log_format: str | None) -> None:
+    """Tell even of bad settings in the form that they want."""
+    from dotenv import dotenv_values
+
+    if (log_format or (dotenv_values(".env") | os.environ).get("PROGRESS_LOG_FORMAT")) == "json":
+        from progress_cli.logging import log_for_machines
+
+        log_for_machines()
+
+
+def _options(names: Sequence[str], panel: str) -> list[inspect.Parameter]:
+    return [option for name in names if (option := _option(name, panel)) is not None]
+
+
+def _option(name: str, panel: str) -> inspect.Parameter | None:
+    """Return a setting as an option, or None where it makes none: a secret other than the address."""
+    field = Settings.model_fields[name]
+    kind = _kind(field.annotation)
+    if kind is None or (kind is SecretStr and name != "redis_url"):
+        return None
+    flag = f"--{name.replace('_', '-')}"
+    plain = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    default = "" if plain in (None, False, "", PydanticUndefined) else f" ({plain})"
+    declared = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        help=f"{field.description}{default}",
+        rich_help_panel=panel,
+        show_default=False,
+    )
+    typed = str if kind in (SecretStr, tuple) else kind
+    annotation: Any = Annotated[Optional[typed], declared]  # noqa: UP045 - made while running
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the one type behind an annotation such as `Annotated[int, …] | None`, if an option can have it."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kind(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(part) for part in get_args(annotation) if part is not type(None)]
+        return kinds[0] if len(kinds) == 1 else None
+    if origin is Literal:
+        return annotation
+    if origin is tuple:  # a list, which is given as the environment has it: separated by commas
+        return tuple
+    return annotation if annotation in (*_SIMPLE, SecretStr) else None

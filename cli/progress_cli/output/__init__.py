@@ -1,0 +1,1 @@
+"""How what is told looks in a terminal."""

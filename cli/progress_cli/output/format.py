@@ -1,0 +1,171 @@
+"""Operations and events in words, for terminals and pipes. What publishers wrote is never let through as it is."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from progress_broker.model.entry import read_cancel
+from progress_broker.model.event import Event
+from progress_broker.model.operation import Cancel, Operation, Status
+from progress_broker.model.positions import milliseconds
+
+STYLES = {
+    "pending": "dim",
+    "running": "cyan",
+    "stalled": "yellow",
+    "cancelling": "yellow",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+def plain(value: object) -> str:
+    """Return a value as one line that can't move the cursor or recolour a terminal, whoever wrote it."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
+
+
+def number(value: Any) -> str:
+    """Return a count or measure for people, with thousands set apart."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return plain(value)
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, to two digits or so."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def ago(moment: datetime | None) -> str:
+    """Return how long ago a moment was."""
+    return "" if moment is None else f"{duration(time.time() - moment.timestamp())} ago"
+
+
+def stamp(moment: datetime | None) -> str:
+    """Return a moment's local date and time, and how long ago it was."""
+    return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({ago(moment)})"
+
+
+def progress(told: dict[str, Any] | None, *, message: bool = True) -> str:
+    """Return a `progress` object in a few words; a foreign worker may have put anything into it."""
+    if not told:
+        return ""
+    words = []
+    percent, current, total = told.get("percent"), told.get("current"), told.get("total")
+    if isinstance(percent, int | float):
+        words.append(f"{percent:.1f} %")
+    if current or total:
+        of = "" if total is None else f"/{number(total)}"
+        words.append(f"{number(current)}{of} {plain(told.get('unit') or '')}".rstrip())
+    eta_ms = told.get("eta_ms")
+    if isinstance(eta_ms, int | float) and eta_ms > 0:
+        words.append(f"{duration(eta_ms / 1000)} left")
+    if message and told.get("message"):
+        words.append(plain(told["message"]))
+    return "  ".join(words)
+
+
+def running_stage(told: dict[str, Any] | None) -> str:
+    """Return the name of the first stage that runs, if any is told."""
+    stages = (told or {}).get("stages")
+    for stage in stages if isinstance(stages, list) else ():
+        if isinstance(stage, dict) and stage.get("status") == "running":
+            return plain(stage.get("name"))
+    return ""
+
+
+def outcome(operation: Operation) -> str:
+    """Return how an operation ended: its result or its error, or nothing."""
+    if operation.error is not None:
+        return _failure(operation.error)
+    return "" if operation.result is None else plain(compact(operation.result))
+
+
+def _failure(error: dict[str, Any]) -> str:
+    by = f" (by {plain(error['by'])})" if error.get("by") else ""
+    return f"{plain(error.get('type'))}: {plain(error.get('message'))}{by}"
+
+
+def asked(cancel: Cancel | None) -> str:
+    """Return that work was asked to stop, by whom and why."""
+    by = f" by {plain(cancel.by)}" if cancel and cancel.by else ""
+    why = f": {plain(cancel.reason)}" if cancel and cancel.reason else ""
+    return f"asked to stop{by}{why}"
+
+
+def ignored(operation: Operation) -> bool:
+    """Return whether a worker still works though it was asked to stop and had the time to."""
+    return (
+        operation.status is Status.CANCELLING
+        and operation.cancel is not None
+        and operation.cancel.overdue_at.timestamp() <= time.time()
+    )
+
+
+def compact(value: object) -> str:
+    """Return JSON on one line."""
+    return orjson.dumps(value).decode()
+
+
+def clock(event: Event) -> str:
+    """Return the time of day of an event, here."""
+    moment = datetime.fromtimestamp(milliseconds(event.position) / 1000, UTC).astimezone()
+    return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03}"
+
+
+def data(event: Event) -> Any:
+    """Return what an event carries; None if it is not JSON."""
+    try:
+        return orjson.loads(event.data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def status(event: Event) -> str:
+    """Return the status that an event tells; nothing for other events."""
+    told = data(event) if event.type in (b"status", b"end") else None
+    return plain(told.get("status")) if isinstance(told, dict) else ""
+
+
+def describe(event: Event, before: str = "") -> str:
+    """Return what an event says, in one line; `before` is the status that was told before it, if any was."""
+    told = data(event)
+    if not isinstance(told, dict):
+        return plain(event.data.decode("utf-8", "replace"))
+    match event.type:
+        case b"progress":
+            stage = running_stage(told)
+            return "  ".join(part for part in (progress(told), f"[{stage}]" if stage else "") if part)
+        case b"log":
+            stage = f" [{plain(told['stage'])}]" if told.get("stage") else ""
+            return f"{plain(told.get('level', 'info'))}{stage}: {plain(told.get('message', ''))}"
+        case b"status":
+            return _described_status(told, event, before)
+        case b"child":
+            return f"{plain(told.get('operation'))}  {plain(told.get('title') or told.get('kind'))}"
+        case b"end":
+            error = told.get("error")
+            if isinstance(error, dict):
+                return f"{plain(told.get('status'))}  {_failure(error)}"
+            result = told.get("result")
+            return f"{plain(told.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
+        case _:
+            return plain(compact(told))
+
+
+def _described_status(told: dict[str, Any], event: Event, before: str) -> str:
+    status, attempt = told.get("status"), told.get("attempt")
+    if status == Status.STALLED:
+        return "stalled: no sign of its worker"
+    if status == Status.CANCELLING:
+        return f"cancelling: {asked(read_cancel(event.data))}"
+    if attempt:
+        worker = f" by {plain(told['worker'])}" if told.get("worker") else ""
+        return f"{plain(status)}: attempt {plain(attempt)} begins{worker}"
+    return f"{plain(status)}{' again' if (before, status) == (Status.STALLED, Status.RUNNING) else ''}"

@@ -1,0 +1,156 @@
+"""How `tail` shows an operation: envelopes for programs, lines for pipes, a live bar for a terminal."""
+
+import sys
+from typing import Protocol, Self
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from progress_broker.model.event import Event, make_frame, snapshot_frame
+from progress_broker.model.operation import Operation, Status
+from progress_cli.output import format
+
+_LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
+
+
+_RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier events were lost; "}
+
+
+class View(Protocol):
+    """What is shown while an operation is followed."""
+
+    def told(self, operation: Operation) -> None:
+        """Learn which operation it is, before anything is shown."""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Show the whole operation, and why its history is not shown: `trimmed` or `lost`."""
+
+    def event(self, event: Event) -> None:
+        """Show what happened."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def choose_view(as_json: bool) -> View:
+    """Return the view that suits where the output goes."""
+    if as_json:
+        return Envelopes()
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+class Envelopes:
+    """An event a line, as the API tells it."""
+
+    def told(self, operation: Operation) -> None:
+        """Nothing to prepare."""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Print the snapshot's envelope."""
+        self._print(snapshot_frame(operation, reset).envelope)
+
+    def event(self, event: Event) -> None:
+        """Print the event's envelope."""
+        self._print(make_frame(event).envelope)
+
+    def _print(self, envelope: bytes) -> None:
+        sys.stdout.buffer.write(envelope.rstrip(b"\n") + b"\n")
+        sys.stdout.buffer.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Lines(Envelopes):
+    """An event a line, in words."""
+
+    def __init__(self) -> None:
+        self._status = ""
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Print where the operation stands."""
+        typer.echo(_standing(operation, reset))
+        self._status = operation.status
+
+    def event(self, event: Event) -> None:
+        """Print what happened."""
+        said = format.describe(event, self._status)
+        typer.echo(f"{format.clock(event)}  {format.plain(event.type.decode()):<8}  {said}")
+        self._status = format.status(event) or self._status
+
+
+class Bar:
+    """A progress bar that moves, below the lines of the log."""
+
+    def __init__(self) -> None:
+        # Drawn when something happens, not by a thread of its own.
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            auto_refresh=False,
+        )
+        self._task = self._live.add_task("", total=None, said="")
+        self._status = self._before = ""
+        self._told: dict[str, object] | None = None
+
+    def told(self, operation: Operation) -> None:
+        """Name the bar."""
+        self._live.update(self._task, description=format.plain(operation.title or operation.id).replace("[", r"\["))
+        self._show(operation.status, None)
+
+    def snapshot(self, operation: Operation, reset: str | None) -> None:
+        """Show where the operation stands."""
+        if reset or operation.done:
+            self._line(_standing(operation, reset), format.STYLES[operation.status])
+        self._show(operation.status, operation.progress)
+        self._before = operation.status
+        self._live.refresh()
+
+    def event(self, event: Event) -> None:
+        """Move the bar, or print a line."""
+        told = format.data(event)
+        if event.type == b"progress" and isinstance(told, dict):
+            self._show(self._status, told)
+            self._live.refresh()
+            return
+        status, level = format.status(event), str(told.get("level")) if isinstance(told, dict) else ""
+        line = f"{format.clock(event)}  {format.describe(event, self._before)}"
+        begins_anew = event.type == b"status" and isinstance(told, dict) and told.get("attempt")
+        self._show(status or self._status, None if begins_anew else self._told)
+        self._before = status or self._before
+        self._live.refresh()  # or the line would be drawn above the bar as it was
+        self._line(line, _LEVELS.get(level, "") or format.STYLES.get(status, ""))
+
+    def _line(self, line: str, style: str) -> None:
+        self._live.console.print(Text(line, style))
+
+    def _show(self, status: str, told: dict[str, object] | None) -> None:
+        self._status, self._told = status, told
+        percent = (told or {}).get("percent")
+        done = percent if isinstance(percent, int | float) else None
+        progress = [part for part in (format.running_stage(told), format.progress(told)) if part]
+        standing = [] if progress and status == Status.RUNNING else [status]
+        said = "  ".join((*standing, *progress))
+        self._live.update(self._task, completed=done or 0, total=None if done is None else 100, said=said)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def _standing(operation: Operation, reset: str | None) -> str:
+    why = _RESETS.get(reset or "", "")
+    status = operation.status.value
+    if operation.status is Status.CANCELLING:
+        status = f"cancelling ({format.asked(operation.cancel)})"
+    parts = (status, format.progress(operation.progress), format.outcome(operation))
+    return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

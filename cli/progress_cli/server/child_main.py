@@ -1,0 +1,84 @@
+"""One process of many: a whole replica on a listening socket it was handed, told by its supervisor what to be.
+
+Standard input is a socket to the supervisor. One line comes (settings and listener, as secrets are not for command
+lines), one goes (that it serves, or why it can't), and its end means that the supervisor is no more.
+"""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from contextlib import suppress
+from types import FrameType
+
+import redis.exceptions
+
+from progress_broker.errors import BrokerError, SetupError
+from progress_broker.settings import Settings
+from progress_cli.exit_codes import exit_code
+from progress_cli.logging import log_as
+from progress_cli.server.run import AnnouncedServer, run_loop, serve
+from progress_cli.server.supervisor import leave_to_others
+from progress_cli.shutdown import until_stopped
+
+
+class SupervisedServer(AnnouncedServer):
+    """A server beside others on its address."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal is none, as both the system and the supervisor may tell: that one kills."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+    async def leave(self, sockets: list[socket.socket] | None) -> None:
+        """End; leave new connections to the others, as the supervisor's copy of the socket stays open."""
+        for listener in sockets or ():
+            leave_to_others(listener)
+        await super().leave(sockets)
+
+
+def main() -> None:
+    """Serve until told to stop, or until the supervisor dies."""
+    with until_stopped(), socket.socket(fileno=sys.stdin.fileno()) as supervisor:
+        line = supervisor.makefile("rb").readline()
+        if not line:
+            return
+        orders = json.loads(line)
+        settings = Settings(**orders["settings"], _env_file=None)
+        log_as(settings, "%(process)d: ")
+        try:
+            run_loop(_serve(settings, socket.socket(fileno=orders["listener"]), supervisor))
+        except BrokerError as error:
+            _fail(supervisor, error)
+        except redis.exceptions.RedisError as error:
+            _fail(supervisor, SetupError(f"Redis refused: {error}"))
+
+
+async def _serve(settings: Settings, listener: socket.socket, supervisor: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+
+    def bereft() -> None:
+        loop.remove_reader(supervisor)
+        signal.raise_signal(signal.SIGTERM)
+
+    # The kernel's own word of a parent's death is Linux' alone, and is lost where it came before we could hear it.
+    loop.add_reader(supervisor, bereft)
+    try:
+        await serve(SupervisedServer, settings, listener, lambda: _tell(supervisor, error=None))
+    finally:
+        loop.remove_reader(supervisor)
+
+
+def _fail(supervisor: socket.socket, error: BrokerError) -> None:
+    _tell(supervisor, error=error.code, detail=error.detail)
+    sys.exit(exit_code(error))
+
+
+def _tell(supervisor: socket.socket, **words: str | None) -> None:
+    with suppress(OSError):  # it died meanwhile, which `bereft` sees to
+        supervisor.sendall(json.dumps(words).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

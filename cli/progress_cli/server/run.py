@@ -1,0 +1,119 @@
+"""A replica, or many, run: the listening socket first, then the store, then the server."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from typing import Any
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from progress_broker.embedded.embedded import Embedded
+from progress_broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.exit_codes import note
+from progress_cli.logging import log_as
+from progress_cli.server.supervisor import supervise
+from progress_cli.shutdown import until_stopped
+from progress_cli.unknown_settings import misspelled
+from progress_server.app import create_app
+from progress_server.server.checks import check
+from progress_server.server.server import Server
+from progress_server.server.sockets import listen, listen_for_each
+
+log = logging.getLogger(__name__)
+
+
+class AnnouncedServer(Server):
+    """A server that says when it serves."""
+
+    def __init__(self, app: FastAPI, settings: Settings, serving: Callable[[], None]) -> None:
+        super().__init__(app, settings)
+        self._serving = serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._serving()
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop. Bad keys and a taken port are told before a Redis is started."""
+    log_as(settings)
+    for line in misspelled():
+        log.warning(line)
+    check(settings)
+    with until_stopped(), ExitStack() as resources:
+        many = settings.processes > 1
+        listeners = listen_for_each(settings, settings.processes) if many else [listen(settings)]
+        for listener in listeners:
+            resources.enter_context(listener)
+        if settings.redis_url is None:
+            embedded = resources.enter_context(Embedded.start(settings))
+            note(f"Redis: {embedded.description}")
+            settings = connect.at(settings, embedded.url)
+        where = f"serving on {address(listeners[0], settings)}{f' - {settings.processes} processes' if many else ''}"
+        said = f"{where} - Ctrl-C stops it"
+        ready = partial(note if settings.log_format == "json" else typer.echo, said)
+        if many:
+            supervise(settings, listeners, ready)
+        else:
+            run_loop(serve(AnnouncedServer, settings, listeners[0], ready))
+
+
+async def serve(
+    kind: type[AnnouncedServer], settings: Settings, listener: socket.socket, serving: Callable[[], None]
+) -> None:
+    """Run a server of this kind, over a store of its own: at once if Redis is away, and then it waits for that.
+
+    Raises `SetupError` for what is wrong for good, whenever that comes out.
+    """
+    store, away = await _reach(settings)
+    found_wrong: list[SetupError] = []
+
+    def give_up(error: SetupError) -> None:
+        found_wrong.append(error)
+        server.should_exit = True
+
+    server = kind(create_app(settings, store, away=away, wrong=give_up), settings, serving)
+    async with store or nullcontext():
+        await serve_on(server, listener)
+    if found_wrong:
+        raise found_wrong[0]
+
+
+async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
+    """Return the store; or why Redis can't be used now."""
+    try:
+        return await Store.reach(settings), None
+    except (StorageUnavailable, StorageFull) as error:
+        return None, error
+
+
+async def serve_on(server: Server, listener: socket.socket) -> None:
+    """Run a server; raise `SetupError` if it can't start. What it logged says why."""
+    try:
+        await server.run_on(listener)
+    except SystemExit:
+        raise SetupError("the server could not start: the log above says why") from None
+
+
+def run_loop(main: Any) -> None:
+    """Run a coroutine on the loop that the server prefers."""
+    factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def address(listener: socket.socket, settings: Settings) -> str:
+    """Return the page's address."""
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,152 @@
+"""Many processes on one address: each a whole replica on a socket of its own. One that dies is replaced.
+
+The sockets stay open here, so connections that wait in a dead process' socket are not reset, but served by the next.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from progress_broker.errors import BrokerError, SetupError
+from progress_broker.settings import Settings
+from progress_cli.server.child import End, Replica
+from progress_cli.shutdown import SIGNALS
+from progress_server.server.server import LEAVE_S
+from progress_workers.transport.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.1
+MOST_DELAY_S = 5
+STEADY_S = 10
+"""A process that served this long was well: whatever ended it, the next one is started without much delay."""
+GRACE_S = 2
+"""How much longer than it waits for its connections a process may take to stop before it is killed."""
+
+
+def supervise(settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
+    """Keep a process on each listener until told to stop; call `serving` once all serve. The listeners are closed.
+
+    Raise the error of one of them if none can start.
+    """
+    asyncio.run(Supervisor(settings, listeners, serving).run())
+    signal.raise_signal(signal.SIGTERM)  # again, for `until_stopped`: what is left to do is not to be interrupted
+
+
+class Supervisor:
+    """Who starts the processes, notices their ends, and stops them. It waits for events only, and never polls."""
+
+    def __init__(self, settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
+        self._settings, self._listeners, self._serving = settings, listeners, serving
+        self._replicas: set[Replica] = set()
+        self._unserved = set(listeners)
+        self._failures: dict[socket.socket, End] = {}
+        """Of each listener whose process can't serve: how that ended."""
+        self._error: BrokerError | None = None
+        self._begun = asyncio.Event()
+        """Some process has served, or none will."""
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Supervise until told to stop, by a signal or by a failure of all processes to start, which is raised."""
+        with _signals_call(self.stop):
+            await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Have all processes drain and end; when they are long about it, or this is called again, end them now."""
+        if self._stopping.is_set():
+            self._kill()
+            return
+        self._stopping.set()
+        self._begun.set()
+        for listener in self._listeners:
+            listener.close()  # with the processes' own, so that newcomers are refused rather than left waiting
+        for replica in self._replicas:
+            replica.stop(number)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + LEAVE_S + GRACE_S, self._kill)
+
+    def _kill(self) -> None:
+        for replica in self._replicas:
+            replica.kill()
+
+    async def _keep(self, listener: socket.socket) -> None:
+        """Have a process serve on this listener, one after the other."""
+        backoff = Backoff(FIRST_DELAY_S, MOST_DELAY_S)
+        while not self._stopping.is_set():
+            end = await self._live(listener)
+            if not self._begun.is_set() or end.error is not None:
+                await self._failed(listener, end)
+            if self._stopping.is_set():
+                return
+            if end.served_s is not None and end.served_s > STEADY_S:
+                backoff.succeeded()
+            if backoff.failing:
+                leave_to_others(listener)
+            delay_s = backoff.failed()
+            log.warning("%s: another one starts in %.1f s", end.said, delay_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+
+    async def _live(self, listener: socket.socket) -> End:
+        """Run one process from its start to its end."""
+        try:
+            replica = await Replica.start(self._settings, listener)
+        except OSError as error:
+            return End(f"a process can't be started ({error})", None, None)
+        self._replicas.add(replica)
+        try:
+            if self._stopping.is_set():
+                replica.stop()
+            if await replica.serves():
+                self._serves(listener)
+            return await replica.ended()
+        finally:
+            self._replicas.remove(replica)
+            replica.close()
+
+    def _serves(self, listener: socket.socket) -> None:
+        self._begun.set()
+        self._failures.pop(listener, None)
+        if listener in self._unserved:
+            self._unserved.remove(listener)
+            if not self._unserved:
+                self._serving()
+
+    async def _failed(self, listener: socket.socket, end: End) -> None:
+        """Wait until it shows whether others can start; if none can, all of it ends, with the reason they have.
+
+        One that began while Redis was away may find out later that it can never serve.
+        """
+        self._failures[listener] = end
+        if len(self._failures) == len(self._listeners):
+            errors = [failure.error for failure in self._failures.values() if failure.error is not None]
+            self._error = errors[0] if errors else SetupError(f"no process stays up: {end.said}")
+            self.stop()
+        await self._begun.wait()
+
+
+def leave_to_others(listener: socket.socket) -> None:
+    """Have the kernel spread new connections over the other processes, until one listens on this socket again."""
+    # Only if it listens: of another one Linux would keep that it was shut down, and what it accepts later be born dead.
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _signals_call(stop: Callable[[int], None]) -> Iterator[None]:
+    """Have the loop take the signals that end us, and give them back."""
+    loop = asyncio.get_running_loop()
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each in SIGNALS:
+        loop.add_signal_handler(each, stop, each)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            loop.remove_signal_handler(each)
+            signal.signal(each, handler)

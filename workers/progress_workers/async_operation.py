@@ -1,0 +1,154 @@
+"""What people import for asyncio: the same operation, whose waiting is awaited."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from progress_workers.base import Reporting
+from progress_workers.core.inbox import Signal
+from progress_workers.current import enter, leave
+from progress_workers.lifecycle import start
+from progress_workers.lifecycle.create import create_pending
+from progress_workers.lifecycle.start import Opened
+from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
+from progress_workers.task_scope import TaskScope
+from progress_workers.transport.connection import FLUSH_S
+
+T = TypeVar("T")
+
+
+class AsyncOperation(Reporting):
+    """An operation reported from asyncio: `async with AsyncOperation.start("import") as op: …`.
+
+    What waits is awaited; all else is as with `Operation`, but for one thing: when the work is asked to stop, the task
+    that is in the block is cancelled, and the block raises what `raise_if_cancelled` would.
+    """
+
+    _scope: TaskScope
+
+    @classmethod
+    async def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
+        """Create an operation that is pending, as `Operation.create` does."""
+        return await asyncio.to_thread(partial(create_pending, kind, **options))
+
+    @classmethod
+    def start(cls, kind: str, **options: Unpack[StartOptions]) -> "Opening":
+        """Create an operation, as `Operation.start` does; await the result, or enter it with `async with`."""
+        return Opening(cls, partial(start.start, kind, **options))
+
+    @classmethod
+    def attach(cls, id: str, **options: Unpack[AttachOptions]) -> "Opening":
+        """Join an operation, as `Operation.attach` does; await the result, or enter it with `async with`."""
+        return Opening(cls, partial(start.attach, id, **options))
+
+    def child(self, kind: str, **options: Unpack[ChildOptions]) -> "Opening":
+        """Start a part of this operation, as `Operation.child` does; await it, or enter it with `async with`."""
+        self.raise_if_cancelled()
+        return Opening(type(self), partial(start.start, kind, parent=self.id, settings=self._settings, **options))
+
+    @overload
+    def track(self, items: Iterable[T]) -> Iterator[T]: ...
+    @overload
+    def track(self, items: AsyncIterable[T]) -> AsyncIterator[T]: ...
+    def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T] | Iterator[T]:
+        """Return the items one by one, counting them: for `async for` if they are asynchronous, else for `for`."""
+        if not hasattr(type(items), "__aiter__"):
+            return super().track(items)  # type: ignore[arg-type]
+        self._reporter.progress.gauge.expect(items)
+        return self._reporter.progress.gauge.track_async(items)  # type: ignore[arg-type]
+
+    def signals(self, timeout: float | None = None) -> AsyncIterator[Signal]:
+        """Yield what is sent to the work, such as `pause`, as it comes; end when the work has to.
+
+        With a `timeout` it also ends after so many seconds without one; 0 yields what is there.
+        """
+        return self._reporter.inbox.each_async(timeout)
+
+    async def flush(self, timeout: float = FLUSH_S) -> bool:
+        """Wait until all that was said so far is stored; return whether it was, within `timeout` seconds."""
+        loop, stored = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop may be closed by now
+                loop.call_soon_threadsafe(stored.set)
+
+        forget = self._link.when_stored(self._reporter, tell)
+        try:
+            async with asyncio.timeout(timeout):
+                await stored.wait()
+        except TimeoutError:
+            return False
+        finally:
+            forget()
+        return not self._reporter.dropped
+
+    async def __aenter__(self) -> Self:
+        enter(self)
+        self._scope = TaskScope(self.on_cancel)
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        leave(self)
+        stopped = self._scope.leave(error)
+        self._leave(stopped or error)
+        self._left(stopped or error, await self.flush(self._link.patience_s()))
+        if stopped is not None:
+            raise stopped from error
+
+
+class Opening:
+    """An `AsyncOperation` about to be: await it, or enter it."""
+
+    def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
+        self._made, self._open = made, open
+        self._operation: AsyncOperation | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncOperation]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> AsyncOperation:
+        self._operation = await self
+        return await self._operation.__aenter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._operation is not None:
+            await self._operation.__aexit__(kind, error, traceback)
+
+    async def _opened(self) -> AsyncOperation:
+        claim = _Claim(self._made, self._open)
+        try:
+            opened = await asyncio.to_thread(claim.open)
+        except asyncio.CancelledError as error:
+            claim.abandon(error)  # the thread can't be stopped: what it opens nevertheless, nobody will work on
+            raise
+        return self._made(opened)
+
+
+class _Claim:
+    """What a thread opens for a task, which may be gone by then, and the loop with it."""
+
+    def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
+        self._made, self._open = made, open
+        self._lock = Lock()
+        self._opened: Opened | None = None
+        self._abandoned: BaseException | None = None
+
+    def open(self) -> Opened:
+        """Open it; end it at once if nobody waits for it any more."""
+        opened = self._open()
+        with self._lock:
+            self._opened, abandoned = opened, self._abandoned
+        if abandoned is not None:
+            self._made(opened)._leave(abandoned)
+        return opened
+
+    def abandon(self, error: BaseException) -> None:
+        """Note that nobody waits; end it if it is open already."""
+        with self._lock:
+            self._abandoned, opened = error, self._opened
+        if opened is not None:
+            self._made(opened)._leave(error)

@@ -1,0 +1,139 @@
+"""What one bar is of an operation: its count goes towards the operation's, its description is the message."""
+
+import weakref
+from threading import RLock
+
+from progress_workers.base import Reporting
+from progress_workers.core.stage import Stage
+from progress_workers.values import number
+
+_lock = RLock()
+"""Nothing is reported while it is held: the garbage collector, which closes bars, may run with any other lock held."""
+
+
+class Share:
+    """One bar's share in an operation, or in the stage that runs, if one does.
+
+    The outermost of nested bars counts, and several one after the other add up, as with `Operation.track`. Bars inside
+    it, and beside it, are told in the message, each with its percentage.
+    """
+
+    def __init__(self, operation: Reporting) -> None:
+        self.stage = running_stage(operation)
+        self.is_open = True
+        self._operation = operation
+        self._counts = self.stage or operation
+        self._n: float = 0
+        self._total: float | None = None
+        self._unit = self._label = ""
+        with _lock:
+            self._book = _book_of(self._counts)
+            self._outermost = not self._book.open()
+            self._book.shares.append(weakref.ref(self))
+
+    def tell(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
+        """Say that `n` of `total` are done; None for a total not known. Without `work`, they came for nothing."""
+        done, of = number(n), number(total)
+        if not self.is_open or done is None:
+            return
+        n, total = done, of
+        with _lock:
+            by, self._n, self._total, self._label = n - self._n, n, total, label
+            said, expected = self._book.message(), self._book.total(self) if self._outermost else None
+            unit, self._unit = ("" if unit == self._unit else unit), unit
+        if self._outermost:
+            if by:
+                (self._counts.advance if work else self._counts.skip)(by)
+            if expected is not None:
+                self._counts.update(total=expected)
+            if unit:
+                self._counts.update(unit=unit)
+        if said is not None:
+            self._operation.update(message=said)
+
+    def close(self) -> None:
+        """Note that the bar is gone. What it counted stays."""
+        with _lock:
+            if not self.is_open:
+                return
+            self.is_open = False
+            self._book.settle(self, (self._n if self._total is None else self._total) if self._outermost else 0)
+            said = self._book.message()
+        if said is not None:
+            self._operation.update(message=said)
+
+    def withdraw(self) -> None:
+        """Take back what was counted: it is told in another way from now on."""
+        self.tell(0, None)
+        self.close()
+
+    def describe(self, inside: bool) -> str:
+        """Return what the message says of it; of one inside another, also how far it is."""
+        share = f" {min(100.0, 100 * self._n / self._total):.0f} %" if inside and self._total else ""
+        return f"{self._label}{share}" if self._label else ""
+
+
+class NoShare:
+    """The share of a bar that does not report, such as a copy of one that does."""
+
+    is_open = False
+
+    def tell(self, *_: object, **__: object) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Book:
+    """The bars that count for the same operation or stage, one after the other or one within the other."""
+
+    def __init__(self, has_total: bool) -> None:
+        self.shares: list[weakref.ref[Share]] = []
+        self.told_total: float | None = None
+        self._has_total = has_total  # then it was given, and is not the bars' to tell
+        self._settled: float = 0
+        self._message = ""
+
+    def open(self) -> list[Share]:
+        """Return the open bars, the outermost first; one dropped without being closed is open no more."""
+        return [share for ref in self.shares if (share := ref()) is not None and share.is_open]
+
+    def settle(self, share: Share, total: float) -> None:
+        """Note that a bar is closed, and what it came to."""
+        self._settled += total
+        self.shares = [ref for ref in self.shares if ref() not in (None, share)]
+
+    def total(self, share: Share) -> float | None:
+        """Return the total of all so far, below zero if it is known no longer; None if there is nothing to say."""
+        total = None if self._has_total or share._total is None else self._settled + share._total
+        if total == self.told_total:
+            return None
+        self.told_total = total
+        return -1 if total is None else total
+
+    def message(self) -> str | None:
+        """Return what the bars have to say, None if it was said."""
+        labels = (share.describe(inside=depth > 0) for depth, share in enumerate(self.open()))
+        message = " > ".join(filter(None, labels))
+        if not message or message == self._message:
+            return None
+        self._message = message
+        return message
+
+
+_books: weakref.WeakKeyDictionary[Reporting | Stage, Book] = weakref.WeakKeyDictionary()
+
+
+def running_stage(operation: Reporting) -> Stage | None:
+    """Return the stage in whose block the work is, if it is only one."""
+    name = operation._reporter.progress.running_stage
+    return None if name is None else operation.stage(name)
+
+
+def _book_of(counts: Reporting | Stage) -> Book:
+    book = _books.get(counts)
+    if book is None:
+        gauge = counts.gauge if isinstance(counts, Stage) else counts._reporter.progress.gauge
+        book = _books[counts] = Book(gauge.total is not None)
+    return book

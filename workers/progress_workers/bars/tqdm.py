@@ -1,0 +1,168 @@
+"""tqdm that reports: `from progress_workers.bars.tqdm import tqdm, trange` takes the place of the import from `tqdm`.
+
+It is `tqdm.auto`'s class, so it draws, waits and iterates as that does, in terminals, notebooks and asyncio. Made in an
+operation's block, a bar reports to that operation as it draws; if it is disabled, or there is no terminal, it does so
+all the same. Of nested bars the outermost is the progress of the operation, or of the stage whose block runs; bars one
+after the other add up. Descriptions are the message, with the percentages of inner bars; `set_postfix` sets metrics.
+Needs the extra `tqdm`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from tqdm.auto import tqdm as auto_tqdm
+
+from progress_workers.bars.share import NoShare, Share
+from progress_workers.base import Reporting
+from progress_workers.core.progress import MAX_NAMES
+from progress_workers.current import current
+from progress_workers.null import NOTHING
+from progress_workers.values import attempt, number, pairs, text
+
+T = TypeVar("T")
+
+_DRAWN_S = 0.1
+"""How often a bar that is disabled reports; one that is drawn does so when it is."""
+
+
+if TYPE_CHECKING:
+    _AutoBar = auto_tqdm
+else:
+
+    class _AutoBar(auto_tqdm):
+        def __class_getitem__(cls, _: object) -> type:
+            return cls  # tqdm's class is generic in its stubs only
+
+
+class tqdm(_AutoBar[T]):
+    """tqdm's own bar, which reports to the operation in whose block it is made."""
+
+    if not TYPE_CHECKING:  # to whom a bar is made as tqdm's `__init__` says
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """Return a bar. Outside an operation it is tqdm's, at tqdm's speed, since nothing of it is overridden."""
+            bar = super().__new__(cls, *args, **kwargs)
+            operation = current()
+            if operation.id and not issubclass(cls, _Bar):  # it is one where a reporting bar is copied
+                bar.__class__ = _reporting(cls)  # only now, as tqdm keeps its lock and its monitor with `cls`
+                bar.__dict__.update(_operation=operation, _share=Share(operation))
+            return bar
+
+
+def trange(*args: int, **kwargs: Any) -> tqdm[int]:
+    """Return a bar over `range(*args)`."""
+    return tqdm(range(*args), **kwargs)
+
+
+@cache
+def _reporting(cls: type[Any]) -> type[Any]:
+    """Return a class of bars as it is, but reporting."""
+    return type(cls.__name__, (_Bar, cls), {"__doc__": cls.__doc__, "__module__": cls.__module__})
+
+
+class _Bar(_AutoBar[Any]):
+    """What is different in an operation's block. Stands before the class of bar that was asked for."""
+
+    _operation: Reporting = NOTHING
+    _share: Share | NoShare = NoShare()
+    _begun = False
+    _told_at = 0.0
+    _given: Mapping[str, Any] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A bar that is disabled does not keep these.
+        self._given = {"desc": args[1], **kwargs} if len(args) > 1 else kwargs
+        super().__init__(*args, **kwargs)
+        self._tell()
+        self._begun = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_operation", "_share")}
+
+    def display(self, *args: Any, **kwargs: Any) -> Any:
+        self._tell()
+        return super().display(*args, **kwargs)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        if self.disable:
+            self._tell()
+        return super().refresh(*args, **kwargs)
+
+    def reset(self, total: float | None = None) -> None:
+        super().reset(total)
+        if self.disable:
+            self._tell()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        if self.disable and self._share.is_open:
+            self.n += number(n) or 0
+            self._tell_now_and_then()
+        return super().update(n)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._iterate() if self.disable and self._share.is_open else super().__iter__()
+
+    def _iterate(self) -> Iterator[Any]:
+        try:
+            for item in self.iterable:
+                yield item
+                self.n += 1
+                self._tell_now_and_then()
+        finally:
+            self.close()
+
+    def set_postfix(
+        self,
+        ordered_dict: Any = None,
+        refresh: bool | None = True,
+        **kwargs: Any,
+    ) -> None:
+        if ordered_dict is not None and not issubclass(type(ordered_dict), Mapping):
+            ordered_dict = list(ordered_dict)  # which may be an iterator, and tqdm is to see it as well
+        told = [*(pairs(ordered_dict, MAX_NAMES) or ()), *kwargs.items()]
+        self._operation.update(metrics={name: _shown(value) for name, value in dict(told).items()})
+        super().set_postfix(ordered_dict, refresh, **kwargs)
+
+    def close(self) -> None:
+        if self._share.is_open:
+            self._tell()
+            self._share.close()
+        super().close()
+
+    def _tell_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _DRAWN_S:
+            self._told_at = now
+            self._tell()
+
+    def _tell(self) -> None:
+        told = {**self._given, **self.__dict__}
+        if "n" not in told:
+            return  # its construction failed
+        scale = told.get("unit_scale")
+        by = 1 if scale is None or isinstance(scale, bool) else scale
+        desc, unit = (told.get(name) for name in ("desc", "unit"))
+        done = _scaled(self.n, by)
+        if done is None:
+            return
+        self._share.tell(
+            done,
+            _scaled(self.total, by),
+            "" if desc is None else text(desc).rstrip().removesuffix(":"),
+            "" if unit is None or (named := text(unit)) == "it" else named,
+            work=self._begun,
+        )
+
+
+def _scaled(value: Any, by: Any) -> float | None:
+    return attempt(lambda: number(value * by), otherwise=lambda _: None)
+
+
+def _shown(value: Any) -> Any:
+    """Return a metric as a number or a text, as tqdm shows it."""
+    if value is None or isinstance(value, str):
+        return value
+    found = number(value)
+    return text(value) if found is None else found

@@ -1,0 +1,1 @@
+"""State becomes batches of entries. No I/O, no Redis."""

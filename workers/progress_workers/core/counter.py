@@ -1,0 +1,173 @@
+"""Counting that any thread may do, without a lock and without losing a count."""
+
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from threading import RLock, get_ident
+from typing import Any, TypeVar
+
+from progress_workers.values import attempt, brief, number, type_name
+from progress_workers.values.numbers import plain
+
+T = TypeVar("T")
+
+_tracks = itertools.count(-1, -1)
+"""Slots of loops, below zero: a thread's identity is never negative."""
+
+
+class Pulse:
+    """Whether something changed since the reporter last looked, and the lock for all that is not counting.
+
+    `complain(subject, warning)` is called for values that can't be taken.
+
+    `dirty` is cleared *before* the state is read and looked at *after* it is changed, so a change is either read
+    or announced, with no lock between the two.
+    """
+
+    __slots__ = ("_wake", "complain", "dirty", "lock")
+
+    def __init__(self, wake: Callable[[], None], complain: Callable[[str, str], None] = lambda *_: None) -> None:
+        self._wake, self.complain = wake, complain
+        self.dirty = False
+        # Reentrant, as a signal handler may report in the middle of another report.
+        self.lock = RLock()
+
+    def touch(self) -> None:
+        """Say that something changed."""
+        if not self.dirty:
+            self.dirty = True
+            self._wake()
+
+    def wake(self) -> None:
+        """Have the reporter looked at, though no progress was made."""
+        self._wake()
+
+
+class Gauge:
+    """How much is done, of how much.
+
+    Each thread counts in a slot that nobody else writes to, and each loop of `track` in one of its own; who reads
+    adds them up. That is why `+=`, which is not atomic, loses nothing here.
+    """
+
+    __slots__ = ("_base", "_counts", "_given_total", "_pulse", "skipped", "total")
+
+    def __init__(self, pulse: Pulse, total: float | None = None) -> None:
+        self._pulse = pulse
+        self._counts: dict[int, float] = {}
+        self._base: float = 0
+        self._given_total = False
+        self.skipped: float = 0
+        self.total: float | None = None
+        self.set(total=total)
+
+    @property
+    def current(self) -> float:
+        """How much is done."""
+        with self._pulse.lock:
+            # list() is one step, whoever counts meanwhile.
+            return plain(max(0, self._base + sum(list(self._counts.values()))))
+
+    @property
+    def percent(self) -> float | None:
+        """How much of the total is done, 0 to 100, or None while that is unknown."""
+        total = self.total
+        return max(0.0, min(100.0, 100.0 * self.current / total)) if total else None
+
+    def advance(self, by: float = 1) -> None:
+        """Count `by` more as done."""
+        # Loops call this for each item. A comparison finds negative, very large and infinite numbers, and NaN.
+        if type(by) is int:
+            if not 0 <= by <= 1_000_000_000_000_000:
+                return self._correct(by)
+        elif type(by) is not float or not 0.0 <= by <= 1e15:
+            return self._correct(by)
+        counts, me = self._counts, get_ident()
+        try:
+            counts[me] += by
+        except KeyError:
+            counts[me] = 0 + by
+        if not self._pulse.dirty:
+            self._pulse.touch()
+        return None
+
+    def skip(self, by: float = 1) -> None:
+        """Count `by` more as done without work."""
+        taken = self._number("skip", by)
+        if taken is None:
+            return
+        with self._pulse.lock:
+            taken = max(taken, -self.current)
+            self._base += taken
+            self.skipped = max(0, self.skipped + taken)
+        self._pulse.touch()
+
+    def set(self, current: float | None = None, total: float | None = None) -> None:
+        """Say how much is done, or of how much; None leaves it. The caller touches the pulse.
+
+        A total below zero means that it is not known.
+        """
+        done, of = self.checked(current, total)
+        with self._pulse.lock:
+            if done is not None:
+                self._base = done - sum(list(self._counts.values()))
+            if of is not None:
+                self._given_total = of >= 0
+                self.total = of if self._given_total else None
+
+    def checked(self, current: object, total: object) -> tuple[float | None, float | None]:
+        """Return what `set` takes as plain numbers; None for what is none, of which the pulse is told."""
+        done = None if current is None else self._number("current", current)
+        if done is not None and done < 0:
+            self._refuse("current", current)
+            done = None
+        return done, None if total is None else self._number("total", total)
+
+    def expect(self, items: object) -> None:
+        """Count what has a length towards the total, unless the total was given."""
+        if not hasattr(type(items), "__len__"):
+            return
+        length = attempt(len, items, otherwise=lambda _: None)
+        if length is None:
+            self._pulse.complain("track", f"the length of what is tracked, a {type_name(items)}, can't be told")
+            return
+        with self._pulse.lock:
+            if not self._given_total:
+                self.total = plain((self.total or 0) + length)
+
+    def track(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items; each counts as done when the next is asked for."""
+        counts, slot, pulse, done = self._counts, next(_tracks), self._pulse, 0
+        try:
+            for item in items:
+                yield item
+                done += 1
+                counts[slot] = done
+                if not pulse.dirty:
+                    pulse.touch()
+        finally:
+            with pulse.lock:
+                self._base += counts.pop(slot, 0)
+
+    async def track_async(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
+        """Yield the items; each counts as done when the next is asked for."""
+        async for item in items:
+            yield item
+            self.advance()
+
+    def _correct(self, by: Any) -> None:
+        """Count what is not an ordinary number from 0 up: of another type, or taken back, down to zero."""
+        taken = self._number("advance", by)
+        if taken is None:
+            return
+        with self._pulse.lock:
+            self._base += max(taken, -self.current)
+        self._pulse.touch()
+
+    def _number(self, name: str, value: object) -> float | None:
+        found = number(value)
+        if found is None:
+            self._refuse(name, value)
+        return found
+
+    def _refuse(self, name: str, value: object) -> None:
+        self._pulse.complain(name, f"{name}: {brief(value)} was ignored; a finite number from 0 up is needed")

@@ -1,0 +1,204 @@
+"""How far an operation is: the state behind its `progress` object, always told whole."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from progress_broker.errors import TooLarge
+from progress_broker.model import payloads
+from progress_workers.clock import Clock
+from progress_workers.core.counter import Gauge, Pulse
+from progress_workers.core.rate import Rate, eta_ms
+from progress_workers.core.stage import MAX_NAME_CHARS, LogLine, Stage, known, roll_up, shown
+from progress_workers.values import brief, fit, number, pairs, text, tree
+
+MAX_BYTES = 16_384
+"""Most JSON that one metric, or one field of a user's own, may take."""
+MAX_NAMES = 1024
+"""Metrics, and fields of a user's own, that are kept. Further names are ignored."""
+MAX_UNIT_CHARS = 64
+MAX_RESUMED_BYTES = 1 << 20
+"""Largest `progress` that is taken over from another worker, whatever that one was allowed."""
+MAX_STAGES = 64
+"""Stages shown of an operation. One more can be entered and counted with, but is not shown."""
+
+_COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms", "stages", "metrics")
+
+
+class Progress:
+    """The state of one operation. Its percentage never goes down, whatever its count does."""
+
+    def __init__(self, pulse: Pulse, clock: Clock, *, total: float | None, unit: str | None) -> None:
+        self.gauge = Gauge(pulse, total)
+        self._pulse, self._clock = pulse, clock
+        self._unit = None if unit is None else text(unit, MAX_UNIT_CHARS)
+        self._message: str | None = None
+        self._metrics: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
+        self._stages: dict[str, Stage] = {}
+        self._inherited: dict[str, dict[str, Any]] = {}
+        self._given_percent: float | None = None
+        self._highest = 0.0
+        self._rate, self._pace = Rate(clock.monotonic()), Rate(clock.monotonic())
+
+    def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
+        """Go on from a `progress` object told before, perhaps by another process in another language."""
+        try:
+            progress = tree(progress, MAX_RESUMED_BYTES).value
+        except TooLarge:
+            return
+        self._highest = max(self._highest, min(100.0, known(progress.get("percent")) or 0.0))
+        self._pace = Rate(self._clock.monotonic(), self._highest)
+        if percent_only:
+            return
+        self.gauge.set(known(progress.get("current")), known(progress.get("total")))
+        self._rate = Rate(self._clock.monotonic(), self.gauge.current)
+        unit, message = progress.get("unit"), progress.get("message")
+        self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
+        self._message = None if message is None else text(message)
+        metrics, stages = progress.get("metrics"), progress.get("stages")
+        self._metrics = dict(metrics) if isinstance(metrics, dict) else {}
+        self._extra = {name: value for name, value in progress.items() if name not in _COMPUTED}
+        if isinstance(stages, list):
+            named = (stage for stage in stages if isinstance(stage, dict) and isinstance(stage.get("name"), str))
+            self._inherited = {stage["name"]: stage for stage in named}
+        if self.gauge.total is None:
+            self._given_percent = known(progress.get("percent"))
+
+    def update(
+        self,
+        current: float | None,
+        total: float | None,
+        percent: float | None,
+        message: str | None,
+        metrics: Mapping[str, Any] | None,
+        extra: Mapping[str, Any],
+        *,
+        unit: str | None = None,
+    ) -> None:
+        """Take in what the operation was told; None leaves a part as it is, and so does what can't be taken."""
+        # Made readable before the lock is taken, as that may run code of the values' own.
+        told = None if percent is None else self._percentage(percent)
+        said = None if message is None else text(message)
+        named = None if unit is None else text(unit, MAX_UNIT_CHARS)
+        measured = {} if metrics is None else self._measured(metrics)
+        added = self._added(extra) if extra else {}
+        counts = self.gauge.checked(current, total)
+        with self._pulse.lock:
+            self.gauge.set(*counts)
+            self._given_percent = self._given_percent if told is None else told
+            self._message = self._message if said is None else said
+            self._unit = self._unit if named is None else named
+            self._keep(self._metrics, measured)
+            self._keep(self._extra, added)
+        self._pulse.touch()
+
+    def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:
+        """Return the stage of this name, made at its first mention."""
+        name = text(name, MAX_NAME_CHARS)
+        with self._pulse.lock:
+            stage = self._stages.get(name)
+            if stage is None:
+                stage = Stage(name, self._pulse, self._clock, log)
+                if len(self._stages) < MAX_STAGES:
+                    self._stages[name] = stage
+        if weight is not None:
+            stage.weigh(weight)
+        stage.gauge.set(total=total)
+        self._pulse.touch()
+        return stage
+
+    @property
+    def running_stage(self) -> str | None:
+        """The stage that runs, if it is only one."""
+        running = [stage.name for stage in self._stages.values() if stage.status == "running"]
+        return running[0] if len(running) == 1 else None
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return the `progress` object as of `now`, a monotonic time in seconds. The caller holds the lock."""
+        current, total = self.gauge.current, self.gauge.total
+        stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
+        percent = self._percent(list(stages.values()))
+        rate = self._rate.sample(now, current - self.gauge.skipped)
+        described: dict[str, Any] = {
+            # Work that counts in its stages alone has no count of its own.
+            "current": current if current or total is not None or not stages else None,
+            "total": total,
+            "unit": self._unit,
+            "percent": percent,
+            "message": self._message,
+            "rate": None if rate is None else round(rate, 3),
+            "eta_ms": self._eta_ms(now, rate, percent),
+        }
+        if stages:
+            described["stages"] = list(stages.values())
+        if self._metrics:
+            described["metrics"] = dict(self._metrics)
+        return described | self._extra
+
+    def _percentage(self, percent: object) -> float | None:
+        found = number(percent)
+        if found is None:
+            self._pulse.complain("percent", f"percent: {brief(percent)} was ignored; a finite number is needed")
+            return None
+        return min(100.0, max(0.0, float(found)))
+
+    def _measured(self, metrics: object) -> dict[str, Any]:
+        """Return metrics as JSON, without those that are too large."""
+        given = pairs(metrics, MAX_NAMES)
+        if given is None:
+            self._pulse.complain("metrics", f"metrics: {brief(metrics)} was ignored; a mapping is needed")
+            return {}
+        measured: dict[str, Any] = {}
+        for name, value in given:
+            try:
+                told = tree({name: value}, MAX_BYTES)
+            except TooLarge as error:
+                self._pulse.complain("metrics", f"metrics: {brief(name)} was ignored: {error}")
+                continue
+            measured |= told.value
+            if told.replaced:
+                self._pulse.complain("metrics", f"metrics: {brief(name)} is shown as text: {', '.join(told.replaced)}")
+        return measured
+
+    def _added(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields as JSON; those that clients know are held to what they expect."""
+        added: dict[str, Any] = {}
+        for name, value in extra.items():
+            try:
+                kept, refused = fit(payloads.Progress, tree({name: value}, MAX_BYTES).value)
+            except TooLarge as error:
+                self._pulse.complain(name, f"{name} was ignored: {error}")
+                continue
+            if refused:
+                said = f"{', '.join(refused)} was ignored; docs/protocol.md says what is needed: {brief(value)}"
+                self._pulse.complain(name, said)
+            added |= kept
+        return added
+
+    def _keep(self, known: dict[str, Any], told: dict[str, Any]) -> None:
+        for name, value in told.items():
+            if name in known or len(known) < MAX_NAMES:
+                known[name] = value
+            else:
+                self._pulse.complain("names", f"{brief(name)} was ignored: only {MAX_NAMES:,} names are kept")
+
+    def _percent(self, stages: list[dict[str, Any]]) -> float | None:
+        """The operation's own count decides; without a total its stages do, and without those what it was told."""
+        percent = self.gauge.percent
+        if percent is None and self._given_percent is not None:
+            percent = self._given_percent
+        if percent is None and self._stages:
+            percent = roll_up(stages)
+        if percent is None:
+            return None
+        self._highest = max(self._highest, percent)
+        return shown(self._highest)
+
+    def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
+        """By the count, where there is a total; else by how fast the percentage grows."""
+        total = self.gauge.total
+        if total is not None:
+            return eta_ms(max(0.0, float(total) - float(self.gauge.current)), rate)
+        if percent is None:
+            return None
+        return eta_ms(100.0 - percent, self._pace.sample(now, percent))

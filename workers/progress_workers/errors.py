@@ -1,0 +1,89 @@
+"""What workers raise and catch besides the broker's own errors."""
+
+import asyncio
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from progress_workers.values import attempt, number, text
+
+_MAX_GROUPED = 1000
+"""Exceptions of a group that are looked at."""
+_REASONS = (
+    (asyncio.CancelledError, "its task was cancelled"),
+    (KeyboardInterrupt, "it was interrupted, as by Ctrl-C"),
+    (GeneratorExit, "the generator it ran in was closed before its end"),
+)
+
+
+class Stop(NamedTuple):
+    """That someone asked the work to stop, and what they said."""
+
+    reason: str | None = None
+    by: str | None = None
+
+
+class Cancelled(Exception):
+    """The operation's work was asked to stop. Leaving the block with it ends the operation as `cancelled`."""
+
+    def __init__(self, operation: str, reason: str | None = None, by: str | None = None) -> None:
+        super().__init__(f"operation {operation} was cancelled" + (f": {reason}" if reason else ""))
+        self.operation = operation
+        self.reason = reason
+        self.by = by
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.operation, self.reason, self.by)  # a pool sends it from process to process
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether an exception means that the work was stopped, not that it went wrong."""
+    kinds = (Cancelled, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+    return all(isinstance(each, kinds) for each in _grouped(error))
+
+
+def cancel_reason(error: BaseException) -> str | None:
+    """Return why the work was stopped, as far as the exception itself tells, for people to read."""
+    first = next(_grouped(error), error)
+    own = attempt(lambda: getattr(first, "reason", None), otherwise=lambda _: None)
+    if own is not None:
+        return text(own)
+    if isinstance(first, Cancelled):
+        return None
+    said = "" if isinstance(first, KeyboardInterrupt) else text(first)  # such as that of `task.cancel("shutting down")`
+    return said or None
+
+
+def stop_described(error: BaseException) -> str:
+    """Return what an exception that stopped the work means, where nobody gave a reason."""
+    first = next(_grouped(error), error)
+    return next((said for kind, said in _REASONS if isinstance(first, kind)), "it was cancelled")
+
+
+def exited_well(error: BaseException | None) -> bool:
+    """Return whether an exception ends a process with status 0, as `sys.exit()` and `sys.exit(0)` do."""
+    if not isinstance(error, SystemExit):
+        return False
+    code = attempt(lambda: error.code, otherwise=lambda fault: fault)
+    return code is None or (issubclass(type(code), int) and number(code) == 0)  # others are printed, with status 1
+
+
+def exit_described(error: SystemExit) -> str:
+    """Return what `sys.exit` was called with, for people to read."""
+    code = attempt(lambda: error.code, otherwise=lambda fault: fault)
+    return f"it exited with status {int(code or 0)}" if code is None or isinstance(code, int) else text(code)
+
+
+def _grouped(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group, however they nest; else the exception itself."""
+    return islice(_leaves(error), _MAX_GROUPED)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(reversed(each.exceptions))
+        else:
+            yield each

@@ -1,0 +1,256 @@
+"""Files that count their bytes, for whatever reads or writes file objects: copies, uploads, archives, tables.
+
+    with open("big.zip", "rb") as file, zipfile.ZipFile(reading(file)) as archive:
+        archive.extractall("there")
+
+What goes round the file object isn't seen: `sendfile`, `mmap` and child processes work on the file's descriptor, and
+what `detach()` returns is the file below, which counts nothing. Of a copy count one side, `reading` or `writing`: with
+both each byte counts twice.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterable
+from types import TracebackType
+from typing import IO, Any, BinaryIO
+
+from progress_workers.base import Reporting
+from progress_workers.core.stage import Stage
+from progress_workers.current import current
+from progress_workers.passed import PassedBytes
+from progress_workers.values import attempt, number
+
+
+class CountedFile(BinaryIO):
+    """A binary file that counts the bytes read from and written to it. All else is the file's own, closing too.
+
+    Bytes that pass again, after a seek back, count once: a file of N bytes never counts more than N.
+    """
+
+    def __init__(self, file: IO[bytes], counts: Reporting | Stage) -> None:
+        self._file: Any = file
+        self._counts = counts
+        self._passed = PassedBytes()
+        self._at = self._tell()
+        # Wherever one stands in a file that is appended to, it writes at its end.
+        self._end = _end(file) if "a" in str(getattr(file, "mode", "")) and self.seekable() else None
+        self._passed.add(0, self._at)
+
+    def _tell(self) -> int:
+        return self._file.tell() if self.seekable() else 0
+
+    def _pass(self, passed: object) -> None:
+        """Count bytes that were read or written; what only looks like a file may say anything of how many."""
+        size = int(number(passed) or 0)
+        if size > 0:
+            start, self._at = self._at, self._at + size
+            self._counts.advance(self._passed.add(start, self._at))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read `size` bytes, or all that is left."""
+        data: bytes = self._file.read(-1 if size is None else size)
+        self._pass(_length(data))
+        return data
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        data: bytes = self._file.readall() if hasattr(self._file, "readall") else self._file.read()
+        self._pass(_length(data))
+        return data
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Read with one call of what is below, at most."""
+        data: bytes = self._file.read1(size)
+        self._pass(_length(data))
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer; return how many bytes."""
+        size: int = self._file.readinto(buffer)
+        self._pass(size)
+        return size
+
+    def readinto1(self, buffer: Any, /) -> int:
+        """Read into a buffer with one call of what is below, at most."""
+        size: int = self._file.readinto1(buffer)
+        self._pass(size)
+        return size
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read up to the end of the line."""
+        line: bytes = self._file.readline(-1 if size is None else size)
+        self._pass(_length(line))
+        return line
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """Read lines, until there are `hint` bytes of them or none are left."""
+        lines: list[bytes] = self._file.readlines(-1 if hint is None else hint)
+        self._pass(sum(map(_length, lines)))
+        return lines
+
+    def __iter__(self) -> "CountedFile":
+        return self
+
+    def __next__(self) -> bytes:
+        line: bytes = next(self._file)
+        self._pass(_length(line))
+        return line
+
+    def write(self, data: Any, /) -> int:
+        """Write; return how many bytes were taken."""
+        taken: int | None = self._file.write(data)
+        if self._end is not None:
+            self._at = self._end
+        raw = isinstance(self._file, io.RawIOBase)  # whose None is "not now"; what only looks like a file has taken all
+        self._pass(_length(data) if taken is None and not raw else taken)
+        if self._end is not None:
+            self._end = self._at
+        return taken  # type: ignore[return-value]
+
+    def writelines(self, lines: Iterable[Any], /) -> None:
+        """Write each of the lines."""
+        for line in lines:
+            self.write(line)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position, which counts nothing by itself."""
+        at: int | None = self._file.seek(offset, whence)
+        self._at = self._tell() if at is None else at
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position."""
+        at: int = self._file.tell()
+        return at
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut the file off; what was counted stays so."""
+        kept: int = self._file.truncate(size)
+        return kept
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def fileno(self) -> int:
+        """Return the file's descriptor. What is read or written by it isn't counted."""
+        descriptor: int = self._file.fileno()
+        return descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return bool(self._file.isatty())
+
+    def readable(self) -> bool:
+        """Return whether it can be read."""
+        return self._can("readable", "read")
+
+    def writable(self) -> bool:
+        """Return whether it can be written."""
+        return self._can("writable", "write")
+
+    def seekable(self) -> bool:
+        """Return whether it has positions to go to."""
+        return self._can("seekable", "seek")
+
+    def _can(self, question: str, method: str) -> bool:
+        asked = getattr(self._file, question, None)  # what only looks like a file may not answer
+        return hasattr(self._file, method) if asked is None else bool(asked())
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return bool(getattr(self._file, "closed", False))
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        mode: str = self._file.mode
+        return mode
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        name: str = self._file.name
+        return name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_file":
+            raise AttributeError(name)  # not there yet, or any more
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "CountedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+io.BufferedIOBase.register(CountedFile)  # for who asks by isinstance; as a base it would close what it did not open
+
+
+def reading(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
+    """Return the file as one whose bytes count as done when they are read, for an operation or a stage of one.
+
+    That is the current operation unless given. The file's size counts towards the total, where there is one: that of
+    an ordinary file or `BytesIO`, or `total`. What lies before its position counts as skipped.
+    """
+    _check(file, "read", "reading(open(path, 'rb'))")
+    return _counted(file, operation, size(file) if total is None else total)
+
+
+def writing(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
+    """Return the file as one whose bytes count as done when they are written; `total` is how many it will hold."""
+    _check(file, "write", "writing(open(path, 'wb'))")
+    return _counted(file, operation, total)
+
+
+def size(file: IO[bytes]) -> int | None:
+    """Return how many bytes a file holds, or None where its descriptor doesn't tell: it may be packed, or a pipe."""
+    if isinstance(file, io.BytesIO):
+        return file.getbuffer().nbytes
+    raw = getattr(file, "raw", file)
+    if not isinstance(raw, io.FileIO):
+        return None
+    status = os.fstat(raw.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _length(data: Any) -> int:
+    """Return how many bytes data are; 0 for what has none, such as None, which says that there is nothing yet."""
+    return attempt(lambda: memoryview(data).nbytes, otherwise=lambda _: attempt(len, data, otherwise=lambda _: 0))
+
+
+def _end(file: IO[bytes]) -> int:
+    at = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    return end
+
+
+def _check(file: object, method: str, example: str) -> None:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError("bytes are counted, and this is a text file: open it with 'b', and wrap it in a TextIOWrapper")
+    if not hasattr(file, method):
+        raise TypeError(f"a file object is needed, not {type(file).__name__}: {example}")
+
+
+def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
+    counts = current() if operation is None else operation
+    counted = CountedFile(file, counts)
+    expected = number(total)
+    if expected is not None:
+        whole = int(expected)
+        counts.track(range(whole))  # of which only the length counts: it adds to the total, unless that was given
+        skipped = min(counted._at, whole)
+        if skipped:
+            counts.skip(skipped)
+        counts.update()  # which has it told now, and not with the first bytes
+    return counted

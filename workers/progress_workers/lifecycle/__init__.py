@@ -1,0 +1,1 @@
+"""How an operation begins: created, started, taken over, told to its parent."""

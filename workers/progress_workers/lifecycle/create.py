@@ -1,0 +1,82 @@
+"""How an operation is created, unless it was created alike before."""
+
+import logging
+import secrets
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from progress_broker.errors import OperationExists
+from progress_broker.model.entry import read_answer
+from progress_broker.model.operation import Cancel, NewOperation
+from progress_broker.model.validation import invalid
+from progress_broker.operations import parent_notice
+from progress_broker.operations.commands import create_call
+from progress_broker.runtime import tracing
+from progress_broker.settings import Settings, load_settings
+from progress_workers.lifecycle.creation_fields import readable_words
+from progress_workers.lifecycle.parent import note
+from progress_workers.options import Default
+from progress_workers.transport.connection import Link, link_to
+
+logger = logging.getLogger(__name__)
+
+
+class Created(NamedTuple):
+    """An operation that was created, now or before."""
+
+    link: Link
+    operation: str
+    lease_s: float | None
+    new: bool
+    at_ms: int | None
+    cancel: Cancel | None
+    """That of its parent, which it has been ended by."""
+    kind: str
+    warnings: list[tuple[str, str]]
+    """About words that were ignored or changed, by their names."""
+
+
+def create(
+    kind: str,
+    *,
+    settings: Settings | None = None,
+    id: str | None = None,
+    tags: object = (),
+    lease_s: float | Default | None = Default.LEASE,
+    **words: Any,
+) -> Created:
+    """Create an operation, unless it was created alike before. The words are those of `CreateOptions`.
+
+    Raises `Invalid`, before anything is created, for an `id`, `parent` or `lease_s` that can't be, and for `tags` that
+    are one text.
+    """
+    settings = settings or load_settings()
+    lease = settings.lease_s if lease_s is Default.LEASE else lease_s
+    if unknown := [name for name in words if name not in NewOperation.model_fields]:
+        raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
+    given, warnings = readable_words(kind, tags, words)
+    try:
+        new = NewOperation.model_validate(
+            {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given}
+        )
+    except ValidationError as error:
+        raise invalid(error) from None
+    link = link_to(settings)
+    operation = str(new.id)
+    reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings, tracing.current()))
+    try:
+        read_answer(reply)
+    except OperationExists as error:
+        raise OperationExists(f"{error.detail}: start it just as it was, or choose another id") from None
+    cancel = note(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
+    created_ms = int(reply[5]) if reply[5] else None
+    return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, warnings)
+
+
+def create_pending(kind: str, **options: Any) -> str:
+    """Create an operation that nobody works on yet, and return its id."""
+    created = create(kind, **options)
+    for _, said in created.warnings:
+        logger.warning("operation %s: %s", created.operation, said)
+    return created.operation

@@ -1,0 +1,69 @@
+"""What is said of an operation when it is created, as it may be stored."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+from progress_broker.errors import Invalid
+from progress_workers.values import attempt, brief, fitted, label, number, text
+
+MAX_TITLE_CHARS = 512
+MAX_TAGS = 16
+MAX_WEIGHT = 1e9
+
+
+class Words(NamedTuple):
+    """Words that may be stored, and warnings about those that were ignored or changed, by their names."""
+
+    given: dict[str, Any]
+    warnings: list[tuple[str, str]]
+
+
+def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
+    """Return a kind, tags and other words such that people can read them; ids stay as they are.
+
+    Raises `Invalid` for tags that are one text.
+    """
+    words, warnings = dict(given), list[tuple[str, str]]()
+    words["kind"] = label(kind) or "operation"
+    words["tags"] = _tags(tags, warnings)
+    if words.get("title") is not None:
+        words["title"] = text(words["title"], MAX_TITLE_CHARS)
+    if words.get("owner") is not None:
+        words["owner"] = _owner(words["owner"])
+    if "weight" in words:
+        words["weight"] = _weight(words["weight"], warnings)
+    return Words(words, warnings)
+
+
+def _owner(given: object) -> str | None:
+    """Return an owner. One that is too long ends in a hash: two such owners must not become one."""
+    whole = label(given, 1 << 16)
+    return fitted(whole, whole) or None
+
+
+def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:
+    if isinstance(given, str | bytes):
+        raise Invalid("tags are a list: a single one goes into [ ] too", field="tags")
+    if given is None:
+        return []
+    found: list[object] = []
+    fault = attempt(_take, given, found, otherwise=lambda error: error)
+    if fault is not None:
+        warnings.append(("tags", f"tags: {brief(given)} can't be read as a list; {len(found)} were taken"))
+    if len(found) > MAX_TAGS:
+        warnings.append(("tags", f"tags: only the first {MAX_TAGS} are kept"))
+    return [tag for tag in map(label, found[:MAX_TAGS]) if tag]
+
+
+def _take(given: Iterable[object], found: list[object]) -> None:
+    for tag in islice(iter(given), MAX_TAGS + 1):
+        found.append(tag)  # noqa: PERF402 - one by one, to keep those before one that fails
+
+
+def _weight(given: object, warnings: list[tuple[str, str]]) -> float:
+    found = number(given)
+    if found is None or found <= 0:
+        warnings.append(("weight", f"weight: {brief(given)} was ignored; a finite number above 0 is needed"))
+        return 1
+    return min(found, MAX_WEIGHT)

@@ -1,0 +1,44 @@
+"""Telling a parent of the child that a worker has just created, as `progress_broker.operations.parent_notice` has
+it."""
+
+from contextlib import suppress
+
+from progress_broker.errors import BrokerError, Conflict, Invalid, OperationEnded, StorageFull, StorageUnavailable
+from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.operation import Cancel, NewOperation, Status
+from progress_broker.operations import cancellation, parent_notice
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import storage_errors
+from progress_workers.transport.connection import Link
+
+
+def note(link: Link, settings: Settings, operation: str, new: NewOperation) -> Cancel | None:
+    """Tell a parent of its new child; if that one was asked to stop, cancel the child, and return the cancel."""
+    try:
+        cancel = _publish(link, new.parent or "", parent_notice.entry(operation, new))
+    except (StorageUnavailable, StorageFull):
+        raise
+    except OperationEnded:
+        key = link.keyspace().operation(new.parent or "").snapshot
+        with storage_errors():
+            cancel = parent_notice.cancel_of(link.client().hmget(key, parent_notice.STATE))
+    except BrokerError:
+        return None  # it is only a label
+    if cancel is not None:
+        _cancel(link, settings, operation, cancel)
+    return cancel
+
+
+def _cancel(link: Link, settings: Settings, operation: str, cancel: Cancel) -> None:
+    try:
+        _publish(link, operation, cancellation.ended(settings, Status.PENDING, cancel), Status.PENDING)
+    except Conflict:  # another worker has begun it
+        with suppress(Invalid, OperationEnded):
+            _publish(link, operation, cancellation.requested(settings, cancel))
+    except OperationEnded:
+        pass
+
+
+def _publish(link: Link, operation: str, entry: Entry, expect: str = "") -> Cancel | None:
+    keys = link.keyspace().operation(operation)
+    return read_answer(link.run(publish_call(operation, keys, [entry], expect=expect, silent_ms=0))).cancel

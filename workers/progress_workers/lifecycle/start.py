@@ -1,0 +1,178 @@
+"""How an operation is begun or joined: a call or two to Redis, before anything runs in the background."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from progress_broker.errors import Invalid, NotFound, OperationEnded
+from progress_broker.model.entry import read_answer
+from progress_broker.model.operation import OPERATION_ID, Status
+from progress_broker.settings import Settings, load_settings
+from progress_workers.core.reporter import INTERVAL_S, Reporter
+from progress_workers.errors import Cancelled, Stop
+from progress_workers.lifecycle.create import create
+from progress_workers.lifecycle.state import State, read_state
+from progress_workers.lifecycle.takeover import begin_attempt, worker_name
+from progress_workers.tracing import NoTrace, begin
+from progress_workers.transport.connection import Link, link_to
+from progress_workers.values import brief, number
+
+
+class Opened(NamedTuple):
+    """An operation that can be reported on."""
+
+    link: Link
+    reporter: Reporter
+    settings: Settings
+    ends: bool
+
+
+def start(
+    kind: str,
+    *,
+    total: float | None = None,
+    unit: str | None = None,
+    settings: Settings | None = None,
+    new_attempt: bool = False,
+    worker: str | None = None,
+    interval_s: float = INTERVAL_S,
+    **words: Any,
+) -> Opened:
+    """Create an operation, or find it if it was created alike before, and say that it runs."""
+    settings = settings or load_settings()
+    new_attempt = bool(new_attempt)  # whatever is wrong with an option shows before anything is created
+    plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
+    created = create(kind, settings=settings, **words)
+    link, operation = created.link, created.operation
+    if created.cancel is not None:
+        raise Cancelled(operation, created.cancel.reason, created.cancel.by)
+    new = State(lease_s=created.lease_s, created_ms=created.at_ms)
+    state = new if created.new else read_state(link, operation)
+    if new_attempt:
+        state = begin_attempt(link, operation, state, worker)
+    trace = begin(operation, created.kind, state.traceparent)
+
+    def reporter(state: State) -> Reporter:
+        reporter = _reporter(
+            link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
+        )
+        reporter.progress.resume(state.progress, percent_only=True)  # its loop begins again, its percentage does not
+        return reporter
+
+    try:
+        opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
+    except OperationEnded:
+        if created.new and read_state(link, operation).status is Status.CANCELLED:
+            raise Cancelled(operation) from None  # between its creation and now, most likely with its parent
+        raise
+    for subject, said in (*created.warnings, *warnings):
+        opened.reporter.complaints.add(subject, said)
+    return opened
+
+
+def attach(
+    operation: str,
+    *,
+    settings: Settings | None = None,
+    new_attempt: bool = False,
+    worker: str | None = None,
+    interval_s: float = INTERVAL_S,
+    ends: bool = True,
+) -> Opened:
+    """Join an operation that exists, and go on from the progress it has."""
+    if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
+        raise NotFound(f"there is no operation {brief(operation)}: no operation can have this id")
+    _, plain_interval_s, warnings = _numbers(None, interval_s)
+    settings = settings or load_settings()
+    link = link_to(settings)
+
+    def reporter(state: State) -> Reporter:
+        reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, ends=ends)
+        reporter.progress.resume(state.progress)
+        return reporter
+
+    state = read_state(link, operation)
+    if new_attempt:
+        state = begin_attempt(link, operation, state, worker)
+    trace = begin(operation, traceparent=state.traceparent)
+    opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, ends)
+    for subject, said in warnings:
+        opened.reporter.complaints.add(subject, said)
+    return opened
+
+
+def _numbers(total: object, interval_s: object) -> tuple[float | None, float, list[tuple[str, str]]]:
+    """Return a total and an interval as they can be used, and warnings about what is ignored, by their names."""
+    warnings: list[tuple[str, str]] = []
+    of = number(total)
+    if total is not None and of is None:
+        warnings.append(("total", f"total: {brief(total)} was ignored; a finite number is needed"))
+    every_s = number(interval_s)
+    if every_s is None or every_s < 0:
+        warnings.append(("interval_s", f"interval_s: {brief(interval_s)} was ignored; seconds from 0 up are needed"))
+        every_s = INTERVAL_S
+    return of, every_s, warnings
+
+
+def _reporter(
+    link: Link,
+    settings: Settings,
+    operation: str,
+    state: State,
+    trace: NoTrace,
+    worker: str | None,
+    interval_s: float,
+    *,
+    total: float | None = None,
+    unit: str | None = None,
+    ends: bool = True,
+) -> Reporter:
+    if state.status.done:
+        raise OperationEnded(f"operation {operation} has {state.status} already: choose another id")
+    reporter = Reporter(
+        operation,
+        link.keyspace().operation(operation),
+        settings,
+        total=total,
+        unit=unit,
+        attempt=state.attempt,
+        created_ms=state.created_ms,
+        worker=worker_name(worker) if ends or worker else "",
+        announce=state.status in (Status.PENDING, Status.STALLED),
+        # Of several processes on an operation the one that ends it keeps its lease.
+        lease_s=state.lease_s if ends else None,
+        idle_limit_s=state.idle_limit_s,
+        interval_s=interval_s,
+        wake=link.wake,
+        trace=trace,
+    )
+    if state.cancel is not None:
+        reporter.sign.ask(Stop(state.cancel.reason, state.cancel.by))
+    return reporter
+
+
+def _announced(link: Link, operation: str, state: State, make: Callable[[State], Reporter], trace: NoTrace) -> Reporter:
+    try:
+        reporter = _first_sent(link, operation, make(state), make)
+    except BaseException:
+        trace.end(None)
+        raise
+    link.follow(reporter)
+    return reporter
+
+
+def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[State], Reporter]) -> Reporter:
+    try:
+        _send_first(link, reporter)
+    except (Invalid, OperationEnded):
+        # It changed since it was looked at. If it was cancelled, `running` can't follow, but the worker has to hear.
+        reporter = make(read_state(link, operation))
+        _send_first(link, reporter)
+    return reporter
+
+
+def _send_first(link: Link, reporter: Reporter) -> None:
+    call = reporter.call(time.monotonic())
+    if call is not None:
+        reporter.acknowledged(read_answer(link.run(call)))

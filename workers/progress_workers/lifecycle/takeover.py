@@ -1,0 +1,43 @@
+"""Taking an operation over from whoever works on it: a new attempt, which fences the one before."""
+
+import os
+import socket
+from typing import Final
+
+import orjson
+
+from progress_broker.errors import Conflict, StorageUnavailable
+from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.operation import Status
+from progress_workers.lifecycle.state import State, read_state
+from progress_workers.transport.connection import Link
+from progress_workers.values import label
+
+_TRIES: Final = 8
+
+
+def begin_attempt(link: Link, operation: str, state: State, worker: str | None) -> State:
+    """Take an operation over from whoever works on it, and return how it then stands."""
+    for _ in range(_TRIES):
+        if state.status.done or state.status is Status.PENDING:
+            return state  # what nobody has begun is not begun again
+        attempt, name = state.attempt + 1, worker_name(worker)
+        # One that was asked to stop stays so, and whoever takes it over hears of it.
+        status = Status.CANCELLING if state.status is Status.CANCELLING else Status.RUNNING
+        said = orjson.dumps({"status": status, "attempt": attempt, "worker": name})
+        entries = [Entry("status", said, "" if status is Status.CANCELLING else "running")]
+        keys = link.keyspace().operation(operation)
+        call = publish_call(operation, keys, entries, attempt=attempt, begins=True, worker=name, expect=state.status)
+        try:
+            read_answer(link.run(call))
+        except Conflict:
+            state = read_state(link, operation)  # it changed since it was looked at
+        else:
+            return state._replace(attempt=attempt, status=status, progress={})
+    raise StorageUnavailable(f"operation {operation} changes too fast to be taken over: try again")
+
+
+def worker_name(worker: str | None) -> str:
+    """Return who works on an operation, as people are shown: as it was called, or else `host:pid`."""
+    given = "" if worker is None else label(worker)
+    return given or label(f"{socket.gethostname()}:{os.getpid()}")

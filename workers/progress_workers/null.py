@@ -1,0 +1,119 @@
+"""What is reported to where no operation is: it takes everything and does nothing, so that libraries report freely."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from progress_workers.base import Reporting
+from progress_workers.core.stage import Stage
+from progress_workers.tracing import NO_TRACE
+
+T = TypeVar("T")
+
+
+class NoStage(Stage):
+    """A stage of no operation."""
+
+    percent = None
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def __enter__(self) -> "NoStage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, by: float = 1) -> None:
+        """Do nothing."""
+
+    skip = advance
+
+    def track(self, items: Iterable[T]) -> Iterator[T]:
+        """Return the items one by one."""
+        return iter(items)
+
+    def update(self, **_: Any) -> None:
+        """Do nothing."""
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Do nothing."""
+
+
+class NoOperation(Reporting):
+    """No operation. It is never cancelled, and its id is empty."""
+
+    id = ""
+    trace = NO_TRACE
+    attempt = 1
+    ended = False
+    cancelled = False
+
+    def __init__(self) -> None:
+        pass
+
+    def raise_if_cancelled(self) -> None:
+        """Do nothing."""
+
+    def on_cancel(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
+        """Never call back."""
+        return lambda: None
+
+    def advance(self, by: float = 1) -> None:
+        """Do nothing."""
+
+    skip = advance
+
+    def update(self, **_: Any) -> None:
+        """Do nothing."""
+
+    def track(self, items: Any) -> Any:
+        """Return the items one by one."""
+        return items if hasattr(type(items), "__aiter__") else iter(items)
+
+    def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
+        """Return a stage that is none."""
+        return NO_STAGE
+
+    def child(self, kind: str, **_: Any) -> "NoOperation":
+        """Return itself."""
+        return self
+
+    def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
+        """Do nothing."""
+
+    def publish(self, type: str, data: object = None) -> None:
+        """Do nothing."""
+
+    def succeed(self, result: object = None) -> None:
+        """Do nothing."""
+
+    def fail(self, error: BaseException | str) -> None:
+        """Do nothing."""
+
+    def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
+        """Do nothing."""
+
+    def signals(self, timeout: float | None = None) -> Iterator[Any]:
+        """Return none."""
+        return iter(())
+
+    def flush(self, timeout: float = 0) -> bool:
+        """Say that all is stored."""
+        return True
+
+    def __enter__(self) -> "NoOperation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def __aenter__(self) -> "NoOperation":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+NO_STAGE = NoStage()
+NOTHING = NoOperation()

@@ -1,0 +1,260 @@
+"""arq: every job of a worker is an operation.
+
+    from arq.connections import RedisSettings
+    import progress_workers
+    from progress_workers.queues.arq import create_pool, reported
+
+    async def import_rows(ctx, rows):
+        for row in progress_workers.track(rows):
+            ...
+
+    @reported
+    class WorkerSettings:
+        functions = [import_rows]
+
+and where jobs are enqueued, with this module's `create_pool` in the place of arq's (in a job, `ctx["redis"]` is one):
+
+    pool = await create_pool(RedisSettings())
+    job = await pool.enqueue_job("import_rows", rows, _progress={"title": "Import of May", "owner": "alice"})
+
+The operation's id is the job's, with what an operation's id may not have in it written otherwise (`operation_id`): a
+cron job's has a colon. Which Redis the progress goes to says `PROGRESS_REDIS_URL`. What else is said of a function's
+operations stands in the settings; `False` is for one that is not to be reported, and is said to both:
+
+    @reported
+    class WorkerSettings:
+        functions = [import_rows, heartbeat]
+        progress = {"import_rows": {"kind": "import", "tags": ["nightly"]}, "heartbeat": False}
+
+    await pool.enqueue_job("heartbeat", _progress=False)
+
+**Retries** (`raise Retry(defer=5)`), and jobs that run again because their worker was stopped or died, are further
+attempts at the same operation. arq has a dead worker's job run again after the longest `job_timeout` and ten seconds.
+
+**Cancelling.** An operation that is cancelled cancels the job's task, as `job.abort()` does; the job fails with
+`progress_workers.Cancelled`, and is not retried. `job.abort()` (with `allow_abort_jobs`) ends the operation as
+cancelled: while it runs, however it is asked for; while it is queued, only for a `Job` of this module, which its pool
+returns.
+
+**Which arq.** arq 0.26 to 0.28 declare that they need redis below 6, progress-broker needs 8.1 or later: an installer
+that heeds both takes arq 0.25. 0.28 works with it all the same, for who lets an installer overrule what it declares.
+
+**Limits.** arq keeps a job's id for as long as its result (`keep_result`), an operation's is kept longer: a job that is
+enqueued under the id of an earlier one runs unreported, as that one's operation has ended.
+"""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+try:
+    import arq.connections
+    import arq.jobs
+    from arq.worker import Function, Retry, RetryJob, func
+except ImportError as error:
+    raise ImportError("arq is not installed: pip install 'progress-broker[arq]'") from error
+
+from progress_broker.model.operation import Status
+from progress_workers.async_operation import AsyncOperation
+from progress_workers.errors import Cancelled
+from progress_workers.null import NoOperation
+from progress_workers.queues.runs import (
+    Words,
+    announce,
+    begin,
+    conclude,
+    leave_async,
+    operation_id,
+    seconds,
+    succeed,
+    worded,
+)
+
+__all__ = ["ArqRedis", "Job", "create_pool", "operation_id", "reported"]
+
+Settings = TypeVar("Settings", bound=type)
+Hook = Callable[[dict[Any, Any]], Awaitable[None]]
+_OUTER, _SINCE = "progress_task", "progress_since"
+"""Where in a job's context the task is that waits for the job's own, and the loop's time just before that began."""
+
+
+def reported(settings: Settings) -> Settings:
+    """Report the jobs of a worker's settings: a decorator for the class."""
+    rules = _Rules(
+        getattr(settings, "max_tries", 5),
+        getattr(settings, "retry_jobs", True),
+        getattr(settings, "job_timeout", 300),
+    )
+    progress: Mapping[str, Any] = getattr(settings, "progress", {})
+    for name in ("functions", "cron_jobs"):
+        if getattr(settings, name, None):
+            setattr(settings, name, list(_reported(getattr(settings, name), rules, progress)))
+    for name, before, after in (("on_startup", _take_pool, None), ("on_job_start", None, _note_job)):
+        setattr(settings, name, staticmethod(_in_turn(before, getattr(settings, name, None), after)))
+    return settings
+
+
+async def create_pool(*args: Any, **options: Any) -> "ArqRedis":
+    """Connect as `arq.create_pool` does, for jobs that are operations."""
+    return ArqRedis.of(await arq.connections.create_pool(*args, **options))
+
+
+class Job(arq.jobs.Job):
+    """A job that is an operation."""
+
+    async def abort(self, **options: Any) -> bool:
+        """Abort the job as arq does, and end its operation if it had not begun."""
+        aborted = await super().abort(**options) or await self._was_aborted()
+        if aborted:
+            await asyncio.to_thread(conclude, self.job_id, Status.CANCELLED, "cancelled", "aborted")
+        return aborted
+
+    async def _was_aborted(self) -> bool:
+        # arq looks for the result first and then for the job: it misses both if the job ends in between.
+        info = await self.result_info()
+        return info is not None and isinstance(info.result, asyncio.CancelledError)
+
+
+class ArqRedis(arq.connections.ArqRedis):
+    """A pool that enqueues jobs whose operations are pending at once."""
+
+    @classmethod
+    def of(cls, pool: arq.connections.ArqRedis) -> "ArqRedis":
+        """Return one that uses the connections, and is to be closed instead, of a given one."""
+        made = cls(
+            pool.connection_pool,
+            job_serializer=pool.job_serializer,
+            job_deserializer=pool.job_deserializer,
+            default_queue_name=pool.default_queue_name,
+            expires_extra_ms=pool.expires_extra_ms,
+        )
+        made._given = pool
+        return made
+
+    _given: arq.connections.ArqRedis | None = None
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close the connections."""
+        await super().aclose(close_connection_pool)
+        if self._given is not None:
+            await self._given.aclose(close_connection_pool)
+
+    async def enqueue_job(self, function: str, *args: Any, _progress: Any = None, **options: Any) -> Job | None:
+        """Enqueue a job as arq does, and create its operation.
+
+        `_progress` says what is to be said of it (`kind`, `title`, `owner`, `tags`); False: not to report it.
+        """
+        options["_job_id"] = options.get("_job_id") or uuid4().hex
+        words = worded(function, _progress)
+        if words is not None:
+            # Before it: a job carries no words, so a worker that was quicker would choose them.
+            await asyncio.to_thread(announce, options["_job_id"], words)
+        job = await super().enqueue_job(function, *args, **options)
+        if job is None:
+            return None
+        queue = options.get("_queue_name") or self.default_queue_name
+        return Job(job.job_id, redis=self, _queue_name=queue, _deserializer=self.job_deserializer)
+
+
+class _Rules(NamedTuple):
+    """What a worker does with jobs that end early, where a function has no rule of its own."""
+
+    max_tries: int
+    retry_jobs: bool
+    timeout_s: Any
+
+
+def _reported(jobs: Iterable[Any], rules: _Rules, progress: Mapping[str, Any]) -> Iterable[Any]:
+    for each in jobs:
+        job = each if hasattr(each, "next_run") else func(each)  # what has one is a cron job
+        words = worded(job.name, progress.get(job.name))
+        yield job if words is None else replace(job, coroutine=_Reported(job, rules, words).wrapper())
+
+
+def _in_turn(*hooks: Hook | None) -> Hook:
+    async def all_of_them(ctx: dict[Any, Any]) -> None:
+        for hook in filter(None, hooks):
+            await hook(ctx)
+
+    return all_of_them
+
+
+async def _take_pool(ctx: dict[Any, Any]) -> None:
+    ctx["redis"] = ArqRedis.of(ctx["redis"])
+
+
+async def _note_job(ctx: dict[Any, Any]) -> None:
+    ctx[_OUTER], ctx[_SINCE] = asyncio.current_task(), asyncio.get_running_loop().time()
+
+
+class _Reported:
+    """What a function does, reported."""
+
+    def __init__(self, function: Function, rules: _Rules, words: Words) -> None:
+        self._work, self._words = function.coroutine, words
+        self._retry_jobs = rules.retry_jobs
+        self._max_tries = rules.max_tries if function.max_tries is None else function.max_tries
+        timeout = rules.timeout_s if function.timeout_s is None else function.timeout_s
+        self._timeout_s: float = timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
+
+    def wrapper(self) -> Callable[..., Awaitable[Any]]:
+        """Return it as the coroutine function that arq asks for."""
+
+        @functools.wraps(self._work)
+        async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+            return await self._run(ctx, functools.partial(self._work, ctx, *args, **kwargs))
+
+        return run
+
+    async def _run(self, ctx: dict[Any, Any], work: Callable[[], Awaitable[Any]]) -> Any:
+        job = ctx["job_id"]
+        ctx.setdefault(_SINCE, asyncio.get_running_loop().time())
+        try:
+            op = await asyncio.to_thread(begin, AsyncOperation, job, self._words, ctx["enqueue_time"].timestamp())
+        except asyncio.CancelledError:
+            if late := self._late(ctx):
+                await asyncio.to_thread(conclude, job, Status.FAILED, type(late).__name__, str(late))
+            elif not _stopping(ctx):
+                await asyncio.to_thread(conclude, job, Status.CANCELLED, "cancelled", "aborted")
+            raise
+        await op.__aenter__()
+        try:
+            result = await work()
+        except BaseException as error:
+            self._tell(op, error, ctx)
+            await op.__aexit__(type(error), error, error.__traceback__)
+            raise
+        succeed(op, result)
+        await leave_async(op)
+        return result
+
+    def _late(self, ctx: dict[Any, Any]) -> TimeoutError | None:
+        is_late = asyncio.get_running_loop().time() - ctx[_SINCE] >= self._timeout_s
+        return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
+
+    def _tell(self, op: AsyncOperation | NoOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
+        """Say how it went where the exception itself does not tell what arq makes of it."""
+        again = self._retry_jobs and ctx["job_try"] < self._max_tries
+        if op.cancelled:
+            return
+        if isinstance(error, Retry | RetryJob):
+            why: BaseException | str = error.__cause__ or error
+            delay_s = seconds(getattr(error, "defer_score", None)) / 1000
+            op.retry_in(delay_s, why) if again else op.fail(why)
+        elif isinstance(error, asyncio.CancelledError):
+            if late := self._late(ctx):
+                op.fail(late)
+            elif not _stopping(ctx):
+                op.fail(Cancelled(op.id, "aborted"))
+            else:
+                why = "its worker was stopped"
+                op.retry_in(0, why) if again else op.fail(why)
+
+
+def _stopping(ctx: dict[Any, Any]) -> bool:
+    """Return whether a job was cancelled because its worker stops: then the task that waits for it is cancelled too."""
+    outer = ctx.get(_OUTER)
+    return outer is not None and outer.cancelling() > 0

@@ -1,0 +1,266 @@
+"""Celery: every task of an app is an operation.
+
+    from celery import Celery
+    import progress_workers
+    from progress_workers.queues.celery import install
+
+    app = Celery("shop", broker="redis://localhost/1")
+    install(app)
+
+    @app.task
+    def import_rows(rows):
+        for row in progress_workers.track(rows):
+            ...
+
+`install` is called where the app is made, so that both who enqueues and the worker do so; which Redis the progress goes
+to says `PROGRESS_REDIS_URL`. `result = import_rows.delay(rows)` can be followed as `result.id` at once.
+
+What to say of an operation beside its kind, the task's name, stands where the task is declared or enqueued; `False` is
+for one that is not to be reported:
+
+    @app.task(progress={"kind": "import", "tags": ["nightly"]})
+    def import_rows(rows): ...
+
+    import_rows.apply_async([rows], headers={"progress": {"title": "Import of May", "owner": "alice"}})
+
+    @app.task(progress=False)
+    def heartbeat(): ...
+
+**Retries** (`self.retry`, `autoretry_for`), `replace`, redelivery (`acks_late` with `reject_on_worker_lost`, or a
+visibility timeout) and `retry_on_worker_lost` are further attempts at the same operation.
+
+**Cancelling.** `app.control.revoke(id)` ends the operation as cancelled when the worker discards the task. An operation
+that is cancelled stops its task where the task looks: `progress_workers.current().raise_if_cancelled()`; its state is
+then REVOKED. With `install(app, terminate_after_s=10)` a task that still runs so much later is revoked with
+`terminate`, which kills the process that runs it: on the prefork pool only, and Celery advises against it where tasks
+are not idempotent. Without it a task that never looks runs to its end.
+
+**Limits.** A lost prefork process (`WorkerLostError`) and a hard time limit end the operation as failed; where the
+whole worker is lost, redelivery takes the operation over, or the broker ends it. A task that raises `Ignore` without
+being replaced ends as cancelled, as Celery knows no outcome either. Tasks called directly, or eagerly
+(`task_always_eager`), are not reported. Celery's signals are the process': with several apps in one, what each of them
+enqueues is created as pending.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+try:
+    from celery import Celery, current_app, signals
+    from celery.app.task import Task, get_actual_ignore_result
+    from celery.app.trace import build_tracer
+    from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+    from celery.utils.time import maybe_make_aware
+except ImportError as error:
+    raise ImportError("Celery is not installed: pip install 'progress-broker[celery]'") from error
+
+from progress_broker.model.operation import Status
+from progress_workers.errors import Cancelled
+from progress_workers.null import NoOperation
+from progress_workers.operation import Operation
+from progress_workers.queues.runs import (
+    announce,
+    begin,
+    conclude,
+    hold,
+    last_resort,
+    leave,
+    seconds,
+    stops,
+    succeed,
+    worded,
+)
+from progress_workers.values import let_pass, text
+
+__all__ = ["install"]
+
+let_pass(SoftTimeLimitExceeded)
+
+_OWN = "celery."
+"""What the names of Celery's own tasks begin with, such as those that wait for a chord."""
+
+
+def install(app: Celery, *, terminate_after_s: float | None = None) -> None:
+    """Report the tasks of an app. Call it before a worker starts; a second call changes nothing.
+
+    A task that still runs `terminate_after_s` seconds after its operation was cancelled has its process killed; None,
+    the default: never.
+    """
+    if app in _apps:
+        return
+    installed = _apps[app] = _Installed(app, terminate_after_s)
+    for signal, receiver in (
+        (signals.after_task_publish, _published),
+        (signals.task_revoked, _revoked),
+        (signals.task_failure, _failed),
+        (signals.task_retry, _retried),
+    ):
+        signal.connect(receiver, weak=False)
+    signals.worker_init.connect(installed.take_over, weak=False)
+    signals.worker_process_init.connect(installed.take_over_here, weak=False)
+
+
+class _Installed:
+    """An app whose tasks are reported."""
+
+    def __init__(self, app: Celery, terminate_after_s: float | None) -> None:
+        self._app, self._terminate_after_s = app, terminate_after_s
+
+    def take_over(self, sender: Any, **_: Any) -> None:
+        """Have the tasks of the app's worker reported, now that all are declared."""
+        if sender.app is self._app:
+            self._take_over(self._app, os.getpid())
+
+    def take_over_here(self, sender: str, **_: Any) -> None:
+        """Do so in a process of the pool that was not forked from the worker but started anew, with a copy of the app.
+
+        `sender` is the worker's name.
+        """
+        app = current_app._get_current_object()
+        for task in self._take_over(app, None):
+            task.__trace__ = build_tracer(task.name, task, app.loader, sender, app=app)
+
+    def _take_over(self, app: Celery, worker_pid: int | None) -> list[Task]:
+        taken = []
+        for name, task in app.tasks.items():
+            declared = worded(name, getattr(task, "progress", None))
+            if declared is not None and not name.startswith(_OWN) and not isinstance(task.run, _Reported):
+                task.run = _Reported(task, self._terminate_after_s, worker_pid)
+                taken.append(task)
+        return taken
+
+
+_apps: dict[Celery, _Installed] = {}
+
+
+class _HandedOn:
+    """Whether a task that runs was enqueued again under its id: to be retried, or replaced."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self.so = False
+
+
+_running: ContextVar[_HandedOn | None] = ContextVar("progress_celery", default=None)
+
+
+class _Reported:
+    """What a task does, reported. It takes the place of `task.run`, as Celery's own automatic retries do."""
+
+    def __init__(self, task: Task, terminate_after_s: float | None, worker_pid: int | None) -> None:
+        self._task, self._run = task, task.run
+        self._terminate_after_s, self._worker_pid = terminate_after_s, worker_pid
+        functools.update_wrapper(self, task.run)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self._task.request
+        words = worded(self._task.name, getattr(self._task, "progress", None), request.get("progress"))
+        if request.called_directly or request.is_eager or words is None:
+            return self._run(*args, **kwargs)
+        try:
+            op = begin(Operation, request.id, words)
+        except Cancelled as error:
+            raise self._revoked(error) from None
+        handed_on = _HandedOn(request.id)
+        token = _running.set(handed_on)
+        op.__enter__()
+        try:
+            with last_resort(op, self._terminate_after_s, functools.partial(self._terminate, request.id)):
+                return self._worked(op, handed_on, functools.partial(self._run, *args, **kwargs))
+        finally:
+            _running.reset(token)
+            if op.ended:
+                leave(op)
+            else:
+                op.flush()
+
+    def _worked(self, op: Operation | NoOperation, handed_on: _HandedOn, work: Callable[[], Any]) -> Any:
+        try:
+            result = work()
+        except Retry as retry:
+            op.retry_in(_delay_s(retry), retry.exc)
+            raise
+        except Reject as reject:
+            if reject.requeue:
+                op.retry_in(0, "rejected, to be delivered again")
+            else:
+                op.fail(reject)
+            raise
+        except Ignore as ignored:
+            if handed_on.so:
+                op.retry_in(0, "it was replaced")
+            else:
+                op.fail(Cancelled(op.id, f"ignored {text(ignored)}".strip()))
+            raise
+        except Exception as error:
+            op.fail(error)
+            if stops(op, error):
+                raise self._revoked(error) from error
+            raise
+        except BaseException as error:  # the process is told to end
+            if os.getpid() != self._worker_pid:
+                raise  # the worker knows why, and what is to become of the task: it says so
+            if self._task.acks_late:
+                op.retry_in(0, error)
+            else:
+                op.fail(error)
+            raise
+        if handed_on.so:
+            op.retry_in(0)
+        else:
+            succeed(op, result)
+        return result
+
+    def _revoked(self, error: Exception) -> Ignore:
+        request = self._task.request
+        if isinstance(error, Cancelled):
+            self._task.backend.mark_as_revoked(
+                request.id, str(error), request=request, store_result=not get_actual_ignore_result(self._task, request)
+            )
+        return Ignore(str(error))
+
+    def _terminate(self, task: str) -> None:
+        self._task.app.control.revoke(task, terminate=True)
+
+
+def _delay_s(retry: Retry) -> float:
+    if isinstance(retry.when, datetime):
+        until: datetime = maybe_make_aware(retry.when)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return seconds(retry.when)
+
+
+def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """Announce what was enqueued. `headers` are the message's, in which protocol 2 tells the task."""
+    task = (headers or {}).get("id")
+    if headers is None or task is None or sender.startswith(_OWN):
+        return
+    running = _running.get()
+    if running is not None and running.task == task:
+        running.so = True
+    elif not headers.get("retries"):
+        declared = next((app.tasks[sender] for app in _apps if sender in app.tasks), None)
+        words = worded(sender, getattr(declared, "progress", None), headers.get("progress"))
+        if words is not None:
+            announce(task, words)
+
+
+def _revoked(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+    said = "expired in the queue" if expired else "terminated" if terminated else "revoked"
+    conclude(request.id, Status.CANCELLED, "cancelled", said)
+
+
+def _failed(task_id: str, exception: BaseException, **_: Any) -> None:
+    """Tell what befell a task whose process can't tell it any more. All other failures it told itself."""
+    if isinstance(exception, WorkerLostError | TimeLimitExceeded):
+        kind = "worker-lost" if isinstance(exception, WorkerLostError) else type(exception).__name__
+        conclude(task_id, Status.FAILED, kind, str(exception))
+
+
+def _retried(request: Any, reason: Any, **_: Any) -> None:
+    if isinstance(getattr(reason, "exc", None), WorkerLostError):
+        hold(request.id, _delay_s(reason), str(reason.exc))

@@ -1,0 +1,217 @@
+"""The link to a Redis in memory, whose operations are recorded."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock, RLock
+from typing import Any
+
+import fakeredis
+import fakeredis.aioredis
+import orjson
+
+from progress_broker.errors import BrokerError
+from progress_broker.model.entry import Entry, check_refusal, publish_call, read_answer
+from progress_broker.model.operation import NewSignal, Operation
+from progress_broker.operations.commands import signal_call
+from progress_broker.operations.snapshot import FIELDS, read_snapshot
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections, unparsed
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.scripts import META, Call
+from progress_workers.core.inbox import Signal
+from progress_workers.core.reporter import Reporter
+from progress_workers.testing.recorded import RecordedOperation
+from progress_workers.transport.connection import FLUSH_S, Link
+
+When = Callable[[RecordedOperation], bool]
+
+
+class _Plan:
+    def __init__(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        self.when, self.act = when, act
+        self.missed: Exception | None = None
+
+    def is_due(self, operation: RecordedOperation) -> bool:
+        try:
+            return self.when is None or self.when(operation)
+        except (LookupError, TypeError) as error:  # what it asks for is not there yet
+            self.missed = error
+            return False
+
+
+class RecordingLink(Link):
+    """A link to a Redis in memory, which sends at once, in the thread that reports."""
+
+    def __init__(self, settings: Settings, *, every: bool) -> None:
+        super().__init__(settings)
+        self.operations: dict[str, RecordedOperation] = {}
+        self._plans: list[_Plan] = []
+        self._every = every
+        self._server = fakeredis.FakeServer()
+        self._redis: Any = unparsed(fakeredis.FakeRedis(server=self._server, protocol=2))
+        self._followed: dict[str, list[Reporter]] = {}
+        self._news: deque[Reporter] = deque()
+        self._sending = Lock()
+        self._using = RLock()  # the Redis in memory, which is not for threads
+
+    def client(self) -> Any:
+        """Return a client of the Redis in memory."""
+        return self._redis
+
+    def keyspace(self) -> Keyspace:
+        """Return the keys of the Redis in memory."""
+        with self._using:
+            return super().keyspace()
+
+    def run(self, call: Call) -> Any:
+        """Run one script, and record what it stored."""
+        with self._using:
+            reply = super().run(call)
+            if call.script is not META and reply[0] == b"ok":
+                self._record(str(call.args[0]))
+        return reply
+
+    def follow(self, reporter: Reporter) -> None:
+        """Send for a reporter from now on."""
+        if self._every:
+            reporter.interval_s = 0.0
+        self._followed.setdefault(reporter.operation, []).append(reporter)
+        self._carry_out()
+
+    def wake(self, reporter: Reporter) -> None:
+        """Send what a reporter has to say, unless another thread is about it, which then goes on with this."""
+        self._news.append(reporter)
+        # Not waited for: the reporter's lock may be held here, and wanted there.
+        if self._sending.acquire(blocking=False):
+            self._send_all()
+
+    def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
+        """Send all that these (or all) were told."""
+        if reporters is None:  # of a copy, as other threads begin operations
+            reporters = [reporter for some in list(self._followed.values()) for reporter in some]
+        marks = [(reporter, reporter.mark()) for reporter in reporters]
+        if self._sending.acquire(timeout=timeout_s):
+            self._send_all()  # by having it we may have kept another thread from it
+        return all(reporter.reached(mark) and not reporter.dropped for reporter, mark in marks)
+
+    def patience_s(self) -> float:
+        """Return how long to wait: everything is sent at once."""
+        return FLUSH_S
+
+    def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], None]:
+        """Send all that a reporter was told, and call back."""
+        self.flush([reporter])
+        callback()
+        return lambda: None
+
+    def snapshot(self, operation: str) -> Operation:
+        """Return an operation as people are shown it."""
+        with self._using:
+            return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
+
+    def log_after(self, operation: str, position: bytes) -> list[Any]:
+        """Return the entries of an operation's log after a position."""
+        with self._using:
+            key = self.keyspace().operation(operation).log
+            entries: list[Any] = self._redis.xrange(key, min=b"(" + position)
+        return entries
+
+    def main(self) -> RecordedOperation | None:
+        """Return the operation that began first, if one did; the others may be its children."""
+        begun = next(iter(list(self._followed)), None)  # a copy, as other threads begin some
+        return None if begun is None else self.operations[begun]
+
+    def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        """Do something to the main operation once it has begun, and `when` is true of it."""
+        self._plans.append(_Plan(when, act))
+        self._carry_out()
+
+    def check_plans(self) -> None:
+        """Raise `AssertionError` if something was planned for a `when` that never came."""
+        for plan in self._plans:
+            if plan.when is not None:
+                why = f": last it raised {plan.missed!r}" if plan.missed is not None else ""
+                raise AssertionError(f"a cancel, fence or signal was planned, but its `when` was never true{why}")
+
+    def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
+        """Cancel an operation, as a replica does, and have its worker and its children's hear of it."""
+        self._ask(lambda store: store.cancel(operation, reason=reason, by=by))
+        for id in list(self.operations):
+            self._record(id)
+            self._look(id)
+
+    def fence(self, operation: str) -> None:
+        """Begin another attempt at an operation."""
+        attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
+        said = Entry("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
+        read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
+        self._look(operation)
+
+    def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
+        """Send a signal to an operation's worker."""
+        check_refusal(
+            self.run(signal_call(operation, self.keyspace().operation(operation), signal, by, self._settings))
+        )
+        for reporter in self._followed.get(operation, ()):
+            reporter.inbox.put(Signal(signal.type, signal.data, by))
+
+    def _send_all(self) -> None:
+        """Send what there is, and then let others: who finds that somebody is about it leaves theirs to them."""
+        mine = True
+        while mine:
+            try:
+                while self._news:
+                    self._send(self._news.popleft())
+            finally:
+                self._sending.release()
+            mine = bool(self._news) and self._sending.acquire(blocking=False)
+
+    def _send(self, reporter: Reporter) -> None:
+        while not reporter.done and (call := reporter.call(time.monotonic())) is not None:
+            with _losing(reporter):
+                reporter.acknowledged(read_answer(self.run(call)))
+            self._carry_out()
+
+    def _look(self, operation: str) -> None:
+        """Have the workers of an operation hear what a beat would tell them."""
+        for reporter in self._followed.get(operation, ()):
+            if not (reporter.done or reporter.ended):
+                with _losing(reporter):
+                    reporter.heed(read_answer(self.run(reporter.beat(time.monotonic()))))
+
+    def _record(self, operation: str) -> None:
+        with self._using:
+            self.operations.setdefault(operation, RecordedOperation(operation, self)).read()
+
+    def _carry_out(self) -> None:
+        """Do what was planned for the main operation, and is due."""
+        main = self.main()
+        for plan in list(self._plans) if main is not None and main.outcome is None else ():
+            if main is not None and plan.is_due(main) and plan in self._plans:
+                self._plans.remove(plan)
+                plan.act(main)
+
+    def _ask(self, question: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
+        async def ask() -> None:
+            clients = [fakeredis.aioredis.FakeRedis(server=self._server, protocol=2) for _ in range(2)]
+            keyspace = self.keyspace()
+            async with Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, self._settings) as store:
+                await question(store)
+
+        # In a thread of its own, as this one may have a loop running.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, ask()).result()
+
+
+@contextmanager
+def _losing(reporter: Reporter) -> Iterator[None]:
+    """Have a reporter give its operation up if it is refused."""
+    try:
+        yield
+    except BrokerError as refusal:
+        reporter.lose(refusal)

@@ -1,0 +1,88 @@
+"""What was reported of one operation, as a test looks at it."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from progress_broker.model.event import read_entry
+from progress_broker.model.operation import NewSignal, Operation
+from progress_broker.model.payloads import Outcome
+
+if TYPE_CHECKING:
+    from progress_workers.testing.link import RecordingLink
+
+
+class RecordedEvent(NamedTuple):
+    """An event of an operation's log."""
+
+    type: str
+    data: Any
+
+
+class Logged(NamedTuple):
+    """A line of an operation's log."""
+
+    message: str
+    level: str = "info"
+    stage: str | None = None
+
+
+class RecordedOperation:
+    """What was reported of one operation, and those who do something to it besides its worker."""
+
+    def __init__(self, id: str, link: "RecordingLink") -> None:
+        self.id = id
+        self.events: list[RecordedEvent] = []
+        self._link = link
+        self._n = 0
+        self._position = b"0-0"
+
+    @property
+    def snapshot(self) -> Operation:
+        """The operation as people are shown it: its kind, title, parent, status and all else."""
+        return self._link.snapshot(self.id)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The last progress reported; empty if there was none."""
+        return self.progresses[-1] if self.progresses else {}
+
+    @property
+    def progresses(self) -> list[dict[str, Any]]:
+        """Each progress reported, in order."""
+        return self.data("progress")
+
+    @property
+    def logs(self) -> list[Logged]:
+        """The lines of its log."""
+        return [Logged(line["message"], line["level"], line.get("stage")) for line in self.data("log")]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None if it did not."""
+        ends = self.data("end")
+        return Outcome.model_validate(ends[0]) if ends else None
+
+    def data(self, type: str) -> list[Any]:
+        """Return the data of each event of a type."""
+        return [event.data for event in self.events if event.type == type]
+
+    def cancel(self, reason: str | None = None, *, by: str | None = None) -> None:
+        """Ask the work, and its children's, to stop."""
+        self._link.cancel(self.id, reason, by)
+
+    def fence(self) -> None:
+        """Have another attempt take the operation over: the one here is `Fenced`."""
+        self._link.fence(self.id)
+
+    def signal(self, type: str, data: object = None, *, by: str | None = None) -> None:
+        """Send the work a signal, such as `pause`."""
+        self._link.signal(self.id, NewSignal(type=type, data=data), by)
+
+    def read(self) -> None:
+        """Take in what was stored since."""
+        for entry in self._link.log_after(self.id, self._position):
+            event = read_entry(self.id.encode(), entry)
+            if event is not None and event.n > self._n:
+                self._n, self._position = event.n, event.position
+                self.events.append(RecordedEvent(event.type.decode(), orjson.loads(event.data)))

@@ -1,0 +1,229 @@
+"""Functions whose every call is an operation."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from functools import wraps
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
+
+from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
+from progress_broker.model.operation import Status
+from progress_broker.settings import load_settings
+from progress_broker.storage.connections import storage_errors
+from progress_workers.async_operation import AsyncOperation
+from progress_workers.base import Reporting
+from progress_workers.current import current, leave
+from progress_workers.errors import Cancelled
+from progress_workers.lifecycle.start import Opened
+from progress_workers.operation import Operation
+from progress_workers.options import StartOptions
+from progress_workers.templates import Templates
+from progress_workers.transport.connection import link_to
+from progress_workers.values import label, type_name
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_AWAY = (StorageUnavailable, StorageFull)
+_USED = (OperationEnded, OperationExists, Gone)
+_OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
+_REST_PER_WAIT = 10
+"""So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
+
+
+@overload
+def tracked(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tracked(
+    *, kind: str | None = None, **options: Unpack[StartOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def tracked(
+    function: Callable[..., Any] | None = None, /, *, kind: str | None = None, **options: Unpack[StartOptions]
+) -> Callable[..., Any]:
+    """Make each call of a function, plain or async, an operation: `@tracked` or `@tracked(title="Import {path}")`.
+
+    Inside, `progress_workers.current()` is the operation. It succeeds with what the function returns, and fails with
+    what it raises. Called within another operation it is a child of that one. `kind` is the function's qualified name
+    unless given; the options are those of `Operation.start`, and in `id`, `title` and `owner` a `{name}` stands for the
+    call's argument of that name. One that can't be filled in stays as it is, but for an id, which is then made up. In
+    an id, characters that may not be there are written as `~`, their number in hexadecimal digits and a dot: of
+    `id="x-{path}"` and `a b/c` comes `x-a~20.b~2f.c`; what is too long ends in its SHA-256.
+
+    The function runs in any case. While Redis is away, where the id was used before, or where an option can't be used,
+    it runs without being reported, and the log says so. Only where somebody cancelled that earlier operation, or the
+    one around the call, it does not run, and `Cancelled` is raised. A coroutine that a plain function returns, as a
+    decorated `async def` may, is part of the call; the work of a generator, or of anything else that is awaited later,
+    is not, and the log says so.
+
+    Where it decorates, it raises `TypeError` for generator functions, whose body runs bit by bit in their callers'
+    blocks, for classes, for what `@classmethod` and `@staticmethod` make and for an option there is not, and
+    `ValueError` for a `{name}` that is no parameter.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        calls = _Calls(function, kind, options)
+        return calls.wrap_async() if _is_async(function) else calls.wrap()
+
+    return decorate if function is None else decorate(function)
+
+
+class _Calls:
+    """The calls of one function, as operations."""
+
+    def __init__(self, function: Callable[..., Any], kind: str | None, options: StartOptions) -> None:
+        _refuse(function)
+        if unknown := sorted(options.keys() - _OPTIONS):
+            raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
+        self._function = function
+        self._kind = label(kind or getattr(function, "__qualname__", type(function).__qualname__))
+        self._options = options
+        self._templates = Templates(function, self._kind, options)
+        self._away_until = 0.0
+
+    def wrap(self) -> Callable[..., Any]:
+        @wraps(self._function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            operation = self._begin(args, kwargs)
+            if operation is None:
+                return self._function(*args, **kwargs)
+            with ExitStack() as block:
+                block.enter_context(operation)
+                result = self._function(*args, **kwargs)
+                if issubclass(type(result), Coroutine):
+                    block.pop_all()
+                    leave(operation)
+                    return _awaited(operation, result)
+                _warn_of_later_work(operation, result)
+                operation.succeed(result)
+                return result
+
+        return call
+
+    def wrap_async(self) -> Callable[..., Any]:
+        @wraps(self._function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            operation = await self._begin_async(args, kwargs)
+            if operation is None:
+                return await self._function(*args, **kwargs)
+            async with operation:
+                result = await self._function(*args, **kwargs)
+                operation.succeed(result)
+                return result
+
+        return call
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
+        began = time.monotonic()
+        if began < self._away_until:
+            return None
+        options = self._call_options(args, kwargs)
+        try:
+            return Operation.start(self._kind, **options)
+        except _AWAY as error:
+            self._away(error, began)
+        except _USED as error:
+            _raise_if_cancelled_before(options, error)
+            self._unreported(error)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the function runs
+            self._unreported(error)
+        return None
+
+    async def _begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncOperation | None:
+        began = time.monotonic()
+        if began < self._away_until:
+            return None
+        options = self._call_options(args, kwargs)
+        try:
+            return await AsyncOperation.start(self._kind, **options)
+        except _AWAY as error:
+            self._away(error, began)
+        except _USED as error:
+            await asyncio.to_thread(_raise_if_cancelled_before, options, error)
+            self._unreported(error)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the function runs
+            self._unreported(error)
+        return None
+
+    def _call_options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StartOptions:
+        options = self._options.copy()
+        outer = current()
+        if outer.id:
+            outer.raise_if_cancelled()
+            options.setdefault("parent", outer.id)
+            options.setdefault("settings", outer._settings)
+        for name, text in self._templates.filled(args, kwargs):
+            options[name] = text  # type: ignore[literal-required]
+        return options
+
+    def _away(self, error: Exception, began: float) -> None:
+        failed = time.monotonic()
+        self._away_until = failed + _REST_PER_WAIT * (failed - began)
+        self._unreported(error)
+
+    def _unreported(self, error: Exception) -> None:
+        logger.warning("%s runs without being reported: %s", self._kind, error)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - whose own it is matters, not whether there is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+def _refuse(function: object) -> None:
+    """Raise `TypeError` for what is no function, or none whose body runs when it is called, and say what to do."""
+    if isinstance(function, str):
+        raise TypeError(f"@tracked takes its options by name: @tracked(kind={function!r})")
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, classmethod | staticmethod):
+        raise TypeError(f"{name}: put @tracked below @{type(function).__name__}, right above the def")
+    if inspect.isclass(function):
+        raise TypeError(f"{name} is a class: put @tracked on those of its methods that do the work")
+    if not callable(function):
+        raise TypeError(f"@tracked is for functions, not {function!r}; it takes its options by name")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} is a generator function, whose body runs within its callers' loops: "
+            "open the operation around such a loop, or track the function that has it"
+        )
+
+
+def _warn_of_later_work(operation: Reporting, result: object) -> None:
+    """Have the log say that a result's work has yet to be done, if so."""
+    if issubclass(type(result), GeneratorType | AsyncGeneratorType | Awaitable):
+        operation.log(
+            f"the call returned a {type_name(result)}, whose work goes on after the call and is not reported: "
+            "put @tracked on the function that awaits it or loops over it",
+            "warning",
+        )
+
+
+async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> Any:
+    """Await what a call of a plain function returned, as the rest of its operation."""
+    opened = Opened(operation._link, operation._reporter, operation._settings, operation._ends)
+    async with AsyncOperation(opened) as rest:
+        result = await result
+        rest.succeed(result)
+        return result
+
+
+def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> None:
+    """Raise `Cancelled` if the operation whose id was used before was cancelled: then somebody did not want this."""
+    id = options.get("id")
+    try:
+        link = link_to(options.get("settings") or load_settings())
+        with storage_errors():
+            status = link.client().hget(link.keyspace().operation(str(id)).snapshot, "status")
+    except BrokerError:
+        return
+    if status == Status.CANCELLED.encode():
+        raise Cancelled(str(id), "before this call began") from error

@@ -1,0 +1,1 @@
+"""How batches reach Redis and signals come back."""

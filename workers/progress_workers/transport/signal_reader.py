@@ -1,0 +1,158 @@
+"""The background thread that hears what operations are told: one blocking XREAD over their signals streams."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Condition, Event
+from typing import Any
+
+import orjson
+import redis.exceptions
+
+from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.model.entry import read_cancel
+from progress_broker.storage.connections import BLOCK_MS, storage_errors
+from progress_broker.storage.foreign import warn_once
+from progress_workers.core.inbox import Signal
+from progress_workers.core.reporter import Reporter
+from progress_workers.errors import Stop
+from progress_workers.transport.backoff import Backoff
+from progress_workers.transport.daemon import Background
+
+logger = logging.getLogger(__name__)
+
+_COUNT = 100
+_DIGITS = 16
+_NUDGES_S = (0.001, 0.004, 0.016, 0.064)
+"""Pauses between attempts to wake the reader; then it is left to notice by itself, within `BLOCK_MS`."""
+
+
+class Signals:
+    """Listens for all operations of this process. One thread, that sleeps while there are none.
+
+    Each reporter hears what comes after what it has heard, also where several share an operation.
+    """
+
+    def __init__(
+        self, client: Callable[[], Any], blocking_client: Callable[[], Any], look: Callable[[Reporter], None]
+    ) -> None:
+        self._client, self._blocking_client, self._look = client, blocking_client, look
+        self._changed = Condition()
+        self._streams: dict[str, set[Reporter]] = {}
+        self._generation = self._heard = 0
+        """How often the streams changed, and which of these changes the reader has seen."""
+        self._reader_id: int | None = None
+        self._thread = Background("progress-signals", self._run)
+
+    def add(self, reporter: Reporter) -> None:
+        """Listen for an operation, at first from the beginning of its stream: a cancel may have come. Does not wait."""
+        with self._changed:
+            self._streams.setdefault(reporter.keys.signals, set()).add(reporter)
+            self._generation += 1
+            self._changed.notify_all()
+            self._thread.start()
+
+    def remove(self, reporter: Reporter) -> None:
+        """Stop listening for an operation. The reader is not woken: its next read leaves the stream out."""
+        with self._changed:
+            reporters = self._streams.get(reporter.keys.signals, set())
+            reporters.discard(reporter)
+            if not reporters:
+                self._streams.pop(reporter.keys.signals, None)
+
+    def nudge(self) -> None:
+        """Have the reader take up what was added, now: end its blocking read from another connection, if allowed."""
+        with self._changed:
+            wanted = self._generation
+        for pause_s in _NUDGES_S:
+            reader = self._reader_id
+            if reader is None or self._heard >= wanted:
+                return  # it is not reading, or has seen the change
+            # Not allowed, or Redis is away: then it hears of the change when its read ends by itself.
+            with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
+                self._client().client_unblock(reader)
+            with self._changed:
+                self._changed.wait_for(lambda: self._heard >= wanted, pause_s)
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                self._listen(backoff)
+            except (StorageUnavailable, StorageFull) as error:
+                logger.debug("signals can't be read now: %s", error)
+            except (Unreadable, redis.exceptions.ResponseError) as error:
+                logger.debug("signals can't be read: %s", error)
+                self._remove_foreign()
+            except Exception:  # this thread serves all operations
+                logger.exception("listening failed in a way that was not foreseen")
+            self._reader_id = None
+            Event().wait(backoff.failed())
+
+    def _listen(self, backoff: Backoff) -> None:
+        with storage_errors():
+            client = self._blocking_client()
+            with suppress(redis.exceptions.ResponseError):  # not everywhere allowed, and only needed for nudges
+                self._reader_id = int(client.client_id())
+            while True:
+                positions = self._positions()
+                reply = client.execute_command(
+                    "XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *positions, *positions.values()
+                )
+                backoff.succeeded()
+                for key, entries in reply or ():
+                    self._deliver(key.decode(), entries)
+
+    def _remove_foreign(self) -> None:
+        """Delete what another program wrote in the place of signals: one such key fails the read of all."""
+        with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
+            for key in list(self._streams):
+                if self._client().type(key) not in (b"stream", b"none"):
+                    warn_once(key, "another program wrote something else than signals there; it is deleted")
+                    self._client().delete(key)
+
+    def _positions(self) -> dict[str, str]:
+        """Return where to read on, once there is anything to listen for."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._streams))
+            self._heard = self._generation
+            self._changed.notify_all()
+            return {key: _position(reporters) for key, reporters in self._streams.items()}
+
+    def _deliver(self, key: str, entries: list[Any]) -> None:
+        with self._changed:
+            reporters = list(self._streams.get(key, ()))
+        for position, fields in entries:
+            ms, _, seq = position.decode().partition("-")
+            at, told = (int(ms), int(seq)), dict(zip(fields[::2], fields[1::2], strict=False))
+            for reporter in reporters:
+                if at > reporter.heard:
+                    reporter.heard = at
+                    self._tell(reporter, told)
+
+    def _tell(self, reporter: Reporter, told: dict[bytes, bytes]) -> None:
+        type = told.get(b"t", b"")
+        if reporter.succeeded:
+            return  # what follows is for the attempt that took over
+        if type == b"cancel":
+            cancel = read_cancel(told.get(b"d", b"{}"))
+            reporter.sign.ask(Stop(cancel.reason, cancel.by))
+        elif type == b"changed":  # another attempt began, or it has ended
+            attempt = told.get(b"a", b"0")
+            reporter.succeeded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
+            self._look(reporter)
+        else:
+            reporter.inbox.put(_read_signal(type, told))
+
+
+def _position(reporters: set[Reporter]) -> str:
+    ms, seq = min(reporter.heard for reporter in reporters)
+    return f"{ms}-{seq}"
+
+
+def _read_signal(type: bytes, told: dict[bytes, bytes]) -> Signal:
+    try:
+        data = orjson.loads(told.get(b"d", b"null"))
+    except orjson.JSONDecodeError:
+        data = None  # a worker in another language may be sent anything
+    return Signal(type.decode("utf-8", "replace"), data, told.get(b"b", b"").decode("utf-8", "replace") or None)
