@@ -19,9 +19,10 @@ from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_workers.clock import Clock
 from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
+from progress_workers.core.outbox import BATCH_LINES
 from progress_workers.core.progress import MAX_STAGES
 from progress_workers.core.rate import Rate
-from progress_workers.core.reporter import BATCH_LINES, Reporter
+from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled, Stop
 
 SETTINGS = Settings(_env_file=None)

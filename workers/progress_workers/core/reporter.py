@@ -16,13 +16,12 @@ from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import Call
 from progress_workers.clock import Clock
-from progress_workers.core.backlog import LEVELS, Backlog, Line, level_of
+from progress_workers.core.backlog import LEVELS, Line, level_of
 from progress_workers.core.cancellation import StopSign
 from progress_workers.core.counter import Pulse
-from progress_workers.core.encoding import log_json, room, running
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
-from progress_workers.core.outbox import Outbox
+from progress_workers.core.outbox import BATCH_LINES, Outbox
 from progress_workers.core.progress import Progress
 from progress_workers.core.progress_encoder import Telling
 from progress_workers.core.stage import MAX_NAME_CHARS, Stage
@@ -33,8 +32,6 @@ from progress_workers.values.complaints import Complaints
 
 INTERVAL_S = 0.1
 """Progress of one operation is sent no more often than this, by default; the first and the last always are."""
-BATCH_LINES = 250
-"""Log lines in one batch. So many waiting are sent without waiting for the interval."""
 
 
 class Reporter:
@@ -75,22 +72,16 @@ class Reporter:
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
         self.pulse = Pulse(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.pulse, clock, total=total, unit=unit)
-        self._telling = Telling(operation, self.progress, settings, now)
+        telling = Telling(operation, self.progress, settings, now)
+        # The first progress need not wait.
+        self.outbox = Outbox(self.pulse, telling, settings, worker, interval_s, now - interval_s)
+        self.outbox.announce = announce
         self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
         self.inbox = Inbox()
         self.sign = StopSign(operation, self.pulse, self.inbox)
-        self._settings = settings
         self._worker = worker
         self._created_ms = created_ms
-        self.interval_s = interval_s
-        self._backlog = Backlog()
-        self._outbox = Outbox()
-        self._end: Entry | None = None
-        self._hold_ms: int | None = None
-        """How long the lease is to be held for the next attempt, once this one gave up."""
-        self._announce = announce
-        self._parting = self._finished = self._released = False
-        self._taken_at = now - interval_s  # the first progress need not wait
+        self._finished = self._released = False
         if total is not None or unit is not None:
             self.pulse.dirty = True  # worth telling before the first item is done
 
@@ -111,8 +102,8 @@ class Reporter:
         with self.pulse.lock:
             if self.ended or self.lost is not None:
                 return
-            self._backlog.append(one)
-            waiting = len(self._backlog)
+            self.outbox.backlog.append(one)
+            waiting = len(self.outbox.backlog)
         if waiting in (1, BATCH_LINES):
             self.pulse.wake()
 
@@ -125,7 +116,7 @@ class Reporter:
         with self.pulse.lock:
             if self.ended:
                 return False
-            self._end = outcome
+            self.outbox.end = outcome
         self._let_go()
         return True
 
@@ -135,13 +126,13 @@ class Reporter:
             if self.ended:
                 return
             self.publish(said)
-            self._hold_ms = round(1000 * (delay_s + (self.lease.lease_s or 0.0)))
+            self.outbox.hold_ms = round(1000 * (delay_s + (self.lease.lease_s or 0.0)))
         self._let_go()
 
     def mark(self) -> int:
         """Return a mark that is reached when all that was told so far is acknowledged."""
         with self.pulse.lock:
-            mark = self._outbox.mark()
+            mark = self.outbox.mark()
         self.pulse.wake()
         return mark
 
@@ -152,7 +143,7 @@ class Reporter:
 
     def _let_go(self) -> None:
         self.inbox.close()
-        self.trace.end(self._end)
+        self.trace.end(self.outbox.end)
         self.pulse.wake()
 
     # What became of it.
@@ -173,7 +164,7 @@ class Reporter:
     @property
     def ended(self) -> bool:
         """Whether an end was told, or that another attempt follows."""
-        return self._end is not None or self._hold_ms is not None
+        return self.outbox.ended
 
     @property
     def done(self) -> bool:
@@ -187,54 +178,42 @@ class Reporter:
 
     def reached(self, mark: int) -> bool:
         """Return whether all that was told before the mark is acknowledged, or never will be."""
-        return self.done or self._outbox.reached(mark)
+        return self.done or self.outbox.reached(mark)
 
     def unsent(self) -> int:
         """Return how many events it keeps that are not acknowledged."""
         with self.pulse.lock:
-            batch = self._outbox.batch or []
-            end = self._end is not None and not (batch and batch[-1].type == "end")
-            return len(batch) + len(self._backlog) + end
+            return len(self.outbox)
 
     def lose(self, error: BrokerError) -> None:
         """Give the operation up: it is no longer this process's to report."""
         self._silence()
-        self.trace.end(self._end)
+        self.trace.end(self.outbox.end)
         self.sign.lose(error)
 
     # What is sent, by one thread.
 
     def due_at(self) -> float:
         """Return the monotonic time, in seconds, from which there is a batch to take; infinity for never."""
-        if self.done:
-            return inf
-        if self._outbox.batch or self._outbox.awaited or self._announce or self.ended:
-            return -inf
-        if len(self._backlog) >= BATCH_LINES:
-            return -inf
-        if self.pulse.dirty or self._backlog:
-            return self._taken_at + self.interval_s
-        return inf if self._released else self._telling.due_at()
+        return inf if self.done else self.outbox.due_at(counting=not self._released)
 
     def take(self, now: float) -> list[Entry] | None:
         """Return the batch to send as of `now`, None if nothing is due; the same again until it is acknowledged."""
-        if self._outbox.batch is None and self.due_at() <= now:
-            self._freeze(now)
-        return self._outbox.batch
+        if self.outbox.batch is None and self.due_at() <= now:
+            self.outbox.freeze(now)
+        return self.outbox.batch
 
     def call(self, now: float) -> Call | None:
         """Return the call that sends what `take` returns."""
         entries = self.take(now)
-        return None if entries is None else self._call(entries, self._hold_ms if self._parting else None)
+        return None if entries is None else self._call(entries, self.outbox.silent_ms)
 
     def acknowledged(self, answer: Answer) -> None:
         """Note that the batch last taken is stored."""
-        batch = self._outbox.batch
-        if batch is None:
+        if self.outbox.batch is None:
             return
-        last = self._parting or batch[-1].type == "end"
-        self._outbox.acknowledged()
-        self.lease.heard(self._taken_at)
+        last = self.outbox.acknowledged()
+        self.lease.heard(self.outbox.taken_at)
         self.heed(answer)
         if last:
             self._finished = True
@@ -254,11 +233,9 @@ class Reporter:
     def reborn(self) -> None:
         """Start anew in a forked child, as another producer; what was waiting is the parent's to send, as are beats."""
         self.pulse.lock = RLock()  # a thread that is not here may have held it
-        self._outbox, self._announce = Outbox(), False
-        self._backlog.clear()
+        self.outbox.reborn()
         self.lease.release()
         self.inbox.reborn()
-        self._telling.stop()
         self.pulse.dirty = False
         self._finished = self._finished or self.ended
         if self.done:
@@ -283,24 +260,3 @@ class Reporter:
 
     def _silence(self) -> None:
         self.pulse.dirty = True  # and never cleared again: counting goes on without waking anyone
-
-    def _freeze(self, now: float) -> None:
-        fading = now >= self._telling.due_at()
-        with self.pulse.lock:
-            marks, announce = self._outbox.marks, self._announce
-            changed, self.pulse.dirty = self.pulse.dirty, False
-            waited = self._backlog.take(BATCH_LINES)
-            rest = len(self._backlog) > 0
-            end = None if rest else self._end
-            self._parting = self._hold_ms is not None and not rest
-            progress = self._telling.describe(now) if changed or fading else None
-        entries, most = [running(self._worker)] if announce else [], room(self._settings)
-        entries += (Entry("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
-        if progress is not None:
-            entries += self._telling.entries(progress, now, changed=changed)
-        if end is not None:
-            entries.append(end)
-        self._announce = False
-        self._outbox.put(entries, None if rest else marks)
-        if entries:
-            self._taken_at = now

@@ -79,7 +79,7 @@ class RecordingLink(Link):
     def follow(self, reporter: Reporter) -> None:
         """Send for a reporter from now on."""
         if self._every:
-            reporter.interval_s = 0.0
+            reporter.outbox.interval_s = 0.0
         self._followed.setdefault(reporter.operation, []).append(reporter)
         self._carry_out()
 
