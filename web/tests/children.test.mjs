@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { begin, fold, MOST_CHILDREN } from '../progress_web/client/fold.js';
+import { MOST_CHILDREN } from '../progress_web/client/children.js';
+import { begin, fold } from '../progress_web/client/fold.js';
 import { decode } from '../progress_web/client/frame.js';
 import { Operations } from '../progress_web/client/operations.js';
 import { summaryText } from '../progress_web/dashboard/children.js';

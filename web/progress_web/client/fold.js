@@ -1,13 +1,12 @@
 /** One operation's events folded into a state. Pure: no clock, no network, and no state is ever changed in place. */
 
-/** @import {Child, Event, LogLine, Operation, OperationState, Progress} from './types.js' */
+/** @import {Event, LogLine, Operation, OperationState} from './types.js' */
 
-import { iso, statusChanges } from './status.js';
+import { rolledUp, withChild } from './children.js';
+import { iso, statusChanges, unseen } from './status.js';
 
 /** Lines of log kept; older ones are dropped. */
 export const LOG_LINES = 200;
-/** Children kept that events told of; a `children` frame tells as many as there are to list. */
-export const MOST_CHILDREN = 100;
 
 /**
  * The state before the first event.
@@ -109,17 +108,10 @@ function foldEnd(state, event) {
   return next.ended ? next : { ...next, ended: true };
 }
 
-/**
- * A new child, as it was when it was created.
- * @param {OperationState} state @param {Event} event @returns {OperationState}
- */
+/** @param {OperationState} state @param {Event} event @returns {OperationState} */
 function foldChild(state, event) {
   const next = advance(state, event, {});
-  const { operation: id, kind = 'operation', title = null, weight = 1 } = event.data ?? {};
-  if (next === state || typeof id !== 'string' || next.children.some((child) => child.id === id)) return next;
-  /** @type {Child} */
-  const child = { id, kind, title, status: 'pending', percent: null, weight };
-  return { ...next, children: [...next.children, child].slice(-MOST_CHILDREN) };
+  return next === state ? state : { ...next, children: withChild(next.children, event.data) };
 }
 
 /**
@@ -132,24 +124,6 @@ function foldChildren(state, event) {
   return { ...state, operation, children };
 }
 
-/**
- * Where an operation's worker tells no percentage, its children's stands there, as in a snapshot.
- * @param {Operation} operation @returns {Operation}
- */
-function rolledUp(operation) {
-  const { children, progress, status } = operation;
-  if (tellsPercent(progress) && !progress?.rolled_up) return operation;
-  if (!children) return progress?.rolled_up ? { ...operation, progress: { ...progress, percent: null, rolled_up: false } } : operation;
-  const percent = status === 'succeeded' ? 100 : children.percent;
-  return { ...operation, progress: { ...progress, percent, rolled_up: true } };
-}
-
-/** @param {Progress|null} progress */
-function tellsPercent(progress) {
-  const { percent, current, total } = progress ?? {};
-  return typeof percent === 'number' || (typeof current === 'number' && typeof total === 'number' && total > 0);
-}
-
 /** @param {OperationState} state @param {Event} event @param {Partial<Operation>} changes @returns {OperationState} */
 function advance(state, event, changes) {
   if (event.n <= state.n) return state; // a repeat
@@ -157,16 +131,4 @@ function advance(state, event, changes) {
   const { n, position } = event;
   const operation = rolledUp({ ...before, ...changes, events: n, position, updated_at: iso(event.time) });
   return { ...state, operation, n, position };
-}
-
-/** An operation of which only an event is known. @param {Event} event @returns {Operation} */
-function unseen(event) {
-  const at = iso(event.time);
-  return {
-    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null, weight: 1,
-    status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false, cancel: null,
-    progress: null, children: null, result: null, error: null,
-    created_at: at, started_at: null, updated_at: at, finished_at: null, expires_at: null,
-    position: null, events: 0,
-  };
 }

@@ -37,3 +37,15 @@ function cancelOf({ time, data: { reason, by, force_after_s: patience } }) {
 export function iso(time) {
   return new Date(time).toISOString();
 }
+
+/** An operation of which only an event is known. @param {Event} event @returns {Operation} */
+export function unseen(event) {
+  const at = iso(event.time);
+  return {
+    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null, weight: 1,
+    status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false, cancel: null,
+    progress: null, children: null, result: null, error: null,
+    created_at: at, started_at: null, updated_at: at, finished_at: null, expires_at: null,
+    position: null, events: 0,
+  };
+}
