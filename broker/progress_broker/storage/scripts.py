@@ -19,8 +19,9 @@ VERBS: dict[str, str] = {}
 """What each script is called by, by the name Redis caches it under."""
 
 
-def _load(verb: str) -> Script:
-    text = files("progress_broker.storage").joinpath("lua", f"{verb}.lua").read_text("utf-8")
+def _load(verb: str, file: str = "") -> Script:
+    """Return the script of a file; its verb is what metrics call it, whatever its file is named."""
+    text = files("progress_broker.storage").joinpath("lua", f"{file or verb}.lua").read_text("utf-8")
     script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     VERBS[script.sha] = verb
     return script
@@ -32,12 +33,12 @@ PUBLISH = _load("publish")
 DELETE = _load("delete")
 SIGNAL = _load("signal")
 CHILDREN = _load("children")
-FIND = _load("find")
-LAPSED = _load("lapsed")
+FIND = _load("find", "search")
+LAPSED = _load("lapsed", "expired_leases")
 SWEEP = _load("sweep")
 PROBE = _load("probe")
-SPEND = _load("spend")
-HOLD = _load("hold")
+SPEND = _load("spend", "settle_rate")
+HOLD = _load("hold", "report_streams")
 DENY = _load("deny")
 
 
