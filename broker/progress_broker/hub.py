@@ -14,7 +14,7 @@ from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.live.drain import Connection, send_away
 from progress_broker.live.families import Families
-from progress_broker.live.feed import Batch, FeedReader, backoff_s
+from progress_broker.live.feed import Batch, FeedReader
 from progress_broker.live.loader import Reads
 from progress_broker.live.probe import Doubt, Probe
 from progress_broker.live.reconciler import Silence
@@ -22,6 +22,7 @@ from progress_broker.live.resume import Placing, Start
 from progress_broker.model.event import GONE, Event, age_s
 from progress_broker.operations.store import Store
 from progress_broker.runtime import tracing
+from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import Wheel

@@ -11,8 +11,8 @@ from typing import Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from progress_broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable
-from progress_broker.live.feed import backoff_s
+from progress_broker.errors import BrokerError, SetupError, StorageUnavailable
+from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import end
 from progress_server.auth.middleware import is_open
 from progress_server.http.refusals import refuse
@@ -59,26 +59,21 @@ class Starting:
         await self._resources.aclose()
 
     async def _run(self) -> None:
-        tries = 0
-        while True:
-            try:
-                async with AsyncExitStack() as resources:
-                    await self._begin(resources)
-                    self._resources = resources.pop_all()
-            except (StorageUnavailable, StorageFull) as error:
-                self._wait_for(error)
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-            except SetupError as error:
-                if not self._waiting.is_set():
-                    raise
-                self.reason = error.detail
-                self._wrong(error)
-                return
-            else:
-                if self._waiting.is_set():
-                    log.info("Redis can be used now: this server has begun its work")
-                return
+        try:
+            await until_back(self._try, away=self._wait_for)
+        except SetupError as error:
+            if not self._waiting.is_set():
+                raise
+            self.reason = error.detail
+            self._wrong(error)
+        else:
+            if self._waiting.is_set():
+                log.info("Redis can be used now: this server has begun its work")
+
+    async def _try(self) -> None:
+        async with AsyncExitStack() as resources:
+            await self._begin(resources)
+            self._resources = resources.pop_all()
 
     def _wait_for(self, error: BrokerError) -> None:
         if error.detail != self.reason:

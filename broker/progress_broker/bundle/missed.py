@@ -1,6 +1,5 @@
 """Missed: operations that a bundle was not told of, or wrongly, while a feed was interrupted."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -8,10 +7,9 @@ from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.lane import Lane
 from progress_broker.bundle.merge import Searching
 from progress_broker.bundle.search import Search
-from progress_broker.errors import StorageFull, StorageUnavailable
-from progress_broker.live.feed import backoff_s
 from progress_broker.model.positions import order
 from progress_broker.operations.index_search import Facts, Found
+from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.stream.stream import Mode
 
@@ -63,11 +61,8 @@ class Missed:
         bundle.follow(facts, lane.number, lane.position if known else None, "lost" if lost else None)
 
     async def _find(self, bundle: Bundle, lane: Lane, since: bytes) -> Found:
-        tries = 0
-        while bundle.mode is not Mode.CLOSED:
-            try:
-                return await self._search.find(bundle, (lane.number,), {lane.number: since})
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-        return Found([])
+        found = await until_back(
+            lambda: self._search.find(bundle, (lane.number,), {lane.number: since}),
+            wanted=lambda: bundle.mode is not Mode.CLOSED,
+        )
+        return found or Found([])

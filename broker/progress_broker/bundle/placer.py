@@ -11,9 +11,9 @@ from progress_broker.bundle.member import Member, MemberSubscription
 from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
-from progress_broker.live.feed import backoff_s
 from progress_broker.live.loader import Reads
 from progress_broker.live.resume import Placing
+from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.stream.delivery import Terms

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from progress_broker.errors import NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import NotFound
 from progress_broker.live.family import Family, Onlooker
-from progress_broker.live.feed import backoff_s
 from progress_broker.model.children import Tree
 from progress_broker.model.event import Event
 from progress_broker.operations.store import Store
+from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.stream.subscription import Subscription
 
@@ -100,23 +100,15 @@ class Families:
                 del self._hearing[name]
 
     async def _read(self, family: Family) -> None:
-        tries = 0
-        while family.onlookers:
-            try:
-                tree = await self._store.family(family.parent)
-                if family.onlookers:
-                    family.take(tree)
-                return
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-            except NotFound:  # another program wrote something else in the place of the parent
-                family.take(Tree())
-                return
-            except Exception:
-                log.exception("the children of operation %s can't be read", family.parent)
-                family.rest(self._clock())
-                return
+        try:
+            tree = await until_back(lambda: self._store.family(family.parent), wanted=lambda: family.onlookers)
+            if tree is not None and family.onlookers:
+                family.take(tree)
+        except NotFound:  # another program wrote something else in the place of the parent
+            family.take(Tree())
+        except Exception:
+            log.exception("the children of operation %s can't be read", family.parent)
+            family.rest(self._clock())
 
     def _read_done(self, family: Family, task: "asyncio.Task[None]") -> None:
         if self._reads.get(family) is task:

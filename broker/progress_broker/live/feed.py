@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.event import Event, read_entry
 from progress_broker.model.positions import order, was_lost
+from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import BLOCK_MS, Reader, storage_errors
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
@@ -25,16 +25,8 @@ READ_EVERY_S = 0.002
 each is to bring many: with 10,000 events/s that come evenly this takes a third off what one costs. What comes after a
 silence does not wait, as a read is under way by then."""
 
-BACKOFF_S = (0.05, 2.0)
-
 _EMPTY = b"0-0"
 """Where a feed stands that has no entry."""
-
-
-def backoff_s(tries: int) -> float:
-    """Return how long to wait before the next try: doubling from 50 ms to 2 s, with full jitter."""
-    low, high = BACKOFF_S
-    return random.uniform(low, min(high, low * 2 ** min(tries, 10)))
 
 
 @dataclass(frozen=True, slots=True)

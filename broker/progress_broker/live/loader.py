@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.errors import Gone, NotFound, Unreadable
 from progress_broker.live.channel import Channel
-from progress_broker.live.feed import backoff_s
 from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
+from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
 
@@ -89,14 +89,7 @@ class Reads:
 
     async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""
-        tries = 0
-        while channel.subscriptions:
-            try:
-                return await read()
-            except (StorageUnavailable, StorageFull):
-                await asyncio.sleep(backoff_s(tries))
-                tries += 1
-        return None
+        return await until_back(read, wanted=lambda: channel.subscriptions)
 
     def _read_for(self, channel: Channel, read: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a read; if it fails for good, send those who wait for it away rather than let them wait for ever."""

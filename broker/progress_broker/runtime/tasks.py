@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from progress_broker.live.feed import backoff_s
+from progress_broker.runtime.backoff import backoff_s
 
 log = logging.getLogger(__name__)
 

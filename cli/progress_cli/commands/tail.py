@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from progress_broker.errors import StorageUnavailable
-from progress_broker.live.feed import backoff_s
 from progress_broker.model import positions
 from progress_broker.model.event import END
 from progress_broker.model.operation import Status
 from progress_broker.operations import event_log
 from progress_broker.operations.event_log import HistoryLost
 from progress_broker.operations.store import Store
+from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect

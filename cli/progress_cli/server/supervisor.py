@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from progress_broker.errors import BrokerError, SetupError
+from progress_broker.runtime.backoff import Backoff
 from progress_broker.settings import Settings
 from progress_cli.server.child import End, Replica
 from progress_cli.shutdown import SIGNALS
 from progress_server.server.server import LEAVE_S
-from progress_workers.transport.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

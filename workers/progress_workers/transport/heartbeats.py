@@ -12,8 +12,8 @@ from threading import Condition
 from typing import Any
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
-from progress_workers.transport.backoff import Backoff
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.pipeline import CallRefused, carry
 from progress_workers.transport.sender import PIPELINE_CALLS, settle
