@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
 from progress_broker.model.operation import Status
 from progress_broker.settings import load_settings
-from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.current import current, leave

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, get_args
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.operations.store import Store
-from progress_broker.storage.connections import storage_errors
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import denied_key, meta_key
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import DENY, Call
 

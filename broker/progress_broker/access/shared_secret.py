@@ -7,8 +7,8 @@ from collections.abc import Callable
 from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import Flights
-from progress_broker.storage.connections import storage_errors
 from progress_broker.storage.keys import secrets_key
+from progress_broker.storage.redis_errors import storage_errors
 
 FIELD = "tickets"
 KEPT_S = 10.0

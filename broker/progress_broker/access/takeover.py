@@ -18,7 +18,8 @@ from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.event import Event
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
-from progress_broker.storage.connections import readable, storage_errors
+from progress_broker.storage.foreign import readable
+from progress_broker.storage.redis_errors import storage_errors
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.event import Event, read_entry
 from progress_broker.model.positions import order, was_lost
 from progress_broker.runtime.backoff import backoff_s
-from progress_broker.storage.connections import BLOCK_MS, Reader, storage_errors
+from progress_broker.storage.connections import BLOCK_MS, Reader
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.redis_errors import storage_errors
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from progress_broker.model import positions
 from progress_broker.model.event import Event, read_entry, read_events
 from progress_broker.operations.store import Store
-from progress_broker.storage.connections import BLOCK_MS, storage_errors
+from progress_broker.storage.connections import BLOCK_MS
+from progress_broker.storage.redis_errors import storage_errors
 
 
 class Stand(NamedTuple):

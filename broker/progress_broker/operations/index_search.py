@@ -10,7 +10,7 @@ from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
 from progress_broker.model.positions import is_canonical, order
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
-from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import FIND, Call
 

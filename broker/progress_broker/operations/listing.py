@@ -15,8 +15,9 @@ from progress_broker.model.grants import Action, Grants
 from progress_broker.model.operation import Operation, Status, is_id
 from progress_broker.operations import rollup
 from progress_broker.operations.snapshot import FIELDS, facts_of, is_parent, read_snapshot
-from progress_broker.storage.connections import readable, storage_errors
+from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.redis_errors import storage_errors
 
 _WALK = 2_000
 """Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""

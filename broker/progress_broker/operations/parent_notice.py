@@ -13,7 +13,7 @@ from progress_broker.errors import BrokerError, OperationEnded, StorageFull, Sto
 from progress_broker.model.entry import Entry, read_cancel
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation
-from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.redis_errors import storage_errors
 
 if TYPE_CHECKING:
     from progress_broker.operations.store import Store

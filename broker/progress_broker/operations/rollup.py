@@ -5,8 +5,9 @@ from typing import Any
 
 from progress_broker.model.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
 from progress_broker.model.operation import Operation, is_id
-from progress_broker.storage.connections import readable, storage_errors
+from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run_all
 from progress_broker.storage.scripts import CHILDREN, Call
 

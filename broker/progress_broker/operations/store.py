@@ -18,10 +18,11 @@ from progress_broker.operations.commands import create_call, delete_call, probe_
 from progress_broker.operations.snapshot import FACTS, FIELDS, is_parent, read_facts, read_snapshot
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import Connections, storage_errors
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.schema import agree, ending_what_is_wrong_for_good
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call

@@ -1,12 +1,11 @@
-"""How the broker reaches Redis: the one place that makes clients and that reads Redis' own errors.
+"""How the broker reaches Redis: the one place that makes clients.
 
 Callers ask for a client for commands, and for the readers of the feeds: which lanes each may follow with one blocking
 XREAD. On a single server that is one reader for all lanes. Sentinel changes what an address resolves to, and Cluster
 how lanes are grouped; neither changes a caller.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -15,32 +14,17 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from progress_broker.errors import SetupError, StorageFull, StorageUnavailable, StorageUnsuitable, Unreadable
+from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.settings import Settings
-from progress_broker.storage.failover import Generation, pool_options, text_of
+from progress_broker.storage.failover import Generation, pool_options
 from progress_broker.storage.instrumented import RoundTrips, counted
-from progress_broker.storage.server_kind import NotMaster, WrongKind, inquire
+from progress_broker.storage.redis_errors import storage_errors
+from progress_broker.storage.server_kind import NotMaster, inquire
 
 BLOCK_MS = 2000
 """How long a blocking read waits in Redis. Its return proves the connection alive, so it is short."""
 
 _MAX_CONNECTIONS = 32
-_UNAVAILABLE = (
-    "BUSY ",
-    "MOVED",
-    "ASK",
-    "UNBLOCKED",
-    "NOREPLICAS",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "READONLY",
-    "NOAUTH",
-)
-"""Codes of replies that say nothing of the call itself: the server can't run it now."""
-
-_FULL = "Redis is out of memory and takes no writes: give it more, or shorten retention"
 
 Client = TypeVar("Client", redis.Redis, aioredis.Redis)
 
@@ -175,82 +159,3 @@ def connect(settings: Settings, *, blocking: bool = False, generation: Generatio
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
     kept = pool_options(address, redis.Connection, generation or Generation(), strict=blocking)
     return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))
-
-
-def readable(replies: Iterable[Any]) -> list[Any]:
-    """Return a pipeline's replies, None where another program wrote something of another type; raise other errors."""
-    found: list[Any] = []
-    for reply in replies:
-        with suppress(Unreadable), storage_errors():
-            if isinstance(reply, Exception):
-                raise reply
-            found.append(reply)
-            continue
-        found.append(None)
-    return found
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn Redis' and the network's errors into the broker's own. Those of one call alone are raised as they are."""
-    try:
-        yield
-    except (redis.exceptions.RedisError, OSError) as error:
-        ours = storage_error(error)
-        if ours is None:
-            raise
-        raise ours from None
-
-
-def storage_error(
-    error: redis.exceptions.RedisError | OSError,
-) -> StorageUnavailable | StorageFull | Unreadable | None:
-    """Return the broker's own error that an error of Redis or of the network stands for, None if it has none."""
-    cause = error.__cause__
-    if type(error) is redis.exceptions.ConnectionError and isinstance(cause, redis.exceptions.RedisError):
-        # The library wraps what comes up while a connection is made.
-        return storage_error(cause) or StorageUnavailable(f"Redis can't be reached: {cause}")
-    # By class where the library has one: it strips the code from the text of those.
-    if isinstance(error, OSError):
-        return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
-    match error:
-        case redis.exceptions.AuthenticationError():
-            return StorageUnsuitable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}")
-        case redis.exceptions.NoPermissionError():
-            return StorageUnsuitable(
-                "Redis does not grant the user of PROGRESS_REDIS_URL all that is needed,"
-                f" see deploy/redis.conf: {error}"
-            )
-        case WrongKind():
-            return StorageUnsuitable(str(error))
-        case NotMaster():
-            return StorageUnavailable(str(error))
-        case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
-            return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
-        case redis.exceptions.NoScriptError():
-            return StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over")
-        case redis.exceptions.InvalidResponse():
-            return StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}")
-        case redis.exceptions.ClusterCrossSlotError():
-            return StorageUnsuitable(
-                "Redis spreads its keys over several servers, as a Cluster or a proxy before one does:"
-                " progress-broker needs a single master"
-            )
-        case redis.exceptions.ClusterError() | redis.exceptions.AskError() | redis.exceptions.TryAgainError():
-            return _passing(error)
-        case redis.exceptions.ReadOnlyError():
-            return _passing(error)
-        case redis.exceptions.OutOfMemoryError():
-            return StorageFull(_FULL)
-    text = text_of(error)
-    if text.startswith("OOM"):
-        return StorageFull(_FULL)
-    if text.startswith("MISCONF"):
-        return StorageFull("Redis can't write to its disk and takes no writes: see its log")
-    if "WRONGTYPE" in text:  # a pipeline says before it which command it was
-        return Unreadable("what Redis holds there is something else: another program wrote it")
-    return _passing(error) if text.startswith(_UNAVAILABLE) else None
-
-
-def _passing(error: redis.exceptions.RedisError) -> StorageUnavailable:
-    return StorageUnavailable(f"Redis can't answer now: {text_of(error)}")

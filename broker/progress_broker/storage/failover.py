@@ -6,7 +6,6 @@ one Redis share a `Generation`. The first connection that is told so ends it for
 before it sends again. What is new is asked what it is (`broker/progress_broker/storage/server_kind.py`).
 """
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ import redis.asyncio as aioredis
 import redis.connection
 import redis.exceptions
 
+from progress_broker.storage.redis_errors import text_of
 from progress_broker.storage.server_kind import Inquiry, inquire
 
 APART_S = 0.5
@@ -29,16 +29,6 @@ _DEMOTED = (
     redis.exceptions.AuthenticationError,
 )
 _DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
-
-_SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
-"""What Redis before 7 puts before the error of a command in a script."""
-
-
-def text_of(error: redis.exceptions.RedisError) -> str:
-    """Return what Redis replied, beginning with the code where the library or a script of Redis 6 put it elsewhere."""
-    text = _SCRIPT_ERROR.sub("", str(error))
-    code = error.status_code
-    return text if code in (None, "ERR") or text.startswith(f"{code} ") else f"{code} {text}"
 
 
 class Generation:

@@ -1,7 +1,13 @@
-"""What another program wrote under our keys is told of in the log: once, however often it is met."""
+"""What another program wrote under our keys: it is passed over, and told of in the log, once."""
 
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
+
+from progress_broker.errors import Unreadable
+from progress_broker.storage.redis_errors import storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -12,3 +18,16 @@ _REMEMBERED = 4096
 def warn_once(where: str, what: str) -> None:
     """Log what was found, unless that has been logged."""
     log.warning("%s: %s", where, what, extra={"where": where})
+
+
+def readable(replies: Iterable[Any]) -> list[Any]:
+    """Return a pipeline's replies, None where another program wrote something of another type; raise other errors."""
+    found: list[Any] = []
+    for reply in replies:
+        with suppress(Unreadable), storage_errors():
+            if isinstance(reply, Exception):
+                raise reply
+            found.append(reply)
+            continue
+        found.append(None)
+    return found

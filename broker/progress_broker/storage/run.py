@@ -5,7 +5,7 @@ from typing import Any
 
 import redis.exceptions
 
-from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.scripts import Call
 
 

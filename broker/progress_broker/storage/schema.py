@@ -8,8 +8,9 @@ import redis.exceptions
 
 from progress_broker.errors import SetupError, StorageUnsuitable
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import Connections, storage_errors
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, lane_tags, meta_key
+from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import META, Call
 

@@ -10,7 +10,7 @@ from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, Operatio
 from progress_broker.model.entry import encode, publish_call, read_answer
 from progress_broker.model.operation import Status
 from progress_broker.settings import load_settings
-from progress_broker.storage.connections import storage_errors
+from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.core.encoding import room

@@ -7,7 +7,7 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import StorageUnavailable
-from progress_broker.storage.connections import storage_error
+from progress_broker.storage.redis_errors import storage_error
 from progress_broker.storage.scripts import Call
 
 

@@ -12,8 +12,9 @@ import redis.exceptions
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.entry import read_cancel
 from progress_broker.runtime.backoff import Backoff
-from progress_broker.storage.connections import BLOCK_MS, storage_errors
+from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Stop
