@@ -16,8 +16,9 @@ from bench.harness import Spread, alternating, note, options, read_options, repo
 from bench.processes import Cores, PrivateRedis, pin
 from progress_broker.live.channel import Channel, Reads
 from progress_broker.live.ring import Room
-from progress_broker.model.event import Event, make_frame
+from progress_broker.model.event import Event
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import make_frame
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.adoption import Connection
 from progress_server.sse.adopted import ChunkedOutlet

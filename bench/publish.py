@@ -18,9 +18,9 @@ from rich.table import Table
 from bench import machine
 from bench.harness import Spread, alternating, keyspace_of, note, options, ratios, read_options, report, settings_for
 from bench.processes import Child, Cores, PrivateRedis, pin, serve
-from progress_broker.model.entry import Entry, publish_call
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations.commands import create_call
+from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
 from progress_workers import Operation, flush

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
-from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations.commands import create_call
+from progress_broker.operations.commands import create_call, publish_call, read_answer
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
 from progress_workers.transport.pipeline import carry

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_broker.model.event import PING, Event, Frame, make_frame, opening_frame
+from progress_broker.model.event import Event
 from progress_broker.settings import Settings
+from progress_broker.stream.frames import PING, Frame, make_frame, opening_frame
 from progress_server.protocols.adoption import Connection
 from progress_server.sse.accept_encoding import accepts_gzip
 from progress_server.sse.adopted_gzip import GzipOutlet

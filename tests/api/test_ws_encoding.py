@@ -7,8 +7,16 @@ from typing import Any
 import orjson
 import pytest
 
-from progress_broker.model.children import children_frame
-from progress_broker.model.event import PING, PING_EVENT, Event, Frame, make_frame, opening_frame, reconnect_frame
+from progress_broker.model.event import Event
+from progress_broker.stream.frames import (
+    PING,
+    PING_EVENT,
+    Frame,
+    children_frame,
+    make_frame,
+    opening_frame,
+    reconnect_frame,
+)
 from progress_server.http.ws_codes import close_code
 from progress_server.websocket.encoding import WRAPPED, Away
 from progress_server.websocket.words import problem_message

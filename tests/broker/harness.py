@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from progress_broker.model.event import Event, Frame, make_frame
+from progress_broker.model.event import Event
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.subscription import Subscription
 

@@ -12,15 +12,16 @@ from progress_broker.errors import Draining, Gone, Invalid, NotFound
 from progress_broker.hub import Hub
 from progress_broker.live.feed import Batch
 from progress_broker.live.resume import Ended, Start
-from progress_broker.model.entry import encode, publish_call
-from progress_broker.model.event import CREATED, Event, Frame
+from progress_broker.model.entry import encode
+from progress_broker.model.event import CREATED, Event
+from progress_broker.model.index_terms import Facts
 from progress_broker.model.operation import NewOperation, Operation
-from progress_broker.model.positions import order
-from progress_broker.operations.commands import create_call, delete_call
-from progress_broker.operations.index_search import Facts
+from progress_broker.model.position import order
+from progress_broker.operations.commands import create_call, delete_call, publish_call
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 from progress_broker.stream.stream import Mode
 from tests.conftest import make_settings
@@ -624,7 +625,7 @@ async def test_frames_hold_what_they_hold_on_a_stream_of_one(store: Store, hub: 
 
 
 def test_a_frame_without_its_id_is_made_once() -> None:
-    from progress_broker.model.event import strip_id
+    from progress_broker.stream.frames import strip_id
     from tests.broker.harness import frame
 
     made = frame(1)

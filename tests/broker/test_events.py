@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_broker.model.event import Event, make_frame, read_entry
+from progress_broker.model.event import Event, read_entry
+from progress_broker.stream.frames import make_frame
 from tests import sse
 
 NASTY = [

@@ -19,7 +19,7 @@ from progress_broker.limits import limiter as limiter_module
 from progress_broker.limits.limiter import Limiter
 from progress_broker.live.resume import Start
 from progress_broker.model.entry import Entry, encode
-from progress_broker.model.event import CREATED, Event, make_frame, read_entry
+from progress_broker.model.event import CREATED, Event, read_entry
 from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
 from progress_broker.operations import event_log, index_search, rollup
 from progress_broker.operations.listing import Filters
@@ -29,6 +29,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import OperationKeys
+from progress_broker.stream.frames import make_frame
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import eventually

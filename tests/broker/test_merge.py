@@ -17,11 +17,12 @@ from progress_broker.bundle.merge import Searching
 from progress_broker.bundle.query import Query
 from progress_broker.live.channel import Channel
 from progress_broker.live.ring import Room
-from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event, Frame, make_frame, snapshot_frame
+from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event
+from progress_broker.model.index_terms import Facts
 from progress_broker.model.operation import Operation
-from progress_broker.model.positions import order
-from progress_broker.operations.index_search import Facts
+from progress_broker.model.position import order
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
+from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.outlet import UNENCODED
 from tests.broker.harness import ALL, Timers
 

@@ -8,9 +8,9 @@ import pytest
 from progress_broker import errors
 from progress_broker.hub import Hub
 from progress_broker.live.probe import Probe
-from progress_broker.model import entry
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
+from progress_broker.operations import commands
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import Script
@@ -158,7 +158,7 @@ async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatc
         with monkeypatch.context() as broken:
             text = "return redis.error_reply('ERR no longer what it was')"
             script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-            broken.setattr(entry, "PUBLISH", script)
+            broken.setattr(commands, "PUBLISH", script)
             await eventually(lambda: hub.doubt == "publish fails", "a script that breaks is noticed")
         await eventually(lambda: hub.doubt is None, "and that it works again")
 

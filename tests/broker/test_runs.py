@@ -1,5 +1,5 @@
-from progress_broker.model.event import Frame, make_frame
 from progress_broker.stream.batching import SLICE_BYTES, slices
+from progress_broker.stream.frames import Frame, make_frame
 from tests.broker.harness import event, frame
 
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_broker import errors
-from progress_broker.model import positions
-from progress_broker.model.entry import encode
-from progress_broker.model.publications import read_publication
+from progress_broker.model.entry import encode, read_publication
+from progress_broker.model.position import parse
 from progress_broker.runtime.single_flight import Flights
 from progress_broker.runtime.tasks import end
 from progress_broker.runtime.timer_wheel import Wheel
@@ -42,7 +41,7 @@ class TestKeys:
 class TestPositions:
     @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
     def test_canonical_ones_are_read(self, ms: int, seq: int) -> None:
-        assert positions.parse(f"{ms}-{seq}") == (ms, seq)
+        assert parse(f"{ms}-{seq}") == (ms, seq)
 
     @pytest.mark.parametrize(
         "text",
@@ -67,7 +66,7 @@ class TestPositions:
     )
     def test_garbage_is_refused(self, text: str) -> None:
         with pytest.raises(errors.Invalid) as caught:
-            positions.parse(text)
+            parse(text)
         assert len(caught.value.detail) < 200
 
 

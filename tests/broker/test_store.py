@@ -4,13 +4,13 @@ import pytest
 
 from progress_broker import errors
 from progress_broker.model.entry import Entry, encode
-from progress_broker.model.event import snapshot_frame
 from progress_broker.model.operation import TERMINAL, TRANSITIONS, NewOperation, Status
 from progress_broker.operations import event_log
 from progress_broker.operations.event_log import UNREADABLE
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
+from progress_broker.stream.frames import snapshot_frame
 from tests.servers import eventually
 
 

@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from progress_broker.live.channel import Channel
 from progress_broker.live.ring import Room
-from progress_broker.model.event import Event, Frame, snapshot_frame
+from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.stream.batching import SLICE_BYTES, conflate
 from progress_broker.stream.delivery import Delivery
+from progress_broker.stream.frames import Frame, snapshot_frame
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event, frame

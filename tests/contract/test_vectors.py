@@ -9,12 +9,13 @@ import orjson
 import pytest
 
 from progress_broker.errors import Invalid
-from progress_broker.model import positions
-from progress_broker.model.children import Child, Tree, children_frame
-from progress_broker.model.event import Event, make_frame, snapshot_frame
+from progress_broker.model.children import Child, Tree
+from progress_broker.model.entry import read_publication
+from progress_broker.model.event import Event
 from progress_broker.model.operation import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
-from progress_broker.model.publications import read_publication
+from progress_broker.model.position import milliseconds, parse
 from progress_broker.settings import Settings
+from progress_broker.stream.frames import children_frame, make_frame, snapshot_frame
 from tests import sse
 from tests.conftest import make_settings
 from tests.e2e.harness import node_with_packages, run
@@ -34,18 +35,18 @@ def test_javascript_holds_to_them_too() -> None:
 
 @pytest.mark.parametrize(("text", "ms", "sequence"), POSITIONS["valid"])
 def test_a_position(text: str, ms: str, sequence: str) -> None:
-    assert positions.parse(text) == (int(ms), int(sequence))
-    assert positions.milliseconds(text.encode()) == int(ms)
+    assert parse(text) == (int(ms), int(sequence))
+    assert milliseconds(text.encode()) == int(ms)
 
 
 def test_positions_sort_as_redis_sorts_them() -> None:
-    assert sorted(sorted(POSITIONS["ordered"]), key=positions.parse) == POSITIONS["ordered"]
+    assert sorted(sorted(POSITIONS["ordered"]), key=parse) == POSITIONS["ordered"]
 
 
 @pytest.mark.parametrize("text", POSITIONS["invalid"])
 def test_what_is_no_position(text: str) -> None:
     with pytest.raises(Invalid) as refused:
-        positions.parse(text)
+        parse(text)
     assert refused.value.field == "position"
     assert len(refused.value.detail) < 400
 

@@ -8,9 +8,9 @@ from typing import Any, Self
 import httpx
 import redis
 
-from progress_broker.model.entry import Entry, publish_call
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations.commands import create_call
+from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.scripts import Call

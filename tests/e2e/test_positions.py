@@ -14,7 +14,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from progress_broker.errors import Invalid
-from progress_broker.model import positions
+from progress_broker.model.position import parse
 from tests import sse
 from tests.e2e.harness import Api
 from tests.servers import ApiReplica
@@ -339,7 +339,7 @@ async def check_garbage(case: Case, garbage: bytes) -> None:
 
 def is_position(text: str) -> bool:
     try:
-        positions.parse(text)
+        parse(text)
     except Invalid:
         return False
     return True

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from progress_broker.model.depth import showable
-from progress_broker.model.event import Frame
 from progress_broker.model.grants import Grants
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Label
+from progress_broker.model.validation import showable
+from progress_broker.stream.frames import Frame
 from progress_server.auth.claims import MAX_GRANTS, GrantClaim, owned
 from progress_server.auth.principal import Principal
 

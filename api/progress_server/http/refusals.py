@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from progress_broker.errors import BrokerError
-from progress_broker.model.event import reconnect_frame
+from progress_broker.stream.frames import reconnect_frame
 from progress_server.http import ws_refusals as ws_refusals
 from progress_server.http.problems import Refusing, problem
 from progress_server.sse.asgi import HEADERS

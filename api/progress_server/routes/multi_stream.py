@@ -10,7 +10,7 @@ from progress_broker.bundle.query import Query
 from progress_broker.errors import BrokerError
 from progress_broker.live.resume import Ended
 from progress_broker.model.grants import Action, Facts
-from progress_broker.operations.index_search import Facts as Found
+from progress_broker.model.index_terms import Facts as Found
 from progress_server.auth.guard import held
 from progress_server.auth.principal import principal_of
 from progress_server.callback.connection import visit_in

@@ -12,18 +12,19 @@ from starlette.responses import Response
 
 from progress_broker.errors import BrokerError, Invalid, Unauthenticated
 from progress_broker.live.resume import Ended, Start
-from progress_broker.model import positions
-from progress_broker.model.entry import Entry
-from progress_broker.model.event import END, Frame, make_frame
+from progress_broker.model.entry import Entry, Publication, read_publication
+from progress_broker.model.event import END
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import Answer
-from progress_broker.model.publications import Publication, read_publication
+from progress_broker.model.position import START
+from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import read_json
 from progress_broker.operations import event_log
 from progress_broker.operations.event_log import Page
 from progress_broker.runtime.ndjson import LineBuffer
 from progress_broker.stream.batching import wanted
 from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.subscription import Subscription
 from progress_server.auth.authorization import permit
@@ -174,7 +175,7 @@ async def history(
     """
     await permit(request, context, Action.READ, operation)
     if after is not None:
-        positions.parse(after)
+        parse_position(after)
     asked = read_types(types)
     principal = principal_of(request)
     delivery = held(ALL, principal, context.hub)
@@ -187,7 +188,7 @@ async def history(
         if page.events:  # none that is wanted: look further
             after = page.events[-1].position.decode()
         elif (left_s := until - time.monotonic()) > 0:
-            await _wait(request, operation, after or positions.START, left_s, delivery)
+            await _wait(request, operation, after or START, left_s, delivery)
             if context.guard.ended(principal):
                 raise Unauthenticated("its proof ended while it waited")
         else:
@@ -195,7 +196,7 @@ async def history(
     # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
     snapshot = None if page.events else await context.store.get(operation)
     reset = snapshot if page.reset else None
-    position = page.events[-1].position.decode() if page.events else after or positions.START
+    position = page.events[-1].position.decode() if page.events else after or START
     body = {
         "operation": operation,
         "events": [orjson.Fragment(frame.envelope) for frame in frames],

@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from progress_broker.errors import BrokerError, NotFound
 from progress_broker.live.resume import Ended
-from progress_broker.model.event import reconnect_frame
 from progress_broker.model.grants import Action
+from progress_broker.stream.frames import reconnect_frame
 from progress_server.auth.authorization import permit
 from progress_server.auth.guard import held
 from progress_server.auth.principal import principal_of

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from progress_broker.model.event import Frame
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 
 LAST_CHUNK = b"0\r\n\r\n"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from progress_broker.model.children import CHILDREN
-from progress_broker.model.event import Frame
+from progress_broker.model.event import CHILDREN
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 from progress_server.sse.chunked import chunk
 

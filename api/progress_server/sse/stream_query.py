@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progress_broker.errors import Invalid
 from progress_broker.live.resume import Start
-from progress_broker.model import positions
-from progress_broker.model.children import CHILDREN
-from progress_broker.model.event import PING, PING_EVENT
+from progress_broker.model.event import CHILDREN
 from progress_broker.model.operation import EVENT_TYPE
+from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import invalid
 from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.frames import PING, PING_EVENT
 from progress_server.http.query_names import values_of
 
 MAX_TYPES = 32
@@ -21,7 +21,7 @@ POSITION: dict[str, Any] = {
     "pattern": r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$",
     "examples": ["1732150000000-0"],
 }
-"""What a position looks like, for the description: `positions.parse` is what reads it."""
+"""What a position looks like, for the description: `parse_position` is what reads it."""
 
 _POSITION_OR_NONE = POSITION | {"pattern": r"^((0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18}))?$"}
 """Of a client that resumes: an empty one is what it says when it has none yet."""
@@ -52,7 +52,7 @@ class StreamQuery(BaseModel):
         """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
         given = [position for position in (last_event_id, self.last_event_id) if position]
         for position in given:
-            positions.parse(position)
+            parse_position(position)
         if given:
             return Start(given[0])
         return Start(beginning=self.beginning is not None)

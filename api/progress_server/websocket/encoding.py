@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import orjson
 
-from progress_broker.model.event import END, Frame
+from progress_broker.model.event import END
+from progress_broker.stream.frames import Frame
 
 _RECONNECT = b"reconnect"
 _SILENT = frozenset({b"", b"ping"})  # a socket is opened and pinged as a whole, not for each operation

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from progress_broker.model.event import Frame
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
 

@@ -14,11 +14,12 @@ from progress_broker.bundle.lane import Lane
 from progress_broker.bundle.member import LEAST_SHARE_BYTES, Member
 from progress_broker.bundle.merge import Merge
 from progress_broker.bundle.query import Query
-from progress_broker.model.event import MISSING, OPERATIONS, Frame, id_frame, told_frame
-from progress_broker.model.positions import milliseconds, order
-from progress_broker.operations.index_search import Facts
+from progress_broker.model.event import MISSING, OPERATIONS
+from progress_broker.model.index_terms import Facts
+from progress_broker.model.position import milliseconds, order
 from progress_broker.stream.batching import SLICE_BYTES
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import Frame, id_frame, told_frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
 from progress_broker.stream.subscription import Subscription

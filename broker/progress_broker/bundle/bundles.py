@@ -19,8 +19,8 @@ from progress_broker.errors import Draining, StorageUnavailable
 from progress_broker.live.feed import Batch
 from progress_broker.live.resume import Start
 from progress_broker.model.event import CREATED, Event
-from progress_broker.model.positions import order
-from progress_broker.operations.index_search import Facts, read_terms
+from progress_broker.model.index_terms import Facts, read_terms
+from progress_broker.model.position import order
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import Wheel

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from progress_broker.errors import Invalid
-from progress_broker.model import positions
+from progress_broker.model.position import order
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PARTIAL, _LOST, _TRIMMED = "B", "L", "T"
@@ -84,7 +84,7 @@ def _position(text: str, ms: str, seq: str | None) -> bytes:
 
 
 def _written(position: bytes) -> str:
-    ms, seq = positions.order(position)
+    ms, seq = order(position)
     return f"{_base36(ms)}.{_base36(seq)}" if seq else _base36(ms)
 
 

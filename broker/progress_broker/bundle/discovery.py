@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.errors import Gone, Invalid, NotFound
 from progress_broker.live.resume import Ended
-from progress_broker.model.positions import order
-from progress_broker.operations.index_search import Facts, Found
+from progress_broker.model.index_terms import Facts, Found
+from progress_broker.model.position import order
 
 
 class TooManyEnded(Exception):

@@ -13,9 +13,10 @@ from heapq import heapify, heappop, heapreplace
 
 from progress_broker.bundle.cursor import Place
 from progress_broker.bundle.member import Member
-from progress_broker.model.event import MISSING, PROGRESS, Frame
-from progress_broker.model.positions import order as read_order
+from progress_broker.model.event import MISSING, PROGRESS
+from progress_broker.model.position import order as read_order
 from progress_broker.stream.batching import SLICE_BYTES
+from progress_broker.stream.frames import Frame
 
 Leaving = tuple[Member, Frame]
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from progress_broker.live.channel import Channel
-from progress_broker.model.event import MISSING, SNAPSHOT, Frame, told_frame
-from progress_broker.model.positions import order
+from progress_broker.model.event import MISSING, SNAPSHOT
+from progress_broker.model.position import order
 from progress_broker.stream.batching import conflate
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import Frame, told_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription

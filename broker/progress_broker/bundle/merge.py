@@ -7,10 +7,11 @@ from progress_broker.bundle import cursor
 from progress_broker.bundle.cursor import Place
 from progress_broker.bundle.lane import Lane, Leaving
 from progress_broker.bundle.member import Member
-from progress_broker.model.event import MISSING, Frame, id_frame, strip_id
-from progress_broker.model.positions import order
-from progress_broker.operations.index_search import Facts
+from progress_broker.model.event import MISSING
+from progress_broker.model.index_terms import Facts
+from progress_broker.model.position import order
 from progress_broker.stream.batching import SLICE_BYTES
+from progress_broker.stream.frames import Frame, id_frame, strip_id
 from progress_broker.stream.subscription import Subscription
 
 

@@ -7,8 +7,8 @@ from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.lane import Lane
 from progress_broker.bundle.merge import Searching
 from progress_broker.bundle.search import Search
-from progress_broker.model.positions import order
-from progress_broker.operations.index_search import Facts, Found
+from progress_broker.model.index_terms import Facts, Found
+from progress_broker.model.position import order
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.stream.stream import Mode

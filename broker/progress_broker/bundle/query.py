@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from progress_broker.operations.index_search import Terms
+from progress_broker.model.index_terms import Terms
 
 FIELDS = ("parent", "owner", "tag", "kind")
 """The indexes that a query may name, those with fewer operations to a value first, as a rule."""

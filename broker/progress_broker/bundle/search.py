@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.cursor import Place
 from progress_broker.bundle.query import Query
-from progress_broker.model.positions import START, was_lost
-from progress_broker.operations import index_search
-from progress_broker.operations.index_search import Found
+from progress_broker.model.index_terms import Found
+from progress_broker.model.position import START, was_lost
+from progress_broker.operations import event_log, index_search
 from progress_broker.operations.store import Store
 
 
@@ -34,7 +34,7 @@ class Search:
     async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
         """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each."""
         asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
-        before = await index_search.up_to(self._store, asked) if asked else []
+        before = await event_log.up_to(self._store, asked) if asked else []
         kept = self._store.settings.feed_length
         return frozenset(
             lane

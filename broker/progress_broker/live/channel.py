@@ -7,10 +7,11 @@ from typing import Protocol
 
 from progress_broker.live.fanout import Live
 from progress_broker.live.ring import Ring, Room
-from progress_broker.model.event import END, Event, Frame, make_frame, snapshot_frame
+from progress_broker.model.event import END, Event
 from progress_broker.model.operation import Operation
-from progress_broker.model.positions import START, order
+from progress_broker.model.position import START, order
 from progress_broker.stream.batching import slices
+from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 

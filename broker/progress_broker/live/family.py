@@ -11,10 +11,11 @@ from typing import Protocol
 
 import orjson
 
-from progress_broker.model.children import CHILD, LOOKED_AT, Child, Tree, children_frame, read_note
-from progress_broker.model.event import Event, Frame
+from progress_broker.model.children import LOOKED_AT, Child, Tree, read_note
+from progress_broker.model.event import CHILD, Event
 from progress_broker.model.operation import ChildrenSummary
-from progress_broker.model.positions import START, milliseconds, order
+from progress_broker.model.position import START, milliseconds, order
+from progress_broker.stream.frames import Frame, children_frame
 from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.throttle import Cancellable
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from progress_broker.model.event import Frame
 from progress_broker.stream.batching import wanted
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import size
 from progress_broker.stream.subscription import Audience, Subscription
 

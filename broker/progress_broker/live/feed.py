@@ -9,7 +9,7 @@ from typing import Any
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.event import Event, read_entry
-from progress_broker.model.positions import order, was_lost
+from progress_broker.model.position import order, was_lost
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import BLOCK_MS, Reader
 from progress_broker.storage.foreign import warn_once

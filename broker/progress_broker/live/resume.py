@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from progress_broker.errors import BrokerError, Gone, NotFound
 from progress_broker.live.channel import Channel
-from progress_broker.model import positions
-from progress_broker.model.event import END, Frame, make_frame, snapshot_frame
+from progress_broker.model.event import END
 from progress_broker.model.operation import Operation
+from progress_broker.model.position import START
 from progress_broker.operations import event_log, index_search
-from progress_broker.operations.event_log import Page
-from progress_broker.operations.index_search import Beyond
+from progress_broker.operations.event_log import Beyond, Page
 from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import Flights
+from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.subscription import Subscription
 
 
@@ -53,7 +53,7 @@ class Placing:
                 ("kept", operation), lambda: event_log.kept(self._store, operation, length)
             )
             if kept:
-                subscription.begin(kept[0].n - 1, positions.START.encode(), [make_frame(event) for event in kept])
+                subscription.begin(kept[0].n - 1, START.encode(), [make_frame(event) for event in kept])
                 return None
         elif start.position is not None:
             at = channel.find(start.position.encode())
@@ -104,7 +104,7 @@ class Placing:
 
         async def read() -> tuple[int, Beyond]:
             n = channel.n
-            return n, await index_search.beyond(self._store, operation, position, self._page_length, since)
+            return n, await event_log.beyond(self._store, operation, position, self._page_length, since)
 
         n, found = await self._flights.share(("beyond", operation, position, since), read)
         lost = found.last is None or found.last.n < n  # the feed has yet to tell of it

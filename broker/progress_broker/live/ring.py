@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from progress_broker.model.event import Event, Frame, make_frame
+from progress_broker.model.event import Event
+from progress_broker.stream.frames import Frame, make_frame
 
 
 @dataclass(slots=True)

@@ -7,12 +7,10 @@ from typing import Any
 
 import orjson
 
-from progress_broker.model.depth import showable
-from progress_broker.model.event import END, PROGRESS, Event, Frame
+from progress_broker.model.event import END, PROGRESS, Event
 from progress_broker.model.operation import ChildrenSummary, Status
-from progress_broker.model.positions import START, is_canonical, milliseconds, order
-
-CHILD, CHILDREN = b"child", b"children"
+from progress_broker.model.position import START, is_canonical, milliseconds, order
+from progress_broker.model.validation import showable
 
 LOOKED_AT = 4_000
 """Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
@@ -202,13 +200,6 @@ class Tree:
             "weight": child.weight,
         }
         return brief if message is None else brief | {"message": message}
-
-
-def children_frame(parent: str, time_ms: int, data: bytes) -> Frame:
-    """Return the frame that tells where an operation's children stand: it has no id, for it is no event of the log."""
-    head = b"event: children\ndata: "
-    wire = b'%b{"operation":"%b","type":"children","time":%d,"data":%b}\n\n' % (head, parent.encode(), time_ms, data)
-    return Frame(0, b"", CHILDREN, wire, len(head))
 
 
 def rolled_up(

@@ -1,24 +1,19 @@
-"""Publishing without I/O: an event is checked and encoded here, a call of the script is made, and its reply is read.
-
-The store sends such calls for the HTTP edge, the worker SDK for its own process: one way in, two carriers.
-"""
+"""Entries: what a publisher says, checked and encoded, ready to be stored. No I/O happens here."""
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from progress_broker.errors import Invalid, TooLarge, refusal
+from progress_broker.errors import Invalid, TooLarge
 from progress_broker.model import payloads
-from progress_broker.model.depth import showable
-from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Answer, Cancel
-from progress_broker.model.validation import invalid
+from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
+from progress_broker.model.validation import invalid, showable
 from progress_broker.settings import Settings
-from progress_broker.storage.keys import OperationKeys
-from progress_broker.storage.scripts import PUBLISH, Call
+
+MAX_SEQ = (1 << 53) - 1  # what Lua and JavaScript count exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,69 +73,23 @@ def encode_data(type: str, data: object, settings: Settings) -> bytes:
     return encoded
 
 
-def all_keys(keys: OperationKeys) -> tuple[str, ...]:
-    """Return the keys that a script which changes an operation is given."""
-    lane = keys.lane
-    return (keys.snapshot, keys.log, keys.signals, lane.feed, lane.index, lane.expiry, lane.leases)
+class Publication(BaseModel):
+    """An event as a publisher sends it over HTTP."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$")]
+    data: Any = None
+    producer: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
+    seq: Annotated[int, Field(ge=1, le=MAX_SEQ)] | None = None
 
 
-def publish_call(
-    operation: str,
-    keys: OperationKeys,
-    entries: Iterable[Entry],
-    *,
-    attempt: int | None = None,
-    begins: bool = False,
-    created_ms: int | None = None,
-    worker: str = "",
-    expect: str = "",
-    lapsed: bool = False,
-    silent_ms: int | None = None,
-    traceparent: str = "",
-) -> Call:
-    """Return the call that appends entries to an operation, all or none; without entries it is a beat of its worker.
-
-    `attempt` fences: an older one than the operation's is refused, and one of an operation of this id that was not
-    created at `created_ms`; if it `begins`, it takes over from the one before.
-    `expect` is the status it must have, if given, and if `lapsed`, its lease must have lapsed. Its worker may be
-    silent for `silent_ms` from now on instead of for its lease; 0 is for who is not its worker.
-    """
-    number = "" if attempt is None else f"{'+' if begins else ''}{attempt}"
-    if created_ms is not None:
-        number += f"@{created_ms}"
-    expected = f"{expect} lapsed" if lapsed else expect
-    args: list[str | bytes] = [operation, number, worker, expected, "" if silent_ms is None else str(silent_ms)]
-    for entry in entries:
-        args += (
-            entry.type,
-            entry.data,
-            entry.status,
-            entry.producer,
-            "" if entry.seq is None else str(entry.seq),
-        )
-    if traceparent:
-        args.append(traceparent)
-    return Call(PUBLISH, all_keys(keys), args)
-
-
-def read_answer(reply: Sequence[Any]) -> Answer:
-    """Return what a call of create or publish answered; raise the error it stands for if it was refused."""
-    check_refusal(reply)
-    cancel = read_cancel(reply[3]) if reply[3] else None
-    return Answer(position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel)
-
-
-def read_cancel(data: bytes) -> Cancel:
-    """Return the cancel that a worker is told; one that can't be read is one all the same."""
+def read_publication(value: object, settings: Settings) -> Entry:
+    """Return the entry for an event given as plain values; raise `Invalid` or `TooLarge`."""
     try:
-        said = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        said = None
-    reason, by = (said.get("reason"), said.get("by")) if isinstance(said, dict) else (None, None)
-    return Cancel(reason=reason if isinstance(reason, str) else None, by=by if isinstance(by, str) else None)
-
-
-def check_refusal(reply: Sequence[Any]) -> None:
-    """Raise the error that a script's reply stands for, if it is a refusal."""
-    if reply[0] != b"ok":
-        raise refusal(reply[0].decode(), reply[1].decode("utf-8", "replace"))
+        event = Publication.model_validate(value)
+    except ValidationError as error:
+        raise invalid(error) from None
+    if (event.producer is None) != (event.seq is None):
+        raise Invalid("producer and seq come together: they tell a repeat from a new event", field="seq")
+    return encode(event.type, event.data, settings, producer=event.producer or "", seq=event.seq)

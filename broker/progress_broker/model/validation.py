@@ -1,4 +1,4 @@
-"""What comes in: JSON read, and what is wrong with it told as `Invalid`."""
+"""What comes in: JSON read, what is wrong with it told as `Invalid`, and whether it can be shown again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,3 +27,15 @@ def located(location: Sequence[int | str], message: str) -> Invalid:
     """Return the fault of a field, given by the path to it."""
     field = ".".join(map(str, location))
     return Invalid(f"{field}: {message}" if field else message, field=field or None)
+
+
+def showable(value: object) -> bool:
+    """Return whether a JSON value can still be written when it stands eight levels down.
+
+    What is stored is shown within other objects, and orjson writes 254 levels in all.
+    """
+    try:
+        orjson.dumps([[[[[[[[value]]]]]]]])
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,15 +1,28 @@
-"""The calls by which an operation is created, deleted and signalled; publishing has a place of its own."""
+"""Calls of the scripts that change an operation, and what they reply. No I/O happens here.
+
+The store sends such calls for the HTTP edge, the worker SDK for its own process: one way in, two carriers.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import orjson
 
-from progress_broker.model.entry import all_keys, encode_data
-from progress_broker.model.operation import NewOperation, NewSignal
+from progress_broker.errors import refusal
+from progress_broker.model.entry import Entry, encode_data
+from progress_broker.model.operation import Answer, Cancel, NewOperation, NewSignal
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
-from progress_broker.storage.scripts import CREATE, DELETE, PROBE, SIGNAL, Call
+from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
 
 PROBE_PERIODS_KEPT = 5
 """What a probe is published to lasts for so many periods: its lane's next turn finds it anew, or not at all."""
+
+
+def all_keys(keys: OperationKeys) -> tuple[str, ...]:
+    """Return the keys that a script which changes an operation is given."""
+    lane = keys.lane
+    return (keys.snapshot, keys.log, keys.signals, lane.feed, lane.index, lane.expiry, lane.leases)
 
 
 def create_call(
@@ -59,3 +72,65 @@ def probe_call(keys: OperationKeys, settings: Settings) -> Call:
     """Return the call that makes ready what a probe is published to."""
     lasts_ms = round(1000 * PROBE_PERIODS_KEPT * settings.probe_s)
     return Call(PROBE, (keys.snapshot, keys.log), (str(settings.feed_length), str(lasts_ms)))
+
+
+def publish_call(
+    operation: str,
+    keys: OperationKeys,
+    entries: Iterable[Entry],
+    *,
+    attempt: int | None = None,
+    begins: bool = False,
+    created_ms: int | None = None,
+    worker: str = "",
+    expect: str = "",
+    lapsed: bool = False,
+    silent_ms: int | None = None,
+    traceparent: str = "",
+) -> Call:
+    """Return the call that appends entries to an operation, all or none; without entries it is a beat of its worker.
+
+    `attempt` fences: an older one than the operation's is refused, and one of an operation of this id that was not
+    created at `created_ms`; if it `begins`, it takes over from the one before.
+    `expect` is the status it must have, if given, and if `lapsed`, its lease must have lapsed. Its worker may be
+    silent for `silent_ms` from now on instead of for its lease; 0 is for who is not its worker.
+    """
+    number = "" if attempt is None else f"{'+' if begins else ''}{attempt}"
+    if created_ms is not None:
+        number += f"@{created_ms}"
+    expected = f"{expect} lapsed" if lapsed else expect
+    args: list[str | bytes] = [operation, number, worker, expected, "" if silent_ms is None else str(silent_ms)]
+    for entry in entries:
+        args += (
+            entry.type,
+            entry.data,
+            entry.status,
+            entry.producer,
+            "" if entry.seq is None else str(entry.seq),
+        )
+    if traceparent:
+        args.append(traceparent)
+    return Call(PUBLISH, all_keys(keys), args)
+
+
+def read_answer(reply: Sequence[Any]) -> Answer:
+    """Return what a call of create or publish answered; raise the error it stands for if it was refused."""
+    check_refusal(reply)
+    cancel = read_cancel(reply[3]) if reply[3] else None
+    return Answer(position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel)
+
+
+def read_cancel(data: bytes) -> Cancel:
+    """Return the cancel that a worker is told; one that can't be read is one all the same."""
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        said = None
+    reason, by = (said.get("reason"), said.get("by")) if isinstance(said, dict) else (None, None)
+    return Cancel(reason=reason if isinstance(reason, str) else None, by=by if isinstance(by, str) else None)
+
+
+def check_refusal(reply: Sequence[Any]) -> None:
+    """Raise the error that a script's reply stands for, if it is a refusal."""
+    if reply[0] != b"ok":
+        raise refusal(reply[0].decode(), reply[1].decode("utf-8", "replace"))

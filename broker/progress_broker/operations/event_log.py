@@ -1,11 +1,11 @@
 """Reading operations' logs: from a position, from either end, and as they grow."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from progress_broker.model import positions
 from progress_broker.model.event import Event, read_entry, read_events
+from progress_broker.model.position import START, order, parse
 from progress_broker.operations.store import Store
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.redis_errors import storage_errors
@@ -58,13 +58,13 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
     entries = await _entries(commands.xrange(key, min=position, count=count + 1))
     if entries and entries[0][0] == position.encode():
         return Page(read_events(operation, entries[1:]), await _standing(store, operation, entries[0]))
-    first = entries if position == positions.START else await _entries(commands.xrange(key, count=1))
+    first = entries if position == START else await _entries(commands.xrange(key, count=1))
     kept = read_events(operation, first)
-    if position == positions.START:
+    if position == START:
         whole = not kept or kept[0].n == 1
         return Page(kept[:count]) if whole else Page([], reset="trimmed")
-    asked = positions.parse(position)
-    trimmed = bool(kept) and kept[0].n > 1 and asked < positions.parse(kept[0].position.decode())
+    asked = parse(position)
+    trimmed = bool(kept) and kept[0].n > 1 and asked < parse(kept[0].position.decode())
     return Page([], reset="trimmed" if trimmed else "lost")
 
 
@@ -89,9 +89,9 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
             )
         if not reply:
             now = await store.get(operation)
-            if positions.parse(now.position) < positions.parse(told):  # nothing after it would come for long
+            if parse(now.position) < parse(told):  # nothing after it would come for long
                 raise HistoryLost(f"Redis no longer has the events of operation {operation} that were shown last")
-            if now.done and positions.parse(now.position) <= positions.parse(position):
+            if now.done and parse(now.position) <= parse(position):
                 return
             continue
         entries = reply[0][1]
@@ -110,6 +110,45 @@ async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
             pipeline.hmget(store.keyspace.operation(operation).snapshot, ("n", "position"))
         with storage_errors():
             return [_read_stand(state) for state in await pipeline.execute(raise_on_error=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What an operation's log holds after a position that need not be one of its own."""
+
+    events: Sequence[Event]
+    last: Event | None
+    """The last event of all, if there is one."""
+    trimmed: bool
+    """Whether events may no longer be kept."""
+
+
+async def beyond(store: Store, operation: str, position: bytes, count: int, since: bytes) -> Beyond:
+    """Return what follows a position of an operation's lane in its log, `count` events at most.
+
+    It is `trimmed` if events after `since` may no longer be kept, which is the position or an older one.
+    """
+    key = store.keyspace.operation(operation).log
+    async with store.connections.commands.pipeline(transaction=False) as pipeline:
+        pipeline.xrevrange(key, count=1)
+        pipeline.xrange(key, min=b"(" + position, count=count)
+        pipeline.xrange(key, count=1)
+        with storage_errors():
+            last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
+    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(since)
+    return Beyond(after, last[0] if last else None, trimmed)
+
+
+async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:
+    """Return where the last entry up to a position stands in each of some lanes' feeds, if there is one, and how many
+    entries the feed has."""
+    async with store.connections.commands.pipeline(transaction=False) as pipeline:
+        for lane, position in places.items():
+            feed = store.keyspace.lane(lane).feed
+            pipeline.xrevrange(feed, max=position, count=1).xlen(feed)
+        with storage_errors():
+            replies = iter(await pipeline.execute())
+    return [(entries[0][0] if entries else None, length) for entries, length in zip(replies, replies, strict=True)]
 
 
 def _read_stand(state: Any) -> Stand | None:

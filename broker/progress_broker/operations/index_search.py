@@ -1,13 +1,12 @@
 """Finding operations to follow: those of some ids, or those that are listed in some indexes."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from progress_broker.model.event import Event, read_events
+from progress_broker.model.index_terms import Facts, Found, Terms, read_terms
 from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
-from progress_broker.model.positions import is_canonical, order
+from progress_broker.model.position import is_canonical
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.storage.redis_errors import storage_errors
@@ -19,41 +18,6 @@ _OF_CREATION = ("gone", "spec", "created")
 _STATUSES = frozenset(status.value.encode() for status in Status)
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
 _ASKED_AT_ONCE = 500
-
-Terms = frozenset[bytes]
-"""Indexes that operations are listed in, `field:value` each; their values never change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What decides whether and from where an operation is followed."""
-
-    operation: str
-    terms: Terms
-    done: bool
-    position: bytes
-    """That of its last event."""
-    first: bytes
-    """That of its first event."""
-
-    def labels(self, field: str) -> list[str]:
-        """Return what it is listed under by an index, such as `owner` or `tag`."""
-        prefix = f"{field}:".encode()
-        return [term[len(prefix) :].decode("utf-8", "replace") for term in self.terms if term.startswith(prefix)]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What there is of the operations that somebody wants to follow."""
-
-    facts: Sequence[Facts]
-    gone: Mapping[str, Facts] = field(default_factory=dict)
-    """Deleted ones by their ids, with what is still known of them: only who might follow them is told so."""
-
-
-def read_terms(lines: bytes) -> Terms:
-    """Return the indexes that are told one a line."""
-    return frozenset(line for line in lines.split(b"\n") if line)
 
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
@@ -124,45 +88,6 @@ async def as_created(store: Store, operation: str) -> Operation | None:
     known |= {"status": Status.PENDING.value.encode(), "n": b"1", "position": first or b"0-0"}
     created = read_snapshot(operation, [known.get(field) for field in FIELDS])
     return created if first else None
-
-
-@dataclass(frozen=True, slots=True)
-class Beyond:
-    """What an operation's log holds after a position that need not be one of its own."""
-
-    events: Sequence[Event]
-    last: Event | None
-    """The last event of all, if there is one."""
-    trimmed: bool
-    """Whether events may no longer be kept."""
-
-
-async def beyond(store: Store, operation: str, position: bytes, count: int, since: bytes) -> Beyond:
-    """Return what follows a position of an operation's lane in its log, `count` events at most.
-
-    It is `trimmed` if events after `since` may no longer be kept, which is the position or an older one.
-    """
-    key = store.keyspace.operation(operation).log
-    async with store.connections.commands.pipeline(transaction=False) as pipeline:
-        pipeline.xrevrange(key, count=1)
-        pipeline.xrange(key, min=b"(" + position, count=count)
-        pipeline.xrange(key, count=1)
-        with storage_errors():
-            last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
-    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(since)
-    return Beyond(after, last[0] if last else None, trimmed)
-
-
-async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:
-    """Return where the last entry up to a position stands in each of some lanes' feeds, if there is one, and how many
-    entries the feed has."""
-    async with store.connections.commands.pipeline(transaction=False) as pipeline:
-        for lane, position in places.items():
-            feed = store.keyspace.lane(lane).feed
-            pipeline.xrevrange(feed, max=position, count=1).xlen(feed)
-        with storage_errors():
-            replies = iter(await pipeline.execute())
-    return [(entries[0][0] if entries else None, length) for entries, length in zip(replies, replies, strict=True)]
 
 
 def _read(operation: str, state: Any) -> Facts | None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from progress_broker.errors import BrokerError, OperationEnded, StorageFull, StorageUnavailable
-from progress_broker.model.entry import Entry, read_cancel
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation
+from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.redis_errors import storage_errors
 
 if TYPE_CHECKING:

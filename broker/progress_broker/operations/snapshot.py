@@ -8,11 +8,11 @@ import orjson
 from pydantic import ValidationError
 
 from progress_broker.errors import Gone, Invalid, NotFound, Unreadable
-from progress_broker.model.depth import showable
-from progress_broker.model.entry import read_cancel
 from progress_broker.model.grants import Facts
 from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
-from progress_broker.model.positions import milliseconds, parse
+from progress_broker.model.position import milliseconds, parse
+from progress_broker.model.validation import showable
+from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.foreign import warn_once
 
 _LONGEST_S = 10 * 366 * 86_400

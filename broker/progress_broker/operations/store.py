@@ -10,11 +10,19 @@ import redis.exceptions
 
 from progress_broker.errors import SetupError, StorageUnavailable, Unreadable
 from progress_broker.model.children import Tree
-from progress_broker.model.entry import Entry, check_refusal, publish_call, read_answer
+from progress_broker.model.entry import Entry
 from progress_broker.model.grants import Facts
 from progress_broker.model.operation import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
-from progress_broker.operations.commands import create_call, delete_call, probe_call, signal_call
+from progress_broker.operations.commands import (
+    check_refusal,
+    create_call,
+    delete_call,
+    probe_call,
+    publish_call,
+    read_answer,
+    signal_call,
+)
 from progress_broker.operations.snapshot import FACTS, FIELDS, is_parent, read_facts, read_snapshot
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from progress_broker.model.event import Event
-from progress_broker.model.positions import milliseconds
+from progress_broker.model.position import milliseconds
 
 try:
     from opentelemetry import context, trace

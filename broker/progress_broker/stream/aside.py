@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from progress_broker.model.event import Frame
+from progress_broker.stream.frames import Frame
 
 
 class Aside(Protocol):

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from progress_broker.model.event import END, PROGRESS, SNAPSHOT, Frame
+from progress_broker.model.event import END, PROGRESS, SNAPSHOT
+from progress_broker.stream.frames import Frame
 
 SLICE_BYTES = 16_384
 """Written at a time to a client that catches up; by so much it may get more than it has room for."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from progress_broker.model.event import PING, Frame
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.stream.batching import Types
+from progress_broker.stream.frames import PING, Frame
 from progress_broker.stream.throttle import Cancellable
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from progress_broker.model.event import Frame
+from progress_broker.stream.frames import Frame
 
 
 class Encoding(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from progress_broker.model.event import Frame
+from progress_broker.stream.frames import Frame
 
 if TYPE_CHECKING:
     from progress_broker.stream.subscription import Subscription

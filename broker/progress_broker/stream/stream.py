@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from enum import Enum
 
-from progress_broker.model.event import Frame, opening_frame, reconnect_frame
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import Frame, opening_frame, reconnect_frame
 from progress_broker.stream.outlet import NO_OUTLET, Outlet, size
 
 

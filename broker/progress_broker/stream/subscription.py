@@ -10,11 +10,12 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from progress_broker.model.event import END, SNAPSHOT, Frame
+from progress_broker.model.event import END, SNAPSHOT
 from progress_broker.runtime.tally import Written
 from progress_broker.stream.aside import Aside
 from progress_broker.stream.batching import Types, conflate, slices, wanted
 from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
 from progress_broker.stream.source import Source
 from progress_broker.stream.stream import Mode, Stream

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from progress_broker.model.event import PROGRESS, Frame
+from progress_broker.model.event import PROGRESS
+from progress_broker.stream.frames import Frame
 
 
 class Cancellable(Protocol):

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from progress_broker.model.event import Frame
 from progress_broker.runtime import tracing
+from progress_broker.stream.frames import Frame
 from progress_broker.stream.source import Source
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from progress_broker.errors import BrokerError
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import Entry, read_publication
 from progress_broker.model.operation import Answer, NewOperation
-from progress_broker.model.publications import read_publication
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.operations.store import Store
 from progress_broker.runtime.ndjson import LineBuffer

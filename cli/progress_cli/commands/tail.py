@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from progress_broker.errors import StorageUnavailable
-from progress_broker.model import positions
 from progress_broker.model.event import END
 from progress_broker.model.operation import Status
+from progress_broker.model.position import START
+from progress_broker.model.position import parse as parse_position
 from progress_broker.operations import event_log
 from progress_broker.operations.event_log import HistoryLost
 from progress_broker.operations.store import Store
@@ -45,7 +46,7 @@ def tail(
     Ends with 0 if the operation succeeded, 1 if it failed, and 3 if it was cancelled.
     """
     if beginning not in (None, "start"):
-        positions.parse(str(beginning))
+        parse_position(str(beginning))
     status = asyncio.run(_tail(connect.locate(settings), id, beginning, as_json))
     raise typer.Exit(OUTCOMES[status])
 
@@ -87,7 +88,7 @@ class Following:
 
     def __init__(self, store: Store, id: str, view: View) -> None:
         self._store, self._id, self._view = store, id, view
-        self._position = positions.START
+        self._position = START
         self._n = 0
         self._ended = False
 
@@ -138,7 +139,7 @@ class Following:
 
     async def _is_lost(self) -> bool:
         """Return whether Redis no longer has what was shown last: another one may answer since it was away."""
-        if self._position == positions.START:
+        if self._position == START:
             return False
         return (await event_log.after(self._store, self._id, self._position, 1)).reset == "lost"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from progress_broker.model.entry import read_cancel
 from progress_broker.model.event import Event
 from progress_broker.model.operation import Cancel, Operation, Status
-from progress_broker.model.positions import milliseconds
+from progress_broker.model.position import milliseconds
+from progress_broker.operations.commands import read_cancel
 
 STYLES = {
     "pending": "dim",

@@ -7,8 +7,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from progress_broker.model.event import Event, make_frame, snapshot_frame
+from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation, Status
+from progress_broker.stream.frames import make_frame, snapshot_frame
 from progress_cli.output import format
 
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}

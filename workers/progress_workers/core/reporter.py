@@ -10,8 +10,9 @@ from math import inf
 from threading import RLock
 
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
-from progress_broker.model.entry import Entry, publish_call
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Answer
+from progress_broker.operations.commands import publish_call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import Call

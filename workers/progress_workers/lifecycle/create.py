@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from progress_broker.errors import OperationExists
-from progress_broker.model.entry import read_answer
 from progress_broker.model.operation import Cancel, NewOperation
 from progress_broker.model.validation import invalid
 from progress_broker.operations import parent_notice
-from progress_broker.operations.commands import create_call
+from progress_broker.operations.commands import create_call, read_answer
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings, load_settings
 from progress_workers.lifecycle.creation_fields import readable_words

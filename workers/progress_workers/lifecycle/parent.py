@@ -4,9 +4,10 @@ it."""
 from contextlib import suppress
 
 from progress_broker.errors import BrokerError, Conflict, Invalid, OperationEnded, StorageFull, StorageUnavailable
-from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation, parent_notice
+from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.settings import Settings
 from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.transport.connection import Link

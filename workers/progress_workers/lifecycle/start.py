@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from progress_broker.errors import Invalid, NotFound, OperationEnded
-from progress_broker.model.entry import read_answer
 from progress_broker.model.operation import OPERATION_ID, Status
+from progress_broker.operations.commands import read_answer
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
 from progress_workers.errors import Cancelled, Stop

@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from progress_broker.errors import Gone, NotFound
-from progress_broker.model.entry import read_cancel
 from progress_broker.model.operation import Cancel, Status
+from progress_broker.operations.commands import read_cancel
 from progress_workers.transport.connection import Link
 from progress_workers.transport.pipeline import errors_that_may_pass
 

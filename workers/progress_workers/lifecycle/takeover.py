@@ -7,8 +7,9 @@ from typing import Final
 import orjson
 
 from progress_broker.errors import Conflict, StorageUnavailable
-from progress_broker.model.entry import Entry, publish_call, read_answer
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Status
+from progress_broker.operations.commands import publish_call, read_answer
 from progress_workers.lifecycle.state import State, read_state
 from progress_workers.transport.connection import Link
 from progress_workers.values import label

@@ -7,8 +7,9 @@ from threading import Lock, Timer
 from typing import TypedDict, TypeVar
 
 from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
-from progress_broker.model.entry import encode, publish_call, read_answer
+from progress_broker.model.entry import encode
 from progress_broker.model.operation import Status
+from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.settings import load_settings
 from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.async_operation import AsyncOperation

@@ -14,9 +14,9 @@ import fakeredis.aioredis
 import orjson
 
 from progress_broker.errors import BrokerError
-from progress_broker.model.entry import Entry, check_refusal, publish_call, read_answer
+from progress_broker.model.entry import Entry
 from progress_broker.model.operation import NewSignal, Operation
-from progress_broker.operations.commands import signal_call
+from progress_broker.operations.commands import check_refusal, publish_call, read_answer, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings

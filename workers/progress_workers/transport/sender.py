@@ -11,8 +11,8 @@ from threading import Event, RLock
 from typing import Any
 
 from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
-from progress_broker.model.entry import read_answer
 from progress_broker.model.operation import Answer
+from progress_broker.operations.commands import read_answer
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter

@@ -10,7 +10,7 @@ import orjson
 import redis.exceptions
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable, Unreadable
-from progress_broker.model.entry import read_cancel
+from progress_broker.operations.commands import read_cancel
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
