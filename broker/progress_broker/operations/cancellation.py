@@ -1,31 +1,47 @@
 """Cancelling: an operation and its children are asked to stop, or ended by force."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import orjson
 
 from progress_broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.entry import Entry, encode
-from progress_broker.model.operation import Cancel, Operation, Status
+from progress_broker.model.operation import Answer, Cancel, Operation, Status
 from progress_broker.settings import Settings
-
-if TYPE_CHECKING:
-    from progress_broker.operations.store import Store
 
 log = logging.getLogger(__name__)
 
 _TRIES = 8
 
 
+class Operations(Protocol):
+    """What cancelling asks of the store."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those of this process."""
+
+    async def get(self, operation: str) -> Operation:
+        """Return an operation's snapshot; raise `NotFound` or `Gone`."""
+
+    async def publish(
+        self, operation: str, entries: Iterable[Entry], *, expect: str = "", silent_ms: int | None = None
+    ) -> Answer:
+        """Append entries to an operation, if its status is as expected."""
+
+    async def children(self, operation: str) -> Sequence[str]:
+        """Return the ids of an operation's children, however many."""
+
+
 class _TooFast(StorageUnavailable):
     """An operation changes all the time; Redis itself is there."""
 
 
-async def cancel(store: "Store", operation: str, asked: Cancel, *, force: bool) -> tuple[Operation, bool]:
+async def cancel(store: Operations, operation: str, asked: Cancel, *, force: bool) -> tuple[Operation, bool]:
     """Cancel an operation, then its children, theirs, and so on; return it, and whether it was changed.
 
     What is wrong with one of them keeps no other from it, and is raised at the end. Where Redis is away, it ends there.
@@ -35,7 +51,7 @@ async def cancel(store: "Store", operation: str, asked: Cancel, *, force: bool) 
     faults: list[Exception] = []
     while waiting:
         parent, created = waiting.pop()
-        children: list[str] = []
+        children: Sequence[str] = ()
         with _noting_faults(parent, faults):
             children = await store.children(parent)
         for id in children:
@@ -68,7 +84,7 @@ def _noting_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
 
 
 async def _cancel_child(
-    store: "Store", operation: str, asked: Cancel, since: datetime, *, force: bool
+    store: Operations, operation: str, asked: Cancel, since: datetime, *, force: bool
 ) -> datetime | None:
     """Cancel a child alone; return when it was created, or None if its parent is younger and thus only a label."""
     now, _ = await cancel_one(store, operation, asked, force=force, since=since)
@@ -76,7 +92,7 @@ async def _cancel_child(
 
 
 async def cancel_one(
-    store: "Store", operation: str, asked: Cancel, *, force: bool = False, since: datetime | None = None
+    store: Operations, operation: str, asked: Cancel, *, force: bool = False, since: datetime | None = None
 ) -> tuple[Operation, bool]:
     """Cancel an operation alone, unless it was created before `since`; return it, and whether it was changed."""
     for _ in range(_TRIES):

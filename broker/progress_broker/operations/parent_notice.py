@@ -5,7 +5,7 @@ with it, or after: then whoever cancels finds the child in the index. Either way
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -14,13 +14,16 @@ from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation
 from progress_broker.operations.commands import read_cancel
-from progress_broker.storage.redis_errors import storage_errors
-
-if TYPE_CHECKING:
-    from progress_broker.operations.store import Store
 
 STATE = ("status", "cancel")
 """What is looked at of a parent that has ended."""
+
+
+class Parents(cancellation.Operations, Protocol):
+    """What telling a parent asks of the store."""
+
+    async def cancel_of(self, operation: str) -> Cancel | None:
+        """Return the cancel that an operation which has ended was asked for by, if it was."""
 
 
 def is_due(new: NewOperation, reply: Sequence[Any]) -> bool:
@@ -45,7 +48,7 @@ def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
     return Cancel() if status == Status.CANCELLED.encode() else None
 
 
-async def note(store: "Store", operation: str, new: NewOperation) -> None:
+async def note(store: Parents, operation: str, new: NewOperation) -> None:
     """Tell a parent of its new child, and cancel that if its parent was asked to stop.
 
     A parent that is not there, or has ended otherwise, is only a label.
@@ -56,9 +59,7 @@ async def note(store: "Store", operation: str, new: NewOperation) -> None:
     except (StorageUnavailable, StorageFull):
         raise
     except OperationEnded:
-        with storage_errors():
-            state = await store.connections.commands.hmget(store.keyspace.operation(parent).snapshot, STATE)
-        cancel = cancel_of(state)
+        cancel = await store.cancel_of(parent)
     except BrokerError:
         return
     if cancel is not None:

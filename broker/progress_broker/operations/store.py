@@ -180,6 +180,14 @@ class Store:
         """
         return await cancellation.cancel(self, operation, Cancel(reason=reason, by=by), force=force)
 
+    async def cancel_of(self, operation: str) -> Cancel | None:
+        """Return the cancel that an operation which has ended was asked for by, if it was."""
+        with storage_errors():
+            state = await self.connections.commands.hmget(
+                self.keyspace.operation(operation).snapshot, parent_notice.STATE
+            )
+        return parent_notice.cancel_of(state)
+
     async def signal(self, operation: str, signal: NewSignal, *, by: str | None = None) -> None:
         """Send a signal to an operation's worker. Raises `NotFound`, `Gone`, `OperationEnded` or `TooLarge`."""
         check_refusal(
