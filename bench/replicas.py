@@ -14,11 +14,11 @@ import uvloop
 from bench.harness import settings_for
 from progress_broker.errors import StorageUnavailable
 from progress_broker.hub import Hub
-from progress_broker.live.resume import Start
 from progress_broker.model.event import PROGRESS, read_entry
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import BLOCK_MS
+from progress_broker.stream.delivery import Start
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.stream import Mode

@@ -6,6 +6,7 @@ BrokerError
 ├── OperationExists     operation-exists     created before, with another body
 ├── OperationRunning    operation-running    it has to end before it can be deleted
 ├── OperationEnded      operation-ended      nothing changes a terminal operation
+├── Ended               ended                nothing follows the position of a client that comes back
 ├── Fenced              fenced               a later attempt has taken over
 ├── Conflict            conflict             its status changed meanwhile; look again
 ├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
@@ -71,6 +72,12 @@ class OperationEnded(BrokerError):
     """The operation is terminal; nothing changes it any more."""
 
     code = "operation-ended"
+
+
+class Ended(BrokerError):
+    """The position is that of the operation's end: nothing will ever follow."""
+
+    code = "ended"
 
 
 class Fenced(BrokerError):

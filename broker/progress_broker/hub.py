@@ -18,7 +18,7 @@ from progress_broker.live.feed import Batch, FeedReader
 from progress_broker.live.loader import Reads
 from progress_broker.live.probe import Doubt, Probe
 from progress_broker.live.reconciler import Silence
-from progress_broker.live.resume import Placing, Start
+from progress_broker.live.resume import Placing
 from progress_broker.model.event import GONE, Event, age_s
 from progress_broker.operations.store import Store
 from progress_broker.runtime import tracing
@@ -28,7 +28,7 @@ from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import Wheel
 from progress_broker.settings import Settings
 from progress_broker.storage.memory import Memory
-from progress_broker.stream.delivery import ALL, Delivery, terms_of
+from progress_broker.stream.delivery import ALL, Delivery, Start, terms_of
 from progress_broker.stream.registry import Streams
 from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.traced_source import placed, traced

@@ -8,10 +8,9 @@ import pytest
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.cursor import Place, parse, write
 from progress_broker.bundle.query import Query
-from progress_broker.errors import Draining, Gone, Invalid, NotFound
+from progress_broker.errors import Draining, Ended, Gone, Invalid, NotFound
 from progress_broker.hub import Hub
 from progress_broker.live.feed import Batch
-from progress_broker.live.resume import Ended, Start
 from progress_broker.model.entry import encode
 from progress_broker.model.event import CREATED, Event
 from progress_broker.model.index_terms import Facts
@@ -20,7 +19,7 @@ from progress_broker.model.position import order
 from progress_broker.operations.commands import create_call, delete_call, publish_call
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 from progress_broker.stream.stream import Mode

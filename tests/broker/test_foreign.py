@@ -17,7 +17,6 @@ from progress_broker.errors import BrokerError, Invalid, NotFound
 from progress_broker.hub import Hub
 from progress_broker.limits import limiter as limiter_module
 from progress_broker.limits.limiter import Limiter
-from progress_broker.live.resume import Start
 from progress_broker.model.entry import Entry, encode
 from progress_broker.model.event import CREATED, Event, read_entry
 from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
@@ -29,6 +28,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import OperationKeys
+from progress_broker.stream.delivery import Start
 from progress_broker.stream.frames import make_frame
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings

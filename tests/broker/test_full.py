@@ -15,7 +15,6 @@ from progress_broker.bundle.query import Query
 from progress_broker.errors import Gone, StorageFull
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
-from progress_broker.live.resume import Start
 from progress_broker.model.entry import Entry, encode
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.operations import event_log
@@ -25,6 +24,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.memory import Memory
+from progress_broker.stream.delivery import Start
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually, free_port, wait_until

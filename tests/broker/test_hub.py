@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from progress_broker import errors
+from progress_broker.errors import Ended
 from progress_broker.hub import Hub
 from progress_broker.live.channel import Channel
 from progress_broker.live.feed import COUNT, Batch
-from progress_broker.live.resume import Ended, Start
 from progress_broker.model.entry import Entry, encode
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
+from progress_broker.stream.delivery import Start
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from progress_broker.hub import Hub
-from progress_broker.live.resume import Start
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
+from progress_broker.stream.delivery import Start
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import eventually

@@ -12,7 +12,6 @@ import redis.exceptions
 from progress_broker import errors
 from progress_broker.hub import Hub
 from progress_broker.live.family import Family
-from progress_broker.live.resume import Start
 from progress_broker.model.children import GENERATIONS, SHOWN
 from progress_broker.model.entry import Entry, encode
 from progress_broker.model.operation import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
@@ -21,7 +20,7 @@ from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
-from progress_broker.stream.delivery import Delivery
+from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.frames import Frame
 from tests.broker.harness import Outlet
 from tests.servers import eventually

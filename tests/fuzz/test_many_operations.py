@@ -10,9 +10,8 @@ import pytest
 from progress_broker.bundle import cursor
 from progress_broker.bundle.cursor import Place
 from progress_broker.bundle.query import Query
-from progress_broker.errors import Gone, NotFound, StorageUnavailable
-from progress_broker.live.resume import Ended, Start
-from progress_broker.stream.delivery import Delivery
+from progress_broker.errors import Ended, Gone, NotFound, StorageUnavailable
+from progress_broker.stream.delivery import Delivery, Start
 from tests.fuzz.account import Account
 from tests.fuzz.published import Life
 from tests.fuzz.reading import Connection, Told

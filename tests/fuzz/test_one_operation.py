@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from progress_broker.errors import Gone, NotFound, StorageUnavailable
-from progress_broker.live.resume import Ended, Start
+from progress_broker.errors import Ended, Gone, NotFound, StorageUnavailable
+from progress_broker.stream.delivery import Start
 from tests.fuzz.account import Account
 from tests.fuzz.reading import Connection, Told
 from tests.fuzz.running import ANY_REDIS, SEEDS, Run, running

@@ -7,8 +7,7 @@ from starlette.responses import Response
 
 from progress_broker.bundle.bundle import Admit, anything
 from progress_broker.bundle.query import Query
-from progress_broker.errors import BrokerError
-from progress_broker.live.resume import Ended
+from progress_broker.errors import BrokerError, Ended
 from progress_broker.model.grants import Action, Facts
 from progress_broker.model.index_terms import Facts as Found
 from progress_server.auth.guard import held

@@ -10,8 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from progress_broker.errors import BrokerError, Invalid, Unauthenticated
-from progress_broker.live.resume import Ended, Start
+from progress_broker.errors import BrokerError, Ended, Invalid, Unauthenticated
 from progress_broker.model.entry import Entry, Publication, read_publication
 from progress_broker.model.event import END
 from progress_broker.model.grants import Action
@@ -23,7 +22,7 @@ from progress_broker.operations import event_log
 from progress_broker.operations.event_log import Page
 from progress_broker.runtime.ndjson import LineBuffer
 from progress_broker.stream.batching import wanted
-from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.subscription import Subscription

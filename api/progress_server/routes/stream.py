@@ -3,8 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from progress_broker.errors import BrokerError, NotFound
-from progress_broker.live.resume import Ended
+from progress_broker.errors import BrokerError, Ended, NotFound
 from progress_broker.model.grants import Action
 from progress_broker.stream.frames import reconnect_frame
 from progress_server.auth.authorization import permit

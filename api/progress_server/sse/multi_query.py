@@ -6,10 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progress_broker.bundle.query import Query
 from progress_broker.errors import Invalid
-from progress_broker.live.resume import Start
 from progress_broker.model.operation import Label, OperationId
 from progress_broker.model.validation import invalid
-from progress_broker.stream.delivery import Delivery
+from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.frames import PING, PING_EVENT
 from progress_server.http.query_names import values_of
 from progress_server.sse.stream_query import TYPES, read_types

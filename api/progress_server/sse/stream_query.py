@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progress_broker.errors import Invalid
-from progress_broker.live.resume import Start
 from progress_broker.model.event import CHILDREN
 from progress_broker.model.operation import EVENT_TYPE
 from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import invalid
-from progress_broker.stream.delivery import ALL, Delivery
+from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import PING, PING_EVENT
 from progress_server.http.query_names import values_of
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
-from progress_broker.errors import BrokerError, Invalid, TooLarge
-from progress_broker.live.resume import Ended, Start
+from progress_broker.errors import BrokerError, Ended, Invalid, TooLarge
 from progress_broker.model.grants import Action
+from progress_broker.stream.delivery import Start
 from progress_server.context import Context
 from progress_server.http.ws_codes import ABUSE, close_code
 from progress_server.sse.stream_query import StreamQuery

@@ -17,7 +17,6 @@ from progress_broker.bundle.query import Queries, Query
 from progress_broker.bundle.search import Search
 from progress_broker.errors import Draining, StorageUnavailable
 from progress_broker.live.feed import Batch
-from progress_broker.live.resume import Start
 from progress_broker.model.event import CREATED, Event
 from progress_broker.model.index_terms import Facts, read_terms
 from progress_broker.model.position import order
@@ -25,7 +24,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import Wheel
 from progress_broker.settings import Settings
-from progress_broker.stream.delivery import ALL, Delivery, Terms
+from progress_broker.stream.delivery import ALL, Delivery, Start, Terms
 from progress_broker.stream.registry import Streams
 from progress_broker.stream.stream import Mode
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from progress_broker.bundle.bundle import Bundle
-from progress_broker.errors import Gone, Invalid, NotFound
-from progress_broker.live.resume import Ended
+from progress_broker.errors import Ended, Gone, Invalid, NotFound
 from progress_broker.model.index_terms import Facts, Found
 from progress_broker.model.position import order
 

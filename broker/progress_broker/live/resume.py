@@ -1,8 +1,6 @@
-"""Placing: where a new subscription stands, from what its client knows."""
+"""Where a new subscription stands, from what its client knows."""
 
-from dataclasses import dataclass
-
-from progress_broker.errors import BrokerError, Gone, NotFound
+from progress_broker.errors import Ended, Gone, NotFound
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import END
 from progress_broker.model.operation import Operation
@@ -11,29 +9,9 @@ from progress_broker.operations import event_log, index_search
 from progress_broker.operations.event_log import Beyond, Page
 from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import Flights
+from progress_broker.stream.delivery import Start
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.subscription import Subscription
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
-
-    position: str | None = None
-    beginning: bool = False
-
-    @property
-    def kind(self) -> str:
-        """What it is called where streams are counted."""
-        if self.beginning:
-            return "start"
-        return "snapshot" if self.position is None else "resume"
-
-
-class Ended(BrokerError):
-    """The position is that of the operation's end: nothing will ever follow."""
-
-    code = "ended"
 
 
 class Placing:

@@ -1,4 +1,4 @@
-"""The terms of a subscription: how its client wants its events, and what the hub gives to all."""
+"""The terms of a subscription: where its client begins, how it wants its events, and what the hub gives to all."""
 
 import asyncio
 import random
@@ -12,6 +12,21 @@ from progress_broker.settings import Settings
 from progress_broker.stream.batching import Types
 from progress_broker.stream.frames import PING, Frame
 from progress_broker.stream.throttle import Cancellable
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
+
+    position: str | None = None
+    beginning: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is called where streams are counted."""
+        if self.beginning:
+            return "start"
+        return "snapshot" if self.position is None else "resume"
 
 
 @dataclass(frozen=True, slots=True)

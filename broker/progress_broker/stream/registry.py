@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from secrets import token_hex
 
-from progress_broker.live.resume import Start
 from progress_broker.runtime.tally import Tally
+from progress_broker.stream.delivery import Start
 from progress_broker.stream.stream import Mode, Stream
 
 log = logging.getLogger(__name__)

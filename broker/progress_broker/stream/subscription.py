@@ -8,16 +8,14 @@ I/O happens here, and no clock is read that was not handed in.
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from progress_broker.model.event import END, SNAPSHOT
 from progress_broker.runtime.tally import Written
-from progress_broker.stream.aside import Aside
 from progress_broker.stream.batching import Types, conflate, slices, wanted
 from progress_broker.stream.delivery import Delivery, Terms
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
-from progress_broker.stream.source import Source
 from progress_broker.stream.stream import Mode, Stream
 from progress_broker.stream.throttle import Pace
 
@@ -25,6 +23,60 @@ log = logging.getLogger(__name__)
 
 CONFLATE_OVER = 32
 """A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
+
+
+class Source(Protocol):
+    """Where a subscription gets frames from: its channel."""
+
+    @property
+    def operation(self) -> str:
+        """Whose events they are."""
+
+    @property
+    def n(self) -> int:
+        """The number of the last event handed on; all that are live have it."""
+
+    @property
+    def position(self) -> bytes:
+        """The position of that event."""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the recent frames are known; when they come to be, `Subscription.pump` is called."""
+
+    def after(self, n: int) -> Sequence[Frame] | None:
+        """Return the frames after the n-th, none if there are none yet, or None if they are no longer at hand."""
+
+    def read_page(self, subscription: "Subscription") -> None:
+        """Read older frames after the subscription's position, and call `take_page`."""
+
+    def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
+        """Read the operation, and call `take_snapshot`."""
+
+    def wake(self, subscription: "Subscription") -> None:
+        """Call `Subscription.pump` when there is another frame."""
+
+    def join(self, subscription: "Subscription") -> None:
+        """Write each new frame to the subscription's outlet from now on."""
+
+    def part(self, subscription: "Subscription") -> None:
+        """Write no more to it."""
+
+    def leave(self, subscription: "Subscription") -> None:
+        """Forget the subscription."""
+
+
+class Aside(Protocol):
+    """What it may be told beside its log: state, of which the newest is enough.
+
+    Its frames have no position: they are sent to who has caught up.
+    """
+
+    def news(self, *, last: bool = False) -> Sequence[Frame]:
+        """Return what is to be sent now, if anything is; the `last` time is before the `end`."""
+
+    def leave(self) -> None:
+        """Forget the subscription."""
 
 
 class Audience(NamedTuple):

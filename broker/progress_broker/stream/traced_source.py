@@ -5,14 +5,11 @@ The log holds no traces, so it leads to none of those in which its events were p
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from progress_broker.runtime import tracing
 from progress_broker.stream.frames import Frame
-from progress_broker.stream.source import Source
-
-if TYPE_CHECKING:
-    from progress_broker.stream.subscription import Subscription
+from progress_broker.stream.subscription import Source, Subscription
 
 
 class TracedSource:
@@ -56,40 +53,40 @@ class TracedSource:
         if self._after is None:
             self._after = n
 
-    def read_page(self, subscription: "Subscription") -> None:
+    def read_page(self, subscription: Subscription) -> None:
         """Read older frames."""
         self._source.read_page(subscription)
 
-    def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
+    def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
         """Read the operation: what follows begins with it."""
         self._count(subscription)
         self._source.read_snapshot(subscription, reset)
 
-    def wake(self, subscription: "Subscription") -> None:
+    def wake(self, subscription: Subscription) -> None:
         """Call `pump` when there is another frame."""
         self._source.wake(subscription)
 
-    def join(self, subscription: "Subscription") -> None:
+    def join(self, subscription: Subscription) -> None:
         """Be live: it has caught up."""
         self._told(subscription)
         self._source.join(subscription)
 
-    def part(self, subscription: "Subscription") -> None:
+    def part(self, subscription: Subscription) -> None:
         """Fall back."""
         self._began = time.time_ns()
         self._source.part(subscription)
 
-    def leave(self, subscription: "Subscription") -> None:
+    def leave(self, subscription: Subscription) -> None:
         """Forget the subscription."""
         self._told(subscription)
         self._source.leave(subscription)
 
-    def _count(self, subscription: "Subscription") -> None:
+    def _count(self, subscription: Subscription) -> None:
         if self._after is not None:
             self._events += subscription.n - self._after
             self._after = None
 
-    def _told(self, subscription: "Subscription") -> None:
+    def _told(self, subscription: Subscription) -> None:
         if self._began is None:
             return
         self._count(subscription)
