@@ -6,7 +6,7 @@ from dataclasses import replace as with_changes
 
 from starlette.types import Scope
 
-from progress_broker.access.replaced import replace
+from progress_broker.access.takeover import replace
 from progress_broker.stream.delivery import Delivery
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.registry import Streams

@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from progress_broker.access.replaced import NAME
+from progress_broker.access.takeover import NAME
 from progress_server.callback.connection import visit_in
 from progress_server.callback.disconnect_watcher import Presence
 from progress_server.http.paths import opens_a_stream

@@ -20,15 +20,37 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.redis_errors import storage_errors
+from progress_broker.stream.frames import Frame
+from progress_broker.stream.outlet import NO_OUTLET
+from progress_broker.stream.stream import Mode, Stream
 
 log = logging.getLogger(__name__)
 
 REPLACED = b"~replaced"
 """What the notes in the feeds go by. An operation's id begins with a letter or a digit."""
 
+NAME = b"replaced"
+"""The event's name, and its id: a client that comes back after it says so, and is told that nothing will follow."""
+
+_HEAD = b"id: replaced\nevent: replaced\ndata: "
+FRAME = Frame(0, b"", NAME, _HEAD + b"{}\n\n", len(_HEAD))
+
+_AGAIN_S = 0.1
+
 LOOK_EVERY_S = 15.0
 KEPT_S = 60
 _AT_ONCE = 500
+
+
+def replace(stream: Stream) -> None:
+    """End it, and tell its client not to come back. One whose way out is yet to open is ended when it has."""
+    if stream.mode is Mode.CLOSED:
+        return
+    if stream.outlet is NO_OUTLET:
+        asyncio.get_running_loop().call_later(_AGAIN_S, replace, stream)
+        return
+    stream.outlet.write(stream.outlet.encoding.encode((FRAME,)))
+    stream.close("replaced")
 
 
 class Newest:

@@ -9,9 +9,8 @@ from dataclasses import replace
 from progress_broker.bundle import cursor
 from progress_broker.bundle.bundle import Admit, Bundle, anything
 from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.discovery import TooManyEnded, begin, check_number, tell_missing
+from progress_broker.bundle.discovery import Missed, TooManyEnded, begin, check_number, tell_missing
 from progress_broker.bundle.member import Member
-from progress_broker.bundle.missed import Missed
 from progress_broker.bundle.placer import Members
 from progress_broker.bundle.query import Queries, Query
 from progress_broker.bundle.search import Search

@@ -4,7 +4,10 @@ A caller's bucket is here, so nobody waits for Redis to be let in. What was spen
 afterwards (`broker/progress_broker/limits/limiter.py`), and a bucket then knows of their callers too.
 """
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.scripts import SPEND, Call
 
 MAX_BUCKETS = 100_000
 """So many callers are told apart at a time; those beyond share one bucket."""
@@ -123,3 +126,28 @@ class Buckets:
         full = [who for who, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.lacks_s(now))]
         for who in full:
             del self._buckets[who]
+
+
+class Charge:
+    """What a caller spent here, taken out of the bucket that all replicas share."""
+
+    __slots__ = ("_bucket", "_buckets", "_charge_s", "_field", "_who")
+
+    def __init__(self, buckets: Buckets, field: Literal["requests", "sent"], who: str, bucket: Bucket) -> None:
+        self._buckets, self._field, self._who, self._bucket = buckets, field, who, bucket
+        self._charge_s, bucket.unsettled_s = bucket.unsettled_s, 0.0
+
+    def call(self, keyspace: Keyspace) -> Call:
+        """Return what to say."""
+        longest_s = self._buckets.rate.burst_s + LONGEST_S
+        key = getattr(keyspace.caller(self._who), self._field)
+        return Call(SPEND, (key,), (str(round(1e6 * self._charge_s)), str(round(1e6 * longest_s))))
+
+    def replied(self, reply: Any, now: float) -> None:
+        """Take over what is left in the shared bucket."""
+        self._bucket.settled(int(reply) / 1e6, now)
+
+    def failed(self, now: float) -> None:
+        """Owe it still."""
+        self._bucket.put_back(self._charge_s, now)
+        self._buckets.again(self._who, self._bucket)

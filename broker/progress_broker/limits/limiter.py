@@ -10,20 +10,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, TooManyStreams
-from progress_broker.limits.gcra import Buckets
+from progress_broker.limits.gcra import Buckets, Charge
 from progress_broker.limits.policy import Limits
-from progress_broker.limits.settlements import Charge, Settlement, Word
 from progress_broker.limits.slots import COME_BACK_S, Place, Places
-from progress_broker.limits.stream_leases import StreamLeases
+from progress_broker.limits.stream_leases import StreamLeases, Word
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.settings import Settings
+from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.run import run, run_all
 from progress_broker.storage.scripts import Call
 
@@ -38,6 +38,19 @@ RETRY_S = 1.0
 _FORGET_S = 10.0
 _TOGETHER = 500  # calls in a pipeline
 _AWAY = (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.RedisError)
+
+
+class Settlement(Protocol):
+    """What a replica tells the others of one caller: a call that may fail."""
+
+    def call(self, keyspace: Keyspace) -> Call:
+        """Return what to say."""
+
+    def replied(self, reply: Any, now: float) -> None:
+        """Take the answer."""
+
+    def failed(self, now: float) -> None:
+        """Have it said again."""
 
 
 class Limiter:

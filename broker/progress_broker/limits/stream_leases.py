@@ -7,6 +7,10 @@ next time, and a hundred streams cost what one does.
 import itertools
 from collections.abc import Iterator
 from secrets import token_hex
+from typing import Any
+
+from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.scripts import HOLD, Call
 
 RENEWALS = 2.5
 """So often a lease is renewed while it holds: one renewal may be lost."""
@@ -83,3 +87,30 @@ class StreamLeases:
         """Have the others told of all: they may have forgotten."""
         for held in self._held.values():
             held.renew_at = 0.0
+
+
+class Word:
+    """How many streams of a principal are here. With a limit it is asked whether there may be so many."""
+
+    __slots__ = ("_leases", "_limit", "_said", "name")
+
+    def __init__(self, leases: StreamLeases, name: str, limit: int | None = None) -> None:
+        self._leases, self._limit, self.name = leases, limit, name
+        self._said = str(leases.count(name)), str(leases.word())
+
+    def call(self, keyspace: Keyspace) -> Call:
+        """Return what to say."""
+        leases, (count, number) = self._leases, self._said
+        limit = "" if self._limit is None else str(self._limit)
+        return Call(
+            HOLD, (keyspace.caller(self.name).streams,), (leases.replica, count, limit, leases.lease_ms, number)
+        )
+
+    def replied(self, reply: Any, now: float) -> None:
+        """Say it again when the lease is to be renewed; one that was refused changed nothing."""
+        if reply[0]:
+            self._leases.told(self.name, now)
+
+    def failed(self, now: float) -> None:
+        """Say it again soon."""
+        self._leases.change(self.name)
