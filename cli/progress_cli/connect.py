@@ -2,7 +2,8 @@
 
 from pydantic import SecretStr
 
-from progress_broker.embedded.embedded import answers, find_address
+from progress_broker.embedded.data_dir import find_address
+from progress_broker.embedded.embedded import answers
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
 

@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from progress_broker.embedded import embedded
-from progress_broker.embedded.embedded import Embedded, answers, find_address
+from progress_broker.embedded.data_dir import find_address
+from progress_broker.embedded.embedded import Embedded, answers
 from progress_broker.errors import SetupError
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store

@@ -173,9 +173,7 @@ def _flush(timeout: float) -> bool:
 
 
 def _locate(settings: Settings) -> Settings:
-    from progress_broker.embedded.embedded import (
-        find_address,  # starting one is much to import, and not needed with an address
-    )
+    from progress_broker.embedded.data_dir import find_address  # not needed with an address
 
     address = find_address(settings)
     return settings if address is None else settings.model_copy(update={"redis_url": SecretStr(address)})
