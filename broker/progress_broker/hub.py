@@ -12,16 +12,14 @@ from progress_broker.bundle.placer import Members
 from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
-from progress_broker.live.drain import Connection, send_away
+from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
 from progress_broker.live.feed import Batch, FeedReader
 from progress_broker.live.loader import Reads
-from progress_broker.live.probe import Doubt, Probe
 from progress_broker.live.reconciler import Silence
 from progress_broker.live.resume import Placing
-from progress_broker.model.event import GONE, Event, age_s
+from progress_broker.operations.probe import Doubt, Probe
 from progress_broker.operations.store import Store
-from progress_broker.runtime import tracing
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
@@ -29,13 +27,13 @@ from progress_broker.runtime.timer_wheel import Wheel
 from progress_broker.settings import Settings
 from progress_broker.storage.memory import Memory
 from progress_broker.stream.delivery import ALL, Delivery, Start, terms_of
+from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import Streams
 from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.traced_source import placed, traced
 
 log = logging.getLogger(__name__)
 
-_DELIVERIES_A_TURN = 500  # of one batch, before the rest of the loop gets a chance; so does what they wrote to sockets
 _LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 
 
@@ -55,15 +53,12 @@ class Hub:
         self.connections: set[Connection] = set()
         """Those that carry several subscriptions each, while they are open."""
         self.tally = tally or Tally()
-        self.lag_s = 0.0
-        """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
         self.draining = False
         self._store = store
         self._settings = settings
         self.clock = clock
         readers = store.connections.readers()
         self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
-        self._deliveries = tracing.deliveries()
         self.round_trips = store.connections.trips
         self._tasks = Tasks()
         self._reads = Reads(store, self._tasks, self.channels.forget)
@@ -77,8 +72,10 @@ class Hub:
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
         self.memory = Memory(store.connections.commands)
-        self.notes: dict[bytes, Callable[[Event], None]] = {self.probe.name: self.probe.heard}
+        self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
+        self.notes = self._dispatcher.notes
         """Who hears entries of no operation, by what those go by."""
+        self.notes[self.probe.name] = self.probe.heard
 
     # Its life
 
@@ -98,6 +95,11 @@ class Hub:
     def connected(self) -> bool:
         """Whether every feed is being read."""
         return all(feed.connected for feed in self.feeds)
+
+    @property
+    def lag_s(self) -> float:
+        """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
+        return self._dispatcher.lag_s
 
     @property
     def doubt(self) -> Doubt | None:
@@ -208,55 +210,10 @@ class Hub:
         await self.probe.run()
 
     async def dispatch(self, batch: Batch) -> None:
-        """Hand a batch to the channels it concerns."""
+        """Hand a batch to whom it concerns."""
         if batch.resync:
             await self._resync(set(batch.resync))
-        if self.families:  # before the end of a parent is, so that its last frame tells what its children did
-            self.families.hear(batch.events)
-        self.bundles.hear(batch.events)
-        if batch.events:
-            self.lag_s = age_s(batch.events[-1])
-        now, deliveries, told = self.clock(), 0, False
-        news, gone = self._by_channel(batch.events)
-        for channel, deleted_at in gone.items():  # now, before one that was made anew since then is followed
-            channel.accept(news.pop(channel, ()))
-            channel.gone(deleted_at)
-        for channel, events in news.items():
-            n, watching = channel.n, len(channel.subscriptions)  # as an end leaves none
-            channel.accept(events)
-            if not told and channel.loaded:  # one sample a batch: what all others pay is nothing
-                told = True
-                self.tally.latency_s.observe(age_s(events[0]))
-            if self._deliveries is not None:
-                self._deliveries.told(events, watching)
-            if channel.n > n:  # only what led on is a sign of health
-                channel.heard_at = now
-            self.tally.events += len(events)
-            self.tally.deliveries += len(events) * watching
-            deliveries += watching
-            if deliveries >= _DELIVERIES_A_TURN:
-                deliveries = 0
-                await asyncio.sleep(0)
-
-    def _by_channel(self, events: list[Event]) -> tuple[dict[Channel, list[Event]], dict[Channel, bytes]]:
-        """Return the events of each watched operation together, as what came at once leaves in one write; and the
-        channels of those that are told to be gone, with the position of that."""
-        news: dict[Channel, list[Event]] = {}
-        gone: dict[Channel, bytes] = {}
-        for event in events:
-            channel = self.channels.get(event.operation)
-            if channel is None:
-                if (hear := self.notes.get(event.operation)) is not None:
-                    hear(event)
-                continue
-            if event.n:
-                if channel in news:
-                    news[channel].append(event)
-                else:
-                    news[channel] = [event]
-            elif event.type == GONE:
-                gone[channel] = event.position
-        return news, gone
+        await self._dispatcher.dispatch(batch.events)
 
     async def _resync(self, lanes: set[int]) -> None:
         self.families.doubt()

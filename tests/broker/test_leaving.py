@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from progress_broker.live.drain import send_away
 from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.stream.drain import send_away
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import Timers
 from tests.broker.test_channel import make, watch

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from progress_broker.live.probe import Doubt
+from progress_broker.operations.probe import Doubt
 from progress_server.context import context_of
 from progress_server.http.openapi import refused
 from progress_server.http.problems import problem

@@ -1,15 +1,22 @@
-"""Leaving: a server that stops sends its clients away one by one, so that they do not come back all at once."""
+"""A server that stops sends its clients away one by one, so that they do not come back all at once."""
 
 import random
 from collections.abc import Iterable, Set
 from typing import Any, Protocol
 
-from progress_broker.live.channel import Channel
 from progress_broker.runtime.timer_wheel import RESOLUTION_S, Wheel
 from progress_broker.stream.subscription import Subscription
 
 WHY = "draining"
 """What its client is told."""
+
+
+class Watched(Protocol):
+    """What has subscriptions: a channel."""
+
+    @property
+    def subscriptions(self) -> Iterable[Subscription]:
+        """Those that watch it now."""
 
 
 class Connection(Protocol):
@@ -42,7 +49,7 @@ class Leaving:
         return None
 
 
-def send_away(channels: Iterable[Channel], connections: Set[Connection], wheel: Wheel, over_s: float) -> None:
+def send_away(channels: Iterable[Watched], connections: Set[Connection], wheel: Wheel, over_s: float) -> None:
     """Send every client away: at random moments within so many seconds, or at once."""
     carried = {subscription for connection in connections for subscription in connection.subscriptions}
     alone = [each for channel in channels for each in channel.subscriptions if each not in carried]
