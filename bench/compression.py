@@ -14,8 +14,8 @@ from rich.table import Table
 
 from bench.harness import Spread, alternating, note, options, read_options, report
 from bench.processes import Cores, PrivateRedis, pin
-from progress_broker.live.channel import Channel, Reads
-from progress_broker.live.ring import Room
+from progress_broker.live.channel import Channel
+from progress_broker.live.history import Reads, Room
 from progress_broker.model.event import Event
 from progress_broker.stream.delivery import Delivery, Terms
 from progress_broker.stream.frames import make_frame

@@ -1,5 +1,5 @@
 from progress_broker.live.channel import Channel
-from progress_broker.live.ring import Room
+from progress_broker.live.history import Room
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event

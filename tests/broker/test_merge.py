@@ -16,7 +16,7 @@ from progress_broker.bundle.member import Member
 from progress_broker.bundle.merge import Searching
 from progress_broker.bundle.query import Query
 from progress_broker.live.channel import Channel
-from progress_broker.live.ring import Room
+from progress_broker.live.history import Room
 from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event
 from progress_broker.model.index_terms import Facts
 from progress_broker.model.operation import Operation

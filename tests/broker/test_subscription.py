@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from progress_broker.live.channel import Channel
-from progress_broker.live.ring import Room
+from progress_broker.live.history import Room
 from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation
 from progress_broker.operations.snapshot import FIELDS, read_snapshot

@@ -1,78 +1,35 @@
-"""A channel: what a replica holds of one watched operation - its recent frames without a hole, and who watches it."""
+"""A channel: one watched operation. What the feed brings of it goes to its history, and to those who watch."""
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from progress_broker.live.fanout import Live
-from progress_broker.live.ring import Ring, Room
+from progress_broker.live.history import History, Reads, Room
 from progress_broker.model.event import END, Event
-from progress_broker.model.operation import Operation
 from progress_broker.model.position import START, order
 from progress_broker.stream.batching import slices
-from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
+from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 
 log = logging.getLogger(__name__)
 
 
-class Reads(Protocol):
-    """What a channel asks of its hub: reads that are under way once, however many wait for them."""
-
-    def load(self, channel: "Channel") -> None:
-        """Read the end of the log, and call `loaded_with`."""
-
-    def page(self, channel: "Channel", position: bytes) -> None:
-        """Read the log after a position, and call `page_read`."""
-
-    def snapshot(self, channel: "Channel") -> None:
-        """Read the operation, and call `snapshot_read` or `vanished`."""
-
-    def empty(self, channel: "Channel") -> None:
-        """Forget the channel: nobody watches any more."""
-
-
-class Channel:
+class Channel(History):
     """One watched operation."""
 
-    __slots__ = (
-        "_ahead",
-        "_early",
-        "_live",
-        "_pages",
-        "_reads",
-        "_ring",
-        "_snapshots",
-        "_stale",
-        "asked_at",
-        "heard_at",
-        "loaded",
-        "n",
-        "name",
-        "operation",
-        "position",
-        "subscriptions",
-    )
+    __slots__ = ("_ahead", "_early", "_live", "_stale", "asked_at", "heard_at", "subscriptions")
 
     def __init__(self, operation: str, reads: Reads, room: Room) -> None:
-        self.operation = operation
-        self.name = operation.encode()
+        super().__init__(operation, reads, room)
         self.subscriptions: set[Subscription] = set()
-        self.n = 0
-        self.position = START.encode()
-        self.loaded = False
         self.heard_at = 0.0
         self.asked_at = float("-inf")
         self._live = Live()
         self._ahead: set[Subscription] = set()  # those that know more than we do
-        self._reads = reads
-        self._ring = Ring(room)  # which ends with the n-th frame
         self._early: deque[Event] = deque(maxlen=room.frames)  # what the feed brought while the log was being read
         self._stale = False
-        self._pages: dict[bytes, list[Subscription]] = {}
-        self._snapshots: list[tuple[Subscription, str | None]] = []
 
     # The feed's side
 
@@ -150,49 +107,7 @@ class Channel:
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
-    def trim(self) -> None:
-        """Let go of the oldest frames, as far as there is no room for them, but for the last."""
-        self._ring.trim()
-
-    # The subscriptions' side (`subscription.Source`)
-
-    def typical_bytes(self) -> int:
-        """Return about how large a frame is, or 0 if none is known."""
-        return self._ring.typical_bytes()
-
-    def after(self, n: int) -> Sequence[Frame] | None:
-        """Return the frames after the n-th, or None if the ring no longer reaches back to it."""
-        return () if n >= self.n else self._ring.after(n)
-
-    def find(self, position: bytes) -> Frame | None:
-        """Return the recent frame at a position, if it is at hand."""
-        return self._ring.find(position) if self.loaded else None
-
-    def read_page(self, subscription: Subscription) -> None:
-        """Let a subscription have the page after its position, with all that wait for the same one."""
-        waiting = self._pages.setdefault(subscription.position, [])
-        waiting.append(subscription)
-        if len(waiting) == 1:
-            self._reads.page(self, subscription.position)
-
-    def page_read(self, position: bytes, events: Iterable[Event], reset: str | None) -> None:
-        """Hand a page to all that wait for it."""
-        frames = [make_frame(event) for event in events]
-        for subscription in self._pages.pop(position, ()):
-            subscription.take_page(frames, reset)
-
-    def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
-        """Let a subscription have a snapshot, with all that wait for one."""
-        self._snapshots.append((subscription, reset))
-        if len(self._snapshots) == 1:
-            self._reads.snapshot(self)
-
-    def snapshot_read(self, operation: Operation) -> None:
-        """Hand a snapshot to all that wait for one."""
-        waiting, self._snapshots = self._snapshots, []
-        frames = {reset: snapshot_frame(operation, reset) for reset in {reset for _, reset in waiting}}
-        for subscription, reset in waiting:
-            subscription.take_snapshot(frames[reset], done=operation.done)
+    # The subscriptions' side (`subscription.Source`), beside what they are given of its history
 
     def wake(self, subscription: Subscription) -> None:
         """Have a subscription go on when there is another frame."""
@@ -235,28 +150,6 @@ class Channel:
         if self._ahead:
             ahead, self._ahead = self._ahead, set()
             for subscription in ahead:
-                if self._replaced(subscription):
+                if self._overtook(subscription):
                     subscription.reset("lost")
                 subscription.pump()
-
-    def _replaced(self, subscription: Subscription) -> bool:
-        """Whether one who was told more than we knew was told what storage has lost: its number came again, later."""
-        ours = self._ring.at(subscription.n)
-        return ours is not None and order(ours.position) > order(subscription.position)
-
-    def _repeats(self, event: Event) -> bool:
-        """Whether we have this very event: another one under its number means that the log was rewritten."""
-        if event.n > self.n:
-            return False
-        if ours := self._ring.at(event.n):
-            return ours.position == event.position
-        oldest = self._ring.first
-        return oldest is not None and order(event.position) < order(oldest.position)
-
-    def _contradicts(self, tail: Sequence[Event]) -> bool:
-        """Whether the log no longer holds what we have handed on: a failover or a restore lost it."""
-        if self.n == 0:
-            return False
-        if not tail or tail[-1].n < self.n:
-            return True
-        return any(event.n == self.n and event.position != self.position for event in tail)

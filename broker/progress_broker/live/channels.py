@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from progress_broker.live.channel import Channel, Reads
-from progress_broker.live.ring import Room
+from progress_broker.live.channel import Channel
+from progress_broker.live.history import Reads, Room
 
 
 class Channels:

@@ -18,7 +18,7 @@ class Listener(Protocol):
     """Who hears all events before the channels do."""
 
     def hear(self, events: Sequence[Event]) -> None:
-        """Take what a read of the feed brought."""
+        """Take what a read of the feeds brought."""
 
 
 class Dispatcher:

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
-from progress_broker.live.feed_connection import EMPTY, FeedConnection, packed, xread_of
+from progress_broker.live.feed_connection import FeedConnection, packed, xread_of
 from progress_broker.model.event import Event, read_entry
-from progress_broker.model.position import order, was_lost
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.keys import Keyspace
@@ -58,8 +57,7 @@ class FeedReader:
         self._connection = FeedConnection(reader.redis.connection_pool)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._least_kept = least_kept
-        self._clock = clock
-        self._sleep = sleep
+        self._clock, self._sleep = clock, sleep
         self._read_at = clock() - READ_EVERY_S
         self._xread = xread_of(self._lanes, COUNT)
 
@@ -70,10 +68,7 @@ class FeedReader:
         while True:
             try:
                 with storage_errors():
-                    if not self.connected:
-                        batch = await self._begin()
-                    else:
-                        batch = await self._read(self.positions)
+                    batch = await (self._read(self.positions) if self.connected else self._begin())
             except (StorageUnavailable, StorageFull, Unreadable) as error:
                 if tries == 0:
                     self.interruptions += 1
@@ -101,16 +96,10 @@ class FeedReader:
             self._handed_on = dict(self.positions)
         # Always the feeds' real last IDs, never a `$`: that is resolved anew by every call.
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
-        lost = [feed for feed, position in self._handed_on.items() if await self._has_lost(feed, position, last[feed])]
+        before, kept = self._handed_on.items(), self._least_kept
+        lost = [feed for feed, at in before if await self._connection.has_lost(feed, at, last[feed], kept)]
         self.positions = last
         return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))
-
-    async def _has_lost(self, feed: bytes, position: bytes, last: bytes) -> bool:
-        """Whether a feed that ends at `last` has lost an entry that it held at a position (see `was_lost`)."""
-        if position in (last, EMPTY):
-            return False
-        found, length = await self._connection.up_to(feed, position)
-        return was_lost(position, found, length, self._least_kept)
 
     async def _read(self, positions: dict[bytes, bytes]) -> Batch:
         early_s = self._read_at + READ_EVERY_S - self._clock()
@@ -124,11 +113,6 @@ class FeedReader:
         for feed, entries in reply or ():
             positions[feed] = entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
-            if len(entries) == COUNT and await self._trimmed_past(feed, entries[0][0]):
+            if len(entries) == COUNT and await self._connection.trimmed_past(feed, entries[0][0]):
                 resync.append(self._lanes[feed])
         return Batch(events, tuple(resync))
-
-    async def _trimmed_past(self, feed: bytes, first: bytes) -> bool:
-        """Whether the feed begins with the first entry we were given, so that others may have been before it."""
-        oldest = await self._connection.first(feed)
-        return oldest is None or order(oldest) >= order(first)

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from progress_broker.errors import Unreadable
+from progress_broker.model.position import order, was_lost
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 
-EMPTY = b"0-0"
+_EMPTY = b"0-0"
 """Where a feed stands that has no entry."""
 
 
@@ -34,11 +35,6 @@ class FeedConnection:
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
-    async def first(self, feed: bytes) -> bytes | None:
-        """Return where a feed's oldest entry stands, if there is one."""
-        entries = await self.ask(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
-        return entries[0][0] if entries else None
-
     async def last(self, feed: bytes) -> bytes:
         """Return where a feed's newest entry stands."""
         try:
@@ -48,14 +44,21 @@ class FeedConnection:
             warn_once(feed.decode(), "another program wrote something else than a feed there; it is deleted")
             await self.ask(_command(b"DEL", feed))
             entries = []
-        position: bytes = entries[0][0] if entries else EMPTY
+        position: bytes = entries[0][0] if entries else _EMPTY
         return position
 
-    async def up_to(self, feed: bytes, position: bytes) -> tuple[bytes | None, int]:
-        """Return where a feed's last entry up to a position stands, if there is one, and how many the feed has."""
+    async def has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
+        """Whether a feed that ends at `last` has lost an entry that it held at a position (see `was_lost`)."""
+        if position in (last, _EMPTY):
+            return False
         entries = await self.ask(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self.ask(_command(b"XLEN", feed))
-        return entries[0][0] if entries else None, length
+        return was_lost(position, entries[0][0] if entries else None, length, least_kept)
+
+    async def trimmed_past(self, feed: bytes, first: bytes) -> bool:
+        """Whether a feed begins with the first entry we were given, so that others may have been before it."""
+        entries = await self.ask(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
+        return not entries or order(entries[0][0]) >= order(first)
 
 
 def xread_of(feeds: Collection[bytes], count: int) -> bytes:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Reads:
-    """Reads operations and their logs for channels (`channel.Reads`)."""
+    """Reads operations and their logs for channels (`history.Reads`)."""
 
     def __init__(self, store: Store, tasks: Tasks, on_empty: Callable[[Channel], None]) -> None:
         self._store = store
