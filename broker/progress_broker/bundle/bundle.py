@@ -165,7 +165,7 @@ class Bundle(Stream):
 
     def stir(self, lane: Lane) -> None:
         """Note that a lane may move."""
-        self.merge.stirred.add(lane)
+        self.merge.stir(lane)
         self._home.stir(self)
 
     # What leaves

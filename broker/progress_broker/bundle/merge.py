@@ -176,6 +176,10 @@ class Merge:
         """Whether something is kept back until the feed has come further."""
         return any(lane.waiting for lane in self.lanes.values())
 
+    def stir(self, lane: Lane) -> None:
+        """Look at a lane again."""
+        self.stirred.add(lane)
+
     def stir_waiting(self) -> None:
         """Look again at lanes that kept something back."""
         self.stirred.update(lane for lane in self.lanes.values() if lane.waiting)
