@@ -1,7 +1,6 @@
 """The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from typing import Self
 from progress_broker.bundle.bundles import Bundles
 from progress_broker.bundle.placer import Members
 from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
-from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
@@ -31,10 +29,6 @@ from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import Streams
 from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.traced_source import placed, traced
-
-log = logging.getLogger(__name__)
-
-_LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 
 
 class Hub:
@@ -149,7 +143,9 @@ class Hub:
         first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
         self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
-            await self._load_begun(channel)
+            if not self.connected:
+                raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+            await self._reads.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)
             reset = await self._placing.place(subscription, channel, start)
@@ -169,16 +165,6 @@ class Hub:
         placed(source, subscription.n)
         self.streams.opened(subscription, start)
         return subscription
-
-    async def _load_begun(self, channel: Channel) -> None:
-        """Wait for the channel's recent frames, so that all who come at once are served from one read."""
-        if not self.connected:
-            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
-        for _ in range(_LOADS):
-            if not channel.loaded:
-                await self._reads.loading(channel, self._settings.redis_timeout_s)
-        if not channel.loaded:
-            raise StorageUnavailable("Redis does not answer just now: come back in a moment")
 
     def _closed(self, subscription: Subscription, reason: str) -> None:
         self.wheel.remove(subscription)

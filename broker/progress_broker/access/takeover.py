@@ -6,7 +6,6 @@ Redis that has lost what was written last is not believed against a newer one.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -23,8 +22,6 @@ from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
-
-log = logging.getLogger(__name__)
 
 REPLACED = b"~replaced"
 """What the notes in the feeds go by. An operation's id begins with a letter or a digit."""

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 AT_ONCE = 16
 """Members that are placed at a time, over all bundles: half of the connections to Redis."""
 
-_LOADS = 3
-
 
 class _New(NamedTuple):
     """A member that is to be placed."""
@@ -103,11 +101,7 @@ class Members:
         subscription = member.follow(channel, bundle.members_delivery, self._terms)
         subscription.connection = bundle.connection
         try:
-            for _ in range(_LOADS):
-                if not channel.loaded:
-                    await self._reads.loading(channel, self._timeout_s)
-            if not channel.loaded:
-                raise StorageUnavailable("Redis does not answer just now")
+            await self._reads.until_loaded(channel, self._timeout_s)
             reset = await self._begin(bundle, subscription, channel, after, reset)
         except BaseException:
             subscription.close("left")

@@ -1,7 +1,6 @@
 """The embedded Redis: a private server for those who have none, found by others on the machine through a file."""
 
 import importlib
-import logging
 import os
 import shutil
 import time
@@ -18,8 +17,6 @@ from progress_broker.embedded.data_dir import ADDRESS, find_address, password, p
 from progress_broker.embedded.server_process import PrivateServer
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
-
-log = logging.getLogger(__name__)
 
 SERVERS = ("redis-server", "valkey-server")
 START_S = 60

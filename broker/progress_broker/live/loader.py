@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from progress_broker.errors import Gone, NotFound, Unreadable
+from progress_broker.errors import Gone, NotFound, StorageUnavailable, Unreadable
 from progress_broker.live.channel import Channel
 from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
@@ -14,6 +14,8 @@ from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
 
 log = logging.getLogger(__name__)
+
+_LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
 
 T = TypeVar("T")
 
@@ -49,6 +51,17 @@ class Reads:
         load = self._loads.get(channel.name)
         if load is not None:
             await asyncio.wait({load}, timeout=timeout_s)
+
+    async def until_loaded(self, channel: Channel, timeout_s: float) -> None:
+        """Wait for a channel's recent frames, so that all who come at once are served from one read.
+
+        Raises `StorageUnavailable`.
+        """
+        for _ in range(_LOADS):
+            if not channel.loaded:
+                await self.loading(channel, timeout_s)
+        if not channel.loaded:
+            raise StorageUnavailable("Redis does not answer just now: come back in a moment")
 
     def page(self, channel: Channel, position: bytes) -> None:
         """Read a channel's log after a position."""
