@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from progress_broker.errors import Invalid, TooLarge
 from progress_workers.core import encoding
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.errors import Stop, exited_well, is_cancellation
 from progress_workers.pool import Pool, shown_pool
 from progress_workers.tracing import NoTrace

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from progress_workers.bars.share import Share
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number, text
 
 MAX_STAGES = 32
