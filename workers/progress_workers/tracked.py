@@ -22,7 +22,7 @@ from progress_workers.errors import Cancelled
 from progress_workers.lifecycle.start import Opened
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions
-from progress_workers.transport.connection import link_to
+from progress_workers.transport.registry import link_to
 from progress_workers.values import attempt, label, operation_id, type_name
 from progress_workers.values import text as readable
 

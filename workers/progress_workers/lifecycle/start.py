@@ -15,7 +15,8 @@ from progress_workers.lifecycle.create import create
 from progress_workers.lifecycle.state import State, read_state
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
-from progress_workers.transport.connection import Link, link_to
+from progress_workers.transport.connection import Link
+from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
 
 

@@ -20,7 +20,7 @@ from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.start import Opened
 from progress_workers.null import NOTHING, NoOperation
 from progress_workers.operation import Operation
-from progress_workers.transport.connection import link_to
+from progress_workers.transport.registry import link_to
 from progress_workers.values import attempt, label, number, operation_id, text
 
 __all__ = [
