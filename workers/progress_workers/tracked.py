@@ -12,14 +12,13 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
-from progress_broker.model.operation import Status
 from progress_broker.settings import load_settings
-from progress_broker.storage.connections import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.current import current, leave
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions
 from progress_workers.transport.registry import link_to
@@ -278,10 +277,8 @@ def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> Non
     """Raise `Cancelled` if the operation whose id was used before was cancelled: then somebody did not want this."""
     id = options.get("id")
     try:
-        link = link_to(options.get("settings") or load_settings())
-        with storage_errors():
-            status = link.client().hget(link.keyspace().operation(str(id)).snapshot, "status")
+        cancelled_at = cancelled_at_s(link_to(options.get("settings") or load_settings()), str(id))
     except BrokerError:
         return
-    if status == Status.CANCELLED.encode():
+    if cancelled_at is not None:
         raise Cancelled(str(id), "before this call began") from error

@@ -10,7 +10,6 @@ from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, Operatio
 from progress_broker.model.entry import encode, publish_call, read_answer
 from progress_broker.model.operation import Status
 from progress_broker.settings import load_settings
-from progress_broker.storage.connections import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.core.encoding import room
@@ -18,6 +17,7 @@ from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.null import NOTHING, NoOperation
 from progress_workers.operation import Operation
 from progress_workers.transport.registry import link_to
@@ -203,13 +203,10 @@ def _opened(operation: str, words: Words) -> Opened:
 
 def _was_cancelled(operation: str, after: float) -> bool:
     try:
-        link = link_to(load_settings())
-        with storage_errors():
-            key = link.keyspace().operation(operation).snapshot
-            status, finished = link.client().hmget(key, ("status", "finished"))
+        cancelled_at = cancelled_at_s(link_to(load_settings()), operation)
     except BrokerError:
         return False
-    return bool(status == Status.CANCELLED.encode() and int(finished or 0) / 1000 >= after - _CLOCKS_S)
+    return cancelled_at is not None and cancelled_at >= after - _CLOCKS_S
 
 
 @contextmanager
