@@ -1,12 +1,13 @@
 """`run`: a command as an operation, for work that knows nothing of progress."""
 
 import logging
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from progress_broker.errors import Invalid
 from progress_broker.settings import Settings
+from progress_cli.operation_options import with_new_operation
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.process.job import SIGNALLED, Job, report, start
 from progress_cli.process.relay import Interrupted, Relay
@@ -15,21 +16,26 @@ from progress_workers.processes.running import GRACE_S
 
 
 @with_settings(*CLIENT)
+@with_new_operation(
+    "id",
+    "kind",
+    "title",
+    "owner",
+    "tags",
+    "parent",
+    "lease_s",
+    id="the operation's id, good for one run; made up by default",
+    kind="what sort of work it is; by default the command's name",
+    lease_s="seconds of silence, as after a crash, until it counts as stalled",
+)
 def run(
+    *,
     settings: Settings,
     command: Annotated[
         list[str],
         typer.Argument(metavar="[--] COMMAND [ARG]…", help="What to run; not through a shell.", show_default=False),
     ],
-    id: Annotated[str | None, typer.Option(help="The operation's id, good for one run; made up by default.")] = None,
-    kind: Annotated[str | None, typer.Option(help="What sort of work it is; by default the command's name.")] = None,
-    title: Annotated[str | None, typer.Option(help="What people are shown.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Whose it is.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
-    parent: Annotated[str | None, typer.Option(help="The operation it belongs to.")] = None,
-    lease_s: Annotated[
-        float | None, typer.Option(min=0, help="Seconds of silence, as after a crash, until it counts as stalled.")
-    ] = None,
+    words: dict[str, Any],
     pattern: Annotated[
         str,
         typer.Option(
@@ -66,14 +72,13 @@ def run(
     """
     job = Job(command, pattern, ansi, grace_s)
     job.outputs(NOTHING)  # a wrong pattern shows before anything is begun
-    if "" in (tag or ()):
+    if "" in words.get("tags", ()):
         raise Invalid("--tag: a tag has at least one character", field="tags")
-    told = {"id": id, "title": title, "owner": owner, "tags": tag, "parent": parent, "lease_s": lease_s}
-    options = {name: value for name, value in told.items() if value is not None}
+    kind = words.pop("kind", None) or job.name
     logging.basicConfig(format="progress-broker: %(message)s", level=logging.WARNING)
     try:
         with Relay.open() as relay:
-            operation = start(kind or job.name, options | {"settings": settings}, require)
+            operation = start(kind, words | {"settings": settings}, require)
             code = report(job, operation, relay)
     except Interrupted as interrupted:
         code = -interrupted.number

@@ -1,10 +1,10 @@
 """What the adapters share: a task is an operation, each run of it an attempt, and reporting never gets in its way."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Timer
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
 from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
 from progress_broker.model.entry import encode, publish_call, read_answer
@@ -20,6 +20,7 @@ from progress_workers.lifecycle.start import Opened
 from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.null import NOTHING, NoOperation
 from progress_workers.operation import Operation
+from progress_workers.options import Description
 from progress_workers.transport.registry import link_to
 from progress_workers.values import attempt, label, number, operation_id, text
 
@@ -50,18 +51,12 @@ _CLOCKS_S = 60.0
 """How far the clocks of two machines may be apart."""
 
 
-class Words(TypedDict, total=False):
-    """What can be said of a task's operation where the task is declared, or enqueued."""
+class Words(Description, total=False):
+    """What can be said of a task's operation where the task is declared, or enqueued; its id is the task's."""
 
     kind: str
     """What sort of work it is; by default the task's name."""
-    title: str | None
-    owner: str | None
-    tags: Iterable[str]
     parent: str | None
-    weight: float
-    lease_s: float | None
-    """How long the worker may be silent before it counts as stalled; None for ever."""
 
 
 def worded(kind: str, *given: object) -> Words | None:
