@@ -95,11 +95,10 @@ OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 
 
+# The one list of what can be said of an operation: the command line's options are made from it, and a test holds the
+# SDK's options and the queues' to it.
 class NewOperation(BaseModel):
     """The body that creates an operation. The same id with the same body is the same operation."""
-
-    # The one list of what can be said of an operation: the command line's options are made from it, and a test holds
-    # the SDK's options and the queues' to it.
 
     model_config = ConfigDict(extra="forbid")
 

@@ -14,6 +14,7 @@ import redis.exceptions
 
 from progress_broker.embedded.server_process import ending_with_us
 from progress_broker.errors import BrokerError, Fenced, Invalid, OperationEnded, OperationExists
+from progress_broker.model.operation import MAX_LABEL_CHARS
 from progress_cli.exit_codes import CANCELLED, FAILED, complain
 from progress_cli.process.relay import Interrupted, Relay
 from progress_cli.process.terminal import Terminal
@@ -47,7 +48,7 @@ class Job(NamedTuple):
     def name(self) -> str:
         """The command's name, as a kind of work."""
         name = "".join(char for char in Path(self.command[0]).name if char.isprintable())
-        return name[:128] or "command"
+        return name[:MAX_LABEL_CHARS] or "command"
 
     def outputs(self, operation: Reporting) -> tuple[Output, Output]:
         """Return what tells an operation what the command prints."""
