@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from progress_cli.commands import credentials, operations, revocations
+from progress_cli.commands import credentials, revocations
+from progress_cli.commands.cancel import cancel
 from progress_cli.commands.demo import demo
+from progress_cli.commands.ls import ls
 from progress_cli.commands.publish import publish
 from progress_cli.commands.run import run as run_command
 from progress_cli.commands.serve import serve
+from progress_cli.commands.show import show
 from progress_cli.commands.signal import signal
 from progress_cli.commands.tail import tail
 from progress_cli.exit_codes import EXIT_CODES, Boundary
@@ -25,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, demo, operations.ls, operations.show, tail, operations.cancel, signal, publish):
+for command in (serve, demo, ls, show, tail, cancel, signal, publish):
     app.command()(command)
 for command in (credentials.token, credentials.key, revocations.revoke, revocations.revoked):
     app.command()(command)

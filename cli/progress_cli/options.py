@@ -96,7 +96,7 @@ def _options(names: Sequence[str], panel: str) -> list[inspect.Parameter]:
 def _option(name: str, panel: str) -> inspect.Parameter | None:
     """Return a setting as an option, or None where it makes none: a secret other than the address."""
     field = Settings.model_fields[name]
-    kind = _kind(field.annotation)
+    kind = option_kind(field.annotation)
     if kind is None or (kind is SecretStr and name != "redis_url"):
         return None
     flag = f"--{name.replace('_', '-')}"
@@ -113,16 +113,18 @@ def _option(name: str, panel: str) -> inspect.Parameter | None:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _kind(annotation: Any) -> Any:
+def option_kind(annotation: Any) -> Any:
     """Return the one type behind an annotation such as `Annotated[int, …] | None`, if an option can have it."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _kind(get_args(annotation)[0])
+        return option_kind(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        kinds = [_kind(part) for part in get_args(annotation) if part is not type(None)]
+        kinds = [option_kind(part) for part in get_args(annotation) if part is not type(None)]
         return kinds[0] if len(kinds) == 1 else None
     if origin is Literal:
         return annotation
     if origin is tuple:  # a list, which is given as the environment has it: separated by commas
         return tuple
+    if origin is list:
+        return list
     return annotation if annotation in (*_SIMPLE, SecretStr) else None

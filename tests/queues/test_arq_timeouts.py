@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from progress_broker.model.operation import Status
-from progress_workers.queues.runs import announce, begin
+from progress_workers.queues._runs import announce, begin
 from tests.workers.harness import Broker
 
 TIMEOUT_S = 0.2

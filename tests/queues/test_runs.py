@@ -11,7 +11,7 @@ import pytest
 from progress_broker.model.operation import OPERATION_ID, Status
 from progress_workers import Cancelled, Operation
 from progress_workers.null import NOTHING
-from progress_workers.queues.runs import announce, begin, conclude, last_resort, leave, operation_id, worded
+from progress_workers.queues._runs import announce, begin, conclude, last_resort, leave, operation_id, worded
 from tests.queues.queues import QUEUES, ROOT
 from tests.servers import wait_until
 from tests.workers.harness import Broker

@@ -7,7 +7,7 @@ import threading
 import progress_workers
 from progress_workers import AsyncOperation, Operation, current, track
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.null import NO_STAGE, NOTHING
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_workers import Operation
+from progress_workers._passed import MAX_RANGES, PassedBytes
 from progress_workers.files import CountedFile, reading, size, writing
-from progress_workers.passed import MAX_RANGES, PassedBytes
 from progress_workers.testing import Recording
 
 LINE = b"x" * 999 + b"\n"

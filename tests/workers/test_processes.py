@@ -6,7 +6,8 @@ from typing import Any
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.model.operation import Status
 from progress_workers import Operation
-from progress_workers.core.counter import Gauge, Pulse
+from progress_workers.core.progress.counter import Gauge
+from progress_workers.core.progress.dirty import Pulse
 from tests.workers.harness import Broker, assert_whole, finished, python
 
 

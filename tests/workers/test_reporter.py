@@ -17,11 +17,11 @@ from progress_broker.model.operation import Answer, Cancel
 from progress_broker.model.payloads import Progress
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
-from progress_workers.clock import Clock
 from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
 from progress_workers.core.outbox import BATCH_LINES
-from progress_workers.core.progress import MAX_STAGES
-from progress_workers.core.rate import Rate
+from progress_workers.core.progress.clock import Clock
+from progress_workers.core.progress.progress import MAX_STAGES
+from progress_workers.core.progress.rate import Rate
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled, Stop
 

@@ -7,8 +7,8 @@ import rich.progress
 from rich.console import Console
 
 from progress_workers import Operation
+from progress_workers.bars._tasks import MAX_STAGES
 from progress_workers.bars.rich import Progress, follow, track
-from progress_workers.bars.tasks import MAX_STAGES
 from progress_workers.testing import Recording
 from tests.servers import wait_until
 

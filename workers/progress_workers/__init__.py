@@ -115,10 +115,10 @@ from progress_workers.current import current, track
 from progress_workers.errors import Cancelled
 from progress_workers.log_handler import LogHandler
 from progress_workers.operation import Operation
-from progress_workers.pool import Pool, PoolWorker
 from progress_workers.processes import ProcessFailed, run_process
 from progress_workers.tracked import tracked
-from progress_workers.transport.connection import flush
+from progress_workers.transport.registry import flush
+from progress_workers.values.pool import Pool, PoolWorker
 
 __all__ = [
     "AsyncOperation",

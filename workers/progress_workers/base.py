@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from progress_broker.errors import Invalid, TooLarge
 from progress_workers.core import encoding
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.errors import Stop, exited_well, is_cancellation
-from progress_workers.pool import Pool, shown_pool
 from progress_workers.tracing import NoTrace
 from progress_workers.values import brief, number, text
+from progress_workers.values.pool import Pool, shown_pool
 
 if TYPE_CHECKING:
     from progress_workers.lifecycle.start import Opened

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import IO, Any, BinaryIO
 
+from progress_workers._passed import PassedBytes
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.current import current
-from progress_workers.passed import PassedBytes
 from progress_workers.values import attempt, number
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.tracing import NO_TRACE
 
 T = TypeVar("T")

@@ -1,4 +1,7 @@
-"""What can be said when an operation is created, started or joined."""
+"""What can be said when an operation is created, started or joined. Durations are in seconds.
+
+What it is created with is what `progress_broker.model.operation.NewOperation` takes; a test holds the two together.
+"""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -13,17 +16,47 @@ class Default(Enum):
     LEASE = "PROGRESS_LEASE_S"
 
 
-class AttachOptions(TypedDict, total=False):
-    """What can be said when an operation is joined. Durations are in seconds."""
+class Description(TypedDict, total=False):
+    """What can be said of any operation that is new, beside its kind and what it is a part of."""
 
+    title: str | None
+    """What people are shown."""
+    owner: str | None
+    """Whose it is."""
+    tags: Iterable[str]
+    """What it is found by."""
+    weight: float
+    """How much of its parent it is, compared with the other children; 1 by default."""
+    lease_s: float | Default | None
+    """How long the worker may be silent before it counts as stalled; None for ever; by default as the server says."""
+
+
+class CreateOptions(Description, total=False):
+    """What can be said when an operation is created."""
+
+    id: str | None
+    """Made up unless given."""
+    parent: str | None
+    """The operation it belongs to."""
     settings: Settings | None
     """Which Redis, and the limits; by default from the environment."""
+
+
+class ReportOptions(TypedDict, total=False):
+    """What can be said of how an operation is reported."""
+
     worker: str | None
     """Who works on it, as people are shown; by default `host:pid`."""
     interval_s: float
     """Progress is sent no more often; 0.1 by default."""
     new_attempt: bool
     """Whether this is a new attempt: the earlier one is fenced, and the count begins anew. Not on a pending one."""
+
+
+class AttachOptions(ReportOptions, total=False):
+    """What can be said when an operation is joined."""
+
+    settings: Settings | None
     ends: bool
     """Whether leaving the block ends the operation, the default; False is for one of several processes on it.
 
@@ -31,36 +64,13 @@ class AttachOptions(TypedDict, total=False):
     """
 
 
-class _Words(TypedDict, total=False):
+class ChildOptions(Description, ReportOptions, total=False):
+    """What can be said when a part of an operation is started."""
+
     id: str | None
-    title: str | None
-    owner: str | None
-    tags: Iterable[str]
-    weight: float
-    """How much of its parent it is, compared with the other children; 1 by default."""
-    lease_s: float | Default | None
-    """How long the worker may be silent before it counts as stalled; None for ever; by default as the server says."""
-
-
-class CreateOptions(_Words, total=False):
-    """What can be said when an operation is created. Durations are in seconds."""
-
-    parent: str | None
-    settings: Settings | None
-
-
-class ChildOptions(_Words, total=False):
-    """What can be said when a part of an operation is started. Durations are in seconds."""
-
     total: float | None
     unit: str | None
-    new_attempt: bool
-    worker: str | None
-    interval_s: float
 
 
-class StartOptions(ChildOptions, total=False):
-    """What can be said when an operation is started. Durations are in seconds."""
-
-    parent: str | None
-    settings: Settings | None
+class StartOptions(ChildOptions, CreateOptions, total=False):
+    """What can be said when an operation is started."""

@@ -4,26 +4,26 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from functools import wraps
+from string import Formatter
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
-from progress_broker.model.operation import Status
 from progress_broker.settings import load_settings
-from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.current import current, leave
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions
-from progress_workers.templates import Templates
-from progress_workers.transport.connection import link_to
-from progress_workers.values import label, type_name
+from progress_workers.transport.registry import link_to
+from progress_workers.values import attempt, label, operation_id, type_name
+from progress_workers.values import text as readable
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ R = TypeVar("R")
 _AWAY = (StorageUnavailable, StorageFull)
 _USED = (OperationEnded, OperationExists, Gone)
 _OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
+_TEMPLATES: Final = ("id", "title", "owner")
+_MAX_CHARS = 1 << 16
 _REST_PER_WAIT = 10
 """So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
 
@@ -174,6 +176,61 @@ class _Calls:
         logger.warning("%s runs without being reported: %s", self._kind, error)
 
 
+class _Readable(Formatter):
+    """Formats as `str.format` does, but shows only the beginning of what is huge."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        bounded = not format_spec and type(value) in (list, tuple, dict, set)
+        return readable(value, _MAX_CHARS) if bounded else format(value, format_spec)
+
+
+_FORMATTER = _Readable()
+
+
+class Templates:
+    """Options of one function in which a `{name}` stands for a call's argument of that name.
+
+    Raises `ValueError` for a `{name}` that is no parameter of it.
+    """
+
+    def __init__(self, function: Callable[..., Any], kind: str, options: StartOptions) -> None:
+        self._kind = kind
+        self._texts = {name: text for name in _TEMPLATES if isinstance(text := options.get(name), str)}
+        self._signature = inspect.signature(function) if self._texts else inspect.Signature()
+        self._check()
+
+    def filled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+        """Yield each with its text for a call; one that can't be filled in stays as it is, but for an id.
+
+        An id is written such that it can be one (`operation_id`); it is None, which has one made up, if it is empty.
+        """
+        for name, text in self._texts.items():
+            yield name, self._filled(name, text, args, kwargs)
+
+    def _filled(self, name: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        filled = attempt(self._fill, text, args, kwargs, otherwise=lambda error: self._unfilled(name, text, error))
+        if name != "id":
+            return filled
+        return operation_id(filled) if filled else None
+
+    def _fill(self, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return _FORMATTER.vformat(text, (), bound.arguments)
+
+    def _unfilled(self, name: str, text: str, error: BaseException) -> str | None:
+        """Return what stands in for a text: an argument's attributes or `__str__` raised, or arguments are wrong."""
+        logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type_name(error))
+        return None if name == "id" else text
+
+    def _check(self) -> None:
+        for name, text in self._texts.items():
+            for _, field, _, _ in Formatter().parse(text):
+                wanted = None if field is None else field.partition(".")[0].partition("[")[0]
+                if wanted is not None and wanted not in self._signature.parameters:
+                    raise ValueError(f"{name}={text!r}: {self._kind} has no parameter {wanted!r}")
+
+
 def _is_async(function: Callable[..., Any]) -> bool:
     called = getattr(type(function), "__call__", None)  # noqa: B004 - whose own it is matters, not whether there is one
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
@@ -220,10 +277,8 @@ def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> Non
     """Raise `Cancelled` if the operation whose id was used before was cancelled: then somebody did not want this."""
     id = options.get("id")
     try:
-        link = link_to(options.get("settings") or load_settings())
-        with storage_errors():
-            status = link.client().hget(link.keyspace().operation(str(id)).snapshot, "status")
+        cancelled_at = cancelled_at_s(link_to(options.get("settings") or load_settings()), str(id))
     except BrokerError:
         return
-    if status == Status.CANCELLED.encode():
+    if cancelled_at is not None:
         raise Cancelled(str(id), "before this call began") from error

@@ -80,12 +80,23 @@ def _milliseconds(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+MAX_LABEL_CHARS = 128
+MAX_TITLE_CHARS = 512
+MAX_TAGS = 16
+MAX_WEIGHT = 1e9
+
 _NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in a schema; what is printable beyond ASCII no pattern can say
-Label = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra=_NO_CONTROLS), AfterValidator(_printable)]
+Label = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_LABEL_CHARS, json_schema_extra=_NO_CONTROLS),
+    AfterValidator(_printable),
+]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 
 
+# The one list of what can be said of an operation: the command line's options are made from it, and a test holds the
+# SDK's options and the queues' to it.
 class NewOperation(BaseModel):
     """The body that creates an operation. The same id with the same body is the same operation."""
 
@@ -93,11 +104,13 @@ class NewOperation(BaseModel):
 
     id: OperationId | None = Field(None, description="chosen by the caller, or made by the server")
     kind: Label = Field("operation", description="what sort of work it is")
-    title: Annotated[str, Field(max_length=512)] | None = Field(None, description="what people are shown")
-    owner: Label | None = None
-    tags: Annotated[list[Label], Field(max_length=16)] = Field(default_factory=list)
-    parent: OperationId | None = None
-    weight: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
+    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] | None = Field(None, description="what people are shown")
+    owner: Label | None = Field(None, description="whose it is")
+    tags: Annotated[list[Label], Field(max_length=MAX_TAGS)] = Field(
+        default_factory=list, description="what it is found by"
+    )
+    parent: OperationId | None = Field(None, description="the operation it belongs to")
+    weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] = Field(
         1, description="how much of its parent it is, compared with the other children"
     )
     lease_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(

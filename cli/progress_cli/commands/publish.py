@@ -17,7 +17,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.ndjson import LineBuffer
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.commands.operations import AsJson, Id
+from progress_cli.operation_options import AsJson, Id, with_new_operation
 from progress_cli.options import CLIENT, with_settings
 
 MAX_BATCH = 500
@@ -26,7 +26,9 @@ _CHUNK = 65_536
 
 
 @with_settings(*CLIENT)
+@with_new_operation("kind", "title", "owner", "tags", "parent", condition="With --create")
 def publish(
+    *,
     settings: Settings,
     id: Id,
     source: Annotated[
@@ -35,11 +37,7 @@ def publish(
     type: Annotated[str | None, typer.Option(help="One event's type, such as progress, log or end.")] = None,
     data: Annotated[str | None, typer.Option(metavar="JSON", help="What the event carries.")] = None,
     create: Annotated[bool, typer.Option("--create", help="Create the operation first, unless it is there.")] = False,
-    kind: Annotated[str | None, typer.Option(help="With --create: what sort of work it is.")] = None,
-    title: Annotated[str | None, typer.Option(help="With --create: what people are shown.")] = None,
-    owner: Annotated[str | None, typer.Option(help="With --create: whose it is.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="With --create: a tag; may be repeated.")] = None,
-    parent: Annotated[str | None, typer.Option(help="With --create: the operation it belongs to.")] = None,
+    words: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """Publish events of an operation.
@@ -47,10 +45,8 @@ def publish(
     For example `progress-broker publish import-42 --create --type progress --data '{"percent": 40}'`, or
     `my-work | progress-broker publish import-42 -` with lines such as `{"type": "log", "data": {"message": "hi"}}`.
     """
-    told = {"kind": kind, "title": title, "owner": owner, "tags": tag or None, "parent": parent}
-    body = {name: value for name, value in told.items() if value is not None}
-    _check_usage(source, type, data, create, body)
-    new = _new(id, body) if create else None
+    _check_usage(source, type, data, create, words)
+    new = _new(id, words) if create else None
     settings = connect.locate(settings)
     batches = _lines(settings) if source else iter([("", [_event(type, data, settings)])] if type else [])
     answer = _publish(settings, id, new, batches)
@@ -61,7 +57,7 @@ def publish(
         typer.echo(f"{id}: {answer.events} events, the last at {answer.position}{asked}")
 
 
-def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, body: dict[str, Any]) -> None:
+def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, words: dict[str, Any]) -> None:
     if source not in (None, "-"):
         raise typer.BadParameter("events are read from standard input: say -", param_hint="[-]")
     if source and (type or data):
@@ -70,13 +66,13 @@ def _check_usage(source: str | None, type: str | None, data: str | None, create:
         raise typer.BadParameter("--data belongs to an event, which --type names")
     if not (source or type or create):
         raise typer.BadParameter("nothing to publish: give --type and --data, or - for standard input")
-    if body and not create:
-        raise typer.BadParameter(f"--{next(iter(body)).removesuffix('s')} describes a new operation: add --create")
+    if words and not create:
+        raise typer.BadParameter(f"--{next(iter(words)).removesuffix('s')} describes a new operation: add --create")
 
 
-def _new(id: str, body: dict[str, Any]) -> NewOperation:
+def _new(id: str, words: dict[str, Any]) -> NewOperation:
     try:
-        return NewOperation.model_validate({"id": id, **body})
+        return NewOperation.model_validate({"id": id, **words})
     except ValidationError as error:
         raise invalid(error) from None
 

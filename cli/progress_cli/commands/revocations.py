@@ -13,8 +13,8 @@ from progress_broker.errors import Invalid, NotFound
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.commands.operations import AsJson
 from progress_cli.durations import seconds
+from progress_cli.operation_options import AsJson
 from progress_cli.options import CLIENT, with_settings
 
 Sub = Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all that it comes with.")]

@@ -13,7 +13,7 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
-from progress_cli.commands.operations import AsJson, Id
+from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output import format
 

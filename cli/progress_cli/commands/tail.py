@@ -22,8 +22,8 @@ from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.commands.operations import AsJson, Id
 from progress_cli.exit_codes import OUTCOMES, complain
+from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.live import View, choose_view
 

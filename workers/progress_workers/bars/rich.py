@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.style import StyleType
 
-from progress_workers.bars.tasks import Tasks
+from progress_workers.bars._tasks import Tasks
 from progress_workers.base import Reporting
 from progress_workers.current import current
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tqdm.auto import tqdm as auto_tqdm
 
-from progress_workers.bars.share import NoShare, Share
+from progress_workers.bars._share import NoShare, Share
 from progress_workers.base import Reporting
-from progress_workers.core.progress import MAX_NAMES
+from progress_workers.core.progress.progress import MAX_NAMES
 from progress_workers.current import current
 from progress_workers.null import NOTHING
 from progress_workers.values import attempt, number, pairs, text

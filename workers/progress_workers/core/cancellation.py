@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from progress_broker.errors import BrokerError
-from progress_workers.core.counter import Pulse
 from progress_workers.core.inbox import Inbox
+from progress_workers.core.progress.dirty import Pulse
 from progress_workers.errors import Cancelled, Stop
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from secrets import token_hex
 from progress_broker.model.entry import Entry
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Backlog, Line
-from progress_workers.core.counter import Pulse
 from progress_workers.core.encoding import log_json, room, running
+from progress_workers.core.progress.dirty import Pulse
 from progress_workers.core.progress_encoder import Telling
 
 BATCH_LINES = 250

@@ -8,7 +8,7 @@ from progress_broker.model.entry import Entry
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import log_json, progress_json, room
-from progress_workers.core.progress import Progress
+from progress_workers.core.progress.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -16,16 +16,16 @@ from progress_broker.operations.commands import publish_call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import Call
-from progress_workers.clock import Clock
 from progress_workers.core.backlog import LEVELS, Line, level_of
 from progress_workers.core.cancellation import StopSign
-from progress_workers.core.counter import Pulse
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
 from progress_workers.core.outbox import BATCH_LINES, Outbox
-from progress_workers.core.progress import Progress
+from progress_workers.core.progress.clock import Clock
+from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.progress import Progress
+from progress_workers.core.progress.stage import MAX_NAME_CHARS, Stage
 from progress_workers.core.progress_encoder import Telling
-from progress_workers.core.stage import MAX_NAME_CHARS, Stage
 from progress_workers.errors import Stop
 from progress_workers.tracing import NO_TRACE, NoTrace
 from progress_workers.values import brief, text

@@ -16,7 +16,8 @@ from progress_broker.settings import Settings, load_settings
 from progress_workers.lifecycle.creation_fields import readable_words
 from progress_workers.lifecycle.parent import note
 from progress_workers.options import Default
-from progress_workers.transport.connection import Link, link_to
+from progress_workers.transport.connection import Link
+from progress_workers.transport.registry import link_to
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from progress_broker.errors import Invalid
+from progress_broker.model.operation import MAX_LABEL_CHARS, MAX_TAGS, MAX_TITLE_CHARS, MAX_WEIGHT
 from progress_workers.values import attempt, brief, fitted, label, number, text
-
-MAX_TITLE_CHARS = 512
-MAX_TAGS = 16
-MAX_WEIGHT = 1e9
 
 
 class Words(NamedTuple):
@@ -39,7 +36,7 @@ def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
 def _owner(given: object) -> str | None:
     """Return an owner. One that is too long ends in a hash: two such owners must not become one."""
     whole = label(given, 1 << 16)
-    return fitted(whole, whole) or None
+    return fitted(whole, whole, MAX_LABEL_CHARS) or None
 
 
 def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:

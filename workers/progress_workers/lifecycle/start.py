@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 from progress_broker.errors import Invalid, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
 from progress_broker.operations.commands import read_answer
+from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
 from progress_workers.errors import Cancelled, Stop
 from progress_workers.lifecycle.create import create
-from progress_workers.lifecycle.state import State, read_state
+from progress_workers.lifecycle.state import read_state
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
-from progress_workers.transport.connection import Link, link_to
+from progress_workers.transport.connection import Link
+from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
 
 
@@ -47,13 +49,13 @@ def start(
     link, operation = created.link, created.operation
     if created.cancel is not None:
         raise Cancelled(operation, created.cancel.reason, created.cancel.by)
-    new = State(lease_s=created.lease_s, created_ms=created.at_ms)
+    new = WorkerView(lease_s=created.lease_s, created_ms=created.at_ms)
     state = new if created.new else read_state(link, operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, created.kind, state.traceparent)
 
-    def reporter(state: State) -> Reporter:
+    def reporter(state: WorkerView) -> Reporter:
         reporter = _reporter(
             link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
         )
@@ -87,7 +89,7 @@ def attach(
     settings = settings or load_settings()
     link = link_to(settings)
 
-    def reporter(state: State) -> Reporter:
+    def reporter(state: WorkerView) -> Reporter:
         reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, ends=ends)
         reporter.progress.resume(state.progress)
         return reporter
@@ -119,7 +121,7 @@ def _reporter(
     link: Link,
     settings: Settings,
     operation: str,
-    state: State,
+    state: WorkerView,
     trace: NoTrace,
     worker: str | None,
     interval_s: float,
@@ -152,7 +154,9 @@ def _reporter(
     return reporter
 
 
-def _announced(link: Link, operation: str, state: State, make: Callable[[State], Reporter], trace: NoTrace) -> Reporter:
+def _announced(
+    link: Link, operation: str, state: WorkerView, make: Callable[[WorkerView], Reporter], trace: NoTrace
+) -> Reporter:
     try:
         reporter = _first_sent(link, operation, make(state), make)
     except BaseException:
@@ -162,7 +166,7 @@ def _announced(link: Link, operation: str, state: State, make: Callable[[State],
     return reporter
 
 
-def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[State], Reporter]) -> Reporter:
+def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[WorkerView], Reporter]) -> Reporter:
     try:
         _send_first(link, reporter)
     except (Invalid, OperationEnded):

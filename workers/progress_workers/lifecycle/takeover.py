@@ -10,14 +10,15 @@ from progress_broker.errors import Conflict, StorageUnavailable
 from progress_broker.model.entry import Entry
 from progress_broker.model.operation import Status
 from progress_broker.operations.commands import publish_call, read_answer
-from progress_workers.lifecycle.state import State, read_state
+from progress_broker.operations.worker_view import WorkerView
+from progress_workers.lifecycle.state import read_state
 from progress_workers.transport.connection import Link
 from progress_workers.values import label
 
 _TRIES: Final = 8
 
 
-def begin_attempt(link: Link, operation: str, state: State, worker: str | None) -> State:
+def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | None) -> WorkerView:
     """Take an operation over from whoever works on it, and return how it then stands."""
     for _ in range(_TRIES):
         if state.status.done or state.status is Status.PENDING:

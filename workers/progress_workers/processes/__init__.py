@@ -5,27 +5,7 @@ operation (`output`), and may say how far the work is (`patterns`). One loop car
 start to its end (`child`).
 """
 
-from progress_workers.processes.child import Child, Place
-from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed, failure
-from progress_workers.processes.output import Output
-from progress_workers.processes.relay import Interrupted, Relay
-from progress_workers.processes.run import make_outputs, run_process
-from progress_workers.processes.running import GRACE_S, Running
-from progress_workers.processes.terminal import Terminal
+from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed
+from progress_workers.processes.run import run_process
 
-__all__ = [
-    "GRACE_S",
-    "Child",
-    "ExitCode",
-    "Interrupted",
-    "KilledBySignal",
-    "Output",
-    "Place",
-    "ProcessFailed",
-    "Relay",
-    "Running",
-    "Terminal",
-    "failure",
-    "make_outputs",
-    "run_process",
-]
+__all__ = ["ExitCode", "KilledBySignal", "ProcessFailed", "run_process"]

@@ -61,7 +61,7 @@ from progress_broker.model.operation import Status
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.errors import Cancelled
 from progress_workers.null import NoOperation
-from progress_workers.queues.runs import (
+from progress_workers.queues._runs import (
     Words,
     announce,
     begin,

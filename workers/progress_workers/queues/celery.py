@@ -62,7 +62,7 @@ from progress_broker.model.operation import Status
 from progress_workers.errors import Cancelled
 from progress_workers.null import NoOperation
 from progress_workers.operation import Operation
-from progress_workers.queues.runs import (
+from progress_workers.queues._runs import (
     announce,
     begin,
     conclude,

@@ -63,7 +63,7 @@ except ImportError as error:
 from progress_workers.errors import Cancelled
 from progress_workers.null import NoOperation
 from progress_workers.operation import Operation
-from progress_workers.queues.runs import LOST, announce, begin, last_resort, leave, seconds, succeed, worded
+from progress_workers.queues._runs import LOST, announce, begin, last_resort, leave, seconds, succeed, worded
 from progress_workers.values import let_pass
 
 __all__ = ["Interrupted", "Progress", "install"]

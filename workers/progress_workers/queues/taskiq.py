@@ -52,14 +52,13 @@ try:
 except ImportError as error:
     raise ImportError("taskiq is not installed: pip install 'progress-broker[taskiq]'") from error
 
-from progress_workers.async_operation import AsyncOperation
+from progress_workers.async_operation import AsyncOperation, TaskScope
 from progress_workers.base import Reporting
 from progress_workers.current import enter, leave
 from progress_workers.errors import Cancelled
 from progress_workers.null import NoOperation
 from progress_workers.operation import Operation
-from progress_workers.queues.runs import Words, announce, begin, seconds, stops, succeed, worded
-from progress_workers.task_scope import TaskScope
+from progress_workers.queues._runs import Words, announce, begin, seconds, stops, succeed, worded
 from progress_workers.values import text
 
 __all__ = ["ProgressMiddleware"]

@@ -1,15 +1,12 @@
 """What was reported of one operation, as a test looks at it."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from progress_broker.model.event import read_entry
 from progress_broker.model.operation import NewSignal, Operation
 from progress_broker.model.payloads import Outcome
-
-if TYPE_CHECKING:
-    from progress_workers.testing.link import RecordingLink
 
 
 class RecordedEvent(NamedTuple):
@@ -27,10 +24,29 @@ class Logged(NamedTuple):
     stage: str | None = None
 
 
+class Recorder(Protocol):
+    """What keeps what is reported, and acts on operations as others than their workers do."""
+
+    def snapshot(self, operation: str) -> Operation:
+        """Return an operation as people are shown it."""
+
+    def log_after(self, operation: str, position: bytes) -> list[Any]:
+        """Return the entries of an operation's log after a position."""
+
+    def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
+        """Cancel an operation."""
+
+    def fence(self, operation: str) -> None:
+        """Begin another attempt at an operation."""
+
+    def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
+        """Send a signal to an operation's worker."""
+
+
 class RecordedOperation:
     """What was reported of one operation, and those who do something to it besides its worker."""
 
-    def __init__(self, id: str, link: "RecordingLink") -> None:
+    def __init__(self, id: str, link: Recorder) -> None:
         self.id = id
         self.events: list[RecordedEvent] = []
         self._link = link

@@ -7,7 +7,7 @@ from progress_broker.model.payloads import Outcome
 from progress_broker.settings import load_settings
 from progress_workers.testing.link import RecordingLink, When
 from progress_workers.testing.recorded import Logged, RecordedEvent, RecordedOperation
-from progress_workers.transport.connection import stand_ins
+from progress_workers.transport.registry import stand_ins
 
 
 class Recording:

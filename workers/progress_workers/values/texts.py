@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from progress_broker.model.operation import MAX_LABEL_CHARS
 from progress_workers.values.guard import attempt
 
 MAX_CHARS = 4096
@@ -23,7 +24,7 @@ def text(value: object, most: int = MAX_CHARS) -> str:
     return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # which joins pairs of surrogates
 
 
-def label(value: object, most: int = 128) -> str:
+def label(value: object, most: int = MAX_LABEL_CHARS) -> str:
     """Return a value as one printable line, as kinds, owners and tags are; it may be empty."""
     found = text(value, most)
     return found if found.isprintable() else "".join(map(_printable, found))

@@ -1,17 +1,16 @@
 """What the adapters share: a task is an operation, each run of it an attempt, and reporting never gets in its way."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Timer
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
 from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import Status
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.settings import load_settings
-from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import Reporting
 from progress_workers.core.encoding import room
@@ -19,9 +18,11 @@ from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.null import NOTHING, NoOperation
 from progress_workers.operation import Operation
-from progress_workers.transport.connection import link_to
+from progress_workers.options import Description
+from progress_workers.transport.registry import link_to
 from progress_workers.values import attempt, label, number, operation_id, text
 
 __all__ = [
@@ -51,18 +52,12 @@ _CLOCKS_S = 60.0
 """How far the clocks of two machines may be apart."""
 
 
-class Words(TypedDict, total=False):
-    """What can be said of a task's operation where the task is declared, or enqueued."""
+class Words(Description, total=False):
+    """What can be said of a task's operation where the task is declared, or enqueued; its id is the task's."""
 
     kind: str
     """What sort of work it is; by default the task's name."""
-    title: str | None
-    owner: str | None
-    tags: Iterable[str]
     parent: str | None
-    weight: float
-    lease_s: float | None
-    """How long the worker may be silent before it counts as stalled; None for ever."""
 
 
 def worded(kind: str, *given: object) -> Words | None:
@@ -204,13 +199,10 @@ def _opened(operation: str, words: Words) -> Opened:
 
 def _was_cancelled(operation: str, after: float) -> bool:
     try:
-        link = link_to(load_settings())
-        with storage_errors():
-            key = link.keyspace().operation(operation).snapshot
-            status, finished = link.client().hmget(key, ("status", "finished"))
+        cancelled_at = cancelled_at_s(link_to(load_settings()), operation)
     except BrokerError:
         return False
-    return bool(status == Status.CANCELLED.encode() and int(finished or 0) / 1000 >= after - _CLOCKS_S)
+    return cancelled_at is not None and cancelled_at >= after - _CLOCKS_S
 
 
 @contextmanager

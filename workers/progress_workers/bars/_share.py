@@ -4,7 +4,7 @@ import weakref
 from threading import RLock
 
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number
 
 _lock = RLock()

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from math import inf
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
-from progress_workers.clock import Clock
-from progress_workers.core.counter import Gauge, Pulse, T
+from progress_workers.core.progress.clock import Clock
+from progress_workers.core.progress.counter import Gauge, T
+from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.percent import shown
 from progress_workers.errors import exited_well, is_cancellation
-from progress_workers.values import LARGEST, brief, fit, number, tree
+from progress_workers.values import brief, fit, number, tree
 
 MAX_NAME_CHARS = 256
 """Longest name of a stage; the rest is cut."""
@@ -143,26 +144,6 @@ class Stage:
             "started_at": self._started_at,
             "duration_ms": round(max(0.0, spent_s) * 1000) if self._started_at else None,
         } | self._extra
-
-
-def known(value: object) -> float | None:
-    """Return a value if it is a number from 0 up; another worker, in any language, may have written anything."""
-    return value if isinstance(value, int | float) and 0 <= value <= LARGEST else None
-
-
-def roll_up(stages: Iterable[dict[str, Any]]) -> float | None:
-    """Return what described stages add up to by their weights, 0 to 100, or None if there are none."""
-    done = whole = 0.0
-    for stage in stages:
-        weight = known(stage.get("weight")) or 1.0
-        whole += weight
-        done += weight * min(100.0, known(stage.get("percent")) or 0.0)
-    return done / whole if 0 < whole < inf else None
-
-
-def shown(percent: float) -> float:
-    """Return a percentage cut, not rounded, to two digits: 100 is for what is complete."""
-    return int(percent * 100 + 1e-9) / 100  # 33.8 * 100 is a little less than 3380
 
 
 def _rfc3339(seconds: float) -> str:

@@ -1,10 +1,11 @@
 """Counting that any thread may do, without a lock and without losing a count."""
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from threading import RLock, get_ident
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from threading import get_ident
 from typing import Any, TypeVar
 
+from progress_workers.core.progress.dirty import Pulse
 from progress_workers.values import attempt, brief, number, type_name
 from progress_workers.values.numbers import plain
 
@@ -12,34 +13,6 @@ T = TypeVar("T")
 
 _tracks = itertools.count(-1, -1)
 """Slots of loops, below zero: a thread's identity is never negative."""
-
-
-class Pulse:
-    """Whether something changed since the reporter last looked, and the lock for all that is not counting.
-
-    `complain(subject, warning)` is called for values that can't be taken.
-
-    `dirty` is cleared *before* the state is read and looked at *after* it is changed, so a change is either read
-    or announced, with no lock between the two.
-    """
-
-    __slots__ = ("_wake", "complain", "dirty", "lock")
-
-    def __init__(self, wake: Callable[[], None], complain: Callable[[str, str], None] = lambda *_: None) -> None:
-        self._wake, self.complain = wake, complain
-        self.dirty = False
-        # Reentrant, as a signal handler may report in the middle of another report.
-        self.lock = RLock()
-
-    def touch(self) -> None:
-        """Say that something changed."""
-        if not self.dirty:
-            self.dirty = True
-            self._wake()
-
-    def wake(self) -> None:
-        """Have the reporter looked at, though no progress was made."""
-        self._wake()
 
 
 class Gauge:

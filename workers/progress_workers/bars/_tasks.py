@@ -8,9 +8,9 @@ from rich.errors import MarkupError
 from rich.progress import Task, TaskID
 from rich.text import Text
 
-from progress_workers.bars.share import Share
+from progress_workers.bars._share import Share
 from progress_workers.base import Reporting
-from progress_workers.core.stage import Stage
+from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number, text
 
 MAX_STAGES = 32

@@ -5,10 +5,12 @@ from typing import Any
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
-from progress_workers.clock import Clock
-from progress_workers.core.counter import Gauge, Pulse
-from progress_workers.core.rate import Rate, eta_ms
-from progress_workers.core.stage import MAX_NAME_CHARS, LogLine, Stage, known, roll_up, shown
+from progress_workers.core.progress.clock import Clock
+from progress_workers.core.progress.counter import Gauge
+from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.percent import known, roll_up, shown
+from progress_workers.core.progress.rate import Rate, eta_ms
+from progress_workers.core.progress.stage import MAX_NAME_CHARS, LogLine, Stage
 from progress_workers.values import brief, fit, number, pairs, text, tree
 
 MAX_BYTES = 16_384

@@ -1,0 +1,49 @@
+"""`ls`: operations as they stand."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from progress_broker.model.operation import Operation, Status
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.operation_options import AsJson
+from progress_cli.options import CLIENT, with_settings
+from progress_cli.output import tables
+
+_PAGE = 200
+
+
+@with_settings(*CLIENT)
+def ls(
+    settings: Settings,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only this operation's children.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List operations, newest change first."""
+    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
+    operations = asyncio.run(_find(connect.locate(settings), filters, limit))
+    if as_json:
+        for operation in operations:
+            typer.echo(operation.model_dump_json())
+    else:
+        tables.listing(operations)
+
+
+async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operation]:
+    found: list[Operation] = []
+    cursor: str | None = None
+    async with await Store.open(settings) as store:
+        while True:
+            page, cursor = await store.find(filters, limit=min(_PAGE, limit - len(found)), cursor=cursor)
+            found += page
+            if cursor is None or len(found) >= limit:
+                return found

@@ -1,0 +1,28 @@
+"""`show`: one operation as it stands."""
+
+import asyncio
+
+import typer
+
+from progress_broker.model.operation import Operation
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.operation_options import AsJson, Id
+from progress_cli.options import CLIENT, with_settings
+from progress_cli.output import tables
+
+
+@with_settings(*CLIENT)
+def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
+    """Show one operation: its state, its progress and its children's, and how it ended."""
+    operation = asyncio.run(_get(connect.locate(settings), id))
+    if as_json:
+        typer.echo(operation.model_dump_json())
+    else:
+        tables.card(operation)
+
+
+async def _get(settings: Settings, id: str) -> Operation:
+    async with await Store.open(settings) as store:
+        return await store.get(id, list_children=True)

@@ -1,0 +1,56 @@
+"""Options of commands that are about an operation. Those of a new one are made from `NewOperation`, field by field."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Optional
+
+import typer
+
+from progress_broker.model.operation import NewOperation
+from progress_cli.options import option_kind
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: one object a line.")]
+
+_ONE_OF_MANY = {"tags": ("tag", "a tag; may be repeated")}
+"""Fields that are lists: what an option of theirs is called, as each gives one item."""
+
+
+def with_new_operation(
+    *fields: str, condition: str = "", **helps: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, in the place of its parameter `words`, an option for each of these fields of a new operation.
+
+    `words` is then a dictionary of the fields that were given. `helps` are for options that mean more in this command
+    than `NewOperation` says of the field; `condition` stands before each.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = {field: _option(field, condition, helps.get(field)) for field in fields}
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            values = {field: given.pop(option.name) for field, option in options.items()}
+            command(words={field: value for field, value in values.items() if value not in (None, [])}, **given)
+
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            parameters += options.values() if name == "words" else [parameter]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _option(field: str, condition: str, help: str | None) -> inspect.Parameter:
+    described = NewOperation.model_fields[field]
+    kind = option_kind(described.annotation)
+    name, said = _ONE_OF_MANY.get(field, (field, help or described.description or ""))
+    told = f"{condition}: {said}." if condition else f"{said[:1].upper()}{said[1:]}."
+    flag = f"--{name.replace('_', '-')}"
+    declared = typer.Option(flag, help=told, min=0 if kind is float else None)
+    annotation: Any = Annotated[Optional[list[str] if kind is list else kind], declared]  # noqa: UP045 - made while running
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,76 @@
+"""What can be said of an operation is listed once, in `NewOperation`; whatever else names its fields agrees with it."""
+
+import inspect
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from typer.main import get_command
+
+from progress_broker.model.operation import NewOperation
+from progress_cli.app import app
+from progress_workers import Operation
+from progress_workers.lifecycle import start
+from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, ReportOptions, StartOptions
+from progress_workers.queues._runs import Words
+from progress_workers.tracked import _TEMPLATES
+
+FIELDS = set(NewOperation.model_fields)
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+def names(options: type) -> set[str]:
+    return set(get_type_hints(options))
+
+
+def parameters(function: object) -> set[str]:
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    return {name for name, it in signature.parameters.items() if it.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_sdk_creates_with_what_an_operation_is_made_of() -> None:
+    assert names(CreateOptions) - {"settings"} | {"kind"} == FIELDS
+
+
+def test_a_task_says_all_but_its_id() -> None:
+    assert names(Words) | {"id"} == FIELDS
+
+
+def test_starting_is_creating_and_reporting() -> None:
+    assert names(StartOptions) == names(CreateOptions) | names(ReportOptions) | {"total", "unit"}
+    assert names(ChildOptions) == names(StartOptions) - {"parent", "settings"}
+    assert parameters(start.start) <= names(StartOptions)
+    assert parameters(start.attach) == names(AttachOptions)
+
+
+def test_templates_are_options_that_are_texts() -> None:
+    hints = get_type_hints(StartOptions)
+    assert all(hints[name] == str | None for name in _TEMPLATES)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (Operation.create, CreateOptions),
+        (Operation.start, names(StartOptions) - names(CreateOptions)),
+        (Operation.attach, AttachOptions),
+    ],
+)
+def test_the_docstrings_name_each_option(method: object, options: type | set[str]) -> None:
+    wanted = options if isinstance(options, set) else names(options)
+    assert [name for name in wanted if f"`{name}`" not in (inspect.getdoc(method) or "")] == []
+
+
+def test_the_protocol_names_each_field_and_the_model_describes_it() -> None:
+    creating = PROTOCOL.read_text().partition("**Creating**")[2].partition("\n\n")[0]
+    assert [name for name in FIELDS if f"`{name}`" not in creating] == []
+    assert [name for name, field in NewOperation.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "left_out"), [("run", {"weight"}), ("publish", {"id", "weight", "lease_s"})], ids=["run", "publish"]
+)
+def test_a_command_has_an_option_for_each_field_but_those_it_leaves_out(command: str, left_out: set[str]) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    told = {"tags" if option.name == "tag" else option.name for option in commands[command].params}
+    assert FIELDS - told == left_out - {"id"}

@@ -1,0 +1,27 @@
+"""What stages add up to, and how a percentage is shown."""
+
+from collections.abc import Iterable
+from math import inf
+from typing import Any
+
+from progress_workers.values import LARGEST
+
+
+def known(value: object) -> float | None:
+    """Return a value if it is a number from 0 up; another worker, in any language, may have written anything."""
+    return value if isinstance(value, int | float) and 0 <= value <= LARGEST else None
+
+
+def roll_up(stages: Iterable[dict[str, Any]]) -> float | None:
+    """Return what described stages add up to by their weights, 0 to 100, or None if there are none."""
+    done = whole = 0.0
+    for stage in stages:
+        weight = known(stage.get("weight")) or 1.0
+        whole += weight
+        done += weight * min(100.0, known(stage.get("percent")) or 0.0)
+    return done / whole if 0 < whole < inf else None
+
+
+def shown(percent: float) -> float:
+    """Return a percentage cut, not rounded, to two digits: 100 is for what is complete."""
+    return int(percent * 100 + 1e-9) / 100  # 33.8 * 100 is a little less than 3380
