@@ -1,18 +1,16 @@
 """A plain install is what a worker needs; all else is an extra, and who lacks one is told what to type."""
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.metadata import distribution, packages_distributions, requires
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 import progress_workers
 from progress_broker.extras import EXTRAS, MissingExtra, require
+from tests.deploy.distributions import OURS, direct, name_of, needed
 
 MOST_DISTRIBUTIONS = 15
 """That a plain install brings, its own included."""
@@ -113,32 +111,8 @@ def test_the_sdk_imports_nothing_that_only_others_need() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def name_of(requirement: str) -> str:
-    found = re.match(r"[\w.-]+", requirement)
-    assert found
-    return re.sub(r"[-_.]+", "-", found[0]).lower()
-
-
-def needed(name: str, extras: frozenset[str] = frozenset(), seen: set[str] | None = None) -> set[str]:
-    """Return what is installed with a distribution, itself included, as far as it is installed here."""
-    seen = set() if seen is None else seen
-    seen.add(name)
-    for requirement, its_extras in direct(name, extras):
-        if requirement not in seen or its_extras:
-            needed(requirement, its_extras, seen)
-    return seen
-
-
-def direct(name: str, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    for text in requires(name) or ():
-        requirement = Requirement(text)
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
-            yield name_of(requirement.name), frozenset(requirement.extras)
-
-
 def test_a_plain_install_brings_few_distributions() -> None:
-    brought = needed("progress-broker")
+    brought = needed()
     assert {"redis", "hiredis", "orjson", "pydantic", "pydantic-settings"} < brought
     assert not {"fastapi", "uvicorn", "typer", "rich", "fakeredis", "httpx", "celery"} & brought
     assert len(brought) <= MOST_DISTRIBUTIONS, sorted(brought)
@@ -148,14 +122,14 @@ def test_a_plain_install_brings_few_distributions() -> None:
 def test_each_module_is_listed_under_the_extra_that_brings_it(extra: str) -> None:
     of = packages_distributions()
     listed = {name_of(of[module][0]) for module in EXTRAS[extra]}
-    assert listed <= needed("progress-broker", frozenset({extra}))
+    assert listed <= needed(extra)
 
 
 def test_each_distribution_of_an_extra_has_a_module_that_is_listed() -> None:
     of = packages_distributions()
     listed = {name_of(of[module][0]) for modules in EXTRAS.values() for module in modules}
-    plain = {name for name, _ in direct("progress-broker", frozenset())}
-    assert {name for name, _ in direct("progress-broker", frozenset(EXTRAS))} - plain == listed - {
+    plain = direct(OURS).keys()
+    assert direct(OURS, frozenset(EXTRAS)).keys() - plain == listed - {
         "httptools",  # they come with another
         "websockets",
         "cryptography",
@@ -164,6 +138,6 @@ def test_each_distribution_of_an_extra_has_a_module_that_is_listed() -> None:
 
 
 def test_each_extra_is_listed_unless_its_lack_is_no_error() -> None:
-    told = set(distribution("progress-broker").metadata.get_all("Provides-Extra") or ())
+    told = set(distribution(OURS).metadata.get_all("Provides-Extra") or ())
     # Without an SDK nothing is traced; and a server that others brought does as well as the embedded one.
     assert told - {"otel", "embedded", "dev"} == set(EXTRAS)
