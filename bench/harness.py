@@ -90,7 +90,9 @@ def note(text: str) -> None:
     print(f"[{time.monotonic() - _began:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def report(name: str, redis: PrivateRedis, given: argparse.Namespace, table: Table, figures: dict[str, Any]) -> None:
+def report(
+    name: str, redis: PrivateRedis | None, given: argparse.Namespace, table: Table, figures: dict[str, Any]
+) -> None:
     """Print the table, and as the last line all of it as JSON."""
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(table)
@@ -101,6 +103,6 @@ def report(name: str, redis: PrivateRedis, given: argparse.Namespace, table: Tab
         "rounds": given.rounds,
         "seconds": given.seconds,
         **figures,
-        "machine": machine.facts(redis.client.info()),
+        "machine": machine.facts({} if redis is None else redis.client.info()),
     }
     print(json.dumps(told, separators=(",", ":")), flush=True)

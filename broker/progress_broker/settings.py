@@ -85,7 +85,9 @@ def _long_secret(value: SecretStr | None) -> SecretStr | None:
 class Settings(BaseSettings):
     """What can be set. Durations are in seconds and sizes in bytes, as the names say."""
 
-    model_config = SettingsConfigDict(env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True, defer_build=True
+    )
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,

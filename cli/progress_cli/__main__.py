@@ -2,15 +2,31 @@
 
 import sys
 
+from progress_broker.extras import MissingExtra, require
+
+SERVER = ("serve", "demo", "token", "key")
+"""The commands that need what the server needs."""
+
 
 def run() -> None:
     """Run the command line. A Ctrl-C while it loads ends it without a traceback, as later on."""
     try:
+        _require()
         from progress_cli.app import run as run_command_line
 
         run_command_line()
+    except MissingExtra as error:
+        sys.stderr.write(f"progress-broker: {error}\n")
+        sys.exit(5)  # as for any set-up that is wrong, by `exit_codes`, which needs the extra
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _require() -> None:
+    command = next(iter(sys.argv[1:]), "")
+    if command in SERVER:
+        require("server", command)
+    require("cli", "the command line")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from progress_broker.errors import BrokerError, Gone, NotFound, SetupError, StorageFull, StorageUnavailable
+from progress_broker.extras import MissingExtra
 from progress_broker.model.operation import Status
 
 OK = 0
@@ -41,6 +42,7 @@ _CODES: dict[type[BrokerError], int] = {
     StorageUnavailable: STORAGE,
     StorageFull: STORAGE,
     SetupError: STORAGE,
+    MissingExtra: STORAGE,
 }
 
 

@@ -17,7 +17,14 @@ pytestmark = pytest.mark.timeout(ALL_S + 30)
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broker-asgi"], "memory": ["broker"]}
 
-ALONE = {"storm": [], "soak": ["--seconds", "3"], "collector": [], "limits": [], "hostile": ["--seconds", "0.5"]}
+ALONE = {
+    "storm": [],
+    "soak": ["--seconds", "3"],
+    "collector": [],
+    "limits": [],
+    "imports": ["--seconds", "0.1"],
+    "hostile": ["--seconds", "0.5"],
+}
 
 
 def run(benchmark: str, *options: str) -> subprocess.Popen[str]:
@@ -89,6 +96,12 @@ def test_collector(started: dict[str, subprocess.Popen[str]]) -> None:
 
 def test_limits(started: dict[str, subprocess.Popen[str]]) -> None:
     assert {result["what"] for result in ended(started, "limits")["results"]} == {"call", "stream"}
+
+
+def test_imports(started: dict[str, subprocess.Popen[str]]) -> None:
+    plain, traced = ended(started, "imports")["results"]
+    assert 0 < plain["modules"] < traced["modules"]
+    assert plain["ratio"]["median"] > 1
 
 
 def test_hostile(started: dict[str, subprocess.Popen[str]]) -> None:

@@ -35,10 +35,10 @@ def ignored(path: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages as the image has them: the wheel built of what the Dockerfile copies, unpacked."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of what the Dockerfile copies."""
     folder = tmp_path_factory.mktemp("image")
-    source, wheels, site = folder / "src", folder / "wheels", folder / "site"
+    source, wheels = folder / "src", folder / "wheels"
     source.mkdir()
     build = files.stages()[0]
     for copied in build.all("COPY"):
@@ -63,6 +63,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, f"hatchling is in the extra `dev`; pip says: {built.stderr[-2000:]}"
     (wheel,) = wheels.iterdir()
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The packages as the image has them: the wheel, unpacked."""
+    site = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
     return site

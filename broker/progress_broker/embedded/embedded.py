@@ -16,6 +16,7 @@ from redis.retry import Retry
 from progress_broker.embedded.data_dir import ADDRESS, find_address, password, prepare, socket_path, try_lock, write
 from progress_broker.embedded.server_process import PrivateServer
 from progress_broker.errors import SetupError
+from progress_broker.extras import MissingExtra
 from progress_broker.settings import Settings
 
 SERVERS = ("redis-server", "valkey-server")
@@ -60,11 +61,7 @@ class Embedded:
             elif binary := find_server():
                 url, description, kept = _start_server(binary, settings, home, resources), f"{binary} in {home}", True
             else:
-                from progress_broker.embedded.fake_server import (
-                    start_fake_server,  # much to import, for the last resort
-                )
-
-                url, kept = start_fake_server(resources), False
+                url, kept = _start_last_resort(resources), False
                 description = "a test double inside this process, which keeps nothing when it ends"
             if address is None:
                 write(home / ADDRESS, url)
@@ -80,6 +77,17 @@ class Embedded:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _start_last_resort(resources: ExitStack) -> str:
+    try:
+        from progress_broker.embedded.fake_server import start_fake_server  # much to import, and needs an extra
+    except MissingExtra:
+        raise MissingExtra(
+            "there is no redis-server or valkey-server to run: install one, name a Redis in PROGRESS_REDIS_URL,"
+            " or pip install 'progress-broker[embedded]'"
+        ) from None
+    return start_fake_server(resources)
 
 
 def find_server() -> str | None:

@@ -5,8 +5,16 @@ from contextlib import ExitStack
 from typing import Any
 
 import redis
-from fakeredis import TcpFakeServer
-from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+
+from progress_broker.extras import require
+
+try:
+    import lupa  # noqa: F401 - runs fakeredis' scripts, which says nothing of it before the first
+    from fakeredis import TcpFakeServer
+    from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+except ModuleNotFoundError:
+    require("testing", "a Redis in memory")
+    raise
 
 
 class _Handler(TCPFakeRequestHandler):

@@ -1,4 +1,7 @@
-"""The model at the edges: what callers send, and what they are shown. On the hot path JSON stays opaque bytes."""
+"""The model at the edges: what callers send, and what they are shown. On the hot path JSON stays opaque bytes.
+
+Each model builds its validator when it is first used (`defer_build`): a worker uses few of them, and imports them all.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -100,7 +103,7 @@ Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 class NewOperation(BaseModel):
     """The body that creates an operation. The same id with the same body is the same operation."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     id: OperationId | None = Field(None, description="chosen by the caller, or made by the server")
     kind: Label = Field("operation", description="what sort of work it is")
@@ -121,7 +124,7 @@ class NewOperation(BaseModel):
 class NewSignal(BaseModel):
     """What is sent to an operation's worker."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$"), AfterValidator(_not_cancel)] = Field(
         description="pause, resume, or what the worker understands; a cancel is asked for by its own call"
@@ -131,6 +134,8 @@ class NewSignal(BaseModel):
 
 class Cancel(BaseModel):
     """That the work was asked to stop."""
+
+    model_config = ConfigDict(defer_build=True)
 
     reason: str | None = None
     by: str | None = None
@@ -146,6 +151,8 @@ class CancelShown(Cancel):
 class ChildrenSummary(BaseModel):
     """What an operation's children add up to."""
 
+    model_config = ConfigDict(defer_build=True)
+
     total: int
     done: int = Field(description="those that have ended, whichever way")
     failed: int
@@ -156,6 +163,8 @@ class ChildrenSummary(BaseModel):
 
 class Operation(BaseModel):
     """A snapshot: all there is to know of an operation at one position of its log."""
+
+    model_config = ConfigDict(defer_build=True)
 
     id: str
     kind: str
@@ -189,11 +198,10 @@ class Children(ChildrenSummary):
     operations: list[Operation]
 
 
-Operation.model_rebuild()
-
-
 class Answer(BaseModel):
     """What a publisher learns: where its last event stands, how many there are, and whether it should stop."""
+
+    model_config = ConfigDict(defer_build=True)
 
     position: str
     events: int

@@ -12,7 +12,7 @@ Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)
 class Open(BaseModel):
     """A model whose unknown fields pass through untouched."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 class Stage(Open):
@@ -73,7 +73,7 @@ class Log(Open):
 class Running(BaseModel):
     """The one status a publisher may announce; the others follow from what happens."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     status: Literal["running"]
 
@@ -88,7 +88,7 @@ class Failure(Open):
 class Outcome(BaseModel):
     """How an operation ended."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     status: Literal["succeeded", "failed", "cancelled"]
     result: Any = None

@@ -3,6 +3,7 @@
 
 They draw as rich's do. Tasks added in an operation's block are reported to that operation, whether or not anything is
 drawn: one visible task is its progress, and of several each is a stage. `follow` is for a `Progress` made elsewhere.
+Needs the extra `rich`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,10 +13,16 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
-import rich.progress
-from rich.console import RenderableType
-from rich.progress import BarColumn, ProgressColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.style import StyleType
+from progress_broker.extras import require
+
+try:
+    import rich.progress
+    from rich.console import RenderableType
+    from rich.progress import BarColumn, ProgressColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.style import StyleType
+except ModuleNotFoundError:
+    require("rich", __name__)
+    raise
 
 from progress_workers.bars._tasks import Tasks
 from progress_workers.base import Reporting

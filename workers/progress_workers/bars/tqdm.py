@@ -12,7 +12,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tqdm.auto import tqdm as auto_tqdm
+from progress_broker.extras import require
+
+try:
+    from tqdm.auto import tqdm as auto_tqdm
+except ModuleNotFoundError:
+    require("tqdm", __name__)
+    raise
 
 from progress_workers.bars._share import NoShare, Share
 from progress_workers.base import Reporting

@@ -50,12 +50,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from progress_broker.extras import require
+
 try:
     import arq.connections
     import arq.jobs
     from arq.worker import Function, Retry, RetryJob, func
-except ImportError as error:
-    raise ImportError("arq is not installed: pip install 'progress-broker[arq]'") from error
+except ModuleNotFoundError:
+    require("arq", __name__)
+    raise
 
 from progress_broker.model.operation import Status
 from progress_workers.async_operation import AsyncOperation

@@ -49,14 +49,17 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from progress_broker.extras import require
+
 try:
     from celery import Celery, current_app, signals
     from celery.app.task import Task, get_actual_ignore_result
     from celery.app.trace import build_tracer
     from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
     from celery.utils.time import maybe_make_aware
-except ImportError as error:
-    raise ImportError("Celery is not installed: pip install 'progress-broker[celery]'") from error
+except ModuleNotFoundError:
+    require("celery", __name__)
+    raise
 
 from progress_broker.model.operation import Status
 from progress_workers.errors import Cancelled

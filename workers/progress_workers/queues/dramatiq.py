@@ -51,14 +51,17 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
+from progress_broker.extras import require
+
 try:
     from dramatiq import Actor, Broker, Message, Middleware
     from dramatiq.middleware import Interrupt, SkipMessage
     from dramatiq.middleware.shutdown import Shutdown
     from dramatiq.middleware.threading import is_gevent_active, raise_thread_exception
     from dramatiq.middleware.time_limit import TimeLimitExceeded
-except ImportError as error:
-    raise ImportError("Dramatiq is not installed: pip install 'progress-broker[dramatiq]'") from error
+except ModuleNotFoundError:
+    require("dramatiq", __name__)
+    raise
 
 from progress_workers.errors import Cancelled
 from progress_workers.null import NoOperation

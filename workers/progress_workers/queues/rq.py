@@ -37,6 +37,8 @@ fails the job after its operation succeeded. In a coroutine, too, `progress_work
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from progress_broker.extras import require
+
 try:
     import rq
     import rq.job
@@ -45,8 +47,9 @@ try:
     from rq.exceptions import DeserializationError
     from rq.job import JobStatus
     from rq.timeouts import BaseTimeoutException
-except ImportError as error:
-    raise ImportError("RQ is not installed: pip install 'progress-broker[rq]'") from error
+except ModuleNotFoundError:
+    require("rq", __name__)
+    raise
 
 from progress_broker.model.operation import Status
 from progress_workers.errors import Cancelled

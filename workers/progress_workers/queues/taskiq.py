@@ -46,11 +46,14 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
+from progress_broker.extras import require
+
 try:
     from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
     from taskiq.exceptions import NoResultError
-except ImportError as error:
-    raise ImportError("taskiq is not installed: pip install 'progress-broker[taskiq]'") from error
+except ModuleNotFoundError:
+    require("taskiq", __name__)
+    raise
 
 from progress_workers.async_operation import AsyncOperation, TaskScope
 from progress_workers.base import Reporting

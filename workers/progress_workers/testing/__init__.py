@@ -11,6 +11,7 @@
 In the block, operations are started, joined and found by `progress_workers.current()` as in earnest, whatever the
 settings say of Redis. What they say goes through the real reporter and the real scripts into a Redis in memory, so what
 is recorded is what would be stored, and what would be refused is. It is for one test at a time in a process.
+Needs the extra `testing`.
 """
 
 from progress_workers.testing.recorded import Logged, RecordedEvent, RecordedOperation

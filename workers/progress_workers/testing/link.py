@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from threading import Lock, RLock
 from typing import Any
 
-import fakeredis
-import fakeredis.aioredis
 import orjson
 
 from progress_broker.errors import BrokerError
+from progress_broker.extras import require
 from progress_broker.model.entry import Entry
 from progress_broker.model.operation import NewSignal, Operation
 from progress_broker.operations.commands import check_refusal, publish_call, read_answer, signal_call
@@ -27,6 +26,14 @@ from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.testing.recorded import RecordedOperation
 from progress_workers.transport.connection import FLUSH_S, Link
+
+try:
+    import fakeredis
+    import fakeredis.aioredis
+    import lupa  # noqa: F401 - runs fakeredis' scripts, which says nothing of it before the first
+except ModuleNotFoundError:
+    require("testing", "progress_workers.testing")
+    raise
 
 When = Callable[[RecordedOperation], bool]
 

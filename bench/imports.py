@@ -1,0 +1,116 @@
+"""What `import progress_workers` costs, over importing alone the modules of other people that it imports: CPU of a new
+interpreter, in a plain install, and where OpenTelemetry and cryptography are too. Ends with 1 if it is over 1.3 times.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from typing import NamedTuple
+
+from rich.table import Table
+
+from bench.harness import Spread, alternating, note, options, ratios, read_options, report
+from bench.processes import Cores
+
+MOST = 1.3
+OURS = ("progress_workers", "progress_broker")
+EXTRAS = ("opentelemetry", "cryptography")
+"""What redis and we import if it is there, and a plain install does not bring."""
+INSTALLS = {"plain": EXTRAS, "with traces": ()}
+VARIANTS = ("dependencies", "progress_workers")
+
+LISTED = f"""
+import progress_workers
+for name, module in sys.modules.items():
+    top = name.partition(".")[0]
+    if module is not None and top not in sys.stdlib_module_names | {set(OURS)!r} and not top.startswith("_"):
+        print(name)
+"""
+TIMED = """
+import importlib, os, time
+os.sched_setaffinity(0, {cores}) if {cores} else None
+began = time.process_time()
+for name in {names}:
+    importlib.import_module(name)
+print(time.process_time() - began)
+"""
+
+
+class Case(NamedTuple):
+    install: str
+    variant: str
+
+
+class Interpreter:
+    """Runs code in new interpreters, which find compiled what they have once imported, as in an install."""
+
+    def __init__(self, compiled: str, cores: Cores) -> None:
+        self._cores = sorted(cores.measured)
+        self._environment = os.environ | {"PYTHONPYCACHEPREFIX": compiled}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def run(self, code: str, without: tuple[str, ...]) -> list[str]:
+        hidden = f"import sys\nsys.modules |= dict.fromkeys({without!r})\n"
+        command = [sys.executable, "-c", hidden + code]
+        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.split()
+
+    def import_ms(self, names: list[str], without: tuple[str, ...]) -> float:
+        (cpu_s,) = self.run(TIMED.format(cores=self._cores, names=names), without)
+        return 1e3 * float(cpu_s)
+
+
+def main() -> int:
+    parser = options(__doc__, rounds=5, seconds=2)
+    parser.add_argument("--no-check", action="store_true", help="don't end with 1 when it is over the bound")
+    given = read_options(parser)
+    found: defaultdict[Case, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="bench-imports-") as compiled:
+        interpreter = Interpreter(compiled, Cores.split())
+        names = {
+            Case(install, variant): ["progress_workers"] if variant == "progress_workers" else foreign
+            for install, without in INSTALLS.items()
+            for foreign in [interpreter.run(LISTED, without)]
+            for variant in VARIANTS
+        }
+        for case in names:
+            interpreter.import_ms(names[case], INSTALLS[case.install])  # compiles
+        for case in alternating(list(names), given.rounds):
+            found[case].append(measure(interpreter, names[case], INSTALLS[case.install], given.seconds))
+            note(f"{case.install}, {case.variant}: {found[case][-1]:.0f} ms")
+    table = Table(title="Importing the SDK: median (lowest-highest)")
+    for title in ("install", "dependencies alone, ms of CPU", "progress_workers", "ratio"):
+        table.add_column(title, justify="left" if title == "install" else "right")
+    results, passed = [], True
+    for install in INSTALLS:
+        alone, all_of_it = (found[Case(install, variant)] for variant in VARIANTS)
+        ratio = ratios(all_of_it, alone)
+        passed = passed and ratio.median <= MOST
+        table.add_row(install, Spread.of(alone).text(), Spread.of(all_of_it).text(), ratio.text(2))
+        results.append(
+            {
+                "install": install,
+                "modules": len(names[Case(install, "dependencies")]),
+                "dependencies_ms": Spread.of(alone).json(),
+                "progress_workers_ms": Spread.of(all_of_it).json(),
+                "ratio": ratio.json(),
+            }
+        )
+    report("imports", None, given, table, {"results": results, "passed": passed})
+    return 0 if passed or given.quick or given.no_check else 1
+
+
+def measure(interpreter: Interpreter, names: list[str], without: tuple[str, ...], seconds: float) -> float:
+    """Return the median of the imports that fit into a time; one does in any."""
+    end, taken = time.monotonic() + seconds, list[float]()
+    while not taken or time.monotonic() < end:
+        taken.append(interpreter.import_ms(names, without))
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
