@@ -23,8 +23,7 @@ from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Guard
 from progress_server.auth.middleware import Authentication
 from progress_server.callback.authenticator import Callback
-from progress_server.callback.doorstep import Doorstep
-from progress_server.callback.middleware import Visits
+from progress_server.callback.middleware import Doorstep, Visits
 from progress_server.context import Context
 from progress_server.http import problems
 from progress_server.http.methods import answer_heads
@@ -35,16 +34,15 @@ from progress_server.middleware import security_headers
 from progress_server.middleware.access_log import Access
 from progress_server.middleware.stack import edged
 from progress_server.middleware.startup import Starting, UntilStarted, log_wrong
-from progress_server.observability.redaction import redact_requests
+from progress_server.observability.logs import redact_requests
+from progress_server.observability.metrics import registry_of
 from progress_server.routes import (
     health,
-    metrics,
     multi_stream,
     operations,
     publish,
     revocations,
     session,
-    sign_in,
     stream,
     tickets,
 )
@@ -103,7 +101,7 @@ def create_app(
         hub.notes |= notes
         reaper = await stack.enter_async_context(Reaper(ours))
         await stack.enter_async_context(guard.over(ours, hub))
-        registry = metrics.registry_of(hub, reaper, processes=config.processes)
+        registry = registry_of(hub, reaper, processes=config.processes)
         with suppress(TimeoutError):  # it goes on by itself, and until then tells that it is not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
@@ -140,9 +138,7 @@ def create_app(
         tickets.router,
         revocations.router,
         session.router,
-        sign_in.router,
         health.router,
-        metrics.router,
     )
     for router in routers:  # streams, of which most are, first
         answer_heads(router)

@@ -18,7 +18,7 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings, load_settings
 from progress_server.app import create_app
 from progress_server.http.paths import opens_a_stream, waits
-from progress_server.limits.addresses import address_of
+from progress_server.limits.slots import address_of
 from tests import sse
 from tests.api.named import name_callers
 from tests.api.raw import STREAM, Client, request

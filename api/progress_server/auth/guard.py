@@ -1,9 +1,10 @@
-"""The guard: all the ways to prove who one is, tried in one place, and the proofs that were withdrawn."""
+"""What a way to authenticate has to be, and the way that asks nothing."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
@@ -17,12 +18,28 @@ from progress_broker.runtime.tasks import Tasks
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import Delivery
 from progress_server.auth.api_keys import PREFIX, ApiKeys, read_keys
-from progress_server.auth.authenticator import Authenticator, Open
 from progress_server.auth.credentials import bearer
 from progress_server.auth.cursors import Seal
 from progress_server.auth.jwt import jwt_bearer
 from progress_server.auth.principal import ANYONE, Principal
 from progress_server.auth.tickets import Tickets
+
+
+class Authenticator(Protocol):
+    """Tells who speaks in a connection."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return who speaks; raise `Unauthenticated`, whose text is for the log alone."""
+        ...
+
+
+class Open:
+    """Takes everybody: for one machine, or where something in front keeps strangers out."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return the one who may do all."""
+        return ANYONE
+
 
 Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
 """Has a say in what a ticket opens: returns who speaks in it, or raises `Unauthenticated`."""

@@ -11,7 +11,7 @@ from progress_server.callback.disconnect_watcher import ClientLeft
 from progress_server.http.problems import PASSING, PROVE, problem, unauthenticated
 from progress_server.http.refusals import refusal
 from progress_server.http.ws_refusals import refuse
-from progress_server.observability.refused_log import RefusedLog
+from progress_server.observability.logs import RefusedLog
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/web/"

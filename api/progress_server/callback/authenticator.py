@@ -23,8 +23,8 @@ from progress_server.callback.disconnect_events import Farewells
 from progress_server.callback.disconnect_watcher import ClientLeft, presence_in
 from progress_server.callback.payloads import Opening, Who, opening_in, who_in
 from progress_server.context import context_of
-from progress_server.limits.addresses import address_of
-from progress_server.limits.threshold import Threshold
+from progress_server.limits.admission import Threshold
+from progress_server.limits.slots import address_of
 
 
 class Callback:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from progress_server.http.ws_codes import close_code
-from progress_server.websocket.words import problem_message
+from progress_server.websocket.messages import problem_message
 
 
 async def refuse(

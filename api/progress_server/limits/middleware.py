@@ -14,10 +14,9 @@ from progress_broker.runtime.tally import Tally
 from progress_server.http.bodies import NDJSON
 from progress_server.http.paths import opens_a_stream, path_of, waits
 from progress_server.http.refusals import refuse
-from progress_server.limits.addresses import address_of
 from progress_server.limits.body_rate import Meter
 from progress_server.limits.headers import Quotas, stream_headers
-from progress_server.limits.slots import holding, place_in
+from progress_server.limits.slots import address_of, holding, place_in
 
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 

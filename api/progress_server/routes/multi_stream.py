@@ -16,9 +16,8 @@ from progress_server.callback.connection import visit_in
 from progress_server.context import context_of
 from progress_server.http.openapi import Responses, refused
 from progress_server.routes.stream import EVENT
-from progress_server.sse.multi_query import MultiQuery, read_multi_query
-from progress_server.sse.opening import not_opened, opened
-from progress_server.sse.stream_query import described
+from progress_server.sse.query import MultiQuery, described, read_multi_query
+from progress_server.sse.response import not_opened, opened
 
 router = APIRouter(prefix="/v1/stream", tags=["events"])
 

@@ -35,7 +35,7 @@ from progress_server.http.openapi import refused
 from progress_server.http.problems import problem
 from progress_server.http.query_names import CheckedRoute
 from progress_server.routes.intake import take
-from progress_server.sse.stream_query import POSITION, TYPES, read_types
+from progress_server.sse.query import POSITION, TYPES, read_types
 
 router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"], route_class=CheckedRoute)
 

@@ -1,8 +1,12 @@
-"""A session: a browser keeps its user's token in a cookie that scripts can't read, so that pages need not hold it."""
+"""A session: a browser keeps its user's token in a cookie that scripts can't read, so that pages need not hold it.
+
+How people get such a token is told to everybody, as a part of what the page is made of.
+"""
 
 import math
 import time
 from datetime import UTC, datetime
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -16,10 +20,12 @@ from progress_server.auth.principal import Principal, principal_of
 from progress_server.context import Context, InContext
 from progress_server.http.openapi import refused
 
-router = APIRouter(prefix="/v1/session", tags=["session"])
+router = APIRouter(tags=["session"])
 
 MOST_BYTES = 3_800
 """A token that browsers keep: they give a cookie 4 KiB, with its name and attributes."""
+
+_BY: dict[str, Literal["nobody", "token", "back-end"]] = {"none": "nobody", "jwt": "token", "callback": "back-end"}
 
 
 class Session(BaseModel):
@@ -32,14 +38,21 @@ class Session(BaseModel):
     """Whether it is by a token that the browser keeps, and can be told to forget."""
 
 
-@router.get("", response_model=Session)
+class SignIn(BaseModel):
+    """What proves who one is, and where to get it."""
+
+    by: Literal["nobody", "token", "back-end"]
+    url: str | None
+
+
+@router.get("/v1/session", response_model=Session)
 async def session(request: Request, context: InContext) -> Response:
     """Tell whom the server takes the caller for, and until when."""
     by_cookie = "authorization" not in request.headers and _token_of(request, context) is not None
     return _answer(principal_of(request), kept=by_cookie)
 
 
-@router.post("", status_code=201, response_model=Session, responses=refused("too-large"))
+@router.post("/v1/session", status_code=201, response_model=Session, responses=refused("too-large"))
 async def sign_in(request: Request, context: InContext) -> Response:
     """Have the browser keep the token that this call brings, in a cookie, for as long as it is good.
 
@@ -58,13 +71,21 @@ async def sign_in(request: Request, context: InContext) -> Response:
     return answer
 
 
-@router.delete("", status_code=204)
+@router.delete("/v1/session", status_code=204)
 async def sign_out(request: Request, context: InContext) -> Response:
     """Have the browser forget the token. It stays good elsewhere: `progress-broker revoke` ends it everywhere."""
     answer = Response(status_code=204)
     if context.settings.jwt_cookie:
         _set_cookie(answer, request, context.settings.jwt_cookie, "", 0)
     return answer
+
+
+@router.get("/web/sign-in.json", include_in_schema=False)
+async def ways(context: InContext) -> Response:
+    """Tell it."""
+    settings = context.settings
+    body = SignIn(by=_BY[settings.auth], url=settings.sign_in_url).model_dump_json()
+    return Response(body, headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
 
 def _token_of(request: Request, context: Context) -> str | None:

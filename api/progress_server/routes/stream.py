@@ -13,8 +13,8 @@ from progress_server.callback.connection import visit_in
 from progress_server.context import Id, context_of
 from progress_server.http.openapi import Responses, refused
 from progress_server.sse.asgi import HEADERS
-from progress_server.sse.opening import not_opened, opened
-from progress_server.sse.stream_query import described, read_query
+from progress_server.sse.query import described, read_query
+from progress_server.sse.response import not_opened, opened
 
 router = APIRouter(prefix="/v1/operations/{id}/stream", tags=["events"])
 

@@ -11,7 +11,7 @@ from progress_server.context import context_of
 from progress_server.http.origins import allowed
 from progress_server.http.query_names import values_of
 from progress_server.http.ws_refusals import refuse
-from progress_server.sse.stream_query import read_query
+from progress_server.sse.query import read_query
 from progress_server.websocket.session import Conversation
 from progress_server.websocket.socket import Socket
 

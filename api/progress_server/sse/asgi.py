@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
-from progress_server.sse.packing import HEADER, Packed, ending, gzip
+from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
 
 HEADERS = {
     "Content-Type": "text/event-stream",
@@ -77,7 +77,7 @@ class GzipAsgiOutlet(AsgiOutlet):
         super().__init__(subscription, limit)
         self.encoding = gzip(over)
         self._crc = self._length = 0
-        self._chunks.append(HEADER)
+        self._chunks.append(GZIP_HEADER)
 
     def write(self, packed: Packed) -> None:
         """Take what was packed for all."""

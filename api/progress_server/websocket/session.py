@@ -11,12 +11,21 @@ from progress_broker.model.grants import Action
 from progress_broker.stream.delivery import Start
 from progress_server.context import Context
 from progress_server.http.ws_codes import ABUSE, close_code
-from progress_server.sse.stream_query import StreamQuery
+from progress_server.limits.admission import Allowance
+from progress_server.sse.query import StreamQuery
 from progress_server.websocket.access import bounded, name_of, require
-from progress_server.websocket.allowance import Allowance
-from progress_server.websocket.messages import Cancel, Ping, Request, Subscribe, named_in, read_request
+from progress_server.websocket.messages import (
+    Cancel,
+    Ping,
+    Ref,
+    Request,
+    Subscribe,
+    message,
+    named_in,
+    problem_message,
+    read_request,
+)
 from progress_server.websocket.socket import Socket
-from progress_server.websocket.words import Ref, message, problem_message
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,9 @@ from progress_server.http.ws_codes import ENDED, REPLACED, close_code
 from progress_server.middleware.access_log import CONNECTION_HEADER
 from progress_server.protocols.websocket import ABORT
 from progress_server.websocket.access import deadline_of
-from progress_server.websocket.encoding import WRAPPED, Said
-from progress_server.websocket.outlet import Member
+from progress_server.websocket.messages import message, retry_ms
+from progress_server.websocket.outlet import WRAPPED, Member, Said
 from progress_server.websocket.send_queue import Closing, Outbox
-from progress_server.websocket.words import message, retry_ms
 
 log = logging.getLogger(__name__)
 
