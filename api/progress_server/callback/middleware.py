@@ -1,4 +1,9 @@
-"""The middleware around visits: each ends, and one that was replaced does not begin again."""
+"""What stands around the question to a back end: the limits before it, and what it let in until that has ended.
+
+Elsewhere who is nobody is refused at once, and takes no place. Here that is found out by asking somebody else, so each
+question has its place first. It is the address' until it is known whose it is
+(`api/progress_server/limits/middleware.py`).
+"""
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -10,9 +15,9 @@ from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
 from progress_server.callback.connection import visit_in
 from progress_server.callback.disconnect_watcher import Presence
-from progress_server.http.paths import opens_a_stream, waits
+from progress_server.http.paths import class_of
 from progress_server.http.query_names import position_in
-from progress_server.http.refusals import refuse
+from progress_server.http.refusals import reject
 from progress_server.limits.admission import Threshold
 from progress_server.limits.slots import address_of, holding
 
@@ -32,7 +37,7 @@ class Visits:
             presence = Presence(receive)
             presence.enter(scope)
             receive = presence.receive
-        if not opens_a_stream(scope):
+        if not class_of(scope).streams:
             await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and _was_replaced(scope):
@@ -62,18 +67,18 @@ class Doorstep:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in; one that opens a stream, or waits for long, has a place then."""
-        opens = opens_a_stream(scope)
-        if not (opens or waits(scope)):
+        request = class_of(scope)
+        if not (request.streams or request.waits):
             await self._app(scope, receive, send)
             return
         address = address_of(scope)
         try:
-            if opens:  # other calls cost a question only now and then, and then are counted
+            if request.streams:  # other calls cost a question only now and then, and then are counted
                 self._threshold.step_over(address)
             room = self._limiter.room(address)
         except (AtCapacity, RateLimited, TooManyStreams) as fault:
             self._tally.refused[fault.code] += 1
-            await refuse(fault, scope, receive, send)
+            await reject(fault, scope, receive, send)
             return
         with holding(scope, room):
             await self._app(scope, receive, send)

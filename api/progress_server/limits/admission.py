@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import AtCapacity, RateLimited
 from progress_broker.runtime.tally import Tally
-from progress_server.http.paths import opens_a_stream
-from progress_server.http.refusals import refuse
+from progress_server.http.paths import class_of
+from progress_server.http.refusals import reject
 
 BURST_S = 1.0
 """So many seconds' worth of streams are admitted at once, after a calm."""
@@ -56,12 +56,12 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, unless it asks for a stream and there is no place."""
-        wait_s = self._gate.admit() if opens_a_stream(scope) else 0
+        wait_s = self._gate.admit() if class_of(scope).streams else 0
         if wait_s:
             self._tally.refused["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
             detail = "too many streams are being opened just now: come back in a moment"
-            await refuse(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
+            await reject(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -21,7 +21,7 @@ from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import Callback
 from progress_server.context import Context
-from progress_server.http.refusals import refuse
+from progress_server.http.refusals import reject
 from progress_server.protocols.adoption import AdoptableProtocol
 from progress_server.protocols.http import Bounds
 from progress_server.protocols.websocket import BoundedProtocol
@@ -163,7 +163,7 @@ class Interruptible:
                 raise
             fault = Draining("this server has stopped, and did not wait for the rest of the request")
             try:
-                await refuse(fault, scope, receive, send)
+                await reject(fault, scope, receive, send)
             except RuntimeError:  # another answer has begun
                 raise asyncio.CancelledError from None
 

@@ -12,12 +12,6 @@ from starlette.types import Receive, Scope, Send
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
 from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
 
-HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back until it has enough
-    "X-Accel-Buffering": "no",
-}
-
 
 class AsgiOutlet:
     """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""

@@ -12,18 +12,18 @@ from progress_broker.stream.outlet import Writer
 from progress_broker.stream.stream import Stream
 from progress_server.callback.connection import visit_in
 from progress_server.context import context_of
+from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.problems import PASSING
 from progress_server.http.refusals import refusal
 from progress_server.limits.slots import place_in
-from progress_server.middleware.access_log import CONNECTION_HEADER
 from progress_server.protocols.adoption import ADOPTION, Connection, Offer
 from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, UnframedOutlet
-from progress_server.sse.asgi import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
+from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from progress_server.sse.encodings import accepts_gzip
 
 Opened = Callable[[], Awaitable[None]]
 
-_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in EVENT_STREAM.items())
 _VARIED = (*_PLAIN, (b"vary", b"Accept-Encoding"))
 _GZIP = (b"content-encoding", b"gzip")
 
@@ -129,4 +129,4 @@ def not_opened(request: Request, error: BrokerError) -> Response:
     context.hub.tally.refused[error.code] += 1
     if error.code not in PASSING:
         raise error
-    return refusal(error.code, error.detail, request.headers.get("accept"), context.settings.retry_ms / 1000)
+    return refusal(error, request.headers.get("accept"), context.settings.retry_ms / 1000)

@@ -3,7 +3,6 @@
 A client's messages have a `type`. The server's have an `event` and no `data`, which every event has.
 """
 
-import math
 import random
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,7 @@ from progress_broker.errors import Invalid, TooLarge
 from progress_broker.model.operation import OperationId
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.settings import Settings
-from progress_server.http.problems import PASSING, described
-from progress_server.routes.operations import CancelRequest
+from progress_server.http.cancellation import CancelRequest
 from progress_server.sse.query import StreamQuery
 
 MAX_MESSAGE_BYTES = 16_384
@@ -28,14 +26,6 @@ def message(event: str, **members: object) -> str:
     """Return a message; what is None is left out."""
     told = {name: value for name, value in members.items() if value is not None}
     return orjson.dumps({"event": event, **told}).decode()
-
-
-def problem_message(
-    code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
-) -> str:
-    """Return what went wrong, as the body of a refused request has it; and when to come back, where time mends it."""
-    retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in PASSING else {}
-    return message("problem", **described(code, detail, field), **members, **retry)
 
 
 def retry_ms(settings: Settings) -> int:
