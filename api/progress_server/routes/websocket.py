@@ -8,7 +8,7 @@ from progress_broker.errors import BrokerError, Forbidden, Invalid
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.settings import Settings
 from progress_server.context import context_of
-from progress_server.http.origins import allowed
+from progress_server.http.origins import may_connect
 from progress_server.http.paths import WEBSOCKET_OF_MANY, WEBSOCKET_OF_ONE
 from progress_server.http.query_names import values_of
 from progress_server.http.refusals import reject_websocket
@@ -67,6 +67,5 @@ async def converse(websocket: WebSocket) -> None:
 
 
 def _check_origin(websocket: WebSocket, settings: Settings) -> None:
-    headers = websocket.headers
-    if not allowed(headers.get("origin"), headers.get("host"), settings.cors_origins):
+    if not may_connect(websocket.headers, settings.cors_origins):
         raise Forbidden("pages of this origin may not connect: PROGRESS_CORS_ORIGINS lists those that may")
