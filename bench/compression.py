@@ -21,10 +21,8 @@ from progress_broker.stream.delivery import Delivery, Terms
 from progress_broker.stream.frames import make_frame
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.adoption import Connection
-from progress_server.sse.adopted import ChunkedOutlet
-from progress_server.sse.adopted_gzip import GzipOutlet
-from progress_server.sse.chunked import CHUNKED
-from progress_server.sse.packing import chunked_gzip
+from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet
+from progress_server.sse.encodings import CHUNKED, chunked_gzip
 
 SUBSCRIBERS = (1, 100, 1_000)
 AS_IT_IS, STORED, DEFLATED = "plain", "stored", "deflated"

@@ -1,17 +1,14 @@
 """The app factory: everything the HTTP edge is made of, put together once."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-import progress_web
 from progress_broker.access.fact_cache import FactCache
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.hub import Hub
@@ -21,57 +18,46 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Guard
-from progress_server.auth.middleware import Authentication
 from progress_server.callback.authenticator import Callback
-from progress_server.callback.doorstep import Doorstep
-from progress_server.callback.middleware import Visits
 from progress_server.context import Context
 from progress_server.http import problems
 from progress_server.http.methods import answer_heads
 from progress_server.http.openapi import describe
-from progress_server.limits.admission import Admission
-from progress_server.limits.middleware import LimitsMiddleware
-from progress_server.middleware import security_headers
-from progress_server.middleware.access_log import Access
-from progress_server.middleware.stack import edged
-from progress_server.middleware.startup import Starting, UntilStarted, log_wrong
-from progress_server.observability.redaction import redact_requests
+from progress_server.middleware.stack import ERRORS, stack
+from progress_server.middleware.startup import Starting, log_wrong
+from progress_server.observability.logs import redact_requests
+from progress_server.observability.metrics import registry_of
 from progress_server.routes import (
     health,
-    metrics,
-    multi_stream,
+    history,
     operations,
+    pages,
     publish,
     revocations,
     session,
-    sign_in,
-    stream,
+    streams,
     tickets,
+    websocket,
 )
-from progress_server.routes import websocket as ws
 
-
-class Pages(StaticFiles):
-    """Static files with a page's headers: browsers ask whether they changed, so that no page mixes two releases."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return a file's response."""
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(security_headers.PAGE)
-        return response
+ROUTES = (streams, websocket, operations, publish, history, tickets, revocations, session, health)
+"""Streams first, which most requests ask for."""
 
 
 class App(FastAPI):
-    """The app behind its edge, which holds for its error handlers too; around all that, what sees every request."""
+    """The app behind its middleware, a part of which stands before its error handlers too."""
 
-    def __init__(self, settings: Settings, tally: Tally, **options: Any) -> None:
-        super().__init__(**options)
-        self.settings, self.tally = settings, tally
+    def __init__(self, order: Sequence[Middleware], **options: Any) -> None:
+        at = order.index(ERRORS)
+        super().__init__(middleware=order[at + 1 :], **options)
+        self._outer = order[:at]
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what requests go through."""
-        level = logging.INFO if self.settings.access_log else logging.DEBUG
-        return Access(edged(super().build_middleware_stack(), self.settings), self.tally, level)
+        app = super().build_middleware_stack()
+        for middleware, args, options in reversed(self._outer):
+            app = middleware(app, *args, **options)
+        return app
 
 
 def create_app(
@@ -95,29 +81,28 @@ def create_app(
     limiter = Limiter(config, tally)
     redact_requests()
 
-    async def begin(app: FastAPI, stack: AsyncExitStack) -> None:
-        ours = store if store is not None else await stack.enter_async_context(await Store.reach(config))
-        await stack.enter_async_context(limiter.shared(ours))
-        notes = {} if callback is None else await stack.enter_async_context(callback.running(ours))
-        hub = await stack.enter_async_context(Hub(ours, config, tally=tally))
+    async def begin(app: FastAPI, resources: AsyncExitStack) -> None:
+        ours = store if store is not None else await resources.enter_async_context(await Store.reach(config))
+        await resources.enter_async_context(limiter.shared(ours))
+        notes = {} if callback is None else await resources.enter_async_context(callback.running(ours))
+        hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
         hub.notes |= notes
-        reaper = await stack.enter_async_context(Reaper(ours))
-        await stack.enter_async_context(guard.over(ours, hub))
-        registry = metrics.registry_of(hub, reaper, processes=config.processes)
+        reaper = await resources.enter_async_context(Reaper(ours))
+        await resources.enter_async_context(guard.over(ours, hub))
+        registry = registry_of(hub, reaper, processes=config.processes)
         with suppress(TimeoutError):  # it goes on by itself, and until then tells that it is not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
-        app.state.context = Context(config, ours, hub, registry, guard, FactCache(ours))
+        app.state.context = Context(config, ours, hub, registry, FactCache(ours))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.starting = Starting(lambda stack: begin(app, stack), wrong, away)
+        app.state.starting = Starting(lambda resources: begin(app, resources), wrong, away)
         async with app.state.starting:
             yield
 
     app = App(
-        config,
-        tally,
+        stack(config, tally, guard, limiter, callback),
         title="Progress broker",
         description="How long work is going: operations, and their events as server-sent events.",
         version="1",
@@ -129,55 +114,11 @@ def create_app(
         # `api/progress_server/observability/tracing.py`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.guard = guard
     problems.install(app)
-    _add_middleware(app, guard, limiter, callback)
-    routers = (
-        stream.router,
-        multi_stream.router,
-        ws.router,
-        operations.router,
-        publish.router,
-        tickets.router,
-        revocations.router,
-        session.router,
-        sign_in.router,
-        health.router,
-        metrics.router,
-    )
-    for router in routers:  # streams, of which most are, first
-        answer_heads(router)
-        app.include_router(router)
-    _mount_pages(app)
+    for module in ROUTES:
+        answer_heads(module.router)
+        app.include_router(module.router)
+    pages.mount_pages(app)
     describe(app)
     return app
-
-
-def _add_middleware(app: App, guard: Guard, limiter: Limiter, callback: Callback | None) -> None:
-    """Add what requests pass, from the inside out. Strangers take no places: those are had by who is somebody.
-
-    But where a back end is asked who that is, places are what keeps a stampede from it.
-    """
-    app.add_middleware(LimitsMiddleware, limiter=limiter, tally=app.tally)
-    if callback is None:
-        app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
-    app.add_middleware(Authentication, guard=guard)
-    if callback is not None:
-        app.add_middleware(Visits)
-        app.add_middleware(Admission, rate=app.settings.handshakes_per_s, tally=app.tally)
-        app.add_middleware(Doorstep, threshold=callback.threshold, limiter=limiter, tally=app.tally)
-    app.add_middleware(UntilStarted)
-
-
-def _mount_pages(app: FastAPI) -> None:
-    pages = progress_web.directory()
-
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def dashboard() -> Response:
-        return FileResponse(pages / "dashboard" / "index.html", headers=security_headers.PAGE)
-
-    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
-    async def reference() -> Response:
-        return FileResponse(pages / "reference" / "index.html", headers=security_headers.PAGE)
-
-    for folder in ("client", "dashboard", "reference"):
-        app.mount(f"/web/{folder}", Pages(directory=pages / folder), name=folder)

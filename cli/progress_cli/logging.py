@@ -13,7 +13,7 @@ import orjson
 from progress_broker.settings import Settings
 from progress_cli.exit_codes import VOICE
 from progress_server.middleware.access_log import REQUEST_ID
-from progress_server.observability.redaction import REDACTION
+from progress_server.observability.logs import REDACTION
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from progress_broker.errors import AtCapacity
 from progress_broker.settings import Settings
 from progress_server.http.refusals import refusal
 from progress_server.limits.admission import BURST_S, LONGEST_S, Gate
@@ -70,7 +71,7 @@ def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: 
 
 def test_nobody_is_told_to_come_before_their_turn() -> None:
     for _ in range(200):
-        body = bytes(refusal("at-capacity", "full", "text/event-stream", 1.0004).body)
+        body = bytes(refusal(AtCapacity("full"), "text/event-stream", 1.0004).body)
         assert 1001 <= int(body.split(b"\n")[0].removeprefix(b"retry: ")) <= 1301
 
 

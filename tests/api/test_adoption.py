@@ -20,7 +20,7 @@ from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, load_settings
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.adoption import AdoptableProtocol
-from progress_server.server.tls import check_certificate
+from progress_server.server.sockets import check_certificate
 from progress_server.sse.adopted import MAX_UNASKED_BYTES, AdoptedOutlet, UnframedOutlet
 from progress_server.sse.asgi import AsgiOutlet
 from tests import sse

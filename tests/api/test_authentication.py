@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from progress_broker.errors import SetupError, Unauthenticated
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
-from progress_server.observability.refused_log import LINES_A_SECOND, RefusedLog
+from progress_server.observability.logs import LINES_A_SECOND, RefusedLog
 from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, create, secured, token, told
 from tests.conftest import make_settings
 
@@ -96,8 +96,8 @@ def seen(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
 async def test_whatever_is_wrong_the_answer_is_the_same(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("progress_server.observability.refused_log.LINES_A_SECOND", 1_000)
-    caplog.set_level(logging.INFO, "progress_server.observability.refused_log")
+    monkeypatch.setattr("progress_server.observability.logs.LINES_A_SECOND", 1_000)
+    caplog.set_level(logging.INFO, "progress_server.observability.logs")
     usual = seen(await http.get(OPS))
     assert usual[0] == 401
     assert usual[2]["www-authenticate"] == "Bearer"
@@ -336,7 +336,7 @@ class TestListing:
 
 
 def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "progress_server.observability.refused_log")
+    caplog.set_level(logging.INFO, "progress_server.observability.logs")
     clock = [7.0]
     refused = RefusedLog(lambda: clock[0])
     for moment in (7.1, 8.0):

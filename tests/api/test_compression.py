@@ -15,11 +15,10 @@ from progress_broker.model.event import Event
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import PING, Frame, make_frame, opening_frame
 from progress_server.protocols.adoption import Connection
-from progress_server.sse.accept_encoding import accepts_gzip
-from progress_server.sse.adopted_gzip import GzipOutlet
+from progress_server.sse.adopted import GzipOutlet
 from progress_server.sse.asgi import GzipAsgiOutlet
-from progress_server.sse.packing import HEADER, ending
-from progress_server.sse.packing import gzip as packing
+from progress_server.sse.encodings import GZIP_HEADER, accepts_gzip, ending
+from progress_server.sse.encodings import gzip as packing
 from tests import sse
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish, publish
@@ -72,7 +71,7 @@ class TestWhatIsPacked:
         encoding = packing(over)
         shared = frames(payloads)
         for joined in {0, data.draw(st.integers(0, len(shared) - 1))}:
-            sent, text = HEADER, b""
+            sent, text = GZIP_HEADER, b""
             for frame in [opening_frame(2_000), *shared[joined:]]:
                 packed = encoding.encode((frame,))
                 assert packed.text == frame.wire

@@ -14,8 +14,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from progress_broker.errors import StorageUnavailable
 from progress_server.auth.guard import Guard
-from progress_server.auth.jwks import COOLDOWN_S, KeySet
-from progress_server.auth.key_material import read_key_set
+from progress_server.auth.keys import COOLDOWN_S, KeySet, read_key_set
 from tests.api.proofs import AUDIENCE, token
 from tests.api.test_authentication import admits
 from tests.conftest import make_settings

@@ -17,8 +17,8 @@ from progress_broker.limits.policy import BURST_S
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings, load_settings
 from progress_server.app import create_app
-from progress_server.http.paths import opens_a_stream, waits
-from progress_server.limits.addresses import address_of
+from progress_server.http.paths import classify
+from progress_server.limits.slots import address_of
 from tests import sse
 from tests.api.named import name_callers
 from tests.api.raw import STREAM, Client, request
@@ -398,18 +398,18 @@ def scope(**changes: Any) -> Scope:
     ],
 )
 def test_what_opens_a_stream(path: str, opens: bool) -> None:
-    assert opens_a_stream(scope(path=path)) is opens
-    assert opens_a_stream(scope(path=path, type="websocket")) is opens
-    assert opens_a_stream(scope(path=f"/under{path}", root_path="/under")) is opens
-    assert not opens_a_stream(scope(path=path, method="POST"))
+    assert classify(scope(path=path)).streams is opens
+    assert classify(scope(path=path, type="websocket")).streams is opens
+    assert classify(scope(path=f"/under{path}", root_path="/under")).streams is opens
+    assert not classify(scope(path=path, method="POST")).streams
 
 
 def test_what_waits() -> None:
-    assert waits(scope(path="/v1/operations/a/events", query_string=b"after=1-0&wait=3"))
-    assert waits(scope(path="/v1/operations/a/events", query_string=b"w%61it=3"))
-    assert waits(scope(path="/v1/operations/a/events", query_string=b"wait=3", method="HEAD"))
-    assert not waits(scope(path="/v1/operations/a/events"))
-    assert not waits(scope(path="/v1/operations/a", query_string=b"wait=3"))
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"after=1-0&wait=3")).waits
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"w%61it=3")).waits
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"wait=3", method="HEAD")).waits
+    assert not classify(scope(path="/v1/operations/a/events")).waits
+    assert not classify(scope(path="/v1/operations/a", query_string=b"wait=3")).waits
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Histogram
 from progress_broker.settings import Settings
 from progress_server.app import create_app
-from progress_server.routes.metrics import registry_of
+from progress_server.observability.metrics import registry_of
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.test_stream import until
 from tests.conftest import make_settings

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_server.auth.middleware import OPEN_PATHS
+from progress_server.http.paths import OPEN_PATHS
 from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
 from tests.api.proofs import told as seen
 

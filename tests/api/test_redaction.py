@@ -7,7 +7,7 @@ import httpx
 import pytest
 from uvicorn.logging import AccessFormatter
 
-from progress_server.observability.redaction import Redaction, redacted
+from progress_server.observability.logs import Redaction, redacted
 from tests.api.test_operations import OPS, create
 
 SECRET = "s3cret.abc-_~%2B"

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 
 from progress_broker.settings import Settings
 from progress_server.context import Id
-from progress_server.routes.stream import stream
+from progress_server.routes.streams import stream
 from progress_server.sse.adopted import AdoptedOutlet
 from progress_server.sse.asgi import AsgiOutlet
 from tests import sse

@@ -19,10 +19,10 @@ from websockets.exceptions import ConnectionClosed
 
 from progress_broker.settings import Settings
 from progress_broker.stream.subscription import Subscription
+from progress_server.limits.admission import Allowance
 from progress_server.protocols import websocket
 from progress_server.protocols.websocket import MAX_QUEUED, BoundedProtocol
 from progress_server.websocket import socket
-from progress_server.websocket.allowance import Allowance
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
 from progress_server.websocket.outlet import Member
 from progress_server.websocket.send_queue import Outbox

@@ -17,9 +17,8 @@ from progress_broker.stream.frames import (
     opening_frame,
     reconnect_frame,
 )
-from progress_server.http.ws_codes import close_code
-from progress_server.websocket.encoding import WRAPPED, Away
-from progress_server.websocket.words import problem_message
+from progress_server.http.refusals import close_code, problem_message
+from progress_server.websocket.outlet import WRAPPED, Away
 from tests import sse
 
 FRAMES = json.loads((Path(__file__).parents[1] / "contract" / "vectors.json").read_text("utf-8"))["frames"]

@@ -17,8 +17,8 @@ from progress_server.callback.connection import NO_VISIT, Visit
 from progress_server.callback.decision_cache import MOST, Verdicts
 from progress_server.callback.disconnect_events import MOST_WAITING, TRIES, Farewells
 from progress_server.callback.fair_queue import LONGEST_S, Line
-from progress_server.limits.threshold import MOST as MOST_ADDRESSES
-from progress_server.limits.threshold import Threshold
+from progress_server.limits.admission import MOST as MOST_ADDRESSES
+from progress_server.limits.admission import Threshold
 from tests.servers import eventually
 
 ALICE = Principal("alice", EVERYTHING)

@@ -10,9 +10,9 @@ from starlette.requests import HTTPConnection
 from progress_broker.errors import SetupError
 from progress_broker.model.grants import Action, Facts
 from progress_broker.settings import Settings, load_settings
+from progress_server.callback.client import signed
 from progress_server.callback.decision import MOST_EVENTS, read_answer
 from progress_server.callback.payloads import Who, new_connection, opening_in, who_in
-from progress_server.callback.signing import signed
 from tests.callback.backend import SECRET
 from tests.callback.snippet import verified
 

@@ -9,7 +9,7 @@ import pytest
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
 from progress_cli.unknown_settings import misspelled
-from progress_server.server.checks import check
+from progress_server.server.server import check
 from tests.cli.conftest import Shell
 from tests.conftest import make_settings
 from tests.servers import RealRedis, free_port

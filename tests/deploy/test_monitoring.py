@@ -17,7 +17,7 @@ from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.schema import agree
-from progress_server.routes.metrics import registry_of
+from progress_server.observability.metrics import registry_of
 from tests.conftest import make_settings
 from tests.deploy.files import ROOT
 from tests.servers import need

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import Unauthenticated
-from progress_server.http.origins import allowed
+from progress_server.http.origins import Caller, caller_of
 
 MAX_TOKEN = 8192
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -45,16 +45,7 @@ def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str])
 def is_meant(connection: HTTPConnection, friends: Collection[str]) -> bool:
     """Return whether cookies may be believed: it changes nothing, or is said to come from our own or friends' pages."""
     reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
-    return reads or _from_our_pages(connection, friends)
-
-
-def _from_our_pages(connection: HTTPConnection, friends: Collection[str]) -> bool:
-    origin, site = (connection.headers.get(name) for name in ("origin", "sec-fetch-site"))
-    if origin is not None and origin in friends:
-        return True
-    if site is not None:
-        return site == "same-origin"
-    return origin is not None and allowed(origin, connection.headers.get("host"), friends)
+    return reads or caller_of(connection.headers, friends) is Caller.OURS
 
 
 def sized(token: str) -> str:

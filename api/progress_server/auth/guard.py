@@ -1,28 +1,45 @@
-"""The guard: all the ways to prove who one is, tried in one place, and the proofs that were withdrawn."""
+"""The guard: all the ways to prove who one is, tried in one place."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
 
-from progress_broker.access.deny_list import DenyList
 from progress_broker.access.shared_secret import SharedSecret
 from progress_broker.errors import SetupError, StorageUnavailable, Unauthenticated
 from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
-from progress_broker.runtime.tasks import Tasks
 from progress_broker.settings import Settings
-from progress_broker.stream.delivery import Delivery
 from progress_server.auth.api_keys import PREFIX, ApiKeys, read_keys
-from progress_server.auth.authenticator import Authenticator, Open
 from progress_server.auth.credentials import bearer
 from progress_server.auth.cursors import Seal
 from progress_server.auth.jwt import jwt_bearer
 from progress_server.auth.principal import ANYONE, Principal
+from progress_server.auth.revocation import Revocation
 from progress_server.auth.tickets import Tickets
+
+
+class ClientLeft(Exception):
+    """Nobody is there any more to be answered."""
+
+
+class Authenticator(Protocol):
+    """Tells who speaks in a connection."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return who speaks; raise `Unauthenticated`, whose text is for the log alone, or `ClientLeft`."""
+        ...
+
+
+class Open:
+    """Takes everybody: for one machine, or where something in front keeps strangers out."""
+
+    async def authenticate(self, connection: HTTPConnection) -> Principal:
+        """Return the one who may do all."""
+        return ANYONE
+
 
 Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
 """Has a say in what a ticket opens: returns who speaks in it, or raises `Unauthenticated`."""
@@ -40,7 +57,7 @@ class Guard:
         self._open = isinstance(self._authenticator, Open)
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
         self._secret: SharedSecret | None = None
-        self._denied: DenyList | None = None
+        self.revocation = Revocation(settings.denials_s)
         self.tickets = Tickets(self._ticket_secret, settings.ticket_s)
 
     @asynccontextmanager
@@ -50,31 +67,15 @@ class Guard:
         if self._open:
             yield
             return
-        denied, tasks = DenyList(store, self._settings.denials_s), Tasks()
-        self._denied = denied
-
-        def end_streams() -> None:
-            for connection in (*hub.connections, *hub.bundles):
-                if connection.holder is not None and self.denies(connection.holder):
-                    connection.close("revoked", reconnect=True)
-            for channel in hub.channels:
-                for subscription in tuple(channel.subscriptions):
-                    holder = subscription.delivery.holder
-                    if holder is not None and self.denies(holder):
-                        subscription.close("revoked", reconnect=True)
-
-        tasks.keep_up(lambda: denied.run(end_streams))
-        try:
+        async with self.revocation.over(store, hub):
             yield
-        finally:
-            await tasks.close()
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return who speaks; raise `Unauthenticated`, or `StorageUnavailable` where that can't be known now."""
         if self._open:
             return ANYONE
         principal = await self._proved(connection)
-        if self.denies(principal):
+        if self.revocation.denies(principal):
             raise Unauthenticated("it was revoked")
         return principal
 
@@ -90,15 +91,6 @@ class Guard:
         if token is not None and token.startswith(PREFIX):
             return self._keys.verify(token)
         return await self._authenticator.authenticate(connection)
-
-    def denies(self, principal: Principal) -> bool:
-        """Return whether a principal, or what it proved itself by, was denied since."""
-        return self._denied is not None and self._denied.denies(principal.name, principal.token_id)
-
-    def ended(self, principal: Principal) -> bool:
-        """Return whether what a principal proved itself by counts no more."""
-        expires_at = principal.expires_at
-        return self.denies(principal) or (expires_at is not None and expires_at <= time.time())
 
     async def seal(self) -> Seal:
         """Return what hides from callers what they carry for us."""
@@ -138,10 +130,7 @@ def authenticator_of(settings: Settings) -> Authenticator:
     return tokens or NoTokens()
 
 
-def held(delivery: Delivery, principal: Principal, hub: Hub) -> Delivery:
-    """Return a delivery that ends with its principal's proof, and is found when that is withdrawn."""
-    if principal is ANYONE:
-        return delivery
-    if principal.expires_at is None:
-        return replace(delivery, holder=principal)
-    return replace(delivery, holder=principal, deadline=hub.clock() + principal.expires_at - time.time())
+def guard_of(connection: HTTPConnection) -> Guard:
+    """Return the guard of the app that a request, or a WebSocket, is for."""
+    guard: Guard = connection.app.state.guard
+    return guard

@@ -11,8 +11,7 @@ from progress_broker.errors import SetupError, Unauthenticated
 from progress_broker.settings import Settings
 from progress_server.auth.claims import Claims
 from progress_server.auth.credentials import bearer_or_cookie
-from progress_server.auth.jwks import KeySet
-from progress_server.auth.key_material import ALGORITHMS, Key, read_key
+from progress_server.auth.keys import ALGORITHMS, Key, KeySet, read_key
 from progress_server.auth.principal import Principal
 
 FindKey = Callable[[str | None], Awaitable[Key | None]]

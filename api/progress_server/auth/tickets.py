@@ -8,7 +8,6 @@ limits, for a stream of many.
 
 import hashlib
 import hmac
-import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,17 +16,16 @@ from typing import Any
 
 import orjson
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from progress_broker.errors import TooLarge, Unauthenticated
 from progress_broker.model.grants import Action, Grant, Grants
-from progress_broker.model.operation import OPERATION_ID
 from progress_server.auth.claims import GrantClaim
 from progress_server.auth.principal import Principal
+from progress_server.http.paths import RequestClass, class_of, operation_in
 
 MAX_TICKET = 4096
 """Longer ones would not pass in a URL everywhere."""
-_OF_ONE = re.compile(rf"/v1/operations/({OPERATION_ID})/(?:stream|events|ws)")
-_OF_MANY = frozenset({"/v1/stream", "/v1/ws"})
 _READ = frozenset({Action.READ})
 
 
@@ -63,8 +61,8 @@ class Tickets:
             raise Unauthenticated("the ticket has expired")
         if connection.scope["type"] == "http" and connection.scope["method"] not in ("GET", "HEAD"):
             raise Unauthenticated("a ticket is for reading")
-        path = connection.scope["path"].removeprefix(connection.scope.get("root_path", ""))
-        grants = _for_one(told["o"], path) if "o" in told else _for_many(told, path)
+        scope = connection.scope
+        grants = _for_one(told["o"], scope) if "o" in told else _for_many(told, class_of(scope))
         if grants is None:
             raise Unauthenticated("the ticket is for something else")
         return Principal(told["p"], grants, told["x"], told["j"])
@@ -81,13 +79,14 @@ class Tickets:
         return urlsafe_b64encode(hmac.digest(key, payload, hashlib.sha256)).rstrip(b"=")
 
 
-def _for_one(operation: str, path: str) -> Grants | None:
-    match = _OF_ONE.fullmatch(path)
-    return Grants((Grant(_READ, ids=frozenset({operation})),)) if match and match[1] == operation else None
+def _for_one(operation: str, scope: Scope) -> Grants | None:
+    meant = class_of(scope).of_one and operation_in(scope) == operation
+    return Grants((Grant(_READ, ids=frozenset({operation})),)) if meant else None
 
 
-def _for_many(told: dict[str, Any], path: str) -> Grants | None:
-    return Grants(_grants(told["g"]), _grants(told["l"])) if path in _OF_MANY else None
+def _for_many(told: dict[str, Any], request: RequestClass) -> Grants | None:
+    meant = request.streams and not request.of_one
+    return Grants(_grants(told["g"]), _grants(told["l"])) if meant else None
 
 
 def _told(grants: Sequence[Grant]) -> list[dict[str, Any]]:

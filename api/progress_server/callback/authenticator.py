@@ -14,17 +14,18 @@ from progress_broker.model.event import Event
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
+from progress_server.auth.guard import ClientLeft
 from progress_server.auth.principal import Principal
 from progress_server.callback.client import Backend
 from progress_server.callback.connection import Visit
 from progress_server.callback.decision import Answer
 from progress_server.callback.decision_cache import Verdicts
 from progress_server.callback.disconnect_events import Farewells
-from progress_server.callback.disconnect_watcher import ClientLeft, presence_in
+from progress_server.callback.disconnect_watcher import presence_in
 from progress_server.callback.payloads import Opening, Who, opening_in, who_in
 from progress_server.context import context_of
-from progress_server.limits.addresses import address_of
-from progress_server.limits.threshold import Threshold
+from progress_server.limits.admission import Threshold
+from progress_server.limits.slots import address_of
 
 
 class Callback:

@@ -1,8 +1,10 @@
 """The user's back end, over HTTP: questions are signed, bounded in number and in time, and never answered by us."""
 
 import asyncio
+import hmac
 import logging
 import ssl
+import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Self
 
@@ -13,7 +15,6 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.callback.decision import Answer, read_answer
 from progress_server.callback.fair_queue import LONGEST_S, Line, Wait
-from progress_server.callback.signing import signed
 
 log = logging.getLogger(__name__)
 
@@ -150,3 +151,10 @@ def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:
         limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
         headers=_HEADERS,
     )
+
+
+def signed(secret: bytes, body: bytes, now: float | None = None) -> dict[str, str]:
+    """Return the headers that sign a body: HMAC-SHA256 over the time, a dot and the body."""
+    timestamp = str(int(time.time() if now is None else now))
+    mac = hmac.digest(secret, timestamp.encode() + b"." + body, "sha256")
+    return {"Progress-Timestamp": timestamp, "Progress-Signature": f"v1={mac.hex()}"}

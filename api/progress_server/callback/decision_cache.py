@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from progress_broker.errors import Unauthenticated
 from progress_broker.runtime.single_flight import Flights
+from progress_server.auth.guard import ClientLeft
 from progress_server.auth.principal import Principal
-from progress_server.callback.disconnect_watcher import ClientLeft
 
 MOST = 10_000
 

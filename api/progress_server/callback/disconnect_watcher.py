@@ -7,15 +7,13 @@ from typing import TypeVar
 
 from starlette.types import Message, Receive, Scope
 
+from progress_server.auth.guard import ClientLeft
+
 T = TypeVar("T")
 
 _STATE = "presence"
 """The key among the `state` of a connection's scope."""
 _ENDS = ("http.disconnect", "websocket.disconnect")
-
-
-class ClientLeft(Exception):
-    """Nobody is there any more to be answered."""
 
 
 class Presence:

@@ -1,14 +1,25 @@
-"""The middleware around visits: each ends, and one that was replaced does not begin again."""
+"""What stands around the question to a back end: the limits before it, and what it let in until that has ended.
+
+Elsewhere who is nobody is refused at once, and takes no place. Here that is found out by asking somebody else, so each
+question has its place first. It is the address' until it is known whose it is
+(`api/progress_server/limits/middleware.py`).
+"""
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.access.takeover import NAME
+from progress_broker.errors import AtCapacity, RateLimited, TooManyStreams
+from progress_broker.limits.limiter import Limiter
+from progress_broker.runtime.tally import Tally
 from progress_server.callback.connection import visit_in
 from progress_server.callback.disconnect_watcher import Presence
-from progress_server.http.paths import opens_a_stream
+from progress_server.http.paths import class_of
 from progress_server.http.query_names import position_in
+from progress_server.http.refusals import reject
+from progress_server.limits.admission import Threshold
+from progress_server.limits.slots import address_of, holding
 
 
 class Visits:
@@ -26,7 +37,7 @@ class Visits:
             presence = Presence(receive)
             presence.enter(scope)
             receive = presence.receive
-        if not opens_a_stream(scope):
+        if not class_of(scope).streams:
             await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and _was_replaced(scope):
@@ -46,3 +57,28 @@ def _was_replaced(scope: Scope) -> bool:
     if not position and NAME in query:  # a polyfill can't set the header
         position = position_in(query)
     return position == name
+
+
+class Doorstep:
+    """Middleware before the replica's gate, where the many of one address would leave no room for others."""
+
+    def __init__(self, app: ASGIApp, threshold: Threshold, limiter: Limiter, tally: Tally) -> None:
+        self._app, self._threshold, self._limiter, self._tally = app, threshold, limiter, tally
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in; one that opens a stream, or waits for long, has a place then."""
+        request = class_of(scope)
+        if not (request.streams or request.waits):
+            await self._app(scope, receive, send)
+            return
+        address = address_of(scope)
+        try:
+            if request.streams:  # other calls cost a question only now and then, and then are counted
+                self._threshold.step_over(address)
+            room = self._limiter.room(address)
+        except (AtCapacity, RateLimited, TooManyStreams) as fault:
+            self._tally.refused[fault.code] += 1
+            await reject(fault, scope, receive, send)
+            return
+        with holding(scope, room):
+            await self._app(scope, receive, send)

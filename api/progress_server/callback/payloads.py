@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from progress_broker.errors import Unauthenticated
 from progress_server.auth.credentials import is_meant, sized
-from progress_server.http.paths import stream_in
+from progress_server.http.paths import class_of, operation_in
 
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
 """What is handed on of a request's headers, as it was sent."""
@@ -94,15 +94,15 @@ def who_in(
 
 def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
     """Return the connection that a request wants to be opened, or None if it is a plain call."""
-    wanted = stream_in(scope)
-    if wanted is None:
+    request = class_of(scope)
+    if not request.streams:
         return None
     client = scope.get("client")
     return Opening(
         connection=new_connection(),
         url=_url(scope),
         method=scope.get("method", "GET"),
-        operation=wanted["operation"],
+        operation=operation_in(scope) if request.of_one else None,
         client=client[0] if client else None,
         principal=principal,
     )

@@ -1,8 +1,43 @@
-"""Origins: whose page it is that opens a connection, as browsers say and nobody else does (RFC 6454)."""
+"""The same-origin rule: whose page it is that makes a browser call, as browsers say and nobody else does (RFC 6454).
+
+CORS keeps a page from reading what is not for it, but not from making calls in which the browser's user speaks.
+"""
 
 from collections.abc import Collection
+from enum import Enum
+
+from starlette.datastructures import Headers
 
 _PORTS = {"http": ":80", "https": ":443"}
+
+
+class Caller(Enum):
+    """Who makes a call, as far as its headers tell."""
+
+    OURS = "a page of this origin, or one that is on the list"
+    FOREIGN = "a page of another origin"
+    USER = "a browser's user, as by a bookmark"
+    NO_BROWSER = "what says nothing of pages"
+
+
+def caller_of(headers: Headers, friends: Collection[str]) -> Caller:
+    """Return who makes a call. Newer browsers say so in words of their own (Fetch Metadata), the others by the origin.
+
+    The origins of `friends` are those of pages that may do what ours may.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and origin in friends:
+        return Caller.OURS
+    if site is not None:
+        return {"same-origin": Caller.OURS, "none": Caller.USER}.get(site, Caller.FOREIGN)
+    if origin is None:
+        return Caller.NO_BROWSER
+    return Caller.OURS if allowed(origin, headers.get("host"), friends) else Caller.FOREIGN
+
+
+def may_connect(headers: Headers, friends: Collection[str]) -> bool:
+    """Return whether a WebSocket may be opened. CORS is not for these, so the origin alone decides."""
+    return allowed(headers.get("origin"), headers.get("host"), friends)
 
 
 def allowed(origin: str | None, host: str | None, allow_list: Collection[str]) -> bool:

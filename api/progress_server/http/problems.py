@@ -92,14 +92,19 @@ def unauthenticated() -> Response:
     return answer
 
 
+def problem_of(fault: BrokerError) -> Response:
+    """Return what is said of one of the broker's errors."""
+    if isinstance(fault, Unauthenticated):
+        return unauthenticated()
+    return problem(fault.code, fault.detail, field=fault.field, retry_s=fault.retry_s)
+
+
 def install(app: FastAPI) -> None:
     """Let every error of an app leave as a problem."""
 
     @app.exception_handler(BrokerError)
     async def refused(_: Request, error: BrokerError) -> Response:
-        if isinstance(error, Unauthenticated):
-            return unauthenticated()
-        return problem(error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        return problem_of(error)
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:

@@ -12,12 +12,11 @@ from progress_broker.limits.gcra import LONGEST_S
 from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
 from progress_server.http.bodies import NDJSON
-from progress_server.http.paths import opens_a_stream, path_of, waits
-from progress_server.http.refusals import refuse
-from progress_server.limits.addresses import address_of
+from progress_server.http.paths import class_of
+from progress_server.http.refusals import reject
 from progress_server.limits.body_rate import Meter
 from progress_server.limits.headers import Quotas, stream_headers
-from progress_server.limits.slots import holding, place_in
+from progress_server.limits.slots import address_of, holding, place_in
 
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
@@ -32,7 +31,7 @@ class LimitsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or refuse it."""
-        if scope["type"] not in ("http", "websocket") or not path_of(scope).startswith("/v1/"):
+        if not class_of(scope).limited:
             await self._app(scope, receive, send)
         elif self._rated:
             await self._rate(scope, receive, send)
@@ -47,9 +46,9 @@ class LimitsMiddleware:
         sends = limiter.sent is not None and scope["type"] == "http" and scope["method"] in _BODIES
         fault = self._over(who, sends=sends)
         if fault is not None:
-            if opens_a_stream(scope):
+            if class_of(scope).streams:
                 self._tally.refused[fault.code] += 1
-            await refuse(fault, scope, receive, send, self._quotas.headers(who, limiter.clock()))
+            await reject(fault, scope, receive, send, headers=self._quotas.headers(who, limiter.clock()))
             return
         if sends:
             receive = self._charged(who, scope, receive)
@@ -101,7 +100,8 @@ class LimitsMiddleware:
 
     async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in; give a stream a place first, which it has for as long as it lasts."""
-        if not (opens_a_stream(scope) or waits(scope)):
+        request = class_of(scope)
+        if not (request.streams or request.waits):
             await self._app(scope, receive, send)
             return
         name = _name(scope)
@@ -111,7 +111,7 @@ class LimitsMiddleware:
             self._tally.refused[fault.code] += 1
             most = self._limiter.limits.streams_per_principal
             headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
-            await refuse(fault, scope, receive, send, headers)
+            await reject(fault, scope, receive, send, headers=headers)
             return
         with holding(scope, place):
             await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Access: every request gets an id, and is counted, timed and, where that is wanted, logged when its answer begins."""
+"""Access: each request is classified and gets an id; when its answer begins it is counted, timed and maybe logged."""
 
 import itertools
 import logging
@@ -13,15 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tracing import is_on
+from progress_server.http.headers import CONNECTION_HEADER
+from progress_server.http.paths import note_class
 from progress_server.observability.tracing import RequestSpan, span_of
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that this code runs for, for log lines."""
-
-CONNECTION_HEADER = b"progress-connection"
-"""The header by which a stream tells what its connection is called in the log."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -42,7 +41,7 @@ class Access:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})  # before anybody copies the scope: what is noted in it is looked up here
+        note_class(scope)  # here, as nothing stands before: all that is within reads it
         id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
         REQUEST_ID.set(id)
         answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)

@@ -1,15 +1,31 @@
-"""What every request passes and every answer carries, whatever is behind it."""
+"""All middleware in one list, in the order in which a request passes it."""
 
+import logging
+
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.middleware.errors import ServerErrorMiddleware
 
+from progress_broker.limits.limiter import Limiter
+from progress_broker.runtime.tally import Tally
 from progress_broker.settings import LOOPBACK, Settings
+from progress_server.auth.guard import Guard
+from progress_server.auth.middleware import Authentication
+from progress_server.callback.authenticator import Callback
+from progress_server.callback.middleware import Doorstep, Visits
+from progress_server.limits.admission import Admission
+from progress_server.limits.middleware import LimitsMiddleware
+from progress_server.middleware.access_log import Access
 from progress_server.middleware.csrf import ForeignPages
 from progress_server.middleware.security_headers import AnswerHeaders
+from progress_server.middleware.startup import UntilStarted
 from progress_server.middleware.trusted_hosts import Hosts, names_answered
 
 PREFLIGHT_S = 7200
 """How long a browser may keep the answer to a preflight: the longest that any of them does."""
+
+ERRORS = Middleware(ServerErrorMiddleware)
+"""Where faults become answers. The framework puts it there; it stands in the list for its place."""
 
 _READING = ("GET", "HEAD")
 _METHODS = (*_READING, "POST", "DELETE")
@@ -30,13 +46,55 @@ _TOLD = (
 )
 
 
-def edged(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """Return the app behind its edge. Nothing may stand before it, or that thing's refusals would lack the headers."""
-    any_may_read = "*" in settings.cors_origins
-    app = ForeignPages(app, () if any_may_read else settings.cors_origins)
-    if settings.cors_origins:
-        app = CORSMiddleware(
-            app,
+def stack(
+    settings: Settings, tally: Tally, guard: Guard, limiter: Limiter, callback: Callback | None
+) -> list[Middleware]:
+    """Return what a request passes before its route, the outermost first.
+
+    What stands before `ERRORS` holds for every answer, those to faults included, so a refusal of any other middleware
+    has the headers too. Of that, what costs nothing is asked first.
+
+    Strangers take no places: those are had by who is somebody. But where a back end is asked who that is, places are
+    what keeps a stampede from it.
+    """
+    admission = Middleware(Admission, rate=settings.handshakes_per_s, tally=tally)
+    return [
+        Middleware(Access, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
+        Middleware(AnswerHeaders, https_only=_is_https_only(settings)),
+        *_hosts(settings),
+        *_cors(settings),
+        Middleware(ForeignPages, friends=() if _any_may_read(settings) else settings.cors_origins),
+        ERRORS,
+        Middleware(UntilStarted),
+        *([] if callback is None else _before_the_question(callback, limiter, tally, admission)),
+        Middleware(Authentication, guard=guard),
+        *([admission] if callback is None else []),
+        Middleware(LimitsMiddleware, limiter=limiter, tally=tally),
+    ]
+
+
+def _before_the_question(callback: Callback, limiter: Limiter, tally: Tally, admission: Middleware) -> list[Middleware]:
+    doorstep = Middleware(Doorstep, threshold=callback.threshold, limiter=limiter, tally=tally)
+    return [doorstep, admission, Middleware(Visits)]
+
+
+def _is_https_only(settings: Settings) -> bool:
+    # On loopback it would turn every other server of this machine's localhost into one of https.
+    return settings.tls_cert is not None and settings.host not in LOOPBACK
+
+
+def _hosts(settings: Settings) -> list[Middleware]:
+    names = names_answered(settings)
+    return [] if names is None else [Middleware(Hosts, names=names)]
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    any_may_read = _any_may_read(settings)
+    return [
+        Middleware(
+            CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=_READING if any_may_read else _METHODS,
             allow_headers=_ANY_HEADER,
@@ -45,9 +103,8 @@ def edged(app: ASGIApp, settings: Settings) -> ASGIApp:
             allow_credentials=not any_may_read,
             max_age=PREFLIGHT_S,
         )
-    names = names_answered(settings)
-    if names is not None:
-        app = Hosts(app, names)
-    # On loopback it would turn every other server of this machine's localhost into one of https.
-    https_only = settings.tls_cert is not None and settings.host not in LOOPBACK
-    return AnswerHeaders(app, https_only=https_only)
+    ]
+
+
+def _any_may_read(settings: Settings) -> bool:
+    return "*" in settings.cors_origins

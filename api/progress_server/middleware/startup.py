@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from progress_broker.errors import BrokerError, SetupError, StorageUnavailable
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import end
-from progress_server.auth.middleware import is_open
-from progress_server.http.refusals import refuse
+from progress_server.http.paths import class_of
+from progress_server.http.refusals import reject
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ class UntilStarted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go on; or refuse for a while."""
-        if scope["type"] == "lifespan" or hasattr(scope["app"].state, "context") or is_open(scope):
+        if scope["type"] == "lifespan" or hasattr(scope["app"].state, "context") or class_of(scope).is_open:
             await self._app(scope, receive, send)
         else:
-            await refuse(not_started(scope), scope, receive, send)
+            await reject(not_started(scope), scope, receive, send)
 
 
 def not_started(scope: Scope) -> StorageUnavailable:

@@ -1,13 +1,16 @@
-"""The collector: what a replica's hub, reaper and tally hold, as Prometheus has it. It looks only when it is asked."""
+"""What a replica's hub, reaper and tally hold, as Prometheus has it. It is looked up only when somebody asks."""
 
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from progress_broker.hub import Hub
@@ -157,6 +160,15 @@ class ByProcess(Collector):
             for metric in collector.collect():
                 metric.samples = [it._replace(labels={**it.labels, "pid": self._pid}) for it in metric.samples]
                 yield metric
+
+
+def registry_of(hub: Hub, reaper: Reaper, *, processes: int) -> CollectorRegistry:
+    """Return a registry of an app's own, as there may be many apps in a process, and many processes at an address."""
+    registry = CollectorRegistry()
+    collectors = (ReplicaCollector(hub, reaper), ProcessCollector(registry=None))
+    for collector in collectors if processes == 1 else (ByProcess(os.getpid(), collectors),):
+        registry.register(collector)
+    return registry
 
 
 def _counter(name: str, help: str, value: float) -> Metric:

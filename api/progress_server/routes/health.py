@@ -1,10 +1,13 @@
-"""Health: is the process alive, and can it serve?"""
+"""How a replica is: whether it is alive, whether it can serve, and its metrics."""
 
 from fastapi import APIRouter, Request
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
+from progress_broker.model.grants import Action
 from progress_broker.operations.probe import Doubt
-from progress_server.context import context_of
+from progress_server.auth.authorization import permit_everywhere
+from progress_server.context import InContext, context_of
 from progress_server.http.openapi import refused
 from progress_server.http.problems import problem
 from progress_server.middleware.startup import not_started
@@ -42,3 +45,12 @@ async def readyz(request: Request) -> Response:
     if hub.ready:
         return JSONResponse({"status": "ready", "reason": doubt, "detail": DETAILS[doubt]})
     return problem("storage-unavailable", DETAILS[doubt], reason=doubt)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request, context: InContext) -> Response:
+    """Tell figures of this process, in the text format of Prometheus or, to who accepts it, of OpenMetrics."""
+    permit_everywhere(request, Action.METRICS)
+    await context.hub.memory.refresh()
+    encode, media_type = choose_encoder(request.headers.get("accept") or "")
+    return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

@@ -4,9 +4,8 @@ from dataclasses import replace
 from hashlib import blake2s
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from progress_broker.errors import OperationExists
@@ -15,8 +14,12 @@ from progress_broker.model.operation import Children, Label, NewOperation, NewSi
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.snapshot import facts_of
 from progress_server.auth.authorization import permit, permit_creation
+from progress_server.auth.guard import Guard, guard_of
 from progress_server.auth.principal import principal_of
-from progress_server.context import Context, Id, InContext, read_model
+from progress_server.context import Context, Id, InContext
+from progress_server.http.answers import answer
+from progress_server.http.bodies import read_model
+from progress_server.http.cancellation import CancelRequest
 from progress_server.http.openapi import refused
 from progress_server.http.query_names import CheckedRoute
 
@@ -33,25 +36,9 @@ class Listing(BaseModel):
     next_cursor: str | None
 
 
-class CancelRequest(BaseModel):
-    """Why an operation should stop."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: Annotated[str, Field(max_length=1024)] | None = None
-    by: Label | None = Field(None, description="who asks")
-    force: StrictBool = Field(
-        False, description="end it now, whatever its worker does; that one is refused from then on"
-    )
-
-
 def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"content": content, "required": required}}
-
-
-def _answer(operation: Operation, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(operation.model_dump_json(), status, headers, "application/json")
 
 
 @router.post(
@@ -68,7 +55,7 @@ async def create(request: Request, context: InContext) -> Response:
     if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
         raise OperationExists(f"operation {operation.id} was created before")  # what became of it is not theirs to know
     location = f"{router.prefix}/{operation.id}"
-    return _answer(operation, 201, {"Location": location, "Operation-Location": location})
+    return answer(operation, 201, {"Location": location, "Operation-Location": location})
 
 
 @router.get("", response_model=Listing)
@@ -89,16 +76,18 @@ async def listing(
     if grants.allows_everywhere(Action.READ):
         operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
     else:
-        operations, following = await _sealed(context, replace(filters, grants=grants), limit, cursor)
+        operations, following = await _sealed(
+            context, guard_of(request), replace(filters, grants=grants), limit, cursor
+        )
     body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
-    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+    return answer(body)
 
 
 async def _sealed(
-    context: Context, filters: Filters, limit: int, cursor: str | None
+    context: Context, guard: Guard, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
     """Find operations for who may not read all: a cursor would tell the id and the time of one that they may not."""
-    seal = await context.guard.seal()
+    seal = await guard.seal()
     operations, following = await context.store.find(filters, limit=limit, cursor=seal.open(cursor))
     return operations, seal.close(following)
 
@@ -122,7 +111,7 @@ async def get(
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return _answer(now, headers=headers)
+    return answer(now, headers=headers)
 
 
 def _tag(now: Operation) -> str:
@@ -153,7 +142,7 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     asked = await read_model(request, CancelRequest, required=False)
     by = principal_of(request).name or asked.by
     now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
-    return _answer(now, 202 if changed or not now.done else 200)
+    return answer(now, 202 if changed or not now.done else 200)
 
 
 @router.post(

@@ -1,46 +1,35 @@
-"""The calls that concern events: publish, and read as JSON, with a long poll for where streams can't go."""
+"""The call that publishes events: one, a list, or lines as they come. All are counted, by what came of them."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from progress_broker.errors import BrokerError, Ended, Invalid, Unauthenticated
+from progress_broker.errors import BrokerError, Invalid, Unauthenticated
 from progress_broker.model.entry import Entry, Publication, read_publication
-from progress_broker.model.event import END
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import Answer
-from progress_broker.model.position import START
-from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import read_json
-from progress_broker.operations import event_log
-from progress_broker.operations.event_log import Page
 from progress_broker.runtime.ndjson import LineBuffer
-from progress_broker.stream.batching import wanted
-from progress_broker.stream.delivery import ALL, Delivery, Start
-from progress_broker.stream.frames import Frame, make_frame
-from progress_broker.stream.outlet import UNENCODED
-from progress_broker.stream.subscription import Subscription
 from progress_server.auth.authorization import permit
-from progress_server.auth.guard import held
+from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
-from progress_server.context import Context, Id, InContext, context_of, read_body
-from progress_server.http.bodies import NDJSON, chunks
+from progress_server.context import Context, Id, InContext
+from progress_server.http.bodies import NDJSON, chunks, read_body
 from progress_server.http.openapi import refused
+from progress_server.http.paths import EVENTS
 from progress_server.http.problems import problem
 from progress_server.http.query_names import CheckedRoute
-from progress_server.routes.intake import take
-from progress_server.sse.stream_query import POSITION, TYPES, read_types
 
-router = APIRouter(prefix="/v1/operations/{id}/events", tags=["events"], route_class=CheckedRoute)
+router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
 MAX_BATCH = 1000
 """Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""
+
+STORED = "stored"
+"""The outcome that published events are counted under; any other is the code of what went wrong."""
 
 _SCHEMA = Publication.model_json_schema()
 _PUBLISH_BODY = {
@@ -55,7 +44,7 @@ _PUBLISH_BODY = {
 
 
 @router.post(
-    "",
+    EVENTS,
     response_model=Answer,
     openapi_extra=_PUBLISH_BODY,
     responses=refused("operation-ended", "fenced", "conflict"),
@@ -80,10 +69,10 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
 
 async def _publish_lines(operation: str, request: Request, context: Context) -> Response:
     answer: Answer | None = None
-    taken, principal = 0, principal_of(request)
+    taken, principal, revocation = 0, principal_of(request), guard_of(request).revocation
     try:
         async for lines in _lines(request, LineBuffer.of_events(context.settings)):
-            if context.guard.ended(principal):  # lines may come for days
+            if revocation.ended(principal):  # lines may come for days
                 raise Unauthenticated("its proof ended while it told its lines")
             entries = []
             for number, line in lines:
@@ -125,119 +114,17 @@ async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tupl
         yield found
 
 
-class Alarm:
-    """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
-
-    kind = "poll"
-    encoding = UNENCODED
-
-    def __init__(self, subscription: Subscription) -> None:
-        self.rung = asyncio.Event()
-        self._subscription = subscription
-
-    def write(self, frames: Sequence[Frame]) -> None:
-        """Go off at the first event; there is no room for it, for the log will be read."""
-        if any(frame.n for frame in frames):
-            self._subscription.filled()
-            self.rung.set()
-
-    def close(self) -> None:
-        """Go off: nothing will come any more."""
-        self.rung.set()
-
-    abort = close
-
-
-@router.get("")
-async def history(
-    operation: Id,
-    request: Request,
-    context: InContext,
-    after: Annotated[
-        str | None,
-        Query(description="the position to go on from; without it, all that is kept", json_schema_extra=POSITION),
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
-    types: Annotated[
-        str | None,
-        Query(
-            description="the types wanted, separated by commas; `end` always comes",
-            json_schema_extra={"pattern": TYPES},
-        ),
-    ] = None,
-) -> Response:
-    """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
-
-    When the events after a position are no longer kept, or it is unknown, `reset` says so and `snapshot` holds the
-    operation, whose position is the one to go on from.
-    """
-    await permit(request, context, Action.READ, operation)
-    if after is not None:
-        parse_position(after)
-    asked = read_types(types)
-    principal = principal_of(request)
-    delivery = held(ALL, principal, context.hub)
-    until = time.monotonic() + min(wait, context.settings.max_wait_s)
-    while True:
-        page = await _read(operation, context, after, limit)
-        frames = wanted([make_frame(event) for event in page.events], asked)
-        if frames or page.reset or _at_end(page):
-            break
-        if page.events:  # none that is wanted: look further
-            after = page.events[-1].position.decode()
-        elif (left_s := until - time.monotonic()) > 0:
-            await _wait(request, operation, after or START, left_s, delivery)
-            if context.guard.ended(principal):
-                raise Unauthenticated("its proof ended while it waited")
-        else:
-            break
-    # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
-    snapshot = None if page.events else await context.store.get(operation)
-    reset = snapshot if page.reset else None
-    position = page.events[-1].position.decode() if page.events else after or START
-    body = {
-        "operation": operation,
-        "events": [orjson.Fragment(frame.envelope) for frame in frames],
-        "position": reset.position if reset else position,
-        "done": _at_end(page),
-        "reset": page.reset,
-        "snapshot": reset.model_dump(mode="json") if reset else None,
-    }
-    return Response(orjson.dumps(body), media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _at_end(page: Page) -> bool:
-    last = page.events[-1] if page.events else page.at
-    return last is not None and last.type == END
-
-
-async def _read(operation: str, context: Context, after: str | None, limit: int) -> Page:
-    if after is None:
-        return Page(await event_log.kept(context.store, operation, limit))
-    return await event_log.after(context.store, operation, after, limit)
-
-
-async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:
-    """Wait until there is something after a position, or there can't be; raise `ClientDisconnect` when nobody waits."""
+async def take(context: Context, operation: str, entries: Sequence[Entry]) -> Answer:
+    """Publish events to an operation. Raises what `Store.publish` does."""
+    outcome = "internal"
     try:
-        subscription = await context_of(request).hub.subscribe(operation, Start(after), delivery)
-    except Ended:
-        return
-    alarm = Alarm(subscription)
-    rung, left = asyncio.create_task(alarm.rung.wait()), asyncio.create_task(_left(request))
-    try:
-        subscription.attach(alarm)
-        await asyncio.wait((rung, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        if left.done() and not rung.done():  # its place is another's: who polls again would find none
-            raise ClientDisconnect
+        answer = await context.store.publish(operation, entries)
+        outcome = STORED
+    except BrokerError as error:
+        outcome = error.code
+        raise
     finally:
-        rung.cancel()
-        left.cancel()
-        subscription.close("client")
-
-
-async def _left(request: Request) -> None:
-    """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        tally = context.hub.tally
+        tally.published[outcome] += len(entries)
+        tally.published_bytes[outcome] += sum([len(entry.data) for entry in entries])
+    return answer

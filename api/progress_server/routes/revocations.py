@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -13,7 +12,9 @@ from progress_broker.errors import NotFound
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import Label, Time
 from progress_server.auth.authorization import permit_everywhere
-from progress_server.context import InContext, read_model
+from progress_server.context import InContext
+from progress_server.http.answers import answer
+from progress_server.http.bodies import read_model
 from progress_server.http.openapi import Responses, refused
 from progress_server.http.query_names import CheckedRoute
 
@@ -65,7 +66,7 @@ async def revocations(
     permit_everywhere(request, Action.ADMIN)
     page, following = await denials(context.store, cursor, limit)
     told = [_described(denial) for denial in page]
-    return _answer({"revocations": told, "next_cursor": None if following is None else str(following)})
+    return answer({"revocations": told, "next_cursor": None if following is None else str(following)})
 
 
 @router.post("", status_code=201, response_model=Revocation, openapi_extra=_BODY)
@@ -73,7 +74,7 @@ async def revoke(request: Request, context: InContext) -> Response:
     """Revoke a principal or a token for a time. Its streams end within seconds, on all replicas."""
     permit_everywhere(request, Action.ADMIN)
     new = await read_model(request, NewRevocation)
-    return _answer(_described(await deny(context.store, new.claim, new.value, new.for_s)), 201)
+    return answer(_described(await deny(context.store, new.claim, new.value, new.for_s)), 201)
 
 
 @router.delete("", status_code=204, responses=_NONE)
@@ -88,7 +89,3 @@ async def take_back(request: Request, context: InContext, claim: Claim, value: L
 def _described(denial: Denial) -> dict[str, Any]:
     until = datetime.fromtimestamp(denial.until, UTC)
     return Revocation(claim=denial.claim, value=denial.value, until=until).model_dump(mode="json")
-
-
-def _answer(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, "application/json")

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from starlette.responses import Response
@@ -11,8 +10,11 @@ from starlette.responses import Response
 from progress_broker.model.grants import Action, Grant, Grants
 from progress_broker.model.operation import Label, OperationId, Time
 from progress_server.auth.authorization import permit
+from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
-from progress_server.context import Context, Id, InContext, read_model
+from progress_server.context import Context, Id, InContext
+from progress_server.http.answers import answer
+from progress_server.http.bodies import read_model
 from progress_server.http.query_names import CheckedRoute
 
 router = APIRouter(prefix="/v1", tags=["tickets"], route_class=CheckedRoute)
@@ -67,7 +69,7 @@ _BODY = {"requestBody": {"content": {"application/json": {"schema": NewTicket.mo
 async def operation_ticket(operation: Id, request: Request, context: InContext) -> Response:
     """Give a ticket for the stream, the history or the WebSocket of an operation. It opens one within a minute."""
     await permit(request, context, Action.READ, operation)
-    return _answer(*await context.guard.tickets.for_operation(principal_of(request), operation))
+    return _given(*await guard_of(request).tickets.for_operation(principal_of(request), operation))
 
 
 @router.post("/tickets", status_code=201, response_model=Ticket, openapi_extra=_BODY)
@@ -76,7 +78,7 @@ async def ticket(request: Request, context: InContext) -> Response:
     new = await read_model(request, NewTicket)
     await _permit_all(request, context, new.operations or [])
     principal = principal_of(request)
-    return _answer(*await context.guard.tickets.for_many(principal, new.within(principal.grants)))
+    return _given(*await guard_of(request).tickets.for_many(principal, new.within(principal.grants)))
 
 
 async def _permit_all(request: Request, context: Context, operations: list[str]) -> None:
@@ -84,9 +86,8 @@ async def _permit_all(request: Request, context: Context, operations: list[str])
         await permit(request, context, Action.READ, operation)
 
 
-def _answer(ticket: str, expires_at: float) -> Response:
-    body = Ticket(ticket=ticket, expires_at=datetime.fromtimestamp(expires_at, UTC)).model_dump(mode="json")
-    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+def _given(ticket: str, expires_at: float) -> Response:
+    return answer(Ticket(ticket=ticket, expires_at=datetime.fromtimestamp(expires_at, UTC)), 201)
 
 
 def _only(value: str | None) -> frozenset[str] | None:

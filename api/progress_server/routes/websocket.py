@@ -8,17 +8,18 @@ from progress_broker.errors import BrokerError, Forbidden, Invalid
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.settings import Settings
 from progress_server.context import context_of
-from progress_server.http.origins import allowed
+from progress_server.http.origins import may_connect
+from progress_server.http.paths import WEBSOCKET_OF_MANY, WEBSOCKET_OF_ONE
 from progress_server.http.query_names import values_of
-from progress_server.http.ws_refusals import refuse
-from progress_server.sse.stream_query import read_query
+from progress_server.http.refusals import reject_websocket
+from progress_server.sse.query import read_query
 from progress_server.websocket.session import Conversation
 from progress_server.websocket.socket import Socket
 
-router = APIRouter(prefix="/v1")
+router = APIRouter()
 
 
-@router.websocket("/operations/{id}/ws")
+@router.websocket(WEBSOCKET_OF_ONE)
 async def follow(websocket: WebSocket) -> None:
     """Follow an operation, as a stream does and with the same query; it may be cancelled here, too."""
     context = context_of(websocket)
@@ -30,7 +31,7 @@ async def follow(websocket: WebSocket) -> None:
         query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:
-        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=True)
     conversation = Conversation(socket, websocket, context, operation)
@@ -44,7 +45,7 @@ async def follow(websocket: WebSocket) -> None:
     await socket.run(listen)
 
 
-@router.websocket("/ws")
+@router.websocket(WEBSOCKET_OF_MANY)
 async def converse(websocket: WebSocket) -> None:
     """Follow as many operations as are asked for, and cancel them."""
     context = context_of(websocket)
@@ -52,7 +53,7 @@ async def converse(websocket: WebSocket) -> None:
         _check_origin(websocket, context.settings)
         values_of(websocket.scope["query_string"], (), others=context.takes_other_names)
     except BrokerError as error:
-        await refuse(websocket, error.code, error.detail, field=error.field, retry_s=error.retry_s)
+        await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=False)
     conversation = Conversation(socket, websocket, context)
@@ -66,6 +67,5 @@ async def converse(websocket: WebSocket) -> None:
 
 
 def _check_origin(websocket: WebSocket, settings: Settings) -> None:
-    headers = websocket.headers
-    if not allowed(headers.get("origin"), headers.get("host"), settings.cors_origins):
+    if not may_connect(websocket.headers, settings.cors_origins):
         raise Forbidden("pages of this origin may not connect: PROGRESS_CORS_ORIGINS lists those that may")

@@ -1,4 +1,4 @@
-"""The server: uvicorn on a socket of our own making, that tells its streams before it stops."""
+"""The server: uvicorn on a socket of our own making, that tells its streams and its calls before it stops."""
 
 import asyncio
 import gc
@@ -6,21 +6,26 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from progress_broker.errors import Draining
+from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
+from progress_server.auth.guard import Guard
+from progress_server.callback.authenticator import Callback
 from progress_server.context import Context
+from progress_server.http.refusals import reject
 from progress_server.protocols.adoption import AdoptableProtocol
 from progress_server.protocols.http import Bounds
 from progress_server.protocols.websocket import BoundedProtocol
-from progress_server.server.interrupted import Interruptible
-from progress_server.server.sockets import BACKLOG
-from progress_server.server.tls import check_certificate
+from progress_server.server.sockets import BACKLOG, check_certificate
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
 
 KEEP_ALIVE_S = 75  # above proxies' own idle limits, so that they and not we close idle connections
@@ -137,6 +142,36 @@ class Server(uvicorn.Server):
     @property
     def _context(self) -> Context | None:
         return getattr(self._app.state, "context", None)
+
+
+class Interruptible:
+    """The whole app, whose calls answer `draining` when they are cancelled because the server stops."""
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
+        self._app, self._stopping = app, stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._stopping():
+                raise
+            if scope["type"] == "lifespan":  # it had its time
+                return
+            if scope["type"] != "http":
+                raise
+            fault = Draining("this server has stopped, and did not wait for the rest of the request")
+            try:
+                await reject(fault, scope, receive, send)
+            except RuntimeError:  # another answer has begun
+                raise asyncio.CancelledError from None
+
+
+def check(settings: Settings) -> None:
+    """Raise `SetupError` if the keys, files or addresses that a server is to go by can't be used."""
+    check_certificate(settings)
+    Guard(settings, Callback(settings, Tally()) if settings.auth == "callback" else None)
 
 
 def _most_files() -> int:

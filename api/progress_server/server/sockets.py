@@ -1,7 +1,8 @@
-"""The sockets that a server listens on, and what connections inherit from them."""
+"""The sockets that a server listens on, what connections inherit from them, and the certificate for TLS."""
 
 import errno
 import socket
+import ssl
 import sys
 
 from progress_broker.errors import SetupError
@@ -61,3 +62,18 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         if hasattr(socket, name):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return listener
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raise `SetupError` if there is to be TLS, and its certificate or its key can't be used."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        # With a password, if a wrong one: OpenSSL would ask the terminal for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "-")
+    except OSError as error:  # which an `SSLError` is too
+        reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else f"OpenSSL says: {error}"
+        raise SetupError(
+            f"TLS can't be had with the certificate {settings.tls_cert} and the key {settings.tls_key} ({reason}):"
+            " they are PEM files, the key's without a password"
+        ) from None

@@ -1,12 +1,13 @@
-"""The adopted outlet: a subscription's frames straight into its socket. All there is of a connection is this object."""
+"""The adopted outlets: a subscription's frames straight into its socket. One object is all there is of a connection."""
 
 import asyncio
+import zlib
 from typing import ClassVar
 
 from progress_broker.limits.slots import Place
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
 from progress_server.protocols.adoption import Connection
-from progress_server.sse.chunked import CHUNKED, LAST_CHUNK
+from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, Packed, chunk, chunked_gzip, ending
 
 MAX_UNASKED_BYTES = 65_536
 """What a client may send after its request, to which nobody will listen, before it is cut off."""
@@ -113,3 +114,28 @@ class UnframedOutlet(ChunkedOutlet):
     def last(self) -> bytes:
         """Return nothing: the close says it."""
         return b""
+
+
+class GzipOutlet(AdoptedOutlet):
+    """That of a client that accepts gzip."""
+
+    __slots__ = ("_crc", "_size", "encoding")
+
+    def __init__(self, subscription: Writer, connection: Connection, over: int) -> None:
+        super().__init__(subscription, connection)
+        self._crc = self._size = 0
+        self.encoding = chunked_gzip(over)
+
+    def write(self, packed: Packed) -> None:
+        """Write what was packed for all; before the first, the header."""
+        data, text = packed
+        if not self._size:
+            data = chunk(GZIP_HEADER) + data
+        self._crc = zlib.crc32(text, self._crc)
+        self._size += len(text)
+        self._transport.write(data)
+
+    def last(self) -> bytes:
+        """Return what ends the gzip stream and the response."""
+        header = b"" if self._size else GZIP_HEADER
+        return chunk(header + ending(self._crc, self._size)) + LAST_CHUNK

@@ -10,13 +10,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
-from progress_server.sse.packing import HEADER, Packed, ending, gzip
-
-HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back until it has enough
-    "X-Accel-Buffering": "no",
-}
+from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
 
 
 class AsgiOutlet:
@@ -77,7 +71,7 @@ class GzipAsgiOutlet(AsgiOutlet):
         super().__init__(subscription, limit)
         self.encoding = gzip(over)
         self._crc = self._length = 0
-        self._chunks.append(HEADER)
+        self._chunks.append(GZIP_HEADER)
 
     def write(self, packed: Packed) -> None:
         """Take what was packed for all."""

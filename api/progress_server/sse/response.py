@@ -1,22 +1,29 @@
-"""A subscription's life as a response: over an adopted connection where the server offers it, else over ASGI."""
+"""A stream as a response: opened over an adopted connection where the server offers it, else over ASGI; or refused."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
+from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from progress_broker.errors import BrokerError
 from progress_broker.stream.outlet import Writer
+from progress_broker.stream.stream import Stream
+from progress_server.callback.connection import visit_in
+from progress_server.context import context_of
+from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
+from progress_server.http.problems import PASSING
+from progress_server.http.refusals import refusal
 from progress_server.limits.slots import place_in
-from progress_server.middleware.access_log import CONNECTION_HEADER
 from progress_server.protocols.adoption import ADOPTION, Connection, Offer
-from progress_server.sse.accept_encoding import accepts_gzip
-from progress_server.sse.adopted import ChunkedOutlet, UnframedOutlet
-from progress_server.sse.adopted_gzip import GzipOutlet
-from progress_server.sse.asgi import HEADERS, AsgiOutlet, AsgiStream, GzipAsgiOutlet
+from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, UnframedOutlet
+from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
+from progress_server.sse.encodings import accepts_gzip
 
 Opened = Callable[[], Awaitable[None]]
 
-_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+_PLAIN = tuple((name.lower().encode(), value.encode()) for name, value in EVENT_STREAM.items())
 _VARIED = (*_PLAIN, (b"vary", b"Accept-Encoding"))
 _GZIP = (b"content-encoding", b"gzip")
 
@@ -103,3 +110,23 @@ def _without_head(send: Send) -> Send:
             await send(message)
 
     return send_body
+
+
+def opened(request: Request, stream: Stream, wait_s: float) -> Response:
+    """Return a stream's response. It may await what is not there yet for so long, and its visit lasts as long as it."""
+    context = context_of(request)
+    settings, visit = context.settings, visit_in(request.scope)
+    visit.last_as(stream, context.hub.streams)
+    if wait_s > 0:
+        asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.give_up)
+    claim = None if request.method == "HEAD" else visit.claim and visit.opened
+    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over, claim)
+
+
+def not_opened(request: Request, error: BrokerError) -> Response:
+    """Count a stream that could not be opened, and return the answer if time mends that; else raise the error."""
+    context = context_of(request)
+    context.hub.tally.refused[error.code] += 1
+    if error.code not in PASSING:
+        raise error
+    return refusal(error, request.headers.get("accept"), context.settings.retry_ms / 1000)

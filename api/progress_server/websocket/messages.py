@@ -1,17 +1,36 @@
-"""What clients ask over a socket, as JSON objects with a `type`."""
+"""What a socket and its client say to each other beside events, as JSON objects.
 
+A client's messages have a `type`. The server's have an `event` and no `data`, which every event has.
+"""
+
+import random
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progress_broker.errors import Invalid, TooLarge
 from progress_broker.model.operation import OperationId
 from progress_broker.model.validation import invalid, read_json
-from progress_server.routes.operations import CancelRequest
-from progress_server.sse.stream_query import StreamQuery
-from progress_server.websocket.words import Ref
+from progress_broker.settings import Settings
+from progress_server.http.cancellation import CancelRequest
+from progress_server.sse.query import StreamQuery
 
 MAX_MESSAGE_BYTES = 16_384
+
+Ref = str | int | None
+"""What a client names a request by, to know the answer to it."""
+
+
+def message(event: str, **members: object) -> str:
+    """Return a message; what is None is left out."""
+    told = {name: value for name, value in members.items() if value is not None}
+    return orjson.dumps({"event": event, **told}).decode()
+
+
+def retry_ms(settings: Settings) -> int:
+    """Return how soon a client is to connect again: a different time for each, as many may be told at one moment."""
+    return round(settings.retry_ms * random.uniform(0.5, 1.5))
 
 
 class _Request(BaseModel):

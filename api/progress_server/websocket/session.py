@@ -9,14 +9,24 @@ from starlette.websockets import WebSocket
 from progress_broker.errors import BrokerError, Ended, Invalid, TooLarge
 from progress_broker.model.grants import Action
 from progress_broker.stream.delivery import Start
+from progress_server.auth.authorization import permit
+from progress_server.auth.principal import principal_of
+from progress_server.auth.revocation import held
 from progress_server.context import Context
-from progress_server.http.ws_codes import ABUSE, close_code
-from progress_server.sse.stream_query import StreamQuery
-from progress_server.websocket.access import bounded, name_of, require
-from progress_server.websocket.allowance import Allowance
-from progress_server.websocket.messages import Cancel, Ping, Request, Subscribe, named_in, read_request
+from progress_server.http.refusals import ABUSE, close_code, problem_message
+from progress_server.limits.admission import Allowance
+from progress_server.sse.query import StreamQuery
+from progress_server.websocket.messages import (
+    Cancel,
+    Ping,
+    Ref,
+    Request,
+    Subscribe,
+    message,
+    named_in,
+    read_request,
+)
 from progress_server.websocket.socket import Socket
-from progress_server.websocket.words import Ref, message, problem_message
 
 log = logging.getLogger(__name__)
 
@@ -84,22 +94,22 @@ class Conversation:
             raise Invalid(f"operation {operation} is not followed here", field="operation")
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
-        socket, settings = self._socket, self._context.settings
-        await require(self._websocket, Action.READ, operation)
+        socket, hub, settings = self._socket, self._context.hub, self._context.settings
+        await permit(self._websocket, self._context, Action.READ, operation)
         if len(socket) >= settings.max_operations_per_stream and operation not in socket:
             limit = settings.max_operations_per_stream
             raise Invalid(f"a socket follows {limit} operations at most: open another for more", field="operation")
         try:
-            delivery = bounded(self._websocket, replace(query.delivery(), connection=socket.connection))
-            subscription = await self._context.hub.subscribe(
-                operation, start, delivery, await_creation=query.wait_s > 0
+            delivery = replace(query.delivery(), connection=socket.connection)
+            subscription = await hub.subscribe(
+                operation, start, held(delivery, socket.holder, hub), await_creation=query.wait_s > 0
             )
         except Ended:
             socket.detach(operation)
             socket.told_all(operation, "ended", ref)
             return
         except BrokerError as error:
-            self._context.hub.tally.refused[error.code] += 1
+            hub.tally.refused[error.code] += 1
             raise
         if socket.closing:  # as it may have been told to meanwhile
             subscription.close("client")
@@ -111,8 +121,8 @@ class Conversation:
             asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.give_up)
 
     async def _cancel(self, request: Cancel, operation: str) -> None:
-        await require(self._websocket, Action.CANCEL, operation)
-        by = name_of(self._websocket) or request.by
+        await permit(self._websocket, self._context, Action.CANCEL, operation)
+        by = principal_of(self._websocket).name or request.by
         now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
         self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))
 

@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from progress_broker.stream.delivery import ALL
 from progress_broker.stream.subscription import Subscription
 from progress_server.auth.principal import principal_of
+from progress_server.auth.revocation import held
 from progress_server.callback.connection import visit_in
 from progress_server.context import Context
-from progress_server.http.ws_codes import ENDED, REPLACED, close_code
-from progress_server.middleware.access_log import CONNECTION_HEADER
+from progress_server.http.headers import CONNECTION_HEADER
+from progress_server.http.refusals import ENDED, REPLACED, close_code
 from progress_server.protocols.websocket import ABORT
-from progress_server.websocket.access import deadline_of
-from progress_server.websocket.encoding import WRAPPED, Said
-from progress_server.websocket.outlet import Member
+from progress_server.websocket.messages import message, retry_ms
+from progress_server.websocket.outlet import WRAPPED, Member, Said
 from progress_server.websocket.send_queue import Closing, Outbox
-from progress_server.websocket.words import message, retry_ms
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Socket:
         """What log lines and its client call it, and all that it carries."""
         self.holder = principal_of(websocket)
         """Whose it is; when their proof is withdrawn it is closed."""
-        self._deadline = deadline_of(websocket)
+        self._deadline = held(ALL, self.holder, self._hub).deadline
         max_age_s = self._settings.stream_max_age_s * random.uniform(0.9, 1)
         self._expires_at = min(self._hub.clock() + max_age_s, self._deadline)
 

@@ -39,7 +39,7 @@ def token(
     """
     import jwt
 
-    from progress_server.auth.key_material import read_key
+    from progress_server.auth.keys import read_key
 
     if settings.jwt_key is None:
         raise SetupError("PROGRESS_JWT_KEY is not set: give it the secret that the server has")

@@ -26,8 +26,7 @@ from progress_cli.exit_codes import note
 from progress_cli.server.run import AnnouncedServer, address, run_loop, serve_on
 from progress_cli.shutdown import until_stopped
 from progress_server.app import create_app
-from progress_server.server.checks import check
-from progress_server.server.server import Server
+from progress_server.server.server import Server, check
 from progress_server.server.sockets import listen
 
 KEPT_S = 1800

@@ -23,8 +23,7 @@ from progress_cli.server.supervisor import supervise
 from progress_cli.shutdown import until_stopped
 from progress_cli.unknown_settings import misspelled
 from progress_server.app import create_app
-from progress_server.server.checks import check
-from progress_server.server.server import Server
+from progress_server.server.server import Server, check
 from progress_server.server.sockets import listen, listen_for_each
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,14 @@
-"""Redaction: secrets that a query string carries don't come into logs."""
+"""What the log must not show, and how much it says of callers who proved nothing."""
 
 import logging
 import re
+import time
+from collections.abc import Callable
 from urllib.parse import unquote
+
+from starlette.types import Scope
+
+from progress_broker.errors import Unauthenticated
 
 _SECRETS = frozenset({"ticket", "access_token", "token"})
 _PARAMETER = re.compile(r"""([\w%]+)=[^&\s"'#]+""")
@@ -37,3 +43,28 @@ def redact_requests() -> None:
     """Redact what uvicorn logs of requests, whoever runs it; as often as called, it is done once."""
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).addFilter(REDACTION)
+
+
+log = logging.getLogger(__name__)
+
+LINES_A_SECOND = 20
+"""Strangers must not be able to fill a disk."""
+
+
+class RefusedLog:
+    """Writes so many lines a second; the first of the next second tells how many more there would have been."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._second, self._seen = 0, 0
+
+    def note(self, scope: Scope, error: Unauthenticated) -> None:
+        """Note that a call is refused. Why would help who guesses: it is told to the operator alone."""
+        second = int(self._clock())
+        if second != self._second:
+            if self._seen > LINES_A_SECOND:
+                log.info("%d more calls were refused within a second", self._seen - LINES_A_SECOND)
+            self._second, self._seen = second, 0
+        self._seen += 1
+        if self._seen <= LINES_A_SECOND:
+            log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})

@@ -1,22 +1,47 @@
-"""gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+"""How frames become bytes: as a body's text, as chunks, or as gzip; and which of these a client accepts.
 
-Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
-middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
-length of all it was sent, which its outlet keeps.
+Each encoding is made once for all clients that share it.
 """
 
+import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 from progress_broker.model.event import CHILDREN
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
-from progress_server.sse.chunked import chunk
 
-HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+# Chunked transfer coding (RFC 9112, 7.1): what HTTP/1.1 needs around frames that have no length told before.
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """Return the bytes as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Chunked:
+    """Frames that leave together as one chunk."""
+
+    def encode(self, frames: Sequence[Frame]) -> bytes:
+        """Return the chunk."""
+        return chunk(TEXT.encode(frames))
+
+
+CHUNKED = Chunked()
+
+
+# gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+#
+# Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
+# middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
+# length of all it was sent, which its outlet keeps.
+
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST_BLOCK = b"\x03\0"
 _FLUSHED = b"\0\0\0\xff\xff"
 """An empty block, which ends each frame, as it ends what zlib flushes: some readers hand nothing on before they see it.
@@ -86,3 +111,22 @@ def _deflated(text: bytes) -> bytes:
 def _stored(text: bytes) -> bytes:
     """Return a block of deflate's that holds up to 65,535 bytes as they are (RFC 1951, 3.2.4), and the empty one."""
     return struct.pack("<BHH", 0, len(text), len(text) ^ 0xFFFF) + text + _FLUSHED
+
+
+# `Accept-Encoding` (RFC 9110, 12.5.3): whether a client wants gzip.
+
+_MEMBER = re.compile(r"\s*([^\s;]+)\s*(?:;\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*)?")
+
+
+def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the headers of a request, their names in lower case, admit gzip, and prefer nothing to it."""
+    text = ",".join(value.decode("latin-1") for name, value in headers if name == b"accept-encoding")
+    if "gzip" not in text.lower() and "*" not in text:
+        return False
+    weights: dict[str, float] = {}
+    for member in text.split(","):
+        found = _MEMBER.fullmatch(member)
+        if found is not None:
+            weights[found[1].lower()] = float(found[2] or 1)
+    weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0)))
+    return weight > 0 and weight >= weights.get("identity", 0)

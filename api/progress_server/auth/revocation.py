@@ -1,0 +1,60 @@
+"""When a proof counts no more: it has expired, or it was withdrawn. Streams that were opened with it end then."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from progress_broker.access.deny_list import DenyList
+from progress_broker.hub import Hub
+from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import Tasks
+from progress_broker.stream.delivery import Delivery
+from progress_server.auth.principal import ANYONE, Principal
+
+
+class Revocation:
+    """Tells whose proofs count no more. Before it is `over` a store nobody is denied."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._denied: DenyList | None = None
+
+    @asynccontextmanager
+    async def over(self, store: Store, hub: Hub) -> AsyncIterator[None]:
+        """Share the deny list with the other replicas of a store, and end the streams of who is on it."""
+        denied, tasks = DenyList(store, self._period_s), Tasks()
+        self._denied = denied
+        tasks.keep_up(lambda: denied.run(lambda: self._end_streams(hub)))
+        try:
+            yield
+        finally:
+            await tasks.close()
+
+    def denies(self, principal: Principal) -> bool:
+        """Return whether a principal, or what it proved itself by, was denied since."""
+        return self._denied is not None and self._denied.denies(principal.name, principal.token_id)
+
+    def ended(self, principal: Principal) -> bool:
+        """Return whether what a principal proved itself by counts no more."""
+        expires_at = principal.expires_at
+        return self.denies(principal) or (expires_at is not None and expires_at <= time.time())
+
+    def _end_streams(self, hub: Hub) -> None:
+        for connection in (*hub.connections, *hub.bundles):
+            if connection.holder is not None and self.denies(connection.holder):
+                connection.close("revoked", reconnect=True)
+        for channel in hub.channels:
+            for subscription in tuple(channel.subscriptions):
+                holder = subscription.delivery.holder
+                if holder is not None and self.denies(holder):
+                    subscription.close("revoked", reconnect=True)
+
+
+def held(delivery: Delivery, principal: Principal, hub: Hub) -> Delivery:
+    """Return a delivery that ends with its principal's proof, and is found when that is withdrawn."""
+    if principal is ANYONE:
+        return delivery
+    if principal.expires_at is None:
+        return replace(delivery, holder=principal)
+    return replace(delivery, holder=principal, deadline=hub.clock() + principal.expires_at - time.time())

@@ -1,0 +1,153 @@
+"""The call that reads events as JSON, with a long poll for where streams can't go."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from progress_broker.errors import Ended, Unauthenticated
+from progress_broker.model.event import END
+from progress_broker.model.grants import Action
+from progress_broker.model.position import START
+from progress_broker.model.position import parse as parse_position
+from progress_broker.operations import event_log
+from progress_broker.operations.event_log import Page
+from progress_broker.stream.batching import wanted
+from progress_broker.stream.delivery import ALL, Delivery, Start
+from progress_broker.stream.frames import Frame, make_frame
+from progress_broker.stream.outlet import UNENCODED
+from progress_broker.stream.subscription import Subscription
+from progress_server.auth.authorization import permit
+from progress_server.auth.guard import guard_of
+from progress_server.auth.principal import principal_of
+from progress_server.auth.revocation import held
+from progress_server.context import Context, Id, InContext, context_of
+from progress_server.http.answers import answer
+from progress_server.http.paths import EVENTS
+from progress_server.http.query_names import CheckedRoute
+from progress_server.sse.query import POSITION, TYPES, read_types
+
+router = APIRouter(tags=["events"], route_class=CheckedRoute)
+
+
+class Alarm:
+    """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
+
+    kind = "poll"
+    encoding = UNENCODED
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.rung = asyncio.Event()
+        self._subscription = subscription
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Go off at the first event; there is no room for it, for the log will be read."""
+        if any(frame.n for frame in frames):
+            self._subscription.filled()
+            self.rung.set()
+
+    def close(self) -> None:
+        """Go off: nothing will come any more."""
+        self.rung.set()
+
+    abort = close
+
+
+@router.get(EVENTS)
+async def history(
+    operation: Id,
+    request: Request,
+    context: InContext,
+    after: Annotated[
+        str | None,
+        Query(description="the position to go on from; without it, all that is kept", json_schema_extra=POSITION),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
+    types: Annotated[
+        str | None,
+        Query(
+            description="the types wanted, separated by commas; `end` always comes",
+            json_schema_extra={"pattern": TYPES},
+        ),
+    ] = None,
+) -> Response:
+    """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
+
+    When the events after a position are no longer kept, or it is unknown, `reset` says so and `snapshot` holds the
+    operation, whose position is the one to go on from.
+    """
+    await permit(request, context, Action.READ, operation)
+    if after is not None:
+        parse_position(after)
+    asked = read_types(types)
+    principal = principal_of(request)
+    delivery = held(ALL, principal, context.hub)
+    until = time.monotonic() + min(wait, context.settings.max_wait_s)
+    while True:
+        page = await _read(operation, context, after, limit)
+        frames = wanted([make_frame(event) for event in page.events], asked)
+        if frames or page.reset or _at_end(page):
+            break
+        if page.events:  # none that is wanted: look further
+            after = page.events[-1].position.decode()
+        elif (left_s := until - time.monotonic()) > 0:
+            await _wait(request, operation, after or START, left_s, delivery)
+            if guard_of(request).revocation.ended(principal):
+                raise Unauthenticated("its proof ended while it waited")
+        else:
+            break
+    # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
+    snapshot = None if page.events else await context.store.get(operation)
+    reset = snapshot if page.reset else None
+    position = page.events[-1].position.decode() if page.events else after or START
+    body = {
+        "operation": operation,
+        "events": [orjson.Fragment(frame.envelope) for frame in frames],
+        "position": reset.position if reset else position,
+        "done": _at_end(page),
+        "reset": page.reset,
+        "snapshot": reset.model_dump(mode="json") if reset else None,
+    }
+    return answer(body)
+
+
+def _at_end(page: Page) -> bool:
+    last = page.events[-1] if page.events else page.at
+    return last is not None and last.type == END
+
+
+async def _read(operation: str, context: Context, after: str | None, limit: int) -> Page:
+    if after is None:
+        return Page(await event_log.kept(context.store, operation, limit))
+    return await event_log.after(context.store, operation, after, limit)
+
+
+async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:
+    """Wait until there is something after a position, or there can't be; raise `ClientDisconnect` when nobody waits."""
+    try:
+        subscription = await context_of(request).hub.subscribe(operation, Start(after), delivery)
+    except Ended:
+        return
+    alarm = Alarm(subscription)
+    rung, left = asyncio.create_task(alarm.rung.wait()), asyncio.create_task(_left(request))
+    try:
+        subscription.attach(alarm)
+        await asyncio.wait((rung, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        if left.done() and not rung.done():  # its place is another's: who polls again would find none
+            raise ClientDisconnect
+    finally:
+        rung.cancel()
+        left.cancel()
+        subscription.close("client")
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,115 @@
+"""The events of one operation, and of many, as server-sent events (WHATWG HTML, 9.2)."""
+
+from dataclasses import replace
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from progress_broker.bundle.bundle import Admit, anything
+from progress_broker.bundle.query import Query
+from progress_broker.errors import BrokerError, Ended, NotFound
+from progress_broker.model.grants import Action, Facts
+from progress_broker.model.index_terms import Facts as Found
+from progress_broker.stream.frames import reconnect_frame
+from progress_server.auth.authorization import permit
+from progress_server.auth.principal import principal_of
+from progress_server.auth.revocation import held
+from progress_server.callback.connection import visit_in
+from progress_server.context import Id, context_of
+from progress_server.http.headers import EVENT_STREAM
+from progress_server.http.openapi import Responses, refused
+from progress_server.http.paths import STREAM_OF_MANY, STREAM_OF_ONE
+from progress_server.sse.query import MultiQuery, described, read_multi_query, read_query
+from progress_server.sse.response import not_opened, opened
+
+router = APIRouter(tags=["events"])
+
+MOST_PLACES = 64
+"""Places that are looked in one by one; for those whose grants name more, all that a query finds is looked at."""
+
+_TEXT = {"type": "string"}
+EVENT = {
+    "type": "object",
+    "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": {"type": "integer", "minimum": 0}},
+}
+_OF_ONE: Responses = {
+    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    204: {"description": "the position is that of the end: nothing will follow, and EventSource stops"},
+    **refused("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
+}
+_OF_MANY: Responses = {
+    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    204: {"description": "those named have ended, and the cursor saw it, or were deleted: nothing will follow"},
+    **refused(
+        "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"
+    ),
+}
+
+
+# What it takes is read by hand: FastAPI's way costs as much again as all the rest, when all clients come back at once.
+@router.head(STREAM_OF_ONE, include_in_schema=False)
+@router.get(STREAM_OF_ONE, response_class=Response, responses=_OF_ONE, openapi_extra={"parameters": described()})
+async def stream(operation: Id, request: Request) -> Response:
+    """Follow an operation: a snapshot or, after a position, what came since; then each event as it happens."""
+    context, visit = context_of(request), visit_in(request.scope)
+    try:
+        await permit(request, context, Action.READ, operation)
+        query = read_query(request.scope["query_string"], others=context.takes_other_names)
+        start = query.start(request.headers.get("last-event-id"))
+        delivery = held(visit.delivery(query.delivery()), principal_of(request), context.hub)
+        subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
+    except Ended:
+        return Response(status_code=204)
+    except BrokerError as error:
+        others = context.takes_other_names
+        if isinstance(error, NotFound) and read_query(request.scope["query_string"], others=others).wait_s > 0:
+            # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
+            return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, EVENT_STREAM)
+        return not_opened(request, error)
+    return opened(request, subscription, query.wait_s)
+
+
+@router.head(STREAM_OF_MANY, include_in_schema=False)
+@router.get(
+    STREAM_OF_MANY, response_class=Response, responses=_OF_MANY, openapi_extra={"parameters": described(MultiQuery)}
+)
+async def multi_stream(request: Request) -> Response:
+    """Follow many operations: their snapshots or, after a cursor, what came since; then each event as it happens."""
+    context = context_of(request)
+    settings, visit = context.settings, visit_in(request.scope)
+    try:
+        asked = read_multi_query(request.scope["query_string"], others=context.takes_other_names)
+        bundle = await context.hub.bundles.open(
+            within(asked.query(settings.max_operations_per_stream), request),
+            asked.start(request.headers.get("last-event-id")),
+            held(visit.delivery(asked.delivery()), principal_of(request), context.hub),
+            admit=admit_of(request),
+            wait=asked.wait_s > 0,
+        )
+    except Ended:
+        return Response(status_code=204)
+    except BrokerError as error:
+        return not_opened(request, error)
+    return opened(request, bundle, asked.wait_s)
+
+
+def admit_of(request: Request) -> Admit:
+    """Return what decides which operations who asks may follow, whether they are named or found."""
+    grants = principal_of(request).grants
+    if grants.allows_everywhere(Action.READ):
+        return anything
+    return lambda facts: grants.allows(Action.READ, _as_grants_see(facts))
+
+
+def within(query: Query, request: Request) -> Query:
+    """Return a query that looks where who asks may read: what they may not must not push out what they may."""
+    grants = principal_of(request).grants
+    sources = None if grants.allows_everywhere(Action.READ) else grants.sources(Action.READ)
+    if sources is None or len(sources) > MOST_PLACES:
+        return query
+    return replace(query, within=frozenset(f"{field}:{value}".encode() for field, value in sources))
+
+
+def _as_grants_see(found: Found) -> Facts:
+    owner, kind = (next(iter(found.labels(field)), None) for field in ("owner", "kind"))
+    return Facts(found.operation, owner, kind, found.labels("tag"))
