@@ -6,7 +6,6 @@ BrokerError
 ├── OperationExists     operation-exists     created before, with another body
 ├── OperationRunning    operation-running    it has to end before it can be deleted
 ├── OperationEnded      operation-ended      nothing changes a terminal operation
-├── Ended               ended                nothing follows the position of a client that comes back
 ├── Fenced              fenced               a later attempt has taken over
 ├── Conflict            conflict             its status changed meanwhile; look again
 ├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
@@ -72,12 +71,6 @@ class OperationEnded(BrokerError):
     """The operation is terminal; nothing changes it any more."""
 
     code = "operation-ended"
-
-
-class Ended(BrokerError):
-    """The position is that of the operation's end: nothing will ever follow."""
-
-    code = "ended"
 
 
 class Fenced(BrokerError):
@@ -183,3 +176,10 @@ def refusal(code: str, detail: str) -> BrokerError:
 
 
 _BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerError.__subclasses__()}
+
+
+class Ended(Exception):
+    """The position is that of the operation's end: nothing will ever follow.
+
+    It is no failure, so it has no code: a client that comes back with such a position is answered that all is told.
+    """
