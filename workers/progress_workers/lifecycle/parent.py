@@ -1,5 +1,4 @@
-"""Telling a parent of the child that a worker has just created, as `progress_broker.operations.parent_notice` has
-it."""
+"""Telling a parent of the child that a worker has just created, by `progress_broker.operations.parent_notice`."""
 
 from contextlib import suppress
 
