@@ -76,7 +76,7 @@ def encode_data(type: str, data: object, settings: Settings) -> bytes:
 class Publication(BaseModel):
     """An event as a publisher sends it over HTTP."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$")]
     data: Any = None
