@@ -96,6 +96,8 @@ leaving the block raise which it was: `Fenced`, `OperationEnded`, `NotFound`, `G
 | unit tests, without Redis | `progress_workers.testing.recording()` |
 """
 
+from typing import TYPE_CHECKING
+
 from progress_broker.errors import (
     BrokerError,
     Fenced,
@@ -115,10 +117,22 @@ from progress_workers.current import current, track
 from progress_workers.errors import Cancelled
 from progress_workers.log_handler import LogHandler
 from progress_workers.operation import Operation
-from progress_workers.processes import ProcessFailed, run_process
 from progress_workers.tracked import tracked
 from progress_workers.transport.registry import flush
 from progress_workers.values.pool import Pool, PoolWorker
+
+if TYPE_CHECKING:
+    from progress_workers.processes import ProcessFailed, run_process
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what runs commands when it is first used: most workers run none, and it is ten modules."""
+        if name not in ("ProcessFailed", "run_process"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from progress_workers import processes
+
+        return globals().setdefault(name, getattr(processes, name))
+
 
 __all__ = [
     "AsyncOperation",
