@@ -36,12 +36,21 @@ class MissingExtra(SetupError, ModuleNotFoundError):
     """Packages are not installed that this needs."""
 
 
+def _is_there(module: str) -> bool:
+    """Whether a module can be found. A mere folder of its name, which somebody has or an uninstall left, is none."""
+    try:
+        spec = find_spec(module)
+    except ValueError:  # somebody put a stand-in among the loaded modules
+        return True
+    return spec is not None and spec.origin is not None
+
+
 def require(extra: str, by: str) -> None:
     """Raise `MissingExtra` unless the packages of an extra are installed that something needs, named `by`.
 
     Nothing is imported: where an installed package can't be imported, its own error tells why.
     """
-    missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
+    missing = [module for module in EXTRAS[extra] if not _is_there(module)]
     if missing:
         needs = "more packages" if len(missing) > 1 else f"the package {missing[0]}"
         raise MissingExtra(f"{by} needs {needs}: pip install 'progress-broker[{extra}]'") from None

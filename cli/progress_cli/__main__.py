@@ -23,7 +23,8 @@ def run() -> None:
 
 
 def _require() -> None:
-    command = next(iter(sys.argv[1:]), "")
+    # No option before the command has a value.
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if command in SERVER:
         require("server", command)
     require("cli", "the command line")

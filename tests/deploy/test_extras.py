@@ -54,12 +54,21 @@ def test_a_module_whose_extra_is_missing_says_what_to_type(module: str, without:
     assert done.stdout == f"{by} needs the package {without}: pip install 'progress-broker[{extra}]'\n", done.stderr
 
 
+def test_a_folder_of_a_package_s_name_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(EXTRAS, "celery", ("only_a_folder",))
+    with pytest.raises(MissingExtra, match=r"needs the package only_a_folder: pip install 'progress-broker\[celery\]'"):
+        require("celery", "this")
+
+
 @pytest.mark.parametrize(
     ("arguments", "without", "said"),
     [
         ("", "typer", "the command line needs the package typer: pip install 'progress-broker[cli]'"),
         ("ls --json", "rich", "the command line needs the package rich: pip install 'progress-broker[cli]'"),
         ("serve", "fastapi", "serve needs the package fastapi: pip install 'progress-broker[server]'"),
+        ("-- serve", "uvicorn", "serve needs the package uvicorn: pip install 'progress-broker[server]'"),
         ("serve", "typer", "serve needs the package typer: pip install 'progress-broker[server]'"),
         ("demo", "uvicorn", "demo needs the package uvicorn: pip install 'progress-broker[server]'"),
         ("token --sub a", "jwt", "token needs the package jwt: pip install 'progress-broker[server]'"),

@@ -7,6 +7,7 @@ from typing import assert_type
 from progress_workers import (
     AsyncOperation,
     Cancelled,
+    Invalid,
     LogHandler,
     Operation,
     Pool,
@@ -45,6 +46,8 @@ def plain(rows: list[str]) -> int:
             op.raise_if_cancelled()
         except Cancelled as error:
             assert_type(error.reason, str | None)
+        except Invalid as error:
+            assert_type(error.field, str | None)
         op.succeed({"imported": 1})
     assert_type(Operation.create("later"), str)
     return len(rows)

@@ -7,11 +7,8 @@ from progress_broker.errors import BrokerError, Unauthenticated
 from progress_server.auth.guard import ClientLeft, Guard
 from progress_server.auth.principal import STATE
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import reject
+from progress_server.http.refusals import COME_BACK_S, reject
 from progress_server.observability.logs import RefusedLog
-
-COME_BACK_S = 2.0
-"""When to come back where it can't be found out just now who speaks."""
 
 
 class Authentication:

@@ -28,6 +28,9 @@ REPLACED = 4009
 ABUSE = 1008
 """The client says what it must not, again and again."""
 
+COME_BACK_S = 2.0
+"""When to come back where storage, or a back end, can't say just now what may be done."""
+
 _BROKEN, _RESTART, _LATER = 1011, 1012, 1013
 _OURS = 4000  # and on: free for applications
 

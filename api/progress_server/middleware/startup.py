@@ -15,11 +15,9 @@ from progress_broker.errors import BrokerError, SetupError, StorageUnavailable
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import end
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import reject
+from progress_server.http.refusals import COME_BACK_S, reject
 
 log = logging.getLogger(__name__)
-
-COME_BACK_S = 2.0
 
 
 class Starting:
