@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from progress_broker.errors import Invalid, TooLarge
 from progress_broker.model import payloads
@@ -27,12 +27,18 @@ class Entry:
     seq: int | None = None
 
 
-_SHAPES: dict[str, TypeAdapter[Any]] = {
-    "progress": TypeAdapter(payloads.Progress),
-    "log": TypeAdapter(payloads.Log),
-    "status": TypeAdapter(payloads.Running),
-    "end": TypeAdapter(payloads.Outcome),
+_SHAPES: dict[str, type[BaseModel]] = {
+    "progress": payloads.Progress,
+    "log": payloads.Log,
+    "status": payloads.Running,
+    "end": payloads.Outcome,
 }
+
+
+def build_shapes() -> None:
+    """Build what events are checked with, unless it was. While its interpreter ends, a process can build nothing."""
+    for shape in _SHAPES.values():
+        shape.model_rebuild()
 
 
 def encode(type: str, data: object, settings: Settings, *, producer: str = "", seq: int | None = None) -> Entry:
@@ -42,7 +48,7 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
     status = ""
     if type in _SHAPES:
         try:
-            shaped = _SHAPES[type].validate_python(data)
+            shaped = _SHAPES[type].model_validate(data)
         except ValidationError as error:
             raise invalid(error) from None
         if isinstance(shaped, payloads.Running | payloads.Outcome):

@@ -10,7 +10,7 @@ from math import inf
 from threading import RLock
 
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import Entry, build_shapes
 from progress_broker.model.operation import Answer
 from progress_broker.operations.commands import publish_call
 from progress_broker.settings import Settings
@@ -61,6 +61,7 @@ class Reporter:
         wake: "Callable[[Reporter], None] | None" = None,
         trace: NoTrace = NO_TRACE,
     ) -> None:
+        build_shapes()  # as a block may be left at the very end of its process
         self.operation = operation
         self.trace = trace
         self.keys = keys
