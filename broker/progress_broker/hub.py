@@ -156,8 +156,10 @@ class Hub:
             subscription.wait()
             if channel.n:  # created since we asked
                 subscription.reset(None)
-        except BaseException:
+        except BaseException as error:
             subscription.close("refused")
+            if self.draining and isinstance(error, StorageUnavailable):
+                raise Draining from None  # as what it waited for was given up
             raise
         else:
             if reset is not None:

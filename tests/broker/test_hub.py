@@ -331,6 +331,22 @@ async def test_draining_over_a_time_sends_each_away_at_a_moment_of_its_own(store
         assert len(hub.wheel) == 0
 
 
+async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    await store.create(NewOperation(id="a"))
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        monkeypatch.setattr(event_log, "tail", never)
+        waiting = asyncio.create_task(hub.subscribe("a", Start()))
+        await eventually(lambda: len(hub._reads) == 1, "the log is being read")
+    with pytest.raises(errors.Draining):
+        await waiting
+
+
 async def test_draining_without_clients_takes_no_time(store: Store) -> None:
     async with Hub(store, store.settings) as hub:
         hub.drain(1000)
