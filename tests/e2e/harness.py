@@ -99,6 +99,26 @@ class ForeignWorker:
         assert reply[0] == b"ok", reply
 
 
+def counting(operation: str) -> str:
+    """Return the code of a worker that says `started`, and logs numbered lines until it reads a line; then it succeeds
+    with their number."""
+    return f"""
+    import sys, threading
+    from progress_workers import Operation
+
+    enough = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()
+    with Operation.start("import", id="{operation}", lease_s=60, interval_s=0.05) as op:
+        print("started", flush=True)
+        lines = 0
+        while not enough.wait(0.05):
+            op.log(f"line {{lines}}")
+            op.advance(1)
+            lines += 1
+        op.succeed({{"lines": lines}})
+    """
+
+
 def run(command: list[str], deadline_s: float = REQUEST_S, *, text: bool = True) -> subprocess.CompletedProcess[Any]:
     """Run a program to its end; one that is still running at the deadline is killed, and the test fails."""
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=text, timeout=deadline_s)

@@ -16,26 +16,10 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from tests import sse
 from tests.e2e.conftest import StartReplica
-from tests.e2e.harness import Api
+from tests.e2e.harness import Api, counting
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import finished, python
 from tests.workers.proxy import Proxy
-
-WORKER = """
-    import sys, threading
-    from progress_workers import Operation
-
-    enough = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()
-    with Operation.start("import", id="worked", lease_s=60, interval_s=0.05) as op:
-        print("started", flush=True)
-        lines = 0
-        while not enough.wait(0.05):
-            op.log(f"line {lines}")
-            op.advance(1)
-            lines += 1
-        op.succeed({"lines": lines})
-"""
 
 # What a server says on the connections it has, once it is a replica.
 DEMOTIONS = {
@@ -87,7 +71,7 @@ async def test_a_demoted_master_is_left_by_all(
         api.create(id="a")
         with ThreadPoolExecutor(20) as threads:  # so that there are many connections
             assert set(threads.map(lambda n: publish(api, f"early {n}"), range(100))) == {200}
-        worker = await asyncio.to_thread(python, proxy.url, WORKER)
+        worker = await asyncio.to_thread(python, proxy.url, counting("worked"))
         assert worker.stdout is not None
         assert await asyncio.to_thread(worker.stdout.readline) == "started\n"
         begun = asyncio.Event()

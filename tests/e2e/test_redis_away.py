@@ -10,27 +10,11 @@ import pytest
 
 from tests import sse
 from tests.e2e.conftest import StartReplica
-from tests.e2e.harness import Api
+from tests.e2e.harness import Api, counting
 from tests.servers import RealRedis, eventually, wait_until
 from tests.workers.harness import finished, python
 
 AWAY_PINGS = 10  # a ping a second: Redis is away for as long as watchers are told ten times that all is well
-
-WORKER = """
-    import sys, threading
-    from progress_workers import Operation
-
-    enough = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=True).start()
-    with Operation.start("import", id="import-42", lease_s=60, interval_s=0.05) as op:
-        print("started", flush=True)
-        lines = 0
-        while not enough.wait(0.05):
-            op.log(f"line {lines}")
-            op.advance(1)
-            lines += 1
-        op.succeed({"lines": lines})
-"""
 
 
 @pytest.fixture
@@ -68,7 +52,7 @@ def api(kept_redis: RealRedis, start_replica: StartReplica) -> Iterator[Api]:
 
 
 async def test_ten_seconds_without_redis(kept_redis: RealRedis, api: Api) -> None:
-    worker = python(kept_redis.url, WORKER)
+    worker = python(kept_redis.url, counting("import-42"))
     assert worker.stdout is not None
     assert await asyncio.to_thread(worker.stdout.readline) == "started\n"
     watchers = [Watcher(f"{api.stream('import-42')}?from=start") for _ in range(5)]

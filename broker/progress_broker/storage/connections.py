@@ -5,7 +5,6 @@ XREAD. On a single server that is one reader for all lanes. Sentinel changes wha
 how lanes are grouped; neither changes a caller.
 """
 
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -16,10 +15,10 @@ from redis.retry import Retry
 
 from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.settings import Settings
-from progress_broker.storage.failover import Generation, pool_options
+from progress_broker.storage.failover import Generation, inquire_by, pool_options
 from progress_broker.storage.instrumented import RoundTrips, counted
 from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.server_kind import NotMaster, inquire
+from progress_broker.storage.server_kind import NotMaster
 
 BLOCK_MS = 2000
 """How long a blocking read waits in Redis. Its return proves the connection alive, so it is short."""
@@ -129,19 +128,13 @@ class Connections:
         """
         if self._generation is None:
             return
-        number, inquiry = self._generation.number, inquire(self._address)
-        with storage_errors(), suppress(StopIteration):
-            command = next(inquiry)
-            while True:
-                try:
-                    reply = await self.commands.execute_command(*command)
-                except redis.exceptions.ResponseError as error:
-                    reply = error
-                try:
-                    command = inquiry.send(reply)
-                except NotMaster:
-                    self._generation.leave(number)
-                    raise
+        number = self._generation.number
+        with storage_errors():
+            try:
+                await inquire_by(self.commands.execute_command, self._address)
+            except NotMaster:
+                self._generation.leave(number)
+                raise
 
     async def close(self) -> None:
         """Close every connection."""

@@ -7,7 +7,8 @@ before it sends again. What is new is asked what it is (`broker/progress_broker/
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -52,6 +53,19 @@ class Generation:
             self._not_before = now + APART_S
 
 
+async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
+    """Find out what a server is, by sending it commands with `ask`. Raises what `inquire` and `ask` raise."""
+    inquiry = inquire(address)
+    with suppress(StopIteration):
+        command = next(inquiry)
+        while True:
+            try:
+                reply = await ask(*command)
+            except redis.exceptions.ResponseError as error:
+                reply = error
+            command = inquiry.send(reply)
+
+
 class _Kept:
     """What both shells have in common. A connection that is `strict` fails when its generation has ended; others go on
     with a new connection, as nothing that was said on the old one matters to them."""
@@ -80,24 +94,15 @@ class _KeptAsync(_Kept):
         try:
             await super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:  # such as a Cluster's that knows no databases
-            await self._inquire(inquire(self._address))
+            await inquire_by(self._ask, self._address)
             raise
-        await self._inquire(inquire(self._address))
+        await inquire_by(self._ask, self._address)
         self._made_in = number
 
-    async def _inquire(self, inquiry: Inquiry) -> None:
+    async def _ask(self, *command: str) -> Any:
         connection: Any = self
-        try:
-            command = next(inquiry)
-            while True:
-                await connection.send_command(*command, check_health=False)
-                try:
-                    reply = await connection.read_response()
-                except redis.exceptions.ResponseError as error:
-                    reply = error
-                command = inquiry.send(reply)
-        except StopIteration:
-            pass
+        await connection.send_command(*command, check_health=False)
+        return await connection.read_response()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send; on a new connection if this one's server is no longer the master."""
