@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
-from progress_workers import AsyncOperation, Operation
+from progress_workers import AsyncOperation, Operation, transport
 from tests.servers import wait_until
 from tests.workers.harness import Broker, finished, python
 
@@ -121,3 +123,13 @@ def test_a_signal_handler_that_reports_while_the_thread_is_started_does_not_wait
     """
     finished(python(redis_url, code))
     assert set(broker.logged("op")) == {"first", "handled"}
+
+
+def test_what_the_threads_share_has_no_lock_that_would_stay_held_when_they_stop_with_the_interpreter() -> None:
+    found = {}
+    for path in sorted(Path(transport.__file__).parent.glob("*.py")):
+        words = set(re.findall(r"\b(?:Lock|RLock|Condition|Semaphore|Barrier|Queue)\b", path.read_text()))
+        if words:
+            found[path.name] = words
+    # Both are held by the users' threads alone: to start a thread, and to make a link.
+    assert found == {"daemon.py": {"Lock"}, "registry.py": {"RLock"}}

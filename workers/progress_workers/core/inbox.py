@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from threading import Condition
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 MAX_SIGNALS = 100
@@ -24,8 +25,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._signals: deque[Signal] = deque(maxlen=MAX_SIGNALS)
-        self._changed = Condition()
-        self._listeners: set[Callable[[], None]] = set()
+        self._listeners: dict[Callable[[], None], None] = {}
+        """What tells each who waits. No lock: a thread that died with the interpreter may have held it."""
         self._closed = False
 
     def put(self, signal: Signal) -> None:
@@ -40,18 +41,25 @@ class Inbox:
 
     def reborn(self) -> None:
         """Start anew in a forked child: the parent's readers are not here."""
-        self._changed = Condition()
         self._listeners.clear()
 
     def each(self, timeout: float | None) -> Iterator[Signal]:
         """Yield signals as they come, until none will or none came for `timeout` seconds."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._signals) or self._closed, timeout)
-                if not self._signals:
+        news = SimpleQueue[None]()
+        tell = partial(news.put, None)
+        self._listeners[tell] = None
+        try:
+            while True:
+                with suppress(IndexError):  # somebody else may have taken the last one
+                    while True:
+                        yield self._signals.popleft()
+                if self._closed:
                     return
-                signal = self._signals.popleft()
-            yield signal
+                news.get(timeout=None if timeout is None else max(0.0, timeout))
+        except Empty:
+            return
+        finally:
+            self._listeners.pop(tell, None)
 
     async def each_async(self, timeout: float | None) -> AsyncIterator[Signal]:
         """Yield signals as they come, as `each` does."""
@@ -61,7 +69,7 @@ class Inbox:
             with suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(news.set)
 
-        self._listeners.add(tell)
+        self._listeners[tell] = None
         try:
             while True:
                 news.clear()
@@ -75,10 +83,8 @@ class Inbox:
         except TimeoutError:
             return
         finally:
-            self._listeners.discard(tell)
+            self._listeners.pop(tell, None)
 
     def _tell(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-        for tell in tuple(self._listeners):
+        for tell in list(self._listeners):
             tell()

@@ -109,7 +109,7 @@ class Link:
         """Return how long the end of a block, or of the process, waits until all is stored."""
         return self._sender.patience_s(FLUSH_S)
 
-    def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], None]:
+    def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], object]:
         """Call back, from any thread, once what a reporter was told is stored; return what takes it back."""
         return self._sender.when_stored([reporter], callback)
 

@@ -6,7 +6,13 @@ from threading import Lock, Thread, current_thread
 
 
 class Background:
-    """A daemon thread, started when there is need of it, and again should it have died."""
+    """A daemon thread, started when there is need of it, and again should it have died.
+
+    What it shares with others has no locks, but dicts and queues that the interpreter keeps whole (`SimpleQueue` may
+    even be put to while it is being put to, by a signal handler or the garbage collector). For when the interpreter
+    ends, this thread stops wherever it is, and what it holds stays held: a block that is closed later would wait for
+    it without end.
+    """
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self._name, self._run = name, run

@@ -7,8 +7,9 @@ killed, beats no more; one that computes does, unless its computing holds the in
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
-from threading import Condition
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
@@ -26,41 +27,37 @@ class Beats:
 
     def __init__(self, client: Callable[[], Any]) -> None:
         self._client = client
-        self._changed = Condition()
-        self._reporters: set[Reporter] = set()
+        self._reporters: dict[Reporter, None] = {}
+        self._news: SimpleQueue[None] = SimpleQueue()  # without a lock: see `Background`
         self._next_at = inf
         self._backoff = Backoff()
         self._thread = Background("progress-beats", self._run)
 
     def add(self, reporter: Reporter) -> None:
         """Beat for an operation from now on."""
-        with self._changed:
-            self._reporters.add(reporter)
-            self._thread.start()
-            if reporter.beat_at() < self._next_at:
-                self._changed.notify()
+        self._reporters.setdefault(reporter)
+        self._thread.start()
+        if reporter.beat_at() < self._next_at:
+            self._news.put(None)
 
     def remove(self, reporter: Reporter) -> None:
         """Beat no more for an operation."""
-        with self._changed:
-            self._reporters.discard(reporter)
+        self._reporters.pop(reporter, None)
 
     def look(self, reporter: Reporter) -> None:
         """Ask now whether an operation still is this process's."""
-        with self._changed:
-            if reporter in self._reporters:
-                reporter.lease.look()
-                self._changed.notify()
+        if reporter in self._reporters:
+            reporter.lease.look()
+            self._news.put(None)
 
     def _run(self) -> None:
         while True:
+            self._next_at = inf  # whatever is added while the others are looked at is news
             now = time.monotonic()
-            with self._changed:
-                due = [reporter for reporter in self._reporters if reporter.beat_at() <= now]
-                if not due:
-                    self._next_at = min((reporter.beat_at() for reporter in self._reporters), default=inf)
-                    self._changed.wait(None if self._next_at == inf else max(0.0, self._next_at - now))
-                    continue
+            due = [reporter for reporter in list(self._reporters) if reporter.beat_at() <= now]
+            if not due:
+                self._wait(now)
+                continue
             try:
                 pause_s = self._beat(due, now)
             except Exception:  # this thread serves all operations
@@ -68,6 +65,14 @@ class Beats:
                 pause_s = self._backoff.failed()
             if pause_s:
                 time.sleep(pause_s)
+
+    def _wait(self, now: float) -> None:
+        """Wait until the next beat is due, or there is news."""
+        self._next_at = min((reporter.beat_at() for reporter in list(self._reporters)), default=inf)
+        with suppress(Empty):
+            self._news.get(timeout=None if self._next_at == inf else max(0.0, self._next_at - now))
+            while True:
+                self._news.get_nowait()
 
     def _beat(self, reporters: Sequence[Reporter], now: float) -> float:
         """Send a beat for each; return how long to leave Redis alone, in seconds."""

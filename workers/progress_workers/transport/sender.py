@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Event, RLock
+from threading import Event
 from typing import Any
 
 from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
@@ -58,10 +59,8 @@ class Sender:
     def __init__(self, client: Callable[[], Any], gone: Callable[[Reporter], None]) -> None:
         self._client, self._gone = client, gone
         self._reporters: dict[Reporter, None] = {}
-        # A SimpleQueue may be put to while it is being put to: by a signal handler, or the garbage collector.
-        self._news: SimpleQueue[None] = SimpleQueue()
+        self._news: SimpleQueue[None] = SimpleQueue()  # without a lock: see `Background`
         self._waiters: dict[_Waiter, None] = {}
-        self._waiting = RLock()  # a signal handler may flush in the middle of it
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
@@ -104,13 +103,12 @@ class Sender:
         since = self._failing_since
         return most_s if since is None else max(0.0, min(most_s, since + most_s - time.monotonic()))
 
-    def when_stored(self, reporters: Iterable[Reporter], callback: Callable[[], None]) -> Callable[[], None]:
+    def when_stored(self, reporters: Iterable[Reporter], callback: Callable[[], None]) -> Callable[[], object]:
         """Call back, from any thread, once all these were told so far is acknowledged; return what takes it back."""
         waiter = _Waiter([(reporter, reporter.mark()) for reporter in reporters], callback)
-        with self._waiting:
-            self._waiters[waiter] = None
+        self._waiters[waiter] = None
         self._settle_waiters()  # it may have been before anybody waited
-        return lambda: self._forget(waiter)
+        return partial(self._forget, waiter)
 
     def _send_here(self, stored: Event, timeout_s: float) -> bool:
         """Send in this thread, as there is no other any more; return whether all was stored, within the timeout."""
@@ -164,16 +162,16 @@ class Sender:
         self._settle_waiters()
 
     def _settle_waiters(self) -> None:
-        with self._waiting:
-            settled = [waiter for waiter in list(self._waiters) if waiter.settled()]
-            for waiter in settled:
-                self._waiters.pop(waiter, None)
-        for waiter in settled:
-            waiter.callback()
+        for waiter in [waiter for waiter in list(self._waiters) if waiter.settled()]:
+            if self._forget(waiter):  # else another thread calls back
+                waiter.callback()
 
-    def _forget(self, waiter: "_Waiter") -> None:
-        with self._waiting:
-            self._waiters.pop(waiter, None)
+    def _forget(self, waiter: _Waiter) -> bool:
+        try:
+            del self._waiters[waiter]
+        except KeyError:
+            return False
+        return True
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> bool:
         """Send a batch of each; return whether Redis took what it was sent."""

@@ -1,9 +1,10 @@
 """The background thread that hears what operations are told: one blocking XREAD over their signals streams."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Condition, Event
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import orjson
@@ -38,42 +39,42 @@ class Signals:
         self, client: Callable[[], Any], blocking_client: Callable[[], Any], look: Callable[[Reporter], None]
     ) -> None:
         self._client, self._blocking_client, self._look = client, blocking_client, look
-        self._changed = Condition()
-        self._streams: dict[str, set[Reporter]] = {}
-        self._generation = self._heard = 0
-        """How often the streams changed, and which of these changes the reader has seen."""
+        self._reporters: dict[Reporter, None] = {}
+        self._news: SimpleQueue[None] = SimpleQueue()  # without a lock: see `Background`
+        self._added = self._heard = 0
+        """How often a reporter was added, and how many of these times the reader has seen."""
+        self._nudging: dict[SimpleQueue[None], None] = {}
+        """Who waits for the reader to see what was added."""
         self._reader_id: int | None = None
         self._thread = Background("progress-signals", self._run)
 
     def add(self, reporter: Reporter) -> None:
         """Listen for an operation, at first from the beginning of its stream: a cancel may have come. Does not wait."""
-        with self._changed:
-            self._streams.setdefault(reporter.keys.signals, set()).add(reporter)
-            self._generation += 1
-            self._changed.notify_all()
-            self._thread.start()
+        self._reporters.setdefault(reporter)
+        self._added += 1
+        self._news.put(None)
+        self._thread.start()
 
     def remove(self, reporter: Reporter) -> None:
         """Stop listening for an operation. The reader is not woken: its next read leaves the stream out."""
-        with self._changed:
-            reporters = self._streams.get(reporter.keys.signals, set())
-            reporters.discard(reporter)
-            if not reporters:
-                self._streams.pop(reporter.keys.signals, None)
+        self._reporters.pop(reporter, None)
 
     def nudge(self) -> None:
         """Have the reader take up what was added, now: end its blocking read from another connection, if allowed."""
-        with self._changed:
-            wanted = self._generation
-        for pause_s in _NUDGES_S:
-            reader = self._reader_id
-            if reader is None or self._heard >= wanted:
-                return  # it is not reading, or has seen the change
-            # Not allowed, or Redis is away: then it hears of the change when its read ends by itself.
-            with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
-                self._client().client_unblock(reader)
-            with self._changed:
-                self._changed.wait_for(lambda: self._heard >= wanted, pause_s)
+        wanted, seen = self._added, SimpleQueue[None]()
+        self._nudging[seen] = None
+        try:
+            for pause_s in _NUDGES_S:
+                reader = self._reader_id
+                if reader is None or self._heard >= wanted:
+                    return  # it is not reading, or has seen the change
+                # Not allowed, or Redis is away: then it hears of the change when its read ends by itself.
+                with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
+                    self._client().client_unblock(reader)
+                with suppress(Empty):
+                    seen.get(timeout=pause_s)
+        finally:
+            self._nudging.pop(seen, None)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -88,7 +89,7 @@ class Signals:
             except Exception:  # this thread serves all operations
                 logger.exception("listening failed in a way that was not foreseen")
             self._reader_id = None
-            Event().wait(backoff.failed())
+            time.sleep(backoff.failed())
 
     def _listen(self, backoff: Backoff) -> None:
         with storage_errors():
@@ -96,33 +97,40 @@ class Signals:
             with suppress(redis.exceptions.ResponseError):  # not everywhere allowed, and only needed for nudges
                 self._reader_id = int(client.client_id())
             while True:
-                positions = self._positions()
+                streams = self._streams()
+                positions = [_position(reporters) for reporters in streams.values()]
                 reply = client.execute_command(
-                    "XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *positions, *positions.values()
+                    "XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *positions
                 )
                 backoff.succeeded()
                 for key, entries in reply or ():
-                    self._deliver(key.decode(), entries)
+                    self._deliver(streams[key.decode()], entries)
 
     def _remove_foreign(self) -> None:
         """Delete what another program wrote in the place of signals: one such key fails the read of all."""
         with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
-            for key in list(self._streams):
+            for key in {reporter.keys.signals for reporter in list(self._reporters)}:
                 if self._client().type(key) not in (b"stream", b"none"):
                     warn_once(key, "another program wrote something else than signals there; it is deleted")
                     self._client().delete(key)
 
-    def _positions(self) -> dict[str, str]:
-        """Return where to read on, once there is anything to listen for."""
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._streams))
-            self._heard = self._generation
-            self._changed.notify_all()
-            return {key: _position(reporters) for key, reporters in self._streams.items()}
+    def _streams(self) -> dict[str, list[Reporter]]:
+        """Return who listens to each stream, once there is anything to listen for."""
+        while True:
+            # In this order: whoever is added from here on is news, and waits for the next time.
+            for _ in range(self._news.qsize()):
+                self._news.get()
+            self._heard = self._added
+            streams: dict[str, list[Reporter]] = {}
+            for reporter in list(self._reporters):
+                streams.setdefault(reporter.keys.signals, []).append(reporter)
+            for seen in list(self._nudging):
+                seen.put(None)
+            if streams:
+                return streams
+            self._news.get()
 
-    def _deliver(self, key: str, entries: list[Any]) -> None:
-        with self._changed:
-            reporters = list(self._streams.get(key, ()))
+    def _deliver(self, reporters: list[Reporter], entries: list[Any]) -> None:
         for position, fields in entries:
             ms, _, seq = position.decode().partition("-")
             at, told = (int(ms), int(seq)), dict(zip(fields[::2], fields[1::2], strict=False))
@@ -146,7 +154,7 @@ class Signals:
             reporter.inbox.put(_read_signal(type, told))
 
 
-def _position(reporters: set[Reporter]) -> str:
+def _position(reporters: list[Reporter]) -> str:
     ms, seq = min(reporter.heard for reporter in reporters)
     return f"{ms}-{seq}"
 
