@@ -261,9 +261,11 @@ class World:
 
     def create(self) -> None:
         name = str(len(self.logs))
-        self.time += 1
+        self.time += 2
         self.feeds[lane_of(name)].append(("created", Event(name.encode(), self.position, 0, b"created", b"")))
-        self.logs[name] = Log(name, self.ring, self.event(name, 1, "status"))
+        first = Event(name.encode(), b"%d-1" % self.time, 1, b"status", b"{}")  # the next ID, as the script gives it
+        self.feeds[lane_of(name)].append(("event", first))
+        self.logs[name] = Log(name, self.ring, first)
 
     def settle(self) -> None:
         for lane in range(LANES):
@@ -559,7 +561,7 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     world.answer()
     deleted = world.bundle.merge.lane(0).members["0"]
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
-    world.bundle.appeared(Facts("0", TERMS, False, b"1202-1", b"1202-1"), 0)
+    world.bundle.appeared(Facts("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
     assert not world.bundle.has(deleted)
     _, anew, *_ = world.places[-1]
     assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]

@@ -16,7 +16,7 @@ from progress_broker.bundle.merge import Merge
 from progress_broker.bundle.query import Query
 from progress_broker.model.event import MISSING, OPERATIONS
 from progress_broker.model.index_terms import Facts
-from progress_broker.model.position import milliseconds, order
+from progress_broker.model.position import order
 from progress_broker.stream.batching import SLICE_BYTES
 from progress_broker.stream.delivery import Delivery, Terms
 from progress_broker.stream.frames import Frame, id_frame, told_frame
@@ -27,9 +27,6 @@ from progress_broker.stream.throttle import Cancellable
 
 HOLD_BYTES = 262_144
 """What all members may hold back together, about: each gets an equal share, but never less than one frame."""
-
-LIVES_APART_MS = 100
-"""One script writes how an operation begins, within this time; an id that was deleted is used again later than that."""
 
 Admit = Callable[[Facts], bool]
 """Whether who follows may see an operation; one that may not be seen looks like one that is not there."""
@@ -132,9 +129,6 @@ class Bundle(Stream):
         lane = self.merge.lane(number)
         if order(facts.first) <= order(lane.position) or not self.admit(facts):
             return
-        before = lane.members.get(facts.operation)
-        if before is not None and order(before.first) < order(facts.first):
-            before.fail("gone")  # the feed tells each creation, so this is another one, however soon it came
         self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
@@ -236,5 +230,6 @@ class Bundle(Stream):
 
 
 def _one_life(first: bytes, other: bytes) -> bool:
-    """Whether these can be where one operation begins: its entry in the feed, or its first event right after that."""
-    return milliseconds(other) - milliseconds(first) <= LIVES_APART_MS
+    """Whether one operation begins at both: at its entry in the feed, or at its first event, which has the next ID."""
+    ms, seq = order(first)
+    return order(other) <= (ms, seq + 1)

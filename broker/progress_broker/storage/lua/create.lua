@@ -45,9 +45,12 @@ end
 
 local _, feed_length, _, idle_ms = string.match(ARGV[4], '(%d+) (%d+) (%d+) (%d+)')
 -- First for those who wait for operations like it: the broker's own entry, which has no `n`.
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'created', 'd', ARGV[3])
+local told = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, 't', 'created', 'd', ARGV[3])
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
-local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', 'o', id, unpack(event))
+-- The next ID, by which the two are known to be one creation. Lua counts no further than this many digits exactly.
+local told_ms, told_seq = string.match(told, '(%d+)-(%d+)')
+local next_id = #told_seq <= 15 and told_ms .. '-' .. text(tonumber(told_seq) + 1) or '*'
+local position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', feed_length, next_id, 'o', id, unpack(event))
 write('XADD', KEYS[2], position, unpack(event))
 local trimmed = redis.pcall('XTRIM', KEYS[3], 'MAXLEN', '0') -- what was sent to an earlier one of this id
 if type(trimmed) == 'table' and trimmed.err then redis.call('DEL', KEYS[3]) end
