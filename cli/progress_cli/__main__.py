@@ -4,7 +4,7 @@ import sys
 
 from progress_broker.extras import MissingExtra, require
 
-SERVER = ("serve", "demo", "token", "key")
+SERVER = ("serve", "demo", "auth token", "auth key")
 """The commands that need what the server needs."""
 
 
@@ -24,8 +24,9 @@ def run() -> None:
 
 def _require() -> None:
     # No option before the command has a value.
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    if command in SERVER:
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    command = next((name for name in SERVER if name.split() == words[: len(name.split())]), None)
+    if command is not None:
         require("server", command)
     require("cli", "the command line")
 

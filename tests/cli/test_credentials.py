@@ -23,7 +23,9 @@ def signing(shell: Shell) -> Shell:
 
 @pytest.fixture
 def served(signing: Shell) -> Iterator[Process]:
-    made = signing.run("key", "importer", "--grants", '[{"actions": ["create", "publish"], "prefixes": ["import-"]}]')
+    made = signing.run(
+        "auth", "key", "importer", "--grants", '[{"actions": ["create", "publish"], "prefixes": ["import-"]}]'
+    )
     key, _, lines = made.stdout.partition("\n")
     (signing.folder / "keys.toml").write_text(lines)
     (signing.folder / "key").write_text(key)
@@ -45,22 +47,22 @@ def call(url: str, proof: str, body: object = None) -> int:
 
 def test_a_token_is_taken_until_its_principal_is_revoked(signing: Shell, served: Process) -> None:
     url = f"{ready(served)}/v1/operations"
-    alice, bob = (signing.says("token", "--sub", name).strip() for name in ("alice", "bob"))
+    alice, bob = (signing.says("auth", "token", "--sub", name).strip() for name in ("alice", "bob"))
     assert call(url, alice, {"id": "a"}) == 201
     assert (call(f"{url}/a", alice), call(f"{url}/a", bob), call(f"{url}/a", "x")) == (200, 404, 401)
-    assert "alice" in signing.says("revoke", "--sub", "alice", "--for", "1h")
+    assert "alice" in signing.says("auth", "revoke", "--sub", "alice", "--for", "1h")
     wait_until(lambda: call(f"{url}/a", alice) == 401, "alice is out")
-    assert "sub 'alice' is revoked until 20" in signing.says("revoked")
-    [listed] = signing.lines("revoked")
+    assert "sub 'alice' is revoked until 20" in signing.says("auth", "list")
+    [listed] = signing.lines("auth", "list")
     assert (listed["claim"], listed["value"]) == ("sub", "alice")
-    signing.says("reinstate", "--sub", "alice")
+    signing.says("auth", "restore", "--sub", "alice")
     wait_until(lambda: call(f"{url}/a", alice) == 200, "alice is in again")
-    assert signing.says("revoked") == ""
-    assert "not revoked" in signing.fails(4, "reinstate", "--sub", "alice")
+    assert signing.says("auth", "list") == ""
+    assert "not revoked" in signing.fails(4, "auth", "restore", "--sub", "alice")
     jti = jwt.decode(bob, options={"verify_signature": False})["jti"]
-    signing.says("revoke", "--jti", jti)
+    signing.says("auth", "revoke", "--jti", jti)
     wait_until(lambda: call(f"{url}/a", bob) == 401, "bob's token is out")
-    assert call(f"{url}/a", signing.says("token", "--sub", "bob").strip()) == 404
+    assert call(f"{url}/a", signing.says("auth", "token", "--sub", "bob").strip()) == 404
     assert alice not in served.output()
 
 
@@ -78,24 +80,24 @@ def test_a_key_is_shown_once_and_its_line_is_what_the_server_takes(signing: Shel
 def test_a_token_says_what_was_asked(signing: Shell) -> None:
     grants = '[{"actions": ["read"], "kinds": ["import"]}]'
     words = ("--sub", "alice", "--scope", "read", "--expires", "10m", "--grants", grants, "--jwt-audience", "us")
-    told = jwt.decode(signing.says("token", *words).strip(), SECRET, ["HS256"], audience="us")
+    told = jwt.decode(signing.says("auth", "token", *words).strip(), SECRET, ["HS256"], audience="us")
     assert (told["sub"], told["scope"], told["grants"]) == ("alice", "read", json.loads(grants))
     assert told["exp"] - told["iat"] == 600
 
 
 def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
-    assert "no length of time" in signing.fails(2, "token", "--sub", "a", "--expires", "soon")
-    assert "not JSON" in signing.fails(2, "token", "--sub", "a", "--grants", "{")
-    assert "actions" in signing.fails(2, "key", "a", "--grants", '[{"actions": ["fly"]}]')
-    assert "control characters" in signing.fails(2, "key", "a\nb")
-    assert "--sub" in signing.fails(2, "revoke")
-    assert "--sub" in signing.fails(2, "reinstate", "--sub", "a", "--jti", "b")
-    for call_of in ("revoke", "reinstate"):
+    assert "no length of time" in signing.fails(2, "auth", "token", "--sub", "a", "--expires", "soon")
+    assert "not JSON" in signing.fails(2, "auth", "token", "--sub", "a", "--grants", "{")
+    assert "actions" in signing.fails(2, "auth", "key", "a", "--grants", '[{"actions": ["fly"]}]')
+    assert "control characters" in signing.fails(2, "auth", "key", "a\nb")
+    assert "--sub" in signing.fails(2, "auth", "revoke")
+    assert "--sub" in signing.fails(2, "auth", "restore", "--sub", "a", "--jti", "b")
+    for call_of in ("revoke", "restore"):
         for nobody in ("", "a\nb", b"a\xff".decode("utf-8", "surrogateescape")):
-            assert "names nobody" in signing.fails(2, call_of, "--sub", nobody)
-    assert "366 days" in signing.fails(2, "revoke", "--sub", "a", "--for", "400d")
+            assert "it is empty" in signing.fails(2, "auth", call_of, "--sub", nobody)
+    assert "366 days at most" in signing.fails(2, "auth", "revoke", "--sub", "a", "--for", "400d")
     del signing.env["PROGRESS_JWT_KEY"]
-    assert "PROGRESS_JWT_KEY" in signing.fails(5, "token", "--sub", "a")
+    assert "PROGRESS_JWT_KEY" in signing.fails(5, "auth", "token", "--sub", "a")
 
 
 def test_a_server_without_a_key_does_not_start(signing: Shell) -> None:

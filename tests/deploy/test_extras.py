@@ -71,8 +71,8 @@ def test_a_folder_of_a_package_s_name_is_not_taken_for_it(tmp_path: Path, monkey
         ("-- serve", "uvicorn", "serve needs the package uvicorn: pip install 'progress-broker[server]'"),
         ("serve", "typer", "serve needs the package typer: pip install 'progress-broker[server]'"),
         ("demo", "uvicorn", "demo needs the package uvicorn: pip install 'progress-broker[server]'"),
-        ("token --sub a", "jwt", "token needs the package jwt: pip install 'progress-broker[server]'"),
-        ("key a", "fastapi", "key needs the package fastapi: pip install 'progress-broker[server]'"),
+        ("auth token --sub a", "jwt", "auth token needs the package jwt: pip install 'progress-broker[server]'"),
+        ("auth key a", "fastapi", "auth key needs the package fastapi: pip install 'progress-broker[server]'"),
     ],
 )
 def test_a_command_whose_extra_is_missing_says_so_in_one_line(arguments: str, without: str, said: str) -> None:

@@ -74,7 +74,7 @@ async def sign_in(request: Request, context: InContext) -> Response:
 
 @router.delete("/v1/session", status_code=204)
 async def sign_out(request: Request, context: InContext) -> Response:
-    """Have the browser forget the token. It stays good elsewhere: `progress-broker revoke` ends it everywhere."""
+    """Have the browser forget the token. It stays good elsewhere: `progress-broker auth revoke` ends it everywhere."""
     forgotten = Response(status_code=204)
     if context.settings.jwt_cookie:
         _set_cookie(forgotten, request, context.settings.jwt_cookie, "", 0)

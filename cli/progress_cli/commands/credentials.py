@@ -1,4 +1,4 @@
-"""`token` and `key`: proofs of who somebody is."""
+"""`auth token` and `auth key`: credentials for callers and workers."""
 
 import secrets
 import time
@@ -26,26 +26,26 @@ Grants = Annotated[
 @with_settings("jwt_audience", "jwt_issuer")
 def token(
     settings: Settings,
-    sub: Annotated[str, typer.Option(metavar="NAME", help="Whom it is for.")],
+    sub: Annotated[str, typer.Option(metavar="NAME", help="The principal that the token is for.")],
     scope: Annotated[
-        str, typer.Option(help="Actions on what they own: read publish cancel create admin.")
+        str, typer.Option(help="Actions allowed on operations that it owns: read publish cancel create admin.")
     ] = "read publish cancel create",
     grants: Grants = None,
-    expires: Annotated[str, typer.Option(metavar="TIME", help="How long it counts: 45s, 30m, 1h, 7d.")] = "1h",
+    expires: Annotated[str, typer.Option(metavar="TIME", help="How long the token is valid: 45s, 30m, 1h, 7d.")] = "1h",
 ) -> None:
-    """Make a token to try things out with, signed with the secret in PROGRESS_JWT_KEY.
+    """Make a token for trying things out, signed with the secret in PROGRESS_JWT_KEY.
 
-    Where tokens are signed with a private key (RS256, ES256), who has that makes them.
+    Where tokens are signed with a private key (RS256, ES256), make them where that key is.
     """
     import jwt
 
     from progress_server.auth.keys import read_key
 
     if settings.jwt_key is None:
-        raise SetupError("PROGRESS_JWT_KEY is not set: give it the secret that the server has")
+        raise SetupError("PROGRESS_JWT_KEY is not set: set it to the same secret as on the server")
     key = read_key(settings.jwt_key.get_secret_value())
     if key.algorithm != "HS256":
-        raise SetupError("PROGRESS_JWT_KEY is a public key, which can't sign: make tokens where the private one is")
+        raise SetupError("PROGRESS_JWT_KEY is a public key, which cannot sign: make tokens where the private key is")
     now = int(time.time())
     claims: dict[str, Any] = {
         settings.jwt_subject_claim: _name(sub),
@@ -64,15 +64,15 @@ def token(
 
 
 def key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the worker is called.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
     grants: Grants = '[{"actions": ["read", "publish", "create"]}]',
 ) -> None:
-    """Make an API key for a worker: shown once, and the lines that PROGRESS_API_KEYS' file (TOML) is to hold."""
+    """Make an API key for a worker. Prints the key and the lines to add to the TOML file of PROGRESS_API_KEYS."""
     from progress_server.auth.api_keys import hashed, new_key
 
     name, told, made = _name(name), _grants(grants), new_key()
     entry = {"name": name, "sha256": hashed(made), "grants": told}
-    note("this key is not shown again; add the lines below it to the file of PROGRESS_API_KEYS")
+    note("this key is shown only now; add the lines below it to the file of PROGRESS_API_KEYS")
     typer.echo(made)
     typer.echo()
     typer.echo("[[keys]]")

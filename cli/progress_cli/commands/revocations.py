@@ -1,4 +1,4 @@
-"""`revoke`, `reinstate` and `revoked`: whose proofs count no more."""
+"""`auth revoke`, `auth restore` and `auth list`: principals and tokens that are no longer accepted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from progress_cli.durations import seconds
 from progress_cli.operation_options import AsJson
 from progress_cli.options import CLIENT, with_settings
 
-Sub = Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all that it comes with.")]
+Sub = Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all its tokens and API keys.")]
 Jti = Annotated[str | None, typer.Option(metavar="ID", help="One token, by its claim `jti`.")]
 
 _PAGE = 1_000
@@ -29,14 +29,17 @@ def revoke(
     sub: Sub = None,
     jti: Jti = None,
     last: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="How long: until what is revoked has expired by itself.")
+        str,
+        typer.Option(
+            "--for", metavar="TIME", help="How long. Choose a time after which the token has expired by itself."
+        ),
     ] = "24h",
 ) -> None:
-    """Have a principal or a token count no more, on all replicas; its open streams end within two seconds or so."""
+    """Revoke a principal or a token on all replicas. Its open streams end within about two seconds."""
     claim, value = _named(sub, jti)
     for_s = seconds(last)
     if for_s > LONGEST_S:
-        raise Invalid(f"nothing is revoked for longer than {LONGEST_S / 86_400:.0f} days")
+        raise Invalid(f"--for {last} is too long: a revocation lasts {LONGEST_S / 86_400:.0f} days at most")
 
     async def run() -> None:
         async with await Store.open(connect.locate(settings)) as store:
@@ -47,8 +50,8 @@ def revoke(
 
 
 @with_settings(*CLIENT)
-def take_back(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
-    """Take a revocation back: the principal or the token counts again, on all replicas, within two seconds or so."""
+def restore(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
+    """Restore a principal or a token that was revoked. All replicas accept it again within about two seconds."""
     claim, value = _named(sub, jti)
 
     async def run() -> bool:
@@ -56,13 +59,13 @@ def take_back(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
             return await reinstate(store, claim, value)
 
     if not asyncio.run(run()):
-        raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker revoked` lists what is")
-    typer.echo(f"{claim} {value!r} is revoked no more")
+        raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker auth list` shows what is")
+    typer.echo(f"{claim} {value!r} is restored")
 
 
 @with_settings(*CLIENT)
-def revoked(settings: Settings, as_json: AsJson = False) -> None:
-    """List who and what is revoked, and until when."""
+def list_revoked(settings: Settings, as_json: AsJson = False) -> None:
+    """List the revoked principals and tokens, and until when they are revoked."""
 
     async def run() -> None:
         async with await Store.open(connect.locate(settings)) as store:
@@ -90,9 +93,9 @@ def _tell(denial: Denial, *, as_json: bool) -> None:
 
 def _named(sub: str | None, jti: str | None) -> tuple[Claim, str]:
     if (sub is None) is (jti is None):
-        raise Invalid("say whose: either --sub NAME or --jti ID")
+        raise Invalid("give either --sub NAME or --jti ID")
     claim: Claim = "jti" if sub is None else "sub"
     value = (jti if sub is None else sub) or ""
-    if not value or not value.isprintable():  # such as of a variable of a shell that is not set
-        raise Invalid(f"--{claim} {value!r} names nobody")
+    if not value or not value.isprintable():  # for example a shell variable that is not set
+        raise Invalid(f"invalid --{claim} {value!r}: it is empty or has control characters")
     return claim, value
