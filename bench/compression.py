@@ -20,7 +20,7 @@ from progress_broker.model.event import Event
 from progress_broker.stream.delivery import Delivery, Terms
 from progress_broker.stream.frames import make_frame
 from progress_broker.stream.subscription import Subscription
-from progress_server.protocols.adoption import Connection
+from progress_server.protocols.extensions import Connection
 from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet
 from progress_server.sse.encodings import CHUNKED, chunked_gzip
 

@@ -23,7 +23,7 @@ from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
-from progress_server.server.server import GC_THRESHOLDS
+from progress_server.server.config import GC_THRESHOLDS
 
 CONNECTIONS = 16
 COUNT = 500

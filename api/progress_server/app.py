@@ -39,6 +39,7 @@ from progress_server.routes import (
     tickets,
     websocket,
 )
+from progress_server.server.signals import drained_by_signals
 
 ROUTES = (streams, websocket, operations, publish, history, tickets, revocations, session, health)
 """Streams first, which most requests ask for."""
@@ -99,7 +100,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.starting = Starting(lambda resources: begin(app, resources), wrong, away)
         async with app.state.starting:
-            yield
+            with drained_by_signals(app):
+                yield
 
     app = App(
         stack(config, tally, guard, limiter, callback),

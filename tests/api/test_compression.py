@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from progress_broker.model.event import Event
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import PING, Frame, make_frame, opening_frame
-from progress_server.protocols.adoption import Connection
+from progress_server.protocols.extensions import Connection
 from progress_server.sse.adopted import GzipOutlet
 from progress_server.sse.asgi import GzipAsgiOutlet
 from progress_server.sse.encodings import GZIP_HEADER, accepts_gzip, ending

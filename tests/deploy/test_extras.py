@@ -139,9 +139,7 @@ def test_each_distribution_of_an_extra_has_a_module_that_is_listed() -> None:
     listed = {name_of(of[module][0]) for modules in EXTRAS.values() for module in modules}
     plain = direct(OURS).keys()
     assert direct(OURS, frozenset(EXTRAS)).keys() - plain == listed - {
-        "httptools",  # they come with another
-        "websockets",
-        "cryptography",
+        "cryptography",  # they come with another
         "lupa",
     }
 

@@ -1,12 +1,11 @@
-"""uvicorn's WebSocket protocol, that keeps no client which takes nothing for ever.
+"""uvicorn's WebSocket protocol, with bounds against hostile clients.
 
-Of uvicorn's three it is the sans-IO one, which `auto` means too: its `send` waits until the transport has room, so that
-an application knows how fast its client is, and it reads no further while a message has not been taken. The oldest is
-deprecated, and wsproto's not always installed. What it leaves open matters where clients are hostile: an application
-can't cut a connection, one that is closed while its client takes nothing stays, and what came at once is not bounded.
+uvicorn has three WebSocket protocols. This one extends the sans-IO one, which uvicorn's `auto` chooses too. Its `send`
+waits until the transport has room, so an application knows how fast its client reads; and it stops reading until the
+application has received the last message. But an application can't cut a connection, a connection that is closed stays
+open while its client reads nothing, and messages that arrive at once are not bounded. These three are mended here.
 
-Run it with `uvicorn --ws progress_server.protocols.websocket:BoundedProtocol …`; `progress-broker serve` does. Without
-it all else works.
+`progress-broker serve` runs it; `api/progress_server/protocols/for_uvicorn.py` tells how uvicorn does.
 """
 
 import logging
@@ -17,11 +16,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.http11 import Request
 
-ABORT = "progress_broker.abort"
-"""The key among the scope's `extensions`: a function that cuts the connection."""
+from progress_server.protocols.extensions import ABORT
 
 MAX_QUEUED = 2_000
-"""Messages that came at once and wait to be taken; a client that sends more is sent away."""
+"""Messages that may wait for the application. A client that sends more is disconnected."""
 
 _MAX_FRAGMENTS = 100
 _LINGER_S = 5.0
@@ -30,7 +28,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length
 
 
 class _AtDebug(logging.LoggerAdapter[logging.Logger]):
-    """Tells of each handshake where requests are told of, at debug."""
+    """Logs handshakes at debug, the level at which requests are logged."""
 
     def info(self, *args: Any, **options: Any) -> None:
         self.debug(*args, **options)
@@ -46,27 +44,27 @@ class BoundedProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = self.conn.logger = _AtDebug(self.logger)  # type: ignore[assignment]
-        self.conn.debug = False  # it would log what is said, with its secrets
+        self.conn.debug = False  # it would log the messages, with secrets in them
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes. uvicorn hands the head over whole; one that the library can't read would stay for ever."""
+        """Read what came. uvicorn hands over a whole head; if the library can't parse it, the connection is closed."""
         super().data_received(data)
         if not (self.handshake_initiated or self.transport.is_closing()):
             self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
-        """Begin; offer the application to cut the connection."""
+        """Begin a handshake; give the application a function that cuts the connection."""
         super().handle_connect(event)
         if self.handshake_initiated and not self.handshake_complete:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[ABORT] = self.transport.abort
 
     async def send(self, message: Any) -> None:
-        """Send, and see to it that a close is the end."""
+        """Send a message; after a close message, the connection ends within a few seconds."""
         try:
             await super().send(message)
-        except RuntimeError:  # it was closed from below meanwhile
+        except RuntimeError:  # the connection was closed meanwhile
             if self.close_sent or self.transport.is_closing():
                 raise ClientDisconnected from None
             raise
@@ -75,19 +73,19 @@ class BoundedProtocol(WebSocketsSansIOProtocol):
             self.close_timer = self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
-        """Cut it: what is written to a client that does not answer would wait for ever."""
+        """Cut the connection: a client that answers no ping would never read the close message."""
         super().keepalive_timeout()
         self.transport.abort()
 
     def handle_cont(self, event: Frame) -> None:
-        """Take a piece of a message, of which there may be many, but not endlessly many."""
+        """Take a fragment of a message, up to the bound."""
         if len(self.frames) < _MAX_FRAGMENTS:
             super().handle_cont(event)
         else:
             self._send_away("a message in too many pieces")
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message to the application."""
+        """Hand a message to the application, up to the bound."""
         if self.queue.qsize() < MAX_QUEUED:
             super().send_receive_event_to_app()
         else:

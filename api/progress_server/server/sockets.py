@@ -64,6 +64,13 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     return listener
 
 
+def leave_to_others(listener: socket.socket) -> None:
+    """Have the kernel spread new connections over the other processes, until one listens on this socket again."""
+    # Only if it listens: of another one Linux would keep that it was shut down, and what it accepts later be born dead.
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def check_certificate(settings: Settings) -> None:
     """Raise `SetupError` if there is to be TLS, and its certificate or its key can't be used."""
     if settings.tls_cert is None or settings.tls_key is None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from progress_broker.limits.slots import Place
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
-from progress_server.protocols.adoption import Connection
+from progress_server.protocols.extensions import Connection
 from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, Packed, chunk, chunked_gzip, ending
 
 MAX_UNASKED_BYTES = 65_536

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from progress_broker.stream.outlet import TEXT, Encoding, Writer
+from progress_server.protocols.event_source import QuietEventSourceResponse
 from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
 
 
@@ -85,15 +85,17 @@ class GzipAsgiOutlet(AsgiOutlet):
         super().close()
 
 
-class AsgiStream(EventSourceResponse):
-    """A subscription's life as an ASGI response: however it ends, the subscription ends with it."""
+class AsgiStream(QuietEventSourceResponse):
+    """A subscription as an ASGI response. However the response ends, the subscription ends with it."""
 
     def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
         self._subscription = subscription
         self._outlet = outlet
-        # Pings come from the wheel, one task for all streams.
+        # Pings come from the hub's timer wheel, which is one task for all streams.
         super().__init__(outlet.chunks(), ping=0, sep="\n")
-        self.raw_headers = headers  # without its `Connection`, which is the server's to say and which HTTP/2 forbids
+        self.raw_headers = (
+            headers  # without sse-starlette's `Connection`: it is up to the server, and forbidden in HTTP/2
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""

@@ -16,7 +16,7 @@ from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.problems import PASSING
 from progress_server.http.refusals import refusal
 from progress_server.limits.slots import place_in
-from progress_server.protocols.adoption import ADOPTION, Connection, Offer
+from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
 from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, UnframedOutlet
 from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from progress_server.sse.encodings import accepts_gzip
@@ -46,7 +46,7 @@ class StreamResponse(Response):
         if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
             self._packed = True
             self.raw_headers.append(_GZIP)
-        offer: Offer | None = scope.get("extensions", {}).get(ADOPTION)
+        offer: ConnectionOffer | None = scope.get("extensions", {}).get(ADOPTION)
         if offer is None:
             await self._over_asgi(scope, receive, send)
         elif not await self._adopted(offer, scope, send):
@@ -54,7 +54,7 @@ class StreamResponse(Response):
         elif self._opened is not None:
             await self._opened()
 
-    async def _adopted(self, offer: Offer, scope: Scope, send: Send) -> bool:
+    async def _adopted(self, offer: ConnectionOffer, scope: Scope, send: Send) -> bool:
         """Send the head, and give the subscription its socket; return whether it has got it."""
         if scope["http_version"] == "1.0":
             offer.without_chunks()

@@ -16,7 +16,7 @@ from progress_server.callback.connection import visit_in
 from progress_server.context import Context
 from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.refusals import ENDED, REPLACED, close_code
-from progress_server.protocols.websocket import ABORT
+from progress_server.protocols.extensions import ABORT
 from progress_server.websocket.messages import message, retry_ms
 from progress_server.websocket.outlet import WRAPPED, Member, Said
 from progress_server.websocket.send_queue import Closing, Outbox

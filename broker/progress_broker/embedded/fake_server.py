@@ -2,42 +2,20 @@
 
 import threading
 from contextlib import ExitStack
-from typing import Any
-
-import redis
 
 from progress_broker.extras import require
 
 try:
     import lupa  # noqa: F401 - runs fakeredis' scripts, which says nothing of it before the first
     from fakeredis import TcpFakeServer
-    from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 except ModuleNotFoundError:
     require("testing", "a Redis in memory")
     raise
 
 
-class _Handler(TCPFakeRequestHandler):
-    """Answers a command's error and goes on. The library's own closes the connection after any, even NOSCRIPT."""
-
-    def setup(self) -> None:
-        super().setup()
-        client: Any = self.current_client
-        read = client.read_response
-
-        def read_reply(*args: Any, **options: Any) -> Any:
-            try:
-                return read(*args, **options)
-            except redis.exceptions.ResponseError as error:
-                return error  # which is then written as one
-
-        client.read_response = read_reply
-
-
 def start_fake_server(resources: ExitStack) -> str:
     """Start one on a free loopback port, for as long as `resources` stay open, and return its address."""
     server = TcpFakeServer(("127.0.0.1", 0))
-    server.RequestHandlerClass = _Handler
     server.daemon_threads, server.block_on_close = True, False
     threading.Thread(target=server.serve_forever, name="embedded-redis", daemon=True).start()
     resources.callback(server.server_close)

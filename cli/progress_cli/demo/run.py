@@ -23,11 +23,12 @@ from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.demo.jobs import JOBS
 from progress_cli.exit_codes import note
-from progress_cli.server.run import AnnouncedServer, address, run_loop, serve_on
+from progress_cli.server.run import address, serve_on
 from progress_cli.shutdown import until_stopped
 from progress_server.app import create_app
-from progress_server.server.server import Server, check
+from progress_server.server.server import check
 from progress_server.server.sockets import listen
+from progress_server.server.start import AnyServer, run_loop, server_of
 
 KEPT_S = 1800
 """How long a finished operation of the demo is shown."""
@@ -54,7 +55,7 @@ def run(settings: Settings, rounds: int | None) -> None:
 async def _show(settings: Settings, listener: socket.socket, folder: Path, rounds: int | None) -> None:
     async with await Store.open(settings) as store:
         serving = asyncio.Event()
-        server = AnnouncedServer(create_app(settings, store), settings, serving.set)
+        server = server_of(create_app(settings, store), settings, serving.set)
         others = [
             asyncio.create_task(_work(serving, settings, folder, rounds, server)),
             asyncio.create_task(_greet(serving, store, address(listener, settings))),
@@ -79,7 +80,9 @@ async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:
     typer.echo("  Ctrl-C ends the demo.\n")
 
 
-async def _work(serving: asyncio.Event, settings: Settings, folder: Path, rounds: int | None, server: Server) -> None:
+async def _work(
+    serving: asyncio.Event, settings: Settings, folder: Path, rounds: int | None, server: AnyServer
+) -> None:
     """Have the jobs done, and stop the server when they are."""
     await serving.wait()
     environment = _environment(settings, folder)

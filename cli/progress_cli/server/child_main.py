@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from types import FrameType
 
 import redis.exceptions
 
@@ -18,24 +17,9 @@ from progress_broker.errors import BrokerError, SetupError
 from progress_broker.settings import Settings
 from progress_cli.exit_codes import exit_code
 from progress_cli.logging import log_as
-from progress_cli.server.run import AnnouncedServer, run_loop, serve
-from progress_cli.server.supervisor import leave_to_others
+from progress_cli.server.run import serve
 from progress_cli.shutdown import until_stopped
-
-
-class SupervisedServer(AnnouncedServer):
-    """A server beside others on its address."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal is none, as both the system and the supervisor may tell: that one kills."""
-        if not self.should_exit:
-            super().handle_exit(sig, frame)
-
-    async def leave(self, sockets: list[socket.socket] | None) -> None:
-        """End; leave new connections to the others, as the supervisor's copy of the socket stays open."""
-        for listener in sockets or ():
-            leave_to_others(listener)
-        await super().leave(sockets)
+from progress_server.server.start import run_loop
 
 
 def main() -> None:
@@ -65,7 +49,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervisor: socket
     # The kernel's own word of a parent's death is Linux' alone, and is lost where it came before we could hear it.
     loop.add_reader(supervisor, bereft)
     try:
-        await serve(SupervisedServer, settings, listener, lambda: _tell(supervisor, error=None))
+        await serve(settings, listener, lambda: _tell(supervisor, error=None), among_others=True)
     finally:
         loop.remove_reader(supervisor)
 

@@ -1,16 +1,12 @@
 """A replica, or many, run: the listening socket first, then the store, then the server."""
 
-import asyncio
 import logging
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from typing import Any
 
 import typer
-import uvicorn
-from fastapi import FastAPI
 
 from progress_broker.embedded.embedded import Embedded
 from progress_broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable
@@ -23,24 +19,11 @@ from progress_cli.server.supervisor import supervise
 from progress_cli.shutdown import until_stopped
 from progress_cli.unknown_settings import misspelled
 from progress_server.app import create_app
-from progress_server.server.server import Server, check
+from progress_server.server.server import check
 from progress_server.server.sockets import listen, listen_for_each
+from progress_server.server.start import AnyServer, run_loop, server_of
 
 log = logging.getLogger(__name__)
-
-
-class AnnouncedServer(Server):
-    """A server that says when it serves."""
-
-    def __init__(self, app: FastAPI, settings: Settings, serving: Callable[[], None]) -> None:
-        super().__init__(app, settings)
-        self._serving = serving
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._serving()
 
 
 def run(settings: Settings) -> None:
@@ -64,15 +47,16 @@ def run(settings: Settings) -> None:
         if many:
             supervise(settings, listeners, ready)
         else:
-            run_loop(serve(AnnouncedServer, settings, listeners[0], ready))
+            run_loop(serve(settings, listeners[0], ready))
 
 
 async def serve(
-    kind: type[AnnouncedServer], settings: Settings, listener: socket.socket, serving: Callable[[], None]
+    settings: Settings, listener: socket.socket, serving: Callable[[], None], *, among_others: bool = False
 ) -> None:
-    """Run a server of this kind, over a store of its own: at once if Redis is away, and then it waits for that.
+    """Run a server over a store of its own: at once if Redis is away, and then it waits for that.
 
-    Raises `SetupError` for what is wrong for good, whenever that comes out.
+    It may be one of many processes on its address. Raise `SetupError` for what is wrong for good, whenever that comes
+    out.
     """
     store, away = await _reach(settings)
     found_wrong: list[SetupError] = []
@@ -81,7 +65,8 @@ async def serve(
         found_wrong.append(error)
         server.should_exit = True
 
-    server = kind(create_app(settings, store, away=away, wrong=give_up), settings, serving)
+    app = create_app(settings, store, away=away, wrong=give_up)
+    server = server_of(app, settings, serving, among_others=among_others)
     async with store or nullcontext():
         await serve_on(server, listener)
     if found_wrong:
@@ -96,19 +81,12 @@ async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
         return None, error
 
 
-async def serve_on(server: Server, listener: socket.socket) -> None:
+async def serve_on(server: AnyServer, listener: socket.socket) -> None:
     """Run a server; raise `SetupError` if it can't start. What it logged says why."""
     try:
         await server.run_on(listener)
     except SystemExit:
         raise SetupError("the server could not start: the log above says why") from None
-
-
-def run_loop(main: Any) -> None:
-    """Run a coroutine on the loop that the server prefers."""
-    factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
 
 
 def address(listener: socket.socket, settings: Settings) -> str:

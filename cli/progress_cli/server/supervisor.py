@@ -15,7 +15,8 @@ from progress_broker.runtime.backoff import Backoff
 from progress_broker.settings import Settings
 from progress_cli.server.child import End, Replica
 from progress_cli.shutdown import SIGNALS
-from progress_server.server.server import LEAVE_S
+from progress_server.server.config import LEAVE_S
+from progress_server.server.sockets import leave_to_others
 
 log = logging.getLogger(__name__)
 
@@ -128,13 +129,6 @@ class Supervisor:
             self._error = errors[0] if errors else SetupError(f"no process stays up: {end.said}")
             self.stop()
         await self._begun.wait()
-
-
-def leave_to_others(listener: socket.socket) -> None:
-    """Have the kernel spread new connections over the other processes, until one listens on this socket again."""
-    # Only if it listens: of another one Linux would keep that it was shut down, and what it accepts later be born dead.
-    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

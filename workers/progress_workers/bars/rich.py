@@ -18,7 +18,15 @@ from progress_broker.extras import require
 try:
     import rich.progress
     from rich.console import RenderableType
-    from rich.progress import BarColumn, ProgressColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        ProgressColumn,
+        Task,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.style import StyleType
 except ModuleNotFoundError:
     require("rich", __name__)
@@ -43,6 +51,7 @@ class Progress(rich.progress.Progress):
 
     def __init__(self, *columns: str | ProgressColumn, **options: Any) -> None:
         self._untold: set[TaskID] = set()
+        self._known: dict[TaskID, Task] = {}
         super().__init__(*columns, **options)
 
     def add_task(
@@ -103,6 +112,7 @@ class Progress(rich.progress.Progress):
         """Remove a task; its work is over."""
         self._catch_up()
         super().remove_task(task_id)
+        self._known.pop(task_id, None)
         if self._reported is not None:
             self._reported.forget(task_id)
 
@@ -118,8 +128,14 @@ class Progress(rich.progress.Progress):
         super().__exit__(kind, error, traceback)
 
     def _report(self, task_id: TaskID) -> None:
-        task = self._tasks.get(task_id)
-        if self._reported is not None and task is not None:
+        if self._reported is None:
+            return
+        task = self._known.get(task_id)
+        if task is None:
+            # The library has no look-up by id; its list is searched once for each task, the newest first.
+            task = next((task for task in reversed(self.tasks) if task.id == task_id), None)
+        if task is not None:
+            self._known[task_id] = task
             self._reported.show(task)
 
     def _catch_up(self) -> None:

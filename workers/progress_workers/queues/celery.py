@@ -52,7 +52,8 @@ from typing import Any
 from progress_broker.extras import require
 
 try:
-    from celery import Celery, current_app, signals
+    from celery import Celery, signals
+    from celery.app import app_or_default
     from celery.app.task import Task, get_actual_ignore_result
     from celery.app.trace import build_tracer
     from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
@@ -123,7 +124,7 @@ class _Installed:
 
         `sender` is the worker's name.
         """
-        app = current_app._get_current_object()
+        app = app_or_default()
         for task in self._take_over(app, None):
             task.__trace__ = build_tracer(task.name, task, app.loader, sender, app=app)
 

@@ -1,0 +1,61 @@
+"""Which protocols a server uses: ours, or uvicorn's own where a name is missing that ours need."""
+
+import asyncio
+import logging
+from importlib import import_module
+
+from progress_broker.settings import Settings
+from progress_server.protocols import event_source  # noqa: F401 - before its names are looked up, as it says why
+from progress_server.protocols.names import ADOPTED_CONNECTIONS, BOUNDED_WEBSOCKETS, FEATURES, missing_from
+
+log = logging.getLogger(__name__)
+
+ProtocolClass = type[asyncio.Protocol]
+
+# h11's comes first: it bounds a request's head, and is whole even if httptools or what uses it is damaged.
+_THEIR_HTTP = ("uvicorn.protocols.http.h11_impl:H11Protocol", "uvicorn.protocols.http.auto:AutoHTTPProtocol")
+_THEIR_WEBSOCKETS = (
+    "uvicorn.protocols.websockets.auto:AutoWebSocketsProtocol",
+    "uvicorn.protocols.websockets.websockets_impl:WebSocketProtocol",
+    "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",
+)
+
+
+def warn_of_missing_names() -> None:
+    """Log a line for each feature that this server has to do without."""
+    for feature in FEATURES:
+        missing = missing_from(feature)
+        if missing is not None:
+            log.warning("%s", missing)
+
+
+def http_protocol(settings: Settings | None = None, files: int = 0) -> ProtocolClass | str:
+    """Return uvicorn's `http`. Settings, and how many files a process may open, bound it; without them defaults do."""
+    if missing_from(ADOPTED_CONNECTIONS) is not None:
+        return _first_of(_THEIR_HTTP) or "auto"
+    # Imported here, as the import needs the names.
+    from progress_server.protocols.adoption import AdoptableProtocol
+    from progress_server.protocols.http import Bounds
+
+    return AdoptableProtocol if settings is None else AdoptableProtocol.within(Bounds.of(settings, files))
+
+
+def websocket_protocol() -> ProtocolClass | None:
+    """Return uvicorn's `ws`, None if nothing serves WebSockets."""
+    if missing_from(BOUNDED_WEBSOCKETS) is not None:
+        return _first_of(_THEIR_WEBSOCKETS)
+    from progress_server.protocols.websocket import BoundedProtocol
+
+    return BoundedProtocol
+
+
+def _first_of(paths: tuple[str, ...]) -> ProtocolClass | None:
+    for path in paths:
+        module, _, name = path.partition(":")
+        try:
+            found: ProtocolClass | None = getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,63 @@
+"""What uvicorn is told, and how a process is prepared to serve: the same for every kind of server."""
+
+import gc
+import resource
+import sys
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from progress_broker.settings import Settings
+from progress_server.protocols.choice import http_protocol, websocket_protocol
+from progress_server.server.sockets import BACKLOG, check_certificate
+from progress_server.websocket.messages import MAX_MESSAGE_BYTES
+
+KEEP_ALIVE_S = 75  # above the idle limits of proxies, so that they close idle connections, and not we
+LEAVE_S = 2
+"""How long remaining connections and requests may take once a server has drained, before they are cut."""
+GC_THRESHOLDS = (5_000, 5, 1_000)
+"""A connection is about eight objects that live long and are freed without the collector. So the collector looks at few
+of them at a time, at most twice, and hardly ever at all of them (`bench/collector.py`)."""
+
+
+def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration; raise `SetupError` if the certificate can't be used."""
+    check_certificate(settings)
+    return uvicorn.Config(
+        app,
+        http=http_protocol(settings, _most_files()),
+        ws=websocket_protocol() or "none",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # it would be done for each client, with a window of its own
+        ws_ping_interval=settings.ping_s,
+        ws_ping_timeout=settings.stuck_timeout_s,  # a ping waits behind all that a slow client has yet to take
+        backlog=BACKLOG,  # else uvicorn listens again, with a backlog of its own
+        log_config=None,  # uvicorn's lines go where all others go
+        log_level=settings.log_level,
+        access_log=False,  # the app has its own (`api/progress_server/middleware/access_log.py`)
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LEAVE_S,
+        server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def freeze_what_started() -> None:
+    """Keep the garbage collector from looking at what is there now: it stays for as long as the server."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def raise_file_limit() -> None:
+    """Take all the file descriptors that we may have: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _most_files() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize

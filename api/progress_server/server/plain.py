@@ -1,0 +1,102 @@
+"""uvicorn's own server, by its documented names alone, for one that lacks what `Server` is made of."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from progress_broker.settings import Settings
+from progress_server.context import Context
+from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
+from progress_server.server.server import Interruptible
+from progress_server.server.signals import Handler, context_now, take_signals
+
+
+class PlainServer:
+    """A server that sends its streams away before uvicorn takes a signal. Its options are those of `Server`.
+
+    uvicorn has set its signal handlers by the time it starts the application. They are called once all streams have
+    ended; a second signal goes to them at once.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        serving: Callable[[], None] | None = None,
+        *,
+        among_others: bool = False,
+    ) -> None:
+        self._app, self._drain_s, self._serving, self._among_others = app, settings.drain_s, serving, among_others
+        app.state.server_drains = True
+        noticing = Noticing(Interruptible(app, lambda: self.should_exit), self._started)
+        self._server = uvicorn.Server(config_of(noticing, settings))
+        self._draining: asyncio.Task[None] | None = None
+        self._told = False
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it stops, or is to stop."""
+        return self._server.should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._server.should_exit = value
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until told to stop by a signal."""
+        self._loop = asyncio.get_running_loop()
+        raise_file_limit()
+        await self._server.serve(sockets=[listener])
+
+    def _started(self) -> None:
+        freeze_what_started()
+        take_signals(self._stop)  # uvicorn gives them back when it has stopped
+        if self._serving is not None:
+            self._serving()  # the listener is open already: what connects now waits in it for a moment
+
+    def _stop(self, theirs: Handler, number: int) -> None:
+        context = context_now(self._app)
+        if self._told and self._among_others:
+            return
+        if self._told or context is None:
+            theirs(number, None)
+        else:
+            self._loop.call_soon_threadsafe(self._drain, context, partial(theirs, number, None), number)
+        self._told = True
+
+    def _drain(self, context: Context, stop: Callable[[], Any], number: int) -> None:
+        context.hub.drain(0 if number == signal.SIGINT else self._drain_s)
+        self._draining = asyncio.create_task(self._drained(context, stop))
+
+    async def _drained(self, context: Context, stop: Callable[[], Any]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                await context.hub.emptied()
+        stop()
+
+
+class Noticing:
+    """An app, of which it is noticed that it has started."""
+
+    def __init__(self, app: ASGIApp, started: Callable[[], None]) -> None:
+        self._app, self._started = app, started
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run it."""
+        await self._app(scope, receive, self._noticing(send) if scope["type"] == "lifespan" else send)
+
+    def _noticing(self, send: Send) -> Send:
+        async def send_and_notice(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._started()
+
+        return send_and_notice
