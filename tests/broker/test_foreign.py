@@ -226,7 +226,7 @@ async def test_a_key_of_a_lane_of_any_type_harms_no_other_lane_and_comes_back(
             await eventually(lambda: hub.feeds[0].interruptions and hub.connected, "the feeds are read again")
         await others.are_listed(others.elsewhere)
         await others.are_reaped(others.elsewhere)
-        await store.publish(others.beside, [Entry("status", b'{"status":"stalled"}', "stalled")], silent_ms=0)
+        await store.publish(others.beside, [Entry("status", b'{"status":"stalled"}', "stalled")], as_observer=True)
         await store.publish(others.beside, [RUNNING])  # which moves it in all that lists it
         await others.live_on(hub, others.elsewhere, others.beside)
         await others.are_listed(others.beside)
@@ -241,16 +241,21 @@ FIELDS = [
     "status",
     "position",
     "attempt",
-    "limits",
+    "schema",
+    "history_length",
+    "feed_length",
+    "retention_ms",
+    "idle_ms",
     "lease_ms",
-    "touched",
+    "listed_ms",
     "indexes",
     "spec",
     "created",
     "expires",
 ]
-FIELDS += ["started", "finished", "cancel", "cancel_at", "progress", "outcome", "worker", "hold", "held", "parent"]
-FIELDS += ["first", "producers", "producer:p", "gone", "traceparent"]
+FIELDS += ["started", "finished", "cancel", "cancel_at", "progress", "outcome", "worker"]
+FIELDS += ["lease_override_ms", "lease_floor_ms", "has_children"]
+FIELDS += ["first_position", "producers", "producer:p", "gone", "traceparent"]
 MEMBERS = [b"", b"\xff", b"no such operation", b"odd:events", b"a\nb", b"odd\nkind:job", b"\n", b"x" * 300, b"~probe"]
 SCORES = [0, 1, -5, 1.5, float("inf"), float("-inf"), 2e300, 1 << 53, 1795968000000]
 

@@ -152,7 +152,7 @@ async def test_one_asked_to_stop_hears_of_it_and_force_ends_it(full: Filled) -> 
 async def test_beats_keep_a_lease_and_wake_what_was_stalled(full: Filled) -> None:
     await full.begin("a")
     await full.begin("b")
-    await full.store.publish("b", [STALLED], silent_ms=60_000)
+    await full.store.publish("b", [STALLED], lease_ms=60_000)
     leases = full.store.keyspace.operation("a").lane.leases
     await full.redis.zadd(leases, {"a": 1})
     await full.fill()
@@ -167,10 +167,10 @@ async def test_beats_keep_a_lease_and_wake_what_was_stalled(full: Filled) -> Non
 async def test_a_beat_that_also_moves_listings_is_taken(full: Filled) -> None:
     await full.begin("a", lease_s=None)
     key = full.store.keyspace.operation("a").snapshot
-    await full.redis.hset(key, "touched", "1")
+    await full.redis.hset(key, "listed_ms", "1")
     await full.fill()
     await full.store.publish("a", [], attempt=1)
-    assert int(await full.redis.hget(key, "touched")) > 1
+    assert int(await full.redis.hget(key, "listed_ms")) > 1
 
 
 async def test_what_has_no_worker_any_more_stalls_and_is_given_up(full: Filled) -> None:

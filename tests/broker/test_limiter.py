@@ -214,14 +214,16 @@ class TestStreams:
 
     async def test_a_word_that_was_overtaken_changes_nothing(self, store: Store) -> None:
         key = store.keyspace.caller("ann").streams
-        words = [Call(HOLD, (key,), ("r", count, "", "5000", number)) for count, number in (("1", "2"), ("7", "1"))]
-        asked = Call(HOLD, (key,), ("s", "1", "2", "5000", "1"))
+        words = [Call(HOLD, (key,), ("r", count, "5000", number)) for count, number in (("1", "2"), ("7", "1"))]
+        asked = Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "2"))
         assert await run_all(store.connections.commands, [*words, asked]) == [[1, 0], [1, 0], [1, 1]]
 
     async def test_a_lease_from_a_clock_that_was_ahead_does_not_last(self, store: Store) -> None:
         key = store.keyspace.caller("ann").streams
         await store.connections.commands.hset(key, "r", "9 99999999999999 1")
-        assert await run_all(store.connections.commands, [Call(HOLD, (key,), ("s", "1", "1", "5000", "1"))]) == [[1, 0]]
+        assert await run_all(
+            store.connections.commands, [Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "1"))]
+        ) == [[1, 0]]
 
     async def test_who_has_no_name_has_no_limit_but_the_address(self) -> None:
         limiter = Limiter(make_settings(max_streams_per_principal=1, max_streams_per_address=2, max_streams=4), Tally())

@@ -64,6 +64,7 @@ class Log:
     def operation(self, n: int | None = None) -> Operation:
         n = n or len(self.events)
         fields = {
+            "schema": b"2",
             "spec": b'{"kind":"k"}',
             "status": b"succeeded" if self.events[n - 1].type == END else b"running",
             "n": b"%d" % n,

@@ -104,10 +104,10 @@ async def test_a_beat_keeps_the_lease_and_tells_nothing(store: Store) -> None:
 async def test_who_is_not_the_worker_keeps_no_lease_and_wakes_nothing(store: Store) -> None:
     await begin(store)
     await lapse(store)
-    await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], silent_ms=0)
+    await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], as_observer=True)
     assert len(await store.lapsed()) == 1
     await Reaper(store).reap()
-    await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], silent_ms=0)
+    await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], as_observer=True)
     assert (await store.get("op")).status is Status.STALLED
 
 
@@ -130,7 +130,7 @@ async def test_without_a_lease_nothing_lapses(store: Store) -> None:
 
 async def test_an_attempt_that_gave_up_holds_the_lease_longer(store: Store) -> None:
     await begin(store)
-    await store.publish("op", [encode("log", {"message": "again"}, store.settings)], attempt=1, silent_ms=60_000)
+    await store.publish("op", [encode("log", {"message": "again"}, store.settings)], attempt=1, lease_ms=60_000)
     await asyncio.sleep(2 * LEASE_S)
     assert await store.lapsed() == []
 
@@ -138,7 +138,9 @@ async def test_an_attempt_that_gave_up_holds_the_lease_longer(store: Store) -> N
 async def test_nobody_stalls_what_beats(store: Store) -> None:
     await begin(store, lease_s=60)
     with pytest.raises(Conflict, match="alive"):
-        await store.publish("op", [Entry("status", b'{"status":"stalled"}', "stalled")], expect="running", lapsed=True)
+        await store.publish(
+            "op", [Entry("status", b'{"status":"stalled"}', "stalled")], expect="running", lease_expired=True
+        )
 
 
 async def test_a_deadline_in_a_distant_future_is_brought_back(store: Store) -> None:
@@ -236,7 +238,7 @@ async def test_beats_keep_an_operation_from_expiring_as_idle(store: Store) -> No
     await begin(brief, lease_s=None)
     for _ in range(12):
         await asyncio.sleep(0.25)
-        await brief.publish("op", [], attempt=1, silent_ms=0)
+        await brief.publish("op", [], attempt=1, as_observer=True)
     assert (await brief.get("op")).status is Status.RUNNING
     await store.delete("op", force=True)
 
@@ -270,7 +272,7 @@ async def test_a_lease_that_is_held_for_the_next_attempt_is_not_cut_short_by_a_l
 ) -> None:
     await begin(store)
     leases = store.keyspace.operation("op").lane.leases
-    await store.publish("op", [], attempt=1, silent_ms=60_000)
+    await store.publish("op", [], attempt=1, lease_ms=60_000)
     held = await store.connections.commands.zscore(leases, "op")
     await store.publish("op", [], attempt=1)
     await store.publish("op", [encode("log", {"message": "a helper's"}, store.settings)])

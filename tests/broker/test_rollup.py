@@ -82,7 +82,7 @@ class TestNoting:
         keys = store.keyspace.operation("p")
         await store.connections.commands.zadd(keys.lane.leases, {"p": 1})
         stalled = Entry("status", b'{"status":"stalled"}', "stalled")
-        await store.publish("p", [stalled], lapsed=True, expect="running", silent_ms=0)
+        await store.publish("p", [stalled], lease_expired=True, expect="running")
         await store.create(NewOperation(id="a", parent="p"))
         assert (await store.get("p")).status is Status.STALLED
 

@@ -107,13 +107,17 @@ class TestStarting:
 
     def test_other_lanes_another_schema_and_other_tags_are_refused(self) -> None:
         tags = " ".join(lane_tags("pb", 16)).encode()
-        assert schema.read_meta([b"1", b"16", tags], make_settings()).lanes == 16
-        for reply, changes in (
-            ([b"1", b"16", tags], {"lanes": 8}),
-            ([b"2", b"16", tags], {}),
-            ([b"1", b"16", b"a b"], {}),
+        assert schema.read_meta([b"2", b"16", tags], make_settings()).lanes == 16
+        for reply, changes, said in (
+            ([b"2", b"16", tags], {"lanes": 8}, "set up with 16 lanes"),
+            ([b"1", b"16", tags], {}, "holds schema 1 .* speaks schema 2: use another PROGRESS_PREFIX"),
+            ([b"3", None, None], {}, "holds schema 3 .* speaks schema 2: upgrade it"),
+            ([b"9" * 5000, b"16", tags], {}, "another program wrote it"),
+            ([b"\xff", b"16", tags], {}, "another program wrote it"),
+            ([b"2", b"many", tags], {}, "another program wrote it"),
+            ([b"2", b"16", b"a b"], {}, "hash tags"),
         ):
-            with pytest.raises(errors.SetupError):
+            with pytest.raises(errors.SetupError, match=said):
                 schema.read_meta(reply, make_settings(**changes))
 
 

@@ -17,6 +17,7 @@ from tests.broker.harness import ALL, Outlet, Timers, event, frame
 
 def operation(n: int, status: str = "running") -> Operation:
     fields = {
+        "schema": b"2",
         "spec": b'{"kind":"k","title":null,"owner":null,"tags":[],"parent":null}',
         "status": status.encode(),
         "n": b"%d" % n,

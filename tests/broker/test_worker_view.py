@@ -14,7 +14,8 @@ from progress_broker.operations.worker_view import (
 
 
 def view(**fields: bytes) -> WorkerView:
-    return read_worker_view("import-42", [fields.get(name) for name in FIELDS])
+    known = {"schema": b"2"} | fields
+    return read_worker_view("import-42", [known.get(name) for name in FIELDS])
 
 
 def test_one_that_nobody_has_begun_is_as_the_defaults_say() -> None:
@@ -29,7 +30,7 @@ def test_all_that_is_stored_is_read() -> None:
         progress=b'{"current":7}',
         cancel=b'{"reason":"enough","by":"ann"}',
         created=b"1700000000000",
-        limits=b"1000 10000 86400000 604800000",
+        idle_ms=b"604800000",
         traceparent=b"00-ab-cd-01",
     )
     cancel = Cancel(reason="enough", by="ann")
@@ -45,7 +46,7 @@ def test_one_that_is_not_there_or_was_deleted_is_told_apart() -> None:
         view(gone=b"1", status=b"running")
 
 
-@pytest.mark.parametrize("fields", [{"status": b"odd"}, {"attempt": b"x"}, {"limits": b"1 2"}])
+@pytest.mark.parametrize("fields", [{"status": b"odd"}, {"attempt": b"x"}, {"idle_ms": b"1 2"}, {"schema": b"\xff"}])
 def test_what_another_program_wrote_is_no_operation(fields: dict[str, bytes]) -> None:
     with pytest.raises(NotFound, match="another program"):
         view(**{"status": b"running", **fields})

@@ -127,7 +127,9 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_left_behind_by_force(shel
     assert f"cancelled: ended by force (by {caller()})" in shown
     assert "too slow" in shown
     assert "ignored" not in shown
-    assert "has cancelled" in shell.fails(2, "publish", "a", "--type", "log", "--data", '{"message": "still here"}')
+    assert "is already cancelled" in shell.fails(
+        2, "publish", "a", "--type", "log", "--data", '{"message": "still here"}'
+    )
 
 
 def test_refused_input_is_told_with_its_line_and_what_came_before_is_stored(shell: Shell) -> None:
@@ -138,7 +140,7 @@ def test_refused_input_is_told_with_its_line_and_what_came_before_is_stored(shel
     assert "not JSON" in shell.fails(2, "publish", "a", "--type", "log", "--data", "{")
     assert "error" in shell.fails(2, "publish", "a", "--type", "error", "--data", "{}")
     shell.says("publish", "a", "--type", "end", "--data", '{"status": "failed"}')
-    assert "has failed" in shell.fails(2, "publish", "a", "--type", "log", "--data", '{"message": "late"}')
+    assert "is already failed" in shell.fails(2, "publish", "a", "--type", "log", "--data", '{"message": "late"}')
     assert "different body" in shell.fails(2, "publish", "a", "--create", "--kind", "other")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis as library
 
+from progress_broker.errors import SetupError
 from progress_workers import Operation, StorageUnavailable
 from tests.cli.conftest import Shell, ready
 from tests.servers import Process, RealRedis, Sentinel, free_port, wait_until
@@ -76,6 +77,34 @@ def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shel
             client.execute_command("REPLICAOF", "NO", "ONE")
         wait_until(lambda: get(f"{url}/readyz")[0] == 200, "it serves once that is the master")
         assert server.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (
+            "1",
+            "this Redis holds schema 1 under the prefix 'pb', and this release, which is newer, speaks schema 2: use",
+        ),
+        (
+            "3",
+            "this Redis holds schema 3 under the prefix 'pb', and this release, which is older, speaks schema 2: upg",
+        ),
+    ],
+)
+def test_another_schema_is_refused_by_servers_commands_and_workers_and_left_as_it_is(
+    lonely: Shell, master: RealRedis, schema: str, said: str
+) -> None:
+    """Of another schema all may differ but the field that names it."""
+    with library.Redis.from_url(master.url) as client:
+        client.hset("pb:meta", "schema", schema)
+        lonely.env["PROGRESS_REDIS_URL"] = master.url
+        for command in (("serve", "--port", "0"), *COMMANDS):
+            assert lonely.fails(5, *command).startswith(said), command
+        with pytest.raises(SetupError, match=re.escape(said)):
+            Operation.start("import", settings=Broker(master.url).settings)
+        assert client.hgetall("pb:meta") == {b"schema": schema.encode()}
+        assert client.keys() == [b"pb:meta"]
 
 
 def linked(replica: RealRedis) -> bool:

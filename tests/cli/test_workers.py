@@ -125,4 +125,4 @@ def test_a_signal_that_can_not_be_sent_says_why(shell: Shell, settings: Settings
     assert "not JSON" in shell.fails(2, "signal", "a", "pause", "--data", "{")
     assert "bytes" in shell.fails(2, "signal", "a", "pause", "--data", json.dumps("x" * 70_000))
     shell.says("cancel", "a")
-    assert "has cancelled" in shell.fails(2, "signal", "a", "pause")
+    assert "is already cancelled" in shell.fails(2, "signal", "a", "pause")

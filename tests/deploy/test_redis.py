@@ -162,7 +162,8 @@ def test_they_may_do_nothing_else(guarded: Guarded, user: str, command: str) -> 
 def test_every_command_of_a_script_is_granted_to_replicas() -> None:
     called = set()
     for script in (ROOT / "broker" / "progress_broker" / "storage" / "lua").glob("*.lua"):
-        called |= {name.lower() for name in re.findall(r"redis\.p?call\(\s*['\"](\w+)", script.read_text())}
+        names = re.findall(r"(?:redis\.p?call|ask|write)\(\s*['\"](\w+)", script.read_text())
+        called |= {name.lower() for name in names}
     assert called <= set(re.findall(r"\+(\w+)", USERS["replica"]))
 
 

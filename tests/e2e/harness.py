@@ -1,20 +1,17 @@
 """What the end-to-end tests share: the calls of a caller, programs run to their end, and a worker in no language."""
 
 import subprocess
+import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import redis
 
-from progress_broker.model.entry import Entry
-from progress_broker.model.operation import NewOperation
-from progress_broker.operations.commands import create_call, publish_call
-from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.scripts import Call
-from tests.servers import need
+from tests.servers import START_S, need
 
 ROOT = Path(__file__).parents[2]
 KEYS = Keyspace("pb", 16)
@@ -70,18 +67,28 @@ class Api:
         return f"{self.url}{OPS}/{operation}/stream"
 
 
+@cache
+def printed_script(name: str) -> str:
+    """Return what a worker in another language is told to load into Redis."""
+    done = run([sys.executable, "-m", "progress_cli", "script", name], START_S)
+    assert done.returncode == 0, done.stderr
+    text: str = done.stdout
+    return text
+
+
 class ForeignWorker:
-    """A worker that knows nothing of this project but its keys and its scripts."""
+    """A worker that knows nothing of this project but docs/protocol.md: the keys, and the scripts that are printed."""
 
     def __init__(self, url: str) -> None:
         self.redis: Any = redis.Redis.from_url(url)
 
     def create(self, operation: str) -> None:
-        settings = Settings(_env_file=None, history_length=5000)
-        self._run(create_call(operation, KEYS.operation(operation), NewOperation(id=operation), settings))
+        spec = '{"kind":"operation","lease_s":15}'
+        kept = ("HISTORY", 5000, "FEED", 10_000, "RETENTION", 86_400_000, "IDLE", 604_800_000)
+        self._run("create", operation, spec, "INDEX", "kind:operation", *kept, "LEASE", 15_000)
 
     def publish(self, operation: str, type: str, data: bytes, status: str = "") -> None:
-        self._run(publish_call(operation, KEYS.operation(operation), [Entry(type, data, status)]))
+        self._run("publish", operation, "EVENT", type, data, *(("STATUS", status) if status else ()))
 
     def add(self, operation: str, fields: dict[str, bytes], *, honest: bool = True) -> None:
         """Write an entry past the script, into the feed and into the log; an honest hand keeps the count as well."""
@@ -93,9 +100,11 @@ class ForeignWorker:
         if honest:
             self.redis.hset(keys.snapshot, mapping={"n": n, "position": at})
 
-    def _run(self, call: Call) -> None:
-        self.redis.script_load(call.script.text)
-        reply = self.redis.execute_command(*call.command())
+    def _run(self, script: str, operation: str, *args: str | bytes | int) -> None:
+        keys = KEYS.operation(operation)
+        lane = (keys.lane.feed, keys.lane.index, keys.lane.expiry, keys.lane.leases)
+        text = printed_script(script)
+        reply = self.redis.eval(text, 7, keys.snapshot, keys.log, keys.signals, *lane, operation, *args)
         assert reply[0] == b"ok", reply
 
 

@@ -170,7 +170,7 @@ def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
     bench.send()
     assert bench.reporter.beat_at() == bench.now + 5  # what is published is as good as a beat
     bench.now += 5
-    assert list(bench.reporter.beat(bench.now).args) == ["op", "1", "", "", ""]
+    assert list(bench.reporter.beat(bench.now).args) == ["op", "ATTEMPT", "1"]
     assert bench.reporter.beat_at() == bench.now + 5
     bench.reporter.release()
     assert bench.reporter.beat_at() == inf
@@ -182,7 +182,7 @@ def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expirin
     assert bench.reporter.beat_at() == rare
     bench.reporter.lease.look()  # it can still be asked whose the operation is
     assert bench.reporter.beat_at() <= bench.now
-    assert bench.reporter.beat(bench.now).args[-1] == "0"  # and that is no sign of life
+    assert bench.reporter.beat(bench.now).args[-1] == "OBSERVER"  # and that is no sign of life
     assert bench.reporter.beat_at() == rare
 
 

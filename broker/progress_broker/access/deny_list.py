@@ -95,13 +95,13 @@ class DenyList:
 
 async def deny(store: Store, claim: Claim, value: str, for_s: float) -> Denial:
     """Deny a principal (`sub`) or a token (`jti`) for so many seconds; longer if it is denied for longer already."""
-    until_ms, _ = await _change(store, f"{claim}:{value}", for_s)
+    until_ms, _ = await _change(store, f"{claim}:{value}", "DENY", for_s)
     return Denial(claim, value, until_ms / 1000)
 
 
 async def reinstate(store: Store, claim: Claim, value: str) -> bool:
     """Deny a principal or a token no more; return whether it was denied."""
-    _, before_ms = await _change(store, f"{claim}:{value}", 0)
+    _, before_ms = await _change(store, f"{claim}:{value}", "ALLOW", _TOLD_S)
     return before_ms > 0
 
 
@@ -117,12 +117,11 @@ async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], i
     return page, start + count if len(found) == count else None
 
 
-async def _change(store: Store, entry: str, for_s: float) -> tuple[int, int]:
-    """Deny an entry for a time, or no more, and have the replicas read the list; return what the script does."""
+async def _change(store: Store, entry: str, verb: Literal["DENY", "ALLOW"], for_s: float) -> tuple[int, int]:
+    """Deny an entry, or no more, for a time, and have the replicas read the list; return what the script does."""
     prefix, client = store.keyspace.prefix, store.connections.commands
-    until_ms, before_ms = await run(
-        client, Call(DENY, (denied_key(prefix),), (entry, str(math.ceil(1000 * for_s)), str(round(1000 * _TOLD_S))))
-    )
+    call = Call(DENY, (denied_key(prefix),), (entry, verb, str(math.ceil(1000 * for_s))))
+    until_ms, before_ms = await run(client, call)
     with storage_errors():
         await client.hset(meta_key(prefix), VERSION, secrets.token_hex(8))  # after it: who sees this sees that
     return until_ms, before_ms

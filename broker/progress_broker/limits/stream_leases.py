@@ -101,10 +101,9 @@ class Word:
     def call(self, keyspace: Keyspace) -> Call:
         """Return what to say."""
         leases, (count, number) = self._leases, self._said
-        limit = "" if self._limit is None else str(self._limit)
-        return Call(
-            HOLD, (keyspace.caller(self.name).streams,), (leases.replica, count, limit, leases.lease_ms, number)
-        )
+        limit = () if self._limit is None else ("LIMIT", str(self._limit))
+        keys = (keyspace.caller(self.name).streams,)
+        return Call(HOLD, keys, (leases.replica, count, leases.lease_ms, number, *limit))
 
     def replied(self, reply: Any, now: float) -> None:
         """Say it again when the lease is to be renewed; one that was refused changed nothing."""

@@ -98,7 +98,7 @@ class Child:
 
 def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) -> Child | None:
     """Return a child as `lua/children.lua` tells it, or None if a foreign hand made it something else."""
-    status, spec, progress, position, created, parent = state
+    status, spec, progress, position, created, has_children = state
     given = _object(spec)
     title = given.get("title")
     try:
@@ -111,7 +111,7 @@ def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) 
             progress,
             position if position and is_canonical(position) else START.encode(),
             min(int(created or 0), _LATEST_MS),
-            parent is not None,
+            has_children is not None,
             stands_for,
         )
     except ValueError:

@@ -29,7 +29,7 @@ class Operations(Protocol):
         """Return an operation's snapshot; raise `NotFound` or `Gone`."""
 
     async def publish(
-        self, operation: str, entries: Iterable[Entry], *, expect: str = "", silent_ms: int | None = None
+        self, operation: str, entries: Iterable[Entry], *, expect: str = "", as_observer: bool = False
     ) -> Answer:
         """Append entries to an operation, if its status is as expected."""
 
@@ -104,7 +104,7 @@ async def cancel_one(
         at_once = force or now.status is Status.PENDING
         entry = ended(store.settings, now.status, asked) if at_once else requested(store.settings, asked)
         try:
-            await store.publish(operation, [entry], expect=now.status, silent_ms=0)
+            await store.publish(operation, [entry], expect=now.status, as_observer=True)
         except (Conflict, OperationEnded):
             continue  # its worker was quicker, or somebody else who cancels
         return await store.get(operation), True

@@ -38,34 +38,28 @@ def create_call(
         ("parent", new.parent),
         *(("tag", tag) for tag in new.tags),
     ]
-    indexes = "\n".join(dict.fromkeys(f"{field}:{value}" for field, value in listed if value))
-    limits = (
-        settings.history_length,
-        settings.feed_length,
-        round(settings.retention_s * 1000),
-        round(settings.idle_limit_s * 1000),
-    )
-    args = (
-        operation,
-        orjson.dumps(spec, option=orjson.OPT_SORT_KEYS),
-        indexes,
-        " ".join(map(str, limits)),
-        str(round((spec["lease_s"] or 0) * 1000)),
-    )
-    return Call(CREATE, all_keys(keys), (*args, traceparent) if traceparent else args)
+    args: list[str | bytes] = [operation, orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)]
+    for index in dict.fromkeys(f"{field}:{value}" for field, value in listed if value):
+        args += ("INDEX", index)
+    args += ("HISTORY", str(settings.history_length), "FEED", str(settings.feed_length))
+    args += ("RETENTION", str(round(settings.retention_s * 1000)), "IDLE", str(round(settings.idle_limit_s * 1000)))
+    if spec["lease_s"] is not None:
+        args += ("LEASE", str(round(spec["lease_s"] * 1000)))
+    if traceparent:
+        args += ("TRACEPARENT", traceparent)
+    return Call(CREATE, all_keys(keys), args)
 
 
 def signal_call(operation: str, keys: OperationKeys, signal: NewSignal, by: str | None, settings: Settings) -> Call:
     """Return the call that sends a signal to an operation's worker; raise `TooLarge`."""
-    return Call(
-        SIGNAL, all_keys(keys), (operation, signal.type, encode_data(signal.type, signal.data, settings), by or "")
-    )
+    args = (operation, signal.type, encode_data(signal.type, signal.data, settings))
+    return Call(SIGNAL, (keys.snapshot, keys.signals), (*args, "BY", by) if by else args)
 
 
 def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: Settings) -> Call:
     """Return the call that deletes an operation and leaves a tombstone."""
-    args = (operation, "1" if force else "0", str(round(settings.tombstone_s * 1000)))
-    return Call(DELETE, all_keys(keys), args)
+    tombstone = ("TOMBSTONE", str(round(settings.tombstone_s * 1000)))
+    return Call(DELETE, all_keys(keys), (operation, "FORCE", *tombstone) if force else (operation, *tombstone))
 
 
 def probe_call(keys: OperationKeys, settings: Settings) -> Call:
@@ -84,32 +78,44 @@ def publish_call(
     created_ms: int | None = None,
     worker: str = "",
     expect: str = "",
-    lapsed: bool = False,
-    silent_ms: int | None = None,
+    lease_expired: bool = False,
+    lease_ms: int | None = None,
+    as_observer: bool = False,
     traceparent: str = "",
 ) -> Call:
-    """Return the call that appends entries to an operation, all or none; without entries it is a beat of its worker.
+    """Return the call that appends entries to an operation, all or none; without entries it is a heartbeat.
 
     `attempt` fences: an older one than the operation's is refused, and one of an operation of this id that was not
     created at `created_ms`; if it `begins`, it takes over from the one before.
-    `expect` is the status it must have, if given, and if `lapsed`, its lease must have lapsed. Its worker may be
-    silent for `silent_ms` from now on instead of for its lease; 0 is for who is not its worker.
+    `expect` is the status it must have, if given, and with `lease_expired` its lease must have expired. Its worker may
+    be silent for `lease_ms` from now on, if that is longer than its lease. An observer is not its worker: its lease
+    stays as it is.
     """
-    number = "" if attempt is None else f"{'+' if begins else ''}{attempt}"
+    args: list[str | bytes] = [operation]
+    if attempt is not None:
+        args += ("ATTEMPT", str(attempt))
+    if begins:
+        args.append("BEGIN")
     if created_ms is not None:
-        number += f"@{created_ms}"
-    expected = f"{expect} lapsed" if lapsed else expect
-    args: list[str | bytes] = [operation, number, worker, expected, "" if silent_ms is None else str(silent_ms)]
-    for entry in entries:
-        args += (
-            entry.type,
-            entry.data,
-            entry.status,
-            entry.producer,
-            "" if entry.seq is None else str(entry.seq),
-        )
+        args += ("IF_CREATED", str(created_ms))
+    if worker:
+        args += ("WORKER", worker)
+    if expect:
+        args += ("IF_STATUS", expect)
+    if lease_expired:
+        args.append("IF_LEASE_EXPIRED")
+    if lease_ms is not None:
+        args += ("LEASE", str(lease_ms))
+    if as_observer:
+        args.append("OBSERVER")
     if traceparent:
-        args.append(traceparent)
+        args += ("TRACEPARENT", traceparent)
+    for entry in entries:
+        args += ("EVENT", entry.type, entry.data)
+        if entry.status:
+            args += ("STATUS", entry.status)
+        if entry.seq is not None:
+            args += ("PRODUCER", entry.producer, str(entry.seq))
     return Call(PUBLISH, all_keys(keys), args)
 
 

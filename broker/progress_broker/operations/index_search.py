@@ -13,8 +13,8 @@ from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import FIND, Call
 
-_FIELDS = ("status", "position", "first", "created", "indexes", "gone")
-_OF_CREATION = ("gone", "spec", "created")
+_FIELDS = ("status", "position", "first_position", "created", "indexes", "gone")
+_OF_CREATION = ("gone", "schema", "spec", "created")
 _STATUSES = frozenset(status.value.encode() for status in Status)
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
 _ASKED_AT_ONCE = 500
@@ -67,8 +67,12 @@ async def within(
 
 async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, most: int) -> list[Facts]:
     keys = store.keyspace.lane(lane)
-    begins = since.partition(b"-")[0] if since else b""
-    call = Call(FIND, (keys.index,), (keys.operations, str(most), begins, *sorted(terms)))
+    args: list[str | bytes] = [keys.operations, str(most)]
+    if since:
+        args += ("ENDED_SINCE", since.partition(b"-")[0])
+    for term in sorted(terms):
+        args += ("INDEX", term)
+    call = Call(FIND, (keys.index,), args)
     reply = iter(await run(store.connections.commands, call))
     named = [(name.decode("utf-8", "replace"), state) for name, state in zip(reply, reply, strict=True)]
     read = [_read(operation, state) for operation, state in named if is_id(operation)]
@@ -82,7 +86,7 @@ async def as_created(store: Store, operation: str) -> Operation | None:
     """
     with storage_errors():
         first, *values = await store.connections.commands.hmget(
-            store.keyspace.operation(operation).snapshot, ("first", *_OF_CREATION)
+            store.keyspace.operation(operation).snapshot, ("first_position", *_OF_CREATION)
         )
     known = dict(zip(_OF_CREATION, values, strict=True))
     known |= {"status": Status.PENDING.value.encode(), "n": b"1", "position": first or b"0-0"}

@@ -55,7 +55,7 @@ async def note(store: Parents, operation: str, new: NewOperation) -> None:
     """
     parent = new.parent or ""
     try:
-        cancel = (await store.publish(parent, [entry(operation, new)], silent_ms=0)).cancel
+        cancel = (await store.publish(parent, [entry(operation, new)], as_observer=True)).cancel
     except (StorageUnavailable, StorageFull):
         raise
     except OperationEnded:

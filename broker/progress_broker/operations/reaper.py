@@ -57,7 +57,7 @@ class Reaper:
         for operation, status in await self._store.lapsed():
             try:
                 await self._store.publish(
-                    operation, [self._step(status)], expect=status, lapsed=True, silent_ms=self._wait_ms
+                    operation, [self._step(status)], expect=status, lease_expired=True, lease_ms=self._wait_ms
                 )
             except (StorageUnavailable, StorageFull):
                 raise

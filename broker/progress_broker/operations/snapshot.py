@@ -14,12 +14,14 @@ from progress_broker.model.position import milliseconds, parse
 from progress_broker.model.validation import showable
 from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.schema import check_schema_of
 
 _LONGEST_S = 10 * 366 * 86_400
 _COUNTS = 1 << 53
 
 FIELDS = (
     "gone",
+    "schema",
     "spec",
     "status",
     "n",
@@ -34,7 +36,7 @@ FIELDS = (
     "started",
     "finished",
     "expires",
-    "parent",
+    "has_children",
 )
 
 
@@ -75,6 +77,7 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
         raise Gone(f"operation {operation} was deleted")
     if fields["spec"] is None:
         raise missing(operation)
+    check_schema_of(operation, fields["schema"])
     try:
         return _read(operation, fields)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, Invalid) as error:
@@ -86,7 +89,7 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
 
 def is_parent(values: list[bytes | None]) -> bool:
     """Return whether the operation whose hash holds `values` for `FIELDS` was told of a child."""
-    return values[FIELDS.index("parent")] is not None
+    return values[FIELDS.index("has_children")] is not None
 
 
 def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:

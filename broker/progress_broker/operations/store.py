@@ -125,7 +125,7 @@ class Store:
     async def family(self, operation: str) -> Tree:
         """Return an operation's children, and theirs where only those tell how far a child is."""
         with storage_errors():
-            if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "parent"):
+            if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "has_children"):
                 return Tree()
         return await rollup.load(self.connections.commands, self.keyspace, [operation])
 
@@ -149,10 +149,11 @@ class Store:
         *,
         attempt: int | None = None,
         expect: str = "",
-        lapsed: bool = False,
-        silent_ms: int | None = None,
+        lease_expired: bool = False,
+        lease_ms: int | None = None,
+        as_observer: bool = False,
     ) -> Answer:
-        """Append entries to an operation, all or none; without entries it is a beat. See `publish_call`.
+        """Append entries to an operation, all or none; without entries it is a heartbeat. See `publish_call`.
 
         Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that can't follow, and
         `Conflict` if it is not as expected.
@@ -164,8 +165,9 @@ class Store:
             entries,
             attempt=attempt,
             expect=expect,
-            lapsed=lapsed,
-            silent_ms=silent_ms,
+            lease_expired=lease_expired,
+            lease_ms=lease_ms,
+            as_observer=as_observer,
             traceparent=tracing.current(),
         )
         return read_answer(await self._run(call))
@@ -204,7 +206,7 @@ class Store:
         await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
         check_refusal(await self._run(probe_call(keys, self.settings)))
-        read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], silent_ms=0)))
+        read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], as_observer=True)))
 
     async def sweep(self, *, most: int = 200) -> int:
         """Remove what is left of operations whose time has passed, `most` a lane, and return how many."""

@@ -8,8 +8,20 @@ import orjson
 from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Cancel, Status
 from progress_broker.operations.commands import read_cancel
+from progress_broker.storage.schema import check_schema_of
 
-FIELDS: Final = ("gone", "status", "attempt", "lease_ms", "progress", "cancel", "created", "limits", "traceparent")
+FIELDS: Final = (
+    "gone",
+    "schema",
+    "status",
+    "attempt",
+    "lease_ms",
+    "progress",
+    "cancel",
+    "created",
+    "idle_ms",
+    "traceparent",
+)
 """What `read_worker_view` takes the values of, in this order."""
 
 END_FIELDS: Final = ("status", "finished")
@@ -31,11 +43,12 @@ class WorkerView(NamedTuple):
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
     """Return where an operation stands, by the values of `FIELDS`; raise `NotFound` or `Gone`."""
-    gone, status, attempt, lease_ms, progress, cancel, created, limits, traceparent = values
+    gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent = values
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
     if status is None:
         raise NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
+    check_schema_of(operation, schema)
     try:
         return WorkerView(
             Status(status.decode()),
@@ -44,10 +57,10 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             _progress(progress),
             None if cancel is None else read_cancel(cancel),
             int(created) if created else None,
-            int(limits.split()[3]) / 1000 if limits else None,
+            int(idle_ms) / 1000 if idle_ms else None,
             (traceparent or b"").decode("latin-1"),
         )
-    except (ValueError, IndexError, OverflowError):
+    except (ValueError, OverflowError):
         raise NotFound(
             f"what Redis holds as operation {operation} is something else: another program wrote it"
         ) from None

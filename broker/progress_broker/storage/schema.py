@@ -6,18 +6,18 @@ from typing import Any
 
 import redis.exceptions
 
-from progress_broker.errors import SetupError, StorageUnsuitable
+from progress_broker.errors import SetupError, StorageUnsuitable, Unreadable
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, lane_tags, meta_key
 from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
-from progress_broker.storage.scripts import META, Call
+from progress_broker.storage.scripts import META, SCHEMA, Call
 
-SCHEMA = 1
 DEFAULT_LANES = 16
 OLDEST_REDIS = (6, 2)
 META_FIELDS = ("schema", "lanes", "tags")
+_SCHEMA = str(SCHEMA).encode()
 
 
 async def agree(connections: Connections, settings: Settings) -> Keyspace:
@@ -32,7 +32,7 @@ async def agree(connections: Connections, settings: Settings) -> Keyspace:
             check_server(await client.info())
         # Read before anything is written, so that a Redis that takes no writes can be started on, and read.
         known = await client.hmget(meta_key(settings.prefix), META_FIELDS)
-        return read_meta(known if None not in known else await run(client, meta_call(settings)), settings)
+        return read_meta(known if is_set_up(known) else await run(client, meta_call(settings)), settings)
 
 
 @contextmanager
@@ -51,14 +51,31 @@ def meta_call(settings: Settings) -> Call:
     return Call(META, [meta_key(settings.prefix)], args)
 
 
+def check_schema_of(operation: str, found: bytes | None) -> None:
+    """Raise `Unreadable` unless an operation's hash is of our schema, by its field `schema`."""
+    if found == _SCHEMA:
+        return
+    if found is not None and found.isdigit():
+        raise Unreadable(
+            f"operation {operation} is stored in schema {found.decode()}, and this release speaks schema {SCHEMA}:"
+            " upgrade the older of the two"
+        )
+    raise Unreadable(f"what Redis holds as operation {operation} is something else: another program wrote it")
+
+
+def is_set_up(known: Sequence[bytes | None]) -> bool:
+    """Return whether the meta key, with these values of `META_FIELDS`, needs no write of ours."""
+    return known[0] is not None and (None not in known or known[0] != _SCHEMA)
+
+
 def read_meta(reply: Sequence[bytes], settings: Settings) -> Keyspace:
     """Return the keyspace that the meta key describes; raise `SetupError` if we disagree with it."""
-    schema, lanes, tags = int(reply[0]), int(reply[1]), reply[2].decode()
-    if schema != SCHEMA:
+    _check_schema(reply[0], settings.prefix)
+    if not reply[1].isdigit():
         raise SetupError(
-            f"this Redis holds schema {schema} under the prefix {settings.prefix!r}, and this release speaks {SCHEMA}:"
-            " use another PROGRESS_PREFIX, or the release that wrote it"
+            f"the number of lanes in {meta_key(settings.prefix)} is {reply[1]!r}: another program wrote it"
         )
+    lanes, tags = int(reply[1]), reply[2].decode("utf-8", "replace")
     if settings.lanes is not None and settings.lanes != lanes:
         raise SetupError(
             f"this Redis was set up with {lanes} lanes, and PROGRESS_LANES says {settings.lanes}:"
@@ -67,6 +84,22 @@ def read_meta(reply: Sequence[bytes], settings: Settings) -> Keyspace:
     if tuple(tags.split(" ")) != lane_tags(settings.prefix, lanes):
         raise SetupError(f"the lanes' hash tags in {meta_key(settings.prefix)} are not this release's")
     return Keyspace(settings.prefix, lanes)
+
+
+def _check_schema(found: bytes, prefix: str) -> None:
+    if found == _SCHEMA:
+        return
+    says = (
+        f"this Redis holds schema {found[:40].decode('utf-8', 'replace')} under the prefix {prefix!r}, and this release"
+    )
+    if not (found.isdigit() and len(found) < 16):
+        raise SetupError(f"{says} speaks schema {SCHEMA}: another program wrote it; use another PROGRESS_PREFIX")
+    if int(found) > SCHEMA:
+        raise SetupError(f"{says}, which is older, speaks schema {SCHEMA}: upgrade it, or use another PROGRESS_PREFIX")
+    raise SetupError(
+        f"{says}, which is newer, speaks schema {SCHEMA}: use another PROGRESS_PREFIX, and move servers and workers"
+        " there (docs/operations.md, Upgrading)"
+    )
 
 
 def check_server(info: dict[str, Any]) -> None:

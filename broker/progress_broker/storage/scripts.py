@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+SCHEMA: Final = 2
+"""What is written to Redis, and how scripts are called. docs/protocol.md says what changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +22,17 @@ VERBS: dict[str, str] = {}
 """What each script is called by, by the name Redis caches it under."""
 
 
+def _read(file: str) -> str:
+    return files("progress_broker.storage").joinpath("lua", f"{file}.lua").read_text("utf-8")
+
+
+_PRELUDE = _read("prelude")
+
+
 def _load(verb: str, file: str = "") -> Script:
     """Return the script of a file; its verb is what metrics call it, whatever its file is named."""
-    text = files("progress_broker.storage").joinpath("lua", f"{file or verb}.lua").read_text("utf-8")
+    header, _, body = _read(file or verb).partition("\n\n")  # so that who reads the text sees first how it is called
+    text = f"{header}\n\nlocal SCHEMA = '{SCHEMA}'\n{_PRELUDE}{body}"
     script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     VERBS[script.sha] = verb
     return script

@@ -54,7 +54,7 @@ class Outbox:
         return self.end is not None or self.hold_ms is not None
 
     @property
-    def silent_ms(self) -> int | None:
+    def lease_ms(self) -> int | None:
         """How long the worker may be silent after the batch; None for as long as its lease says."""
         return self.hold_ms if self._parting else None
 

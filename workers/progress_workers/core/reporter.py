@@ -208,7 +208,7 @@ class Reporter:
     def call(self, now: float) -> Call | None:
         """Return the call that sends what `take` returns."""
         entries = self.take(now)
-        return None if entries is None else self._call(entries, self.outbox.silent_ms)
+        return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
 
     def acknowledged(self, answer: Answer) -> None:
         """Note that the batch last taken is stored."""
@@ -230,7 +230,7 @@ class Reporter:
     def beat(self, now: float) -> Call:
         """Return the call that says that the worker is alive, and asks whether the operation is still its own."""
         self.lease.beaten(now)
-        return self._call((), 0 if self.lease.lease_s is None else None)
+        return self._call((), as_observer=self.lease.lease_s is None)
 
     def reborn(self) -> None:
         """Start anew in a forked child, as another producer; what was waiting is the parent's to send, as are beats."""
@@ -243,7 +243,7 @@ class Reporter:
         if self.done:
             self._silence()
 
-    def _call(self, entries: Sequence[Entry], silent_ms: int | None) -> Call:
+    def _call(self, entries: Sequence[Entry], *, lease_ms: int | None = None, as_observer: bool = False) -> Call:
         return publish_call(
             self.operation,
             self.keys,
@@ -251,7 +251,8 @@ class Reporter:
             attempt=self.attempt,
             created_ms=self._created_ms,
             worker=self._worker if entries else "",
-            silent_ms=silent_ms,
+            lease_ms=lease_ms,
+            as_observer=as_observer,
             traceparent=self.trace.traceparent if entries else "",
         )
 

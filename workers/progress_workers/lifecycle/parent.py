@@ -41,4 +41,4 @@ def _cancel(link: Link, settings: Settings, operation: str, cancel: Cancel) -> N
 
 def _publish(link: Link, operation: str, entry: Entry, expect: str = "") -> Cancel | None:
     keys = link.keyspace().operation(operation)
-    return read_answer(link.run(publish_call(operation, keys, [entry], expect=expect, silent_ms=0))).cancel
+    return read_answer(link.run(publish_call(operation, keys, [entry], expect=expect, as_observer=True))).cancel

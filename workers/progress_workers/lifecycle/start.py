@@ -131,7 +131,7 @@ def _reporter(
     ends: bool = True,
 ) -> Reporter:
     if state.status.done:
-        raise OperationEnded(f"operation {operation} has {state.status} already: choose another id")
+        raise OperationEnded(f"operation {operation} is already {state.status}: choose another id")
     reporter = Reporter(
         operation,
         link.keyspace().operation(operation),

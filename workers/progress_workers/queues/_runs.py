@@ -142,7 +142,8 @@ def conclude(task: str, status: Status, kind: str, message: str) -> None:
         link = link_to(settings)
         said = {"type": text(kind, 256), "message": text(message, room(settings))}
         entry = encode("end", {"status": status, "error": said}, settings)
-        read_answer(link.run(publish_call(operation, link.keyspace().operation(operation), [entry], silent_ms=0)))
+        keys = link.keyspace().operation(operation)
+        read_answer(link.run(publish_call(operation, keys, [entry], as_observer=True)))
     except LOST:
         logger.debug("the operation of task %s has ended already, or is no more", task)
     except Exception as error:  # whatever it is, the queue goes on

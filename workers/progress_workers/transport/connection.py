@@ -12,7 +12,7 @@ from progress_broker.storage.connections import connect, unparsed
 from progress_broker.storage.failover import Generation
 from progress_broker.storage.keys import Keyspace, meta_key
 from progress_broker.storage.protocol_check import check_tls, explained
-from progress_broker.storage.schema import META_FIELDS, meta_call, read_meta
+from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
 from progress_workers.transport.heartbeats import Beats
@@ -72,7 +72,7 @@ class Link:
         with errors_that_may_pass():
             known = client.hmget(meta_key(self._settings.prefix), META_FIELDS)
         # Written only where nothing is there yet: a Redis that takes no writes can be read.
-        return known if None not in known else self.run(meta_call(self._settings))
+        return known if is_set_up(known) else self.run(meta_call(self._settings))
 
     def run(self, call: Call) -> Any:
         """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""

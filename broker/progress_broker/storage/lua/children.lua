@@ -1,19 +1,12 @@
 -- Tells the children of operations, as far as they are in one lane. Changes nothing.
 --
 -- KEYS  for each of those operations, the lane's index of its children
---       (also read: ARGV[1]..id, in the same slot)
+--       Derived: ARGV[1]..id, which is only read.
 -- ARGV  1 what an operation's own keys begin with
 --       2 how many to look at in all, about: where there are more, every second is, or every third, and so on. In the
 --         order of last change, so that those looked at are as far as the others
 -- Reply for each key {how many it lists, how many were looked at, id, state, id, state, …}. A state holds status, spec,
---       progress, position, created and parent; one that is no operation any more is not told.
-
--- Runs a command, or returns nil where another program wrote something of another type.
-local function ask(...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
-end
+--       progress, position, created and has_children; what is not an operation of this schema is left out.
 
 local sizes, all = {}, 0
 for i, key in ipairs(KEYS) do
@@ -28,8 +21,10 @@ for i, key in ipairs(KEYS) do
   local some = { sizes[i], 0 }
   for at = 1, #ids, step do
     some[2] = some[2] + 1
-    local state = ask('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created', 'parent')
-    if state and state[1] then
+    local state = ask('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created',
+      'has_children', 'schema')
+    if state and state[1] and state[7] == SCHEMA then
+      state[7] = nil
       some[#some + 1] = ids[at]
       some[#some + 1] = state
     end

@@ -1,14 +1,14 @@
--- Makes ready an operation that is none, for a replica to publish to and see it come by: `publish.lua` takes it for one
--- that runs, but no listing shows it, no lease watches it and nothing keeps it.
+-- Prepares what a replica's probe is published to, so that the replica sees the probe come by. For `publish.lua` it is an
+-- operation that runs, but no listing shows it, it has no lease, and it expires by itself.
 --
 -- KEYS  1 snapshot  2 log
--- ARGV  1 entries kept in the feed, at least
+-- ARGV  1 about how many entries the feed keeps
 --       2 how long it lasts, in milliseconds
 -- Reply {'ok'}
 
--- Listings, and TTLs with them, are moved when it was `touched` long ago, which so never comes.
-redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', '1', 'lease_ms', '0', 'indexes', '', 'created', '0',
-  'limits', '1 ' .. ARGV[1] .. ' 1 1', 'touched', '9e15')
+-- Listings, and TTLs with them, are moved when `listed_ms` is long ago, which so never comes.
+redis.call('HSET', KEYS[1], 'schema', SCHEMA, 'status', 'running', 'attempt', '1', 'indexes', '', 'created', '0',
+  'history_length', '1', 'feed_length', ARGV[1], 'retention_ms', '1', 'idle_ms', '1', 'listed_ms', '9e15')
 redis.call('HSETNX', KEYS[1], 'n', '0')
 redis.call('HSETNX', KEYS[1], 'position', '0-0')
 -- The log is there before it is published to and outlives the snapshot, without which nothing is: so it always has a TTL.

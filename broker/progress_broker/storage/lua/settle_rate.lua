@@ -1,4 +1,4 @@
--- Takes out of a caller's bucket what a replica let it spend, and tells how far from full it is. Refuses nothing: a
+-- Takes out of a caller's bucket what a replica let it spend, and tells how far from full it is. It refuses nothing: a
 -- replica does that, by what it was told before.
 --
 -- KEYS  1 bucket: when it will be full again, in microseconds by this server's clock; absent if it is
@@ -6,19 +6,12 @@
 --       2 the most microseconds it may lack
 -- Reply microseconds until it is full
 
--- Runs a command, or returns nil where another program wrote something of another type.
-local function ask(...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if not string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then return redis.call(...) end -- which raises it
-end
-
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local full_at = tonumber(ask('GET', KEYS[1]) or '')
 if not full_at or not (full_at > now) then full_at = now end -- also where another program wrote what is no number
 local lacks = math.min(full_at - now + tonumber(ARGV[1]), tonumber(ARGV[2]))
 if lacks > 0 then
-  redis.call('SET', KEYS[1], string.format('%.0f', now + lacks), 'PX', math.ceil(lacks / 1000))
+  redis.call('SET', KEYS[1], text(now + lacks), 'PX', math.ceil(lacks / 1000))
 end
 return math.ceil(lacks)
