@@ -84,12 +84,12 @@ def jwt_bearer(settings: Settings) -> JwtBearer | None:
     """Return the authenticator that the settings describe, or None if they give no key; raise `SetupError`."""
     allowed = _algorithms(settings)
     if settings.jwt_key is not None and settings.jwt_jwks is not None:
-        raise SetupError("PROGRESS_JWT_KEY and PROGRESS_JWT_JWKS are both set: a token is checked with one of them")
+        raise SetupError("PROGRESS_JWT_KEY and PROGRESS_JWT_JWKS are both set: set only one of them")
     if settings.jwt_jwks is not None:
         if settings.jwt_audience is None and settings.jwt_issuer is None:
             raise SetupError(
-                "whose keys are in PROGRESS_JWT_JWKS signs for others too:"
-                " set PROGRESS_JWT_AUDIENCE to what tokens for this server say in `aud`"
+                "the issuer of PROGRESS_JWT_JWKS may sign tokens for other servers too:"
+                " set PROGRESS_JWT_AUDIENCE to the `aud` of tokens for this server"
             )
         return JwtBearer(settings, KeySet(settings.jwt_jwks, settings.jwt_jwks_s).key, allowed)
     if settings.jwt_key is None:
@@ -109,5 +109,5 @@ def _algorithms(settings: Settings) -> frozenset[str]:
         return ALGORITHMS
     named = frozenset(name.strip() for name in settings.jwt_algorithms.split(","))
     if not named <= ALGORITHMS:
-        raise SetupError(f"PROGRESS_JWT_ALGORITHMS takes {', '.join(sorted(ALGORITHMS))}, separated by commas")
+        raise SetupError(f"PROGRESS_JWT_ALGORITHMS accepts {', '.join(sorted(ALGORITHMS))}, separated by commas")
     return named
