@@ -138,7 +138,7 @@ class Draining(BrokerError):
 
     code = "draining"
 
-    def __init__(self, detail: str = "this server is stopping: come back in a moment") -> None:
+    def __init__(self, detail: str = "this server is stopping: retry in a moment") -> None:
         super().__init__(detail)
 
 

@@ -144,7 +144,7 @@ class Hub:
         self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
             if not self.connected:
-                raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+                raise StorageUnavailable("Redis can't be reached just now: retry in a moment")
             await self._reads.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)

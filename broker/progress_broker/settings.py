@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ Limit = Annotated[int, Field(ge=0)]
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 LEAST_SECRET_BYTES = 32  # as long as what HMAC-SHA256 makes: a shorter one would be what is guessed
+WEBHOOK_KEY_PREFIX = "whsec_"
+WEBHOOK_KEY_BYTES = range(24, 65)
+"""Sizes of a key that Standard Webhooks allows."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -66,7 +70,7 @@ def _callback_url(value: str | None) -> str | None:
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("the address of a back end begins with https:// or http://")
         if address.username is not None or address.fragment:
-            raise ValueError("no user, password or #fragment belongs into it: questions are signed")
+            raise ValueError("it must have no user, password or #fragment: requests to it are signed")
     return value
 
 
@@ -79,6 +83,22 @@ def _page(value: str | None) -> str | None:
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
         raise ValueError(f"a secret has {LEAST_SECRET_BYTES} bytes or more: `openssl rand -hex 32` makes one")
+    return value
+
+
+def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
+    """Accept a secret only as Standard Webhooks writes it, as receivers' libraries read no other."""
+    if value is not None:
+        text = value.get_secret_value()
+        try:
+            size = len(b64decode(text.removeprefix(WEBHOOK_KEY_PREFIX), validate=True))
+        except ValueError:
+            size = 0
+        if not text.startswith(WEBHOOK_KEY_PREFIX) or size not in WEBHOOK_KEY_BYTES:
+            raise ValueError(
+                f"a secret is {WEBHOOK_KEY_PREFIX} and the base64 of 24 to 64 random bytes:"
+                f" `echo {WEBHOOK_KEY_PREFIX}$(openssl rand -base64 32)` makes one"
+            )
     return value
 
 
@@ -140,8 +160,8 @@ class Settings(BaseSettings):
     callback_url: Annotated[str | None, AfterValidator(_callback_url)] = Field(
         None, description="http(s) address of your back end that is asked who may come in, with auth `callback`"
     )
-    callback_secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
-        None, description="what questions to it are signed with; at least 32 bytes"
+    callback_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = Field(
+        None, description="secret that questions to it are signed with (Standard Webhooks): `whsec_` and base64"
     )
     callback_timeout_s: Seconds = Field(5, description="longest wait for its answer; without one nobody is let in")
     callback_concurrency: Annotated[int, Field(ge=1, le=1_000)] = Field(

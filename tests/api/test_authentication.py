@@ -32,8 +32,8 @@ def pem(key: Any) -> str:
     return text.decode()
 
 
-def unsigned(**claims: Any) -> str:
-    parts = ({"alg": "none", "typ": "JWT"}, {"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 60} | claims)
+def unsigned(**header: Any) -> str:
+    parts = ({"alg": "none", "typ": "JWT"} | header, {"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 60})
     return ".".join(urlsafe_b64encode(orjson.dumps(part)).decode().rstrip("=") for part in parts) + "."
 
 
@@ -67,6 +67,7 @@ BAD: dict[str, Callable[[], dict[str, str]]] = {
     "another scheme": lambda: {"Authorization": "Basic YTpi"},
     "no JWT": lambda: bearing("hello"),
     "alg none": lambda: bearing(unsigned()),
+    "lines for the log in its header": lambda: bearing(unsigned(alg="HS256", crit=["x\nINFO: root is let in" * 99])),
     "another audience": lambda: bearing(token("alice", ALICE, aud="others")),
     "no audience": lambda: bearing(token("alice", ALICE, aud=None)),
     "expired": lambda: bearing(token("alice", ALICE, exp=time.time() - 1)),
@@ -109,6 +110,7 @@ async def test_whatever_is_wrong_the_answer_is_the_same(
         assert seen(await http.get(f"{OPS}/a/stream", headers=given | {"Accept": "text/event-stream"})) == usual, why
     assert len(caplog.records) == 2 * len(BAD) + 1
     assert sent
+    assert not [line for line in caplog.messages if "\n" in line or len(line) > 400]
     assert not [part for part in sent if part in caplog.text]
     good = await http.get(OPS, headers=bearing(token("alice", ALICE)))
     assert good.status_code == 200

@@ -1,9 +1,12 @@
 """Key sets: read once for many, again when a key is unknown, and outlasting their address."""
 
 import asyncio
+import gzip
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from progress_broker.errors import StorageUnavailable
+from progress_broker.errors import SetupError, StorageUnavailable
 from progress_server.auth.guard import Guard
-from progress_server.auth.keys import COOLDOWN_S, KeySet, read_key_set
+from progress_server.auth.keys import COOLDOWN_S, MAX_BYTES, KeySet, read_key_set
 from tests.api.proofs import AUDIENCE, token
 from tests.api.test_authentication import admits
 from tests.conftest import make_settings
-from tests.servers import eventually
+from tests.servers import eventually, free_port
 
 ONE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 TWO = ec.generate_private_key(ec.SECP256R1())
@@ -39,17 +42,31 @@ class Issuer:
         self.keys: list[dict[str, Any]] = []
         self.status = 200
         self.asked = 0
+        self.paths: list[str] = []
+        self.body: bytes | None = None
+        """What is sent instead of the keys."""
+        self.packed = False
+        self.more, self.pause_s = b"", 0.0
+        """What is sent after that again and again."""
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
-                body = json.dumps({"keys": issuer.keys}).encode()
+                issuer.paths.append(self.path)
+                body = json.dumps({"keys": issuer.keys}).encode() if issuer.body is None else issuer.body
                 self.send_response(issuer.status)
                 self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(body)))
+                if issuer.packed:
+                    self.send_header("Content-Encoding", "gzip")
+                if not issuer.more:
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # the client reads no further
+                    self.wfile.write(body)
+                    while issuer.more:
+                        self.wfile.write(issuer.more)
+                        time.sleep(issuer.pause_s)
 
             def log_message(self, *_: object) -> None: ...
 
@@ -71,6 +88,7 @@ def issuer() -> Iterator[Issuer]:
     thread = threading.Thread(target=issuer.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield issuer
+    issuer.more = b""
     issuer.server.shutdown()
     issuer.server.server_close()
     thread.join()
@@ -138,6 +156,61 @@ async def test_a_set_that_is_none_changes_nothing(issuer: Issuer, keys: KeySet, 
     found = await keys.key("one")
     assert found is not None
     assert found.algorithm == "RS256"
+
+
+class TestAnAnswer:
+    async def warned(self, keys: KeySet, caplog: pytest.LogCaptureFixture) -> str:
+        with pytest.raises(StorageUnavailable):
+            await keys.key("one")
+        [line] = [it.message for it in caplog.records if it.levelname == "WARNING"]
+        return line
+
+    async def test_that_redirects_is_not_followed(
+        self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        issuer.status = 302
+        assert "302; redirects are not followed: set the final address" in await self.warned(keys, caplog)
+        assert issuer.paths == ["/keys"]
+
+    async def test_without_end_is_read_up_to_a_bound(
+        self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        issuer.more = b" " * 65_536
+        assert f"over {MAX_BYTES} bytes" in await self.warned(keys, caplog)
+
+    async def test_that_is_packed_is_not_unpacked(
+        self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        issuer.body, issuer.packed = gzip.compress(b" " * 100 * MAX_BYTES), True
+        assert "can't be read" in await self.warned(keys, caplog)
+
+    async def test_that_drips_is_given_up(
+        self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("progress_server.auth.keys.TIMEOUT_S", 0.3)
+        issuer.more, issuer.pause_s = b" ", 0.02
+        assert "does not answer within 0.3 s" in await self.warned(keys, caplog)
+
+
+async def test_an_address_where_nobody_listens_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StorageUnavailable):
+        await KeySet(f"http://127.0.0.1:{free_port()}/keys", 300).key("one")
+    assert "it can't be reached" in caplog.text
+
+
+async def test_keys_of_this_machine_come_by_no_proxy(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert await KeySet(issuer.url, 300, clock).key("one") is not None
+
+
+@pytest.mark.parametrize("address", ["https:///keys", "https://host:port/keys", "https://[::1/keys"])
+def test_an_address_that_can_not_be_right_is_told(address: str) -> None:
+    with pytest.raises(SetupError, match="PROGRESS_JWT_JWKS"):
+        KeySet(address, 300)
 
 
 async def test_while_there_has_been_none_it_says_come_back(issuer: Issuer, keys: KeySet, clock: Clock) -> None:

@@ -1,24 +1,25 @@
-"""A user's back end: a real server in the test's own loop, that checks signatures as docs/callback.md says."""
+"""A user's back end: a real server in the test's own loop, that checks signatures by a library, as users do."""
 
 import asyncio
 import inspect
 import socket
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
 import uvicorn
+from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.api.conftest import InLoopServer
-from tests.callback.snippet import verified
 from tests.servers import eventually
 
-SECRET = "a secret of thirty-two bytes or more"
+SECRET = f"whsec_{b64encode(b'a secret of thirty-two bytes or more').decode()}"
 EVERYTHING = [{"actions": ["read", "publish", "cancel", "create", "admin"]}]
 ALLOW = {"allow": True, "principal": "alice", "grants": EVERYTHING}
 
@@ -35,6 +36,7 @@ class TheirBackend:
         self.url = ""
         self.told: list[dict[str, Any]] = []
         self.unverified = 0
+        self.ids: list[str] = []
         self.status_of_farewells = [200]
         self.decide: Decide = lambda question: ALLOW
         self.gate = asyncio.Event()
@@ -46,10 +48,12 @@ class TheirBackend:
 
     async def answer(self, request: Request) -> Response:
         body = await request.body()
-        if not verified(SECRET.encode(), request.headers, body):
+        try:
+            question = Webhook(SECRET).verify(body, dict(request.headers))
+        except WebhookVerificationError:
             self.unverified += 1
             return Response(status_code=403)
-        question = orjson.loads(body)
+        self.ids.append(request.headers["webhook-id"])
         self.cookies += request.headers.getlist("cookie")
         self.told.append(question)
         assert request.client is not None

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from standardwebhooks import Webhook
 from starlette.responses import Response
 
 from progress_broker.settings import Settings
@@ -16,6 +17,7 @@ from tests.api.test_stream import until
 from tests.callback.backend import ALLOW, SECRET, TheirBackend
 from tests.callback.test_streams import COOKIE, STREAM, following
 from tests.conftest import make_settings
+from tests.servers import eventually
 
 TIMEOUT_S = 2.0
 GOOD = orjson.dumps(ALLOW)
@@ -30,15 +32,21 @@ class RawBackend:
 
     def __init__(self) -> None:
         self.says, self.then, self.closes = OK, b"", False
-        self.questions = 0
+        self.cuts = 0
+        """So many questions are not answered at first: the connection is closed instead."""
+        self.questions: list[tuple[dict[str, str], bytes]] = []
+        """Headers and body of each."""
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(it for it in head.lower().split(b"\r\n") if it.startswith(b"content-length"))
-                await reader.readexactly(int(length.split(b":")[1]))
-                self.questions += 1
+                headers = headers_in(head)
+                body = await reader.readexactly(int(headers["content-length"]))
+                self.questions.append((headers, body))
+                if self.cuts:
+                    self.cuts -= 1
+                    break
                 writer.write(self.says)
                 while self.then:
                     writer.write(self.then)
@@ -50,6 +58,11 @@ class RawBackend:
             pass
         finally:
             writer.close()
+
+
+def headers_in(head: bytes) -> dict[str, str]:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
+    return {name.decode().lower(): value.strip().decode() for name, _, value in lines}
 
 
 @pytest.fixture
@@ -111,6 +124,19 @@ class TestBytes:
         theirs.says, theirs.then, theirs.closes = OK, b"", False
         assert (await http.get(f"{OPS}/a/stream")).status_code == 404
         assert not [it for it in caplog.records if it.levelno >= logging.ERROR]
+
+    async def test_that_a_cut_connection_lost_are_asked_for_again_under_the_same_id(
+        self, raw: tuple[RawBackend, str], http: httpx.AsyncClient
+    ) -> None:
+        theirs, _ = raw
+        theirs.cuts = 1
+        assert (await http.get(f"{OPS}/a/stream")).status_code == 404
+        await eventually(lambda: len(theirs.questions) == 3, "the disconnect is told")
+        first, again, disconnect = theirs.questions
+        assert (first[0]["webhook-id"], first[1]) == (again[0]["webhook-id"], again[1])
+        assert disconnect[0]["webhook-id"] != again[0]["webhook-id"]
+        for headers, body in theirs.questions:
+            Webhook(SECRET).verify(body, headers)
 
 
 class TestAnAnswer:

@@ -275,7 +275,7 @@ class TestFarewells:
     async def test_are_told_in_the_end_too(self) -> None:
         told: list[bytes] = []
 
-        async def tell(body: bytes) -> int:
+        async def tell(message_id: str, body: bytes) -> int:
             await asyncio.sleep(0.001)
             told.append(body)
             return 200
@@ -299,8 +299,10 @@ class TestFarewells:
     )
     async def test_are_tried_again_while_that_may_help(self, statuses: list[int], tries: int, outcome: str) -> None:
         left, tally = list(statuses), Tally()
+        ids: set[str] = set()
 
-        async def tell(body: bytes) -> int:
+        async def tell(message_id: str, body: bytes) -> int:
+            ids.add(message_id)
             status = left.pop(0)
             if not status:
                 raise Trouble("unreachable", "away")
@@ -309,6 +311,7 @@ class TestFarewells:
         async with Farewells(tell, tally, pause_s=0.001) as farewells:
             farewells.say(b"x")
         assert (len(statuses) - len(left), +tally.callbacks) == (tries, {("disconnect", outcome): 1})
+        assert len(ids) == 1  # so that a back end can tell that it is the same one
 
     async def test_are_dropped_and_counted_when_too_many_wait_or_time_is_up(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -316,7 +319,7 @@ class TestFarewells:
         monkeypatch.setattr("progress_server.callback.disconnect_events.FLUSH_S", 0.05)
         tally = Tally()
 
-        async def tell(body: bytes) -> int:
+        async def tell(message_id: str, body: bytes) -> int:
             await asyncio.Event().wait()
             return 200
 

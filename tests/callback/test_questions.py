@@ -2,19 +2,21 @@
 
 import json
 import time
+from base64 import b64encode
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import SetupError
 from progress_broker.model.grants import Action, Facts
 from progress_broker.settings import Settings, load_settings
-from progress_server.callback.client import signed
 from progress_server.callback.decision import MOST_EVENTS, read_answer
 from progress_server.callback.payloads import Who, new_connection, opening_in, who_in
+from progress_server.callback.signature import Signer, new_message_id
 from tests.callback.backend import SECRET
-from tests.callback.snippet import verified
 
 
 def scope(path: str, query: bytes = b"", method: str = "GET", **headers: str) -> dict[str, Any]:
@@ -93,24 +95,42 @@ class TestWho:
 
 
 class TestASignature:
-    BODY = b'{"action":"call"}'
+    BODY = '{"action":"call","client":"é"}'.encode()
 
-    def test_is_verified_by_what_the_page_gives_to_back_ends(self) -> None:
-        assert verified(SECRET.encode(), signed(SECRET.encode(), self.BODY), self.BODY)
+    def test_is_what_the_library_makes(self) -> None:
+        """Of the secret, id, time and body that the specification's libraries are tested with, too."""
+        for secret, id, body in (
+            ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}'),
+            (SECRET, new_message_id(), self.BODY),
+        ):
+            expected = Webhook(secret).sign(id, datetime.fromtimestamp(1_614_265_330, UTC), body.decode())
+            assert Signer(secret).headers(id, body, 1_614_265_330.9) == {
+                "webhook-id": id,
+                "webhook-timestamp": "1614265330",
+                "webhook-signature": expected,
+            }
+
+    def test_is_verified_by_the_library(self) -> None:
+        headers = Signer(SECRET).headers("msg_1", self.BODY)
+        assert Webhook(SECRET).verify(self.BODY, headers) == {"action": "call", "client": "é"}
 
     @pytest.mark.parametrize("age_s", [-400, 400])
     def test_is_good_for_some_minutes(self, age_s: float) -> None:
-        assert not verified(SECRET.encode(), signed(SECRET.encode(), self.BODY, time.time() + age_s), self.BODY)
+        with pytest.raises(WebhookVerificationError, match=r"too (old|new)"):
+            Webhook(SECRET).verify(self.BODY, Signer(SECRET).headers("msg_1", self.BODY, time.time() + age_s))
 
-    def test_is_of_one_body_one_time_and_one_secret(self) -> None:
-        headers = signed(SECRET.encode(), self.BODY)
-        later = {"Progress-Timestamp": str(int(headers["Progress-Timestamp"]) + 1)}
-        assert not verified(b"another", headers, self.BODY)
-        assert not verified(SECRET.encode(), headers, self.BODY + b" ")
-        assert not verified(SECRET.encode(), headers | later, self.BODY)
-        assert not verified(SECRET.encode(), {}, self.BODY)
-        assert not verified(SECRET.encode(), headers | {"Progress-Signature": "v1=é"}, self.BODY)
-        assert not verified(SECRET.encode(), headers | {"Progress-Timestamp": "²"}, self.BODY)
+    def test_is_of_one_message_one_time_one_body_and_one_secret(self) -> None:
+        headers = Signer(SECRET).headers("msg_1", self.BODY)
+        later = {"webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}
+        other = Webhook(f"whsec_{b64encode(bytes(32)).decode()}")
+        for verifier, changed, body in (
+            (other, headers, self.BODY),
+            (Webhook(SECRET), headers, self.BODY + b" "),
+            (Webhook(SECRET), headers | later, self.BODY),
+            (Webhook(SECRET), headers | {"webhook-id": "msg_2"}, self.BODY),
+        ):
+            with pytest.raises(WebhookVerificationError, match="No matching signature"):
+                verifier.verify(body, changed)
 
 
 class TestAnAnswer:
@@ -179,7 +199,11 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("callback_secret", "short"),
+            ("callback_secret", "whsec_c2hvcnQ="),
+            ("callback_secret", "whsec_" + b64encode(bytes(23)).decode()),
+            ("callback_secret", "whsec_" + b64encode(bytes(65)).decode()),
+            ("callback_secret", "whsec_ no base64 of so many bytes is this, is it?"),
+            ("callback_secret", b64encode(bytes(32)).decode()),
             ("callback_url", "ftp://x"),
             ("callback_url", "https:///hook"),
             ("callback_url", "https://user:password@x/hook"),
@@ -193,6 +217,12 @@ class TestSettings:
         with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as told:
             load_settings(**{name: value})
         assert "password@" not in told.value.detail
+        assert name != "callback_secret" or value not in told.value.detail
+
+    @pytest.mark.parametrize("size", [24, 32, 64])
+    def test_a_secret_is_what_standard_webhooks_says(self, size: int) -> None:
+        secret = f"whsec_{b64encode(bytes(size)).decode()}"
+        assert load_settings(callback_secret=secret).callback_secret is not None
 
     def test_both_are_needed(self) -> None:
         from progress_broker.runtime.tally import Tally

@@ -65,8 +65,8 @@ def test_a_port_in_use(lonely: Shell, command: str) -> None:
 
 
 BAD_KEYS = [
-    ({"jwt_key": "a secret of 32 bytes or more, as it has to be"}, "PROGRESS_JWT_KEY keeps nobody out"),
-    ({"auth": "jwt"}, "PROGRESS_AUTH=jwt needs something to check tokens with"),
+    ({"jwt_key": "a secret of 32 bytes or more, as it has to be"}, "PROGRESS_JWT_KEY has no effect"),
+    ({"auth": "jwt"}, "PROGRESS_AUTH=jwt needs a key to verify tokens with"),
     ({"auth": "jwt", "jwt_key": "short"}, "PROGRESS_JWT_KEY"),
     ({"auth": "jwt", "api_keys": "/nowhere/keys.toml"}, "the API keys in /nowhere/keys.toml can't be read"),
     ({"auth": "callback"}, "PROGRESS_CALLBACK_URL"),
@@ -85,7 +85,7 @@ def test_they_are_told_before_a_redis_is_started(lonely: Shell, command: tuple[s
     lonely.env |= {"PROGRESS_AUTH": "jwt", "PROGRESS_PORT": "0"}
     done = lonely.run(*command)
     assert done.returncode == 5
-    assert done.stderr.startswith("progress-broker: PROGRESS_AUTH=jwt needs something to check tokens with")
+    assert done.stderr.startswith("progress-broker: PROGRESS_AUTH=jwt needs a key to verify tokens with")
     assert not (lonely.folder / "data").exists()
 
 

@@ -10,14 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
+from standardwebhooks import Webhook
 
 from progress_workers import Operation
-from tests.callback.snippet import verified
+from tests.callback.backend import SECRET
 from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
 from tests.servers import ApiReplica, RealRedis
-
-SECRET = "a secret of thirty-two bytes or more"
 
 
 class TheirApp(BaseHTTPRequestHandler):
@@ -35,8 +34,7 @@ class TheirApp(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        assert verified(SECRET.encode(), self.headers, body)
-        question = json.loads(body)
+        question = Webhook(SECRET).verify(body, dict(self.headers))
         headers = question.get("headers", {})
         known = "sid=carol-s" in headers.get("cookie", "") or headers.get("authorization") == "Bearer carol-t"
         answer: dict[str, Any] = {"allow": False}

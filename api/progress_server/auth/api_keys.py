@@ -1,4 +1,4 @@
-"""API keys: what workers come with. The file holds only their hashes, which are of no use to who reads it."""
+"""API keys: credentials of workers. The file holds only their hashes, which let nobody in."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ from progress_server.auth.claims import MAX_GRANTS, GrantClaim
 from progress_server.auth.principal import Principal
 
 PREFIX = "pbk_"
-"""What every key begins with, so that one that got out is found by who looks for such things."""
+"""What every key begins with, so that secret scanners find a key that was published by mistake."""
 
 
 class KeyEntry(BaseModel):
@@ -40,7 +40,7 @@ class KeyFile(BaseModel):
 
 
 class ApiKeys:
-    """The keys there are."""
+    """The known keys."""
 
     def __init__(self, entries: list[KeyEntry]) -> None:
         self._principals = [
@@ -49,18 +49,18 @@ class ApiKeys:
         ]
 
     def verify(self, key: str) -> Principal:
-        """Return whose key it is; raise `Unauthenticated`. It takes as long for any."""
+        """Return the principal of a key; raise `Unauthenticated`. It takes the same time for every key."""
         digest, found = hashed(key), None
         for known, principal in self._principals:
             if hmac.compare_digest(digest, known):
                 found = principal
         if found is None:
-            raise Unauthenticated("there is no such API key")
+            raise Unauthenticated("unknown API key")
         return found
 
 
 def new_key() -> str:
-    """Return a key that nobody has."""
+    """Return a new random key."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
@@ -76,6 +76,6 @@ def read_keys(path: Path) -> ApiKeys:
         value: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return ApiKeys(KeyFile.model_validate(value).keys)
     except ValidationError as error:
-        raise SetupError(f"the API keys in {path} are not right: {invalid(error).detail}") from None
+        raise SetupError(f"the API keys in {path} are not valid: {invalid(error).detail}") from None
     except (OSError, ValueError) as error:
         raise SetupError(f"the API keys in {path} can't be read: {error}") from None

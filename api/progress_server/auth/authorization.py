@@ -1,4 +1,4 @@
-"""Authorization: may who calls do that? What they may not even read looks like what there is not."""
+"""Authorization: what a caller may do. Callers without read access get the same 404 as for an unknown id."""
 
 from starlette.requests import HTTPConnection
 
@@ -9,20 +9,20 @@ from progress_broker.operations.snapshot import missing
 from progress_server.auth.principal import Principal, principal_of
 from progress_server.context import Context
 
-_DONE = {
-    Action.READ: "be read",
-    Action.PUBLISH: "be published to",
-    Action.CANCEL: "be cancelled or signalled",
-    Action.CREATE: "be created",
-    Action.ADMIN: "be deleted",
+_VERBS = {
+    Action.READ: "read",
+    Action.PUBLISH: "publish to",
+    Action.CANCEL: "cancel or signal",
+    Action.CREATE: "create",
+    Action.ADMIN: "delete",
 }
 
 
 async def permit(connection: HTTPConnection, context: Context, action: Action, operation: str) -> None:
-    """Return if who calls may do this to an operation, which need not exist if their grants don't look at it.
+    """Return if the caller may do this to an operation. It need not exist if the grants allow it by the id alone.
 
-    Raises `NotFound`, after the same work and with the same words, for an operation that they may not read and for one
-    that does not exist; `Forbidden` for one that they may read.
+    Raises `NotFound`, after the same work and with the same text, for an operation that the caller may not read and
+    for one that does not exist; `Forbidden` for one that the caller may read.
     """
     await permit_principal(principal_of(connection), context, action, operation)
 
@@ -44,27 +44,27 @@ async def permit_principal(principal: Principal, context: Context, action: Actio
 
 
 def permit_everywhere(connection: HTTPConnection, action: Action) -> None:
-    """Return if who calls may do this to all there is; raise `Forbidden`."""
+    """Return if the caller may do this to all operations; raise `Forbidden`."""
     if not principal_of(connection).grants.allows_everywhere(action):
-        raise Forbidden(f"that takes a grant of the action {action} on all operations")
+        raise Forbidden(f"this call needs a grant of the action {action} on all operations")
 
 
 async def permit_creation(connection: HTTPConnection, context: Context, new: NewOperation) -> NewOperation:
-    """Return the operation as who calls may create it: theirs, unless it names another owner.
+    """Return the operation as the caller may create it: the caller is its owner, unless it names another.
 
-    A parent is told of its children and shows what they add up to, so to name one takes the grant to publish to it.
+    A parent shows the progress of its children, so the caller must be allowed to publish to it.
     """
     principal = principal_of(connection)
     if new.owner is None and principal.name:
         new = new.model_copy(update={"owner": principal.name})
     if not principal.grants.allows(Action.CREATE, Facts(new.id or "", new.owner, new.kind, new.tags)):
         what = f"operation {new.id}" if new.id else "an operation"
-        raise Forbidden(f"your grants don't let you create {what} of this owner, kind and tags")
+        raise Forbidden(f"your grants don't allow you to create {what} of this owner, kind and tags")
     if new.parent is not None:
         await permit_principal(principal, context, Action.PUBLISH, new.parent)
     return new
 
 
 def refused(action: Action, operation: str) -> Forbidden:
-    """Return what is said to who may read an operation, but not do that."""
-    return Forbidden(f"operation {operation} may not {_DONE[action]} by you: it takes a grant of the action {action}")
+    """Return the error for a caller that may read an operation, but not do this to it."""
+    return Forbidden(f"you may not {_VERBS[action]} operation {operation}: that needs a grant of the action {action}")

@@ -1,4 +1,4 @@
-"""From what a token claims to who its bearer is and what they may do."""
+"""Turns the claims of a token into a principal and its grants."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_GRANTS = 64
 """Grants of one principal: each call may look at all of them."""
 
 LATEST_S = 253_370_764_800.0
-"""The year 9999: no date is later. Who takes milliseconds for seconds claims that a token lasts for longer."""
+"""The year 9999, after which there are no dates. An `exp` in milliseconds by mistake would be later."""
 
 _Values = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=256)]
 _ACTIONS = frozenset(Action)
@@ -58,13 +58,13 @@ class Claims:
     grants: str = "grants"
 
     def principal(self, claims: Mapping[str, Any], leeway_s: float) -> Principal:
-        """Return whom verified claims describe; raise `Unauthenticated` if they describe nobody."""
+        """Return the principal of verified claims; raise `Unauthenticated` if they are not valid."""
         try:
             name = NAME.validate_python(claims.get(self.subject), strict=True)
             wider = GRANTS.validate_python(claims.get(self.grants) or [])
         except ValidationError as error:
             fault = error.errors(include_input=False, include_url=False)[0]
-            raise Unauthenticated(f"its claims describe nobody: {fault['msg']}") from None
+            raise Unauthenticated(f"the claims of the token are not valid: {fault['msg']}") from None
         token_id = claims.get("jti")
         return Principal(
             name,
@@ -75,7 +75,7 @@ class Claims:
 
 
 def owned(name: str, scope: object) -> Sequence[Grant]:
-    """Return the grant of a scope's actions on what a principal owns. What is no action of ours is others' business."""
+    """Return the grant of a scope's actions on what a principal owns. Other words in the scope are ignored."""
     words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else ()
     actions = _ACTIONS.intersection(word for word in words if isinstance(word, str))
     return [Grant(frozenset(map(Action, actions)), owners=frozenset({name}))] if actions else []

@@ -1,4 +1,4 @@
-"""Where a caller's token stands: in `Authorization` (RFC 6750), or in a cookie that scripts can't read."""
+"""Reads a caller's token from `Authorization` (RFC 6750), or from a cookie that scripts can't read."""
 
 from collections.abc import Collection
 
@@ -18,7 +18,7 @@ def bearer(connection: HTTPConnection) -> str | None:
         return None
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("the Authorization header holds no bearer token")
+        raise Unauthenticated("the Authorization header has no bearer token")
     return sized(token.strip())
 
 
@@ -31,25 +31,25 @@ def bearer_or_cookie(connection: HTTPConnection, name: str, friends: Collection[
 def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
     """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
 
-    A browser sends cookies along whoever made it call. So what changes something has to be said to come from our own
-    pages or those of friends, and so has a WebSocket, whose answers any page could read.
+    A browser sends cookies with every request, whichever page caused it. So a request that changes something must come
+    from our own pages or those of friends; and so must a WebSocket, whose messages any page could read.
     """
     token = connection.cookies.get(name)
     if token is None:
         return None
     if not is_meant(connection, friends):
-        raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
+        raise Unauthenticated("the cookie came with a request that may be from a page of another site")
     return sized(token)
 
 
 def is_meant(connection: HTTPConnection, friends: Collection[str]) -> bool:
-    """Return whether cookies may be believed: it changes nothing, or is said to come from our own or friends' pages."""
+    """Return whether cookies are accepted: the request changes nothing, or comes from our own or friends' pages."""
     reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
     return reads or caller_of(connection.headers, friends) is Caller.OURS
 
 
 def sized(token: str) -> str:
-    """Return a token; raise `Unauthenticated` if nobody would have made one so long."""
+    """Return a token; raise `Unauthenticated` if it is too long to be a real one."""
     if len(token) > MAX_TOKEN:
         raise Unauthenticated(f"the token is over {MAX_TOKEN} bytes")
     return token

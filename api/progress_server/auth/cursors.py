@@ -1,4 +1,8 @@
-"""A seal: what a caller carries for us, and neither reads nor changes."""
+"""Sealed cursors: what callers carry for us, and can neither read nor change.
+
+These are not JSON Web Tokens, as a cursor must be encrypted and not only signed: it would tell of operations that the
+caller may not read. Fernet does both, and needs no claims, as a cursor says neither who calls nor what they may do.
+"""
 
 import hashlib
 import hmac
@@ -10,19 +14,19 @@ from progress_broker.errors import Invalid
 
 
 class Seal:
-    """Closes and opens cursors, on any replica that has the same secret."""
+    """Encrypts and decrypts cursors, on any replica that has the same secret."""
 
     def __init__(self, secret: bytes) -> None:
         self._fernet = Fernet(urlsafe_b64encode(hmac.digest(secret, b"progress-broker seal 1", hashlib.sha256)))
 
     def close(self, cursor: str | None) -> str | None:
-        """Return a cursor sealed."""
+        """Return a cursor, encrypted."""
         return None if cursor is None else self._fernet.encrypt(cursor.encode()).decode()
 
     def open(self, cursor: str | None) -> str | None:
-        """Return what a seal holds; raise `Invalid` for what is none of ours."""
+        """Return a cursor, decrypted; raise `Invalid` for one that this server did not give out."""
         try:
             return None if cursor is None else self._fernet.decrypt(cursor).decode()
         except InvalidToken:
-            words = "this cursor is none of ours: take it from `next_cursor`, unchanged"
+            words = "invalid cursor: send `next_cursor` of the page before, unchanged"
             raise Invalid(words, field="cursor") from None

@@ -1,4 +1,4 @@
-"""The guard: all the ways to prove who one is, tried in one place."""
+"""The guard: checks credentials of every kind, in one place."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,31 +22,31 @@ from progress_server.auth.tickets import Tickets
 
 
 class ClientLeft(Exception):
-    """Nobody is there any more to be answered."""
+    """The client has disconnected before it could be answered."""
 
 
 class Authenticator(Protocol):
-    """Tells who speaks in a connection."""
+    """Finds the principal of a connection."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return who speaks; raise `Unauthenticated`, whose text is for the log alone, or `ClientLeft`."""
+        """Return the principal; raise `Unauthenticated`, whose text is for the log alone, or `ClientLeft`."""
         ...
 
 
 class Open:
-    """Takes everybody: for one machine, or where something in front keeps strangers out."""
+    """Accepts everybody: for one machine, or behind a proxy that authenticates."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the one who may do all."""
+        """Return the principal that may do everything."""
         return ANYONE
 
 
 Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
-"""Has a say in what a ticket opens: returns who speaks in it, or raises `Unauthenticated`."""
+"""Decides about a connection that comes with a ticket: returns its principal, or raises `Unauthenticated`."""
 
 
 class Guard:
-    """Tells who speaks in a connection. An app makes it; it works once it is `over` a store."""
+    """Finds the principal of each connection. An app makes it; it works once it is `over` a store."""
 
     def __init__(
         self, settings: Settings, authenticator: Authenticator | None = None, admit: Admit | None = None
@@ -62,7 +62,7 @@ class Guard:
 
     @asynccontextmanager
     async def over(self, store: Store, hub: Hub) -> AsyncIterator[None]:
-        """Share tickets and revocations with the other replicas of a store, and end the streams of who is denied."""
+        """Share tickets and revocations with the other replicas of a store, and end the streams of who is revoked."""
         self._secret = SharedSecret(store)
         if self._open:
             yield
@@ -71,12 +71,12 @@ class Guard:
             yield
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return who speaks; raise `Unauthenticated`, or `StorageUnavailable` where that can't be known now."""
+        """Return the principal; raise `Unauthenticated`, or `StorageUnavailable` if that can't be decided now."""
         if self._open:
             return ANYONE
         principal = await self._proved(connection)
         if self.revocation.denies(principal):
-            raise Unauthenticated("it was revoked")
+            raise Unauthenticated("the credentials are revoked")
         return principal
 
     async def _proved(self, connection: HTTPConnection) -> Principal:
@@ -85,15 +85,15 @@ class Guard:
         if "ticket" in given:
             principal = await self.tickets.take(connection, given["ticket"][0])
             return principal if self._admit is None else await self._admit(connection, principal)
-        if given.keys() & {"token", "access_token"}:  # in logs and histories for as long as it lives
-            raise Unauthenticated("there is a token in the URL, where only a ticket may stand")
+        if given.keys() & {"token", "access_token"}:  # it would be in logs and histories, and is valid for long
+            raise Unauthenticated("the URL has a token: only tickets are accepted there")
         token = bearer(connection)
         if token is not None and token.startswith(PREFIX):
             return self._keys.verify(token)
         return await self._authenticator.authenticate(connection)
 
     async def seal(self) -> Seal:
-        """Return what hides from callers what they carry for us."""
+        """Return what encrypts cursors."""
         return Seal(await self._ticket_secret())
 
     async def _ticket_secret(self) -> bytes:
@@ -101,36 +101,36 @@ class Guard:
         if given is not None:
             return given.get_secret_value().encode()
         if self._secret is None:
-            raise StorageUnavailable("this server is starting: come back in a moment")
+            raise StorageUnavailable("this server is starting: retry in a moment")
         return await self._secret.get()
 
 
 class NoTokens:
-    """Takes none: only workers with API keys may call."""
+    """Accepts no tokens: only workers with API keys may call."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Raise `Unauthenticated`."""
-        raise Unauthenticated("there is no API key")
+        raise Unauthenticated("there is no API key, and tokens are not accepted")
 
 
 def authenticator_of(settings: Settings) -> Authenticator:
-    """Return how callers prove who they are; raise `SetupError` where the settings give nothing to prove it by."""
+    """Return how callers are authenticated; raise `SetupError` where the settings name no way."""
     if settings.auth == "none":
         for name, auth in (("api_keys", "jwt"), ("jwt_key", "jwt"), ("jwt_jwks", "jwt"), ("callback_url", "callback")):
             if getattr(settings, name) is not None:
-                keeps = f"PROGRESS_{name.upper()} keeps nobody out while PROGRESS_AUTH is none"
-                raise SetupError(f"{keeps}: set that to {auth}, or leave this out")
+                keeps = f"PROGRESS_{name.upper()} has no effect while PROGRESS_AUTH is none"
+                raise SetupError(f"{keeps}: set PROGRESS_AUTH={auth}, or remove it")
         return Open()
     tokens = jwt_bearer(settings)
     if tokens is None and settings.api_keys is None:
         raise SetupError(
-            "PROGRESS_AUTH=jwt needs something to check tokens with:"
-            " set PROGRESS_JWT_KEY or PROGRESS_JWT_JWKS, or PROGRESS_API_KEYS for workers alone"
+            "PROGRESS_AUTH=jwt needs a key to verify tokens with:"
+            " set PROGRESS_JWT_KEY or PROGRESS_JWT_JWKS, or PROGRESS_API_KEYS if only workers call"
         )
     return tokens or NoTokens()
 
 
 def guard_of(connection: HTTPConnection) -> Guard:
-    """Return the guard of the app that a request, or a WebSocket, is for."""
+    """Return the guard of the app that serves a request or a WebSocket."""
     guard: Guard = connection.app.state.guard
     return guard

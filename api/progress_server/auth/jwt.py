@@ -1,4 +1,4 @@
-"""JSON Web Tokens (RFC 7519, RFC 8725): the caller's own proof, signed by whoever the operator trusts."""
+"""Access tokens: JSON Web Tokens (RFC 7519, RFC 8725) of the caller, signed by an issuer that the operator trusts."""
 
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,18 @@ from progress_server.auth.principal import Principal
 
 FindKey = Callable[[str | None], Awaitable[Key | None]]
 
+TICKET_TYPE = "progress-ticket+jwt"
+"""The `typ` of our tickets (`api/progress_server/auth/tickets.py`), which are no access tokens."""
+
+DECODE_ERRORS = (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError)
+"""What decoding a token that anybody may have made can raise."""
+
+_REASON = 200
+"""Characters of a reason that are logged."""
+
 
 class JwtBearer:
-    """Takes tokens whose signature, time, audience and issuer are right."""
+    """Accepts tokens whose signature, times, audience and issuer are right."""
 
     def __init__(self, settings: Settings, find_key: FindKey, algorithms: frozenset[str] = ALGORITHMS) -> None:
         self._find_key, self._algorithms = find_key, algorithms
@@ -28,18 +37,21 @@ class JwtBearer:
         self._claims = Claims(settings.jwt_subject_claim, settings.jwt_scope_claim, settings.jwt_grants_claim)
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return whom the token names; raise `Unauthenticated`."""
+        """Return the principal of a connection's token; raise `Unauthenticated`."""
         token = bearer_or_cookie(connection, self._cookie, self._friends)
         if token is None:
             raise Unauthenticated("there is no token")
         return await self.verify(token)
 
     async def verify(self, token: str) -> Principal:
-        """Return whom a token names; raise `Unauthenticated`."""
+        """Return the principal of a token; raise `Unauthenticated`."""
         try:
-            key = await self._find_key(_key_name(token))
+            key_id, token_type = _header(token)
+            if token_type == TICKET_TYPE:
+                raise Unauthenticated("a ticket is not an access token: send it as `?ticket=`")
+            key = await self._find_key(key_id)
             if key is None or key.algorithm not in self._algorithms:
-                raise Unauthenticated("none of the keys is the one the token names")
+                raise Unauthenticated("there is no key of the token's `kid`")
             claims = jwt.decode(
                 token,
                 key.material,
@@ -50,27 +62,34 @@ class JwtBearer:
                 leeway=self._leeway_s,
             )
             return self._claims.principal(claims, self._leeway_s)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise Unauthenticated(f"the token is not right: {error}") from None
+        except DECODE_ERRORS as error:
+            raise not_valid("token", error) from None
 
 
-def _key_name(token: str) -> str | None:
-    """Return the name of the key that a token says it is signed with; PyJWT would read all of it twice."""
+def not_valid(what: str, error: Exception) -> Unauthenticated:
+    """Return why a token was refused, for the log: in one short line, as the reason may quote the token's header."""
+    return Unauthenticated(f"the {what} is not valid: {str(error)[:_REASON]!r}")
+
+
+def _header(token: str) -> tuple[str | None, object]:
+    """Return the `kid` and the `typ` of a token, not verified yet; PyJWT would decode the whole token for them."""
     header = orjson.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))
-    name = header.get("kid") if isinstance(header, dict) else None
-    return name if isinstance(name, str) else None
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    key_id = header.get("kid")
+    return key_id if isinstance(key_id, str) else None, header.get("typ")
 
 
 def jwt_bearer(settings: Settings) -> JwtBearer | None:
     """Return the authenticator that the settings describe, or None if they give no key; raise `SetupError`."""
     allowed = _algorithms(settings)
     if settings.jwt_key is not None and settings.jwt_jwks is not None:
-        raise SetupError("PROGRESS_JWT_KEY and PROGRESS_JWT_JWKS are both set: a token is checked with one of them")
+        raise SetupError("PROGRESS_JWT_KEY and PROGRESS_JWT_JWKS are both set: set only one of them")
     if settings.jwt_jwks is not None:
         if settings.jwt_audience is None and settings.jwt_issuer is None:
             raise SetupError(
-                "whose keys are in PROGRESS_JWT_JWKS signs for others too:"
-                " set PROGRESS_JWT_AUDIENCE to what tokens for this server say in `aud`"
+                "the issuer of PROGRESS_JWT_JWKS may sign tokens for other servers too:"
+                " set PROGRESS_JWT_AUDIENCE to the `aud` of tokens for this server"
             )
         return JwtBearer(settings, KeySet(settings.jwt_jwks, settings.jwt_jwks_s).key, allowed)
     if settings.jwt_key is None:
@@ -90,5 +109,5 @@ def _algorithms(settings: Settings) -> frozenset[str]:
         return ALGORITHMS
     named = frozenset(name.strip() for name in settings.jwt_algorithms.split(","))
     if not named <= ALGORITHMS:
-        raise SetupError(f"PROGRESS_JWT_ALGORITHMS takes {', '.join(sorted(ALGORITHMS))}, separated by commas")
+        raise SetupError(f"PROGRESS_JWT_ALGORITHMS accepts {', '.join(sorted(ALGORITHMS))}, separated by commas")
     return named

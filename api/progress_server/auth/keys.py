@@ -1,15 +1,19 @@
-"""The keys that tokens are signed with: a secret, a PEM file, or a key set that is read again and again (RFC 7517)."""
+"""The keys that tokens are verified with: a secret, a PEM file, or a key set that is read again and again (RFC 7517).
+
+PyJWT parses the keys. Its `PyJWKClient` is not used: it blocks the event loop, reads responses of any size, and has no
+keys once its copy has expired and the address can't be reached.
+"""
 
 import asyncio
 import logging
+import ssl
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+import httpx
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -20,6 +24,7 @@ from jwt import PyJWK, PyJWKSet, PyJWTError
 from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.runtime.single_flight import Flights
 from progress_broker.settings import LOOPBACK
+from progress_server.http.outgoing import UNPACKED, read_body
 
 ALGORITHMS = frozenset({"HS256", "RS256", "ES256"})
 LEAST_SECRET_BYTES = 32
@@ -27,42 +32,42 @@ LEAST_RSA_BITS = 2048
 
 
 class Key(NamedTuple):
-    """A key, and the one algorithm it serves: a token's own word for it counts for nothing."""
+    """A key, and its one algorithm: what a token says of its algorithm is not believed."""
 
     algorithm: str
     material: Any
 
 
 def read_key(given: str) -> Key:
-    """Return the key that a setting gives; raise `SetupError`, which never shows it."""
+    """Return the key of PROGRESS_JWT_KEY; raise `SetupError`, whose text never shows it."""
     text = _file(given[1:]) if given.startswith("@") else given
     if "-----BEGIN" in text:
         return _pem(text)
     secret = text.strip().encode()
     if text.lstrip().startswith(("ssh-", "ecdsa-")):
-        raise SetupError("PROGRESS_JWT_KEY is an SSH key: give a PEM public key, or a secret")
+        raise SetupError("PROGRESS_JWT_KEY is an SSH key: set a PEM public key, or a secret")
     if len(secret) < LEAST_SECRET_BYTES:
         raise SetupError(
-            f"PROGRESS_JWT_KEY is a secret of {len(secret)} bytes, which can be guessed: it takes {LEAST_SECRET_BYTES},"
-            " such as `openssl rand -base64 48` gives"
+            f"PROGRESS_JWT_KEY is a secret of only {len(secret)} bytes, which can be guessed: use {LEAST_SECRET_BYTES}"
+            " bytes or more; `openssl rand -base64 48` makes one"
         )
     return Key("HS256", secret)
 
 
 def read_key_set(text: str | bytes) -> dict[str | None, Key]:
-    """Return the keys of a JWKS that can sign tokens, by their `kid`; raise `ValueError` if it is none."""
+    """Return the keys of a JWKS that tokens can be verified with, by their `kid`; raise `ValueError` if it has none."""
     try:
         found = PyJWKSet.from_json(text if isinstance(text, str) else text.decode())
     except (PyJWTError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"this is no key set: {error}") from None
+        raise ValueError(f"this is not a key set: {error}") from None
     keys = {key.key_id: fit for key in found.keys if (fit := _of_set(key)) is not None}
     if not keys:
-        raise ValueError("there is no RSA or P-256 key for signatures in the key set")
+        raise ValueError("the key set has no RSA or P-256 key for signatures")
     return keys
 
 
 def _of_set(key: PyJWK) -> Key | None:
-    """Return a key of a set, or None if it does not serve us. A secret has no place in what is handed to everybody."""
+    """Return a key of a set, or None if it is not for signatures, or is a secret, which a public set must not hold."""
     if key.public_key_use not in (None, "sig"):
         return None
     try:
@@ -74,23 +79,23 @@ def _of_set(key: PyJWK) -> Key | None:
 
 def _pem(text: str) -> Key:
     if "PRIVATE KEY" in text:
-        raise SetupError("PROGRESS_JWT_KEY is a private key: give the public one, which is all that checking takes")
+        raise SetupError("PROGRESS_JWT_KEY is a private key: set the public key, which is enough to verify tokens")
     try:
         if "BEGIN CERTIFICATE" in text:
             return _public(load_pem_x509_certificate(text.encode()).public_key())
         return _public(load_pem_public_key(text.encode()))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SetupError(f"PROGRESS_JWT_KEY is no PEM public key: {error}") from None
+        raise SetupError(f"PROGRESS_JWT_KEY is not a valid PEM public key: {error}") from None
 
 
 def _public(key: object) -> Key:
     if isinstance(key, RSAPublicKey):
         if key.key_size < LEAST_RSA_BITS:
-            raise SetupError(f"an RSA key of {key.key_size} bits is too short: it takes {LEAST_RSA_BITS}")
+            raise SetupError(f"an RSA key of {key.key_size} bits is too short: use {LEAST_RSA_BITS} bits or more")
         return Key("RS256", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return Key("ES256", key)
-    raise SetupError("tokens are checked with RSA keys (RS256) or those of the curve P-256 (ES256): this is neither")
+    raise SetupError("unsupported key: tokens are verified with RSA keys (RS256) or P-256 keys (ES256)")
 
 
 def _file(path: str) -> str:
@@ -108,10 +113,11 @@ TIMEOUT_S = 5.0
 MAX_BYTES = 1 << 20
 
 Keys = Mapping[str | None, Key]
+Read = Callable[[], Awaitable[bytes]]
 
 
 class KeySet:
-    """The keys that were last read. Once there are some they serve until others take their place."""
+    """The keys that were last read. Once there are some, they are used until others replace them."""
 
     def __init__(self, address: str, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._read = reader_of(address)
@@ -133,9 +139,9 @@ class KeySet:
             if may_read or self._flights:
                 await self._refresh()
         elif may_read and now - self._read_at >= self._period_s:
-            self._refreshing = asyncio.create_task(self._refresh())  # meanwhile those there are go on to serve
+            self._refreshing = asyncio.create_task(self._refresh())  # the known keys are used meanwhile
         if not self._keys:
-            raise StorageUnavailable("the keys that tokens are signed with can't be had: come back in a moment")
+            raise StorageUnavailable("the keys that tokens are verified with can't be read now: retry in a moment")
         return self._find(name)
 
     def _find(self, name: str | None) -> Key | None:
@@ -149,37 +155,64 @@ class KeySet:
     async def _load(self) -> None:
         self._tried_at = self._clock()
         try:
-            self._keys = read_key_set(await asyncio.to_thread(self._read))
+            self._keys = read_key_set(await self._read())
             self._read_at = self._clock()
         except (OSError, ValueError) as error:
-            log.warning("the key set at %s can't be read, and those known go on to serve: %s", self._address, error)
+            log.warning("the key set %s can't be read, the keys known before stay in use: %s", self._address, error)
 
 
-class _Straight(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        """Follow nothing: keys come from where the operator said."""
-        raise HTTPError(req.full_url, code, "it redirects: name the address it leads to", headers, fp)
+def reader_of(address: str) -> Read:
+    """Return what reads a key set and raises `OSError` or `ValueError`; raise `SetupError` for a bad address."""
+    if not address.lower().startswith(("http:", "https:")):
+        return _file_reader(Path(address).expanduser())
+    try:
+        parts = urlsplit(address)
+        if not parts.hostname:
+            raise ValueError("the address names no host")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise ValueError("others can change what an http:// address answers: use https")
+        return _http_reader(address, proxied=parts.scheme == "https")
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise SetupError(f"PROGRESS_JWT_JWKS is {address}, which can't be read: {error}") from None
 
 
-def reader_of(address: str) -> Callable[[], bytes]:
-    """Return what reads a key set, which raises `OSError`; raise `SetupError` for an address that won't do."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https"):
-        path = Path(address).expanduser()
+def _file_reader(path: Path) -> Read:
+    try:
+        read_key_set(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"the key set {path} of PROGRESS_JWT_JWKS can't be read: {error}") from None
+    return lambda: asyncio.to_thread(path.read_bytes)
+
+
+def _http_reader(address: str, *, proxied: bool) -> Read:
+    """Return what reads a key set over HTTP, by the proxy that the environment names, if it may be `proxied`.
+
+    A proxy would make plain http leave this machine.
+    """
+    httpx.URL(address)
+    client = httpx.AsyncClient(
+        verify=ssl.create_default_context(),
+        trust_env=proxied,
+        follow_redirects=False,  # keys come from where the operator said
+        timeout=TIMEOUT_S,
+        headers=UNPACKED,
+        limits=httpx.Limits(max_keepalive_connections=0),  # so nothing is left to close
+    )
+
+    async def read() -> bytes:
         try:
-            read_key_set(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise SetupError(f"the key set {path} of PROGRESS_JWT_JWKS can't be read: {error}") from None
-        return path.read_bytes
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise SetupError("PROGRESS_JWT_JWKS is an http:// address, whose answer others can change: use https")
-    opener = urllib.request.build_opener(_Straight)
-
-    def read() -> bytes:
-        with opener.open(address, timeout=TIMEOUT_S) as answer:
-            body: bytes = answer.read(MAX_BYTES + 1)
-        if len(body) > MAX_BYTES:
-            raise OSError(f"it is over {MAX_BYTES} bytes")
-        return body
+            async with asyncio.timeout(TIMEOUT_S), client.stream("GET", address) as response:
+                if response.status_code != 200:
+                    raise OSError(_refused(response))
+                return await read_body(response, MAX_BYTES)
+        except (TimeoutError, httpx.TimeoutException):
+            raise OSError(f"it does not answer within {TIMEOUT_S:g} s") from None
+        except httpx.HTTPError as error:
+            raise OSError(f"it can't be reached: {error or type(error).__name__}") from None
 
     return read
+
+
+def _refused(response: httpx.Response) -> str:
+    told = f"it answers with the status {response.status_code}"
+    return f"{told}; redirects are not followed: set the final address" if response.is_redirect else told

@@ -12,14 +12,14 @@ from progress_server.observability.logs import RefusedLog
 
 
 class Authentication:
-    """Middleware that lets nobody through who has not proved who they are, and says who it is."""
+    """Middleware that rejects requests without valid credentials, and notes the principal of the others."""
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
         self._log = RefusedLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Find out who speaks, and go on; or answer."""
+        """Find the principal and go on; or reject the request."""
         if scope["type"] in ("http", "websocket") and not class_of(scope).is_open:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))

@@ -1,4 +1,4 @@
-"""The principal: who a connection speaks for, and what it may do."""
+"""The principal: who a connection acts for, and what it may do."""
 
 from dataclasses import dataclass
 
@@ -13,30 +13,30 @@ STATE = "principal"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who has proved to be whom."""
+    """An authenticated caller."""
 
     name: str
-    """Empty where nobody had to prove anything."""
+    """Empty where no credentials are asked for."""
     grants: Grants
     expires_at: float | None = None
-    """When its proof ends, in seconds since 1970; a stream ends then, too."""
+    """When its credentials expire, in seconds since 1970; its streams end then, too."""
     token_id: str | None = None
-    """What its proof can be revoked by, beside the name."""
+    """The id that its credentials can be revoked by, beside the name."""
 
 
 ANYONE = Principal("", EVERYTHING)
-"""Who calls where nobody has to prove anything."""
+"""The principal of all callers where no credentials are asked for."""
 
 
 def principal_in(scope: Scope) -> Principal | None:
-    """Return who was found to speak in a connection, or None before that."""
+    """Return the principal of a connection, or None before it was authenticated."""
     found: Principal | None = scope.get("state", {}).get(STATE)
     return found
 
 
 def principal_of(connection: HTTPConnection) -> Principal:
-    """Return who speaks. A connection that nobody looked at has none, which is a fault of ours and raises."""
+    """Return the principal. A connection that was not authenticated has none: that is a fault of ours, and raises."""
     found = principal_in(connection.scope)
     if found is None:
-        raise LookupError("nobody has authenticated this connection")
+        raise LookupError("this connection was not authenticated")
     return found

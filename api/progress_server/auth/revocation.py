@@ -1,4 +1,4 @@
-"""When a proof counts no more: it has expired, or it was withdrawn. Streams that were opened with it end then."""
+"""The end of credentials: they expire, or are revoked. Streams that were opened with them end then."""
 
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from progress_server.auth.principal import ANYONE, Principal
 
 
 class Revocation:
-    """Tells whose proofs count no more. Before it is `over` a store nobody is denied."""
+    """Tells whose credentials are revoked or expired. Before it is `over` a store nobody is revoked."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
@@ -22,7 +22,7 @@ class Revocation:
 
     @asynccontextmanager
     async def over(self, store: Store, hub: Hub) -> AsyncIterator[None]:
-        """Share the deny list with the other replicas of a store, and end the streams of who is on it."""
+        """Share the deny list with the other replicas of a store, and end the streams of principals on it."""
         denied, tasks = DenyList(store, self._period_s), Tasks()
         self._denied = denied
         tasks.keep_up(lambda: denied.run(lambda: self._end_streams(hub)))
@@ -32,11 +32,11 @@ class Revocation:
             await tasks.close()
 
     def denies(self, principal: Principal) -> bool:
-        """Return whether a principal, or what it proved itself by, was denied since."""
+        """Return whether a principal, or its token, is revoked."""
         return self._denied is not None and self._denied.denies(principal.name, principal.token_id)
 
     def ended(self, principal: Principal) -> bool:
-        """Return whether what a principal proved itself by counts no more."""
+        """Return whether the credentials of a principal are revoked or expired."""
         expires_at = principal.expires_at
         return self.denies(principal) or (expires_at is not None and expires_at <= time.time())
 
@@ -52,7 +52,7 @@ class Revocation:
 
 
 def held(delivery: Delivery, principal: Principal, hub: Hub) -> Delivery:
-    """Return a delivery that ends with its principal's proof, and is found when that is withdrawn."""
+    """Return a delivery that ends when its principal's credentials expire, and can be found when they are revoked."""
     if principal is ANYONE:
         return delivery
     if principal.expires_at is None:

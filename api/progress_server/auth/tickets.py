@@ -1,82 +1,99 @@
-"""Tickets: proof for one stream, short-lived and read-only, that may stand in a URL (EventSource can't set headers).
+"""Tickets: short-lived credentials to read one thing. They may stand in a URL, as EventSource can't set headers.
 
-A ticket is `<payload>.<signature>`, both in base64url. The signature is HMAC-SHA256 with a key of its own, so no
-ticket passes for a token, nor the other way round. The payload is JSON: `p` the principal, `j` its token's id,
-`x` when that token expires, `e` when the ticket does, and what it is for: `o` an operation, or `g` and `l`, grants and
-limits, for a stream of many.
+A ticket is a JSON Web Token (RFC 7519), signed with a key of its own. Its type, issuer, audience and `opens` are
+checked as well, so that a ticket never passes for an access token, nor an access token for a ticket (RFC 8725, 3.11).
+Claims of ours:
+
+- `opens`: what it is for. `{"operation": …}`, or `{"grants": …, "limits": …}` for a stream of many operations.
+- `proof_exp` and `proof_jti`: when the credentials that it was issued for expire, and their id, if they have them.
+
+There is no `iat` and no `nbf`: the clock of the replica that takes the ticket may be behind.
 """
 
 import hashlib
 import hmac
+import math
+import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import orjson
+import jwt
+from jwt.types import Options
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from progress_broker.errors import TooLarge, Unauthenticated
 from progress_broker.model.grants import Action, Grant, Grants
 from progress_server.auth.claims import GrantClaim
+from progress_server.auth.jwt import DECODE_ERRORS, TICKET_TYPE, not_valid
 from progress_server.auth.principal import Principal
 from progress_server.http.paths import RequestClass, class_of, operation_in
 
 MAX_TICKET = 4096
 """Longer ones would not pass in a URL everywhere."""
+ISSUER = "progress-broker"
+AUDIENCE = "progress-streams"
+ALGORITHM = "HS256"
+
+_OPTIONS: Options = {"require": ["iss", "aud", "exp", "sub", "jti", "opens"], "strict_aud": True}
 _READ = frozenset({Action.READ})
 
 
 class Tickets:
-    """Makes tickets, and takes them, on any replica that has the same secret."""
+    """Issues and verifies tickets, on any replica that has the same secret."""
 
-    def __init__(
-        self, secret: Callable[[], Awaitable[bytes]], life_s: float, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._secret, self._life_s, self._clock = secret, life_s, clock
+    def __init__(self, secret: Callable[[], Awaitable[bytes]], life_s: float) -> None:
+        self._secret, self._life_s = secret, life_s
 
     async def for_operation(self, principal: Principal, operation: str) -> tuple[str, float]:
-        """Return a ticket for what an operation tells, and when it expires. That it may be read is known."""
-        return await self._make(principal, {"o": operation})
+        """Return a ticket for the events of an operation, which the caller may read; and when the ticket expires."""
+        return await self._issue(principal, {"operation": operation})
 
     async def for_many(self, principal: Principal, grants: Grants) -> tuple[str, float]:
-        """Return a ticket for a stream of many operations, of which these grants tell what may be read."""
-        return await self._make(principal, {"g": _told(grants.given), "l": _told(grants.limits)})
+        """Return a ticket for a stream of many operations: those that these grants allow to read."""
+        return await self._issue(principal, {"grants": _told(grants.given), "limits": _told(grants.limits)})
 
-    async def _make(self, principal: Principal, purpose: dict[str, Any]) -> tuple[str, float]:
-        expires_at = min(self._clock() + self._life_s, principal.expires_at or float("inf"))
-        told = {"p": principal.name, "j": principal.token_id, "x": principal.expires_at, "e": expires_at} | purpose
-        payload = urlsafe_b64encode(orjson.dumps(told)).rstrip(b"=")
-        ticket = (payload + b"." + await self._signature(payload)).decode()
+    async def _issue(self, principal: Principal, opens: dict[str, Any]) -> tuple[str, float]:
+        expires_at = math.ceil(time.time() + self._life_s)  # PyJWT compares whole seconds
+        if principal.expires_at is not None:
+            expires_at = min(expires_at, math.floor(principal.expires_at))
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": principal.name, "exp": expires_at, "opens": opens}
+        claims |= {"jti": secrets.token_urlsafe(9), "proof_exp": principal.expires_at, "proof_jti": principal.token_id}
+        given = {name: value for name, value in claims.items() if value is not None}
+        ticket = jwt.encode(given, await self._key(), ALGORITHM, {"typ": TICKET_TYPE})
         if len(ticket) > MAX_TICKET:
             raise TooLarge("your grants are too many for a ticket, which stands in a URL: name the operations")
         return ticket, expires_at
 
     async def take(self, connection: HTTPConnection, ticket: str) -> Principal:
-        """Return whose ticket it is, with what it is for as their only grants; raise `Unauthenticated`."""
-        told = await self._read(ticket)
-        if told["e"] <= self._clock():
-            raise Unauthenticated("the ticket has expired")
-        if connection.scope["type"] == "http" and connection.scope["method"] not in ("GET", "HEAD"):
-            raise Unauthenticated("a ticket is for reading")
+        """Return whom a ticket was issued to, with no grants but to read what it opens; raise `Unauthenticated`."""
+        claims = await self._verified(ticket)
         scope = connection.scope
-        grants = _for_one(told["o"], scope) if "o" in told else _for_many(told, class_of(scope))
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            raise Unauthenticated("a ticket only allows to read")
+        opens = claims["opens"]
+        grants = _for_one(opens["operation"], scope) if "operation" in opens else _for_many(opens, class_of(scope))
         if grants is None:
             raise Unauthenticated("the ticket is for something else")
-        return Principal(told["p"], grants, told["x"], told["j"])
+        return Principal(claims["sub"], grants, claims.get("proof_exp"), claims.get("proof_jti"))
 
-    async def _read(self, ticket: str) -> dict[str, Any]:
-        payload, _, signature = ticket.encode("utf-8", "replace").partition(b".")
-        if len(ticket) > MAX_TICKET or not hmac.compare_digest(signature, await self._signature(payload)):
-            raise Unauthenticated("the ticket is none of ours")
-        told: dict[str, Any] = orjson.loads(urlsafe_b64decode(payload + b"==="))
-        return told
+    async def _verified(self, ticket: str) -> dict[str, Any]:
+        if len(ticket) > MAX_TICKET:
+            raise Unauthenticated(f"the ticket is over {MAX_TICKET} bytes")
+        key = await self._key()
+        try:
+            token = jwt.decode_complete(ticket, key, [ALGORITHM], _OPTIONS, audience=AUDIENCE, issuer=ISSUER)
+        except DECODE_ERRORS as error:
+            raise not_valid("ticket", error) from None
+        if token["header"].get("typ") != TICKET_TYPE:
+            raise Unauthenticated("the ticket is a token of another type")
+        claims: dict[str, Any] = token["payload"]
+        return claims
 
-    async def _signature(self, payload: bytes) -> bytes:
-        key = hmac.digest(await self._secret(), b"progress-broker ticket 1", hashlib.sha256)
-        return urlsafe_b64encode(hmac.digest(key, payload, hashlib.sha256)).rstrip(b"=")
+    async def _key(self) -> bytes:
+        return hmac.digest(await self._secret(), b"progress-broker ticket 1", hashlib.sha256)
 
 
 def _for_one(operation: str, scope: Scope) -> Grants | None:
@@ -84,13 +101,13 @@ def _for_one(operation: str, scope: Scope) -> Grants | None:
     return Grants((Grant(_READ, ids=frozenset({operation})),)) if meant else None
 
 
-def _for_many(told: dict[str, Any], request: RequestClass) -> Grants | None:
+def _for_many(opens: dict[str, Any], request: RequestClass) -> Grants | None:
     meant = request.streams and not request.of_one
-    return Grants(_grants(told["g"]), _grants(told["l"])) if meant else None
+    return Grants(_grants(opens["grants"]), _grants(opens["limits"])) if meant else None
 
 
 def _told(grants: Sequence[Grant]) -> list[dict[str, Any]]:
-    """Return what grants say of reading, without what they don't narrow."""
+    """Return what grants say of reading, without the selectors that they don't have."""
     return [
         {name: list(values) for name, values in asdict(grant).items() if values is not None and name != "actions"}
         for grant in grants

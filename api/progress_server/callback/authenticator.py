@@ -1,4 +1,4 @@
-"""`PROGRESS_AUTH=callback`: who may come in is asked of the user's own back end."""
+"""`PROGRESS_AUTH=callback`: the user's own back end decides who may open connections and call."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ from progress_server.limits.slots import address_of
 
 
 class Callback:
-    """Asks for each connection whether it may be opened, and for plain calls, now and then, who calls."""
+    """Asks for each connection whether it may be opened; and for plain calls who calls, once in a few seconds."""
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
         self._backend = Backend(settings, tally)
@@ -41,16 +41,16 @@ class Callback:
 
     @asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:
-        """Run what goes beside the questions, and return what is to be heard from the feeds.
+        """Run the background tasks, and return the handlers of notes in the feeds.
 
-        Leave it after the streams have ended: it then tells of those.
+        Leave it after the streams have ended: it then tells the back end of those.
         """
         async with self._backend, self._farewells, Newest(store) as newest:
             self._newest = newest
             yield {REPLACED: newest.heard}
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return whom the back end finds to speak; a connection to be opened has its visit then."""
+        """Return the principal that the back end names; a connection to be opened has its visit then."""
         who, opening = self._who(connection), opening_in(connection.scope)
         if opening is None:
             presence = presence_in(connection.scope)
@@ -61,7 +61,7 @@ class Callback:
         return await self._let_in(connection, opening, answer, answer.whom())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
-        """Return who speaks with a ticket, if the back end lets them in: it can shorten what a ticket gives."""
+        """Return the principal of a ticket, if the back end allows it. It can make the ticket expire earlier."""
         opening = opening_in(connection.scope)
         if opening is None:
             return principal
@@ -78,11 +78,11 @@ class Callback:
         visit = Visit(opening.connection, lambda reason, lasted_s: self._ended(opening, reason, lasted_s))
         visit.first = tuple(event.frame() for event in answer.events)
         visit.enter(connection.scope)
-        if presence_in(connection.scope).left:  # it must not take the place of one that is there
+        if presence_in(connection.scope).left:  # it must not replace a connection whose client is there
             visit.end("client")
             raise ClientLeft
         if answer.identifier is not None:
-            # One of each principal's own: nobody is to put out another by guessing an identifier.
+            # Each principal has identifiers of its own: nobody can replace another's connection by guessing one.
             identifier = f"{principal.name}\0{answer.identifier}"
             visit.claim = partial(self._running().come, identifier, visit.connection, visit.replaced)
         return principal
@@ -92,13 +92,13 @@ class Callback:
 
     async def _opens(self, connection: HTTPConnection, question: bytes) -> Answer:
         hub = context_of(connection).hub
-        if hub.draining:  # nobody gets in, whatever would be answered
+        if hub.draining:  # all are refused, whatever the back end would answer
             hub.tally.refused[Draining.code] += 1
             raise Draining
         return await self._asked("connect", question, connection.scope)
 
     async def _called(self, who: Who, scope: Scope) -> Principal:
-        self.threshold.step_over(address_of(scope))  # a connection to be opened was counted on the doorstep
+        self.threshold.step_over(address_of(scope))  # a connection to be opened was counted by the middleware
         return (await self._asked("call", who.calls(), scope)).whom()
 
     async def _asked(self, action: str, question: bytes, scope: Scope) -> Answer:
@@ -111,5 +111,5 @@ class Callback:
 
     def _running(self) -> Newest:
         if self._newest is None:
-            raise StorageUnavailable("this server is starting: come back in a moment")
+            raise StorageUnavailable("this server is starting: retry in a moment")
         return self._newest

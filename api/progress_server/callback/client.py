@@ -1,10 +1,8 @@
-"""The user's back end, over HTTP: questions are signed, bounded in number and in time, and never answered by us."""
+"""The user's back end, over HTTP: questions are signed, and bounded in number and in time."""
 
 import asyncio
-import hmac
 import logging
 import ssl
-import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Self
 
@@ -15,6 +13,8 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.callback.decision import Answer, read_answer
 from progress_server.callback.fair_queue import LONGEST_S, Line, Wait
+from progress_server.callback.signature import Signer, new_message_id
+from progress_server.http.outgoing import UNPACKED, read_body
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +23,15 @@ KEEP_ALIVE_S = 4
 """Below what most servers keep an idle connection for, so that we and not they close it."""
 
 SENDERS = 8
-"""So many farewells are told at a time, beside the questions, which they must not delay."""
+"""Notices of ended connections sent at a time. They have connections of their own, so as not to delay questions."""
 
 DENIED = (401, 403)
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"} | UNPACKED
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 class Trouble(Exception):
-    """The back end gave no answer. `outcome` is what it is counted under."""
+    """The back end gave no answer that can be used. It is counted under `outcome`."""
 
     def __init__(self, outcome: str, detail: str, retry_s: float | None = None) -> None:
         super().__init__(detail)
@@ -45,10 +45,10 @@ class Backend:
         if settings.callback_url is None or settings.callback_secret is None:
             raise SetupError("PROGRESS_AUTH=callback needs PROGRESS_CALLBACK_URL and PROGRESS_CALLBACK_SECRET")
         self._url = settings.callback_url
-        self._secret = settings.callback_secret.get_secret_value().encode()
+        self._signer = Signer(settings.callback_secret.get_secret_value())
         self._timeout_s = settings.callback_timeout_s
         self._tally = tally
-        # A client for each place: one pool for all looks at each of its connections for every request, twice the work.
+        # A client for each place: a pool for all would look at each of its connections for every request.
         tls = ssl.create_default_context()
         self._clients = [_client(self._timeout_s, tls) for _ in range(settings.callback_concurrency + SENDERS)]
         self._line = Line(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
@@ -63,9 +63,9 @@ class Backend:
             await client.aclose()
 
     async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Answer:
-        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is none.
+        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is no answer.
 
-        The question is about a caller of this address, whose turn is waited for by `wait`.
+        The question is about a caller of this address; its turn is waited for by `wait`.
         """
         try:
             answer = await self._answer(body, address, wait)
@@ -73,7 +73,7 @@ class Backend:
             self._tally.callbacks[action, trouble.outcome] += 1
             self._note(str(trouble))
             raise AuthorizerUnavailable(
-                "who may come in can't be found out just now: come back in a moment", retry_s=trouble.retry_s
+                "your credentials can't be checked now: retry in a moment", retry_s=trouble.retry_s
             ) from None
         except AuthorizerUnavailable:
             self._tally.callbacks[action, "busy"] += 1
@@ -85,11 +85,11 @@ class Backend:
         self._tally.callbacks[action, "allowed"] += 1
         return answer
 
-    async def tell(self, body: bytes) -> int:
-        """Tell something that needs no answer; return the status. Raises `Trouble`."""
+    async def tell(self, message_id: str, body: bytes) -> int:
+        """Send a notice, which needs no answer; return the status of the response. Raises `Trouble`."""
         try:
             async with self._telling.place() as client, asyncio.timeout(self._timeout_s):
-                return (await self._post(client, body))[0]
+                return (await self._post(client, message_id, body))[0]
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
 
@@ -107,24 +107,25 @@ class Backend:
             raise Trouble("malformed", f"its answer can't be used: {error}") from None
 
     async def _post_again(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
-        """Post it; again on a cut connection, as one that was kept alive may have been closed at that moment."""
+        """Send it; again if the connection was cut, as one that was kept alive may have been closed at that moment."""
+        message_id = new_message_id()
         try:
-            status, content, retry_after = await self._post(client, body)
+            status, content, retry_after = await self._post(client, message_id, body)
         except _CUT:
-            status, content, retry_after = await self._post(client, body)
+            status, content, retry_after = await self._post(client, message_id, body)
         if status != 200 and status not in DENIED:
             retry_s = min(float(retry_after), LONGEST_S) if retry_after.isdecimal() else None
             raise Trouble("malformed", f"it answers with the status {status}", retry_s)
         return status, content
 
-    async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes, str]:
-        content = bytearray()
-        async with client.stream("POST", self._url, content=body, headers=signed(self._secret, body)) as answer:
-            async for some in answer.aiter_raw():
-                content += some
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise Trouble("malformed", f"its answer is over {MAX_ANSWER_BYTES} bytes")
-        return answer.status_code, bytes(content), answer.headers.get("retry-after", "")
+    async def _post(self, client: httpx.AsyncClient, message_id: str, body: bytes) -> tuple[int, bytes, str]:
+        headers = self._signer.headers(message_id, body)
+        async with client.stream("POST", self._url, content=body, headers=headers) as answer:
+            try:
+                content = await read_body(answer, MAX_ANSWER_BYTES)
+            except ValueError as error:
+                raise Trouble("malformed", str(error)) from None
+        return answer.status_code, content, answer.headers.get("retry-after", "")
 
     def _away(self, error: Exception) -> Trouble:
         if isinstance(error, TimeoutError | httpx.TimeoutException):
@@ -132,29 +133,23 @@ class Backend:
         return Trouble("unreachable", f"it can't be reached: {error or type(error).__name__}")
 
     def _note(self, trouble: str | None) -> None:
-        """Say what is wrong when that changes: not once for each who is refused."""
+        """Log what is wrong when that changes: not once for each caller that is refused."""
         if trouble != self._trouble:
             self._trouble = trouble
             if trouble is None:
                 log.info("the back end of PROGRESS_CALLBACK_URL answers again")
             else:
-                log.warning("the back end of PROGRESS_CALLBACK_URL decides nothing, nobody is let in: %s", trouble)
+                log.warning("the back end of PROGRESS_CALLBACK_URL gives no decision, nobody is let in: %s", trouble)
 
 
 def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        trust_env=False,  # a proxy that the environment names must not see what people prove themselves by
+        trust_env=False,  # a proxy that the environment names must not see callers' credentials
         verify=tls,
         follow_redirects=False,
         timeout=timeout_s,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # what one question is answered is not another's
+        # A cookie that one answer sets must not come with the next question.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S),
         headers=_HEADERS,
     )
-
-
-def signed(secret: bytes, body: bytes, now: float | None = None) -> dict[str, str]:
-    """Return the headers that sign a body: HMAC-SHA256 over the time, a dot and the body."""
-    timestamp = str(int(time.time() if now is None else now))
-    mac = hmac.digest(secret, timestamp.encode() + b"." + body, "sha256")
-    return {"Progress-Timestamp": timestamp, "Progress-Signature": f"v1={mac.hex()}"}

@@ -1,4 +1,4 @@
-"""A visit: a connection that the back end has let in, until the back end is told that it has ended."""
+"""A connection that the back end has allowed, until the back end is told that it has ended."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -24,9 +24,9 @@ class Visit:
     def __init__(self, connection: str, ended: Callable[[str, float], None]) -> None:
         self.connection = connection
         self.first: tuple[Frame, ...] = ()
-        """What its client is to be sent before all else."""
+        """What its client is sent first."""
         self.held = False
-        """Whether something else than its request will end it."""
+        """Whether it ends with something else than its request, such as a stream."""
         self.over = False
         self.claim: Callable[[], Awaitable[None]] | None = None
         """Takes the place of an older connection of the same identifier, if the back end named one."""
@@ -36,17 +36,17 @@ class Visit:
         self._replaced = False
 
     def enter(self, scope: Scope) -> None:
-        """Be that of a connection."""
+        """Belong to a connection."""
         scope.setdefault("state", {})[_STATE] = self
 
     async def opened(self) -> None:
-        """Make the older connection of the same identifier give way, now that this one is open and not before."""
+        """Replace the older connection of the same identifier, now that this one is open and not before."""
         claim, self.claim = self.claim, None  # it holds this visit
         if claim is not None and not self.over:
             await claim()
 
     def delivery(self, wanted: Delivery) -> Delivery:
-        """Return how to deliver to it: as its client wants it, after what is to be sent first."""
+        """Return how to deliver to it: as its client wants, after the first events."""
         return with_changes(wanted, first=self.first) if self.first else wanted
 
     def last_as(self, stream: Stream, streams: Streams) -> None:
@@ -56,26 +56,26 @@ class Visit:
         self.last_until(lambda: replace(stream))
 
     def last_until(self, replace: Callable[[], None]) -> None:
-        """Have this called when a newer one takes its place: it is to tell the client so, and end the connection."""
+        """Have this called when a newer connection replaces it: it tells the client, and ends the connection."""
         self._replace = replace
         if self._replaced:
             replace()
 
     def replaced(self) -> None:
-        """Make way for a newer one."""
+        """End, as a newer connection replaces it."""
         self._replaced = True
         if self._replace is not None:
             self._replace()
 
     def end(self, reason: str) -> None:
-        """Tell the back end, once."""
+        """Tell the back end that it has ended, once."""
         if not self.over:
             self.over, self.claim = True, None
             self._ended(reason, time.monotonic() - self._began)
 
 
 class NoVisit(Visit):
-    """That of all connections where no back end is asked."""
+    """Stands for all connections where no back end is asked."""
 
     __slots__ = ()
 
@@ -93,6 +93,6 @@ NO_VISIT = NoVisit()
 
 
 def visit_in(scope: Scope) -> Visit:
-    """Return that of a connection."""
+    """Return the visit of a connection."""
     found: Visit = scope.get("state", {}).get(_STATE, NO_VISIT)
     return found

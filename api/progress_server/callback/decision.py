@@ -1,4 +1,4 @@
-"""Answers: what a back end says to a question, read strictly. What can't be read allows nothing."""
+"""Answers: the decisions of a back end, read strictly. An answer that can't be read allows nothing."""
 
 import time
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ _OPERATIONS_OWN = RESERVED_TYPES | {"progress", "log", "status", "end"}
 
 
 class FirstEvent(BaseModel):
-    """Something to be said on a stream before all else."""
+    """An event that is sent first on a stream."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -29,7 +29,7 @@ class FirstEvent(BaseModel):
     @classmethod
     def _is_custom(cls, value: str) -> str:
         if value in _OPERATIONS_OWN:
-            raise ValueError("this name tells of an operation: choose one of your own")
+            raise ValueError("this name is reserved for events of operations: choose another")
         return value
 
     @field_validator("data")
@@ -62,18 +62,18 @@ class Answer(BaseModel):
     @model_validator(mode="after")
     def _names_whom_it_allows(self) -> "Answer":
         if self.allow and self.principal is None:
-            raise ValueError("who is allowed in has to have a name, `principal`")
+            raise ValueError("`principal`, the name of the caller, is missing")
         return self
 
     def whom(self) -> Principal:
-        """Return whom it lets in: as in a token's claims, `scope` is for what they own, and `grants` go beyond."""
+        """Return the principal. As in a token's claims `scope` is for what it owns, and `grants` go beyond."""
         name = self.principal or ""
         grants = Grants((*owned(name, self.scope), *(claim.grant() for claim in self.grants)))
         return Principal(name, grants, None if self.expires_in_s is None else time.time() + self.expires_in_s)
 
 
 def read_answer(body: bytes) -> Answer:
-    """Return the answer in a body; raise `ValueError`, which says what is wrong with it and quotes none of it."""
+    """Return the answer in a body; raise `ValueError`, which says what is wrong and quotes nothing of the body."""
     try:
         return Answer.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError:

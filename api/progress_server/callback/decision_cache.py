@@ -1,4 +1,4 @@
-"""Verdicts: who calls is asked once for the calls of a few seconds, so that polling costs a back end little."""
+"""A cache of decisions: one question serves the calls of a few seconds, so that polling costs a back end little."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ MOST = 10_000
 
 
 class Verdicts:
-    """What a back end said lately, by what it was told. That it could not be asked is not kept."""
+    """Recent decisions, by what the back end was told. That it could not be asked is not cached."""
 
     def __init__(self, kept_s: float, clock: Callable[[], float] = time.time) -> None:
         self._kept_s = kept_s
@@ -23,9 +23,9 @@ class Verdicts:
     async def of(
         self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool] = lambda: False
     ) -> Principal:
-        """Return who calls, asked now unless that is known; raise `Unauthenticated`, or what asking raises.
+        """Return the principal, asked for now unless it is cached; raise `Unauthenticated`, or what asking raises.
 
-        What one asks serves all who share it, until that one has left: then another asks.
+        Callers with one key share a question. If the caller that asked disconnects, another one asks again.
         """
         known = self._verdicts.get(key)
         if known is None or known[0] <= self._clock():
@@ -53,7 +53,7 @@ class Verdicts:
         until = self._clock() + self._kept_s
         if principal is not None and principal.expires_at is not None:
             until = min(until, principal.expires_at)
-        self._verdicts.pop(key, None)  # so that the oldest stand first
+        self._verdicts.pop(key, None)  # so that the oldest come first
         if len(self._verdicts) >= MOST:
             del self._verdicts[next(iter(self._verdicts))]
         self._verdicts[key] = until, principal

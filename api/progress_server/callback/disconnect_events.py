@@ -1,4 +1,4 @@
-"""Farewells: the back end is told of each connection that has ended, soon, and not at any price."""
+"""Notices to the back end of each connection that has ended: sent soon, but best effort."""
 
 import asyncio
 import logging
@@ -10,24 +10,25 @@ from typing import Self
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_server.callback.client import SENDERS, Trouble
+from progress_server.callback.signature import new_message_id
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
 PAUSE_S = 1.0
-"""How long, about, until the next try; then twice as long."""
+"""Pause before the second attempt, about; twice as long before the third."""
 AGAIN = (408, 429)
 MOST_WAITING = 20_000
 FLUSH_S = 1.5
-"""How long a process that stops goes on telling: less than a supervisor waits for it."""
+"""How long a process that stops goes on sending: less than a supervisor waits for it."""
 
 ACTION = "disconnect"
 
 
 class Farewells:
-    """What is yet to be told. Use it as an async context manager: leaving it tells what it can."""
+    """A queue of notices to send. Use it as an async context manager: on exit it sends what it can."""
 
-    def __init__(self, tell: Callable[[bytes], Awaitable[int]], tally: Tally, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, tell: Callable[[str, bytes], Awaitable[int]], tally: Tally, pause_s: float = PAUSE_S) -> None:
         self._tell = tell
         self._tally = tally
         self._pause_s = pause_s
@@ -53,7 +54,7 @@ class Farewells:
         await self._tasks.close()
 
     def say(self, body: bytes) -> None:
-        """Tell this, when its turn comes. When too much waits, it is dropped and counted."""
+        """Queue a notice. When too many wait it is dropped, and counted."""
         if len(self._waiting) >= MOST_WAITING:
             self._tally.callbacks[ACTION, "dropped"] += 1
             return
@@ -77,11 +78,12 @@ class Farewells:
                 self._idle.set()
 
     async def _tried(self, body: bytes) -> bool:
-        """Return whether it was told; a back end that is away or in trouble is tried again."""
+        """Return whether the back end took a notice. It is sent again, under the same id, if it can't be delivered."""
+        message_id = new_message_id()
         pause_s = self._pause_s
         for left in reversed(range(TRIES)):
             try:
-                status = await self._tell(body)
+                status = await self._tell(message_id, body)
             except Trouble:
                 status = 0
             if 200 <= status < 300:

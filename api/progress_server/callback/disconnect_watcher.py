@@ -1,4 +1,4 @@
-"""Presence: whether a client is still there, while it is found out who it is."""
+"""Watches whether a client disconnects while the back end is asked about it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -17,7 +17,7 @@ _ENDS = ("http.disconnect", "websocket.disconnect")
 
 
 class Presence:
-    """That of one client. What it says meanwhile is kept for who receives next, so all have to `receive` here."""
+    """Watches one client. Messages that come meanwhile are kept for the app, which must `receive` from here."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -26,35 +26,35 @@ class Presence:
 
     @classmethod
     def watchable(cls, scope: Scope) -> bool:
-        """Return whether it can be known: who listens for the end of a body takes the body first."""
+        """Return whether a disconnect can be seen: where a request has a body, one would have to read that first."""
         return scope["type"] == "websocket" or scope["method"] in ("GET", "HEAD")
 
     def enter(self, scope: Scope) -> None:
-        """Be that of a connection."""
+        """Belong to a connection."""
         scope.setdefault("state", {})[_STATE] = self
 
     @property
     def left(self) -> bool:
-        """Whether it was seen to leave."""
+        """Whether the client has disconnected."""
         return bool(self._heard) and self._heard[-1]["type"] in _ENDS
 
     async def receive(self) -> Message:
-        """Return what the client says next."""
+        """Return the next message of the client."""
         return self._heard.pop(0) if self._heard else await self._receive()
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator["Presence"]:
-        """Look whether it leaves."""
+        """Watch whether it disconnects."""
         leaving = self._leaving = asyncio.create_task(self._listen())
         try:
             yield self
         finally:
             self._leaving = None
             leaving.cancel()
-            await asyncio.wait((leaving,))  # or it could take what is for somebody else
+            await asyncio.wait((leaving,))  # or it could take a message that is for the app
 
     async def while_here(self, waiting: Awaitable[T]) -> T:
-        """Return what is waited for; raise `ClientLeft` if the client, which is watched, leaves before."""
+        """Return what is waited for; raise `ClientLeft` if the client, which is watched, disconnects before."""
         wanted = asyncio.ensure_future(waiting)
         try:
             await asyncio.wait((wanted, *filter(None, (self._leaving,))), return_when=asyncio.FIRST_COMPLETED)
@@ -66,13 +66,13 @@ class Presence:
 
     async def _listen(self) -> None:
         while not self.left:
-            if self._heard and _may_go_on(self._heard[-1]):  # at length, and only its end was of interest
+            if self._heard and _may_go_on(self._heard[-1]):  # the rest may be long, and is not wanted here
                 await asyncio.Event().wait()
             self._heard.append(await self._receive())
 
 
 def _may_go_on(said: Message) -> bool:
-    """Return whether more may follow than the end: of a body, or of what a WebSocket says before it is accepted."""
+    """Return whether more than a disconnect may follow: the rest of a body, or messages of a WebSocket."""
     return said["type"] == "websocket.receive" or bool(said.get("more_body"))
 
 
@@ -82,6 +82,6 @@ async def _silence() -> Message:
 
 
 def presence_in(scope: Scope) -> Presence:
-    """Return that of a connection's client; one that nobody looks after is taken to stay."""
+    """Return the watcher of a connection; a client without one is taken to stay."""
     found: Presence | None = scope.get("state", {}).get(_STATE)
     return found or Presence(_silence)

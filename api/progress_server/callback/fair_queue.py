@@ -1,7 +1,8 @@
-"""The line before a back end: so many are served at a time, some wait, and the rest are told when to come.
+"""The queue before a back end: so many questions are asked at a time, some wait, and the rest are told when to retry.
 
-Those who come from one address can't hold up others': they have no more than half of the places, and who waits is
-served in turn, one of each address.
+Callers of one address can't hold up those of others: they have no more than half of the places, and those who wait are
+served in turn, one of each address. This is made here because asyncio's `Semaphore` and `Queue` serve in the order of
+arrival, so that one address could take every place, and they can't say when a caller that is refused may retry.
 """
 
 import asyncio
@@ -16,16 +17,16 @@ from progress_broker.errors import AuthorizerUnavailable
 
 T = TypeVar("T")
 Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
-"""Waits for something, and may give up before."""
+"""Waits for something, and may raise before it comes."""
 
 LONGEST_S = 30.0
-"""Nobody is told to come later than this."""
+"""Nobody is told to retry later than this."""
 
 _WAITING_A_PLACE = 16
-"""So many may be before one in the line for each place, at most."""
+"""Most callers that may wait before a new one, for each place."""
 
 _WEIGHT = 0.1
-"""What the newest has to say in how long one takes."""
+"""Weight of the newest duration in the moving average of how long one takes."""
 
 
 async def _to_the_end(waiting: Awaitable[Any]) -> Any:
@@ -33,7 +34,7 @@ async def _to_the_end(waiting: Awaitable[Any]) -> Any:
 
 
 class Line(Generic[T]):
-    """Places, and those who wait for one. Who would wait for too long finds out at once, and is told its turn."""
+    """Places, and the callers that wait for one. A caller that would wait for too long is refused at once."""
 
     def __init__(
         self,
@@ -56,9 +57,9 @@ class Line(Generic[T]):
 
     @asynccontextmanager
     async def place(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
-        """Have a place; raise `AuthorizerUnavailable` if there is none for long, with a turn of one's own.
+        """Have a place; raise `AuthorizerUnavailable` if there is none for long. It says when to retry.
 
-        Who has to wait does so by `wait`, and leaves the line with what that raises.
+        A caller that has to wait does so by `wait`, and leaves the queue with what that raises.
         """
         place = await self._taken(address, wait)
         began = self._clock()
@@ -69,7 +70,7 @@ class Line(Generic[T]):
             self._left(place, address)
 
     async def _taken(self, address: str, wait: Wait) -> T:
-        if self._idle and self._served[address] < self._each:  # who waits has as many as may be had
+        if self._idle and self._served[address] < self._each:  # callers that wait have as many as they may
             return self._take(address)
         ahead = self._ahead(address)
         if ahead > _WAITING_A_PLACE * self._places or ahead * self._each_s > self._longest_wait_s:
@@ -120,21 +121,21 @@ class Line(Generic[T]):
             del self._waiting[address]
 
     def _ahead(self, address: str) -> int:
-        """Return how many are to be served before one who comes now: of each address no more than of its own."""
+        """Return how many are served before one that comes now: of each address no more than of its own."""
         ours = len(self._waiting.get(address, ()))
         return 1 + sum(min(len(theirs), ours + (at != address)) for at, theirs in self._waiting.items())
 
     def _full(self) -> AuthorizerUnavailable:
-        detail = "too many ask to come in just now: come back in a moment"
+        detail = "too many callers are waiting for the authorizer: retry in a moment"
         return AuthorizerUnavailable(detail, retry_s=self._next_turn_s())
 
     @property
     def _each_s(self) -> float:
-        """About how long it takes until another is served."""
+        """About how long it takes until the next one is served."""
         return self._takes_s / self._places
 
     def _next_turn_s(self) -> float:
-        """Return how long from now the next who is refused may come: after those refused before."""
+        """Return how long from now the next caller that is refused may retry: after those refused before."""
         now = self._clock()
         self._turn = min(max(self._turn, now + self._longest_wait_s) + self._each_s, now + LONGEST_S)
         wait_s = self._turn - now

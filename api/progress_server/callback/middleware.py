@@ -1,7 +1,7 @@
-"""What stands around the question to a back end: the limits before it, and what it let in until that has ended.
+"""Middleware around the question to a back end: the limits before it, and the end of what it allowed after it.
 
-Elsewhere who is nobody is refused at once, and takes no place. Here that is found out by asking somebody else, so each
-question has its place first. It is the address' until it is known whose it is
+Without a back end, invalid credentials are refused at once and take no place. Here the back end has to be asked first,
+so each question needs a place. The place counts for the address until the principal is known
 (`api/progress_server/limits/middleware.py`).
 """
 
@@ -23,7 +23,7 @@ from progress_server.limits.slots import address_of, holding
 
 
 class Visits:
-    """Goes around what authenticates. An adopted stream outlives its request, and ends its visit itself."""
+    """Stands around authentication. An adopted stream outlives its request, and ends its visit itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,20 +60,20 @@ def _was_replaced(scope: Scope) -> bool:
 
 
 class Doorstep:
-    """Middleware before the replica's gate, where the many of one address would leave no room for others."""
+    """Middleware before the handshake limit of the replica, which one address alone could use up."""
 
     def __init__(self, app: ASGIApp, threshold: Threshold, limiter: Limiter, tally: Tally) -> None:
         self._app, self._threshold, self._limiter, self._tally = app, threshold, limiter, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in; one that opens a stream, or waits for long, has a place then."""
+        """Pass a request on; one that opens a stream, or waits for long, has a place then."""
         request = class_of(scope)
         if not (request.streams or request.waits):
             await self._app(scope, receive, send)
             return
         address = address_of(scope)
         try:
-            if request.streams:  # other calls cost a question only now and then, and then are counted
+            if request.streams:  # other calls are counted when they cost a question
                 self._threshold.step_over(address)
             room = self._limiter.room(address)
         except (AtCapacity, RateLimited, TooManyStreams) as fault:

@@ -1,4 +1,4 @@
-"""Questions: what a back end is told of who comes. What it is not told, it can't decide by."""
+"""Questions: what a back end is told of a caller, to decide by."""
 
 import secrets
 import time
@@ -17,10 +17,10 @@ from progress_server.auth.credentials import is_meant, sized
 from progress_server.http.paths import class_of, operation_in
 
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
-"""What is handed on of a request's headers, as it was sent."""
+"""The headers of a request that are passed on, as they were sent."""
 
-_OURS = frozenset({"ticket"})  # what a query may hold that is for us alone
-_KEY = secrets.token_bytes(32)  # so that what is kept of credentials is of no use anywhere else
+_OURS = frozenset({"ticket"})  # parameters of a query that are for us alone
+_KEY = secrets.token_bytes(32)  # so that the cached hashes of credentials are of no use elsewhere
 
 
 def new_connection() -> str:
@@ -30,7 +30,7 @@ def new_connection() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A connection that wants to be opened: a stream or a WebSocket."""
+    """A connection that is to be opened: a stream or a WebSocket."""
 
     connection: str
     url: str
@@ -41,7 +41,7 @@ class Opening:
     principal: str | None
 
     def ended(self, reason: str, lasted_s: float) -> bytes:
-        """Return what is told when it is no more."""
+        """Return the notice that it has ended."""
         return orjson.dumps(
             {"action": "disconnect", "connection": self.connection, "url": self.url, "operation": self.operation}
             | {"principal": self.principal, "client": self.client, "reason": reason, "lasted_s": round(lasted_s, 3)}
@@ -50,12 +50,12 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who calls, as far as a request tells."""
+    """The caller, as far as the request tells."""
 
     client: str | None
     headers: dict[str, str] = field(repr=False)
     principal: str | None = None
-    """The name that a proof of ours told, such as a ticket's."""
+    """The principal of credentials that we checked ourselves, such as a ticket."""
 
     def opens(self, opening: Opening) -> bytes:
         """Return the question whether a connection may be opened."""
@@ -63,11 +63,11 @@ class Who:
         return orjson.dumps(told | {"method": opening.method, "operation": opening.operation} | self._told())
 
     def calls(self) -> bytes:
-        """Return the question who calls, and what they may do: never which call, as the answer serves others too."""
+        """Return the question who calls and what they may do. It has no URL, as the answer serves other calls too."""
         return orjson.dumps({"action": "call"} | self._told())
 
     def key(self) -> bytes:
-        """Return what is the same for those of whom the same is told."""
+        """Return a key that is equal for callers of whom the same is told."""
         return blake2b(orjson.dumps(self._told(), option=orjson.OPT_SORT_KEYS), key=_KEY).digest()
 
     def _told(self) -> dict[str, Any]:
@@ -77,15 +77,15 @@ class Who:
 def who_in(
     connection: HTTPConnection, friends: Collection[str] = (), principal: str | None = None, token_cookie: str = ""
 ) -> Who:
-    """Return who calls; raise `Unauthenticated` if another site may have made a browser call in their name.
+    """Return the caller; raise `Unauthenticated` if a page of another site may have sent the request.
 
-    A token that the browser keeps for a page (`POST /v1/session`) is told as if the page had sent it.
+    A token that the browser keeps in a cookie (`POST /v1/session`) is passed on as if it came in `Authorization`.
     """
     headers = connection.headers
     told = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
     if "cookie" in told and not is_meant(connection, friends):
         if "authorization" not in told:
-            raise Unauthenticated("a cookie came with a call that is not known to come from our own pages")
+            raise Unauthenticated("the cookie came with a request that may be from a page of another site")
         del told["cookie"]
     if "authorization" not in told and (token := connection.cookies.get(token_cookie)):
         told["authorization"] = f"Bearer {sized(token)}"
@@ -93,7 +93,7 @@ def who_in(
 
 
 def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
-    """Return the connection that a request wants to be opened, or None if it is a plain call."""
+    """Return the connection that a request is to open, or None if it is a plain call."""
     request = class_of(scope)
     if not request.streams:
         return None
@@ -109,7 +109,7 @@ def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
 
 
 def _url(scope: Scope) -> str:
-    """Return the path and the query, without what is for us alone."""
+    """Return the path and the query, without the parameters that are for us alone."""
     parts = scope["query_string"].decode("latin-1").split("&")
     query = "&".join(part for part in parts if unquote_plus(part.partition("=")[0]) not in _OURS)
     return f"{scope['path']}?{query}" if query else str(scope["path"])

@@ -49,7 +49,10 @@ PASSING = frozenset(
 )
 """Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
 
-PROVE = "this call takes a proof that is valid now: send `Authorization: Bearer …`, or a ticket where one is taken"
+PROVE = (
+    "Missing, expired or invalid credentials."
+    " Send `Authorization: Bearer <token>`, or `?ticket=` where tickets are accepted."
+)
 
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
@@ -86,7 +89,7 @@ def problem(
 
 
 def unauthenticated() -> Response:
-    """Return what is said to whoever has not proved who they are: never why, which would help who guesses."""
+    """Return the answer to a caller without valid credentials. Never say what is wrong: that would help to guess."""
     answer = problem(Unauthenticated.code, PROVE)
     answer.headers.update({"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
     return answer

@@ -60,7 +60,7 @@ class Admission:
         if wait_s:
             self._tally.refused["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
-            detail = "too many streams are being opened just now: come back in a moment"
+            detail = "too many streams are being opened just now: retry in a moment"
             await reject(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -84,7 +84,7 @@ class Threshold:
         wait_s = gate.admit()
         if wait_s:
             self._tally.limited["questions"] += 1
-            raise RateLimited("too many come in from your address just now: come back in a moment", retry_s=wait_s)
+            raise RateLimited("too many come in from your address just now: retry in a moment", retry_s=wait_s)
 
 
 class Allowance:

@@ -1,6 +1,7 @@
 """How frames become bytes: as a body's text, as chunks, or as gzip; and which of these a client accepts.
 
-Each encoding is made once for all clients that share it.
+All of it is made here because libraries and HTTP servers encode for each connection anew. Here each event is encoded
+once, and the same bytes go to all clients that accept the encoding.
 """
 
 import re
@@ -14,7 +15,8 @@ from progress_broker.model.event import CHILDREN
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 
-# Chunked transfer coding (RFC 9112, 7.1): what HTTP/1.1 needs around frames that have no length told before.
+# Chunked transfer coding (RFC 9112, 7.1): what HTTP/1.1 needs around a body of unknown length. By hand, as uvicorn no
+# longer writes to a socket that was adopted (`api/progress_server/protocols/adoption.py`).
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -36,6 +38,9 @@ CHUNKED = Chunked()
 
 
 # gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+#
+# zlib compresses. The container is written by hand, as Python's `gzip`, and middleware such as Starlette's, compress
+# for one client: that would cost a deflate and the memory of its window for each.
 #
 # Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
 # middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
@@ -113,7 +118,8 @@ def _stored(text: bytes) -> bytes:
     return struct.pack("<BHH", 0, len(text), len(text) ^ 0xFFFF) + text + _FLUSHED
 
 
-# `Accept-Encoding` (RFC 9110, 12.5.3): whether a client wants gzip.
+# `Accept-Encoding` (RFC 9110, 12.5.3): whether a client wants gzip. By hand, as Starlette only looks for the word
+# "gzip", which is also in `gzip;q=0`, by which a client refuses it.
 
 _MEMBER = re.compile(r"\s*([^\s;]+)\s*(?:;\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*)?")
 

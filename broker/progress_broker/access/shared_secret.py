@@ -44,5 +44,5 @@ class SharedSecret:
                 await client.hsetnx(key, FIELD, secrets.token_hex(32))
                 found = await client.hget(key, FIELD)
         if found is None:
-            raise StorageUnavailable("Redis did not keep what tickets are signed with: come back in a moment")
+            raise StorageUnavailable("Redis did not keep what tickets are signed with: retry in a moment")
         return bytes(found)

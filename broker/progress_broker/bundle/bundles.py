@@ -138,7 +138,7 @@ class Bundles:
 
     async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
         if len(self.frontier) < len(self._lane_of_feed):
-            raise StorageUnavailable("Redis can't be reached just now: come back in a moment")
+            raise StorageUnavailable("Redis can't be reached just now: retry in a moment")
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
         # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
@@ -179,7 +179,7 @@ class Bundles:
             found = await self._search.find(bundle, lanes, since)
             check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
             if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
-                raise Draining("this stream was closed before it began: come back in a moment")
+                raise Draining("this stream was closed before it began: retry in a moment")
             seen = begin(bundle, found.facts, self._search.lane_of)
             tell_missing(bundle, found, wait=wait, seen=seen)
 

@@ -1,7 +1,8 @@
-"""Rates: how much a caller may spend, in buckets that are one number each: when they will be full again (GCRA).
+"""Rate limits: how much a caller may spend, in buckets that are one number each: when they will be full again (GCRA).
 
-A caller's bucket is here, so nobody waits for Redis to be let in. What was spent is settled with the other replicas
-afterwards (`broker/progress_broker/limits/limiter.py`), and a bucket then knows of their callers too.
+This is made here because rate-limit libraries ask Redis before each request, or know one process only. Here a request
+is decided from memory, and what was spent is settled with the other replicas afterwards
+(`broker/progress_broker/limits/limiter.py`), so that a bucket knows of their requests too.
 """
 
 from typing import Any, Literal, NamedTuple

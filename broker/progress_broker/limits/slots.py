@@ -45,7 +45,7 @@ class Places:
         most = self._limits.streams_per_address
         if self._taken >= self._limits.streams:
             self._tally.limited["replica"] += 1
-            raise AtCapacity("this replica is full of streams: come back in a moment", retry_s=COME_BACK_S)
+            raise AtCapacity("this replica is full of streams: retry in a moment", retry_s=COME_BACK_S)
         if most and self._addresses[address] >= most:
             self._tally.limited["address"] += 1
             raise TooManyStreams(

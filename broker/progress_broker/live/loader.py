@@ -61,7 +61,7 @@ class Reads:
             if not channel.loaded:
                 await self.loading(channel, timeout_s)
         if not channel.loaded:
-            raise StorageUnavailable("Redis does not answer just now: come back in a moment")
+            raise StorageUnavailable("Redis does not answer just now: retry in a moment")
 
     def page(self, channel: Channel, position: bytes) -> None:
         """Read a channel's log after a position."""

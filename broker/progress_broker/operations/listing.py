@@ -92,7 +92,7 @@ def _read_cursor(cursor: str) -> Mark:
             raise ValueError("no time is so late")
         return mark
     except (binascii.Error, ValueError):
-        raise Invalid("this cursor is none of ours: take it from `next_cursor`, unchanged", field="cursor") from None
+        raise Invalid("invalid cursor: send `next_cursor` of the page before, unchanged", field="cursor") from None
 
 
 def _write_cursor(mark: Mark) -> str:

@@ -13,7 +13,7 @@ def serve(settings: Settings) -> None:
 
     Each setting is an environment variable too, also from a file `.env`: --data-dir is PROGRESS_DATA_DIR.
 
-    Secrets are none but that, as others see a command line:
+    Set secrets by environment variable, as other users can see command lines:
     PROGRESS_JWT_KEY, PROGRESS_TICKET_SECRET, PROGRESS_CALLBACK_SECRET.
     """
     from progress_cli.server.run import run  # the web framework: half a second that other commands need not spend
