@@ -1,4 +1,4 @@
-"""A user's back end: a real server in the test's own loop, that checks signatures as docs/callback.md says."""
+"""A user's back end: a real server in the test's own loop, that checks signatures as docs/how-to/callback.md says."""
 
 import asyncio
 import inspect

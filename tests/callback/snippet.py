@@ -1,11 +1,11 @@
-"""The function that docs/callback.md gives to back ends, taken from there."""
+"""The function that docs/how-to/callback.md gives to back ends, taken from there."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "callback.md").read_text()
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "callback.md").read_text()
 
 
 def _from_the_page() -> Callable[..., bool]:

@@ -63,7 +63,7 @@ def test_the_shell_and_the_operator(replica: ApiReplica) -> None:
 def test_the_settings_and_options_named_exist(replica: ApiReplica) -> None:
     from progress_broker.settings import Settings
 
-    told = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    told = README + "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
     named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     shown = run([sys.executable, "-m", "progress_cli", "--help"], replica)
@@ -99,7 +99,7 @@ def test_a_client_of_websockets(replica: ApiReplica) -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    docs = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
+    docs = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *docs):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not link.startswith("http"):
@@ -107,8 +107,8 @@ def test_the_links_lead_somewhere() -> None:
 
 
 def test_every_page_can_be_found_from_the_readme() -> None:
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"(docs/{page.name})" in README
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f"({page.relative_to(ROOT)})" in README
 
 
 def test_the_files_of_the_reading_order_exist_and_are_short() -> None:
