@@ -26,7 +26,8 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+METRICS_PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+ALERTS_PAGE = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
 TRIALS_FILE = ROOT / "tests" / "deploy" / "alerts.yml"
 TRIALS = yaml.safe_load(TRIALS_FILE.read_text())
 NOT_OURS = {"up"}  # Prometheus' own word on a target
@@ -95,7 +96,7 @@ def test_each_reason_that_is_asked_for_is_told_from_the_beginning(metrics: list[
 
 
 def test_the_documentation_has_each_metric_as_it_is(metrics: list[Metric]) -> None:
-    rows = re.findall(r"^\| `(progress_broker_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", OPERATIONS, re.MULTILINE)
+    rows = re.findall(r"^\| `(progress_broker_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", METRICS_PAGE, re.MULTILINE)
     listed = {name: (kind, set(re.findall(r"`(\w+)`", names)), text) for name, kind, names, text in rows}
     ours = {}
     for metric in metrics:
@@ -138,7 +139,7 @@ def test_the_scrape_configuration_names_the_job_and_the_rules() -> None:
 
 
 def test_the_documentation_says_of_each_alert_what_to_do() -> None:
-    rows = re.findall(r"^\| `(ProgressBroker\w+)` \| (.+) \| (.+) \|$", OPERATIONS, re.MULTILINE)
+    rows = re.findall(r"^\| `(ProgressBroker\w+)` \| (.+) \| (.+) \|$", ALERTS_PAGE, re.MULTILINE)
     assert [name for name, _, _ in rows] == [rule["alert"] for rule in RULES]
 
 
