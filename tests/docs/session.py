@@ -16,10 +16,10 @@ from typing import Self
 from playwright.sync_api import Browser
 
 from tests.docs.blocks import ROOT
-from tests.e2e.browser import visited
+from tests.e2e.browser import START_MS, visited
 from tests.servers import START_S, ApiReplica, Process, RealRedis, free_port, need, wait_until
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120  # a block may start several programs, on a machine that is busy with others
 REDIS_PORT, SERVER_PORT = "6379", "8000"
 _PORTS = re.compile(r"((?:127\.0\.0\.1|localhost):|--port |-p |http\.server )(\d{4,5})\b")
 _SERVER = re.compile(rf"(127\.0\.0\.1|localhost):{SERVER_PORT}\b")
@@ -105,7 +105,7 @@ class Session:
         """Open the page at the first word's address, and wait until it shows the rest."""
         url, _, wanted = text.strip().partition(" ")
         with visited(self._browser(), self._here(url), network_may_fail=True) as page:  # it has no icon
-            page.get_by_text(wanted).first.wait_for()
+            page.get_by_text(wanted).first.wait_for(timeout=START_MS)
 
     def _run(self, command: list[str], text: str, code: int) -> str:
         done = subprocess.run(

@@ -12,6 +12,7 @@ from tests.docs.checks import check_page
 OTHERS = [page for page in PAGES if "how-to" not in page.parts]
 
 
+@pytest.mark.timeout(600)  # a page may start a dozen programs, beside many others
 @pytest.mark.parametrize("page", OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_block_of_a_page_works(page: Path, tmp_path: Path, browser: Callable[[], Browser]) -> None:
     check_page(page, tmp_path, browser)
