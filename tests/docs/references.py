@@ -1,5 +1,6 @@
-"""Reference pages made of the code: settings, commands, the SDK. `python -m tests.docs.references` writes them."""
+"""Reference pages made of the code: settings, commands, metrics, SDK. `python -m tests.docs.references` writes them."""
 
+import asyncio
 import importlib
 import inspect
 import re
@@ -7,15 +8,25 @@ from collections.abc import Callable, Iterator
 from textwrap import indent
 from typing import Any, Literal, get_args, get_origin
 
+import fakeredis
+import fakeredis.aioredis
+from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 import progress_workers
+from progress_broker.hub import Hub
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections
+from progress_broker.storage.schema import agree
 from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
+from progress_server.observability.metrics import registry_of
 from progress_workers import Operation
+from tests.conftest import make_settings
 from tests.docs.blocks import ROOT
 
 FOLDER = ROOT / "docs" / "reference"
@@ -109,6 +120,30 @@ def _option(it: Any) -> str:
     return f"| {shown} | {_cell(it.help or '')}{default}{' Required.' if it.required else ''} |\n"
 
 
+def metrics_page() -> str:
+    """Return the page as it is, with the table of what a replica tells."""
+    page = (FOLDER / "metrics.md").read_text()
+    ours = [it for it in asyncio.run(_metrics()) if it.name.startswith("progress_broker_")]
+    rows = "".join(_metric(it) for it in ours)
+    return re.sub(r"(^\| `progress_broker_.*\n)+", lambda _: rows, page, flags=re.MULTILINE)
+
+
+async def _metrics() -> list[Metric]:
+    settings = make_settings()
+    redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    keyspace = await agree(Connections(redis, redis, 1), settings)
+    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
+        hub = Hub(store, settings)
+        hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for
+        return list(registry_of(hub, Reaper(store), processes=1).collect())
+
+
+def _metric(it: Metric) -> str:
+    labels = sorted({label for sample in it.samples for label in sample.labels} - {"le"})
+    name = f"{it.name}_total" if it.type == "counter" else it.name
+    return f"| `{name}` | {it.type} | {', '.join(f'`{label}`' for label in labels)} | {it.documentation} |\n"
+
+
 def python_page() -> str:
     names = [name for name in progress_workers.__all__ if name != "Operation"]
     values = {name: getattr(progress_workers, name) for name in names}
@@ -178,7 +213,12 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
-GENERATED: dict[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page, "python.md": python_page}
+GENERATED: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "python.md": python_page,
+    "metrics.md": metrics_page,
+}
 
 if __name__ == "__main__":
     for file, make in GENERATED.items():
