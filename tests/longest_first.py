@@ -12,6 +12,7 @@ import pytest
 FOLDER = Path(__file__).parent
 LONGEST = [
     "contract/test_schemathesis.py",
+    "docs/test_guides.py",
     "deploy/test_proxies.py",
     "cli/test_processes.py",
     "bench/test_quick.py",
@@ -28,7 +29,7 @@ LONGEST = [
     "chaos/test_cutoff.py",
     "chaos/test_kills.py",
     "chaos/test_stream_leases.py",
-    "docs/test_readme.py",
+    "docs/test_blocks.py",
     "workers/test_typing.py",
     "workers/test_leases.py",
     "e2e/test_many_operations.py",

@@ -1,4 +1,4 @@
-"""The table in docs/security.md, call by call, and that it has all the calls there are."""
+"""The table in docs/explanation/security.md, call by call, and that it has all the calls there are."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from progress_server.http.paths import OPEN_PATHS
 from tests.api.proofs import ALICE, COOKIE, KEY, admin, bearing, create, secured, token
 from tests.api.proofs import told as seen
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "security.md").read_text()
 FROM_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
 VIEWER = {"grants": [{"actions": ["read"], "kinds": ["import"]}]}
 

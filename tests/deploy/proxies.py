@@ -1,4 +1,4 @@
-"""The proxies of docs/proxies.md, each with its recipe's own file, before two replicas of this machine."""
+"""The proxies of docs/how-to/proxies.md, each with its recipe's own file, before two replicas of this machine."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The recipes of docs/proxies.md as they are written: nothing is held back, lost, believed or told that must not be."""
+"""The recipes of docs/how-to/proxies.md, as they are written: nothing is held back, lost, or told that must not be."""
 
 import asyncio
 import re

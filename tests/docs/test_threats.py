@@ -1,4 +1,4 @@
-"""The answers to threats in docs/security.md name tests that exist; what no other file shows is shown here."""
+"""The security page's answers to threats name tests that exist; what no other file shows is shown here."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())))
+PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 PAGES = [path for path in (ROOT / "web").rglob("*") if path.suffix in (".js", ".mjs", ".html", ".css", ".jsx")]
 SHIPPED = [path for path in PAGES if "tests" not in path.relative_to(ROOT / "web").parts]
 

@@ -98,7 +98,7 @@ def _check_schema(found: bytes, prefix: str) -> None:
         raise SetupError(f"{says}, which is older, speaks schema {SCHEMA}: upgrade it, or use another PROGRESS_PREFIX")
     raise SetupError(
         f"{says}, which is newer, speaks schema {SCHEMA}: use another PROGRESS_PREFIX, and move servers and workers"
-        " there (docs/operations.md, Upgrading)"
+        " there (docs/how-to/deploy.md, Upgrading)"
     )
 
 

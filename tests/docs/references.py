@@ -1,0 +1,233 @@
+"""Reference pages made of the code: settings, commands, metrics, SDK. `python -m tests.docs.references` writes them."""
+
+import asyncio
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from textwrap import indent
+from typing import Any, Literal, get_args, get_origin
+
+import fakeredis
+import fakeredis.aioredis
+from prometheus_client.metrics_core import Metric
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.main import get_command
+
+import progress_workers
+from progress_broker.hub import Hub
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections
+from progress_broker.storage.schema import agree
+from progress_cli.app import app
+from progress_cli.exit_codes import EXIT_CODES
+from progress_server.observability.metrics import registry_of
+from progress_workers import Operation
+from tests.conftest import make_settings
+from tests.docs.blocks import ROOT
+
+FOLDER = ROOT / "docs" / "reference"
+WRITTEN = "(This page is written from the code, by `python -m tests.docs.references`.)"
+MODULES = [
+    "bars",
+    "bars.tqdm",
+    "bars.rich",
+    "files",
+    "queues",
+    "queues.celery",
+    "queues.rq",
+    "queues.dramatiq",
+    "queues.arq",
+    "queues.taskiq",
+    "testing",
+    "values",
+]
+
+
+def settings_page() -> str:
+    schemas = Settings.model_json_schema()["properties"]
+    rows = "".join(_setting(name, field, schemas[name]) for name, field in Settings.model_fields.items())
+    return f"""\
+# Settings
+
+Each setting is an environment variable, also from a file `.env`, and an option of `progress-broker serve`:
+`PROGRESS_DRAIN_S` is `--drain-s`. Secrets are environment variables only. Durations are in seconds and sizes in bytes,
+as the names say. {WRITTEN}
+
+| setting | default | values | meaning |
+|---|---|---|---|
+{rows}"""
+
+
+def _setting(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
+    default = field.get_default()
+    if field.default is PydanticUndefined:
+        shown = "`~/.local/share/progress-broker`" if name == "data_dir" else ""
+    elif isinstance(default, tuple):
+        shown = f"`{','.join(default)}`" if default else ""
+    else:
+        shown = "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return f"| `PROGRESS_{name.upper()}` | {shown} | {_values(schema)} | {_cell(field.description or '')} |\n"
+
+
+def _values(schema: dict[str, Any]) -> str:
+    kind = next(it for it in schema.get("anyOf", [schema]) if it.get("type") != "null")
+    words = {"exclusiveMinimum": "above", "minimum": "from", "maximum": "to"}
+    bounds = " ".join(f"{word} {kind[name]:,}" for name, word in words.items() if name in kind)
+    if "enum" in kind:
+        return ", ".join(f"`{value}`" for value in kind["enum"])
+    kinds = {"array": "a list, with commas", "boolean": "`true`, `false`"}
+    return bounds or ("a secret" if kind.get("format") == "password" else kinds.get(kind["type"], ""))
+
+
+def cli_page() -> str:
+    group: Any = get_command(app)
+    commands = "".join(_command(name, command) for name, command in _commands(group))
+    return f"""\
+# Command line
+
+`progress-broker COMMAND --help` shows the same in a terminal. Commands that look at operations talk to Redis directly,
+and find it by `PROGRESS_REDIS_URL`, or else on this machine. {WRITTEN}
+
+{EXIT_CODES}
+{commands}"""
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{name} ")
+        else:
+            yield before + name, command
+
+
+def _command(name: str, command: Any) -> str:
+    own = [it for it in command.params if it.name not in Settings.model_fields]
+    settings = [it for it in command.params if it.name in Settings.model_fields]
+    usage = " ".join(it.metavar or it.name.upper() for it in own if "Argument" in type(it).__name__)
+    page = f"\n## `progress-broker {name}`\n\n"
+    page += f"`progress-broker {name} [OPTIONS]{f' {usage}' if usage else ''}`\n\n{command.help.strip()}\n"
+    if own:
+        page += "\n| argument or option | meaning |\n|---|---|\n" + "".join(_option(it) for it in own)
+    if len(settings) == len(Settings.model_fields) - 3:
+        page += "\nEvery [setting](settings.md) but the secrets is an option.\n"
+    elif settings:
+        page += f"\nSettings that are options: {', '.join(f'`{it.opts[0]}`' for it in settings)}.\n"
+    return page
+
+
+def _option(it: Any) -> str:
+    shown = f"`{it.opts[0] if it.opts[0].startswith('-') else it.metavar or it.name.upper()}`"
+    choices = get_args(it.type_descriptor.annotation)
+    if get_origin(it.type_descriptor.annotation) is Literal:
+        shown += f" {', '.join(f'`{choice}`' for choice in choices)}"
+    default = "" if it.default in (None, False, "") or callable(it.default) else f" Default: `{it.default}`."
+    return f"| {shown} | {_cell(it.help or '')}{default}{' Required.' if it.required else ''} |\n"
+
+
+def metrics_page() -> str:
+    """Return the page as it is, with the table of what a replica tells."""
+    page = (FOLDER / "metrics.md").read_text()
+    ours = [it for it in asyncio.run(_metrics()) if it.name.startswith("progress_broker_")]
+    rows = "".join(_metric(it) for it in ours)
+    return re.sub(r"(^\| `progress_broker_.*\n)+", lambda _: rows, page, flags=re.MULTILINE)
+
+
+async def _metrics() -> list[Metric]:
+    settings = make_settings()
+    redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    keyspace = await agree(Connections(redis, redis, 1), settings)
+    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
+        hub = Hub(store, settings)
+        hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for
+        return list(registry_of(hub, Reaper(store), processes=1).collect())
+
+
+def _metric(it: Metric) -> str:
+    labels = sorted({label for sample in it.samples for label in sample.labels} - {"le"})
+    name = f"{it.name}_total" if it.type == "counter" else it.name
+    return f"| `{name}` | {it.type} | {', '.join(f'`{label}`' for label in labels)} | {it.documentation} |\n"
+
+
+def python_page() -> str:
+    names = [name for name in progress_workers.__all__ if name != "Operation"]
+    values = {name: getattr(progress_workers, name) for name in names}
+    errors = {name: it for name, it in values.items() if inspect.isclass(it) and issubclass(it, Exception)}
+    others = "".join(_documented(name, it) for name, it in values.items() if name not in errors)
+    problems = "".join(f"| `{name}` | {_cell(_doc(it).partition(chr(10) * 2)[0])} |\n" for name, it in errors.items())
+    operation = "".join([_documented("Operation", Operation), *_methods(Operation)])
+    modules = "".join(_module(name) for name in MODULES)
+    return f"""\
+# Python SDK
+
+`from progress_workers import …`. `python -m pydoc progress_workers` is the guide in a terminal;
+[Report from a worker](../how-to/report.md) is one with examples. {WRITTEN}
+{operation}{others}
+## Errors
+
+All are subclasses of `BrokerError`, except `ProcessFailed`, which is a `subprocess.CalledProcessError`.
+
+| error | meaning |
+|---|---|
+{problems}
+## Modules
+
+`python -m pydoc progress_workers.queues.celery`, and so on, shows each.
+
+| module | what it is for |
+|---|---|
+{modules}"""
+
+
+def _documented(name: str, it: Any) -> str:
+    return f"\n## `{name}{_signature(it)}`\n\n{_doc(it)}\n"
+
+
+def _methods(it: type) -> Iterator[str]:
+    order = {name: rank for rank, base in enumerate(reversed(it.__mro__)) for name in vars(base)}
+    members = [(name, member) for name, member in inspect.getmembers(it) if not name.startswith("_") and _doc(member)]
+    for name, member in sorted(members, key=lambda pair: -order[pair[0]]):
+        signature = "" if isinstance(member, property) else _signature(member)
+        yield f"\n### `Operation.{name}{signature}`\n\n{_doc(member)}\n"
+
+
+def _signature(it: Any) -> str:
+    if inspect.isclass(it):
+        return ""
+    found = inspect.signature(it)
+    shown = [
+        parameter.replace(annotation=parameter.empty)
+        for parameter in found.parameters.values()
+        if parameter.name not in ("self", "cls")
+    ]
+    return str(found.replace(parameters=shown, return_annotation=found.empty))
+
+
+def _module(name: str) -> str:
+    doc = _doc(importlib.import_module(f"progress_workers.{name}"))
+    return f"| `progress_workers.{name}` | {_cell(doc.partition(chr(10) * 2)[0])} |\n"
+
+
+def _doc(it: Any) -> str:
+    """Return a docstring, its examples as indented code."""
+    paragraphs = (inspect.getdoc(it) or "").split("\n\n")
+    return "\n\n".join(indent(text, "    ") if text.startswith(">>>") else text for text in paragraphs)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "python.md": python_page,
+    "metrics.md": metrics_page,
+}
+
+if __name__ == "__main__":
+    for file, make in GENERATED.items():
+        (FOLDER / file).write_text(make())
