@@ -40,7 +40,7 @@ def temporary(tmp_path: Path) -> Path:
 
 def demo(shell: Shell, temporary: Path, *words: str) -> tuple[Process, str]:
     port = str(free_port())
-    return shell.process("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
+    return shell.interpreter("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
 
 
 def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Path) -> None:

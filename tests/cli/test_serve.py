@@ -21,7 +21,7 @@ def test_commands_and_a_second_server_find_its_redis(lonely: Shell, served: Proc
     lonely.says("publish", "a", "--create")
     assert json.loads(get(f"{ready(served)}/v1/operations/a")[1])["id"] == "a"
     assert get(ready(served))[0] == 200
-    with lonely.process("serve", "--port", "0") as second:
+    with lonely.interpreter("serve", "--port", "0") as second:
         assert json.loads(get(f"{ready(second)}/v1/operations/a")[1])["id"] == "a"
         assert second.stop(signal.SIGTERM) == 0
     assert [operation["id"] for operation in lonely.lines("ls")] == ["a"]
