@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from progress_cli.__main__ import run
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["tests.warm", "tests.forked"])
@@ -32,12 +34,13 @@ class Forked:
         errors: Path | None = None,
         cwd: Path | None = None,
         leading: bool = False,
+        main: Callable[[], None] = run,
     ) -> None:
         files = [str(file) for file in (output, errors or output)]
         for file in files:
             Path(file).touch()  # a file that is written to is there from the start
         given = (list(arguments), files, dict(os.environ if env is None else env), str(cwd or os.getcwd()), leading)
-        self._process = _FORKING.Process(target=_run, args=given, daemon=True)
+        self._process = _FORKING.Process(target=_run, args=(main, *given), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -66,9 +69,9 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], files: list[str], env: dict[str, str], cwd: str, leading: bool) -> None:
-    from progress_cli.__main__ import run
-
+def _run(
+    main: Callable[[], None], arguments: list[str], files: list[str], env: dict[str, str], cwd: str, leading: bool
+) -> None:
     if leading:
         os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -78,4 +81,4 @@ def _run(arguments: list[str], files: list[str], env: dict[str, str], cwd: str, 
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["progress-broker", *arguments]
-    run()
+    main()

@@ -299,7 +299,7 @@ class TestWithoutRedis:
             async with await Store.open(settings) as store, limiter.shared(store):
                 redis.send(signal.SIGSTOP)
                 try:
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(60):
                         for _ in range(3):
                             assert await placed(limiter, "ann")
                         assert not await placed(limiter, "ann")

@@ -26,7 +26,7 @@ SLOW_S = 120
 
 
 def operations(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{url}/v1/operations", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/v1/operations", timeout=60) as answer:
         found: list[dict[str, Any]] = json.load(answer)["operations"]
         return found
 
@@ -49,7 +49,7 @@ def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Pa
     with process:
         wait_until(lambda: "curl -N" in process.output(), "the demo says where to look", SLOW_S)
         assert url in process.output()
-        with urllib.request.urlopen(url, timeout=10) as page:
+        with urllib.request.urlopen(url, timeout=60) as page:
             assert page.status == 200
         command = process.output().partition("curl -N '")[2].partition("'")[0]
         with urllib.request.urlopen(command, timeout=30) as stream:

@@ -98,7 +98,7 @@ def test_a_server_starts_while_redis_is_away(lonely: Shell, tmp_path: Path, proc
             assert (status, body["type"]) == (503, "storage-unavailable"), path
         for path in ("/v1/operations/a/stream", "/v1/stream?operation=a"):
             request = urllib.request.Request(url + path, headers={"Accept": "text/event-stream"})
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 told = answer.read()
             assert told.startswith(b"retry: ")
             assert b'event: reconnect\ndata: {"reason":"storage-unavailable"}' in told
@@ -160,7 +160,7 @@ def test_who_only_reads_needs_no_writes(lonely: Shell, master: RealRedis) -> Non
 
 def get(url: str) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:

@@ -73,7 +73,7 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
         request = urllib.request.Request(
             f"{url}/v1/operations/a/stream?ticket=s3cret", headers={"X-Request-Id": "r-1", "Accept": "*/*"}
         )
-        with urllib.request.urlopen(request, timeout=10) as stream:
+        with urllib.request.urlopen(request, timeout=60) as stream:
             connection = stream.headers["Progress-Connection"]
             assert stream.headers["X-Request-Id"] == "r-1"
             stream.readline()
@@ -162,7 +162,7 @@ def test_a_server_that_logs_for_people(shell: Shell) -> None:
     with shell.process("serve", "--port", "0") as server:
         url = ready(server)
         shell.says("publish", "a", "--create")
-        with urllib.request.urlopen(f"{url}/v1/operations/a/stream", timeout=10) as stream:
+        with urllib.request.urlopen(f"{url}/v1/operations/a/stream", timeout=60) as stream:
             stream.readline()
         assert server.stop(signal.SIGTERM) == 0
     assert lines(server.output()) == []

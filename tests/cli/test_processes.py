@@ -263,7 +263,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
 
 def readiness(url: str) -> int:
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         with refused:

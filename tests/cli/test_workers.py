@@ -113,7 +113,7 @@ def test_a_signal_reaches_the_worker(shell: Shell, worker: Operation, words: tup
     assert shell.says("signal", "a", "pause", *words) == "a: sent pause\n"
     [told] = shell.lines("signal", "a", "resume", *words)
     assert told == {"id": "a", "type": "resume", "data": data, "by": caller()}
-    heard = worker.signals(timeout=20)
+    heard = worker.signals(timeout=60)
     assert [next(heard), next(heard)] == [Signal("pause", data, caller()), Signal("resume", data, caller())]
 
 

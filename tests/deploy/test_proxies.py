@@ -169,7 +169,7 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
         enough = threading.Event()
 
         def call() -> None:
-            with httpx.Client(base_url=front.proxy.url, verify=certificate.context(), timeout=20) as client:
+            with httpx.Client(base_url=front.proxy.url, verify=certificate.context(), timeout=60) as client:
                 while not enough.wait(0.02):
                     with suppress(httpx.RemoteProtocolError):  # cut with its replica: clients ask again, as browsers do
                         statuses.append(client.get("/v1/operations/import-1").status_code)

@@ -18,7 +18,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-DEADLINE_MS, START_MS = 30_000, 1000 * START_S
+DEADLINE_MS, START_MS = 60_000, 1000 * START_S
 NETWORK = "Failed to load resource: "
 """What Chromium itself says in the console of a request that failed; a page can't keep it from that."""
 

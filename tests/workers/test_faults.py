@@ -39,7 +39,7 @@ def test_a_restart_of_redis_loses_nothing_and_repeats_nothing(kept: Broker, kept
             op.log(f"row {number}")
     for op in operations:
         op.succeed()
-        assert op.flush(timeout=20)
+        assert op.flush(timeout=60)
         assert_whole(kept.events(op.id))
         assert kept.logged(op.id) == [f"row {number}" for number in range(300)]
         assert kept.data(op.id, "progress")[-1]["current"] == 300
@@ -63,7 +63,7 @@ def test_lost_answers_do_not_double_anything(kept: Broker, kept_redis: RealRedis
                 proxy.losing = number % 3
                 op.log(f"row {number}")
                 op.advance(1)
-                assert op.flush(timeout=20)
+                assert op.flush(timeout=60)
         assert proxy.lost >= 10
     assert_whole(kept.events("op"))
     assert kept.logged("op") == [f"row {number}" for number in range(20)]
