@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Forked:
 def _run(
     main: Callable[[], None], arguments: list[str], files: list[str], env: dict[str, str], cwd: str, leading: bool
 ) -> None:
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     if leading:
         os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -82,3 +84,11 @@ def _run(
     os.environ.update(env)
     sys.argv = ["progress-broker", *arguments]
     main()
+
+
+def _end_with_the_tests() -> None:
+    """End when the process of the tests does, also if it is killed."""
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ from tests.cli.conftest import Shell, mentioning
 from tests.conftest import make_settings
 from tests.servers import Process, free_port, wait_until
 
-SLOW_S = 120
+SLOW_S = 240
 """Five processes start at once, and each imports a lot."""
 
 
@@ -52,7 +52,7 @@ def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Pa
         with urllib.request.urlopen(url, timeout=60) as page:
             assert page.status == 200
         command = process.output().partition("curl -N '")[2].partition("'")[0]
-        with urllib.request.urlopen(command, timeout=30) as stream:
+        with urllib.request.urlopen(command, timeout=120) as stream:
             assert b"retry:" in stream.readline()
 
         def ended() -> bool:
@@ -161,5 +161,5 @@ def test_the_worker_refuses_a_job_it_does_not_know(shell: Shell) -> None:
     worker = Process([sys.executable, "-P", "-m", "progress_cli.demo", "nonsense"], shell.folder / "out", shell.env)
     with worker:
         assert worker.popen is not None
-        assert worker.popen.wait(30) == 2
+        assert worker.popen.wait(120) == 2
     assert "there is no job 'nonsense'" in worker.output()

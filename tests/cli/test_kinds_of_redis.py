@@ -123,7 +123,7 @@ def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
         redis_started(redis)
         try:
             assert server.popen is not None
-            assert server.popen.wait(60) == 5
+            assert server.popen.wait(120) == 5
         finally:
             redis.stop(signal.SIGKILL)
         [line] = [line for line in server.output().splitlines() if line.startswith("progress-broker: ")]

@@ -135,7 +135,7 @@ def test_what_keeps_a_server_from_starting_is_told_to_machines_too(
 def test_what_nobody_expected_is_told_to_machines_too() -> None:
     setup = "import warnings; from progress_cli.logging import log_for_machines; log_for_machines()"
     dying = f"{setup}; warnings.warn('w'); raise KeyError('k')"
-    done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=120, check=False)
     warned, died = map(json.loads, done.stderr.splitlines())
     assert (warned["level"], died["level"]) == ("warning", "critical")
     assert "KeyError: 'k'" in died["error"]
@@ -153,7 +153,7 @@ log_for_machines()
 Breaking()
 threading.Thread(target=broken).start()
 """
-    done = subprocess.run([sys.executable, "-c", breaking], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", breaking], capture_output=True, timeout=120, check=False)
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [(line["level"], "KeyError: 'k'" in line["error"]) for line in told] == [("error", True)] * 2
 

@@ -148,7 +148,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def told_to_leave(stream: Stream) -> bool:
-    stream.ended.wait(60)
+    stream.ended.wait(120)
     (*_, last) = stream.messages()
     return (last.type, last.json) == ("reconnect", {"reason": "draining"})
 
@@ -253,7 +253,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         watching = on_each(streams, url, replicas(server))
         tell(server)
         assert server.popen is not None
-        assert server.popen.wait(60) == 0
+        assert server.popen.wait(120) == 0
         assert all(told_to_leave(stream) for stream in watching.values())
         assert not any(Path(f"/proc/{pid}").exists() for pid in started)
         assert "Traceback" not in server.output()
@@ -332,7 +332,7 @@ def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: 
         ours.sendall(json.dumps(orders).encode() + b"\n")
         assert json.loads(ours.recv(1000)) == {"error": None}
         ours.close()
-        assert child.wait(60) == 0
+        assert child.wait(120) == 0
 
 
 def test_a_port_of_many_processes_is_taken_for_others(shell: Shell, pair: Process) -> None:
@@ -380,7 +380,7 @@ def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
         for pid in replicas(server):
             os.kill(pid, signal.SIGKILL)
         assert server.popen is not None
-        assert server.popen.wait(60) == 5
+        assert server.popen.wait(120) == 5
         assert re.fullmatch(
             r"progress-broker: no process stays up: process \d+ was killed by SIGKILL\n", server.output()
         )

@@ -181,7 +181,7 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
                 publish(front, next(seqs))
 
         try:
-            async with asyncio.timeout(150), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(400), asyncio.TaskGroup() as group:
                 for source in sources:
                     group.create_task(source.run())
                 caller = group.create_task(asyncio.to_thread(call))

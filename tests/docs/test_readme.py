@@ -34,7 +34,7 @@ def run(command: list[str], replica: ApiReplica, text: str = "") -> str:
     assert replica.env is not None
     path = f"{Path(sys.executable).parent}{os.pathsep}{replica.env['PATH']}"
     done = subprocess.run(
-        command, input=text, env=replica.env | {"PATH": path}, cwd=ROOT, capture_output=True, text=True, timeout=60
+        command, input=text, env=replica.env | {"PATH": path}, cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -46,7 +46,7 @@ def test_the_worker_and_the_browser(replica: ApiReplica) -> None:
     script = f"import {{ EventSource }} from 'eventsource';\n{browser.replace(ADDRESS, replica.url)}"
     node = [need("node", "nodejs"), "--input-type=module", "-"]
     folder = ROOT / "tests"  # where the npm packages are
-    done = subprocess.run(node, input=script, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(node, input=script, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "ended: succeeded"
     assert "100" in done.stdout

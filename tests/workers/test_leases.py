@@ -113,16 +113,12 @@ def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped
     assert (reaped.events("op"), reaped.show("op")) == before
 
 
-@pytest.mark.parametrize("busy", ["sum(range(60_000_000))", "hash(b'x' * 2**30)", "sorted(range(10**7, 0, -1))"])
-def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(
-    reaped: Broker, redis_url: str, busy: str
-) -> None:
+def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reaped: Broker, redis_url: str) -> None:
+    """As a sort or a hash of much does; how long those take, the machine decides."""
     worker = python(redis_url, WORK.format(lease_s=15))  # the default
-    finished_in = f"began = time.monotonic(); {busy}; op.log('busy'); op.flush()\n"
     assert worker.stdout is not None
     worker.stdout.readline()
-    assert worker.stdin is not None
-    worker.communicate(finished_in, timeout=60)
+    worker.communicate("import ctypes; ctypes.PyDLL(None).sleep(5); op.log('busy'); op.flush()\n", timeout=240)
     assert statuses(reaped) == ["pending", "running", "succeeded"]
 
 
