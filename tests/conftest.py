@@ -31,7 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = longest_first(items)
 
 
-CALLS = (httpx.request, httpx.stream, httpx.get, httpx.post, httpx.Client.__init__, httpx.AsyncClient.__init__)
+CALLS = (
+    *(httpx.request, httpx.stream, httpx.Client.__init__, httpx.AsyncClient.__init__),
+    *(httpx.get, httpx.head, httpx.options, httpx.post, httpx.put, httpx.patch, httpx.delete),
+)
 
 
 def pytest_report_header() -> str:
@@ -41,13 +44,16 @@ def pytest_report_header() -> str:
 def pytest_configure() -> None:
     """Choose the seed of this run, before other processes of it start: all have to collect the same tests.
 
-    Give requests the time a busy machine takes, unless a test says how long they may.
+    Give requests the time a busy machine takes, unless a test says how long they may; and read the certificates that
+    they trust once, not for each client, which would take most of the time of most requests.
 
     Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background.
     """
     os.environ.setdefault("PROGRESS_STREAMS_SEED", str(random.randrange(1 << 32)))
+    trusted = httpx.create_ssl_context()
     for call in CALLS:
-        inspect.unwrap(call).__kwdefaults__["timeout"] = httpx.Timeout(DEADLINE_S)  # it is 5 s
+        defaults = inspect.unwrap(call).__kwdefaults__
+        defaults |= {"timeout": httpx.Timeout(DEADLINE_S), "verify": trusted}  # they are 5 s, and True
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

@@ -8,7 +8,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 STREAM = "/v1/operations/a/stream"
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 def request(path: str = STREAM, *lines: str, method: str = "GET", version: str = "1.1") -> bytes:

@@ -44,7 +44,7 @@ async def until(
 ) -> list[sse.Message]:
     """Return what a stream tells until that is enough."""
     text = b""
-    async with asyncio.timeout(20), http.stream("GET", STREAM, params=query) as answer:
+    async with asyncio.timeout(60), http.stream("GET", STREAM, params=query) as answer:
         assert answer.status_code == 200
         async for some in answer.aiter_bytes():
             text += some

@@ -62,7 +62,7 @@ def body_of(call: str, id: str) -> dict[str, Any]:
 async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) -> httpx.Response:
     """Open a WebSocket, ask for an operation, and return what came of it as if it had been a call."""
     query = f"?ticket={params['ticket']}" if params else ""
-    async with connect(url + query, additional_headers=headers or {}) as socket, asyncio.timeout(15):
+    async with connect(url + query, additional_headers=headers or {}) as socket, asyncio.timeout(60):
         with suppress(ConnectionClosed):  # whom nobody knows is not listened to
             await socket.send(json.dumps({"type": "subscribe", "operation": id}))
         while True:

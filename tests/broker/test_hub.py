@@ -324,7 +324,7 @@ async def test_draining_over_a_time_sends_each_away_at_a_moment_of_its_own(store
         assert not all(outlet.closed for outlet in outlets)
         await publish(store, 1)
         stay = [outlet for outlet in outlets if not outlet.closed]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await hub.emptied()
         assert all(outlet.reasons() == ["draining"] and outlet.closed for outlet in outlets)
         assert any(outlet.numbers[-1] == 2 for outlet in stay)

@@ -159,7 +159,7 @@ class TestWhileAsked:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(talker.writer.drain(), 2)
         theirs.gate.set()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await talker.reader.readuntil(b'"ref":"early"')
         talker.reset()
 

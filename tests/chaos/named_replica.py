@@ -16,7 +16,3 @@ def main() -> None:
     app = name_callers(create_app(settings))
     with listen(settings) as listener:
         asyncio.run(Server(app, settings).run_on(listener))
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 import pytest
 
 from progress_cli import app
-from tests.servers import START_S, Process, wait_until
+from tests.forked import Forked
+from tests.servers import START_S, CommandLine, Process, wait_until
 
 CLI = [sys.executable, "-P", "-m", "progress_cli"]
 
@@ -40,16 +41,8 @@ class Shell:
         files[0].write_bytes(stdin)
         with files[0].open() as source, files[1].open("w") as output, files[2].open("w") as errors:
             if words[:1] in (("serve",), ("demo",)):
-                done = subprocess.run(
-                    [*CLI, *words],
-                    env=self.env,
-                    cwd=self.folder,
-                    stdin=source,
-                    stdout=output,
-                    stderr=errors,
-                    timeout=START_S,
-                )
-                code = done.returncode
+                forked = Forked(words, files[1], self.env, errors=files[2], cwd=self.folder)
+                code = forked.wait(START_S)
             else:
                 code = self._run_here(words, source, output, errors)
         out, err = (file.read_text("utf-8") for file in files[1:])
@@ -87,9 +80,16 @@ class Shell:
         assert line.startswith("progress-broker: ")
         return line.removeprefix("progress-broker: ")
 
-    def process(self, *words: str, **env: str) -> Process:
+    def process(self, *words: str, **env: str) -> CommandLine:
+        return CommandLine(list(words), self._log(), self.env | env)
+
+    def interpreter(self, *words: str, **env: str) -> Process:
+        """Start it as people do, with all that it takes to load it."""
+        return Process([*CLI, *words], self._log(), self.env | env)
+
+    def _log(self) -> Path:
         self._logs += 1
-        return Process([*CLI, *words], self.folder / f"output-{self._logs}", self.env | env)
+        return self.folder / f"output-{self._logs}"
 
     def open(self, *words: str, **options: Any) -> Started:
         return Started(

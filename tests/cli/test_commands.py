@@ -159,7 +159,7 @@ def test_lines_are_published_as_they_arrive_and_ctrl_c_ends_quietly(shell: Shell
         publisher.stdin.flush()
         wait_until(lambda: (found := shell.lines("ls")) and found[0]["events"] == 3, "the event is stored")
         publisher.send_signal(signal.SIGINT)
-        assert publisher.wait(60) == 130
+        assert publisher.wait(120) == 130
         assert publisher.stderr.read() == b""
 
 
@@ -171,7 +171,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
         assert tail.stderr
         tail.stdout.readline()
         tail.stdout.close()
-        assert tail.wait(60) == 141
+        assert tail.wait(120) == 141
         assert tail.stderr.read() == b""
 
 
@@ -186,5 +186,5 @@ sys.meta_path.insert(0, Pressed())
 from progress_cli.__main__ import run
 run()
 """
-    done = subprocess.run([sys.executable, "-c", pressing], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", pressing], capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

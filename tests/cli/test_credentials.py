@@ -38,7 +38,7 @@ def call(url: str, proof: str, body: object = None) -> int:
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url, data, {"Authorization": f"Bearer {proof}"})
     try:
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             status: int = answer.status
             return status
     except urllib.error.HTTPError as error:

@@ -21,12 +21,12 @@ from tests.cli.conftest import Shell, mentioning
 from tests.conftest import make_settings
 from tests.servers import Process, free_port, wait_until
 
-SLOW_S = 120
+SLOW_S = 240
 """Five processes start at once, and each imports a lot."""
 
 
 def operations(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{url}/v1/operations", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/v1/operations", timeout=60) as answer:
         found: list[dict[str, Any]] = json.load(answer)["operations"]
         return found
 
@@ -40,7 +40,7 @@ def temporary(tmp_path: Path) -> Path:
 
 def demo(shell: Shell, temporary: Path, *words: str) -> tuple[Process, str]:
     port = str(free_port())
-    return shell.process("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
+    return shell.interpreter("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
 
 
 def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Path) -> None:
@@ -49,10 +49,10 @@ def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Pa
     with process:
         wait_until(lambda: "curl -N" in process.output(), "the demo says where to look", SLOW_S)
         assert url in process.output()
-        with urllib.request.urlopen(url, timeout=10) as page:
+        with urllib.request.urlopen(url, timeout=60) as page:
             assert page.status == 200
         command = process.output().partition("curl -N '")[2].partition("'")[0]
-        with urllib.request.urlopen(command, timeout=30) as stream:
+        with urllib.request.urlopen(command, timeout=120) as stream:
             assert b"retry:" in stream.readline()
 
         def ended() -> bool:
@@ -161,5 +161,5 @@ def test_the_worker_refuses_a_job_it_does_not_know(shell: Shell) -> None:
     worker = Process([sys.executable, "-P", "-m", "progress_cli.demo", "nonsense"], shell.folder / "out", shell.env)
     with worker:
         assert worker.popen is not None
-        assert worker.popen.wait(30) == 2
+        assert worker.popen.wait(120) == 2
     assert "there is no job 'nonsense'" in worker.output()

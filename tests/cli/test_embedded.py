@@ -107,7 +107,7 @@ def test_it_dies_with_an_owner_that_is_killed_and_what_that_left_is_found_stale(
         address = owner.stdout.readline().strip()
         (pid,) = children(owner.pid)
         owner.kill()
-        owner.wait(60)
+        owner.wait(120)
     wait_until(lambda: not runs(pid), "it dies")
     assert find_address(settings) == address
     assert not answers(address)

@@ -127,7 +127,7 @@ def test_a_server_starts_while_redis_is_away(lonely: Shell, tmp_path: Path, proc
             assert (status, body["type"]) == (503, "storage-unavailable"), path
         for path in ("/v1/operations/a/stream", "/v1/stream?operation=a"):
             request = urllib.request.Request(url + path, headers={"Accept": "text/event-stream"})
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 told = answer.read()
             assert told.startswith(b"retry: ")
             assert b'event: reconnect\ndata: {"reason":"storage-unavailable"}' in told
@@ -152,7 +152,7 @@ def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
         redis_started(redis)
         try:
             assert server.popen is not None
-            assert server.popen.wait(60) == 5
+            assert server.popen.wait(120) == 5
         finally:
             redis.stop(signal.SIGKILL)
         [line] = [line for line in server.output().splitlines() if line.startswith("progress-broker: ")]
@@ -189,7 +189,7 @@ def test_who_only_reads_needs_no_writes(lonely: Shell, master: RealRedis) -> Non
 
 def get(url: str) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:

@@ -73,7 +73,7 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
         request = urllib.request.Request(
             f"{url}/v1/operations/a/stream?ticket=s3cret", headers={"X-Request-Id": "r-1", "Accept": "*/*"}
         )
-        with urllib.request.urlopen(request, timeout=10) as stream:
+        with urllib.request.urlopen(request, timeout=60) as stream:
             connection = stream.headers["Progress-Connection"]
             assert stream.headers["X-Request-Id"] == "r-1"
             stream.readline()
@@ -135,7 +135,7 @@ def test_what_keeps_a_server_from_starting_is_told_to_machines_too(
 def test_what_nobody_expected_is_told_to_machines_too() -> None:
     setup = "import warnings; from progress_cli.logging import log_for_machines; log_for_machines()"
     dying = f"{setup}; warnings.warn('w'); raise KeyError('k')"
-    done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", dying], capture_output=True, timeout=120, check=False)
     warned, died = map(json.loads, done.stderr.splitlines())
     assert (warned["level"], died["level"]) == ("warning", "critical")
     assert "KeyError: 'k'" in died["error"]
@@ -153,7 +153,7 @@ log_for_machines()
 Breaking()
 threading.Thread(target=broken).start()
 """
-    done = subprocess.run([sys.executable, "-c", breaking], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", breaking], capture_output=True, timeout=120, check=False)
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [(line["level"], "KeyError: 'k'" in line["error"]) for line in told] == [("error", True)] * 2
 
@@ -162,7 +162,7 @@ def test_a_server_that_logs_for_people(shell: Shell) -> None:
     with shell.process("serve", "--port", "0") as server:
         url = ready(server)
         shell.says("publish", "a", "--create")
-        with urllib.request.urlopen(f"{url}/v1/operations/a/stream", timeout=10) as stream:
+        with urllib.request.urlopen(f"{url}/v1/operations/a/stream", timeout=60) as stream:
             stream.readline()
         assert server.stop(signal.SIGTERM) == 0
     assert lines(server.output()) == []

@@ -28,7 +28,7 @@ from progress_server.server.sockets import listen_for_each
 from tests import servers
 from tests.cli.conftest import Shell, children, ready, runs
 from tests.conftest import make_settings
-from tests.servers import START_S, Process, RealRedis
+from tests.servers import START_S, CommandLine, Process, RealRedis
 from tests.sse import Message, read
 
 wait_until = partial(servers.wait_until, deadline_s=START_S)  # processes start all the time here
@@ -37,17 +37,17 @@ wait_until = partial(servers.wait_until, deadline_s=START_S)  # processes start 
 class Stream:
     """A client's stream, read by a thread; it knows which process serves it."""
 
-    def __init__(self, url: str, position: str = "") -> None:
+    def __init__(self, url: str, position: str = "", operation: str = "a") -> None:
         host, port = urlsplit(url).hostname, urlsplit(url).port
         self._connection = http.client.HTTPConnection(host or "", port, timeout=60)
-        self._url, self._position = url, position
+        self._path, self._position = f"/v1/operations/{operation}/stream", position
         self._got = bytearray()
         self.ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Self:
         headers = {"Last-Event-ID": self._position} if self._position else {}
-        self._connection.request("GET", f"/v1/operations/a/stream{'' if headers else '?from=start'}", headers=headers)
+        self._connection.request("GET", f"{self._path}{'' if headers else '?from=start'}", headers=headers)
         self._socket = self._connection.sock
         self._answer = self._connection.getresponse()
         assert self._answer.status == 200
@@ -102,16 +102,18 @@ def post(url: str, path: str, body: dict[str, Any]) -> None:
         assert answer.status in (200, 201)
 
 
-def publish(url: str) -> None:
-    post(url, "/v1/operations/a/events", {"type": "log", "data": {"message": "x"}})
+def publish(url: str, operation: str = "a") -> None:
+    post(url, f"/v1/operations/{operation}/events", {"type": "log", "data": {"message": "x"}})
 
 
-def on_each(streams: ExitStack, url: str, pids: list[int], position: str = "") -> dict[int, Stream]:
+def on_each(
+    streams: ExitStack, url: str, pids: list[int], position: str = "", operation: str = "a"
+) -> dict[int, Stream]:
     """A stream that each of the processes serves: as many are opened as that takes."""
     found: dict[int, Stream] = {}
 
     def one_more() -> bool:
-        stream = streams.enter_context(Stream(url, position))
+        stream = streams.enter_context(Stream(url, position, operation))
         found[stream.owner(pids)] = stream
         return all(pid in found for pid in pids)
 
@@ -119,12 +121,13 @@ def on_each(streams: ExitStack, url: str, pids: list[int], position: str = "") -
     return {pid: found[pid] for pid in pids}
 
 
-def serving(shell: Shell, *words: str, leading: bool = False) -> Process:
+SERVE = ("serve", "--port", "0", "--processes", "2", "--drain-s", "1")
+
+
+def serving(shell: Shell, *words: str, leading: bool = False) -> CommandLine:
     """Two processes; `leading` a process group of their own, as a shell has its commands."""
-    process = shell.process("serve", "--port", "0", "--processes", "2", "--drain-s", "1", *words)
-    if leading:
-        leader = "import os, sys; os.setpgid(0, 0); os.execv(sys.executable, sys.argv[1:])"
-        process.command = [sys.executable, "-c", leader, *process.command]
+    process = shell.process(*SERVE, *words)
+    process.leading = leading
     return process
 
 
@@ -134,15 +137,18 @@ def streams() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.fixture
-def pair(shell: Shell) -> Iterator[Process]:
-    with serving(shell) as server:
-        post(ready(server), "/v1/operations", {"id": "a"})
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server for tests that leave it with two processes; each has an operation of its own."""
+    folder = tmp_path_factory.mktemp("pair")
+    with RealRedis(folder / "redis") as redis, serving(Shell(folder, redis_url=redis.url)) as server:
+        ready(server)
         yield server
+        assert "Traceback" not in server.output()
 
 
 def told_to_leave(stream: Stream) -> bool:
-    stream.ended.wait(60)
+    stream.ended.wait(120)
     (*_, last) = stream.messages()
     return (last.type, last.json) == ("reconnect", {"reason": "draining"})
 
@@ -151,6 +157,7 @@ def test_each_serves_what_is_published_through_any(pair: Process, streams: ExitS
     url, pids = ready(pair), replicas(pair)
     assert f"serving on {url} - 2 processes - Ctrl-C stops it\n" in pair.output()
     assert len(pids) == 2
+    post(url, "/v1/operations", {"id": "a"})
     watching = on_each(streams, url, pids).values()
     for _ in range(4):
         publish(url)
@@ -159,46 +166,50 @@ def test_each_serves_what_is_published_through_any(pair: Process, streams: ExitS
 
 def test_a_killed_one_is_replaced_and_its_clients_resume(pair: Process, streams: ExitStack) -> None:
     url = ready(pair)
+    post(url, "/v1/operations", {"id": "b"})
     dead, alive = pids = replicas(pair)
-    watching = on_each(streams, url, pids)
-    publish(url)
+    watching = on_each(streams, url, pids, operation="b")
+    publish(url, "b")
     wait_until(lambda: watching[dead].numbers() == [1, 2], "its client saw the first")
     os.kill(dead, signal.SIGKILL)
-    publish(url)
+    publish(url, "b")
     wait_until(watching[dead].ended.is_set, "its streams end")
     wait_until(lambda: f"process {dead} was killed by SIGKILL: another one starts in 0.1 s" in pair.output(), "told")
     wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
     (fresh,) = set(replicas(pair)) - {alive}
-    resumed = on_each(streams, url, [fresh, alive], watching[dead].messages()[-1].id)
-    publish(url)
+    resumed = on_each(streams, url, [fresh, alive], watching[dead].messages()[-1].id, "b")
+    publish(url, "b")
     wait_until(lambda: watching[alive].numbers() == [1, 2, 3, 4], "the other's streams went on")
     wait_until(lambda: all(each.numbers() == [3, 4] for each in resumed.values()), "clients resume, anywhere")
     assert not Path(f"/proc/{dead}").exists()  # nor as a zombie
 
 
-def test_while_one_keeps_dying_the_others_take_its_connections(pair: Process, streams: ExitStack) -> None:
-    url = ready(pair)
-    steady = replicas(pair)[0]
-    for deaths in range(1, 4):
-        wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
-        (pid,) = set(replicas(pair)) - {steady}
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda many=deaths: pair.output().count("another one starts") == many, "its death is noticed")
-    for _ in range(8):  # until the next one listens; those of before are not left waiting either
-        streams.enter_context(Stream(url))
-    wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
-    on_each(streams, url, replicas(pair))
-
-
 def test_one_told_to_stop_drains_and_is_replaced(pair: Process, streams: ExitStack) -> None:
     url, pids = ready(pair), replicas(pair)
-    watching = on_each(streams, url, pids)
+    post(url, "/v1/operations", {"id": "c"})
+    watching = on_each(streams, url, pids, operation="c")
     os.kill(pids[0], signal.SIGTERM)
     assert told_to_leave(watching[pids[0]])
     wait_until(lambda: f"process {pids[0]} ended with exit code 0: another" in pair.output(), "its end is told")
     wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
-    on_each(streams, url, replicas(pair))
+    on_each(streams, url, replicas(pair), operation="c")
     assert not watching[pids[1]].ended.is_set()
+
+
+def test_while_one_keeps_dying_the_others_take_its_connections(pair: Process, streams: ExitStack) -> None:
+    url = ready(pair)
+    post(url, "/v1/operations", {"id": "d"})
+    steady = replicas(pair)[0]
+    before = pair.output().count("another one starts")
+    for deaths in range(1, 4):
+        wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
+        (pid,) = set(replicas(pair)) - {steady}
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda many=before + deaths: pair.output().count("another one starts") == many, "it is noticed")
+    for _ in range(8):  # until the next one listens; those of before are not left waiting either
+        streams.enter_context(Stream(url, operation="d"))
+    wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
+    on_each(streams, url, replicas(pair), operation="d")
 
 
 def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: Path) -> None:
@@ -229,11 +240,12 @@ def everyone(server: Process) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("tell", [a_signal, the_terminal, everyone])
+@pytest.mark.parametrize(("tell", "drain_s"), [(a_signal, 1), (the_terminal, 600), (everyone, 1)])
 def test_told_to_stop_all_drain_and_nothing_is_left(
-    lonely: Shell, streams: ExitStack, tell: Callable[[Process], None]
+    lonely: Shell, streams: ExitStack, tell: Callable[[Process], None], drain_s: int
 ) -> None:
-    with serving(lonely, leading=True) as server:
+    """A Ctrl-C sends all away at once, however long a drain is to take."""
+    with serving(lonely, "--drain-s", str(drain_s), leading=True) as server:
         url = ready(server)
         post(url, "/v1/operations", {"id": "a"})
         started = children(server.pid)
@@ -241,7 +253,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         watching = on_each(streams, url, replicas(server))
         tell(server)
         assert server.popen is not None
-        assert server.popen.wait(60) == 0
+        assert server.popen.wait(120) == 0
         assert all(told_to_leave(stream) for stream in watching.values())
         assert not any(Path(f"/proc/{pid}").exists() for pid in started)
         assert "Traceback" not in server.output()
@@ -251,7 +263,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
 
 def readiness(url: str) -> int:
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -259,37 +271,19 @@ def readiness(url: str) -> int:
 
 
 def test_while_all_drain_they_say_so_and_a_second_signal_ends_them_now(shell: Shell, streams: ExitStack) -> None:
+    """Also one that hears no signal."""
     with serving(shell, "--drain-s", "600") as server:
         url = ready(server)
         post(url, "/v1/operations", {"id": "a"})
-        watching = on_each(streams, url, replicas(server))
+        stuck, _ = pids = replicas(server)
+        watching = on_each(streams, url, pids)
         server.send(signal.SIGTERM)
         wait_until(lambda: [readiness(url) for _ in range(8)] == [503] * 8, "none is ready")
         publish(url)
         wait_until(lambda: all(stream.numbers() == [1, 2] for stream in watching.values()), "streams go on")
-        assert server.popen is not None
-        server.send(signal.SIGTERM)
-        assert server.popen.wait(60) == 0
-
-
-def test_a_ctrl_c_sends_all_away_at_once(shell: Shell, streams: ExitStack) -> None:
-    with serving(shell, "--drain-s", "600", leading=True) as server:
-        url = ready(server)
-        post(url, "/v1/operations", {"id": "a"})
-        watching = on_each(streams, url, replicas(server))
-        the_terminal(server)
-        assert server.popen is not None
-        assert server.popen.wait(60) == 0
-        assert all(told_to_leave(stream) for stream in watching.values())
-
-
-def test_a_second_signal_ends_them_at_once(pair: Process) -> None:
-    stuck, other = replicas(pair)
-    os.kill(stuck, signal.SIGSTOP)
-    pair.send(signal.SIGTERM)
-    wait_until(lambda: not runs(other), "the other one ends")
-    assert pair.stop(signal.SIGTERM) == 0
-    assert not Path(f"/proc/{stuck}").exists()
+        os.kill(stuck, signal.SIGSTOP)
+        assert server.stop(signal.SIGTERM) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_one_that_does_not_stop_is_killed(shell: Shell) -> None:
@@ -310,11 +304,17 @@ def test_a_signal_before_they_serve_stops_it_too(shell: Shell) -> None:
         assert "Traceback" not in server.output()
 
 
-def test_killed_it_takes_them_along(lonely: Shell, streams: ExitStack) -> None:
-    with serving(lonely) as server:
+def test_killed_it_takes_them_along_and_no_secret_was_in_a_command_line_or_an_environment(
+    lonely: Shell, streams: ExitStack
+) -> None:
+    with lonely.interpreter(*SERVE) as server:
         url = ready(server)
         post(url, "/v1/operations", {"id": "a"})
         started = children(server.pid)
+        secret = (lonely.folder / "data" / "password").read_bytes().strip()
+        for pid in [server.pid, *started]:
+            for where in ("cmdline", "environ"):
+                assert secret not in Path(f"/proc/{pid}/{where}").read_bytes()
         watching = on_each(streams, url, replicas(server))
         server.stop(signal.SIGKILL)
         assert all(told_to_leave(stream) for stream in watching.values())
@@ -332,16 +332,7 @@ def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: 
         ours.sendall(json.dumps(orders).encode() + b"\n")
         assert json.loads(ours.recv(1000)) == {"error": None}
         ours.close()
-        assert child.wait(60) == 0
-
-
-def test_no_secret_is_in_a_command_line_or_an_environment(lonely: Shell) -> None:
-    with serving(lonely) as server:
-        ready(server)
-        secret = (lonely.folder / "data" / "password").read_bytes().strip()
-        for pid in [server.pid, *children(server.pid)]:
-            for where in ("cmdline", "environ"):
-                assert secret not in Path(f"/proc/{pid}/{where}").read_bytes()
+        assert child.wait(120) == 0
 
 
 def test_a_port_of_many_processes_is_taken_for_others(shell: Shell, pair: Process) -> None:
@@ -389,7 +380,7 @@ def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
         for pid in replicas(server):
             os.kill(pid, signal.SIGKILL)
         assert server.popen is not None
-        assert server.popen.wait(60) == 5
+        assert server.popen.wait(120) == 5
         assert re.fullmatch(
             r"progress-broker: no process stays up: process \d+ was killed by SIGKILL\n", server.output()
         )

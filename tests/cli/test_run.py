@@ -92,7 +92,7 @@ def test_output_is_passed_through_as_it_is(shell: Shell, broker: Broker) -> None
 def test_input_is_the_commands(shell: Shell) -> None:
     data = os.urandom(300_000)
     with shell.open("run", "cat", stdin=subprocess.PIPE) as run:
-        assert run.communicate(data, timeout=30) == (data, b"")
+        assert run.communicate(data, timeout=120) == (data, b"")
         assert run.returncode == 0
 
 
@@ -176,7 +176,7 @@ def test_signals_that_were_to_be_ignored_are(shell: Shell) -> None:
 
     with running(shell, "sh", "-c", HOLD, preexec_fn=prepare) as run:
         run.send_signal(signal.SIGHUP)
-        assert run.communicate(b"on\n", timeout=30)[0] == b"on\n"
+        assert run.communicate(b"on\n", timeout=120)[0] == b"on\n"
         assert run.returncode == 0
 
 
@@ -228,7 +228,7 @@ def test_a_redis_that_lost_the_operation_stops_nothing(shell: Shell, broker: Bro
     with running(shell, "--lease-s", "0.1", "sh", "-c", f"{HOLD}; exit 6") as run:
         broker.redis.flushall()
         time.sleep(0.3)
-        assert b"the operation does not tell how the command ended" in run.communicate(b"on\n", timeout=30)[1]
+        assert b"the operation does not tell how the command ended" in run.communicate(b"on\n", timeout=120)[1]
         assert run.returncode == 6
 
 
@@ -238,14 +238,14 @@ def test_who_reads_no_more_ends_the_command_as_without_us(shell: Shell) -> None:
         assert run.stderr
         run.stdout.readline()
         run.stdout.close()
-        assert run.wait(30) == 141
+        assert run.wait(120) == 141
         assert run.stderr.read() == b""
     assert shown(shell)["error"]["message"] == "yes was killed by SIGPIPE"
 
 
 def test_it_needs_no_output_of_its_own(shell: Shell, broker: Broker) -> None:
     with shell.open("run", "--id", "a", "echo", "out", preexec_fn=lambda: os.close(1)) as run:
-        assert run.wait(30) == 0
+        assert run.wait(120) == 0
     assert broker.logged("a") == ["out"]
 
 
@@ -327,7 +327,7 @@ class Terminal:
 
     def close(self) -> None:
         self._bash.kill()
-        self._bash.wait(60)
+        self._bash.wait(120)
         os.close(self._ours)
 
 

@@ -13,7 +13,7 @@ from tests.servers import Process, wait_until
 
 
 def get(url: str) -> tuple[int, bytes]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.status, answer.read()
 
 
@@ -21,7 +21,7 @@ def test_commands_and_a_second_server_find_its_redis(lonely: Shell, served: Proc
     lonely.says("publish", "a", "--create")
     assert json.loads(get(f"{ready(served)}/v1/operations/a")[1])["id"] == "a"
     assert get(ready(served))[0] == 200
-    with lonely.process("serve", "--port", "0") as second:
+    with lonely.interpreter("serve", "--port", "0") as second:
         assert json.loads(get(f"{ready(second)}/v1/operations/a")[1])["id"] == "a"
         assert second.stop(signal.SIGTERM) == 0
     assert [operation["id"] for operation in lonely.lines("ls")] == ["a"]

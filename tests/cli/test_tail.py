@@ -24,7 +24,7 @@ def test_it_ends_as_the_operation_did(shell: Shell, status: str, code: int) -> N
         assert tail.stdout
         assert tail.stdout.readline() == b"a: now running  40.0 %\n"
         end(shell, "a", status)
-        assert tail.wait(60) == code
+        assert tail.wait(120) == code
         assert tail.stdout.read().decode().split()[1:3] == ["end", status]
     again = shell.run("tail", "a")
     assert again.returncode == code
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_it_quietly(shell: Shell, late_s: float) -> None:
         tail.stdout.readline()
         time.sleep(late_s)  # it may be asking Redis just then
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(60) == 130
+        assert tail.wait(120) == 130
         assert tail.stderr.read() == b""
 
 
@@ -64,7 +64,7 @@ def test_a_reader_that_goes_away_ends_it_though_nothing_happens(shell: Shell) ->
         assert tail.stdout
         tail.stdout.readline()
         tail.stdout.close()
-        assert tail.wait(60) == 141
+        assert tail.wait(120) == 141
 
 
 def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> No
             assert b"trying again" in tail.stderr.readline()
             redis.start()
             end(shell, "a", "succeeded")
-            assert tail.wait(60) == 0
+            assert tail.wait(120) == 0
 
 
 def test_an_operation_that_is_deleted_meanwhile_is_gone(shell: Shell, redis_url: str) -> None:
@@ -91,7 +91,7 @@ def test_an_operation_that_is_deleted_meanwhile_is_gone(shell: Shell, redis_url:
         tail.stdout.readline()
         with redis.Redis.from_url(redis_url) as client:
             client.flushall()
-        assert tail.wait(60) == 4
+        assert tail.wait(120) == 4
 
 
 def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
@@ -115,6 +115,6 @@ def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
         wait_until(lambda: read(b"warning: half way"), "the line is shown")
         end(shell, "a", "succeeded")
         wait_until(lambda: read(b"never shown"), "it ends")
-        assert tail.wait(60) == 0
+        assert tail.wait(120) == 0
     os.close(ours)
     assert b"Bar [x]" in shown

@@ -78,7 +78,7 @@ def test_a_tail_that_begins_with_a_silent_worker_knows_when_it_is_back(shell: Sh
         assert tail.stdout
         assert tail.stdout.readline() == b"a: now stalled  40.0 %\n"
         shell.says("publish", stalled, "--type", "end", "--data", '{"status": "failed"}')
-        assert tail.wait(60) == 1
+        assert tail.wait(120) == 1
         assert tail.stdout.read().split(maxsplit=2)[2] == b"failed\n"
 
 
@@ -101,7 +101,7 @@ def test_on_a_terminal_the_bar_says_that_its_worker_is_silent_and_begins_anew(
             wait_until(lambda: read(b"running: attempt 2 begins by host-8:77"), "the line is shown")
             seen = len(shown) - len(shown.rpartition(b"attempt 2 begins")[2])
         wait_until(lambda: read(b"succeeded"), "it ends")
-        assert tail.wait(60) == 0
+        assert tail.wait(120) == 0
     os.close(ours)
     assert b"40.0 %" not in shown[seen:]
 
@@ -113,7 +113,7 @@ def test_a_signal_reaches_the_worker(shell: Shell, worker: Operation, words: tup
     assert shell.says("signal", "a", "pause", *words) == "a: sent pause\n"
     [told] = shell.lines("signal", "a", "resume", *words)
     assert told == {"id": "a", "type": "resume", "data": data, "by": caller()}
-    heard = worker.signals(timeout=20)
+    heard = worker.signals(timeout=60)
     assert [next(heard), next(heard)] == [Signal("pause", data, caller()), Signal("resume", data, caller())]
 
 

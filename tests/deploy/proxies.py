@@ -132,7 +132,7 @@ class Front:
         given = SETTINGS | settings
         self.replicas = [ApiReplica(self.redis.url, folder / f"api-{n}.log", **given) for n in (1, 2)]
         self.proxy = Proxy(name, folder, [replica.port for replica in self.replicas], certificate, silence)
-        self.client = httpx.Client(base_url=self.proxy.url, verify=certificate.context(), timeout=20)
+        self.client = httpx.Client(base_url=self.proxy.url, verify=certificate.context(), timeout=60)
 
     @contextmanager
     def running(self) -> Iterator[Self]:

@@ -169,7 +169,7 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
         enough = threading.Event()
 
         def call() -> None:
-            with httpx.Client(base_url=front.proxy.url, verify=certificate.context(), timeout=20) as client:
+            with httpx.Client(base_url=front.proxy.url, verify=certificate.context(), timeout=60) as client:
                 while not enough.wait(0.02):
                     with suppress(httpx.RemoteProtocolError):  # cut with its replica: clients ask again, as browsers do
                         statuses.append(client.get("/v1/operations/import-1").status_code)
@@ -181,7 +181,7 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
                 publish(front, next(seqs))
 
         try:
-            async with asyncio.timeout(150), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(400), asyncio.TaskGroup() as group:
                 for source in sources:
                     group.create_task(source.run())
                 caller = group.create_task(asyncio.to_thread(call))

@@ -99,7 +99,7 @@ def denied(server: Guarded) -> list[str]:
 def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, folder: Path) -> None:
     with ExitStack() as stack:
         replica = stack.enter_context(ApiReplica(guarded.url("replica"), folder / "api.log", **SETTINGS))
-        client = stack.enter_context(httpx.Client(base_url=f"{replica.url}/v1", timeout=20))
+        client = stack.enter_context(httpx.Client(base_url=f"{replica.url}/v1", timeout=60))
         worker = stack.enter_context(python(guarded.url("worker"), WORKER))
         stack.callback(worker.kill)
         assert worker.stdout is not None

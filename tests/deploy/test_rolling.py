@@ -96,7 +96,7 @@ async def test_rolling_restarts_lose_nothing(stack: Stack) -> None:
     with stack.running():
         worker = python(stack.redis_url, f"    NAMES = {names}{WORKER}")
         sources = [Source(name, httpx.URL(stack.url).port or 0) for name in names for _ in range(WATCHERS)]
-        async with asyncio.timeout(150), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(400), asyncio.TaskGroup() as group:
             for source in sources:
                 group.create_task(source.run())
             await eventually(lambda: all(source.numbers for source in sources), "all are served")

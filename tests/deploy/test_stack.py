@@ -46,25 +46,26 @@ def test_health_checks_tell_the_truth(stack: Stack) -> None:
         assert stack.health("nginx", stack.nginx).returncode != 0
 
 
-def test_a_packed_stream_passes_as_it_is(stack: Stack) -> None:
-    with stack.running():
-        create(stack, "import-1")
-        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream", "--compressed", "-i") as curl:
-            curl.await_text("event: snapshot")
-            assert "content-encoding: gzip" in curl.output().lower()
-            for n in range(3):
-                publish(stack, "import-1", "log", {"message": f"line {n}" + " and so on" * 100 * n})
-                curl.await_text(f"line {n}")
-            publish(stack, "import-1", "end", {"status": "succeeded"})
-            assert "event: end" in curl.await_end()
-            assert curl.popen is not None
-            assert curl.popen.returncode == 0
+def test_a_packed_stream_passes_as_it_is(shared: Stack) -> None:
+    create(shared, "import-packed")
+    with Curl(shared.folder, f"{shared.url}/v1/operations/import-packed/stream", "--compressed", "-i") as curl:
+        curl.await_text("event: snapshot")
+        assert "content-encoding: gzip" in curl.output().lower()
+        for n in range(3):
+            publish(shared, "import-packed", "log", {"message": f"line {n}" + " and so on" * 100 * n})
+            curl.await_text(f"line {n}")
+        publish(shared, "import-packed", "end", {"status": "succeeded"})
+        assert "event: end" in curl.await_end()
+        assert curl.popen is not None
+        assert curl.popen.returncode == 0
 
 
-def test_a_stream_goes_on_at_the_other_replica(stack: Stack) -> None:
+def test_a_stream_goes_on_at_the_other_replica_and_no_call_fails(stack: Stack) -> None:
     """The replica that serves it is stopped by SIGTERM; its client comes back with its Last-Event-ID."""
     first, second = REPLICAS
-    with stack.running(known=(first,)):  # so that we know who serves the stream
+    leaving = stack.replicas[0]
+    # One is known at first, so that we know who serves the stream.
+    with stack.running(known=(first,)), httpx.Client(base_url=f"{stack.url}/v1/operations") as client:
         create(stack, "import-1")
         url = f"{stack.url}/v1/operations/import-1/stream"
         with Curl(stack.folder, url) as curl:
@@ -74,14 +75,19 @@ def test_a_stream_goes_on_at_the_other_replica(stack: Stack) -> None:
             stack.names.addresses = [second, first]  # the one that stops is still known for a while
             wait_until(lambda: second in served_by(stack), "nginx asks for the replicas' addresses again")
             time.sleep(NAMES_VALID_S + 1)  # each of its processes does so for itself, in whole seconds
-            stack.replicas[0].send(signal.SIGTERM)
+            leaving.send(signal.SIGTERM)
+            assert leaving.popen is not None
+            while leaving.popen.poll() is None:
+                assert client.get("/import-1").status_code == 200
+            assert leaving.popen.returncode == 0
             seen = sse.read(curl.await_end().encode())
             assert curl.popen is not None
             assert curl.popen.returncode == 0  # ended, not torn
         assert [message.type for message in seen] == ["snapshot", "log", "reconnect"]
         position = seen[1].id
         assert seen[2].json["reason"] == "draining"
-        assert stack.replicas[0].stop() == 0
+        for _ in range(20):
+            assert client.get("/import-1").status_code == 200
 
         def published() -> bool:
             try:
@@ -110,7 +116,7 @@ def served_by(stack: Stack) -> str:
     return stack.nginx.output().splitlines()[-1]
 
 
-def test_no_call_fails_while_a_replica_is_gone(stack: Stack) -> None:
+def test_no_call_fails_while_a_replica_is_gone_and_no_log_tells_tickets(stack: Stack) -> None:
     with stack.running():
         stack.replicas[0].stop(signal.SIGKILL)
         for number in range(20):
@@ -119,22 +125,13 @@ def test_no_call_fails_while_a_replica_is_gone(stack: Stack) -> None:
         tried = [line for line in stack.nginx.output().splitlines() if f"{REPLICAS[0]}:" in line and ", " in line]
         assert tried != []  # the dead one was tried, and the other one answered
 
-
-def test_no_call_fails_while_a_replica_drains(stack: Stack) -> None:
-    leaving = stack.replicas[0]
-    with stack.running(known=REPLICAS[:1]), httpx.Client(base_url=f"{stack.url}/v1/operations") as client:
-        create(stack, "import-1")
-        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream") as curl:  # so that there is one to end
-            curl.await_text("event: snapshot")
-            stack.names.addresses = list(REPLICAS)
-            wait_until(lambda: REPLICAS[1] in served_by(stack), "nginx asks for the replicas' addresses again")
-            leaving.send(signal.SIGTERM)
-            assert leaving.popen is not None
-            while leaving.popen.poll() is None:
-                assert client.get("/import-1").status_code == 200
-        assert leaving.popen.returncode == 0
-        for _ in range(20):
-            assert client.get("/import-1").status_code == 200
+        url = f"{stack.url}/v1/operations/import-1?ticket=t1cket"
+        assert httpx.get(url).status_code == 200
+        stack.replicas[1].stop(signal.SIGKILL)
+        assert httpx.get(url).status_code == 502  # which nginx has something to say about
+        logs = [process.output() for process in (stack.nginx, *stack.replicas)]
+        assert "/v1/operations/import-1" in logs[0]
+        assert not any("t1cket" in log for log in logs)
 
 
 def test_a_body_is_passed_on_as_it_comes(shared: Stack) -> None:
@@ -182,33 +179,26 @@ def test_the_dashboard_is_served(shared: Stack) -> None:
     assert httpx.get(f"{shared.url}/web/dashboard/dashboard.js").status_code == 200
 
 
-def test_tickets_do_not_reach_a_log(stack: Stack) -> None:
+def test_services_stop_within_their_grace(stack: Stack) -> None:
+    """With a stream open; an engine kills what takes longer."""
     with stack.running():
         create(stack, "import-1")
-        url = f"{stack.url}/v1/operations/import-1?ticket=t1cket"
-        assert httpx.get(url).status_code == 200
-        for replica in stack.replicas:
-            replica.stop(signal.SIGKILL)
-        assert httpx.get(url).status_code == 502  # which nginx has something to say about
-        logs = [process.output() for process in (stack.nginx, *stack.replicas)]
-        assert "/v1/operations/import-1" in logs[0]
-        assert not any("t1cket" in log for log in logs)
-
-
-@pytest.mark.parametrize("name", ["nginx", "worker", "api", "redis"])
-def test_services_stop_within_their_grace(name: str, stack: Stack) -> None:
-    """With a stream open; an engine kills what takes longer."""
-    process = {"nginx": stack.nginx, "worker": stack.worker, "api": stack.replicas[0], "redis": stack.redis}[name]
-    grace_s = files.seconds(stack.services[name].get("stop_grace_period", "10s"))  # engines' own default
-    with stack.running(known=REPLICAS[:1]):
-        create(stack, "import-1")
-        with Curl(stack.folder, f"{stack.url}/v1/operations/import-1/stream") as curl:
-            curl.await_text("event: snapshot")
-            began = time.monotonic()
-            process.send(STOP_SIGNALS.get(name, signal.SIGTERM))
-            assert process.popen is not None
-            assert process.popen.wait(grace_s) == 0
-            assert time.monotonic() - began < grace_s
+        path = "/v1/operations/import-1/stream"
+        first, second = stack.replicas
+        for name, process, watched in (
+            ("worker", stack.worker, stack.url),
+            ("nginx", stack.nginx, stack.url),
+            ("api", first, first.url),
+            ("redis", stack.redis, second.url),
+        ):
+            grace_s = files.seconds(stack.services[name].get("stop_grace_period", "10s"))  # engines' own default
+            with Curl(stack.folder, f"{watched}{path}") as curl:
+                curl.await_text("event: snapshot")
+                began = time.monotonic()
+                process.send(STOP_SIGNALS.get(name, signal.SIGTERM))
+                assert process.popen is not None
+                assert process.popen.wait(grace_s) == 0, name
+                assert time.monotonic() - began < grace_s
 
 
 @pytest.mark.parametrize("program", ["nginx", "redis-server", "curl", "wget"])
@@ -222,8 +212,7 @@ def test_a_missing_program_is_named(program: str, folder: Path, site: Path, monk
         start()
 
 
-def test_metrics_are_told_by_the_replicas_and_not_to_strangers(stack: Stack) -> None:
-    with stack.running():
-        assert httpx.get(f"{stack.url}/metrics").status_code == 404
-        for replica in stack.replicas:
-            assert "progress_broker_build_info" in httpx.get(f"{replica.url}/metrics").text
+def test_metrics_are_told_by_the_replicas_and_not_to_strangers(shared: Stack) -> None:
+    assert httpx.get(f"{shared.url}/metrics").status_code == 404
+    for replica in shared.replicas:
+        assert "progress_broker_build_info" in httpx.get(f"{replica.url}/metrics").text

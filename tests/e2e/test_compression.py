@@ -43,7 +43,7 @@ def test_a_program_sees_each_event_at_once(api: Api, tmp_path: Path, reader: str
 
 def test_httpx_sees_each_event_at_once_and_resumes(api: Api) -> None:
     operation = api.create()
-    with httpx.stream("GET", api.stream(operation), headers={"Accept-Encoding": "gzip"}, timeout=20) as answer:
+    with httpx.stream("GET", api.stream(operation), headers={"Accept-Encoding": "gzip"}, timeout=60) as answer:
         assert answer.headers["content-encoding"] == "gzip"
         text, pieces = "", answer.iter_text()
         for n in range(LINES):

@@ -34,7 +34,7 @@ class Follower:
         headers = {} if self.cursor is None else {"Last-Event-ID": self.cursor}
         self.connections += 1
         try:
-            with httpx.stream("GET", f"{url}/v1/stream", params=self.query, headers=headers, timeout=20) as answer:
+            with httpx.stream("GET", f"{url}/v1/stream", params=self.query, headers=headers, timeout=60) as answer:
                 assert answer.status_code == 200, answer.status_code
                 for event in itertools.islice(self._events(answer.iter_lines()), most):
                     self._told(event)

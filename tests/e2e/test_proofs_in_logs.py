@@ -53,7 +53,7 @@ def test_the_log_has_no_proof(tmp_path: Path, form: str) -> None:
         with redislib.Redis.from_url(redis.url) as client:
             client.config_set("requirepass", PASSWORD)
         with ApiReplica(redis_url, tmp_path / "log", **settings) as replica:
-            with httpx.Client(base_url=replica.url, timeout=10) as http:
+            with httpx.Client(base_url=replica.url, timeout=60) as http:
                 bearing = {"Authorization": f"Bearer {token}"}
                 assert http.post(OPS, json={"id": "a"}, headers=bearing).status_code == 201
                 tickets = [

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jwt
 import pytest
@@ -70,30 +71,40 @@ def test_another_sees_none_of_it(page: Page, work: Operation) -> None:
     expect(page.get_by_text("Alice's import")).to_have_count(0)
 
 
-@pytest.mark.parametrize("who", ["alice", "bob"])
 def test_who_signs_in_again_in_another_window_need_not_load_this_one_again(
-    page: Page, work: Operation, who: str
+    page: Page, guarded: ApiReplica, browser: Browser, work: Operation
 ) -> None:
-    sign_in(page, token("alice", exp=time.time() + 5))
-    row = row_in(page, work)
-    expect(row).to_have_attribute("data-connection", "live")
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    """As oneself, in one browser, and as somebody else in another one, while both wait for the same."""
+    with visited(browser, guarded.url, network_may_fail=True) as bobs:
+        for window in (page, bobs):
+            sign_in(window, token("alice", exp=time.time() + 5))
+        for window in (page, bobs):
+            expect(row_in(window, work)).to_have_attribute("data-connection", "live")
+        for window in (page, bobs):
+            expect(window.get_by_role("heading", name="Sign in")).to_be_visible()
+        with again(bobs, "bob") as other:
+            for window in (bobs, other):
+                expect(window.locator("#empty-title")).to_be_visible()
+                expect(window.locator("#operations > li")).to_have_count(0)
+        with again(page, "alice") as other:
+            page.route("**/v1/operations?*", lambda route: route.abort())  # the stream alone tells
+            for window in (page, other):
+                expect(row_in(window, work)).to_have_attribute("data-connection", "live")
+            work.advance(6)
+            for window in (page, other):
+                shown = row_in(window, work).locator(".row-bar [role=progressbar]")
+                expect(shown).to_have_attribute("aria-valuenow", "60")
+
+
+@contextmanager
+def again(page: Page, who: str) -> Iterator[Page]:
+    """Sign in in another window of a browser, and see that this is so in the first, too."""
     with opened(page.context, page.url, network_may_fail=True) as other:
         sign_in(other, token(who))
         expect(other.locator("#principal")).to_have_text(who)
         expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
         expect(page.locator("#principal")).to_have_text(who)
-        if who == "bob":
-            for window in (page, other):
-                expect(window.locator("#empty-title")).to_be_visible()
-                expect(window.locator("#operations > li")).to_have_count(0)
-            return
-        page.route("**/v1/operations?*", lambda route: route.abort())  # the stream alone tells
-        for window in (page, other):
-            expect(row_in(window, work)).to_have_attribute("data-connection", "live")
-        work.advance(6)
-        for window in (page, other):
-            expect(row_in(window, work).locator(".row-bar [role=progressbar]")).to_have_attribute("aria-valuenow", "60")
+        yield other
 
 
 def test_who_signs_in_as_somebody_else_is_so_in_all_windows(page: Page, work: Operation) -> None:

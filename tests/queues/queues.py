@@ -269,7 +269,7 @@ class Arq(Queue):
     async def _abort(self, task: str) -> Any:
         from progress_workers.queues.arq import Job
 
-        return await Job(task, await self._connect()).abort(timeout=20, poll_delay=0.02)
+        return await Job(task, await self._connect()).abort(timeout=60, poll_delay=0.02)
 
     def terminate(self, task: str) -> None:
         assert self.client.run(self._abort(task))

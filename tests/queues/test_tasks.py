@@ -1,5 +1,6 @@
 """The same facts for each queue: its plain tasks are operations, run by real workers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,23 @@ from tests.queues.processes import alive
 from tests.queues.waiting import at_work, ended, occupy, until
 from tests.servers import free_port, wait_until
 from tests.workers.harness import Broker
+
+RETURNED = (
+    "bytes",
+    "surrogates",
+    "numpy-int",
+    "numpy-array",
+    "nan",
+    "66-bits",
+    "decimal",
+    "set",
+    "odd-keys",
+    "cycle",
+    "object",
+    "unreadable",
+    "bad-str",
+    "long",
+)
 
 
 def test_what_is_enqueued_can_be_followed_before_a_worker_has_it(queue: Any, broker: Broker) -> None:
@@ -32,6 +50,19 @@ def test_a_task_whose_result_is_no_json_succeeds(queue: Any, broker: Broker) -> 
     shown = ended(queue, broker, queue.enqueue("odd"))
     assert (shown.status, shown.result) == (Status.SUCCEEDED, "<Odd>")
     assert shown.kind.endswith("odd")
+
+
+def test_a_task_s_outcome_is_what_it_is_without_us(queue: Any, broker: Broker) -> None:
+    """The queue says the same of a task as without us, and its operation has succeeded."""
+    said: dict[str, list[Any]] = {}
+    tasks = {name: (queue.enqueue("returns", name), queue.enqueue("returns_unreported", name)) for name in RETURNED}
+    for name, both in tasks.items():
+        assert ended(queue, broker, both[0]).status is Status.SUCCEEDED, name
+        for task in both:
+            until(queue, broker, task, lambda task=task: queue.outcome(task), "has an outcome")  # type: ignore[misc]
+            said.setdefault(name, []).append(re.sub(r"0x[0-9a-f]+", "0x", str(queue.outcome(task))))
+    assert {name: first for name, (first, _) in said.items()} == {name: second for name, (_, second) in said.items()}
+    assert ended(queue, broker, queue.enqueue("count", 1)).status is Status.SUCCEEDED
 
 
 def test_a_task_that_raises_has_failed(queue: Any, broker: Broker) -> None:

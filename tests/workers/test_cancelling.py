@@ -60,7 +60,7 @@ def test_signals_that_are_there_can_be_taken_without_waiting(broker: Broker, op:
 def test_waiting_for_a_signal_ends_with_its_time(op: Operation) -> None:
     began = time.monotonic()
     assert list(op.signals(timeout=0.05)) == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_cancel_ends_the_waiting_for_signals(broker: Broker, op: Operation) -> None:

@@ -43,14 +43,14 @@ def test_no_error_of_redis_has_an_operation_given_up(kept_redis: RealRedis, erro
         settings = Broker(proxy.url).settings
         with Operation.start("import", id="op", interval_s=0.01, settings=settings) as op:
             op.log("before")
-            assert op.flush(timeout=20)
+            assert op.flush(timeout=60)
             proxy.refusing = error
             op.log("meanwhile")
             wait_until(lambda: proxy.refused >= 2, "it is tried again")
             assert not op.flush(timeout=0.01)
             proxy.refusing = None
             op.log("after")
-            assert op.flush(timeout=20)
+            assert op.flush(timeout=60)
             assert not op.cancelled
     assert_whole(kept.events("op"))
     assert kept.logged("op") == ["before", "meanwhile", "after"]
@@ -66,10 +66,10 @@ def test_what_another_program_does_to_one_operation_holds_up_no_other(broker: Br
     for n in range(20):
         for op in ops[1:]:
             op.log(f"line {n}")
-            assert op.flush(timeout=20)
+            assert op.flush(timeout=60)
     for op in ops[1:]:
         op.succeed()
-        assert op.flush(timeout=20)
+        assert op.flush(timeout=60)
 
 
 def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
@@ -90,7 +90,7 @@ def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
 
 def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str) -> None:
     op = Operation.start("import", id="lost", interval_s=0.01, settings=broker.settings)
-    assert op.flush(timeout=20)
+    assert op.flush(timeout=60)
     broker.redis.delete(KEYS.operation("lost").snapshot)
     op.log("line")
     assert not op.flush(timeout=20)
@@ -100,7 +100,7 @@ def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str)
         other = await AsyncOperation.start("import", id="lost-too", interval_s=0.01, settings=broker.settings)
         await asyncio.to_thread(broker.redis.delete, KEYS.operation("lost-too").snapshot)
         other.log("line")
-        return await other.flush(timeout=20)
+        return await other.flush(timeout=60)
 
     assert not asyncio.run(flushed())
     assert finished(python(redis_url, LOSING)) == "True False True"

@@ -291,7 +291,7 @@ def test_httpx_uploads_it(recorded: Recording, op: Operation, path: Path, taker:
 def test_requests_uploads_it(recorded: Recording, op: Operation, path: Path, taker: str) -> None:
     requests = pytest.importorskip("requests")
     with reading(path.open("rb")) as file:
-        assert requests.post(taker, data=file, timeout=10).json() == SIZE
+        assert requests.post(taker, data=file, timeout=60).json() == SIZE
     assert counted(recorded) == (SIZE, SIZE)
 
 

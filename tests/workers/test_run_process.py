@@ -312,7 +312,7 @@ def test_who_keeps_the_outputs_open_is_not_waited_for() -> None:
     heard: list[str] = []
     began = time.monotonic()
     run_process(["sh", "-c", f"sleep {FOR_EVER} & echo $!; printf last"], on_line=lambda text, _: heard.append(text))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < FOR_EVER / 10
     assert heard[1:] == ["last"]
     os.kill(int(heard[0]), signal.SIGKILL)
 
@@ -460,7 +460,7 @@ def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker:
             began = time.monotonic()
             for command in ("yes {"x" * 199} | head -c 80000000", "head -c 20000000 /dev/zero"):
                 assert run_process(["sh", "-c", command]) == 0
-            assert time.monotonic() - began < 20, time.monotonic() - began
+            assert time.monotonic() - began < 100, time.monotonic() - began
         # Not getrusage: that begins with what the process that started this one had.
         print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
     """
@@ -490,7 +490,7 @@ def test_a_redis_that_is_away_keeps_no_command_waiting(kept_redis: RealRedis) ->
         kept_redis.stop()
         began = time.monotonic()
         run_process(["seq", "20000"])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         kept_redis.start()
     assert broker.logged("op")[-1] == "20000"
     broker.redis.close()
