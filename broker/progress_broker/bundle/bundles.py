@@ -75,8 +75,8 @@ class Bundles:
     ) -> Bundle:
         """Return a bundle at the start that its client wants; `attach` an outlet to it, or `close` it.
 
-        Raises `NotFound` (unless `wait` is set) or `Gone` if none of the operations exists, `Ended` if nothing can follow
-        the cursor, `Invalid` for an invalid cursor or too many operations, and `StorageUnavailable`.
+        Raises `NotFound` (unless `wait` is set) or `Gone` if none of the operations exists, `Ended` if nothing can
+        follow the cursor, `Invalid` for an invalid cursor or too many operations, and `StorageUnavailable`.
         """
         try:
             bundle = await self._open(query, start, delivery, admit, wait=wait)

@@ -47,7 +47,7 @@ class Home(Protocol):
 
 
 class MemberSubscription(Subscription):
-    """A subscription that its bundle can pause without counting it as slow, and that reads only what may be buffered."""
+    """A subscription that its bundle can pause without counting it as slow. It reads only what may be buffered."""
 
     __slots__ = ("member",)
 

@@ -54,8 +54,8 @@ class Members:
     def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
         """Start a member after a position of its lane, or with a snapshot.
 
-        If the lane itself is starting, the snapshot has the current state. Otherwise it has the operation's state at its
-        creation, which is after everything that was sent of the lane.
+        If the lane itself is starting, the snapshot has the current state. Otherwise it has the operation's state at
+        its creation, which is after everything that was sent of the lane.
         """
         self._queue(bundle, _New(member, after, reset))
         if self._placers < AT_ONCE:
