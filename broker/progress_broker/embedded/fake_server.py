@@ -1,4 +1,4 @@
-"""The store of last resort: fakeredis' TCP server, in a thread of this process. It keeps nothing when it ends."""
+"""The fallback without a Redis server: fakeredis' TCP server, in a thread of this process. It keeps no data."""
 
 import threading
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import redis
 from progress_broker.extras import require
 
 try:
-    import lupa  # noqa: F401 - runs fakeredis' scripts, which says nothing of it before the first
+    import lupa  # noqa: F401 - fakeredis needs it for scripts, but would report that only at the first script
     from fakeredis import TcpFakeServer
     from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 except ModuleNotFoundError:
@@ -18,7 +18,7 @@ except ModuleNotFoundError:
 
 
 class _Handler(TCPFakeRequestHandler):
-    """Answers a command's error and goes on. The library's own closes the connection after any, even NOSCRIPT."""
+    """Replies with a command's error and continues. The library's handler closes the connection after any error."""
 
     def setup(self) -> None:
         super().setup()
@@ -29,13 +29,13 @@ class _Handler(TCPFakeRequestHandler):
             try:
                 return read(*args, **options)
             except redis.exceptions.ResponseError as error:
-                return error  # which is then written as one
+                return error  # the library writes it as an error reply
 
         client.read_response = read_reply
 
 
 def start_fake_server(resources: ExitStack) -> str:
-    """Start one on a free loopback port, for as long as `resources` stay open, and return its address."""
+    """Start a server on a free loopback port; return its address. It stops when `resources` are closed."""
     server = TcpFakeServer(("127.0.0.1", 0))
     server.RequestHandlerClass = _Handler
     server.daemon_threads, server.block_on_close = True, False
