@@ -46,10 +46,10 @@ def web() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("scheme", "server", "said"),
     [
-        ("rediss", "plain", "answers without TLS: write redis:// instead of rediss://"),
-        ("redis", "tls", "speaks TLS: write rediss:// instead of redis://"),
-        ("redis", "web", "is a web server, and no Redis"),
-        ("rediss", "web", "is a web server, and no Redis"),
+        ("rediss", "plain", "does not use TLS: write redis:// instead of rediss://"),
+        ("redis", "tls", "uses TLS: write rediss:// instead of redis://"),
+        ("redis", "web", "is a web server, not a Redis"),
+        ("rediss", "web", "is a web server, not a Redis"),
     ],
 )
 def test_an_address_that_can_never_be_right_is_told_at_once(

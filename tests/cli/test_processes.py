@@ -379,7 +379,7 @@ def test_a_free_port_is_one_for_all(host: str, family: socket.AddressFamily, str
 def test_a_setup_error_is_told_once(shell: Shell, redis_url: str) -> None:
     url = redis_url.replace("unix://", "unix://:s3cret@")
     line = shell.fails(5, "serve", "--port", "0", "--processes", "2", "--redis-url", url)
-    assert line.startswith("Redis refuses the user or password")
+    assert line.startswith("Redis rejects the user or password")
     assert "s3cret" not in line
 
 
