@@ -71,7 +71,7 @@ class Hub:
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
         self.notes[self.probe.name] = self.probe.heard
 
-    # Its life
+    # Start and stop
 
     async def __aenter__(self) -> Self:
         for feed, started in zip(self.feeds, self._started, strict=True):
@@ -174,7 +174,7 @@ class Hub:
         self.wheel.remove(subscription)
         self.streams.closed(subscription, reason)
 
-    # Its tasks
+    # Background tasks
 
     async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
         failed = 0

@@ -192,7 +192,9 @@ class Settings(BaseSettings):
         7 * 86_400, description="how long an operation that has not ended is kept without events"
     )
     tombstone_s: Seconds = Field(3_600, description="how long requests for a deleted operation get `gone`")
-    sweep_s: Seconds = Field(5, description="how often expired operations are removed and silent ones checked")
+    sweep_s: Seconds = Field(
+        5, description="how often expired operations are removed, and watched ones without events are checked"
+    )
     lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
     abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker until it fails")
     probe_s: Seconds = Field(2, description="how often a replica checks that published events reach it")
@@ -286,9 +288,9 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings. An override of `None` is ignored. Raise `SetupError` with one line that names each fault."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    chosen = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
             f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}:"

@@ -100,7 +100,7 @@ class Bundle(Stream):
         """How many bytes each member may buffer."""
         return max(LEAST_SHARE_BYTES, min(SLICE_BYTES, HOLD_BYTES // max(1, self.merge.count)))
 
-    # Its members
+    # Members
 
     def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
         """Add an operation as a member. The client has its events up to `after`, or none if that is None."""

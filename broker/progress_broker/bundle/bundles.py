@@ -134,7 +134,7 @@ class Bundles:
         """Start a member's subscription."""
         self.members.place(bundle, member, after, reset)
 
-    # Within
+    # Internal
 
     async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
         if len(self.frontier) < len(self._lane_of_feed):

@@ -158,7 +158,7 @@ class Member:
         if self.subscription is not None:
             self.subscription.close("left")
 
-    # Its resets
+    # Resets
 
     def owe_reset(self, reason: str) -> None:
         """Notify the bundle that the client must get a snapshot with a reset."""
@@ -175,7 +175,7 @@ class Member:
         self.reset = self._reset_at = None
         return True
 
-    # Its end
+    # The end
 
     def fail(self, reason: str) -> None:
         """End it because its operation was deleted or can't be read. The client gets one `missing` event, after the

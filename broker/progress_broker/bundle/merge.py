@@ -50,7 +50,7 @@ class Merge:
         self._paced_at = float("-inf")
         self._parts: dict[int, bytes] | None = None  # of the cursor
 
-    # Its members
+    # Members
 
     def lane(self, number: int, place: Place | None = None) -> Lane:
         """Return a lane. A new lane starts at the client's position, or at the feed's."""

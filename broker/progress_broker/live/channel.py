@@ -31,7 +31,7 @@ class Channel(History):
         self._early: deque[Event] = deque(maxlen=room.frames)  # events from the feed while the log is being read
         self._stale = False
 
-    # The feed's side
+    # What the feed calls
 
     def accept(self, events: Sequence[Event]) -> None:
         """Receive events from the feed: deliver the next ones, ignore repeats, and reload the log after a gap."""
@@ -111,7 +111,7 @@ class Channel(History):
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
-    # The subscriptions' side (`subscription.Source`); the rest of it is in `History`
+    # What subscriptions call (`subscription.Source`; a part of it is in `History`)
 
     def wake(self, subscription: Subscription) -> None:
         """Call `pump` of a subscription when there is a new frame."""
@@ -133,7 +133,7 @@ class Channel(History):
         if not self.subscriptions:
             self._reads.empty(self)
 
-    # Within
+    # Internal
 
     def _hand_on(self, burst: Sequence[Frame]) -> None:
         for frames in slices(burst, self.n):

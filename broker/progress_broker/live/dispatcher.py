@@ -42,7 +42,7 @@ class Dispatcher:
         self._bundles.hear(events)
         if events:
             self.lag_s = age_s(events[-1])
-        now, deliveries, told = self._clock(), 0, False
+        now, deliveries, sampled = self._clock(), 0, False
         news, gone = self._by_channel(events)
         for channel, deleted_at in gone.items():  # before the events of a new operation with the same id
             channel.accept(news.pop(channel, ()))
@@ -50,8 +50,8 @@ class Dispatcher:
         for channel, theirs in news.items():
             n, watching = channel.n, len(channel.subscriptions)  # counted first, because an `end` closes them
             channel.accept(theirs)
-            if not told and channel.loaded:  # one latency sample per batch, so that other events cost nothing
-                told = True
+            if not sampled and channel.loaded:  # one latency sample per batch, so that other events cost nothing
+                sampled = True
                 self._tally.latency_s.observe(age_s(theirs[0]))
             if self._deliveries is not None:
                 self._deliveries.told(theirs, watching)

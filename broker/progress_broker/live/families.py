@@ -90,7 +90,7 @@ class Families:
         del self._families[family.parent]
         self._unhear(family, self._names.pop(family))
 
-    # Within
+    # Internal
 
     def _unhear(self, family: Family, names: Iterable[bytes]) -> None:
         for name in names:

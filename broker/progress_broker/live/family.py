@@ -107,9 +107,9 @@ class Family:
         elif not event.n:  # it was deleted
             self._stale = True
         elif child is not None:
-            told = self._tells_for_its_children(child, self._tree)
+            reported = self._tells_for_its_children(child, self._tree)
             self._changed |= child.hear(event)
-            self._stale |= told and child.percent is None
+            self._stale |= reported and child.percent is None
         self._arm()
 
     def take(self, tree: Tree) -> None:
@@ -117,9 +117,9 @@ class Family:
         now, before = self.clock(), self._tree.children
         for id, child in tree.children.items():
             if id in before and order(before[id].position) > order(child.position):  # newer event during the read
-                told = self._tells_for_its_children(child, tree)
+                reported = self._tells_for_its_children(child, tree)
                 child.catch_up(before[id])
-                self._stale |= told and child.percent is None
+                self._stale |= reported and child.percent is None
         # Events of a new child between the read and now were not received, because it was not followed yet.
         self._stale |= tree.whole and not tree.children.keys() <= before.keys()
         self._tree, self._changed = tree, True
@@ -142,7 +142,7 @@ class Family:
         self._stale = True
         self._arm()
 
-    # What its onlookers call
+    # What its watchers call
 
     def refresh(self) -> None:
         """Make a frame now, if something has changed. If that fails, it is tried again, and no stream is closed."""
@@ -164,7 +164,7 @@ class Family:
                 self._timer.cancel()
             self._home.empty(self)
 
-    # Within
+    # Internal
 
     def _distrust(self) -> None:
         for child in self._tree.children.values():

@@ -12,7 +12,7 @@ from progress_broker.operations import event_log
 from progress_broker.operations.event_log import UNREADABLE, Stand
 from progress_broker.operations.store import Store
 
-_SWEEPS_APART = 8  # an operation that has been silent for long is checked every so many sweeps
+_SWEEPS_APART = 8  # an operation that has been silent for long is checked only every eighth sweep
 _ASKED_AT_ONCE = 500  # operations per pipeline
 
 

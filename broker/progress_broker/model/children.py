@@ -18,7 +18,7 @@ second child, every third, and so on."""
 GENERATIONS = 4
 """How many levels of descendants are read: a child that reports no progress itself gets that of its own children."""
 SHOWN = 100
-"""At most so many children are listed one by one."""
+"""The maximum number of children that are listed one by one."""
 _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
 _MAX_WEIGHT = 1e9
 _LATEST_MS = 1 << 53
@@ -87,12 +87,12 @@ class Child:
             return True
         return event.type in (END, b"status") and self._become(_object(event.data), ended=event.type == END)
 
-    def _become(self, told: Mapping[str, Any], *, ended: bool) -> bool:
+    def _become(self, change: Mapping[str, Any], *, ended: bool) -> bool:
         try:
-            self.status = Status(str(told.get("status")))
+            self.status = Status(str(change.get("status")))
         except ValueError:
             self.status = Status.FAILED if ended else self.status  # an `end` ends it even if its data is invalid
-        if "attempt" in told:
+        if "attempt" in change:
             self.progress, self._told = None, (None, None)  # a new attempt starts at zero
         return True
 
@@ -100,14 +100,14 @@ class Child:
 def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) -> Child | None:
     """Return a child from the reply of `lua/children.lua`, or None if another program overwrote its data."""
     status, spec, progress, position, created, parent = state
-    given = _object(spec)
-    title = given.get("title")
+    created_with = _object(spec)
+    title = created_with.get("title")
     try:
         return Child(
             id.decode(),
-            str(given.get("kind", "operation")),
+            str(created_with.get("kind", "operation")),
             None if title is None else str(title),
-            _weight(given),
+            _weight(created_with),
             Status((status or b"").decode()),
             progress,
             position if position and is_canonical(position) else START.encode(),
@@ -121,11 +121,11 @@ def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) 
 
 def read_note(data: bytes) -> Child | None:
     """Return the child that a `child` event describes, in its state right after creation."""
-    told = _object(data)
-    id, title = told.get("operation"), told.get("title")
+    fields = _object(data)
+    id, title = fields.get("operation"), fields.get("title")
     if not isinstance(id, str):
         return None
-    return Child(id, str(told.get("kind", "operation")), None if title is None else str(title), _weight(told))
+    return Child(id, str(fields.get("kind", "operation")), None if title is None else str(title), _weight(fields))
 
 
 @dataclass(slots=True)
@@ -222,8 +222,8 @@ def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
     return told_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
 
 
-def _weight(told: Mapping[str, Any]) -> float:
-    return min(_MAX_WEIGHT, _number(told.get("weight")) or 1)
+def _weight(fields: Mapping[str, Any]) -> float:
+    return min(_MAX_WEIGHT, _number(fields.get("weight")) or 1)
 
 
 def _count(children: Iterable[Child], statuses: frozenset[Status]) -> int:

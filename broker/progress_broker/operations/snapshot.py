@@ -57,8 +57,8 @@ def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
     """Return an operation's attributes from the values of `FACTS`; None if it does not exist."""
     spec, indexes = values
     if spec is not None:
-        given = _given(spec)
-        return Facts(operation, given.owner, given.kind, given.tags)
+        created_with = _given(spec)
+        return Facts(operation, created_with.owner, created_with.kind, created_with.tags)
     if indexes is None:
         return None
     pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]

@@ -37,10 +37,10 @@ def current() -> str:
 
 def traceparent_of(span: Any) -> str:
     """Return a span's `traceparent` if it is sampled, else ""."""
-    its = span.get_span_context()
-    if not its.trace_flags.sampled:
+    span_context = span.get_span_context()
+    if not span_context.trace_flags.sampled:
         return ""
-    return f"00-{its.trace_id:032x}-{its.span_id:016x}-{its.trace_flags:02x}"
+    return f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}-{span_context.trace_flags:02x}"
 
 
 def parent(headers: Mapping[str, str]) -> Any:

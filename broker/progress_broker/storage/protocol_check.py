@@ -45,10 +45,10 @@ def mismatch(address: str) -> str | None:
     try:
         if wants_tls and _speaks_tls(host, port):
             return None
-        said = _said_plainly(host, port)
-        if said.startswith((b"HTTP/", b"<")):
+        answer = _said_plainly(host, port)
+        if answer.startswith((b"HTTP/", b"<")):
             return _HTTP.format(shown(address))
-        if said.startswith((b"+", b"-")):
+        if answer.startswith((b"+", b"-")):
             return _NO_TLS.format(shown(address)) if wants_tls else None
         return _TLS.format(shown(address)) if not wants_tls and _speaks_tls(host, port) else None
     except (OSError, ValueError):  # no server or an unknown host name: the client's own error says so

@@ -38,15 +38,15 @@ def inquire(address: str) -> Inquiry:
     """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted."""
     # HELLO needs no permission, but some proxies and managed servers reject it. INFO has the same information.
     reply = yield ("HELLO",)
-    told = _read_info((yield ("INFO",))) if _refused(reply) else _read_hello(reply)
-    mode, role = told.get("mode") or told.get("redis_mode"), told.get("role")
+    fields = _read_info((yield ("INFO",))) if _refused(reply) else _read_hello(reply)
+    mode, role = fields.get("mode") or fields.get("redis_mode"), fields.get("role")
     if mode == "cluster":
         raise WrongKind(CLUSTER.format(shown(address)))
     if mode == "sentinel":
         raise WrongKind(SENTINEL.format(shown(address)))
     if role in ("replica", "slave"):
-        told = _read_info((yield ("INFO", "replication")))
-        host, port = told.get("master_host"), told.get("master_port")
+        fields = _read_info((yield ("INFO", "replication")))
+        host, port = fields.get("master_host"), fields.get("master_port")
         raise NotMaster(REPLICA.format(shown(address), f" of {host}:{port}" if host and port else ""))
 
 
@@ -66,8 +66,8 @@ def _read_hello(reply: Any) -> dict[str, str]:
         return _read_info(reply)
     if not isinstance(reply, list):
         return {}
-    told = [_text(part) for part in reply]
-    return dict(zip(told[::2], told[1::2], strict=False))
+    parts = [_text(part) for part in reply]
+    return dict(zip(parts[::2], parts[1::2], strict=False))
 
 
 def _read_info(reply: Any) -> dict[str, str]:

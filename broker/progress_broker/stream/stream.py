@@ -121,7 +121,7 @@ class Stream:
         """Release everything except the outlet: the stream has closed."""
         raise NotImplementedError
 
-    # Within
+    # Internal
 
     def _write(self, frames: Sequence[Frame]) -> None:
         if frames:

@@ -132,7 +132,7 @@ class Subscription(Stream):
         """The operation's id."""
         return self._source.operation
 
-    # Its start
+    # Start
 
     def begin(self, n: int, position: bytes, first: Sequence[Frame] = ()) -> None:
         """Start after the n-th event, and send `first` before all other frames."""
@@ -279,7 +279,7 @@ class Subscription(Stream):
         if self.pace is not None:
             self.pace.drop()
 
-    # Within
+    # Internal
 
     def _arrived(self) -> bool:
         """Record that a read has finished; return whether its result is useless by now."""
