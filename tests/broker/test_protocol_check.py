@@ -1,4 +1,4 @@
-"""An address that says TLS where there is none, or the other way round, or that leads to something else."""
+"""Addresses with TLS for a server without TLS, or the other way round, or of a server that is not a Redis."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ def tls(tmp_path: Path) -> Iterator[int]:
     port, certificate = free_port(), Certificate(tmp_path / "tls")
     files = ("--tls-cert-file", str(certificate.cert), "--tls-key-file", str(certificate.key))
     trusted = ("--tls-ca-cert-file", str(certificate.cert), "--tls-port", str(port))
-    with RealRedis(tmp_path / "redis", options=(*files, *trusted)):  # which asks for certificates as well
+    with RealRedis(tmp_path / "redis", options=(*files, *trusted)):  # it also requires client certificates
         yield port
 
 
