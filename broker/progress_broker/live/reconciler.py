@@ -24,7 +24,7 @@ class Silence:
         self._sweep_s, self._clock = sweep_s, clock
 
     async def watch(self) -> None:
-        """Check silent operations, without end."""
+        """Check silent operations until cancelled."""
         while True:
             await asyncio.sleep(self._sweep_s)
             now = self._clock()

@@ -60,7 +60,7 @@ class Probe:
         return self._suspect
 
     async def run(self) -> None:
-        """Send probes, without end."""
+        """Send probes until cancelled."""
         while True:
             await self.once()
             await asyncio.sleep(self._period_s)

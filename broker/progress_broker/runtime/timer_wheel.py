@@ -64,7 +64,7 @@ class Wheel:
                     await asyncio.sleep(0)
 
     async def run(self) -> None:
-        """Turn the wheel, without end."""
+        """Turn the wheel until cancelled."""
         while True:
             await asyncio.sleep(RESOLUTION_S)
             await self.turn()
