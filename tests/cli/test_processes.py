@@ -207,7 +207,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: 
         with library.Redis.from_url(redis.url) as client:
             client.config_set("requirepass", "another")  # which counts for new connections alone
             os.kill(replicas(server)[0], signal.SIGKILL)
-            wait_until(lambda: server.output().count("could not start (Redis refuses the") >= 2, "it is tried again")
+            wait_until(lambda: server.output().count("could not start (Redis rejects the") >= 2, "it is tried again")
             assert server.popen is not None
             assert server.popen.poll() is None
             client.config_set("requirepass", "")

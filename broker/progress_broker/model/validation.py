@@ -14,7 +14,7 @@ def read_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Invalid(f"invalid JSON: {error}") from None
+        raise Invalid(f"the input is not JSON: {error}") from None
 
 
 def invalid(error: ValidationError) -> Invalid:
