@@ -1,4 +1,4 @@
-"""The model and Redis: what an operation is, how its events are stored, and how a replica reads and hands them on."""
+"""The data model and Redis: operations, how their events are stored, and how a replica reads and delivers them."""
 
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,10 @@ _OF_WORKERS = {
     "tracked",
 }
 
-if not TYPE_CHECKING:  # who knows by themselves what is in here
+if not TYPE_CHECKING:  # type checkers resolve names themselves
 
     def __getattr__(name: str) -> object:
-        """Tell where the SDK is. An `AttributeError` would not do: `from … import` hides what it says."""
+        """Say that the SDK is in another package. `from … import` would hide the text of an `AttributeError`."""
         if name in _OF_WORKERS:
             raise ImportError(f"{name} is in progress_workers: from progress_workers import {name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

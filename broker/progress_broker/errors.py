@@ -1,33 +1,33 @@
-"""Everything that can go wrong, as one tree. Each leaf has a stable `code`, which is part of the wire contract.
+"""The tree of errors. Each leaf has a stable `code`, which is part of the wire contract.
 
 BrokerError
-├── NotFound            not-found            no such operation
-├── Gone                gone                 it was deleted
-├── OperationExists     operation-exists     created before, with another body
-├── OperationRunning    operation-running    it has to end before it can be deleted
-├── OperationEnded      operation-ended      nothing changes a terminal operation
-├── Fenced              fenced               a later attempt has taken over
-├── Conflict            conflict             its status changed meanwhile; look again
-├── Invalid             invalid              the input is wrong; `field` names the part, where there is one
-├── TooLarge            too-large            the input is over a limit
-├── Unauthenticated     unauthenticated      who calls has not proved who they are
-├── Forbidden           forbidden            who calls may see it, but may not do that
-├── TooManyStreams      too-many-streams     who calls has as many streams open as they may
-├── RateLimited         rate-limited         who calls asks for too much at a time
-├── AtCapacity          at-capacity          this replica has as much to do as it may
-├── RequestTimeout      request-timeout      the request came too slowly
-├── Draining            draining             this replica is stopping; another will serve
-├── AuthorizerUnavailable  authorizer-unavailable  the back end that decides who may come in does not answer
+├── NotFound            not-found            there is no operation with this id
+├── Gone                gone                 the operation was deleted
+├── OperationExists     operation-exists     the id was already used with a different body
+├── OperationRunning    operation-running    the operation must end before it can be deleted
+├── OperationEnded      operation-ended      the operation has ended and can't change any more
+├── Fenced              fenced               a later attempt has taken over the operation
+├── Conflict            conflict             the operation's status has changed; read it again
+├── Invalid             invalid              the input is invalid; `field` names the part, if there is one
+├── TooLarge            too-large            the input exceeds a size limit
+├── Unauthenticated     unauthenticated      the caller's credentials are missing or invalid
+├── Forbidden           forbidden            the caller may read the operation, but not do this action
+├── TooManyStreams      too-many-streams     the caller has reached its limit of open streams
+├── RateLimited         rate-limited         the caller has reached its rate limit
+├── AtCapacity          at-capacity          this replica has reached its capacity
+├── RequestTimeout      request-timeout      the client sent its request too slowly
+├── Draining            draining             this replica is shutting down; another one will answer
+├── AuthorizerUnavailable  authorizer-unavailable  the back end that authorizes callers does not answer
 ├── StorageUnavailable  storage-unavailable  Redis can't be reached or can't answer now
-├── StorageFull         storage-full         Redis refuses writes
-└── SetupError          setup                this process can't start as it is configured
+├── StorageFull         storage-full         Redis rejects writes
+└── SetupError          setup                this process can't start with this configuration
 """
 
 from typing import ClassVar
 
 
 class BrokerError(Exception):
-    """The root. `detail` says what happened, why, and what to do."""
+    """The base class. `detail` says what happened, why, and what to do."""
 
     code: ClassVar[str] = "internal"
 
@@ -36,27 +36,27 @@ class BrokerError(Exception):
         self.detail = detail
         self.field = field
         self.retry_s = retry_s
-        """When it may be worth trying again, where that is known."""
+        """In how many seconds to retry, if that is known."""
 
 
 class NotFound(BrokerError):
-    """No operation has this id."""
+    """There is no operation with this id."""
 
     code = "not-found"
 
 
 class Unreadable(NotFound):
-    """What Redis holds in an operation's place is something else: another program wrote it."""
+    """Another program wrote something else to an operation's key in Redis."""
 
 
 class Gone(BrokerError):
-    """The operation was deleted, and its id is not free yet."""
+    """The operation was deleted, and its id can't be used again yet."""
 
     code = "gone"
 
 
 class OperationExists(BrokerError):
-    """An operation of this id was created with a different body."""
+    """An operation with this id was already created, with a different body."""
 
     code = "operation-exists"
 
@@ -68,110 +68,110 @@ class OperationRunning(BrokerError):
 
 
 class OperationEnded(BrokerError):
-    """The operation is terminal; nothing changes it any more."""
+    """The operation has ended and can't change any more."""
 
     code = "operation-ended"
 
 
 class Fenced(BrokerError):
-    """A later attempt has taken the operation over; this one must stop."""
+    """A later attempt has taken over the operation; this attempt must stop."""
 
     code = "fenced"
 
 
 class Conflict(BrokerError):
-    """The operation's status is no longer what the caller took it for."""
+    """The operation's status is no longer the one that the caller expected."""
 
     code = "conflict"
 
 
 class Invalid(BrokerError):
-    """The input is wrong. Nothing was stored."""
+    """The input is invalid. Nothing was stored."""
 
     code = "invalid"
 
 
 class TooLarge(BrokerError):
-    """The input is over a limit. Nothing was stored."""
+    """The input exceeds a size limit. Nothing was stored."""
 
     code = "too-large"
 
 
 class Unauthenticated(BrokerError):
-    """Who calls has not proved who they are. Why is for the log: the answer is the same for all."""
+    """The caller's credentials are missing or invalid. Only the log says why: every caller gets the same response."""
 
     code = "unauthenticated"
 
 
 class Forbidden(BrokerError):
-    """Who calls may see it, but not do that to it."""
+    """The caller may read the operation, but not do this action."""
 
     code = "forbidden"
 
 
 class TooManyStreams(BrokerError):
-    """Who calls has as many streams open as they may have."""
+    """The caller has reached its limit of open streams."""
 
     code = "too-many-streams"
 
 
 class RateLimited(BrokerError):
-    """Who calls asks for too much at a time."""
+    """The caller has reached its rate limit."""
 
     code = "rate-limited"
 
 
 class AtCapacity(BrokerError):
-    """This replica has as many streams as it may, or opens too many just now; the client should come back."""
+    """This replica has too many streams, or too many new ones per second; the client should retry."""
 
     code = "at-capacity"
 
 
 class RequestTimeout(BrokerError):
-    """The request came too slowly."""
+    """The client sent its request too slowly."""
 
     code = "request-timeout"
 
 
 class Draining(BrokerError):
-    """This replica is stopping; the client should come back, and will reach another."""
+    """This replica is shutting down; the client should retry and will reach another replica."""
 
     code = "draining"
 
-    def __init__(self, detail: str = "this server is stopping: retry in a moment") -> None:
+    def __init__(self, detail: str = "this server is shutting down: retry in a moment") -> None:
         super().__init__(detail)
 
 
 class AuthorizerUnavailable(BrokerError):
-    """The back end that decides who may come in can't be asked now, or gave no answer that can be read."""
+    """The back end that authorizes callers can't be reached, or its response is invalid."""
 
     code = "authorizer-unavailable"
 
 
 class StorageUnavailable(BrokerError):
-    """Redis can't be reached, or is loading, failing over or read-only. Trying again later may work."""
+    """Redis can't be reached, or is loading, failing over or read-only. A retry may succeed later."""
 
     code = "storage-unavailable"
 
 
 class StorageUnsuitable(StorageUnavailable):
-    """Redis is of the wrong kind, or refuses our password or a command, which does not pass by itself."""
+    """Redis is of the wrong kind, or rejects our password or a command. A retry does not help."""
 
 
 class StorageFull(BrokerError):
-    """Redis is out of memory and refuses writes."""
+    """Redis is out of memory or disk space and rejects writes."""
 
     code = "storage-full"
 
 
 class SetupError(BrokerError):
-    """This process can't start as it is configured: one clear line for the person who started it."""
+    """This process can't start with this configuration. The detail is one line for the person who started it."""
 
     code = "setup"
 
 
 def refusal(code: str, detail: str) -> BrokerError:
-    """Return the error that a script's refusal stands for."""
+    """Return the error for a code that a script replied with."""
     return _BY_CODE[code](detail)
 
 
@@ -179,7 +179,7 @@ _BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerE
 
 
 class Ended(Exception):
-    """The position is that of the operation's end: nothing will ever follow.
+    """The client's position is that of the operation's `end`: no event will follow.
 
-    It is no failure, so it has no code: a client that comes back with such a position is answered that all is told.
+    This is not a failure, so it has no code. A client that resumes from such a position is told that it is complete.
     """

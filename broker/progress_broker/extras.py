@@ -1,4 +1,4 @@
-"""The extras of the distribution: who lacks the packages of one is told in one line what to type."""
+"""The extras of the distribution. If an extra's packages are missing, the error says how to install it."""
 
 from importlib.util import find_spec
 
@@ -29,26 +29,26 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tqdm": ("tqdm",),
     "rich": ("rich",),
 }
-"""The modules that each brings, as far as we import them."""
+"""The modules of each extra that are imported here."""
 
 
 class MissingExtra(SetupError, ModuleNotFoundError):
-    """Packages are not installed that this needs."""
+    """Required packages are not installed."""
 
 
 def _is_there(module: str) -> bool:
-    """Whether a module can be found. A mere folder of its name, which somebody has or an uninstall left, is none."""
+    """Whether a module can be found. A folder without code, for example left by an uninstall, does not count."""
     try:
         spec = find_spec(module)
-    except ValueError:  # somebody put a stand-in among the loaded modules
+    except ValueError:  # `sys.modules` has a substitute for it, for example in a test
         return True
     return spec is not None and spec.origin is not None
 
 
 def require(extra: str, by: str) -> None:
-    """Raise `MissingExtra` unless the packages of an extra are installed that something needs, named `by`.
+    """Raise `MissingExtra` if packages of an extra are missing. `by` names the feature that needs them.
 
-    Nothing is imported: where an installed package can't be imported, its own error tells why.
+    Nothing is imported here: if an installed package can't be imported, its own error says why.
     """
     missing = [module for module in EXTRAS[extra] if not _is_there(module)]
     if missing:

@@ -1,4 +1,4 @@
-"""The hub: from a replica's feed to its subscriptions. It owns every task of the live path."""
+"""The hub: delivers events from a replica's feeds to its subscriptions. It owns every task of the live path."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ from progress_broker.stream.traced_source import placed, traced
 
 
 class Hub:
-    """Hands events to whoever watches their operation. Use it as an async context manager."""
+    """Delivers events to the subscriptions of their operation. Use it as an async context manager."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Hub:
         self.channels = Channels(settings.ring_length, settings.ring_bytes, clock)
         self.wheel = Wheel(clock)
         self.connections: set[Connection] = set()
-        """Those that carry several subscriptions each, while they are open."""
+        """The open connections that carry several subscriptions each."""
         self.tally = tally or Tally()
         self.draining = False
         self._store = store
@@ -68,10 +68,10 @@ class Hub:
         self.memory = Memory(store.connections.commands)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.notes = self._dispatcher.notes
-        """Who hears entries of no operation, by what those go by."""
+        """Handlers of internal entries, which belong to no operation, by the entry's name."""
         self.notes[self.probe.name] = self.probe.heard
 
-    # Its life
+    # Start and stop
 
     async def __aenter__(self) -> Self:
         for feed, started in zip(self.feeds, self._started, strict=True):
@@ -92,32 +92,34 @@ class Hub:
 
     @property
     def lag_s(self) -> float:
-        """How old the newest event of the last batch was when it came; it counts in Redis' clock and ours."""
+        """The age of the last batch's newest event when it was received. It includes the difference of both clocks."""
         return self._dispatcher.lag_s
 
     @property
     def doubt(self) -> Doubt | None:
-        """Why what is published may not reach those who watch; None while it is proved that it does."""
+        """Why published events may not reach the clients, or None while delivery is proven to work."""
         return self.probe.doubt if self.connected else self.probe.suspect
 
     @property
     def ready(self) -> bool:
-        """Whether new streams are taken here. A Redis that is full is so for every replica, and can be read."""
+        """Whether this replica accepts new streams. A full Redis does not count: it can still be read, and it is full
+        for every replica."""
         return not self.draining and (self.doubt is None or (self.connected and self.doubt == "redis full"))
 
     def __len__(self) -> int:
         return len(self.streams)
 
     def drain(self, over_s: float = 0) -> None:
-        """Take no more subscriptions, and send every client away: at random moments within so many seconds, or at once.
+        """Accept no more subscriptions, and disconnect every client: at random moments within `over_s` seconds, or at
+        once if that is 0.
 
-        It comes back, elsewhere, with its position.
+        The clients reconnect to other replicas and resume from their positions.
         """
         self.draining = self.bundles.draining = True
         send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
 
     async def emptied(self) -> None:
-        """Wait until it has drained: the last client was sent away."""
+        """Wait until the last client is disconnected."""
         await self.streams.none()
 
     # Subscribing
@@ -125,14 +127,14 @@ class Hub:
     async def subscribe(
         self, operation: str, start: Start, delivery: Delivery = ALL, *, await_creation: bool = False
     ) -> Subscription:
-        """Return a subscription that stands where the client wants to begin; `attach` an outlet to it, or `close` it.
+        """Return a subscription at the start that the client wants; `attach` an outlet to it, or `close` it.
 
-        Raises `NotFound` (unless it is to await creation), `Gone`, `Ended` if nothing can follow the position, and
+        Raises `NotFound` (unless `await_creation` is set), `Gone`, `Ended` if nothing can follow the position, and
         `StorageUnavailable`.
         """
         if self.draining:
             raise Draining
-        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
         channel = self.channels.of(operation, self._reads)
         source = traced(channel)
         subscription = Subscription(source, delivery, self._terms)
@@ -144,7 +146,7 @@ class Hub:
         self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
             if not self.connected:
-                raise StorageUnavailable("Redis can't be reached just now: retry in a moment")
+                raise StorageUnavailable("Redis can't be reached now: retry in a moment")
             await self._reads.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)
@@ -154,12 +156,12 @@ class Hub:
                 subscription.close("not-found")
                 raise
             subscription.wait()
-            if channel.n:  # created since we asked
+            if channel.n:  # it was created after the read
                 subscription.reset(None)
         except BaseException as error:
             subscription.close("refused")
             if self.draining and isinstance(error, StorageUnavailable):
-                raise Draining from None  # as what it waited for was given up
+                raise Draining from None  # the shutdown cancelled the read that it waited for
             raise
         else:
             if reset is not None:
@@ -172,7 +174,7 @@ class Hub:
         self.wheel.remove(subscription)
         self.streams.closed(subscription, reason)
 
-    # Its tasks
+    # Background tasks
 
     async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
         failed = 0
@@ -180,7 +182,7 @@ class Hub:
             try:
                 await self.dispatch(batch)
             except (StorageUnavailable, StorageFull):
-                feed.connected = False  # it begins anew with a resync, which reads what this batch told
+                feed.connected = False  # it restarts with a resync, which also covers this batch
                 await asyncio.sleep(backoff_s(failed))
                 failed += 1
             else:
@@ -194,11 +196,11 @@ class Hub:
             await started.wait()
 
     async def _prove(self) -> None:
-        await self.started()  # an earlier probe would be behind where the feeds are read from
+        await self.started()  # an earlier probe would be before the position from which the feeds are read
         await self.probe.run()
 
     async def dispatch(self, batch: Batch) -> None:
-        """Hand a batch to whom it concerns."""
+        """Distribute a batch."""
         if batch.resync:
             await self._resync(set(batch.resync))
         await self._dispatcher.dispatch(batch.events)

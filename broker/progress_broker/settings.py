@@ -16,10 +16,10 @@ from progress_broker.errors import SetupError
 Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=0)]
-"""A count, where 0 is no limit."""
+"""A count; 0 means no limit."""
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
-LEAST_SECRET_BYTES = 32  # as long as what HMAC-SHA256 makes: a shorter one would be what is guessed
+LEAST_SECRET_BYTES = 32  # the output size of HMAC-SHA256: a shorter secret would be easier to guess than a signature
 WEBHOOK_KEY_PREFIX = "whsec_"
 WEBHOOK_KEY_BYTES = range(24, 65)
 """Sizes of a key that Standard Webhooks allows."""
@@ -33,7 +33,7 @@ def _default_data_dir() -> Path:
 
 def _redis_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
-        raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+        raise ValueError("a Redis address must begin with redis://, rediss:// or unix://")
     return value
 
 
@@ -42,17 +42,19 @@ def _split(value: object) -> object:
 
 
 def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Origins as browsers spell them: what is spelled otherwise would never be met, and `*` makes the others moot."""
+    """Check that origins are written as browsers send them: any other form would never match. `*` must be alone."""
     for origin in value:
         if origin != "*" and not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", origin):
-            raise ValueError(f"{origin!r} is no origin: scheme, host and port, such as https://app.example.com")
+            raise ValueError(
+                f"{origin!r} is not an origin: write scheme, host and port, such as https://app.example.com"
+            )
     if "*" in value and len(value) > 1:
-        raise ValueError("* stands alone: it lets every origin in, and none of them with credentials")
+        raise ValueError("* can't be combined with other origins: it allows every origin, without credentials")
     return value
 
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""A list, in the environment separated by commas."""
+"""A list; in environment variables the items are separated by commas."""
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,7 +62,9 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(part)
         except ValueError:
-            raise ValueError(f"{part!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/8") from None
+            raise ValueError(
+                f"{part!r} is not an IP address or network: write it like 10.0.0.7 or 10.0.0.0/8"
+            ) from None
     return value
 
 
@@ -68,21 +72,28 @@ def _callback_url(value: str | None) -> str | None:
     if value is not None:
         address = urlsplit(value)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("the address of a back end begins with https:// or http://")
+            raise ValueError("the URL of the back end must begin with https:// or http://, and have a host")
         if address.username is not None or address.fragment:
-            raise ValueError("it must have no user, password or #fragment: requests to it are signed")
+            raise ValueError(
+                "the URL must not have a user, password or #fragment: requests are signed with PROGRESS_CALLBACK_SECRET"
+            )
     return value
 
 
 def _page(value: str | None) -> str | None:
-    if value is not None and not re.match(r"(https?://[^/\s]|/(?![/\\]))", value):  # a browser reads both as a host's
-        raise ValueError("a page's address begins with https:// or http://, or with one / where it is of the same host")
+    if value is not None and not re.match(r"(https?://[^/\s]|/(?![/\\]))", value):
+        # Browsers read `//` and `/\` as the start of a host name.
+        raise ValueError(
+            "write a URL that begins with https:// or http://, or a path on the same host that begins with one /"
+        )
     return value
 
 
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
-        raise ValueError(f"a secret has {LEAST_SECRET_BYTES} bytes or more: `openssl rand -hex 32` makes one")
+        raise ValueError(
+            f"the secret must have at least {LEAST_SECRET_BYTES} bytes: `openssl rand -hex 32` generates one"
+        )
     return value
 
 
@@ -103,7 +114,7 @@ def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
 
 
 class Settings(BaseSettings):
-    """What can be set. Durations are in seconds and sizes in bytes, as the names say."""
+    """All settings. The suffix of a name is its unit: `_s` is seconds, `_ms` milliseconds, `_bytes` bytes."""
 
     model_config = SettingsConfigDict(
         env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True, defer_build=True
@@ -111,147 +122,176 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
-        description="redis://, rediss:// or unix:// address; without one the private Redis that `serve` starts",
+        description="Redis address (redis://, rediss:// or unix://); default: the private Redis that `serve` starts",
     )
-    prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="what every key begins with")
+    prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all keys in Redis")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        None, description="lanes operations are spread over; fixed at first start (16)"
+        None, description="number of lanes that operations are divided into; fixed at the first start (16)"
     )
-    data_dir: Path = Field(default_factory=_default_data_dir, description="where the private Redis keeps its data")
-    redis_timeout_s: Seconds = Field(5, description="longest wait for an answer of Redis")
+    data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
+    redis_timeout_s: Seconds = Field(5, description="timeout of a request to Redis")
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0 takes a free one")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0: any free port")
     processes: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="processes that serve the address, each a whole replica; about one for each core"
+        1, description="number of server processes, each a full replica; use about one per CPU core"
     )
-    insecure: bool = Field(False, description="listen on more than loopback without authentication")
-    auth: Literal["none", "jwt", "callback"] = Field("none", description="how callers prove who they are")
+    insecure: bool = Field(False, description="allow listening on other addresses than loopback without authentication")
+    auth: Literal["none", "jwt", "callback"] = Field("none", description="authentication method")
     jwt_key: SecretStr | None = Field(
-        None, description="secret or PEM public key that tokens are signed with, or `@` and the path of a file with it"
+        None, description="shared secret or PEM public key to verify tokens, or `@` and the path of a file with it"
     )
-    jwt_jwks: str | None = Field(None, description="URL or path of the key set (JWKS) that tokens are signed with")
-    jwt_jwks_s: Seconds = Field(300, description="how often the key set is read again")
+    jwt_jwks: str | None = Field(None, description="URL or path of the key set (JWKS) to verify tokens")
+    jwt_jwks_s: Seconds = Field(300, description="how often the key set is reloaded")
     jwt_algorithms: str | None = Field(
-        None, description="algorithms taken, of HS256, RS256 and ES256, separated by commas; those the key is for"
+        None,
+        description="accepted signature algorithms (HS256, RS256, ES256), separated by commas; default: by type of key",
     )
-    jwt_audience: str | None = Field(None, description="who tokens must be meant for (`aud`)")
-    jwt_issuer: str | None = Field(None, description="who tokens must come from (`iss`)")
+    jwt_audience: str | None = Field(None, description="required audience of tokens (`aud`)")
+    jwt_issuer: str | None = Field(None, description="required issuer of tokens (`iss`)")
     jwt_leeway_s: Annotated[float, Field(ge=0, le=600)] = Field(
-        10, description="how far clocks may differ when a token begins or expires"
+        10, description="allowed clock difference when `nbf` and `exp` of a token are checked"
     )
     jwt_cookie: str = Field(
-        "progress_token", pattern=r"^[A-Za-z0-9_-]*$", description="cookie that may carry a token; empty, none is taken"
+        "progress_token",
+        pattern=r"^[A-Za-z0-9_-]*$",
+        description="name of a cookie that may carry a token; empty: tokens in cookies are not accepted",
     )
-    jwt_subject_claim: str = Field("sub", description="claim that names the principal")
-    jwt_scope_claim: str = Field("scope", description="claim that lists actions on what the principal owns")
-    jwt_grants_claim: str = Field("grants", description="claim that lists wider grants")
+    jwt_subject_claim: str = Field("sub", description="claim with the principal's name")
+    jwt_scope_claim: str = Field(
+        "scope", description="claim with the actions allowed on the principal's own operations"
+    )
+    jwt_grants_claim: str = Field("grants", description="claim with grants on other operations")
     sign_in_url: Annotated[str | None, AfterValidator(_page)] = Field(
-        None, description="where people sign in, for the page to lead to; `{page}` in it becomes the page's own address"
+        None, description="URL of the sign-in page; the web page links to it, and replaces `{page}` by its own URL"
     )
-    api_keys: Path | None = Field(None, description="TOML or JSON file of the keys that workers come with")
-    ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(
-        60, description="how long after it was made a ticket opens a stream"
-    )
+    api_keys: Path | None = Field(None, description="TOML or JSON file with API keys for workers")
+    ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(60, description="lifetime of a ticket that opens a stream")
     ticket_secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
-        None, description="what tickets are signed with on every replica; without one it is made and kept in Redis"
+        None, description="secret to sign tickets, the same on all replicas; default: generated and kept in Redis"
     )
-    denials_s: Seconds = Field(1, description="how often revocations are looked for")
+    denials_s: Seconds = Field(1, description="how often replicas read new revocations")
     callback_url: Annotated[str | None, AfterValidator(_callback_url)] = Field(
-        None, description="http(s) address of your back end that is asked who may come in, with auth `callback`"
+        None, description="URL of your back end that authorizes callers, for authentication by `callback`"
     )
     callback_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = Field(
-        None, description="secret that questions to it are signed with (Standard Webhooks): `whsec_` and base64"
+        None, description="secret to sign requests to that back end (Standard Webhooks): `whsec_` and base64"
     )
-    callback_timeout_s: Seconds = Field(5, description="longest wait for its answer; without one nobody is let in")
+    callback_timeout_s: Seconds = Field(
+        5, description="timeout of a request to that back end; without an answer the caller is rejected"
+    )
     callback_concurrency: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        32, description="questions it is asked at a time, by each process"
+        32, description="maximum concurrent requests to that back end, per process"
     )
     callback_cache_s: Annotated[float, Field(ge=0, le=300)] = Field(
-        5, description="how long what it said of plain calls holds; 0 asks for each"
+        5, description="how long its decisions on ordinary requests are cached; 0: not at all"
     )
     callback_questions_per_s: Limit = Field(
-        100, description="questions a second that callers of one address may cause at a process; 0 is no limit"
+        100,
+        description="maximum requests to that back end per second, per process, that callers at one address may cause;"
+        " 0: no limit",
     )
-    tls_cert: Path | None = Field(None, description="PEM file of the certificate, and its chain, to serve https with")
-    tls_key: Path | None = Field(None, description="PEM file of its private key", validate_default=True)
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate and its chain, for HTTPS")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key", validate_default=True)
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(
-        (), description="origins whose pages may call, with credentials; * lets pages of all origins read, without"
+        (),
+        description="origins whose web pages may call the API with credentials, separated by commas; *: all origins may"
+        " read, without credentials",
     )
     allowed_hosts: Annotated[Listed, AfterValidator(lambda names: tuple(name.lower() for name in names))] = Field(
-        (), description="names in `Host` that are answered, `*.example.com` for all under one; * turns the check off"
+        (),
+        description="accepted `Host` headers, separated by commas; `*.example.com` accepts all subdomains, * any host;"
+        " default: localhost if it listens on loopback without authentication, else any host",
     )
-    drain_s: Seconds = Field(10, description="time over which a stopping server sends its clients away")
+    drain_s: Seconds = Field(10, description="how long a shutdown takes to disconnect clients")
 
-    history_length: Count = Field(1000, description="events kept of each operation, at least")
-    feed_length: Count = Field(10_000, description="events kept in each lane's feed, at least")
+    history_length: Count = Field(1000, description="minimum number of events kept per operation")
+    feed_length: Count = Field(10_000, description="minimum number of events kept in each lane's feed")
     retention_s: Seconds = Field(86_400, description="how long an ended operation is kept")
-    idle_limit_s: Seconds = Field(7 * 86_400, description="how long one that has not ended is kept without an event")
-    tombstone_s: Seconds = Field(3_600, description="how long a deleted operation answers `gone`")
-    sweep_s: Seconds = Field(5, description="how often expired operations are swept, and silent ones checked")
-    lease_s: Seconds = Field(15, description="default time a worker may be silent before it counts as stalled")
-    abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker")
-    probe_s: Seconds = Field(2, description="how often a replica proves that what is published reaches it")
-    reap_s: Seconds = Field(0.5, description="how often lapsed leases are looked for")
-    force_after_s: Seconds = Field(30, description="how long a worker may take to stop before it is shown to ignore it")
-
-    max_event_bytes: Count = Field(65_536, description="largest payload of an event")
-    max_progress_bytes: Count = Field(16_384, description="largest `progress` object")
-    max_body_bytes: Count = Field(
-        4 * 1024 * 1024, description="largest request body, but for NDJSON, which is streamed"
+    idle_limit_s: Seconds = Field(
+        7 * 86_400, description="how long an operation that has not ended is kept without events"
+    )
+    tombstone_s: Seconds = Field(3_600, description="how long requests for a deleted operation get `gone`")
+    sweep_s: Seconds = Field(
+        5, description="how often expired operations are removed, and watched ones without events are checked"
+    )
+    lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
+    abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker until it fails")
+    probe_s: Seconds = Field(2, description="how often a replica checks that published events reach it")
+    reap_s: Seconds = Field(0.5, description="how often expired leases are looked for")
+    force_after_s: Seconds = Field(
+        30, description="how long a worker may take to stop after a cancel until it is shown as overdue"
     )
 
-    max_url_bytes: Count = Field(32_768, description="largest URL of a request, with its query")
-    max_head_bytes: Count = Field(65_536, description="largest head of a request: its URL and all headers")
+    max_event_bytes: Count = Field(65_536, description="maximum size of an event's data")
+    max_progress_bytes: Count = Field(16_384, description="maximum size of a `progress` object")
+    max_body_bytes: Count = Field(
+        4 * 1024 * 1024, description="maximum size of a request body, except NDJSON, which is streamed"
+    )
+
+    max_url_bytes: Count = Field(32_768, description="maximum size of a request's URL with its query")
+    max_head_bytes: Count = Field(65_536, description="maximum size of a request's URL and headers together")
     request_timeout_s: Seconds = Field(
-        15, description="longest a request's head may take to come; a body may take that and a second each 16 KiB"
+        15,
+        description="timeout to receive a request's headers; a body gets the same, plus one second per 16 KiB",
     )
     max_connections: Count = Field(
         60_000,
-        description="connections of a process, streams too; never more than 9 of 10 files it may open",
+        description="maximum connections per process, including streams; never more than 90% of its open-file limit",
     )
-    max_streams: Count = Field(50_000, description="streams of a process; WebSockets and long polls count as well")
+    max_streams: Count = Field(
+        50_000, description="maximum streams per process; WebSockets and long polls count as streams"
+    )
     max_streams_per_address: Limit = Field(
-        0, description="streams of an address at a process, IPv6 by /64; 0 is no limit, as many may share an address"
+        0,
+        description="maximum streams per client address (IPv6: per /64) and process; 0: no limit, because many clients"
+        " may share an address",
     )
     max_streams_per_principal: Limit = Field(
-        100, description="streams of a principal at all replicas together; 0 is no limit"
+        100, description="maximum streams per principal, over all replicas; 0: no limit"
     )
-    stream_lease_s: Seconds = Field(25, description="how long the streams of a replica that died count on")
+    stream_lease_s: Seconds = Field(25, description="how long the streams of a crashed replica still count")
     requests_per_s: Limit | None = Field(
         None,
-        description="requests a second of a principal, or of an address without one, after a burst of two seconds'"
-        " worth; 0 is no limit (200 with authentication, else 0)",
+        description="maximum requests per second of a principal, or of an address without authentication, after a burst"
+        " of two seconds' worth; 0: no limit (200 with authentication, else 0)",
     )
     sent_bytes_per_s: Limit | None = Field(
         None,
-        description="bytes of request bodies a second of a principal, or of an address without one, after a burst of"
-        " two seconds' worth or one largest body; 0 is no limit (2 MiB with authentication, else 0)",
+        description="maximum bytes of request bodies per second of a principal, or of an address without"
+        " authentication, after a burst of two seconds' worth or of one body of the maximum size; 0: no limit"
+        " (2 MiB with authentication, else 0)",
     )
     trusted_proxies: Annotated[Listed, AfterValidator(_networks)] = Field(
         LOOPBACK[:2],
-        description="addresses and networks, separated by commas, whose X-Forwarded-For says who calls",
+        description="IP addresses and networks of proxies whose X-Forwarded-For is trusted, separated by commas",
     )
-    handshakes_per_s: Count = Field(1_000, description="streams that may be opened a second; the rest come back later")
-    max_operations_per_stream: Count = Field(1_000, description="operations that one connection may follow")
-    messages_per_s: Count = Field(100, description="messages taken a second of one WebSocket; more of them wait")
-    stream_max_age_s: Seconds = Field(3_600, description="longest life of a stream; the client then resumes")
-    ping_s: Seconds = Field(15, description="how often a stream says that it is alive")
-    retry_ms: Count = Field(2_000, description="how soon clients are told to reconnect, about")
-    max_wait_s: Seconds = Field(60, description="longest a request may wait for something to happen")
-    client_buffer_bytes: Count = Field(65_536, description="bytes held for a client before it has to catch up")
+    handshakes_per_s: Count = Field(
+        1_000, description="maximum new streams per second and process; other clients must retry later"
+    )
+    max_operations_per_stream: Count = Field(1_000, description="maximum operations that one stream may follow")
+    messages_per_s: Count = Field(100, description="maximum messages per second of one WebSocket; more messages wait")
+    stream_max_age_s: Seconds = Field(3_600, description="maximum age of a stream; the client then resumes")
+    ping_s: Seconds = Field(15, description="how often a ping is sent on each stream")
+    retry_ms: Count = Field(2_000, description="about how soon clients are told to reconnect")
+    max_wait_s: Seconds = Field(60, description="maximum wait of a long poll")
+    client_buffer_bytes: Count = Field(
+        65_536, description="size of a client's send buffer; when it is full, the client catches up from history"
+    )
     gzip_over: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        500, description="events of this size and over are compressed for clients that accept gzip; 0 turns gzip off"
+        500, description="minimum size of events that are compressed with gzip; 0: no compression"
     )
-    stuck_timeout_s: Seconds = Field(60, description="how long a client may take nothing before it is cut off")
-    ring_length: Count = Field(128, description="recent events of a watched operation kept in memory, at most")
-    ring_bytes: Count = Field(64 * 1024 * 1024, description="bytes of recent events kept in memory, in all, about")
-    page_length: Count = Field(100, description="events read from Redis at a time")
+    stuck_timeout_s: Seconds = Field(60, description="how long a client may receive nothing until it is disconnected")
+    ring_length: Count = Field(128, description="maximum recent events kept in memory per watched operation")
+    ring_bytes: Count = Field(64 * 1024 * 1024, description="approximate total size of recent events kept in memory")
+    page_length: Count = Field(100, description="number of events read from Redis at a time")
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line shown")
-    log_format: Literal["console", "json"] = Field("console", description="lines for people, or a JSON object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level of log lines")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="text lines for people, or one JSON object per line"
+    )
 
-    access_log: bool = Field(False, description="log a line for each request; at log level debug there is one anyway")
+    access_log: bool = Field(False, description="log one line per request (always on at log level debug)")
 
     @field_validator("data_dir")
     @classmethod
@@ -262,15 +302,15 @@ class Settings(BaseSettings):
     @classmethod
     def _with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if (value is None) is not (info.data.get("tls_cert") is None):
-            raise ValueError("a certificate and its key are given together")
+            raise ValueError("set tls_cert and tls_key together")
         return value
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; `None` overrides nothing. Raise `SetupError` with one line that names each bad one."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    """Read the settings. An override of `None` is ignored. Raise `SetupError` with one line that names each fault."""
+    chosen = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
             f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}:"

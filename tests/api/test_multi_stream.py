@@ -113,7 +113,7 @@ async def test_a_query_that_finds_too_many_is_refused(http: httpx.AsyncClient) -
     for i in range(11):
         await create(http, id=f"op-{i}", kind="k")
     answer = problem(await http.get(STREAM, params={"kind": "k"}), 422, "invalid")
-    assert "a stream carries 10" in answer["detail"]
+    assert "one stream may follow at most 10" in answer["detail"]
 
 
 async def test_it_is_compressed_for_who_accepts_that(base_url: str, http: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""A hub over a store; when it is closed, nothing may be left in it."""
+"""A fixture with a hub over a store. When the hub is closed, it must be empty."""
 
 from collections.abc import AsyncIterator
 

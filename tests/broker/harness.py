@@ -1,4 +1,4 @@
-"""Doubles for the seams of the live path: an outlet with a bound, a clock that is turned by hand."""
+"""Test doubles for the live path: an outlet with a limited buffer, and a clock that the test moves."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ def frame(n: int, type: str = "progress") -> Frame:
 
 
 class Outlet:
-    """Takes frames; has room for `room` of them until drained."""
+    """Accepts frames. Its buffer has room for `room` frames until it is drained."""
 
     kind = "test"
     encoding = UNENCODED
@@ -51,7 +51,7 @@ class Outlet:
 
     @property
     def numbers(self) -> list[int]:
-        """The events delivered; a snapshot counts as a new beginning, shown as -n."""
+        """The numbers of the delivered events; a snapshot is shown as -n."""
         return [-frame.n if frame.type == b"snapshot" else frame.n for frame in self.frames if frame.n]
 
     @property
@@ -63,7 +63,7 @@ class Outlet:
 
 
 class Timers:
-    """A clock and timers that go on only when told."""
+    """A clock with timers; the test moves it."""
 
     class Timer:
         def __init__(self, at: float, run: Callable[[], None]) -> None:

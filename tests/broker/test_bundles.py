@@ -1,4 +1,4 @@
-"""Many operations on one stream, over a store, on both backends: what is found, what comes and goes, and resuming."""
+"""Many operations on one stream, on both backends: searching, new and deleted operations, and resuming."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def settings() -> Settings:
 
 
 class Client:
-    """What a client makes of a stream: the events it was told, and the cursor it has come to."""
+    """A client of a stream: the events that it has received, and its cursor."""
 
     kind = "test"
     encoding = TEXT
@@ -72,7 +72,7 @@ class Client:
         return ids[-1].decode() if ids else None
 
     def events(self, name: str | None = None) -> list[dict[str, object]]:
-        """What was told, as `data` with its event's name as `event`; of the name, if one is given."""
+        """The received events: their `data`, with the event's name as `event`. With a name, only those events."""
         told = []
         for block in self.text.split(b"\n\n"):
             lines = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
@@ -81,7 +81,7 @@ class Client:
         return told
 
     def numbers(self, operation: str) -> list[int]:
-        """The events of an operation; a snapshot is shown as -n."""
+        """The numbers of an operation's events; a snapshot is shown as -n."""
         mine = [event for event in self.events() if event.get("operation") == operation and "n" in event]
         return [-int(str(it["n"])) if it["event"] == "snapshot" else int(str(it["n"])) for it in mine]
 
@@ -160,7 +160,7 @@ async def test_every_cursor_resumes_exactly(store: Store, hub: Hub) -> None:
             seen = [abs(n) for n in before.numbers(id)]
             if seen[-1:] != [6]:
                 await told(after, id, 6)
-            if known[store.keyspace.lane_of(id)].partial:  # not all snapshots of the lane were told
+            if known[store.keyspace.lane_of(id)].partial:  # not all snapshots of the lane were sent
                 assert after.numbers(id) == [-6]
             else:
                 assert after.numbers(id) == list(range(seen[-1] + 1, 7))
@@ -275,7 +275,7 @@ async def test_who_is_cut_off_before_a_reset_is_told_it_when_it_comes_back(
     await publish(store, b)
     await publish(store, a)
     log = store.keyspace.operation(a).log
-    await store.connections.commands.xtrim(log, maxlen=3, approximate=False)  # which begins before what b said
+    await store.connections.commands.xtrim(log, maxlen=3, approximate=False)  # it begins before b's event
     if client_is == "slow":
         channel = hub.channels.get(a.encode())
         assert channel is not None
@@ -356,7 +356,7 @@ async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, h
 async def test_one_that_is_sent_away_before_it_begins_is_told_to_come_back(store: Store, hub: Hub) -> None:
     await create(store, "a")
     opening = asyncio.create_task(hub.bundles.open(named("a"), Start()))
-    await asyncio.sleep(0)  # it looks for them
+    await asyncio.sleep(0)  # it searches for them
     hub.drain()
     with pytest.raises(Draining):
         await opening
@@ -371,7 +371,7 @@ async def test_a_lost_position_is_told_also_where_the_feed_has_passed_it_since(s
     await publish(store, "a")
     await told(client, "a", 2)
     client.leave()
-    for key, (ttl_ms, value) in kept.items():  # Redis was restored from what it had saved
+    for key, (ttl_ms, value) in kept.items():  # Redis was restored from a backup
         await redis.restore(key, ttl_ms, value, replace=True)
     await publish(store, "a", 2)
     lane = store.keyspace.lane_of("a")
@@ -480,16 +480,18 @@ async def test_one_that_is_deleted_and_made_anew_at_one_moment_is_followed(store
     busy = next(id for id in (f"busy-{i}" for i in range(200)) if lane_of(id) == lane_of("a"))
     await create(store, "a", "other", busy)
     await publish(store, "a", 3)
-    await store.delete("other", force=True)  # so that the script is known
+    await store.delete("other", force=True)  # so that the script is loaded
     client = await watch(hub, MINE)
     await told(client, "a", 4)
     heard = len(client.numbers("a"))
-    alone = await hub.subscribe("a", Start())  # who is sent away when it is deleted
+    alone = await hub.subscribe("a", Start())  # this client is disconnected when it is deleted
     others = await asyncio.gather(*(hub.subscribe(busy, Start()) for _ in range(500)))
     keys, commands = store.keyspace.operation("a"), store.connections.commands
     entry = encode("log", {"message": "m"}, store.settings)
-    before = publish_call(busy, store.keyspace.operation(busy), [entry])  # telling so many takes more than a turn
-    async with commands.pipeline(transaction=True) as pipeline:  # so that one read of the feed brings all of it
+    before = publish_call(
+        busy, store.keyspace.operation(busy), [entry]
+    )  # so many operations need more than one turn of the loop
+    async with commands.pipeline(transaction=True) as pipeline:  # so that one read of the feed returns everything
         pipeline.execute_command(*before.command())
         pipeline.execute_command(*delete_call("a", keys, force=True, settings=store.settings).command())
         pipeline.delete(keys.snapshot)  # the tombstone
@@ -543,7 +545,7 @@ async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub
     await told(client, "b", 1)
     lane = store.keyspace.lane_of("a")
     hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): b"1000-0"}, Batch([], (lane,), lost=(lane,)))
-    await publish(store, "a")  # by which the feed is further than what was told again
+    await publish(store, "a")  # this moves the feed beyond the snapshots that were sent again
     await told(client, "a", 2)
     resets = [event for event in client.events("snapshot") if event.get("reset") == "lost"]
     assert "a" in [event["operation"] for event in resets]

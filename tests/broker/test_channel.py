@@ -178,7 +178,7 @@ def test_a_log_that_began_anew_is_noticed_though_its_numbers_are_older_than_the_
 
 
 def test_a_log_that_goes_on_past_what_it_may_have_lost_is_not_taken_for_the_same() -> None:
-    """What was read does not reach back to what was delivered: only a page from there can tell."""
+    """The loaded tail does not overlap with the delivered events: only a page after them can show what is missing."""
     channel, reads = make(ring=4)
     channel.loaded_with([event(n) for n in range(1, 4)])
     outlet = watch(channel, 3)

@@ -1,4 +1,4 @@
-"""What children add up to, and how a family paces what it shows: rules without I/O."""
+"""The summary of children, and how often a family sends it: rules without I/O."""
 
 from collections.abc import Iterable
 
@@ -210,7 +210,7 @@ class TestShowing:
 
 
 class Watcher:
-    """A subscription as a family knows it, and the home of that family."""
+    """A double for a family's subscription and for its hub."""
 
     def __init__(self) -> None:
         self.timers = Timers()
@@ -252,10 +252,10 @@ class Watcher:
 
 @pytest.fixture
 def watcher() -> Watcher:
-    """One who has seen a family with one child, which is at 10 %."""
+    """A watcher that has received a family with one child, which is at 10 %."""
     watcher = Watcher()
     watcher.family.begin()
-    for _ in range(2):  # what it did not know of is read again
+    for _ in range(2):  # a child that it did not know is read
         watcher.take(child("a", 10))
         watcher.timers.advance(INTERVAL_S)
     watcher.timers.advance(INTERVAL_S)
@@ -407,7 +407,7 @@ class TestPacing:
     def test_what_was_read_while_storage_lost_it_is_forgotten_too(self, watcher: Watcher) -> None:
         watcher.family.doubt()
         watcher.timers.advance(1)
-        watcher.family.doubt()  # the read under way may be of the server that was lost
+        watcher.family.doubt()  # the read in progress may be from the lost server
         watcher.take(child("a", 90, position=b"1009-0"))
         watcher.timers.advance(1)
         watcher.take(child("a", 50, position=b"1002-0"))

@@ -1,4 +1,4 @@
-"""The feed reader: its pace on a clock turned by hand, and what its connection survives, on both backends."""
+"""The feed reader: its read interval with a test clock, and its connection's faults, on both backends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ LANES = (0, 1)
 
 
 class Redis:
-    """A connection and its pool at once, which answers as it is told, and notes what a reader does."""
+    """A double for a connection and its pool. It gives prepared replies, and records what a reader does."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -175,7 +175,7 @@ async def test_a_read_that_was_cancelled_leaves_no_reply_to_the_next(store: Stor
         await eventually(lambda: reader.connected, "it reads")
         await store.publish("a", [line])
         await eventually(lambda numbers=numbers: numbers, "the event comes")
-        await following.close()  # again if need be: the double may drop a cancellation
+        await following.close()  # repeatedly: the double may lose a cancellation
         assert numbers == [n]
         reader.connected = False
 
@@ -204,7 +204,7 @@ async def test_a_connection_that_was_cut_is_made_anew(redis_url: str, settings: 
 async def test_after_an_interruption_it_tells_which_feeds_have_lost_history(
     store: Store, kept_before: int, written_since: int, lost: bool
 ) -> None:
-    """However much was written since: a feed that has gone further is not one that has lost nothing."""
+    """A feed may have lost events although newer ones were written since."""
     client, lane = store.connections.commands, 1
     feed = store.keyspace.lane(lane).feed
     reader, batches = await reading(store, "1-0", "2-0", "3-0")
@@ -212,7 +212,7 @@ async def test_after_an_interruption_it_tells_which_feeds_have_lost_history(
         await client.xdel(feed, *[f"{at}-0" for at in range(kept_before + 1, 4)])
     for at in range(10, 10 + written_since):
         await client.xadd(feed, NOTE, id=f"{at}-0")
-    for _ in range(2):  # it tells so again, if the batch could not be handed on
+    for _ in range(2):  # it is reported again if the batch could not be delivered
         reader.connected = False
         assert (await anext(batches)).lost == ((lane,) if lost else ())
 
@@ -234,7 +234,7 @@ NOTE: Any = {"o": "x", "t": "note", "d": "null"}
 
 
 async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncIterator[Batch]]:
-    """Return a reader that has read entries at these positions of a lane's feed, and keeps five at least."""
+    """Return a reader that has read entries at these positions of a lane's feed. A feed keeps at least five entries."""
     (connection,) = store.connections.readers()
     reader = FeedReader(connection, store.keyspace, least_kept=5)
     batches = reader.batches()

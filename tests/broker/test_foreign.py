@@ -1,4 +1,4 @@
-"""Another program writes what it likes under our keys. It harms the operation it wrote to, and no other."""
+"""Another program writes invalid data to our keys. Only the operation that it wrote to may be affected."""
 
 import asyncio
 import logging
@@ -50,7 +50,7 @@ def unwarned() -> None:
 
 @pytest.fixture
 async def redis(store: Store) -> AsyncIterator[Any]:
-    """What the other program writes with; afterwards nothing of it is left."""
+    """The other program's client. Its data is removed after the test."""
     yield store.connections.commands
     await store.connections.commands.flushall()
 
@@ -105,7 +105,7 @@ LANE_KEYS: dict[str, Callable[[OperationKeys], str]] = {
 
 
 class Others:
-    """Operations that nobody else wrote to: one in the lane of `odd`, one in the other; each is a parent."""
+    """Operations without invalid data: one in the lane of `odd`, one in the other lane. Each is a parent."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -171,7 +171,7 @@ class Others:
 
 
 async def is_survived(store: Store) -> None:
-    """Whatever is asked of the operation itself is answered, or refused in words."""
+    """Every call on the damaged operation returns a result, or raises an error with a message."""
 
     async def ask(asked: Any) -> None:
         with suppress(BrokerError):
@@ -227,7 +227,7 @@ async def test_a_key_of_a_lane_of_any_type_harms_no_other_lane_and_comes_back(
         await others.are_listed(others.elsewhere)
         await others.are_reaped(others.elsewhere)
         await store.publish(others.beside, [Entry("status", b'{"status":"stalled"}', "stalled")], as_observer=True)
-        await store.publish(others.beside, [RUNNING])  # which moves it in all that lists it
+        await store.publish(others.beside, [RUNNING])  # this updates it in all its indexes
         await others.live_on(hub, others.elsewhere, others.beside)
         await others.are_listed(others.beside)
         await others.are_reaped(others.beside)
@@ -261,7 +261,7 @@ SCORES = [0, 1, -5, 1.5, float("inf"), float("-inf"), 2e300, 1 << 53, 1795968000
 
 
 async def scribble(redis: Any, keys: OperationKeys, chance: random.Random) -> None:
-    """Write garbage to any of an operation's own keys, and of it to those that its lane shares."""
+    """Write invalid data to any of an operation's own keys, and about it to the keys of its lane."""
     act = chance.choice(["field", "field", "no field", "log", "signals", "member", "feed"])
     garbage = chance.choice(BYTES)
     if act == "field":
@@ -435,7 +435,7 @@ async def test_a_log_in_a_distant_future_does_not_take_its_lane_along(store: Sto
     assert await redis.pttl(keys.log) > 0
 
 
-# What replicas keep of their callers
+# Limits of callers
 
 
 @pytest.mark.parametrize("type", TYPES)

@@ -1,4 +1,4 @@
-"""A Redis that is full: what it holds is read, deleted, swept and ended; what takes more is refused, whole."""
+"""A full Redis: operations can be read, deleted, swept and ended; a write that needs memory is rejected completely."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -244,7 +244,7 @@ async def test_a_replica_says_that_redis_is_full_and_goes_on_serving(full: Fille
 
 async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
     memory = Memory(full.redis)
-    assert memory.used != memory.used  # not a number: nobody has asked
+    assert memory.used != memory.used  # NaN: not read yet
     await full.redis.config_set("maxmemory", 100 * MIB)
     await memory.refresh()
     assert memory.maximum == 100 * MIB
@@ -265,7 +265,7 @@ async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Se
 
 
 async def test_a_disk_that_is_full_refuses_writes_and_leaves_reading(tmp_path: Path) -> None:
-    """Every write is refused then, also what would free memory: it could not be kept."""
+    """With a full disk every write is rejected, even one that frees memory, because it can't be persisted."""
     data = tmp_path / "data"
     data.mkdir()
     with RealRedis(tmp_path, port=free_port(), options=("--dir", str(data))) as server:

@@ -1,4 +1,4 @@
-"""What grants allow, and that what an id alone decides is never other than what the facts decide."""
+"""What grants allow. A decision by id must never differ from the decision by all attributes."""
 
 import pytest
 from hypothesis import given

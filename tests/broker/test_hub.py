@@ -1,4 +1,4 @@
-"""The hub over a store, on both backends: subscribing before, during, after; faults of the feed; nothing left."""
+"""The hub over a store, on both backends: subscribing before, during and after an operation; faults of the feed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -160,7 +160,7 @@ async def test_an_operation_that_expires_sends_its_watchers_away(store: Store, h
         await brief.create(NewOperation(id="a", lease_s=None))
         outlet, _ = await watch(hub)
     except errors.NotFound:
-        return  # it was gone before we came, which says the same
+        return  # it was already deleted, with the same result
     await ended(outlet)
     assert outlet.reasons() == ["gone"]
 
@@ -200,7 +200,7 @@ async def test_a_log_that_was_lost_is_told(store: Store, hub: Hub) -> None:
 
 
 async def replace_last(store: Store, type: str, data: str) -> None:
-    """Have Redis hold another last event of `a`, of which the feed has not told: a failover lost the one there was."""
+    """Replace the last event of `a` in Redis, without an entry in the feed, as after a failover with lost history."""
     keys, redis = store.keyspace.operation("a"), store.connections.commands
     last = (await event_log.kept(store, "a", 10))[-1]
     await redis.xdel(keys.log, last.position)

@@ -1,4 +1,4 @@
-"""Who is sent away when a server drains, and how often."""
+"""Which clients are disconnected by a shutdown, and how often."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.broker.test_channel import make, watch
 
 
 class Carrying:
-    """A connection, and what it was told."""
+    """A connection that records the calls to `close`."""
 
     def __init__(self, *subscriptions: Subscription) -> None:
         self.carried = subscriptions

@@ -1,4 +1,4 @@
-"""Limits that replicas keep together, and alone while Redis is away."""
+"""Limits that replicas share, and that each applies alone while Redis is unavailable."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ def settings() -> Settings:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no replica go on alone because the machine is busy."""
+    """Increase the timeout, so that no replica applies limits alone because the machine is busy."""
     monkeypatch.setattr(module, "PATIENCE_S", 20)
 
 
@@ -39,7 +39,7 @@ def settled_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Replicas:
-    """Some limiters over one store, each as if it were a replica's; their clocks stand."""
+    """Several limiters over one store, as of several replicas; their clocks do not move."""
 
     def __init__(self, store: Store, number: int) -> None:
         self.store, self.timers = store, Timers()
@@ -56,14 +56,14 @@ class Replicas:
 
 
 def taken(limiter: Limiter, who: str = "=ann", tries: int = 100, now: float | None = None) -> int:
-    """Take what there is at one moment."""
+    """Spend everything that is available at one moment."""
     assert limiter.requests is not None
     at = limiter.clock() if now is None else now
     return sum(not limiter.requests.take(who, 1, at) for _ in range(tries))
 
 
 class Stopwatch:
-    """How long it is since: meanwhile the buckets in Redis fill, by its own clock."""
+    """The time that has passed: meanwhile the buckets in Redis fill, by Redis' own clock."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -144,7 +144,7 @@ async def _missing(redis: Any, key: str) -> bool:
 class TestStreams:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"stream_lease_s": 3})  # machines are shared: a renewal may come late
+        return settings.model_copy(update={"stream_lease_s": 3})  # the machine may be busy, so a renewal may be late
 
     async def test_a_principal_has_so_many_at_all_replicas_together(self, store: Store) -> None:
         async with Replicas(store, 2) as (one, other):
@@ -183,7 +183,7 @@ class TestStreams:
 
     async def test_those_of_a_replica_that_died_are_free_after_the_lease(self, store: Store) -> None:
         dead, other = Replicas(store, 2).all
-        dead._store = other._store = store  # nobody settles, renews, or says goodbye
+        dead._store = other._store = store  # it does not synchronize, renew or release anything
         for _ in range(3):
             await dead.place("ann", "a")
         assert not await placed(other, "ann")
@@ -244,7 +244,7 @@ class TestStreams:
 
 
 async def lasts_s(store: Store, limiter: Limiter) -> float:
-    """Return until when, by Redis' clock, the others count what Ann holds at a replica."""
+    """Return until when, by Redis' clock, other replicas count Ann's streams at a replica."""
     redis: Any = store.connections.commands
     said = await redis.hget(store.keyspace.caller("ann").streams, limiter._leases.replica)
     return int(said.split()[1]) / 1000 if said else 0
@@ -279,8 +279,8 @@ class TestWithoutRedis:
                 now = one.clock()
                 assert [taken(one, now=now) for _ in range(2)] == [20, 0]
                 assert tally.limits_kept == {"alone": 1, "together": 0}
-                await asyncio.sleep(0.5)  # while it tries again
-                assert [record.levelname for record in caplog.records if "by itself" in record.message] == ["WARNING"]
+                await asyncio.sleep(0.5)  # while it retries
+                assert [record.levelname for record in caplog.records if "alone" in record.message] == ["WARNING"]
                 await asyncio.to_thread(redis.start)
                 await eventually(lambda: tally.limits_kept["together"], "Redis is back")
                 await eventually(lambda: _refused(other, "ann"), "the others know what is held here")
@@ -294,7 +294,7 @@ class TestWithoutRedis:
 
         monkeypatch.setattr(module, "PATIENCE_S", 0.5)
         with RealRedis(folder / "redis") as redis:
-            own = make_settings(redis_url=redis.url, redis_timeout_s=60)  # for so long anything else would wait
+            own = make_settings(redis_url=redis.url, redis_timeout_s=60)  # everything else would wait for this long
             settings = settings.model_copy(update=own.model_dump(include={"redis_url", "redis_timeout_s"}))
             limiter, tally = Limiter(settings, Tally()), Tally()
             limiter._tally = tally

@@ -1,4 +1,4 @@
-"""A bundle without I/O: whatever comes in between, and wherever it is cut, each event is told once and in order."""
+"""A bundle without I/O: each event is sent once and in order, whatever happens, and wherever the connection breaks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ TERMS = frozenset({b"owner:ann"})
 
 
 class Log:
-    """An operation's log and its channel; what that reads comes back when told."""
+    """An operation's log and its channel. The test decides when its reads finish."""
 
     def __init__(self, name: str, ring: int, first: Event) -> None:
         self.name, self.ring, self.events = name, ring, [first]
@@ -74,7 +74,7 @@ class Log:
         return read_snapshot(self.name, [fields.get(name) for name in FIELDS])
 
     def reset_since(self, position: bytes | None) -> bool:
-        """Whether who comes back with a cursor that says so is told of a reset."""
+        """Whether a client that resumes with such a cursor gets a reset."""
         return position is not None and self.trimmed > 0 and order(self.events[self.trimmed].position) > order(position)
 
     def after(self, position: bytes, length: int = 3) -> tuple[list[Event], str | None]:
@@ -101,7 +101,7 @@ class Log:
 
 
 class Client:
-    """What a client has been told over all its connections, and the cursor it has come to."""
+    """What a client has received over all its connections, and its cursor."""
 
     kind = "test"
     encoding = UNENCODED
@@ -112,8 +112,10 @@ class Client:
         self.frames: list[Frame] = []  # on this connection
         self.cursor: str | None = None
         self.next: dict[str, int] = {}
-        self.again: set[str] = set()  # those that may be told anew, as the cursor does not tell of all of their lane
-        self.running: set[str] = set()  # those that were told not to have ended
+        self.again: set[str] = (
+            set()
+        )  # operations that may be sent again, because the cursor is marked as partial for their lane
+        self.running: set[str] = set()  # operations that were reported as not ended
         self.logs: dict[str, Log] = {}
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -133,7 +135,7 @@ class Client:
     abort = close
 
     def read(self, most: int) -> None:
-        """Take the first frames of this connection, and never see the rest."""
+        """Receive only the first frames of this connection."""
         id: bytes | None = None
         for frame in self.frames[:most]:
             if frame.wire.startswith(b"id: "):
@@ -151,7 +153,7 @@ class Client:
         return cursor.parse(self.cursor, LANES) if self.cursor else {}
 
     def _check(self) -> None:
-        """Whoever comes back with this cursor is told what follows: it must be what has not been told, exactly."""
+        """A client that resumes with this cursor must get exactly the events that it has not received."""
         assert len(self.places) == LANES
         for name, log in self.logs.items():
             place = self.places[lane_of(name)]
@@ -301,7 +303,7 @@ class World:
         self.bundle.flush()
 
     def interrupt(self, lane: int) -> None:
-        """The feed is lost for a while: it goes on from its end, and what differs is read again."""
+        """The feed is interrupted: it continues at its end, and operations that differ are read again."""
         missed, self.feeds[lane] = self.feeds[lane], []
         for name, log in self.logs.items():
             if lane_of(name) == lane and log.gone:
@@ -327,7 +329,7 @@ class World:
         self.bundle.flush()
 
     def answer(self) -> None:
-        """What was being read is there."""
+        """The reads in progress finish."""
         for log in self.logs.values():
             log.answer()
         searches, self.searches = self.searches, []
@@ -371,7 +373,7 @@ class World:
 
 
 class Reasons(list[str]):
-    """Tells a member's bundle why its subscription has ended, as its terms do."""
+    """Notifies a member's bundle why its subscription has closed, as `on_close` does."""
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -433,7 +435,7 @@ def play(world: World, steps: Steps) -> None:
 
 def check_in_the_end(world: World) -> None:
     for name in world.logs:
-        world.publish(name, "log")  # whatever was missed shows now
+        world.publish(name, "log")  # anything that was missed would show now
     for _ in range(100):
         world.settle()
     world.client.read(1 << 30)
@@ -475,7 +477,7 @@ MEANWHILE = st.lists(
 def test_wherever_it_is_cut_each_end_is_told_and_nothing_twice_that_the_cursor_knew(
     at_first: int, steps: Steps, meanwhile: Steps, later: Steps, again: float
 ) -> None:
-    """The first connection is cut at every boundary of its frames, the second anywhere."""
+    """The first connection breaks at every possible frame, the second one anywhere."""
 
     def first_connection() -> World:
         world = World(ring=4, room=1_000)
@@ -506,7 +508,11 @@ def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
     world.create()
     for _ in range(3):
         world.publish("0", "log")
-    ahead = {0: Place(world.position), 1: Place(b"1000-0"), 2: Place(b"1000-0")}  # it has yet to hear of the first
+    ahead = {
+        0: Place(world.position),
+        1: Place(b"1000-0"),
+        2: Place(b"1000-0"),
+    }  # it has not received the first one yet
     world.client.cursor = cursor.write(ahead).decode()
     world.client.next["0"] = 5
     world.connect()
@@ -524,7 +530,7 @@ def test_who_begins_again_at_a_replica_that_is_behind_hears_of_no_end_from_befor
     for _ in range(4):
         world.create()
     world.deliver(0, 4)
-    world.publish("3", "end")  # of which this replica has yet to hear
+    world.publish("3", "end")  # this replica has not received it yet
     began = {lane: Place(world.position, partial=True) for lane in range(LANES)}
     world.client.cursor = cursor.write(began).decode()
     world.connect()
@@ -575,7 +581,7 @@ def test_a_deletion_that_two_learn_of_is_told_once() -> None:
     ((_, member, *_),) = world.places
     world.answer()
     world.logs["0"].channel.gone()
-    member.fail("gone")  # as it can't be placed any more
+    member.fail("gone")  # because it can't be started any more
     assert [frame.type for frame in member.pending] == [MISSING]
 
 
@@ -586,7 +592,7 @@ def test_a_cursor_from_before_lost_history_was_told_has_all_of_its_lane_told_aga
     for _ in range(4):
         world.settle()
     told, rewritten = world.frontier[0], world.logs["0"]
-    rewritten.events[0] = world.event("0", 1, "log")  # as storage went back, and the worker went on
+    rewritten.events[0] = world.event("0", 1, "log")  # as if Redis was restored and the worker continued
     world.publish("3", "log")
     world.publish("0", "log")
     rewritten.channel.reload()

@@ -1,4 +1,4 @@
-"""Lines as they arrive: numbered, bounded, and each byte looked at once however they are cut into chunks."""
+"""Lines are numbered and limited in length, and each byte is scanned once, for any division into chunks."""
 
 import pytest
 from hypothesis import given

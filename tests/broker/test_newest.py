@@ -1,4 +1,4 @@
-"""One connection for each identifier, over all replicas: here over two hubs on one Redis."""
+"""Only one connection per identifier stays open, over all replicas: here two hubs on one Redis."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -43,7 +43,7 @@ async def test_a_newer_one_replaces_the_older_on_any_replica(replicas: list[Newe
 
 async def test_a_look_finds_what_was_missed(store: Store) -> None:
     gone: list[str] = []
-    async with Newest(store) as here, Newest(store) as there:  # no feed tells either
+    async with Newest(store) as here, Newest(store) as there:  # no feed reports it to either of them
         await here.come("tab", "1", lambda: gone.append("1"))
         await there.come("tab", "2", lambda: gone.append("2"))
         await there.look()

@@ -1,4 +1,4 @@
-"""The probe: what proves delivery, what does not, and that nobody else sees it."""
+"""The probe: what proves delivery and what does not. No caller can see the probe."""
 
 import asyncio
 from hashlib import sha1
@@ -20,7 +20,7 @@ from tests.servers import eventually
 
 
 class Bench:
-    """A probe of one period a second, whose entries come back when told."""
+    """A probe with a period of one second. The test decides when its entries come back."""
 
     def __init__(self) -> None:
         self.timers = Timers()
@@ -106,7 +106,7 @@ async def test_a_full_redis_is_told_and_proves_nothing() -> None:
     bench.refusal = errors.StorageUnavailable("away")
     await bench.probe.once()
     assert bench.probe.doubt == "redis away"
-    assert bench.probe.full  # for all that is known
+    assert bench.probe.full  # as far as is known
     bench.refusal = None
     await bench.probe.once()
     assert bench.probe.doubt == "feed silent"
@@ -148,7 +148,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert all(key.endswith(b":feed") or b":op:~probe-" in key for key in keys)
         for key in (key for key in keys if b":op:" in key):
             left_ms = await store.connections.commands.pttl(key)
-            assert 0 < left_ms <= 5 * 1000 * store.settings.probe_s + 1000 or left_ms == -2  # it is gone by now
+            assert 0 < left_ms <= 5 * 1000 * store.settings.probe_s + 1000 or left_ms == -2  # it was removed by now
 
 
 async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""An address that says TLS where there is none, or the other way round, or that leads to something else."""
+"""Addresses with TLS for a server without TLS, or the other way round, or of a server that is not a Redis."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ def tls(tmp_path: Path) -> Iterator[int]:
     port, certificate = free_port(), Certificate(tmp_path / "tls")
     files = ("--tls-cert-file", str(certificate.cert), "--tls-key-file", str(certificate.key))
     trusted = ("--tls-ca-cert-file", str(certificate.cert), "--tls-port", str(port))
-    with RealRedis(tmp_path / "redis", options=(*files, *trusted)):  # which asks for certificates as well
+    with RealRedis(tmp_path / "redis", options=(*files, *trusted)):  # it also requires client certificates
         yield port
 
 
@@ -46,10 +46,10 @@ def web() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("scheme", "server", "said"),
     [
-        ("rediss", "plain", "answers without TLS: write redis:// instead of rediss://"),
-        ("redis", "tls", "speaks TLS: write rediss:// instead of redis://"),
-        ("redis", "web", "is a web server, and no Redis"),
-        ("rediss", "web", "is a web server, and no Redis"),
+        ("rediss", "plain", "does not use TLS: write redis:// instead of rediss://"),
+        ("redis", "tls", "uses TLS: write rediss:// instead of redis://"),
+        ("redis", "web", "is a web server, not a Redis"),
+        ("rediss", "web", "is a web server, not a Redis"),
     ],
 )
 def test_an_address_that_can_never_be_right_is_told_at_once(

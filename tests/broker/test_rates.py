@@ -1,4 +1,4 @@
-"""Buckets: nobody gets more than the rate and a burst, and everybody gets that."""
+"""Buckets: every caller gets exactly the rate and the burst."""
 
 import pytest
 from hypothesis import given
@@ -68,7 +68,7 @@ def test_settling_takes_over_what_others_spent() -> None:
     bucket, rate = Bucket(), Rate(10, 20)
     bucket.spend(rate, 5, 0)
     bucket.unsettled_s = 0.0  # told
-    bucket.spend(rate, 1, 0)  # while it was on its way
+    bucket.spend(rate, 1, 0)  # while the report was in progress
     bucket.settled(1.5, 0)  # 5 of ours, 10 of others
     assert bucket.left(rate, 0) == 20 - 15 - 1
     assert bucket.left(rate, 1.6) == 20
@@ -76,7 +76,7 @@ def test_settling_takes_over_what_others_spent() -> None:
 
 def test_a_debt_that_could_not_be_settled_fades_as_time_makes_it_good() -> None:
     bucket, rate = Bucket(), Rate(10, 20)
-    for now in range(100):  # as while Redis is away
+    for now in range(100):  # as while Redis is unavailable
         bucket.spend(rate, 10, now)
         charge_s, bucket.unsettled_s = bucket.unsettled_s, 0.0
         bucket.put_back(charge_s, now)

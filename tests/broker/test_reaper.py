@@ -1,4 +1,4 @@
-"""No operation is left running when its worker is gone: the reaper over both backends, and its rules one by one."""
+"""No operation stays `running` after its worker has died: the reaper on both backends, and each of its rules."""
 
 import asyncio
 import time
@@ -146,7 +146,7 @@ async def test_nobody_stalls_what_beats(store: Store) -> None:
 
 
 async def test_a_deadline_in_a_distant_future_is_brought_back(store: Store) -> None:
-    # As after a clock that was an hour ahead: the worker is dead by now, and nobody would see.
+    # As after Redis' clock was an hour ahead: without a correction, the worker's death would not be noticed.
     await begin(store)
     leases = store.keyspace.operation("op").lane.leases
     far = await store.connections.commands.zscore(leases, "op") + 3_600_000

@@ -1,4 +1,4 @@
-"""After operations have ended and their time has passed, nothing is left of them: not in Redis, not in a replica."""
+"""After operations have expired, nothing of them is left, neither in Redis nor in a replica."""
 
 import asyncio
 

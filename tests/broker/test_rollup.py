@@ -1,4 +1,4 @@
-"""Parents over both backends: told of their children, shown with what these add up to, and cancelled with them."""
+"""Parents on both backends: they are notified of children, shown with their summary, and cancelled with them."""
 
 import asyncio
 import random
@@ -152,7 +152,7 @@ class TestRollingUp:
     async def test_operations_that_are_each_other_s_parents_are_shown(self, store: Store) -> None:
         for id, parent in (("x", "z"), ("y", "x"), ("z", "y"), ("x2", "x")):
             await begin(store, id, parent, percent=None)
-        await store.create(NewOperation(id="w", parent="z"))  # so that all three know of a child
+        await store.create(NewOperation(id="w", parent="z"))  # so that all three have a child
         for id in ("x", "y", "z"):
             now = await store.get(id)
             assert (percent(now), now.children is None) == (0, False)

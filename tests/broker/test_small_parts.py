@@ -1,4 +1,4 @@
-"""Keys, positions, settings, start-up checks, errors, timers: the small parts, each by its facts."""
+"""Small parts: keys, positions, settings, start-up checks, errors, timers."""
 
 import asyncio
 from pathlib import Path

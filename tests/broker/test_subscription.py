@@ -32,7 +32,7 @@ def snapshot(n: int, status: str = "running", reset: str | None = None) -> Frame
 
 
 class Log:
-    """A log and its channel, which has the last `ring` events at hand; what it reads comes back when told."""
+    """A log and its channel, which has the last `ring` events in memory. The test decides when its reads finish."""
 
     def __init__(self, ring: int = 5, older: int = 0) -> None:
         self.events = [event(n, "log") for n in range(1, older + 1)]
@@ -374,7 +374,7 @@ def test_whatever_happens_each_event_comes_once_in_order_or_its_loss_is_told(
         elif step == "reload":
             log.channel.reload()
         assert outlet.held <= room + max(ring, 3), "memory is bounded: what the outlet has room for, and one slice"
-    log.publish("log")  # whatever was missed shows now
+    log.publish("log")  # anything that was missed would show now
     for _ in range(200):
         outlet.drain()
         log.answer()
@@ -481,9 +481,9 @@ def test_one_whom_the_end_fills_is_closed_too(interval_s: float) -> None:
 def test_one_told_more_than_its_channel_knew_learns_that_storage_has_lost_it() -> None:
     log = Log(ring=10, older=10)
     subscription = placed(log)
-    subscription.begin(12, b"1012-0", [snapshot(12)])  # of which the feed has not told yet
+    subscription.begin(12, b"1012-0", [snapshot(12)])  # the feed has not reported it yet
     outlet = attached(subscription)
-    for n in (11, 12, 13):  # in place of what a restart of Redis has lost
+    for n in (11, 12, 13):  # instead of the events that a restart of Redis has lost
         log.events.append(event(n, "log")._replace(position=b"%d-0" % (2_000 + n)))
         log.channel.accept(log.events[-1:])
     log.answer()

@@ -1,4 +1,4 @@
-"""What a worker must know of an operation, read from its hash."""
+"""The state that a worker needs of an operation, read from its hash."""
 
 import pytest
 

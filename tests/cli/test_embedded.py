@@ -121,7 +121,7 @@ def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True)
     log.mkdir()
     (log / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(SetupError, match=r"does not start: .*manifest"):
+    with pytest.raises(SetupError, match=r" failed to start: .*manifest"):
         Embedded.start(settings)
     assert find_address(settings) is None
 
@@ -129,7 +129,7 @@ def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
 def test_a_directory_that_everybody_may_write_to_is_refused(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True)
     settings.data_dir.chmod(0o777)
-    with pytest.raises(SetupError, match="choose another PROGRESS_DATA_DIR"):
+    with pytest.raises(SetupError, match="set another PROGRESS_DATA_DIR"):
         Embedded.start(settings)
 
 

@@ -115,7 +115,7 @@ def test_every_line_for_machines_is_one_from_the_first_on(lonely: Shell, process
     [
         ({"PORT": "many"}, "bad settings: PROGRESS_PORT"),
         ({"AUTH": "jwt"}, "PROGRESS_AUTH=jwt needs"),
-        ({"REDIS_URL": "redis://:s3cret/@127.0.0.1:1/0"}, "PROGRESS_REDIS_URL can't be used"),
+        ({"REDIS_URL": "redis://:s3cret/@127.0.0.1:1/0"}, "PROGRESS_REDIS_URL is invalid"),
     ],
 )
 def test_what_keeps_a_server_from_starting_is_told_to_machines_too(

@@ -218,7 +218,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: 
         with library.Redis.from_url(redis.url) as client:
             client.config_set("requirepass", "another")  # which counts for new connections alone
             os.kill(replicas(server)[0], signal.SIGKILL)
-            wait_until(lambda: server.output().count("could not start (Redis refuses the") >= 2, "it is tried again")
+            wait_until(lambda: server.output().count("could not start (Redis rejects the") >= 2, "it is tried again")
             assert server.popen is not None
             assert server.popen.poll() is None
             client.config_set("requirepass", "")
@@ -370,7 +370,7 @@ def test_a_free_port_is_one_for_all(host: str, family: socket.AddressFamily, str
 def test_a_setup_error_is_told_once(shell: Shell, redis_url: str) -> None:
     url = redis_url.replace("unix://", "unix://:s3cret@")
     line = shell.fails(5, "serve", "--port", "0", "--processes", "2", "--redis-url", url)
-    assert line.startswith("Redis refuses the user or password")
+    assert line.startswith("Redis rejects the user or password")
     assert "s3cret" not in line
 
 

@@ -59,7 +59,7 @@ def test_killed_it_takes_its_redis_along(lonely: Shell, served: Process) -> None
 def test_its_redis_killed_comes_back_and_it_serves_on(lonely: Shell, served: Process) -> None:
     (redis,) = children(served.pid)
     os.kill(redis, signal.SIGKILL)
-    wait_until(lambda: "starting it again" in served.output(), "the death is noticed")
+    wait_until(lambda: "and is restarted" in served.output(), "the death is noticed")
     wait_until(lambda: lonely.run("publish", "a", "--create").returncode == 0, "there is a Redis again")
     assert json.loads(get(f"{ready(served)}/v1/operations/a")[1])["id"] == "a"
 

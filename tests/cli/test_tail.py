@@ -42,7 +42,7 @@ def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) ->
     assert (snapshot["type"], snapshot["data"]["id"]) == ("snapshot", "a")
     (reset,) = shell.lines("tail", "a", "--from", "99999999999999-0")
     assert reset["reset"] == "lost"
-    assert "not a position" in shell.fails(2, "tail", "a", "--from", "yesterday")
+    assert "not a valid position" in shell.fails(2, "tail", "a", "--from", "yesterday")
 
 
 @pytest.mark.parametrize("late_s", [0, 0.0004, 0.0008, 0.0016])

@@ -120,7 +120,7 @@ def test_a_signal_reaches_the_worker(shell: Shell, worker: Operation, words: tup
 def test_a_signal_that_can_not_be_sent_says_why(shell: Shell, settings: Settings) -> None:
     assert "there is no operation nope" in shell.fails(4, "signal", "nope", "pause")
     Operation.create("import", id="a", settings=settings)
-    assert "ask for it by its own call" in shell.fails(2, "signal", "a", "cancel")
+    assert "`cancel` is not a signal type" in shell.fails(2, "signal", "a", "cancel")
     assert "type" in shell.fails(2, "signal", "a", "Pause!")
     assert "not JSON" in shell.fails(2, "signal", "a", "pause", "--data", "{")
     assert "bytes" in shell.fails(2, "signal", "a", "pause", "--data", json.dumps("x" * 70_000))

@@ -37,7 +37,7 @@ def replica(e2e_redis: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server
         assert server.popen is not None
         assert server.popen.poll() is None, server.output()
-        for complaint in ("Traceback", "ERROR", "died"):
+        for complaint in ("Traceback", "ERROR", "died", "task failed"):
             assert complaint not in server.output(), server.output()[-4000:]
 
 

@@ -1,1 +1,1 @@
-"""What decides who may still follow: revocations, takeovers, shared secrets."""
+"""Access state that replicas share through Redis: revocations, takeovers of connections, the shared secret."""

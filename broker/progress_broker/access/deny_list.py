@@ -1,9 +1,9 @@
-"""The deny list: whose tokens count no more, though they have not expired. Redis holds it, replicas know it by heart.
+"""The deny list: principals and tokens that were revoked before they expire. It is in Redis; replicas keep a copy.
 
-<prefix>:denied       sorted set of `sub:<name>` and `jti:<token's id>`, by when each is forgotten, in ms since 1970;
-                      `-sub:<name>` is one that was taken back
-<prefix>:meta denials another word with each change, so that nobody reads the list for nothing; no count, as one that
-                      Redis lost and began anew could come to where it was
+<prefix>:denied       sorted set of `sub:<name>` and `jti:<token's id>`; the score is the expiry in ms since 1970;
+                      `-sub:<name>` means that the revocation was withdrawn
+<prefix>:meta denials a new random string with each change, so that replicas read the list only after a change. It is
+                      not a counter: if Redis lost a counter and restarted it, it could reach an old value again
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from progress_broker.storage.scripts import DENY, Call
 VERSION = "denials"
 LONGEST_S = 366 * 86_400.0
 TAKEN_BACK = "-"
-"""What an entry begins with whose revocation was taken back. That it is not there tells nothing: Redis may lose it."""
+"""The prefix of a withdrawn revocation. A missing entry proves nothing, because Redis may have lost it."""
 _TOLD_S = 3_600.0
-"""How long that is told at least, for replicas that are cut off."""
+"""The minimum time that a withdrawal stays in the list, for replicas that are disconnected."""
 
 Claim = Literal["sub", "jti"]
 
 
 class Denial(NamedTuple):
-    """A principal (`sub`) or a token (`jti`) that is denied, until a moment in seconds since 1970."""
+    """A principal (`sub`) or a token (`jti`) that is revoked until a time, in seconds since 1970."""
 
     claim: Claim
     value: str
@@ -40,7 +40,7 @@ class Denial(NamedTuple):
 
 
 class DenyList:
-    """What this replica knows of the list. Where Redis is away or has lost it, that goes on to count."""
+    """This replica's copy of the list. It stays valid while Redis is unavailable, or if Redis has lost the list."""
 
     def __init__(self, store: Store, period_s: float, clock: Callable[[], float] = time.time) -> None:
         self._store, self._period_s, self._clock = store, period_s, clock
@@ -51,7 +51,7 @@ class DenyList:
         return len(self._until)
 
     def denies(self, name: str, token_id: str | None) -> bool:
-        """Return whether a principal, or the token it came with, is denied."""
+        """Return whether a principal or its token is revoked."""
         if not self._until:
             return False
         return self._denied(f"sub:{name}") or (token_id is not None and self._denied(f"jti:{token_id}"))
@@ -60,20 +60,20 @@ class DenyList:
         return self._until.get(entry, 0) > self._clock()
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Keep up with the list for ever; call `changed` each time while it denies anybody."""
+        """Refresh the copy periodically; call `changed` each time, unless the list is empty."""
         while True:
             try:
                 await self.refresh()
             except (StorageUnavailable, StorageFull):
-                pass  # what is known counts on
-            except Unreadable as error:  # likewise; the next revocation makes the list anew
-                warn_once("revocations can't be read", error.detail)
+                pass  # the copy stays valid
+            except Unreadable as error:  # the copy stays valid; the next revocation creates the list again
+                warn_once("revocations can't be read from Redis", error.detail)
             if self._until:
                 changed()
             await asyncio.sleep(self._period_s)
 
     async def refresh(self) -> None:
-        """Take in what has changed; raise `StorageUnavailable`."""
+        """Read the list if it has changed; raise `StorageUnavailable`."""
         prefix, client = self._store.keyspace.prefix, self._store.connections.commands
         now = self._clock()
         with storage_errors():
@@ -86,7 +86,7 @@ class DenyList:
             self._until = {entry: until for entry, until in self._until.items() if until > now}
 
     def _take(self, listed: dict[str, float]) -> None:
-        """Take in a list. What it does not have stays: Redis may have lost it."""
+        """Merge a list into the copy. Entries that are not in the list stay, because Redis may have lost them."""
         self._until |= {entry: until for entry, until in listed.items() if not entry.startswith(TAKEN_BACK)}
         for entry in listed:
             if entry.startswith(TAKEN_BACK) and (name := entry.removeprefix(TAKEN_BACK)) not in listed:
@@ -94,19 +94,19 @@ class DenyList:
 
 
 async def deny(store: Store, claim: Claim, value: str, for_s: float) -> Denial:
-    """Deny a principal (`sub`) or a token (`jti`) for so many seconds; longer if it is denied for longer already."""
+    """Revoke a principal (`sub`) or a token (`jti`) for `for_s` seconds. A longer existing revocation stays."""
     until_ms, _ = await _change(store, f"{claim}:{value}", "DENY", for_s)
     return Denial(claim, value, until_ms / 1000)
 
 
 async def reinstate(store: Store, claim: Claim, value: str) -> bool:
-    """Deny a principal or a token no more; return whether it was denied."""
+    """Withdraw a revocation; return whether there was one."""
     _, before_ms = await _change(store, f"{claim}:{value}", "ALLOW", _TOLD_S)
     return before_ms > 0
 
 
 async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], int | None]:
-    """Return a page of who is denied, the longest first, and where the next one starts, if there is more."""
+    """Return a page of revocations, last expiry first, and the start of the next page or None."""
     with storage_errors():
         key, client = denied_key(store.keyspace.prefix), store.connections.commands
         found = await client.zrevrangebyscore(
@@ -118,10 +118,12 @@ async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], i
 
 
 async def _change(store: Store, entry: str, verb: Literal["DENY", "ALLOW"], for_s: float) -> tuple[int, int]:
-    """Deny an entry, or no more, for a time, and have the replicas read the list; return what the script does."""
+    """Set or withdraw a revocation, and notify the replicas; return its new and its former expiry, in ms."""
     prefix, client = store.keyspace.prefix, store.connections.commands
     call = Call(DENY, (denied_key(prefix),), (entry, verb, str(math.ceil(1000 * for_s))))
     until_ms, before_ms = await run(client, call)
     with storage_errors():
-        await client.hset(meta_key(prefix), VERSION, secrets.token_hex(8))  # after it: who sees this sees that
+        await client.hset(
+            meta_key(prefix), VERSION, secrets.token_hex(8)
+        )  # written last, so that a replica that sees it also sees the change
     return until_ms, before_ms

@@ -1,4 +1,4 @@
-"""Facts of operations, as grants look at them: read once for all who ask, as they stay what they were."""
+"""A cache of operations' attributes, which grants look at. They never change, so one read serves many callers."""
 
 import time
 from collections import OrderedDict
@@ -9,15 +9,15 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import Flights
 
 KEPT_S = 5.0
-"""How long facts are kept: a deleted operation's id may come to be another's."""
+"""How long attributes are cached: a new operation may get the id of a deleted one."""
 MOST = 10_000
 
 
 class FactCache:
-    """Facts that were read a moment ago.
+    """Recently read attributes.
 
-    They are taken from memory only for who may act on them. For others Redis is asked each time, as it is for an
-    operation that there is none of: how long an answer takes must not tell these apart.
+    The cache is used only for callers with access. For others Redis is read each time, as for an operation that does
+    not exist: the response time must not show whether an operation exists.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,12 +27,12 @@ class FactCache:
         self._flights = Flights()
 
     async def of(self, operation: str, suit: Callable[[Facts], bool]) -> Facts | None:
-        """Return an operation's facts, or None if there is none; they are fresh unless they suit who asks."""
+        """Return an operation's attributes, or None if it does not exist. Cached ones are used only if they `suit`."""
         until, kept = self._kept.get(operation, (0.0, None))
         if kept is not None and self._clock() < until and suit(kept):
             return kept
         facts = await self._flights.share(operation, lambda: self._read(operation))
-        if facts is None or not suit(facts):  # the read may have been under way since before it was created
+        if facts is None or not suit(facts):  # the shared read may have started before the operation was created
             facts = await self._read(operation)
         return facts
 

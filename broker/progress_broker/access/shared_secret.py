@@ -1,4 +1,4 @@
-"""The secret that all replicas share without being told one: whoever comes first makes it, and Redis keeps it."""
+"""The secret that all replicas share if none is configured. The first replica generates it, and Redis stores it."""
 
 import secrets
 import time
@@ -12,11 +12,11 @@ from progress_broker.storage.redis_errors import storage_errors
 
 FIELD = "tickets"
 KEPT_S = 10.0
-"""How long it is taken from memory: a Redis that lost it has another by then."""
+"""How long it is cached. If Redis loses it, another one may be generated, so it must be read again."""
 
 
 class SharedSecret:
-    """The secret, as this replica last read it."""
+    """This replica's copy of the secret."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
@@ -25,7 +25,7 @@ class SharedSecret:
         self._flights = Flights()
 
     async def get(self) -> bytes:
-        """Return it. While Redis is away it is the one known; raise `StorageUnavailable` if there is none yet."""
+        """Return it. While Redis is unavailable, the cached one is used; without one, raise `StorageUnavailable`."""
         if self._kept is None or self._clock() >= self._until:
             try:
                 self._kept = await self._flights.share(FIELD, self._read)
@@ -44,5 +44,5 @@ class SharedSecret:
                 await client.hsetnx(key, FIELD, secrets.token_hex(32))
                 found = await client.hget(key, FIELD)
         if found is None:
-            raise StorageUnavailable("Redis did not keep what tickets are signed with: retry in a moment")
+            raise StorageUnavailable("Redis did not store the secret to sign tickets: retry in a moment")
         return bytes(found)

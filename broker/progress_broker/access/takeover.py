@@ -1,8 +1,8 @@
-"""The newest of an identifier: of the connections that go by one, over all replicas, only the last that came stays.
+"""Takeover of connections: of all connections with the same identifier, over all replicas, only the newest stays open.
 
-Each has a key in Redis with the id of that connection; whoever replaces an id tells so through a feed, which every
-replica reads anyway. A look at the keys now and then finds what was missed. Ids sort by when they were made, so a
-Redis that has lost what was written last is not believed against a newer one.
+Each identifier has a key in Redis with the id of its newest connection. A replica that replaces this id publishes a
+note in a feed, which every replica reads anyway. A periodic check of the keys finds notes that were missed. Ids sort by
+time of creation. So if Redis has lost its last write, and a key has an older id, a newer connection is not closed.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
 
 REPLACED = b"~replaced"
-"""What the notes in the feeds go by. An operation's id begins with a letter or a digit."""
+"""The name of the notes in the feeds. No operation has it: operation ids begin with a letter or a digit."""
 
 NAME = b"replaced"
-"""The event's name, and its id: a client that comes back after it says so, and is told that nothing will follow."""
+"""The event's type, and its id: a client that reconnects sends this id, and is told that nothing will follow."""
 
 _HEAD = b"id: replaced\nevent: replaced\ndata: "
 FRAME = Frame(0, b"", NAME, _HEAD + b"{}\n\n", len(_HEAD))
@@ -40,7 +40,7 @@ _AT_ONCE = 500
 
 
 def replace(stream: Stream) -> None:
-    """End it, and tell its client not to come back. One whose way out is yet to open is ended when it has."""
+    """Close a stream, and tell its client not to reconnect. If its response has not started yet, try again later."""
     if stream.mode is Mode.CLOSED:
         return
     if stream.outlet is NO_OUTLET:
@@ -70,20 +70,20 @@ class Newest:
         await self._tasks.close()
 
     async def come(self, identifier: str, connection: str, replaced: Callable[[], None]) -> None:
-        """Let a connection be the newest; `replaced` is called once when another is.
+        """Make a connection the newest of its identifier. `replaced` is called once when another one takes over.
 
-        It is open by now, and stays so where Redis can't be told of it: then the next look does.
+        The connection is already open. It stays open if Redis is unavailable: the next check then updates Redis.
         """
         key = f"{self._store.keyspace.prefix}:newest:{sha256(identifier.encode()).hexdigest()[:32]}"
-        self._ours[connection] = key, replaced  # before it is known, or the next to come could miss it
+        self._ours[connection] = key, replaced  # before Redis has it, or the next connection could miss it
         try:
             before = await self._replace_key(key, connection)
             if before is not None and before != connection.encode():
                 with storage_errors():
                     await self._note(before)
-        except StorageFull:  # the others are told at a look, once there is room
+        except StorageFull:  # a check notifies the other replicas once Redis has memory again
             self._replace_here(key, connection)
-        except StorageUnavailable:  # the next look tells Redis
+        except StorageUnavailable:  # the next check updates Redis
             pass
 
     async def _replace_key(self, key: str, connection: str) -> bytes | None:
@@ -91,7 +91,7 @@ class Newest:
         try:
             with storage_errors():
                 return cast("bytes | None", await commands.set(key, connection, ex=KEPT_S, get=True))
-        except Unreadable:  # another program wrote something else there
+        except Unreadable:  # another program has overwritten the key
             with storage_errors():
                 await commands.set(key, connection, ex=KEPT_S)
             return None
@@ -108,11 +108,11 @@ class Newest:
         await self._store.connections.commands.xadd(feed, entry, maxlen=length, approximate=True)
 
     def leave(self, connection: str) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has closed."""
         self._ours.pop(connection, None)
 
     def heard(self, event: Event) -> None:
-        """Take a note from a feed: the connection it names is not the newest any more."""
+        """Receive a note from a feed: the connection in it is not the newest any more."""
         self._replace(event.data.decode("latin-1"))
 
     def _replace(self, connection: str) -> None:
@@ -127,10 +127,10 @@ class Newest:
                 await self.look()
 
     async def look(self) -> None:
-        """Keep the keys of our connections alive, and find those that are not the newest any more."""
+        """Refresh the keys of this replica's connections, and close those that are not the newest any more."""
         ours = iter([(connection, key) for connection, (key, _) in self._ours.items()])
-        while some := tuple(islice(ours, _AT_ONCE)):
-            await self._compare(some)
+        while group := tuple(islice(ours, _AT_ONCE)):
+            await self._compare(group)
 
     async def _compare(self, ours: Sequence[tuple[str, str]]) -> None:
         async with self._store.connections.commands.pipeline(transaction=False) as pipeline:

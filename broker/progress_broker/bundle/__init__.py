@@ -1,1 +1,1 @@
-"""Many operations as one stream, in one order, with one cursor."""
+"""Many operations on one stream, in one order, with one cursor."""

@@ -1,8 +1,8 @@
 """A bundle: many operations on one outlet, with one cursor.
 
-Each of them has an ordinary subscription, so a snapshot, a reset, catching up and falling back are what they are for
-one. What these bring leaves lane by lane in the order of positions (`broker/progress_broker/bundle/lane.py`), and each
-event's id is the cursor after it. No I/O happens here.
+Each operation has an ordinary subscription. So snapshots, resets and catching up work as for a single operation. The
+frames of all subscriptions are sent lane by lane, in the order of positions (`broker/progress_broker/bundle/lane.py`).
+The id of each event is the cursor after it. No I/O happens here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,33 +26,33 @@ from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.throttle import Cancellable
 
 HOLD_BYTES = 262_144
-"""What all members may hold back together, about: each gets an equal share, but never less than one frame."""
+"""About how much all members together may buffer. Each gets an equal share, but at least one frame."""
 
 Admit = Callable[[Facts], bool]
-"""Whether who follows may see an operation; one that may not be seen looks like one that is not there."""
+"""Whether the client may read an operation. To a client, an operation that it may not read does not exist."""
 
 
 def anything(_: Facts) -> bool:
-    """Admit it."""
+    """Allow every operation."""
     return True
 
 
 class Home(Protocol):
-    """What a bundle asks of its hub."""
+    """What a bundle needs from its hub."""
 
     @property
     def frontier(self) -> Mapping[int, bytes]:
-        """Up to where each lane's feed has been handed on."""
+        """The position up to which each lane's feed has been delivered."""
 
     def stir(self, bundle: "Bundle") -> None:
-        """Call `flush` soon, and at the end of the batch that is being handed on."""
+        """Call `flush` soon, and also when the current batch has been delivered."""
 
     def place(self, bundle: "Bundle", member: Member, after: bytes | None, reset: str | None = None) -> None:
-        """Have a new member's subscription begin after a position, or with a snapshot."""
+        """Start a new member's subscription after a position, or with a snapshot."""
 
 
 class Bundle(Stream):
-    """One client's place in many operations' logs. It stands where a `Subscription` stands for one."""
+    """One client's position in many operations' logs, as a `Subscription` is for one operation."""
 
     def __init__(
         self, query: Query, delivery: Delivery, terms: Terms, home: Home, most: int, admit: Admit = anything
@@ -61,11 +61,11 @@ class Bundle(Stream):
         self.query, self.admit = query, admit
         self.merge = Merge(home, delivery.interval_s, terms.clock)
         self.awaited: set[str] = set()
-        """Ids of which there is no operation yet."""
+        """Ids of operations that do not exist yet."""
         self.reset: str | None = None
-        """Why it begins anew, though its client has a cursor."""
+        """Why it starts with snapshots, although its client sent a cursor."""
         self.members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
-        """How its members' events are wanted; their pace is the bundle's."""
+        """The delivery options of its members. The bundle itself applies the minimum interval."""
         self._home = home
         self._most = most
         self._first: list[Frame] = []
@@ -77,38 +77,38 @@ class Bundle(Stream):
 
     @property
     def operation(self) -> str:
-        """Return the sign for many."""
+        """The sign for several operations."""
         return "*"
 
     @property
     def holder(self) -> Any:
-        """For whom it was opened."""
+        """The owner of the stream."""
         return self.delivery.holder
 
     @property
     def full(self) -> bool:
-        """Whether its client has no room for more."""
+        """Whether its outlet's buffer is full."""
         return self.full_since is not None
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
-        """Those of its members."""
+        """The subscriptions of its members."""
         return self.merge.subscriptions()
 
     @property
     def share_bytes(self) -> int:
-        """How much each member may hold."""
+        """How many bytes each member may buffer."""
         return max(LEAST_SHARE_BYTES, min(SLICE_BYTES, HOLD_BYTES // max(1, self.merge.count)))
 
-    # Its members
+    # Members
 
     def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
-        """Have an operation as a member that its client knows up to a position, or does not know."""
+        """Add an operation as a member. The client has its events up to `after`, or none if that is None."""
         if self.mode is Mode.CLOSED:
             return
         before = self.merge.lane(number).members.get(facts.operation)
         if before is not None and not _one_life(before.first, facts.first):
-            before.fail("gone")  # it was deleted, and its id is used again
+            before.fail("gone")  # it was deleted, and a new operation has its id
             after, reset = None, None
         if self.merge.follows(facts, number):
             return
@@ -121,18 +121,18 @@ class Bundle(Stream):
         self._home.place(self, member, after, reset)
 
     def has(self, member: Member) -> bool:
-        """Whether something is still expected of a member."""
+        """Whether a member can still send events."""
         return self.mode is not Mode.CLOSED and not member.closed and self.merge.has(member)
 
     def appeared(self, facts: Facts, number: int) -> None:
-        """Follow an operation that was just created, if its client may see it and has not been told of it yet."""
+        """Follow an operation that was just created, if the client may read it and does not know it yet."""
         lane = self.merge.lane(number)
         if order(facts.first) <= order(lane.position) or not self.admit(facts):
             return
         self.follow(facts, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
-        """Tell that there is no such operation, or no longer."""
+        """Send a `missing` event: the operation does not exist, or no longer exists."""
         frame = told_frame(MISSING, {"operation": operation, "reason": reason})
         if self.outlet is NO_OUTLET:
             self._first.append(frame)
@@ -140,40 +140,40 @@ class Bundle(Stream):
             self._write([frame])
 
     def stirred(self, member: Member) -> None:
-        """Note that a member's lane may move."""
+        """Mark a member's lane: it may have frames to send."""
         lane = self.merge.lanes[member.lane]
         if lane not in self.merge.stirred:
             self.stir(lane)
 
     def resetting(self, member: Member, reason: str) -> None:
-        """Note that a member's client is owed a reset."""
+        """Record that the client must get a reset for a member."""
         self.merge.resetting(member, lost=reason == "lost")
 
     def finished(self, member: Member) -> None:
-        """Note that a member's end has come."""
+        """Handle a member's end."""
         if self.mode is not Mode.CLOSED:
-            if not member.pending:  # its client has been told its end
+            if not member.pending:  # its end has already been sent
                 self.merge.drop(member)
             self.stirred(member)
 
     def draining(self) -> None:
-        """Send the client away."""
+        """Disconnect the client, because of a shutdown."""
         self.close("draining", reconnect=True)
 
     def stir(self, lane: Lane) -> None:
-        """Note that a lane may move."""
+        """Mark a lane: it may have frames to send."""
         self.merge.stir(lane)
         self._home.stir(self)
 
-    # What leaves
+    # Sending
 
     def handed_on(self) -> None:
-        """Let go of what waited for the feed, which has come further."""
+        """Send the frames that waited for the feed, which has delivered more events."""
         self.merge.stir_waiting()
         self.flush()
 
     def flush(self) -> None:
-        """Let go of what may leave, as far as there is room; close, if that was all there can be."""
+        """Send what can be sent while there is room; close, if nothing can follow."""
         if self._flushing or self.full or self.outlet is NO_OUTLET:
             return
         self._flushing = True
@@ -197,26 +197,26 @@ class Bundle(Stream):
     # What the outlet calls
 
     def drained(self) -> None:
-        """Go on: the outlet has room again."""
+        """Continue to write: the outlet's buffer has room again."""
         if self.full and self.mode is not Mode.CLOSED:
             self.mode, self.full_since = Mode.LIVE, None
             self.merge.stir_all()
             self.flush()
 
     def give_up(self) -> None:
-        """Stop awaiting operations, if none has appeared."""
+        """Stop waiting for operations, if none of them exists."""
         if self.mode is not Mode.CLOSED and not self.merge.count and not self.query.endless:
             self.close("not-found", reconnect=True)
 
-    # What it does in its own way (`Stream`)
+    # Implementation of `Stream`
 
     def _begin(self, opening: list[Frame]) -> None:
         self.mode = Mode.LIVE
         first, self._first = self._first, []
-        told: dict[str, object] = {"operations": self.merge.names()}
+        data: dict[str, object] = {"operations": self.merge.names()}
         if self.reset is not None:
-            told["reset"] = self.reset
-        self._write([*opening, id_frame(self.merge.cursor()), told_frame(OPERATIONS, told), *first])
+            data["reset"] = self.reset
+        self._write([*opening, id_frame(self.merge.cursor()), told_frame(OPERATIONS, data), *first])
         self.merge.stir_all()
         self.flush()
 
@@ -230,6 +230,9 @@ class Bundle(Stream):
 
 
 def _one_life(first: bytes, other: bytes) -> bool:
-    """Whether one operation begins at both: at its entry in the feed, or at its first event, which has the next ID."""
+    """Whether both positions are the start of the same operation.
+
+    One may be its `created` entry in the feed, and the other its first event, which has the next ID.
+    """
     ms, seq = order(first)
     return order(other) <= (ms, seq + 1)

@@ -1,4 +1,4 @@
-"""The bundles of a replica: opened, handed the new operations they ask for, and let go when the feed has come on."""
+"""A replica's bundles: opens them, adds new operations to them, and makes them send when the feed has moved on."""
 
 import asyncio
 import logging
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 
 TOO_MANY = "too-many"
-"""Why a client begins anew who was away while more ended than a stream carries."""
+"""The reset reason if more operations ended during a client's absence than one stream may follow."""
 
 
 class Bundles:
-    """The hub's bundles. It begins when the hub's first batch has been handed on."""
+    """The hub's bundles. They can be opened once the hub has delivered its first batch."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Bundles:
     ) -> None:
         self.draining = False
         self.frontier: dict[int, bytes] = {}
-        """Up to where each lane's feed has been handed on."""
+        """The position up to which each lane's feed has been delivered."""
         self.members = members
         self._settings = settings
         self._search = Search(store)
@@ -73,14 +73,14 @@ class Bundles:
     async def open(
         self, query: Query, start: Start, delivery: Delivery = ALL, *, admit: Admit = anything, wait: bool = False
     ) -> Bundle:
-        """Return a bundle that stands where its client wants to begin; `attach` an outlet to it, or `close` it.
+        """Return a bundle at the start that its client wants; `attach` an outlet to it, or `close` it.
 
-        Raises `NotFound` or `Gone` if there is none of the operations (unless it is to `wait` for one), `Ended` if
-        nothing can follow the cursor, `Invalid` for a bad cursor or too many operations, and `StorageUnavailable`.
+        Raises `NotFound` (unless `wait` is set) or `Gone` if none of the operations exists, `Ended` if nothing can
+        follow the cursor, `Invalid` for an invalid cursor or too many operations, and `StorageUnavailable`.
         """
         try:
             bundle = await self._open(query, start, delivery, admit, wait=wait)
-        except TooManyEnded:  # none of which is told: what its client does not find again has ended
+        except TooManyEnded:  # their ends are not sent: an operation that is missing in the new list has ended
             bundle = await self._open(query, Start(), delivery, admit, wait=wait)
             bundle.reset = TOO_MANY
             self._streams.reset(bundle, start, TOO_MANY)
@@ -90,7 +90,7 @@ class Bundles:
     # What the hub calls
 
     def hear(self, events: Iterable[Event]) -> None:
-        """Hand the operations that were created to those who asked for such."""
+        """Add operations that were created to the bundles whose query matches."""
         if not self._queries:
             return
         for event in events:
@@ -101,9 +101,9 @@ class Bundles:
                     bundle.appeared(facts, self._search.lane_of(name))
 
     def handed_on(self, positions: Mapping[bytes, bytes], batch: Batch) -> None:
-        """Let go of what waited: a batch has been handed on, and with it all up to these positions.
+        """Send what waited for the feed, because a batch has been delivered, and with it all up to these positions.
 
-        What was created in lanes to resync may have been missed.
+        In the batch's lanes to resync, new operations may have been missed.
         """
         self._losses += len(batch.lost)
         for feed, position in positions.items():
@@ -125,28 +125,28 @@ class Bundles:
     # What a bundle calls (`bundle.Home`)
 
     def stir(self, bundle: Bundle) -> None:
-        """Let a bundle write what it can, soon: with all else that comes at this moment."""
+        """Let a bundle send soon, together with everything else that arrives at this moment."""
         self._stirred.add(bundle)
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_soon(self._flush)
 
     def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
-        """Have a member's subscription begin."""
+        """Start a member's subscription."""
         self.members.place(bundle, member, after, reset)
 
-    # Within
+    # Internal
 
     async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
         if len(self.frontier) < len(self._lane_of_feed):
-            raise StorageUnavailable("Redis can't be reached just now: retry in a moment")
+            raise StorageUnavailable("Redis can't be reached now: retry in a moment")
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
-        # Asked before it hears of anything: what is created meanwhile would have its lane stand where the feed is.
+        # Asked before the bundle gets events: a new operation would start its lane at the feed's current position.
         lost = await self._lost(places)
         if self.draining:
             raise Draining
         bundle = Bundle(query, delivery, self._terms, self, most, admit)
-        # It hears of new operations first, and then looks for those that are there: none is missed between.
+        # It is registered for new operations first, then searches for existing ones, so that none is missed in between.
         self._bundles.add(bundle)
         self._queries.add(query, bundle)
         self._streams.made(bundle)
@@ -164,7 +164,7 @@ class Bundles:
         return bundle
 
     async def _lost(self, places: Mapping[int, Place]) -> frozenset[int]:
-        """Return the lanes that have lost the client's position. What is lost from then on, the bundle hears of."""
+        """Return the lanes that have lost the client's position. The bundle is notified of later losses."""
         while True:
             losses = self._losses
             lost = await self._search.lost(places, self.frontier)
@@ -172,14 +172,14 @@ class Bundles:
                 return lost
 
     async def _begin(self, bundle: Bundle, places: Mapping[int, Place], *, wait: bool, resuming: bool) -> None:
-        """Look for the operations that are there, and follow them from the place in each lane."""
+        """Search for existing operations, and follow them from the client's position in each lane."""
         merge, lanes = bundle.merge, self._search.lanes(bundle.query)
         since = {number: merge.lane(number, places.get(number)).since for number in lanes}
         with merge.searching(lanes):
             found = await self._search.find(bundle, lanes, since)
             check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
-            if bundle.mode is Mode.CLOSED:  # it follows nothing, which says nothing of the operations
-                raise Draining("this stream was closed before it began: retry in a moment")
+            if bundle.mode is Mode.CLOSED:  # it follows nothing, but the operations may exist
+                raise Draining("this stream was closed before it started: retry in a moment")
             seen = begin(bundle, found.facts, self._search.lane_of)
             tell_missing(bundle, found, wait=wait, seen=seen)
 
@@ -204,7 +204,7 @@ class Bundles:
         try:
             run()
         except Exception:
-            log.exception("a client's outlet broke; it is cut off")
+            log.exception("writing to a client failed; it is disconnected")
             bundle.abort("broken")
         if bundle.mode is not Mode.CLOSED and bundle.merge.waiting:
             self._waiting.add(bundle)

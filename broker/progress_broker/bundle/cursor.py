@@ -1,12 +1,13 @@
-"""Cursors: where a client stands that follows many operations, as one opaque word.
+"""Cursors: the position of a client that follows many operations, as one opaque string.
 
-It holds a position for each lane: the client was told all that its operations said in that lane up to there. A mark
-after the position makes an exception:
+It has a position for each lane: the client has received all events of its operations in that lane up to there. A mark
+after the position is an exception:
 
-- `B`: the client was not yet told how all operations of the lane stood at the position. It is told again.
-- `L`: the same, and storage has lost what the client knew of the lane.
-- `T` and an older position: some operations of the lane no longer keep all their events after the older position, and
-  the client has yet to be told so by a snapshot. Of the others it was told all.
+- `B`: the client has not yet received the state of all the lane's operations at this position. All snapshots are sent
+  again.
+- `L`: the same, because Redis has lost history that the client had received.
+- `T` and an older position: some operations of the lane no longer have all their events after the older position, and
+  the client must still get a snapshot of each of them. Of the other operations it has received everything.
 """
 
 import re
@@ -24,20 +25,20 @@ _PART = re.compile(rf"{_NUMBER}\.{_NUMBER}(?:\.{_NUMBER})?(?:([BL])|T{_NUMBER}(?
 
 
 class Place(NamedTuple):
-    """Where a client stands in a lane."""
+    """A client's position in a lane."""
 
     position: bytes
     partial: bool = False
-    """Whether the client was not yet told how all operations stand there. All are told again."""
+    """Whether the client still needs snapshots at this position. Then all of them are sent again."""
     lost: bool = False
-    """Whether that is because storage has lost what the client knew."""
+    """Whether the reason is that Redis has lost history."""
     trimmed_since: bytes | None = None
-    """If a snapshot with a reset is owed: the position up to which the client had been told all, of all operations."""
+    """If a snapshot with a reset is still due: the position up to which the client has all events of all operations."""
 
 
-@lru_cache(maxsize=8192)  # as many who follow the same operations are told the same
+@lru_cache(maxsize=8192)  # clients that follow the same operations get the same cursors
 def part(lane: int, position: bytes) -> bytes:
-    """Return what a lane's position is in a cursor."""
+    """Return the part of a cursor for a lane's position."""
     return f"{_base36(lane)}.{_written(position)}".encode()
 
 
@@ -47,12 +48,12 @@ def join(parts: Iterable[bytes]) -> bytes:
 
 
 def write(places: Mapping[int, Place]) -> bytes:
-    """Return the cursor of these lanes' places."""
+    """Return the cursor for the positions in these lanes."""
     return join(part_of(lane, place) for lane, place in places.items())
 
 
 def part_of(lane: int, place: Place) -> bytes:
-    """Return what a lane's place is in a cursor."""
+    """Return the part of a cursor for a lane."""
     written = part(lane, place.position)
     if place.trimmed_since is not None:
         return written + (_TRIMMED + _written(place.trimmed_since)).encode()
@@ -62,13 +63,13 @@ def part_of(lane: int, place: Place) -> bytes:
 
 
 def parse(text: str, lanes: int) -> dict[int, Place]:
-    """Return the place in each lane; raise `Invalid`."""
+    """Return the position in each lane; raise `Invalid`."""
     places: dict[int, Place] = {}
-    for each in text.split("_", lanes):
-        read = _PART.fullmatch(each)
-        if read is None:
+    for written in text.split("_", lanes):
+        match = _PART.fullmatch(written)
+        if match is None:
             raise _invalid(text)
-        lane, ms, seq, mark, since_ms, since_seq = read.groups()
+        lane, ms, seq, mark, since_ms, since_seq = match.groups()
         since = None if since_ms is None else _position(text, since_ms, since_seq)
         if (number := int(lane, 36)) >= lanes or number in places:
             raise _invalid(text)
@@ -91,7 +92,7 @@ def _written(position: bytes) -> str:
 def _invalid(text: str) -> Invalid:
     shown = text if len(text) <= 60 else text[:60] + "…"
     return Invalid(
-        f"{shown!r} is not a cursor of a stream of many operations: send the id of one of its events, unchanged",
+        f"{shown!r} is not a valid cursor: send the id of an event of a stream of several operations, unchanged",
         field="last_event_id",
     )
 

@@ -1,4 +1,4 @@
-"""Which operations a bundle follows: those that are there when it begins, and those it was not told of meanwhile."""
+"""Finds the operations that a bundle follows: those that exist at its start, and those that it missed later."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -18,32 +18,37 @@ log = logging.getLogger(__name__)
 
 
 class TooManyEnded(Exception):
-    """More operations have ended while the client was away than it can be told of."""
+    """More operations have ended during the client's absence than one stream may follow."""
 
 
 def check_number(found: Found, most: int, *, resuming: bool) -> None:
-    """Raise `Invalid` if there are more than a stream carries, `TooManyEnded` if that is of those that have ended."""
+    """Raise `Invalid` if there are more operations than a stream may follow.
+
+    Raise `TooManyEnded` if there are too many only because of operations that ended during the client's absence.
+    """
     if len(found.facts) <= most:
         return
     if resuming and sum(not facts.done for facts in found.facts) <= most:
         raise TooManyEnded
     raise Invalid(
-        f"these are {len(found.facts)} operations or more, and a stream carries {most}:"
-        " narrow the query, or open several streams",
+        f"the query matches at least {len(found.facts)} operations, but one stream may follow at most {most}"
+        " (max_operations_per_stream): use a narrower query, or open several streams",
         field="operation",
     )
 
 
 def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int]) -> int:
-    """Follow what was found, from the position that is known of each lane or with a snapshot.
+    """Follow the found operations, from the client's position in their lane or with a snapshot.
 
-    Return how many have ended, and their ends were seen.
+    Return how many of them have ended, with an end that the client has received.
     """
     seen = 0
     for facts in found:
         number = lane_of(facts.operation)
         lane = bundle.merge.lane(number)
-        ended = facts.done and order(facts.position) <= order(lane.since)  # when its client was here before, or began
+        ended = facts.done and order(facts.position) <= order(
+            lane.since
+        )  # its end was sent already, or is older than this stream
         if not lane.needs_snapshots:
             if ended:
                 seen += 1
@@ -57,10 +62,10 @@ def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int])
 
 
 def tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
-    """Tell which of those named are not there.
+    """Send a `missing` event for each requested id that does not exist.
 
-    Raises `NotFound` or `Gone` if there is none (unless it is to `wait` for one), and `Ended` if all there were have
-    ended, and their ends were `seen`.
+    Raises `NotFound` (unless `wait` is set) or `Gone` if none exists, and `Ended` if all have ended and the client has
+    received their ends (`seen` is their number).
     """
     there = {facts.operation for facts in found.facts}
     ids = [id for id in bundle.query.ids if id not in there]
@@ -70,27 +75,27 @@ def tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None
     if len(bundle) or bundle.query.endless or (seen and bundle.awaited):
         pass
     elif seen:
-        raise Ended("all these operations have ended, and their ends were seen")
+        raise Ended("all these operations have ended, and the client has received their ends")
     elif not bundle.awaited:
         raise Gone("these operations were deleted")
     elif not wait:
-        raise NotFound("there are no such operations: they were never created, or their retention has passed")
+        raise NotFound("these operations do not exist: they were never created, or their retention time has passed")
     for id in ids:
         bundle.missing(id, "gone" if id in found.gone else "not-found")
 
 
 class Missed:
-    """Looks again for what bundles follow, until Redis has answered: a feed was interrupted, and something missed."""
+    """Searches again for a bundle's operations after a feed was interrupted; retries until Redis answers."""
 
     def __init__(self, search: Search, tasks: Tasks) -> None:
         self._search, self._tasks = search, tasks
 
     def look(self, bundle: Bundle, lane: Lane) -> None:
-        """Look for operations of a lane that were not heard of."""
+        """Search for a lane's operations that were missed."""
         self._look(bundle, lane, lane.position, [], lost=False)
 
     def look_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
-        """Begin a lane again with snapshots: storage has lost what came after a position."""
+        """Restart a lane with snapshots, because Redis has lost the events after a position."""
         before = bundle.merge.restart(lane, position)
         self._look(bundle, lane, lane.since, before, lost=True)
 
@@ -105,7 +110,7 @@ class Missed:
             try:
                 found = await self._find(bundle, lane, since)
             except Exception:
-                log.exception("the operations that a stream follows can't be looked for; its client is sent away")
+                log.exception("searching for a stream's operations failed; its client is disconnected")
                 bundle.close("storage-unavailable", reconnect=True)
                 return
             for facts in found.facts:

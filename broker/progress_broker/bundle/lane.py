@@ -1,10 +1,10 @@
-"""One lane of a bundle: what its members have to say leaves in the order of positions.
+"""One lane of a bundle: it sends its members' frames in the order of positions.
 
-So one position tells what a client has been told of all of them. A frame may leave when no member can still come with
-an earlier one: each has a frame waiting too, or is current; and the feed has brought all up to it.
+So one position describes what the client has received of all members. A frame may be sent when no member can still
+produce an earlier one: each other member has a waiting frame or is current, and the feed was delivered up to the frame.
 
-The exception is a reset: it is told by a snapshot as of now, which is ahead of what other members have yet to say.
-Until it has left, the lane's place tells that it is owed.
+The exception is a reset. It is sent as a snapshot of the current state, which is newer than the waiting frames of other
+members. Until it has been sent, the lane's part of the cursor says that it is due.
 """
 
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ from progress_broker.stream.frames import Frame
 
 Leaving = tuple[Member, Frame]
 
-order = lru_cache(maxsize=8192)(read_order)  # as many who follow the same operations ask for the same
+order = lru_cache(maxsize=8192)(read_order)  # bundles that follow the same operations look up the same positions
 
 
 class Lane:
-    """A bundle's members that share a lane, and what its client was told of them. Only `Merge` changes it."""
+    """A bundle's members in one lane, and what the client has received of them. Only `Merge` changes it."""
 
     __slots__ = (
         "_paced",
@@ -45,44 +45,44 @@ class Lane:
     def __init__(self, number: int, place: Place | None, frontier: bytes) -> None:
         self.number = number
         self.needs_snapshots = place is None or place.partial
-        """Whether its operations are told by snapshots first."""
+        """Whether its operations start with snapshots."""
         self.since = frontier if place is None else place.position
-        """Where it began. What ended after that is told, also to a client that is cut off before it was told of all."""
-        # Another replica may have been ahead of this one: then the client began beyond where this one is.
+        """Its start position. Ends after it are sent, also to a client that reconnects before it had all snapshots."""
+        # Another replica may have been ahead of this one: then the client's position is after this replica's.
         self.position = max(self.since, frontier, key=order) if self.needs_snapshots else self.since
-        """Up to where the client has been told all."""
+        """The position up to which the client has received everything."""
         self.lost = place is not None and place.lost
-        """Whether it needs snapshots because storage has lost what the client knew."""
+        """Whether it needs snapshots because Redis has lost history."""
         self.members: dict[str, Member] = {}
         self.untold: set[str] = set()
-        """Operations of which the client has to be told before the position means anything."""
+        """Operations whose snapshot must be sent before the position is valid."""
         self.resetting: set[Member] = set()
-        """Members that owe the client a snapshot with a reset, or may owe it: those of a client to whom one was owed
-        when it was cut off. That snapshot is ahead of the lane, so other events leave before it."""
+        """Members for which a snapshot with a reset is due, or may be due: a client may have disconnected before it got
+        one. That snapshot is ahead of the lane, so other events are sent before it."""
         self.trimmed_since = None if place is None else place.trimmed_since
-        """Where the lane was when the first of those resets became due."""
+        """The lane's position when the first of these resets became due."""
         self.history_lost = False
-        """Whether one of them is due because storage has lost history, and not because it was trimmed."""
+        """Whether one of them is due because Redis has lost history, and not because it was trimmed."""
         self.searches = 0
-        """Searches under way that may bring members. Nothing leaves before: they may have earlier things to say."""
+        """The number of searches in progress. Nothing is sent meanwhile: new members may have earlier events."""
         self.waiting = False
-        """Whether something was kept back when last asked."""
-        self._paced: dict[str, Frame] = {}  # the newest progress of each, in order
+        """Whether frames were held back at the last `take`."""
+        self._paced: dict[str, Frame] = {}  # the newest `progress` of each member, in order
 
     @property
     def place(self) -> Place:
-        """What a cursor tells of it."""
+        """The lane's part of the cursor."""
         if self.untold:
             return Place(self.since, partial=True, lost=self.lost)
         if not self.resetting:
             return Place(self.position)
-        if self.history_lost:  # what is kept now does not show whose history was lost: all are told again
+        if self.history_lost:  # Redis can't tell whose history was lost, so all snapshots are sent again
             return Place(self.trimmed_since or self.position, partial=True, lost=True)
         return Place(self.position, trimmed_since=self.trimmed_since)
 
     def restart(self, position: bytes) -> list[Member]:
-        """Begin again with snapshots: storage has lost what came after a position. Return the members it had."""
-        # The clock that positions are made of did not go back, so what ended after both positions has not been told.
+        """Restart with snapshots, because Redis has lost the events after a position. Return the former members."""
+        # Positions come from a clock that did not go back, so an end after both positions has not been sent.
         self.since = min(self.position, position, key=order)
         self.position = position
         self.needs_snapshots = self.lost = True
@@ -91,21 +91,21 @@ class Lane:
         return members
 
     def clear(self) -> list[Member]:
-        """Return the members, and have none. Operations that the client has to be told of stay so."""
+        """Remove and return the members. `untold` stays unchanged."""
         members, self.members, self._paced = list(self.members.values()), {}, {}
         self.resetting.clear()
         self.trimmed_since, self.history_lost = None, False
         return members
 
     def owe_reset(self, member: Member, *, lost: bool) -> None:
-        """Remember that the client has to be told of a reset before the position tells all of this member."""
+        """Record that a reset is due. Until it is sent, the position is not valid for this member."""
         if not self.resetting:
             self.trimmed_since = self.position
         self.resetting.add(member)
         self.history_lost |= lost
 
     def settle_reset(self, member: Member) -> bool:
-        """Owe no reset of a member any more; return whether it may have been owed."""
+        """Record that no reset is due for a member; return whether one was or may have been due."""
         if member not in self.resetting:
             return False
         self.resetting.discard(member)
@@ -114,7 +114,7 @@ class Lane:
         return True
 
     def moved(self, member: Member, frame: Frame) -> bool:
-        """Note that a frame has left; return whether its client has come further by it."""
+        """Record that a frame was sent; return whether the cursor has changed by it."""
         further = False
         if frame.wire.startswith(b"id: "):
             further = order(frame.position) > order(self.position)
@@ -124,16 +124,16 @@ class Lane:
                 further |= self.settle_reset(member)
         elif frame.type == MISSING and member.closed:
             further = self.settle_reset(member)
-        else:  # the snapshot of an ended operation, before its end; or what tells of an earlier one with the same id
+        else:  # the snapshot of an ended operation, before its `end`; or `missing` for an earlier one with the same id
             return False
         further = further or member.operation in self.untold
         self.untold.discard(member.operation)
         return further and not self.untold
 
     def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Leaving], bool]:
-        """Return what may leave now, a slice and a frame at most, and whether there may be more.
+        """Return what may be sent now, at most a slice and one frame, and whether there may be more.
 
-        `frontier` is up to where the feed has been handed on.
+        `frontier` is the position up to which the feed has been delivered.
         """
         self.waiting = True
         if self.searches:
@@ -167,7 +167,7 @@ class Lane:
         return leaving, False
 
     def pace(self, leaving: Iterable[Leaving]) -> list[Leaving]:
-        """Hold back each member's newest progress; return what may not wait, with what has to come before it."""
+        """Hold back each member's newest progress; return the other frames, with the progress that precedes them."""
         passing: list[Leaving] = []
         for member, frame in leaving:
             if frame.type == PROGRESS:
@@ -180,14 +180,14 @@ class Lane:
 
     @property
     def paced(self) -> bool:
-        """Whether progress is held back."""
+        """Whether any progress is held back."""
         return bool(self._paced)
 
     def unpace(self) -> list[Leaving]:
-        """Return what is held back, and hold it no more."""
+        """Return and release the progress that is held back."""
         paced, self._paced = self._paced, {}
         return [(self.members[name], frame) for name, frame in paced.items() if name in self.members]
 
 
 def _key(frame: Frame) -> tuple[int, int]:
-    return order(frame.position) if frame.position else (0, 0)  # what has no position waits for nobody
+    return order(frame.position) if frame.position else (0, 0)  # a frame without a position never waits

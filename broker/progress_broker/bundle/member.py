@@ -1,7 +1,7 @@
-"""A member of a bundle: an ordinary subscription to one operation, whose outlet hands its frames to the bundle.
+"""A member of a bundle: an ordinary subscription to one operation, whose outlet passes its frames to the bundle.
 
-What the bundle can't let go of yet waits here: a slice at most. Then the subscription stops, as one does whose client
-is full, and goes on from where it stood when that has left.
+Frames that the bundle can't send yet wait here, at most one slice of them. Then the subscription stops, as it does when
+a client's buffer is full, and continues from its position when the frames have been sent.
 """
 
 from collections import deque
@@ -19,35 +19,35 @@ from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
 
 LEAST_SHARE_BYTES = 2_048
-"""What each member of a bundle may hold, however many there are."""
+"""How much each member may buffer at least, however many members there are."""
 
 
 class Home(Protocol):
-    """What a member tells its bundle."""
+    """What a member reports to its bundle."""
 
     @property
     def full(self) -> bool:
-        """Whether the client has no room for more."""
+        """Whether the client's buffer is full."""
 
     @property
     def share_bytes(self) -> int:
-        """How much each member may hold."""
+        """How many bytes each member may buffer."""
 
     def stirred(self, member: "Member") -> None:
-        """Note that frames have come, or that it has caught up: its lane may move."""
+        """Handle new frames of a member, or that it has caught up: its lane may have frames to send."""
 
     def resetting(self, member: "Member", reason: str) -> None:
-        """Note that its history can't be replayed: the client is owed a snapshot that says so."""
+        """Handle that a member's history can't be replayed: the client must get a snapshot with the reason."""
 
     def finished(self, member: "Member") -> None:
-        """Note that its end has come: it is the last that leaves."""
+        """Handle a member's end: its last frame is pending or sent."""
 
     def draining(self) -> None:
-        """Send the client away: its hub drains."""
+        """Disconnect the client, because of a shutdown."""
 
 
 class MemberSubscription(Subscription):
-    """One that can be told to stop without being slow, and that takes no more at a time than may be held."""
+    """A subscription that its bundle can pause without counting it as slow. It reads only what may be buffered."""
 
     __slots__ = ("member",)
 
@@ -56,19 +56,19 @@ class MemberSubscription(Subscription):
         self.member = member
 
     def hold(self) -> None:
-        """Stop until `drained`: not the client is slow, but others have to come first."""
+        """Pause until `drained`. The client is not slow, but other members' frames must be sent first."""
         if self.mode is not Mode.CLOSED:
             self._has_room = False
             self.fall_back()
 
     def reset(self, reason: str | None) -> None:
-        """Ask for a snapshot to go on from; the bundle's cursor tells that it is owed until it has left."""
+        """Request a snapshot to continue from. The bundle's cursor says that it is due until it has been sent."""
         if reason is not None and self.mode is not Mode.CLOSED:
             self.member.owe_reset(reason)
         super().reset(reason)
 
     def pump(self) -> None:
-        """Catch up as far as there is room, and say so when there is nothing left."""
+        """Send what is missing while there is room, and notify the bundle when nothing is missing."""
         super().pump()
         if self.mode is Mode.LIVE:
             self.member.stirred()
@@ -77,12 +77,12 @@ class MemberSubscription(Subscription):
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
             self._terms.tally.conflated += every - len(frames)
-        # What is not taken is asked for again, from the ring or by a page: cheaper than to hold it for each member.
-        room, some = self.member.home.share_bytes, 0
-        while some < len(frames) and room > 0:
-            room -= len(frames[some].wire)
-            some += 1
-        super()._take(frames if some == len(frames) else frames[:some])
+        # The other frames are read again later, from the ring or a page. That is cheaper than to buffer them here.
+        room, count = self.member.home.share_bytes, 0
+        while count < len(frames) and room > 0:
+            room -= len(frames[count].wire)
+            count += 1
+        super()._take(frames if count == len(frames) else frames[:count])
 
 
 class Member:
@@ -108,20 +108,20 @@ class Member:
     def __init__(self, operation: str, lane: int, home: Home, first: bytes = b"0-0") -> None:
         self.operation, self.lane, self.home = operation, lane, home
         self.first = first
-        """Where its operation begins: an id may come again, once what was deleted is forgotten."""
+        """The position of its operation's start. It tells apart operations that had the same id one after the other."""
         self.pending: deque[Frame] = deque()
         self.channel: Channel | None = None
         self.subscription: MemberSubscription | None = None
         self.closed = False
-        """Whether nothing more will come."""
+        """Whether no more frames will come."""
         self.reset: str | None = None
-        """Why its history could not be replayed, until its client has been told so by a snapshot."""
-        self._reset_at: bytes | None = None  # where that snapshot stands, once it is here
+        """Why its history could not be replayed, until the client has received a snapshot with that reason."""
+        self._reset_at: bytes | None = None  # the position of that snapshot, once it is pending
         self._held_bytes = 0
 
     @property
     def current(self) -> bool:
-        """Whether all that its lane's feed has brought of it has come here."""
+        """Whether it has received everything that its lane's feed has delivered."""
         subscription, channel = self.subscription, self.channel
         return channel is not None and channel.loaded and subscription is not None and subscription.mode is Mode.LIVE
 
@@ -133,58 +133,59 @@ class Member:
         return self.subscription
 
     def stirred(self) -> None:
-        """Tell the bundle."""
+        """Notify the bundle."""
         self.home.stirred(self)
 
     def tell(self, frame: Frame) -> None:
-        """Let a frame of the bundle's own leave after what is pending."""
+        """Send a control frame after the pending frames."""
         self.pending.append(frame)
         self.home.stirred(self)
 
     def pop(self) -> Frame:
-        """Let go of the oldest frame."""
+        """Remove and return the oldest pending frame."""
         frame = self.pending.popleft()
         self._held_bytes = self._held_bytes - len(frame.wire) if self.pending else 0
         return frame
 
     def refill(self) -> None:
-        """Go on, if it had to stop."""
+        """Continue, if it was paused."""
         if self.subscription is not None:
             self.subscription.drained()
 
     def leave(self) -> None:
-        """Follow its operation no more."""
+        """Stop following its operation."""
         self.pending.clear()
         if self.subscription is not None:
             self.subscription.close("left")
 
-    # Its resets
+    # Resets
 
     def owe_reset(self, reason: str) -> None:
-        """Tell the bundle that the client is owed a snapshot with a reset."""
+        """Notify the bundle that the client must get a snapshot with a reset."""
         self.reset, self._reset_at = reason, None
-        if reason == "lost":  # what waits here is no more: the snapshot may be older
+        if reason == "lost":  # Redis has lost the pending events: the snapshot may be older than they are
             self.pending.clear()
             self._held_bytes = 0
         self.home.resetting(self, reason)
 
     def reset_told_by(self, frame: Frame) -> bool:
-        """Whether the reset that was owed has been told when this frame of it has left."""
+        """Whether the client has received the reset once this frame is sent."""
         if self._reset_at is None or order(frame.position) < order(self._reset_at):
             return False
         self.reset = self._reset_at = None
         return True
 
-    # Its end
+    # The end
 
     def fail(self, reason: str) -> None:
-        """End it because its operation is no more, or can't be read. The client is told once, after what is pending."""
+        """End it because its operation was deleted or can't be read. The client gets one `missing` event, after the
+        pending frames."""
         if not self.closed:  # the feed, and the placer that reads it, may both learn that it was deleted
             self.closed = True
             self.tell(told_frame(MISSING, {"operation": self.operation, "reason": reason}))
 
     def left(self, reason: str) -> None:
-        """End it as its subscription has ended, for this reason."""
+        """End it, because its subscription has closed for this reason."""
         if self.closed or reason == "left":
             return
         if reason == "draining":
@@ -198,12 +199,12 @@ class Member:
     # What the subscription calls
 
     def write(self, frames: Sequence[Frame]) -> None:
-        """Hold frames until the bundle lets them go."""
-        if not frames[0].position:  # an opening or a farewell: the bundle has its own
+        """Buffer frames until the bundle sends them."""
+        if not frames[0].position:  # opening or closing frames: the bundle sends its own
             frames = frames[1:]
         if not frames:
             return
-        if self.reset is not None and frames[0].type == SNAPSHOT:  # which always comes alone
+        if self.reset is not None and frames[0].type == SNAPSHOT:  # a snapshot is always written alone
             self._reset_at = frames[0].position
         self.pending.extend(frames)
         self._held_bytes += sum([len(frame.wire) for frame in frames])
@@ -216,7 +217,7 @@ class Member:
         self.home.stirred(self)
 
     def close(self) -> None:
-        """Do nothing: the bundle knows by the subscription's end."""
+        """Do nothing: the subscription's `on_close` notifies the bundle."""
 
     def abort(self) -> None:
-        """Do nothing, likewise."""
+        """Do nothing, for the same reason."""

@@ -1,4 +1,4 @@
-"""The merge: what may leave of a bundle's lanes, each event with the cursor after it."""
+"""The merge: selects the frames of a bundle's lanes that may be sent, each with the cursor after it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -16,15 +16,15 @@ from progress_broker.stream.subscription import Subscription
 
 
 class Feeds(Protocol):
-    """What is known of the feeds."""
+    """The state of the feeds."""
 
     @property
     def frontier(self) -> Mapping[int, bytes]:
-        """Up to where each lane's feed has been handed on."""
+        """The position up to which each lane's feed has been delivered."""
 
 
 class Searching:
-    """Searches for members of some lanes, under way from when this is made until it is left."""
+    """A search for members of some lanes: in progress from the creation of this object until its block ends."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
@@ -39,21 +39,21 @@ class Searching:
 
 
 class Merge:
-    """The lanes of a bundle, and their members: the one that changes what is known of a lane."""
+    """A bundle's lanes and their members. Only this class changes a lane."""
 
     def __init__(self, feeds: Feeds, interval_s: float, clock: Callable[[], float]) -> None:
         self.lanes: dict[int, Lane] = {}
         self.stirred: set[Lane] = set()
-        """Lanes of which something may leave."""
+        """Lanes that may have frames to send."""
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
         self._paced_at = float("-inf")
         self._parts: dict[int, bytes] | None = None  # of the cursor
 
-    # Its members
+    # Members
 
     def lane(self, number: int, place: Place | None = None) -> Lane:
-        """Return a lane; a new one begins at the client's place, or where the feed is."""
+        """Return a lane. A new lane starts at the client's position, or at the feed's."""
         lane = self.lanes.get(number)
         if lane is None:
             self._parts = None
@@ -65,12 +65,12 @@ class Merge:
         return [name for lane in self.lanes.values() for name, member in lane.members.items() if not member.closed]
 
     def subscriptions(self) -> Iterator[Subscription]:
-        """Return those of its members."""
+        """Return the members' subscriptions."""
         members = (member for lane in self.lanes.values() for member in lane.members.values())
         return (member.subscription for member in members if member.subscription is not None)
 
     def follows(self, facts: Facts, number: int) -> bool:
-        """Whether an operation is a member already, and not an earlier one of its id that has ended."""
+        """Whether an operation is already a member. An ended member may be an earlier operation with the same id."""
         lane = self.lanes.get(number)
         member = None if lane is None else lane.members.get(facts.operation)
         if member is None or not member.closed:
@@ -79,27 +79,27 @@ class Merge:
         return last is not None and last.type != MISSING and order(last.position) > order(facts.first)
 
     def has(self, member: Member) -> bool:
-        """Whether this one is a member."""
+        """Whether this object is a member."""
         lane = self.lanes.get(member.lane)
         return lane is not None and lane.members.get(member.operation) is member
 
     def add(self, member: Member, *, known: bool) -> None:
-        """Have a member, whose operation the client knows up to its place or does not know."""
+        """Add a member. `known`: the client has the operation's events up to its position in the lane."""
         lane = self.lane(member.lane)
         before = lane.members.get(member.operation)
         lane.members[member.operation] = member
         if before is None:
             self.count += 1
-        else:  # it was deleted and created again, before its end could leave
+        else:  # the operation was deleted and created again before its last frames were sent
             member.pending.extend(before.pending)
             self._settle(lane, before)
             before.leave()
-        if known and lane.trimmed_since is not None:  # its placer will see
+        if known and lane.trimmed_since is not None:  # a reset may be due; the placer finds out
             self._parts = None
             lane.resetting.add(member)
 
     def drop(self, member: Member) -> None:
-        """Have it no more: all it had to say has left."""
+        """Remove a member whose last frame was sent."""
         if self.has(member):
             lane = self.lanes[member.lane]
             del lane.members[member.operation]
@@ -108,7 +108,7 @@ class Merge:
             self.told(lane, member.operation)
 
     def forget(self, operation: str) -> None:
-        """Have an operation no more that was deleted before it was told."""
+        """Remove an operation that was deleted before its first frame was sent."""
         for lane in self.lanes.values():
             member = lane.members.get(operation)
             if member is not None:
@@ -116,45 +116,48 @@ class Merge:
                 self.drop(member)
 
     def empty(self) -> None:
-        """Have no members."""
+        """Remove all members."""
         for lane in self.lanes.values():
             self._let_go(lane.clear())
         self.stirred.clear()
 
-    # What has to be told of them first
+    # Snapshots and resets that are due
 
     def searching(self, numbers: Iterable[int]) -> "Searching":
-        """Let nothing leave some lanes from now on until the search for members is over: use it as a context."""
+        """Hold back the frames of some lanes until a search for members has ended. Use it as a context manager."""
         return Searching([self.lanes[number] for number in numbers])
 
     def restart(self, lane: Lane, position: bytes) -> list[str]:
-        """Begin a lane again with snapshots: storage has lost what came after a position. Return whom it had."""
+        """Restart a lane with snapshots, because Redis has lost the events after a position.
+
+        Return the ids of its former members.
+        """
         return self._let_go(lane.restart(position))
 
     def needs_snapshot(self, lane: Lane, operation: str) -> None:
-        """Have a lane's position mean nothing before its client has been told of an operation by a snapshot."""
+        """Record that a lane's position is not valid before the client has received this operation's snapshot."""
         self._parts = None
         lane.untold.add(operation)
 
     def told(self, lane: Lane, operation: str) -> None:
-        """Have a lane wait no more for its client to be told of an operation."""
+        """Record that a lane no longer has to wait for an operation's snapshot."""
         if operation in lane.untold:
             self._parts = None
             lane.untold.discard(operation)
 
     def resetting(self, member: Member, *, lost: bool) -> None:
-        """Tell in the cursor that a member's client is owed a reset, until that has left."""
+        """Record in the cursor that a reset is due for a member, until it has been sent."""
         if self.has(member):
             self._parts = None
             self.lanes[member.lane].owe_reset(member, lost=lost)
 
     def trimmed_since(self, member: Member) -> bytes | None:
-        """Return since where a member's log must be whole, because its client may be owed a reset; None if it isn't."""
+        """Return the position after which a member's log must be complete, or else a reset is due; or None."""
         lane = self.lanes[member.lane]
         return lane.trimmed_since if member in lane.resetting else None
 
     def placed(self, member: Member) -> None:
-        """Note that a member has begun. If it owes no reset, then its client was not cut off before it was told one."""
+        """Record that a member has started. If its log is complete, no reset is due for it."""
         if member.reset is None:
             self._settle(self.lanes[member.lane], member)
 
@@ -169,33 +172,33 @@ class Merge:
             member.leave()
         return [member.operation for member in members]
 
-    # What leaves
+    # Sending
 
     @property
     def waiting(self) -> bool:
-        """Whether something is kept back until the feed has come further."""
+        """Whether frames are held back until the feed has delivered more."""
         return any(lane.waiting for lane in self.lanes.values())
 
     def stir(self, lane: Lane) -> None:
-        """Look at a lane again."""
+        """Check a lane again."""
         self.stirred.add(lane)
 
     def stir_waiting(self) -> None:
-        """Look again at lanes that kept something back."""
+        """Check all lanes again that held frames back."""
         self.stirred.update(lane for lane in self.lanes.values() if lane.waiting)
 
     def stir_all(self) -> None:
-        """Look at all lanes again."""
+        """Check all lanes again."""
         self.stirred.update(self.lanes.values())
 
     def cursor(self) -> bytes:
-        """Return where the client stands in all lanes."""
+        """Return the cursor: the client's position in all lanes."""
         if self._parts is None:
             self._parts = {number: cursor.part_of(number, lane.place) for number, lane in self.lanes.items()}
         return cursor.join(self._parts.values())
 
     def slices(self) -> Iterator[list[Frame]]:
-        """Yield what may leave, a slice at a time. What was yielded counts as told; the rest stays."""
+        """Yield what may be sent, a slice at a time. Yielded frames count as sent; the others stay."""
         frames: list[Frame] = []
         size = 0
         while self.stirred:
@@ -215,13 +218,13 @@ class Merge:
             yield frames
 
     def wait_s(self) -> float | None:
-        """Return how long progress is held back from now on, or None if there is none."""
+        """Return for how many more seconds progress is held back, or None if none is."""
         if self._interval_s and any(lane.paced for lane in self.lanes.values()):
             return max(0.0, self._paced_at + self._interval_s - self._clock())
         return None
 
     def _add(self, frames: list[Frame], lane: Lane, leaving: Sequence[Leaving]) -> int:
-        """Append what leaves, with ids; return its size."""
+        """Append the frames to send, with ids; return their size."""
         size = 0
         for member, frame in leaving:
             if lane.moved(member, frame):
@@ -234,9 +237,9 @@ class Merge:
         return size
 
     def _cursor(self, lane: Lane) -> bytes:
-        """Return the cursor after this lane has moved."""
+        """Return the cursor after this lane has changed."""
         if self._parts is not None:
-            clean = not lane.resetting  # nearly always, and then a look-up is all it costs
+            clean = not lane.resetting  # nearly always: then it costs only a cache look-up
             part = cursor.part(lane.number, lane.position) if clean else cursor.part_of(lane.number, lane.place)
             self._parts[lane.number] = part
         return self.cursor()

@@ -1,4 +1,4 @@
-"""Bundling: how an operation becomes a member of a bundle."""
+"""Starts the members of bundles: finds the start position of each operation's subscription."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ from progress_broker.stream.stream import Mode
 log = logging.getLogger(__name__)
 
 AT_ONCE = 16
-"""Members that are placed at a time, over all bundles: half of the connections to Redis."""
+"""Maximum members that are started at the same time, over all bundles: half of the connections to Redis."""
 
 
 class _New(NamedTuple):
-    """A member that is to be placed."""
+    """A member to start."""
 
     member: Member
     after: bytes | None
@@ -35,23 +35,27 @@ class _New(NamedTuple):
 
 
 class Members:
-    """Places members, until Redis has answered or nobody waits for it. Bundles take turns, however large they are."""
+    """Starts members; retries until Redis answers or the member is no longer needed.
+
+    Bundles take turns, so that a large bundle does not delay small ones.
+    """
 
     def __init__(
         self, channels: Channels, reads: Reads, placing: Placing, tasks: Tasks, terms: Terms, timeout_s: float
     ) -> None:
         self.tally = Tally(resets=terms.tally.resets)
-        """What members count: streams and slow clients are counted by the bundle."""
+        """Counters of the members. They are separate, because the bundle itself counts streams and slow clients."""
         self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
         self._tasks = tasks
         self._terms = replace(terms, on_close=_left, max_age_s=lambda: float("inf"), tally=self.tally)
-        self._waiting: dict[Bundle, deque[_New]] = {}  # the one whose turn is next comes first
+        self._waiting: dict[Bundle, deque[_New]] = {}  # the next bundle comes first
         self._placers = 0
 
     def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
-        """Have a member begin after a position of its lane, or with a snapshot.
+        """Start a member after a position of its lane, or with a snapshot.
 
-        That is as of now where its lane begins, else as of its creation, which is after all that was told of the lane.
+        If the lane itself is starting, the snapshot has the current state. Otherwise it has the operation's state at
+        its creation, which is after everything that was sent of the lane.
         """
         self._queue(bundle, _New(member, after, reset))
         if self._placers < AT_ONCE:
@@ -59,7 +63,7 @@ class Members:
             self._tasks.spawn(self._place_all())
 
     def forget(self, bundle: Bundle) -> None:
-        """Place no more members of a bundle."""
+        """Start no more members of a bundle."""
         self._waiting.pop(bundle, None)
 
     def _queue(self, bundle: Bundle, new: _New) -> None:
@@ -92,11 +96,11 @@ class Members:
             if bundle.has(member):
                 self._queue(bundle, new._replace(tries=new.tries + 1))
         except Exception:
-            log.exception("operation %s can't be read; those who follow others too are told", member.operation)
+            log.exception("reading operation %s failed; bundles report it as unreadable", member.operation)
             member.fail("unreadable")
 
     async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
-        # It is registered first, then the log is read, and it goes live past what was read: no hole, no repeat.
+        # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
         channel = self._channels.of(member.operation, self._reads)
         subscription = member.follow(channel, bundle.members_delivery, self._terms)
         subscription.connection = bundle.connection
@@ -124,9 +128,9 @@ class Members:
         lane = bundle.merge.lane(member.lane)
         if member.operation in lane.untold:
             await self._placing.place_anew(subscription, member.operation, reset, lane.position)
-        elif after is None:  # as of now it would be ahead of its lane, and what others say before would be repeated
+        elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
             await self._placing.place_at_creation(subscription, member.operation, member.first)
-        elif member.reset is not None:  # it was reset while it was being placed before
+        elif member.reset is not None:  # it was reset during an earlier attempt to start it
             await self._placing.place_anew(subscription, member.operation, member.reset)
         else:
             since = bundle.merge.trimmed_since(member)

@@ -1,4 +1,4 @@
-"""What is followed: some operations by their ids, or all that are listed in some indexes; who follows a new one."""
+"""Queries: which operations a bundle follows, by id or by index, and which bundles follow a new operation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,33 +7,34 @@ from typing import Generic, TypeVar
 from progress_broker.model.index_terms import Terms
 
 FIELDS = ("parent", "owner", "tag", "kind")
-"""The indexes that a query may name, those with fewer operations to a value first, as a rule."""
+"""The indexes that a query may use. Those that usually have fewer operations per value come first."""
 
 F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Operations to follow: either those of these ids, or those listed in all these indexes, also the new ones."""
+    """Operations to follow: either those with these ids, or those listed in all these indexes, including new ones."""
 
     ids: tuple[str, ...] = ()
     terms: Terms = frozenset()
     within: Terms | None = None
-    """Where to look: all that may be seen is listed in one of these indexes, or is an `id:…`. None: anywhere."""
+    """Where to search: every operation that the client may read is in one of these indexes, or is an `id:…`.
+    None means everywhere."""
 
     @property
     def endless(self) -> bool:
-        """Whether there can always be another."""
+        """Whether new operations can always match."""
         return bool(self.terms)
 
     @property
     def rarest(self) -> bytes:
-        """Return the index that leads to it: an operation that is in others only costs it nothing."""
+        """The index to look up the query by. Operations outside of this index cost the query nothing."""
         return min(self.terms, key=lambda term: (FIELDS.index(term.partition(b":")[0].decode()), term))
 
 
 class Queries(Generic[F]):
-    """Who follows what. A new operation costs a look-up for each index it is in, and for each query it may match."""
+    """The followers of each query. A new operation costs one look-up per index it is in and per possible query."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, set[F]] = {}
@@ -43,14 +44,14 @@ class Queries(Generic[F]):
         return len(self._by_id) + len(self._by_term)
 
     def add(self, query: Query, follower: F) -> None:
-        """Have somebody follow what a query asks for."""
+        """Add a follower of a query."""
         for id in query.ids:
             self._by_id.setdefault(id, set()).add(follower)
         if query.terms:
             self._by_term.setdefault(query.rarest, {}).setdefault(query.terms, set()).add(follower)
 
     def remove(self, query: Query, follower: F) -> None:
-        """Have them follow it no more."""
+        """Remove a follower of a query."""
         for id in query.ids:
             _discard(self._by_id, id, follower)
         if query.terms and query.rarest in self._by_term:
@@ -59,7 +60,7 @@ class Queries(Generic[F]):
                 del self._by_term[query.rarest]
 
     def followers(self, id: str, terms: Terms) -> Iterable[F]:
-        """Return who follows an operation that is listed in these indexes."""
+        """Return the followers of an operation that is listed in these indexes."""
         found = set(self._by_id.get(id, ()))
         for term in terms:
             for asked, followers in self._by_term.get(term, {}).items():

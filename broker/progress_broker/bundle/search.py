@@ -1,4 +1,4 @@
-"""Search: what there is of the operations that a bundle asks for, as far as its client may see them."""
+"""Search: finds the operations that match a bundle's query and that its client may read."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,27 +12,27 @@ from progress_broker.operations.store import Store
 
 
 class Search:
-    """Looks into storage for bundles."""
+    """Searches Redis for bundles."""
 
     def __init__(self, store: Store) -> None:
         self.lane_of = store.keyspace.lane_of
         self._store = store
-        self._most = store.settings.max_operations_per_stream + 1  # by which it shows that there are too many
+        self._most = store.settings.max_operations_per_stream + 1  # one more, to detect that there are too many
 
     def lanes(self, query: Query) -> Sequence[int]:
-        """Return the lanes in which there may be any."""
+        """Return the lanes in which operations may match."""
         if query.endless:
             return range(self._store.keyspace.lanes)
         return sorted({self.lane_of(id) for id in query.ids})
 
     async def find(self, bundle: Bundle, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
-        """Return what there is in some lanes, of a query also what has ended since a lane's position."""
+        """Return the matching operations of some lanes. A query by index omits those that ended before `since`."""
         found = await self._find(bundle.query, lanes, since)
         gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
         return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
 
     async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed has lost the client's position; `frontier` is up to where we have read each."""
+        """Return the lanes whose feed has lost the client's position. `frontier` is our position in each feed."""
         asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
         before = await event_log.up_to(self._store, asked) if asked else []
         kept = self._store.settings.feed_length

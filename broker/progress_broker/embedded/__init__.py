@@ -1,1 +1,1 @@
-"""A Redis of our own, for a laptop."""
+"""The embedded Redis: a private server for development on one machine."""

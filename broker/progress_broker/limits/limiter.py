@@ -1,8 +1,8 @@
-"""The limiter: what callers have spent and hold at this replica, and, through Redis, at all of them.
+"""The limiter: each caller's requests, bytes and streams, at this replica and, through Redis, at all replicas.
 
-Redis is never in the way. Rates are kept in buckets of our own and settled with the others a few times a second, so no
-request waits for it. Only a stream of a principal asks first, as it stays. While Redis is away, or slow, this replica
-keeps the same limits alone: nobody is locked out, and nobody is let in without end.
+Rate limits use buckets in this process, which are synchronized through Redis a few times a second. So no request waits
+for Redis. Only a new stream of a principal asks Redis first, because streams are long-lived. While Redis is unavailable
+or slow, this replica applies the same limits alone: callers are not locked out, and they are still limited.
 """
 
 import asyncio
@@ -30,31 +30,31 @@ from progress_broker.storage.scripts import Call
 log = logging.getLogger(__name__)
 
 SETTLE_S = 0.25
-"""How often replicas settle. So long, a caller may spend at each as if it were the only one."""
+"""How often replicas synchronize. Until then, a caller may spend its full limit at each replica."""
 PATIENCE_S = 0.5
-"""How long Redis may take to answer before limits are kept without it."""
+"""How long Redis may take to answer before this replica applies the limits alone."""
 RETRY_S = 1.0
-"""How often it is asked again then."""
+"""How often Redis is asked again then."""
 _FORGET_S = 10.0
-_TOGETHER = 500  # calls in a pipeline
+_TOGETHER = 500  # calls per pipeline
 _AWAY = (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.RedisError)
 
 
 class Settlement(Protocol):
-    """What a replica tells the others of one caller: a call that may fail."""
+    """A report to Redis about one caller. It may fail and is then sent again."""
 
     def call(self, keyspace: Keyspace) -> Call:
-        """Return what to say."""
+        """Return the call that reports it."""
 
     def replied(self, reply: Any, now: float) -> None:
-        """Take the answer."""
+        """Apply the reply."""
 
     def failed(self, now: float) -> None:
-        """Have it said again."""
+        """Send it again later."""
 
 
 class Limiter:
-    """Says who may do how much. By itself it speaks for one replica, within `shared` for all that share a Redis."""
+    """Applies the limits. Without `shared` they count for one replica; within `shared`, for all replicas of a Redis."""
 
     def __init__(self, settings: Settings, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = Limits.of(settings)
@@ -70,7 +70,7 @@ class Limiter:
 
     @asynccontextmanager
     async def shared(self, store: Store) -> AsyncIterator[None]:
-        """Keep the limits together with all replicas of this Redis; at the end tell them what we hold no more."""
+        """Share the limits with all replicas of this Redis; at the end, release what this replica holds."""
         self._store = store
         tasks = Tasks()
         if self.requests or self.sent or self.limits.streams_per_principal:
@@ -86,14 +86,15 @@ class Limiter:
     # Streams
 
     def room(self, address: str) -> Place:
-        """Return a place for a stream of whoever it is; raise `AtCapacity` or `TooManyStreams`."""
+        """Reserve a stream for an address, before the caller is known; raise `AtCapacity` or `TooManyStreams`."""
         self.places.take(address)
         return Place(lambda: self.places.leave(address))
 
     async def place(self, principal: str, address: str, room: Place | None = None) -> Place:
-        """Return a place for a stream; raise `AtCapacity` or `TooManyStreams`. Who has no name has only an address.
+        """Reserve a stream for a principal and its address; raise `AtCapacity` or `TooManyStreams`.
 
-        It may have been given `room` before it was known who it is, which is given back with the place.
+        An unauthenticated caller has an empty principal, and is limited by its address only. `room` is a reservation
+        that was made before the caller was known; it is released together with the result.
         """
         room = room or self.room(address)
         leased = bool(principal and self.limits.streams_per_principal)
@@ -126,21 +127,22 @@ class Limiter:
             self._leases.remove(principal)
             self._tally.limited["streams"] += 1
             raise TooManyStreams(
-                f"you have {limit} streams open, as many as may be: close one, or follow many operations with one",
+                f"you have {limit} streams open, the maximum per principal (max_streams_per_principal): close one,"
+                " or follow many operations with one stream",
                 retry_s=COME_BACK_S,
             )
 
     async def _ask(self, word: Word) -> bool:
         replies = await self._tell([word])
-        if replies is None:  # what we know ourselves has to do
+        if replies is None:  # without Redis, the count of this replica decides
             return True
         [(is_so, _)] = replies
         return bool(is_so)
 
-    # Settling with the others
+    # Synchronization with the other replicas
 
     async def settle(self) -> None:
-        """Tell the others what was spent and is held here, and hear what that makes in all."""
+        """Report to Redis what was spent and is held here, and read the totals of all replicas."""
         due, now = list(self._due()), self.clock()
         for at in range(0, len(due), _TOGETHER):
             if await self._tell(due[at : at + _TOGETHER]) is None:
@@ -168,8 +170,8 @@ class Limiter:
             yield Word(self._leases, name)
 
     async def _tell(self, settlements: Sequence[Settlement]) -> list[Any] | None:
-        """Return the replies; or None if Redis does not answer, and then we go on alone."""
-        assert self._store is not None  # noqa: S101 - there are no others outside of `shared`
+        """Return the replies; or None if Redis does not answer: then this replica applies the limits alone."""
+        assert self._store is not None  # noqa: S101 - only called within `shared`
         keyspace = self._store.keyspace
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -198,11 +200,11 @@ class Limiter:
             self._alone = True
             self._tally.limits_kept["alone"] += 1
             why = str(error) or type(error).__name__
-            log.warning("until Redis answers this replica keeps limits by itself: %s", why, extra={"error": why})
+            log.warning("Redis does not answer; this replica applies limits alone: %s", why, extra={"error": why})
 
     def _keep_together(self) -> None:
         if self._alone:
             self._alone = False
             self._tally.limits_kept["together"] += 1
             self._leases.all_due()
-            log.info("limits are kept together with all replicas again")
+            log.info("limits are shared with all replicas again")

@@ -1,4 +1,4 @@
-"""The limits a replica keeps, as the settings have them."""
+"""The limits that a replica applies, from the settings."""
 
 from typing import NamedTuple, Self
 
@@ -6,14 +6,14 @@ from progress_broker.limits.gcra import Rate
 from progress_broker.settings import Settings
 
 BURST_S = 2.0
-"""So many seconds' worth may be spent at once, after a calm."""
+"""A caller that was idle may spend this many seconds' worth at once."""
 
 REQUESTS_PER_S, SENT_BYTES_PER_S = 200, 2 * 1024 * 1024
-"""What holds with authentication unless something else is set. Without it all who may come are one's own."""
+"""The defaults with authentication. Without authentication the defaults are no limit: all callers are trusted."""
 
 
 class Limits(NamedTuple):
-    """How much is allowed; None and 0 are no limit."""
+    """The limits; None and 0 mean no limit."""
 
     streams: int
     streams_per_address: int
@@ -23,7 +23,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return those of the settings."""
+        """Return the limits from the settings."""
         known = settings.auth != "none"
         requests = settings.requests_per_s if settings.requests_per_s is not None else known * REQUESTS_PER_S
         sent = settings.sent_bytes_per_s if settings.sent_bytes_per_s is not None else known * SENT_BYTES_PER_S
@@ -32,6 +32,6 @@ class Limits(NamedTuple):
             settings.max_streams_per_address,
             settings.max_streams_per_principal,
             Rate(requests, requests * BURST_S) if requests else None,
-            # One body that is as large as it may be has to be possible.
+            # The burst must allow one body of the maximum size.
             Rate(sent, max(sent * BURST_S, settings.max_body_bytes)) if sent else None,
         )

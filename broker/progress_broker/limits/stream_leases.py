@@ -1,7 +1,7 @@
-"""Stream leases: how many streams each principal has at this replica, and what of that the others have been told.
+"""Stream leases: each principal's number of streams at this replica, and when it was last reported to Redis.
 
-There is no lease for each stream: a replica tells its number, again and again. So what went wrong once is mended the
-next time, and a hundred streams cost what one does.
+A lease is not per stream: a replica reports a principal's number of streams, again and again. So a failed report is
+corrected by the next one, and a hundred streams cost as much as one.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.scripts import HOLD, Call
 
 RENEWALS = 2.5
-"""So often a lease is renewed while it holds: one renewal may be lost."""
+"""How often a lease is renewed before it expires. One renewal may be lost."""
 
 
 class Held:
@@ -33,7 +33,7 @@ class StreamLeases:
         self.replica = token_hex(8)
         self.lease_ms = str(round(lease_s * 1000))
         self._period_s = lease_s / RENEWALS
-        self._held: dict[str, Held] = {}  # the one longest not renewed first
+        self._held: dict[str, Held] = {}  # in the order of their last renewal
         self._changed: dict[str, None] = {}
         self._numbers = itertools.count(1)
 
@@ -46,7 +46,7 @@ class StreamLeases:
         return held.count if held is not None else 0
 
     def add(self, name: str) -> int:
-        """Count one more, and return how many that makes."""
+        """Count one more stream, and return the new number."""
         held = self._held.get(name)
         if held is None:
             held = self._held[name] = Held()
@@ -54,27 +54,27 @@ class StreamLeases:
         return held.count
 
     def remove(self, name: str) -> None:
-        """Count one less, and have the others told soon."""
+        """Count one stream less, and report it soon."""
         self._held[name].count -= 1
         self._changed[name] = None
 
     def change(self, name: str) -> None:
-        """Have the others told of a principal soon."""
+        """Report a principal soon."""
         self._changed[name] = None
 
     def word(self) -> int:
-        """Return the number of what is told next."""
+        """Return the number of the next report. Redis ignores reports that arrive out of order."""
         return next(self._numbers)
 
     def told(self, name: str, now: float) -> None:
-        """Note that the others were told of a principal just now."""
+        """Record that a principal was reported just now."""
         held = self._held.pop(name, None)
         if held is not None and held.count:
             held.renew_at = now + self._period_s
             self._held[name] = held
 
     def due(self, now: float) -> Iterator[str]:
-        """Yield of whom the others are to be told now, each once."""
+        """Yield the principals to report now, each once."""
         names = list(self._changed)
         self._changed.clear()
         for name, held in self._held.items():
@@ -84,32 +84,32 @@ class StreamLeases:
         yield from dict.fromkeys(names)
 
     def all_due(self) -> None:
-        """Have the others told of all: they may have forgotten."""
+        """Report all principals: Redis may have lost the leases."""
         for held in self._held.values():
             held.renew_at = 0.0
 
 
 class Word:
-    """How many streams of a principal are here. With a limit it is asked whether there may be so many."""
+    """A report of a principal's streams at this replica. With a limit, it asks Redis whether they are allowed."""
 
-    __slots__ = ("_leases", "_limit", "_said", "name")
+    __slots__ = ("_count_and_number", "_leases", "_limit", "name")
 
     def __init__(self, leases: StreamLeases, name: str, limit: int | None = None) -> None:
         self._leases, self._limit, self.name = leases, limit, name
-        self._said = str(leases.count(name)), str(leases.word())
+        self._count_and_number = str(leases.count(name)), str(leases.word())
 
     def call(self, keyspace: Keyspace) -> Call:
-        """Return what to say."""
-        leases, (count, number) = self._leases, self._said
+        """Return the call that reports it."""
+        leases, (count, number) = self._leases, self._count_and_number
         limit = () if self._limit is None else ("LIMIT", str(self._limit))
         keys = (keyspace.caller(self.name).streams,)
         return Call(HOLD, keys, (leases.replica, count, leases.lease_ms, number, *limit))
 
     def replied(self, reply: Any, now: float) -> None:
-        """Say it again when the lease is to be renewed; one that was refused changed nothing."""
+        """Schedule the renewal. If Redis rejected the streams, it changed nothing."""
         if reply[0]:
             self._leases.told(self.name, now)
 
     def failed(self, now: float) -> None:
-        """Say it again soon."""
+        """Report it again soon."""
         self._leases.change(self.name)

@@ -1,1 +1,1 @@
-"""From the feeds in Redis to the subscriptions of a replica."""
+"""Live delivery: from the feeds in Redis to a replica's subscriptions."""

@@ -1,4 +1,4 @@
-"""A channel: one watched operation. What the feed brings of it goes to its history, and to those who watch."""
+"""A channel: one watched operation. Its events from the feed go to its history and to its live subscriptions."""
 
 import logging
 from collections import deque
@@ -27,14 +27,14 @@ class Channel(History):
         self.heard_at = 0.0
         self.asked_at = float("-inf")
         self._live = Live()
-        self._ahead: set[Subscription] = set()  # those that know more than we do
-        self._early: deque[Event] = deque(maxlen=room.frames)  # what the feed brought while the log was being read
+        self._ahead: set[Subscription] = set()  # subscriptions that have newer events than this channel
+        self._early: deque[Event] = deque(maxlen=room.frames)  # events from the feed while the log is being read
         self._stale = False
 
-    # The feed's side
+    # What the feed calls
 
     def accept(self, events: Sequence[Event]) -> None:
-        """Take events from the feed: hand on what is next, ignore repeats, read the log again after anything else."""
+        """Receive events from the feed: deliver the next ones, ignore repeats, and reload the log after a gap."""
         if not self.loaded:
             self._early.extend(events)
             return
@@ -47,23 +47,24 @@ class Channel(History):
             self._hand_on(burst)
             burst = []
             if not self._repeats(event):
-                self.reload()  # which reads the rest, too: what the feed brought is in the log, or is no more
+                self.reload()  # this reads the other events, too: they are in the log, or they were deleted
                 return
         self._hand_on(burst)
 
     def reload(self) -> None:
-        """Read the end of the log again: something may have been missed."""
+        """Read the end of the log again, because events may have been missed."""
         if self.loaded:
             self.loaded = False
             self._reads.load(self)
         else:
-            self._stale = True  # the read under way may be from before what was missed
+            self._stale = True  # the result of the read in progress may be older than the missed events
 
     def loaded_with(self, tail: Sequence[Event]) -> None:
-        """Take the end of the log, oldest first, and then what the feed brought meanwhile."""
+        """Receive the end of the log, oldest event first, then apply the events that the feed delivered meanwhile."""
         lost = self._contradicts(tail)
         if tail and 0 < self.n == tail[0].n - 1:
-            # That can't tell whether it follows what we have. Without its first, subscriptions read on from their own.
+            # The tail starts right after our last event, so it does not contain that event, and it can't be compared.
+            # Without the tail's first event, each subscription continues from its own position.
             tail = tail[1:] or tail
         for subscription in list(self._live):
             subscription.fall_back()
@@ -76,9 +77,11 @@ class Channel(History):
         early = tuple(self._early)
         self._early.clear()
         if lost:
-            said = {"operation": self.operation, "streams": len(self.subscriptions)}
+            fields = {"operation": self.operation, "streams": len(self.subscriptions)}
             log.info(
-                "history of operation %s was lost: its %d streams go on from a snapshot", *said.values(), extra=said
+                "Redis has lost history of operation %s: its %d streams continue with a snapshot",
+                *fields.values(),
+                extra=fields,
             )
         for subscription in tuple(self.subscriptions):
             if lost:
@@ -92,9 +95,10 @@ class Channel(History):
             self.reload()
 
     def gone(self, deleted_at: bytes | None = None) -> None:
-        """Send everybody away but those who await the operation: it is no more, as they learn when they come back.
+        """Close all subscriptions, because the operation was deleted. Clients learn that when they reconnect.
 
-        Unless it has said something since it was `deleted_at` a position: then it was made anew before the feed told.
+        Subscriptions that wait for the operation's creation stay open. If the channel has an event after `deleted_at`,
+        nothing happens: the operation was created again before the feed reported the deletion.
         """
         if deleted_at is not None and order(self.position) > order(deleted_at):
             return
@@ -103,22 +107,22 @@ class Channel(History):
                 subscription.close("gone", reconnect=True)
 
     def close(self, reason: str) -> None:
-        """Send everybody away for a passing reason."""
+        """Close all subscriptions for a temporary reason; clients reconnect."""
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
-    # The subscriptions' side (`subscription.Source`), beside what they are given of its history
+    # What subscriptions call (`subscription.Source`; a part of it is in `History`)
 
     def wake(self, subscription: Subscription) -> None:
-        """Have a subscription go on when there is another frame."""
+        """Call `pump` of a subscription when there is a new frame."""
         self._ahead.add(subscription)
 
     def join(self, subscription: Subscription) -> None:
-        """Write each new frame to a subscription that stands where we do."""
+        """From now on, write each new frame to a subscription, which has the channel's position."""
         self._live.join(subscription)
 
     def part(self, subscription: Subscription) -> None:
-        """Write no more to a subscription."""
+        """Stop writing to a subscription."""
         self._live.part(subscription)
 
     def leave(self, subscription: Subscription) -> None:
@@ -129,19 +133,19 @@ class Channel(History):
         if not self.subscriptions:
             self._reads.empty(self)
 
-    # Within
+    # Internal
 
     def _hand_on(self, burst: Sequence[Frame]) -> None:
         for frames in slices(burst, self.n):
             began = self.n == 0
             if frames[-1].type == END:
                 for subscription in list(self._live):
-                    subscription.nudge(last=True)  # while it stands before the end, as this may fill it
+                    subscription.nudge(last=True)  # before the position is changed, because this may fill its buffer
             for frame in frames:
                 self._ring.append(frame)
-            # Those who are live stand where we do, so this comes before a write that may find one full.
+            # A write may fill a live subscription's buffer. It then copies this position, so set the position first.
             self.n, self.position = frames[-1].n, frames[-1].position
-            ending = list(self._live) if frames[-1].type == END else ()  # one whom the end fills is live no more
+            ending = list(self._live) if frames[-1].type == END else ()  # copied: a full buffer ends live mode
             self._live.deliver(frames)
             for subscription in ending:
                 subscription.ended()

@@ -1,4 +1,4 @@
-"""The channels of a replica: one for each operation that somebody watches, and the room that their rings share."""
+"""A replica's channels: one for each watched operation. All their rings share one memory budget."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ from progress_broker.live.history import Reads, Room
 
 
 class Channels:
-    """Channels by their operation, made when somebody comes to watch."""
+    """Channels by operation. A channel is created for its first subscription."""
 
     def __init__(self, ring_length: int, ring_bytes: int, clock: Callable[[], float]) -> None:
         self._channels: dict[bytes, Channel] = {}
@@ -22,11 +22,11 @@ class Channels:
         return iter(tuple(self._channels.values()))
 
     def get(self, name: bytes) -> Channel | None:
-        """Return the channel of an operation that is watched."""
+        """Return the channel of a watched operation, or None."""
         return self._channels.get(name)
 
     def of(self, operation: str, reads: Reads) -> Channel:
-        """Return the channel of an operation; one that is new has its log read."""
+        """Return the channel of an operation. A new channel starts to read the operation's log."""
         channel = self._channels.get(operation.encode())
         if channel is None:
             channel = Channel(operation, reads, self._room)
@@ -37,14 +37,14 @@ class Channels:
         return channel
 
     def forget(self, channel: Channel) -> None:
-        """Forget a channel that nobody watches."""
+        """Remove a channel without subscriptions."""
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
             self._share_room()
 
     def _share_room(self) -> None:
         share = self._room.bytes = self._ring_bytes // max(1, len(self._channels))
-        if share <= self._trimmed_to // 2:  # those that are silent would keep what they had when there was room
+        if share <= self._trimmed_to // 2:  # rings without new events would otherwise keep their old, larger share
             for channel in self._channels.values():
                 channel.trim()
         elif share < self._trimmed_to:

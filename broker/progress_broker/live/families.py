@@ -1,4 +1,4 @@
-"""The families that a replica's clients look on: each operation's events go to those it belongs to."""
+"""A replica's families: an operation with its children, watched together. Events are passed to their families."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Families:
-    """The hub's families. Where nobody looks on, there are none, and the feed's events pass by."""
+    """The hub's families. Without watchers there are none, and events cost nothing."""
 
     def __init__(self, store: Store, tasks: Tasks, clock: Callable[[], float]) -> None:
         self._store, self._tasks, self._clock = store, tasks, clock
@@ -32,7 +32,7 @@ class Families:
     # What the hub calls
 
     def join(self, subscription: Subscription, parent: str, interval_s: float) -> None:
-        """Have a subscription be told of its operation's children, until it leaves."""
+        """Send the state of the operation's children to a subscription until it closes."""
         family = self._families.get(parent)
         if family is not None:
             subscription.aside = Onlooker(family, subscription, interval_s)
@@ -44,14 +44,14 @@ class Families:
         family.begin()
 
     async def reading(self, parent: str, timeout_s: float) -> None:
-        """Wait for the read of a family that is under way, if there is one: the first frame is made of it."""
+        """Wait for a family's read in progress, if there is one: the first frame is made from its result."""
         family = self._families.get(parent)
         read = self._reads.get(family) if family is not None else None
         if read is not None:
             await asyncio.wait({read}, timeout=timeout_s)
 
     def hear(self, events: Iterable[Event]) -> None:
-        """Hand events to the families they concern."""
+        """Pass events to the families that follow their operations."""
         hearing = self._hearing
         for event in events:
             families = hearing.get(event.operation)
@@ -60,19 +60,19 @@ class Families:
                     _hear(family, event)
 
     def doubt(self) -> None:
-        """Have all families read again: the feed was interrupted."""
+        """Reload all families, because the feed was interrupted."""
         for family in tuple(self._families.values()):
             family.doubt()
 
     # What a family calls (`family.Home`)
 
     def read(self, family: Family) -> None:
-        """Read a family's children, trying until Redis is back or nobody looks on."""
+        """Read a family's children; retry until Redis answers or the family has no watchers."""
         task = self._reads[family] = self._tasks.spawn(self._read(family))
         task.add_done_callback(lambda done: self._read_done(family, done))
 
     def follow(self, family: Family, ids: Iterable[str]) -> None:
-        """Hand a family the events of these operations, and its parent's."""
+        """Pass the events of these operations, and of the parent, to a family."""
         before = self._names.get(family, set())
         names = self._names[family] = {id.encode() for id in (family.parent, *ids)}
         for name in names - before:
@@ -80,17 +80,17 @@ class Families:
         self._unhear(family, before - names)
 
     def follow_also(self, family: Family, id: str) -> None:
-        """Hand a family the events of this operation, too."""
+        """Pass the events of one more operation to a family."""
         name = id.encode()
         self._names[family].add(name)
         self._hearing.setdefault(name, set()).add(family)
 
     def empty(self, family: Family) -> None:
-        """Forget a family."""
+        """Remove a family."""
         del self._families[family.parent]
         self._unhear(family, self._names.pop(family))
 
-    # Within
+    # Internal
 
     def _unhear(self, family: Family, names: Iterable[bytes]) -> None:
         for name in names:
@@ -104,10 +104,10 @@ class Families:
             tree = await until_back(lambda: self._store.family(family.parent), wanted=lambda: family.onlookers)
             if tree is not None and family.onlookers:
                 family.take(tree)
-        except NotFound:  # another program wrote something else in the place of the parent
+        except NotFound:  # another program has overwritten the parent's data
             family.take(Tree())
         except Exception:
-            log.exception("the children of operation %s can't be read", family.parent)
+            log.exception("reading the children of operation %s failed", family.parent)
             family.rest(self._clock())
 
     def _read_done(self, family: Family, task: "asyncio.Task[None]") -> None:
@@ -116,9 +116,13 @@ class Families:
 
 
 def _hear(family: Family, event: Event) -> None:
-    """Hand a family an event. A fault in it costs no other stream of this replica: it reads its children again."""
+    """Pass an event to a family. If that fails, the family is reloaded, and other streams are not affected."""
     try:
         family.hear(event)
     except Exception:
-        log.exception("an event of operation %r can't be told to the family of %s", event.operation, family.parent)
+        log.exception(
+            "applying an event of operation %r to the children of %s failed; they are read again",
+            event.operation,
+            family.parent,
+        )
         family.doubt()

@@ -1,8 +1,8 @@
-"""A family: an operation whose children are watched with it. It knows where each stands, and shows that to onlookers.
+"""A family: an operation whose children are watched with it. It keeps the state of each child, and sends it to clients.
 
-What happened is heard from the feed as it is brought for all operations, so watching a child costs nothing in Redis.
-The children are read when it begins, when there is a new one, and when something may have been missed. No I/O happens
-here, and no clock is read that was not handed in.
+Changes come from the feed, which this replica reads anyway, so watching a child costs nothing in Redis. The children
+are read when the family starts, when there is a new child, and when events may have been missed. No I/O happens here,
+and the clock is passed in.
 """
 
 import logging
@@ -22,30 +22,30 @@ from progress_broker.stream.throttle import Cancellable
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.25
-"""The least time between two frames, and between two reads."""
-_REST_PER_READ = 10  # after a read, or a frame, it rests so many times as long as that took: for a large family, longer
+"""The minimum time between two frames, and between two reads."""
+_REST_PER_READ = 10  # after a read or a frame it pauses for this many times its duration: longer for large families
 _REST_AFTER_FAULT_S = 10.0
 _NOBODY = ChildrenSummary(total=0, done=0, failed=0, cancelled=0, running=0, percent=0)
 
 
 class Home(Protocol):
-    """What a family asks of its hub."""
+    """What a family needs from its hub."""
 
     def read(self, family: "Family") -> None:
-        """Read the children, and call `take`."""
+        """Read the children, then call `take`."""
 
     def follow(self, family: "Family", ids: Iterable[str]) -> None:
-        """Call `hear` with the events of these operations, and of no other but the parent."""
+        """Call `hear` with the events of these operations and of the parent, and of no others."""
 
     def follow_also(self, family: "Family", id: str) -> None:
-        """Call `hear` with the events of this operation, too."""
+        """Also call `hear` with the events of this operation."""
 
     def empty(self, family: "Family") -> None:
-        """Forget the family: nobody looks on any more."""
+        """Remove the family: it has no watchers any more."""
 
 
 class Family:
-    """One watched parent, for all who look on."""
+    """One watched parent, shared by all clients that watch its children."""
 
     __slots__ = (
         "_began",
@@ -78,28 +78,28 @@ class Family:
         self.onlookers: set[Onlooker] = set()
         self.frame: Frame | None = None
         self.version = 0
-        """How many frames there have been."""
+        """How many frames were made."""
         self.clock, self.call_later = clock, call_later
         self._home = home
         self._tree = Tree()
-        self._data = b""  # of the newest frame
+        self._data = b""  # the data of the newest frame
         self._changed = False
-        self._stale = False  # to be read again
-        self._doubted = False  # since the read under way began
+        self._stale = False  # it must be read again
+        self._doubted = False  # events may have been lost since the read in progress began
         self._reading = False
         self._began = 0.0
-        self._read_at = self._show_at = float("-inf")  # not before
+        self._read_at = self._show_at = float("-inf")  # the earliest time of the next read and the next frame
         self._timer: Cancellable | None = None
 
     # What its home calls
 
     def begin(self) -> None:
-        """Read the children, now."""
+        """Read the children now."""
         self._stale, self._reading, self._began = False, True, self.clock()
         self._home.read(self)
 
     def hear(self, event: Event) -> None:
-        """Take in an event of the parent or of one of those it descends to."""
+        """Apply an event of the parent or of one of its descendants."""
         operation = event.operation.decode()
         child = self._tree.children.get(operation)
         if event.type == CHILD:
@@ -107,64 +107,64 @@ class Family:
         elif not event.n:  # it was deleted
             self._stale = True
         elif child is not None:
-            told = self._tells_for_its_children(child, self._tree)
+            reported = self._tells_for_its_children(child, self._tree)
             self._changed |= child.hear(event)
-            self._stale |= told and child.percent is None
+            self._stale |= reported and child.percent is None
         self._arm()
 
     def take(self, tree: Tree) -> None:
-        """Take the children as they have been read."""
+        """Receive the children that were read."""
         now, before = self.clock(), self._tree.children
         for id, child in tree.children.items():
-            if id in before and order(before[id].position) > order(child.position):  # heard meanwhile
-                told = self._tells_for_its_children(child, tree)
+            if id in before and order(before[id].position) > order(child.position):  # newer event during the read
+                reported = self._tells_for_its_children(child, tree)
                 child.catch_up(before[id])
-                self._stale |= told and child.percent is None
-        # What happened to one between the read and now, nobody has heard.
+                self._stale |= reported and child.percent is None
+        # Events of a new child between the read and now were not received, because it was not followed yet.
         self._stale |= tree.whole and not tree.children.keys() <= before.keys()
         self._tree, self._changed = tree, True
-        if self._doubted:  # what was read may be from before what was lost, and must not outdo what is read next
+        if self._doubted:  # this result may be from before a loss, so it must not win over the next read
             self._doubted = False
             self._distrust()
         self._home.follow(self, tree.children)
         self.rest(now)
 
     def rest(self, now: float) -> None:
-        """Note that a read has come back."""
+        """Record that a read has finished."""
         self._reading = False
         self._read_at = now + max(INTERVAL_S, _REST_PER_READ * (now - self._began))
         self._arm()
 
     def doubt(self) -> None:
-        """Read the children again: something may have been missed, or have been lost."""
+        """Read the children again, because events may have been missed or lost."""
         self._distrust()
         self._doubted = self._reading
         self._stale = True
         self._arm()
 
-    # What its onlookers call
+    # What its watchers call
 
     def refresh(self) -> None:
-        """Make a frame of what has changed, without waiting. A fault in that costs no stream: it is tried again."""
+        """Make a frame now, if something has changed. If that fails, it is tried again, and no stream is closed."""
         if not self._changed:
             return
         self._changed = False
         try:
             self._make_frame()
         except Exception:
-            log.exception("the children of operation %s can't be shown", self.parent)
+            log.exception("making the `children` event of operation %s failed; it is tried again", self.parent)
             self._read_at = self.clock() + _REST_AFTER_FAULT_S
             self.doubt()
 
     def leave(self, onlooker: "Onlooker") -> None:
-        """Forget an onlooker."""
+        """Remove a watcher."""
         self.onlookers.discard(onlooker)
         if not self.onlookers:
             if self._timer is not None:
                 self._timer.cancel()
             self._home.empty(self)
 
-    # Within
+    # Internal
 
     def _distrust(self) -> None:
         for child in self._tree.children.values():
@@ -172,20 +172,22 @@ class Family:
 
     def _make_frame(self) -> None:
         summary = self._tree.summary(self.parent)
-        if summary is None and self.frame is None:  # one without children says nothing of them
+        if summary is None and self.frame is None:  # no frame is sent before there are children
             return
-        told = (summary or _NOBODY).model_dump() | {"operations": self._tree.listed(self.parent)}
-        data = orjson.dumps(told)
+        data = orjson.dumps((summary or _NOBODY).model_dump() | {"operations": self._tree.listed(self.parent)})
         if data != self._data:
             self._data, self.version = data, self.version + 1
             self.frame = children_frame(self.parent, self._tree.changed_ms, data)
 
     def _tells_for_its_children(self, child: Child, tree: Tree) -> bool:
-        """Return whether its children were not read for what it tells itself: they are, once it tells nothing."""
+        """Return whether a child's own children were not read because the child reports a percentage itself.
+
+        They must be read when it stops reporting one.
+        """
         return child.is_parent and child.id not in tree.under and child.percent is not None
 
     def _note(self, parent: str, event: Event) -> None:
-        """Follow a new child from now on; what happened to it before is read."""
+        """Follow a new child from now on. Its earlier events are covered by the next read."""
         self._stale = True
         child = read_note(event.data)
         known = self._tree.children
@@ -216,7 +218,7 @@ class Family:
 
 
 class Onlooker:
-    """One client that is shown a family (`aside.Aside`): the newest frame, while it stands where the operation does."""
+    """One client that watches a family (`subscription.Aside`). It gets the newest frame while it is live."""
 
     __slots__ = ("_family", "_interval_s", "_seen", "_sent_at", "_subscription", "_timer")
 
@@ -228,11 +230,11 @@ class Onlooker:
         family.onlookers.add(self)
 
     def look(self) -> None:
-        """See that there is another frame, or that its interval is over."""
+        """Send the newest frame, because there is a new one or because the client's interval is over."""
         self._subscription.nudge()
 
     def news(self, *, last: bool = False) -> Sequence[Frame]:
-        """Return the newest frame, unless it has been sent, or the client wants it later."""
+        """Return the newest frame, unless it was sent already or the client's interval is not over."""
         family = self._family
         if last:
             family.refresh()
@@ -246,7 +248,7 @@ class Onlooker:
         return (family.frame,)
 
     def leave(self) -> None:
-        """Look on no more."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
         self._family.leave(self)

@@ -1,4 +1,4 @@
-"""Who is live: the subscriptions that stand where their channel stands, by what they are sent."""
+"""The live subscriptions of a channel, grouped by what is sent to them."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,26 +14,26 @@ log = logging.getLogger(__name__)
 
 
 class Live:
-    """Writes each new frame, encoded once for each audience, to all of it."""
+    """Writes each new frame to all live subscriptions. Each group gets the same bytes, so a group encodes only once."""
 
     __slots__ = ("_audiences", "_paced")
 
     def __init__(self) -> None:
         self._audiences: dict[Audience, dict[Subscription, Callable[[Any], object]]] = {}
-        self._paced: set[Subscription] = set()  # those with a pace of their own
+        self._paced: set[Subscription] = set()  # subscriptions with a minimum interval of their own
 
     def __iter__(self) -> Iterator[Subscription]:
         return chain(*self._audiences.values(), self._paced)
 
     def join(self, subscription: Subscription) -> None:
-        """Write to a subscription from now on."""
+        """Start to write to a subscription."""
         if subscription.pace is not None:
             self._paced.add(subscription)
         else:
             self._audiences.setdefault(subscription.audience, {})[subscription] = subscription.outlet.write
 
     def part(self, subscription: Subscription) -> None:
-        """Write no more to it."""
+        """Stop writing to it."""
         self._paced.discard(subscription)
         members = self._audiences.get(subscription.audience)
         if members is not None:
@@ -42,7 +42,7 @@ class Live:
                 del self._audiences[subscription.audience]
 
     def deliver(self, frames: Sequence[Frame]) -> None:
-        """Write what comes next. Whoever has no room for more parts meanwhile."""
+        """Write the next frames. A subscription whose buffer is full leaves during the write."""
         for audience, members in tuple(self._audiences.items()):
             theirs = wanted(frames, audience.types)
             if theirs:
@@ -54,9 +54,9 @@ class Live:
 
 
 def _write(members: Iterable[tuple[Subscription, Callable[[Any], object]]], data: Any) -> None:
-    for subscription, write in members:  # the innermost loop: nothing more for each client than its write
+    for subscription, write in members:  # the innermost loop: one write per client and nothing else
         try:
             write(data)
         except Exception:
-            log.exception("a client's outlet broke; it is cut off")
+            log.exception("writing to a client failed; it is disconnected")
             subscription.abort("broken")

@@ -1,4 +1,4 @@
-"""The connection that feeds are read by: a reader's own, with commands packed by hand, as this is the live path."""
+"""The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -10,13 +10,13 @@ from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 
 _EMPTY = b"0-0"
-"""Where a feed stands that has no entry."""
+"""The position of an empty feed."""
 
 
 class FeedConnection:
-    """One connection, ours alone, as taking one from the pool for each command costs another 20 us.
+    """One dedicated connection: taking one from the pool for each command would cost 20 us more.
 
-    It makes itself anew when it was cut, and cuts itself when a reply is late or no longer waited for.
+    It reconnects after a disconnect. It disconnects when a reply is late, or when the caller stops waiting for it.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -24,31 +24,31 @@ class FeedConnection:
         self._connection: Any = None
 
     async def ask(self, command: bytes) -> Any:
-        """Send a command that is packed, and return the reply."""
+        """Send an encoded command, and return the reply."""
         if self._connection is None:
             self._connection = await self._pool.get_connection()
         await self._connection.send_packed_command(command, check_health=False)
         return await self._connection.read_response()
 
     async def disconnect(self) -> None:
-        """Begin anew, also after an error that the server replied with: it may not be the master, and still answer."""
+        """Disconnect, also after an error reply: the server may have stopped being the master, and still answer."""
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
     async def last(self, feed: bytes) -> bytes:
-        """Return where a feed's newest entry stands."""
+        """Return the position of a feed's newest entry."""
         try:
             with storage_errors():
                 entries = await self.ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
-        except Unreadable:  # the one key would stop the reading of all
-            warn_once(feed.decode(), "another program wrote something else than a feed there; it is deleted")
+        except Unreadable:  # this one key would make reading all feeds fail
+            warn_once(feed.decode(), "another program has overwritten this feed with something else; it is deleted")
             await self.ask(_command(b"DEL", feed))
             entries = []
         position: bytes = entries[0][0] if entries else _EMPTY
         return position
 
     async def has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
-        """Whether a feed that ends at `last` has lost an entry that it held at a position (see `was_lost`)."""
+        """Whether a feed, which ends at `last`, has lost the entry that it had at a position (see `was_lost`)."""
         if position in (last, _EMPTY):
             return False
         entries = await self.ask(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
@@ -56,19 +56,19 @@ class FeedConnection:
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
 
     async def trimmed_past(self, feed: bytes, first: bytes) -> bool:
-        """Whether a feed begins with the first entry we were given, so that others may have been before it."""
+        """Whether the first entry that was read is the feed's oldest one. Then older ones may have been trimmed."""
         entries = await self.ask(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
         return not entries or order(entries[0][0]) >= order(first)
 
 
 def xread_of(feeds: Collection[bytes], count: int) -> bytes:
-    """Return the blocking XREAD of these feeds, up to where their positions follow."""
+    """Return the start of an encoded blocking XREAD of these feeds; their positions must follow."""
     words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % BLOCK_MS, b"STREAMS", *feeds)
     return b"*%d\r\n%b" % (len(words) + len(feeds), packed(words))
 
 
 def packed(words: Iterable[bytes]) -> bytes:
-    """Return words as Redis' protocol has them; to have the client do it would add 15 us to each read."""
+    """Return words in Redis' protocol. The client library would need 15 us more per read for this."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 

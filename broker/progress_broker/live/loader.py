@@ -1,4 +1,4 @@
-"""What channels have read for them: each read is under way once, however many wait, and goes on until Redis is back."""
+"""Reads from Redis for channels. Subscriptions share each read, and it is retried until Redis answers."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from progress_broker.storage.foreign import warn_once
 
 log = logging.getLogger(__name__)
 
-_LOADS = 3  # a load may be followed by another at once, when something was missed meanwhile
+_LOADS = 3  # a load may be followed by another one at once, if events were missed during it
 
 T = TypeVar("T")
 
@@ -47,13 +47,13 @@ class Reads:
         task.add_done_callback(lambda done: self._load_done(channel, done))
 
     async def loading(self, channel: Channel, timeout_s: float) -> None:
-        """Wait for the load that is under way for a channel, if there is one."""
+        """Wait for a channel's load in progress, if there is one."""
         load = self._loads.get(channel.name)
         if load is not None:
             await asyncio.wait({load}, timeout=timeout_s)
 
     async def until_loaded(self, channel: Channel, timeout_s: float) -> None:
-        """Wait for a channel's recent frames, so that all who come at once are served from one read.
+        """Wait for a channel's recent frames, so that clients that connect at the same time share one read.
 
         Raises `StorageUnavailable`.
         """
@@ -61,7 +61,7 @@ class Reads:
             if not channel.loaded:
                 await self.loading(channel, timeout_s)
         if not channel.loaded:
-            raise StorageUnavailable("Redis does not answer just now: retry in a moment")
+            raise StorageUnavailable("Redis does not answer in time: retry in a moment")
 
     def page(self, channel: Channel, position: bytes) -> None:
         """Read a channel's log after a position."""
@@ -77,13 +77,13 @@ class Reads:
         self._read_for(channel, read())
 
     def _page_length(self, channel: Channel) -> int:
-        """Return how many events to read: what a client has no room for would be read again."""
+        """Return how many events to read. Events that do not fit in a client's buffer would be read again."""
         settings, typical = self._settings, channel.typical_bytes()
         room = 2 * settings.client_buffer_bytes // typical if typical else settings.page_length
         return max(2, min(settings.page_length, room))
 
     def snapshot(self, channel: Channel) -> None:
-        """Read a channel's operation."""
+        """Read the snapshot of a channel's operation."""
 
         async def read() -> None:
             operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
@@ -93,7 +93,7 @@ class Reads:
         self._read_for(channel, read())
 
     def empty(self, channel: Channel) -> None:
-        """Say that nobody watches a channel any more."""
+        """Report that a channel has no subscriptions any more."""
         self._on_empty(channel)
 
     def _load_done(self, channel: Channel, task: "asyncio.Task[None]") -> None:
@@ -101,22 +101,22 @@ class Reads:
             del self._loads[channel.name]
 
     async def _until_answered(self, channel: Channel, read: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
-        """Return what a read answers, trying until Redis is back; None if nobody waits for it any more."""
+        """Return the result of a read; retry until Redis answers. Return None if nobody waits for it any more."""
         return await until_back(read, wanted=lambda: channel.subscriptions)
 
     def _read_for(self, channel: Channel, read: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a read; if it fails for good, send those who wait for it away rather than let them wait for ever."""
+        """Run a read. If it fails permanently, disconnect the channel's clients, or they would wait forever."""
 
         async def guarded() -> None:
             try:
                 await read
             except Unreadable as error:
-                warn_once(f"operation {channel.operation} can't be read; its clients are sent away", error.detail)
+                warn_once(f"operation {channel.operation} can't be read; its clients are disconnected", error.detail)
                 channel.close("storage-unavailable")
             except (NotFound, Gone):
                 channel.close("gone")
             except Exception:
-                log.exception("operation %s can't be read; its clients are sent away", channel.operation)
+                log.exception("reading operation %s failed; its clients are disconnected", channel.operation)
                 channel.close("storage-unavailable")
 
         return self._tasks.spawn(guarded())

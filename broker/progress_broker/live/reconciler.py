@@ -1,4 +1,4 @@
-"""Silence: operations that say nothing are asked after, so that an event which got lost, or an end, hangs nobody."""
+"""Checks silent operations against Redis, so that no client waits forever for an event or an `end` that got lost."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -12,19 +12,19 @@ from progress_broker.operations import event_log
 from progress_broker.operations.event_log import UNREADABLE, Stand
 from progress_broker.operations.store import Store
 
-_SWEEPS_APART = 8  # an operation long silent is asked after every so many sweeps
-_ASKED_AT_ONCE = 500  # operations in one pipeline
+_SWEEPS_APART = 8  # an operation that has been silent for long is checked only every eighth sweep
+_ASKED_AT_ONCE = 500  # operations per pipeline
 
 
 class Silence:
-    """Compares channels with where their operations stand."""
+    """Compares the positions of channels with those of their operations in Redis."""
 
     def __init__(self, store: Store, channels: Channels, sweep_s: float, clock: Callable[[], float]) -> None:
         self._store, self._channels = store, channels
         self._sweep_s, self._clock = sweep_s, clock
 
     async def watch(self) -> None:
-        """Ask after operations that are silent, for ever."""
+        """Check silent operations until cancelled."""
         while True:
             await asyncio.sleep(self._sweep_s)
             now = self._clock()
@@ -35,15 +35,15 @@ class Silence:
                 await self.compare(silent)
 
     async def compare(self, channels: Iterable[Channel]) -> None:
-        """Read again the logs of those channels that do not stand where their operation does."""
+        """Reload the channels whose position differs from that of their operation in Redis."""
         left = iter(channels)
-        while some := tuple(islice(left, _ASKED_AT_ONCE)):
-            await self._compare(some)
+        while group := tuple(islice(left, _ASKED_AT_ONCE)):
+            await self._compare(group)
 
     def _suspect(self, channel: Channel, now: float) -> bool:
-        """Whether to ask after a channel: when it falls silent, and whenever its silence has doubled, up to a bound."""
+        """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""
         silent_s = now - channel.heard_at
-        asked_s = channel.asked_at - channel.heard_at  # how long it had been silent then
+        asked_s = channel.asked_at - channel.heard_at  # how long it had been silent at the last check
         apart_s = _SWEEPS_APART * self._sweep_s
         return silent_s >= (self._sweep_s if asked_s <= 0 else min(2 * asked_s, asked_s + apart_s))
 
@@ -60,10 +60,10 @@ class Silence:
 
 
 def _apart(channel: Channel, n_before: int, stand: Stand) -> bool:
-    """Whether a channel, which had so many events when storage was asked, has others than that, more or fewer."""
+    """Whether a channel's events differ from those in Redis. It had `n_before` events when Redis was asked."""
     if stand.n > channel.n:
         return True
     if stand.n < channel.n:
-        return channel.n == n_before  # else it has come on since
-    # As many may have come since as were lost.
+        return channel.n == n_before  # otherwise it has received events since
+    # The numbers are equal, but as many events may have been published since as were lost.
     return channel.n > 0 and stand.position != channel.position

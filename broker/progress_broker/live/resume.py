@@ -1,4 +1,4 @@
-"""Where a new subscription stands, from what its client knows."""
+"""Finds the start position of a new subscription, from what its client sent."""
 
 from progress_broker.errors import Ended, Gone, NotFound
 from progress_broker.live.channel import Channel
@@ -15,7 +15,7 @@ from progress_broker.stream.subscription import Subscription
 
 
 class Placing:
-    """Places subscriptions. What many ask at once is read once."""
+    """Sets the start position of subscriptions. Equal reads at the same time are shared."""
 
     def __init__(self, store: Store, page_length: int) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class Placing:
         self._flights = Flights()
 
     async def place(self, subscription: Subscription, channel: Channel, start: Start) -> str | None:
-        """Have a subscription stand where its client wants to begin, or after a snapshot; return why it can't, then."""
+        """Start a subscription where its client wants, or with a snapshot; then return the reason for that."""
         operation, reset = channel.operation, None
         if start.beginning:
             length = self._page_length
@@ -37,7 +37,7 @@ class Placing:
             at = channel.find(start.position.encode())
             if at is not None:
                 if at.type == END:
-                    raise Ended(f"operation {operation} has ended, and its end was seen")
+                    raise Ended(f"operation {operation} has ended, and the client has received its end")
                 subscription.begin(at.n, at.position)
                 return None
             position = start.position
@@ -45,7 +45,7 @@ class Placing:
                 ("after", operation, position), lambda: event_log.after(self._store, operation, position, 1)
             )
             reset = page.reset
-            if page.at or page.events:  # of an operation that is not there, neither is
+            if page.at or page.events:  # if the operation does not exist, both are empty
                 _resume(subscription, operation, position, page)
                 return None
         await self.place_anew(subscription, operation, reset)
@@ -54,19 +54,20 @@ class Placing:
     async def place_anew(
         self, subscription: Subscription, operation: str, reset: str | None, since: bytes | None = None
     ) -> None:
-        """Have a subscription begin with a snapshot, for this reason, that holds all there was at a position."""
+        """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`."""
         snapshot, frame = await self._snapshot(operation, reset, since)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
     async def place_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
-        """Have a subscription begin with a snapshot of the operation as it was created; all its events follow.
+        """Start a subscription with a snapshot of the operation right after its creation; all its events follow.
 
-        `first` is where its first event stands: a read that began before that may tell of an earlier one of its id.
+        `first` is the position of its first event. An older read in progress may return an earlier operation with the
+        same id, so reads are shared only for the same `first`.
         """
         created = await self._flights.share(
             ("created", operation, first), lambda: index_search.as_created(self._store, operation)
         )
-        if created is None:  # before it was kept where that is
+        if created is None:  # it was created by a version that did not store this position
             await self.place_anew(subscription, operation, None)
         else:
             subscription.begin(1, created.position.encode(), [snapshot_frame(created)])
@@ -74,9 +75,9 @@ class Placing:
     async def place_beyond(
         self, subscription: Subscription, channel: Channel, position: bytes, whole_since: bytes | None = None
     ) -> str | None:
-        """Have a subscription stand after a position of its lane, or begin with a snapshot; return why, then.
+        """Start a subscription after a position of its lane, or with a snapshot; then return the reason for that.
 
-        It does so, too, if the log no longer holds all that came after an older position, `whole_since`.
+        It also starts with a snapshot if the log no longer has all events after the older position `whole_since`.
         """
         operation, since = channel.operation, whole_since or position
 
@@ -85,13 +86,13 @@ class Placing:
             return n, await event_log.beyond(self._store, operation, position, self._page_length, since)
 
         n, found = await self._flights.share(("beyond", operation, position, since), read)
-        lost = found.last is None or found.last.n < n  # the feed has yet to tell of it
+        lost = found.last is None or found.last.n < n  # the feed has not reported it yet
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
             await self.place_anew(subscription, operation, reset)
             return reset
-        if found.events and found.events[0].n == 1:  # after where its client knows it
-            raise Gone(f"operation {operation} was deleted, and its id is used again")
+        if found.events and found.events[0].n == 1:  # its first event is newer than the client's position
+            raise Gone(f"operation {operation} was deleted, and a new operation has its id")
         if found.events:
             frames = [make_frame(event) for event in found.events]
             subscription.begin(frames[0].n - 1, position, frames)
@@ -105,16 +106,16 @@ class Placing:
             return snapshot, snapshot_frame(snapshot, reset)
 
         try:
-            # A read that was under way before the position was there may miss it, so only those since then are shared.
+            # A read that started before `since` existed may miss it, so reads are shared only for the same `since`.
             return await self._flights.share(("snapshot", operation, reset, since), read)
-        except NotFound:  # the read may have been under way since before the operation was created
+        except NotFound:  # the shared read may have started before the operation was created
             return await read()
 
 
 def _resume(subscription: Subscription, operation: str, position: str, page: Page) -> None:
     if page.at is not None:
         if page.at.type == END:
-            raise Ended(f"operation {operation} has ended, and its end was seen")
+            raise Ended(f"operation {operation} has ended, and the client has received its end")
         subscription.begin(page.at.n, page.at.position)
     else:
         subscription.begin(0, position.encode())

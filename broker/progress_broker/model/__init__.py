@@ -1,1 +1,1 @@
-"""What operations, events and grants are. No I/O."""
+"""The data model: operations, events and grants. No I/O."""

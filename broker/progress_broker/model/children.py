@@ -1,4 +1,4 @@
-"""An operation's children: what is known of each of them, and what they add up to. No I/O happens here."""
+"""An operation's children: the state of each child, and their sum. No I/O happens here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,12 @@ from progress_broker.model.position import START, is_canonical, milliseconds, or
 from progress_broker.model.validation import showable
 
 LOOKED_AT = 4_000
-"""Children looked at of each generation, about, over all lanes; of more, every second, every third, …"""
+"""About how many children are read per generation, over all lanes. If there are more, only a sample is read: every
+second child, every third, and so on."""
 GENERATIONS = 4
-"""How far down is looked: children whose own children say how far they are."""
+"""How many levels of descendants are read: a child that reports no progress itself gets that of its own children."""
 SHOWN = 100
-"""Children that are listed one by one; there may be more."""
+"""The maximum number of children that are listed one by one."""
 _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
 _MAX_WEIGHT = 1e9
 _LATEST_MS = 1 << 53
@@ -25,7 +26,7 @@ _AT_WORK = frozenset({Status.RUNNING, Status.STALLED, Status.CANCELLING})
 
 
 def told_percent(progress: Mapping[str, Any]) -> float | None:
-    """Return how far a worker said that it is, 0 to 100; None if it did not say. It may have said anything."""
+    """Return the percentage that a worker reported, 0 to 100, or None. A worker may have reported any value."""
     percent, current, total = (_number(progress.get(name)) for name in ("percent", "current", "total"))
     if percent is None and current is not None and total:
         percent = current / total * 100
@@ -33,7 +34,7 @@ def told_percent(progress: Mapping[str, Any]) -> float | None:
 
 
 def mean(parts: Iterable[tuple[float, float]]) -> float:
-    """Return the mean of percentages, given with their weights: 100 only if all of them are."""
+    """Return the mean of pairs of weight and percentage. It is 100 only if every percentage is 100."""
     pairs = list(parts)
     missing = fsum(weight * (100 - percent) for weight, percent in pairs) / fsum(weight for weight, _ in pairs)
     return 100.0 if missing <= 0 else min(99.99, int((100 - missing) * 100 + 1e-9) / 100)
@@ -41,7 +42,7 @@ def mean(parts: Iterable[tuple[float, float]]) -> float:
 
 @dataclass(slots=True)
 class Child:
-    """A child as its parent's watchers are shown it."""
+    """A child, as clients that watch its parent see it."""
 
     id: str
     kind: str = "operation"
@@ -49,35 +50,35 @@ class Child:
     weight: float = 1
     status: Status = Status.PENDING
     progress: bytes | None = None
-    """What it told last, as JSON, until `told` has read it."""
+    """The newest progress, as JSON, until `told` has parsed it."""
     position: bytes = START.encode()
-    """Of the last event we have heard of."""
+    """The position of the last event that was received."""
     created: int = 0
     is_parent: bool = False
     stands_for: float = 1
-    """How many children it stands for, where not all are looked at."""
+    """How many children it represents, where only a sample of the children is read."""
     _told: tuple[float | None, str | None] = (None, None)
 
     @property
     def told(self) -> tuple[float | None, str | None]:
-        """The percentage and the message it told last: all that is kept, for progress may be large."""
+        """The last reported percentage and message. Only these are kept, because progress may be large."""
         if self.progress is not None:
             self._told, self.progress = _kept(_object(self.progress)), None
         return self._told
 
     @property
     def percent(self) -> float | None:
-        """How far it is by its own account."""
+        """The percentage that it reported itself."""
         percent, _ = self.told
         return 100.0 if self.status is Status.SUCCEEDED else percent
 
     def catch_up(self, later: "Child") -> None:
-        """Take over what was heard of it later."""
+        """Copy the newer state of another record of this child."""
         self.status, self.position = later.status, later.position
         self.progress, self._told = None, later.told
 
     def hear(self, event: Event) -> bool:
-        """Take in what happened to it; return whether it looks different now."""
+        """Apply an event; return whether the child looks different now."""
         if order(event.position) <= order(self.position):
             return False
         self.position = event.position
@@ -86,27 +87,27 @@ class Child:
             return True
         return event.type in (END, b"status") and self._become(_object(event.data), ended=event.type == END)
 
-    def _become(self, told: Mapping[str, Any], *, ended: bool) -> bool:
+    def _become(self, change: Mapping[str, Any], *, ended: bool) -> bool:
         try:
-            self.status = Status(str(told.get("status")))
+            self.status = Status(str(change.get("status")))
         except ValueError:
-            self.status = Status.FAILED if ended else self.status  # an end stays one, whatever was written
-        if "attempt" in told:
-            self.progress, self._told = None, (None, None)  # another attempt begins anew
+            self.status = Status.FAILED if ended else self.status  # an `end` ends it even if its data is invalid
+        if "attempt" in change:
+            self.progress, self._told = None, (None, None)  # a new attempt starts at zero
         return True
 
 
 def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) -> Child | None:
-    """Return a child as `lua/children.lua` tells it, or None if a foreign hand made it something else."""
+    """Return a child from the reply of `lua/children.lua`, or None if another program overwrote its data."""
     status, spec, progress, position, created, has_children = state
-    given = _object(spec)
-    title = given.get("title")
+    created_with = _object(spec)
+    title = created_with.get("title")
     try:
         return Child(
             id.decode(),
-            str(given.get("kind", "operation")),
+            str(created_with.get("kind", "operation")),
             None if title is None else str(title),
-            _weight(given),
+            _weight(created_with),
             Status((status or b"").decode()),
             progress,
             position if position and is_canonical(position) else START.encode(),
@@ -119,32 +120,32 @@ def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) 
 
 
 def read_note(data: bytes) -> Child | None:
-    """Return the child that a `child` event tells of, as it is when it has just been created."""
-    told = _object(data)
-    id, title = told.get("operation"), told.get("title")
+    """Return the child that a `child` event describes, in its state right after creation."""
+    fields = _object(data)
+    id, title = fields.get("operation"), fields.get("title")
     if not isinstance(id, str):
         return None
-    return Child(id, str(told.get("kind", "operation")), None if title is None else str(title), _weight(told))
+    return Child(id, str(fields.get("kind", "operation")), None if title is None else str(title), _weight(fields))
 
 
 @dataclass(slots=True)
 class Tree:
-    """The descendants of operations, as far as they are needed to say how far those are."""
+    """The descendants of operations, as far as they are needed to compute the operations' progress."""
 
     children: dict[str, Child] = field(default_factory=dict)
     under: dict[str, list[str]] = field(default_factory=dict)
     """The ids of an operation's children."""
     whole: bool = True
-    """Whether all were looked at."""
+    """Whether all children were read, and not only a sample."""
 
     def add(self, parent: str, children: Iterable[Child]) -> None:
-        """Take in an operation's children. One that is its own parent is none."""
+        """Set an operation's children. An operation that names itself as its parent is ignored."""
         known = {child.id: child for child in children if child.id != parent}
         self.children |= known
         self.under[parent] = list(known)
 
     def add_one(self, parent: str, child: Child) -> None:
-        """Take in one more child of an operation, whatever others there are."""
+        """Add one child to an operation's children."""
         if child.id != parent:
             self.children[child.id] = child
             self.under.setdefault(parent, []).append(child.id)
@@ -155,11 +156,11 @@ class Tree:
 
     @property
     def changed_ms(self) -> int:
-        """When something last happened to one of them, in milliseconds since 1970."""
+        """The time of the newest event of any child, in milliseconds since 1970."""
         return max((milliseconds(child.position) for child in self.children.values()), default=0)
 
     def summary(self, parent: str, above: tuple[str, ...] = ()) -> ChildrenSummary | None:
-        """Return what an operation's children add up to; None if it has none."""
+        """Return the summary of an operation's children, or None if it has none."""
         children = self.of(parent)
         if not children:
             return None
@@ -174,19 +175,19 @@ class Tree:
         )
 
     def percent(self, child: Child, above: tuple[str, ...] = ()) -> float | None:
-        """Return how far a child is: by its own account, or else by its children's; None if nobody knows."""
-        if child.percent is not None or child.id in above or len(above) >= GENERATIONS:  # a circle, or too deep
+        """Return a child's percentage: what it reported itself, else that of its children, else None."""
+        if child.percent is not None or child.id in above or len(above) >= GENERATIONS:  # a cycle, or too deep
             return child.percent
         summary = self.summary(child.id, above)
         return None if summary is None else summary.percent
 
     def shown(self, parent: str) -> list[Child]:
-        """Return the children to list, oldest first: if there are too many, those at work, then those to come."""
+        """Return the children to list, oldest first. If there are too many, running ones go first, then pending."""
         chosen = sorted(self.of(parent), key=lambda child: _urgency(child.status))[:SHOWN]
         return sorted(chosen, key=lambda child: (child.created, child.id))
 
     def listed(self, parent: str) -> list[dict[str, Any]]:
-        """Return the children to list, in brief."""
+        """Return the children to list, as short JSON objects."""
         return [self._brief(child, parent) for child in self.shown(parent)]
 
     def _brief(self, child: Child, parent: str) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class Tree:
 def rolled_up(
     progress: dict[str, Any] | None, children: ChildrenSummary | None, status: Status
 ) -> dict[str, Any] | None:
-    """Return the `progress` an operation is shown with: where it tells no percentage, its children's stands there."""
+    """Return the `progress` to show. If the operation reports no percentage, that of its children is filled in."""
     if children is None or told_percent(progress or {}) is not None:
         return progress
     percent = 100.0 if status is Status.SUCCEEDED else children.percent
@@ -221,8 +222,8 @@ def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
     return told_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
 
 
-def _weight(told: Mapping[str, Any]) -> float:
-    return min(_MAX_WEIGHT, _number(told.get("weight")) or 1)
+def _weight(fields: Mapping[str, Any]) -> float:
+    return min(_MAX_WEIGHT, _number(fields.get("weight")) or 1)
 
 
 def _count(children: Iterable[Child], statuses: frozenset[Status]) -> int:

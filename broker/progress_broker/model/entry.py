@@ -1,4 +1,4 @@
-"""Entries: what a publisher says, checked and encoded, ready to be stored. No I/O happens here."""
+"""Entries: a publisher's events, validated, encoded and ready to be stored. No I/O happens here."""
 
 import re
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
 from progress_broker.model.validation import invalid, showable
 from progress_broker.settings import Settings
 
-MAX_SEQ = (1 << 53) - 1  # what Lua and JavaScript count exactly
+MAX_SEQ = (1 << 53) - 1  # the largest integer that Lua and JavaScript represent exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event ready to be stored. `data` is JSON; `status` is the one it brings; of one producer, `seq` goes up."""
+    """An event ready to be stored.
+
+    `data` is JSON. `status` is the operation's new status, or empty. `seq` increases with each event of a producer.
+    """
 
     type: str
     data: bytes
@@ -36,7 +39,7 @@ _SHAPES: dict[str, type[BaseModel]] = {
 
 
 def build_shapes() -> None:
-    """Build what events are checked with, unless it was. While its interpreter ends, a process can build nothing."""
+    """Build the validators of events, if that has not happened. It is not possible during interpreter shutdown."""
     for shape in _SHAPES.values():
         shape.model_rebuild()
 
@@ -44,7 +47,7 @@ def build_shapes() -> None:
 def encode(type: str, data: object, settings: Settings, *, producer: str = "", seq: int | None = None) -> Entry:
     """Return the entry for an event; raise `Invalid` or `TooLarge`."""
     if type in RESERVED_TYPES:
-        raise Invalid(f"an event can't be named {type!r}: EventSource or the server uses it itself", field="type")
+        raise Invalid(f"event type {type!r} is reserved for EventSource or the server: use another name", field="type")
     status = ""
     if type in _SHAPES:
         try:
@@ -59,9 +62,12 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
 
 
 def encode_custom(type: str, data: object, settings: Settings) -> Entry:
-    """Return the entry for an event of a publisher's own type; raise `Invalid` or `TooLarge`."""
+    """Return the entry for an event of a custom type; raise `Invalid` or `TooLarge`."""
     if re.fullmatch(EVENT_TYPE, type) is None or type in _SHAPES or type in RESERVED_TYPES:
-        raise Invalid(f"an event of your own can't be named {type!r}: use a-z, 0-9 and _ . -", field="type")
+        raise Invalid(
+            f"{type!r} can't be the type of a custom event: it is reserved, or it is not made of a-z, 0-9, _ . -",
+            field="type",
+        )
     return Entry(type, encode_data(type, data, settings))
 
 
@@ -70,12 +76,15 @@ def encode_data(type: str, data: object, settings: Settings) -> bytes:
     try:
         encoded = orjson.dumps(data)
     except (TypeError, ValueError) as error:
-        raise Invalid(f"data can't be written as JSON: {error}", field="data") from None
+        raise Invalid(f"data can't be encoded as JSON: {error}", field="data") from None
     if not showable(data):
-        raise Invalid("data nests too deep: about 240 levels are allowed", field="data")
+        raise Invalid("data is nested too deeply: at most about 240 levels are allowed", field="data")
     limit = settings.max_progress_bytes if type == "progress" else settings.max_event_bytes
     if len(encoded) > limit:
-        raise TooLarge(f"the data of this {type!r} event takes {len(encoded)} bytes; {limit} are allowed", field="data")
+        option = "max_progress_bytes" if type == "progress" else "max_event_bytes"
+        raise TooLarge(
+            f"the data of this {type!r} event has {len(encoded)} bytes; {option} allows {limit}", field="data"
+        )
     return encoded
 
 
@@ -97,5 +106,5 @@ def read_publication(value: object, settings: Settings) -> Entry:
     except ValidationError as error:
         raise invalid(error) from None
     if (event.producer is None) != (event.seq is None):
-        raise Invalid("producer and seq come together: they tell a repeat from a new event", field="seq")
+        raise Invalid("send producer and seq together: they are used to detect repeated events", field="seq")
     return encode(event.type, event.data, settings, producer=event.producer or "", seq=event.seq)

@@ -1,4 +1,4 @@
-"""Events as they come out of Redis."""
+"""Events, as they are read from Redis."""
 
 import re
 import time
@@ -12,13 +12,13 @@ PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
 OPERATIONS, MISSING = b"operations", b"missing"
 CHILD, CHILDREN = b"child", b"children"
 GONE = b"gone"
-"""The broker's own word, which has no number: the operation was deleted."""
+"""An internal event without a number: the operation was deleted."""
 CREATED = b"created"
-"""Another such word: there is a new operation. Its data are the indexes it is listed in, one a line."""
+"""Another internal event: an operation was created. Its data lists the operation's indexes, one per line."""
 
 _OWN_NAME = re.compile(b"~?" + OPERATION_ID.encode())
 _NUMBERS = 1 << 53
-"""Above it numbers are not exact in every client."""
+"""Larger integers are not exact in every client."""
 
 
 class Event(NamedTuple):
@@ -27,21 +27,22 @@ class Event(NamedTuple):
     operation: bytes
     position: bytes
     n: int
-    """Which event of the operation it is, from 1; 0 when the entry is the broker's own, such as `gone`."""
+    """The number of the event in its operation, from 1; 0 for an internal event, such as `gone`."""
     type: bytes
     data: bytes
     traceparent: bytes = b""
-    """Of who published it, where that is traced; only the feed tells."""
+    """The publisher's trace context, if it is traced. Only entries of the feed have it."""
 
 
 def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None:
-    """Return the event in a stream entry `[id, [field, value, …]]`, or None if a foreign hand wrote something else."""
+    """Return the event in a stream entry `[id, [field, value, …]]`, or None if another program wrote the entry."""
     position, fields = entry
     if not isinstance(position, bytes) or not isinstance(fields, list):
         return None
     if len(fields) == 8 and fields[0] == b"o" and fields[2] == b"n" and fields[4] == b"t" and fields[6] == b"d":
+        # The layout that the scripts write to a feed. To unpack it costs half as much as to build a dict.
         traceparent = b""
-        _, name, _, n, _, type, _, data = fields  # as the scripts write to a feed: half of what a dict costs
+        _, name, _, n, _, type, _, data = fields
     else:
         pairs = dict(zip(fields[::2], fields[1::2], strict=False))
         name, n = pairs.get(b"o", operation), pairs.get(b"n", b"0")
@@ -53,18 +54,18 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
         number = int(n)
     except ValueError:
         return None
-    # Entries of the broker's own are read by many: one that names no operation concerns nobody.
+    # Internal entries have no number. They must have a valid operation id, because several readers parse it.
     if not 0 <= number < _NUMBERS or (number == 0 and _OWN_NAME.fullmatch(name) is None):
         return None
     return Event(name, position, number, type, data, traceparent)
 
 
 def read_events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:
-    """Return the events in entries of an operation's log, without what a foreign hand wrote into it."""
+    """Return the events in the entries of an operation's log, without entries that another program wrote."""
     read = (read_entry(operation.encode(), entry) for entry in entries)
     return [event for event in read if event is not None and event.n > 0]
 
 
 def age_s(event: Event) -> float:
-    """Return how long ago an event was published: 0 if Redis' clock is ahead of ours."""
+    """Return how long ago an event was published, in seconds; 0 if Redis' clock is ahead of ours."""
     return max(0.0, time.time() - milliseconds(event.position) / 1000)

@@ -1,7 +1,8 @@
-"""Grants: who may do what to which operations. Nothing here reads or asks; whoever does hands in the facts.
+"""Grants: which caller may do which action on which operations. No I/O happens here: callers pass the attributes in.
 
-A principal may do something if one of its grants covers it. A grant covers an operation that each of its selectors
-picks, and a selector picks one that has any of its values. So `owners` and `kinds` together narrow, two owners widen.
+A principal may do an action if one of its grants covers it. A grant covers an operation if every selector of the grant
+matches. A selector matches if the operation has any of its values. So `owners` together with `kinds` is narrower than
+`owners` alone, and a second owner makes a grant wider.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,21 +12,21 @@ from typing import Self
 
 
 class Action(StrEnum):
-    """What can be done to an operation."""
+    """An action on an operation."""
 
     READ = "read"
     PUBLISH = "publish"
     CANCEL = "cancel"
     CREATE = "create"
     METRICS = "metrics"
-    """To read the replicas' figures, which are of no operation: it takes a grant on all of them."""
+    """Read the replicas' metrics. They belong to no single operation, so this needs a grant on all operations."""
     ADMIN = "admin"
-    """All of the others, and to delete."""
+    """All other actions, and delete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What grants look at in an operation; all of it stays as it was created."""
+    """The attributes of an operation that grants look at. They never change after its creation."""
 
     id: str
     owner: str | None = None
@@ -35,7 +36,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Actions on operations. A selector that is None picks all; one without values picks none."""
+    """Actions on operations. A selector that is None matches every operation; an empty one matches none."""
 
     actions: frozenset[Action]
     ids: frozenset[str] | None = None
@@ -45,20 +46,20 @@ class Grant:
     tags: frozenset[str] | None = None
 
     def names(self, action: Action) -> bool:
-        """Return whether it is about this action at all."""
+        """Return whether the grant includes this action."""
         return action in self.actions or Action.ADMIN in self.actions
 
     def picks_id(self, id: str) -> bool:
-        """Return whether an operation may be covered, as far as its id tells."""
+        """Return whether the selectors by id match an operation. The other selectors are not checked."""
         return (self.ids is None or id in self.ids) and (self.prefixes is None or id.startswith(self.prefixes))
 
     @property
     def by_id(self) -> bool:
-        """Whether the id alone tells."""
+        """Whether the id is enough to decide."""
         return self.owners is None and self.kinds is None and self.tags is None
 
     def picks(self, facts: Facts) -> bool:
-        """Return whether it covers an operation."""
+        """Return whether the grant covers an operation."""
         return (
             self.picks_id(facts.id)
             and (self.owners is None or facts.owner in self.owners)
@@ -69,7 +70,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """All that a principal may do: what any of its grants allows, within every one of its limits."""
+    """All that a principal may do: an action must be allowed by at least one grant, and by every limit."""
 
     given: tuple[Grant, ...] = ()
     limits: tuple[Grant, ...] = ()
@@ -81,7 +82,7 @@ class Grants:
         )
 
     def decides(self, action: Action, id: str) -> bool | None:
-        """Return whether an action is allowed where the id alone tells, or None: it takes the facts."""
+        """Return whether an action is allowed, or None if the id is not enough to decide."""
         grants = [grant for grant in self.given if grant.names(action) and grant.picks_id(id)]
         if not grants or not all(limit.names(action) and limit.picks_id(id) for limit in self.limits):
             return False
@@ -89,11 +90,14 @@ class Grants:
         return True if sure else None
 
     def allows_everywhere(self, action: Action) -> bool:
-        """Return whether an action is allowed on each operation there can be."""
+        """Return whether an action is allowed on every possible operation."""
         return not self.limits and any(grant.names(action) and grant == Grant(grant.actions) for grant in self.given)
 
     def sources(self, action: Action) -> frozenset[tuple[str, str]] | None:
-        """Return fields and values that all the operations on which an action is allowed have one of, or None."""
+        """Return index entries (field, value) that together contain every operation on which an action is allowed.
+
+        Return None if there is no such set.
+        """
         found: set[tuple[str, str]] = set()
         for grant in self.given:
             if not grant.names(action):
@@ -106,12 +110,12 @@ class Grants:
         return frozenset(found)
 
     def narrowed(self, limit: Grant) -> Self:
-        """Return those that are allowed within a limit, too."""
+        """Return these grants with one more limit."""
         return replace(self, limits=(*self.limits, limit))
 
 
 def granted(actions: Iterable[str], **selectors: Iterable[str] | None) -> Grant:
-    """Return a grant; raise `ValueError` for an action there is none of."""
+    """Return a grant; raise `ValueError` for an unknown action."""
     chosen = {
         name: (tuple(values) if name == "prefixes" else frozenset(values)) if values is not None else None
         for name, values in selectors.items()

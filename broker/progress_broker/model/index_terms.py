@@ -1,39 +1,40 @@
-"""Indexes that operations are listed in, and what is found by them."""
+"""Indexes that list operations, and search results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Terms = frozenset[bytes]
-"""Indexes that operations are listed in, `field:value` each; their values never change."""
+"""Indexes that list an operation, each as `field:value`. They never change after creation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides whether and from where an operation is followed."""
+    """The data that decides whether a client follows an operation, and from which position."""
 
     operation: str
     terms: Terms
     done: bool
     position: bytes
-    """That of its last event."""
+    """The position of its last event."""
     first: bytes
-    """That of its first event."""
+    """The position of its first event."""
 
     def labels(self, field: str) -> list[str]:
-        """Return what it is listed under by an index, such as `owner` or `tag`."""
+        """Return the operation's values of an index field, such as `owner` or `tag`."""
         prefix = f"{field}:".encode()
         return [term[len(prefix) :].decode("utf-8", "replace") for term in self.terms if term.startswith(prefix)]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of the operations that somebody wants to follow."""
+    """The result of a search for operations to follow."""
 
     facts: Sequence[Facts]
     gone: Mapping[str, Facts] = field(default_factory=dict)
-    """Deleted ones by their ids, with what is still known of them: only who might follow them is told so."""
+    """Deleted operations by id, with the attributes that are still known. They decide which clients may learn of the
+    deletion."""
 
 
 def read_terms(lines: bytes) -> Terms:
-    """Return the indexes that are told one a line."""
+    """Return the indexes from a text with one index per line."""
     return frozenset(line for line in lines.split(b"\n") if line)

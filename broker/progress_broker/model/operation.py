@@ -1,6 +1,6 @@
-"""The model at the edges: what callers send, and what they are shown. On the hot path JSON stays opaque bytes.
+"""The request and response models. On the hot path JSON is passed on as bytes and is not parsed.
 
-Each model builds its validator when it is first used (`defer_build`): a worker uses few of them, and imports them all.
+Each model builds its validator at first use (`defer_build`), because a worker imports all of them and uses few.
 """
 
 import re
@@ -28,11 +28,11 @@ RESERVED_TYPES = frozenset(
         "missing",
     }
 )
-"""Names a publisher may not use: EventSource fires the first two itself, the others are the broker's."""
+"""Event types that publishers may not use. EventSource fires the first two itself; the broker uses the others."""
 
 
 class Status(StrEnum):
-    """Where an operation stands."""
+    """An operation's status."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -44,7 +44,7 @@ class Status(StrEnum):
 
     @property
     def done(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the operation has ended: nothing can follow."""
         return self in TERMINAL
 
 
@@ -59,11 +59,11 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
-"""What may follow what. `lua/publish.lua` enforces it; a test holds the two together."""
+"""The allowed next statuses of each status. `lua/publish.lua` enforces them; a test compares the two."""
 
 
 def is_id(name: str) -> bool:
-    """Return whether a name can be an operation's id."""
+    """Return whether a name is a valid operation id."""
     return re.fullmatch(OPERATION_ID, name) is not None
 
 
@@ -75,7 +75,7 @@ def _printable(value: str) -> str:
 
 def _not_cancel(value: str) -> str:
     if value == "cancel":
-        raise ValueError("a cancel is more than a signal: ask for it by its own call")
+        raise ValueError("`cancel` is not a signal type: use `POST …/cancel` or `progress-broker cancel ID`")
     return value
 
 
@@ -88,7 +88,7 @@ MAX_TITLE_CHARS = 512
 MAX_TAGS = 16
 MAX_WEIGHT = 1e9
 
-_NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in a schema; what is printable beyond ASCII no pattern can say
+_NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in the schema; no pattern can describe non-ASCII
 Label = Annotated[
     str,
     Field(min_length=1, max_length=MAX_LABEL_CHARS, json_schema_extra=_NO_CONTROLS),
@@ -98,42 +98,44 @@ OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 
 
-# The one list of what can be said of an operation: the command line's options are made from it, and a test holds the
-# SDK's options and the queues' to it.
+# The only list of an operation's options. The command line's options are made from it, and a test compares the options
+# of the SDK and of the task queues with it.
 class NewOperation(BaseModel):
-    """The body that creates an operation. The same id with the same body is the same operation."""
+    """The request body that creates an operation. Sending the same id with the same body again is safe."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    id: OperationId | None = Field(None, description="chosen by the caller, or made by the server")
-    kind: Label = Field("operation", description="what sort of work it is")
-    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] | None = Field(None, description="what people are shown")
-    owner: Label | None = Field(None, description="whose it is")
+    id: OperationId | None = Field(None, description="operation id; the server generates one if absent")
+    kind: Label = Field("operation", description="category of the work")
+    title: Annotated[str, Field(max_length=MAX_TITLE_CHARS)] | None = Field(None, description="text to display")
+    owner: Label | None = Field(None, description="name of the owner")
     tags: Annotated[list[Label], Field(max_length=MAX_TAGS)] = Field(
-        default_factory=list, description="what it is found by"
+        default_factory=list, description="labels to search and filter by"
     )
-    parent: OperationId | None = Field(None, description="the operation it belongs to")
+    parent: OperationId | None = Field(None, description="id of the parent operation")
     weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] = Field(
-        1, description="how much of its parent it is, compared with the other children"
+        1, description="share of the parent's work, relative to the parent's other children"
     )
     lease_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
-        None, description="how long its worker may be silent; absent: the server's default; null: for ever"
+        None,
+        description="seconds that the worker may send no heartbeat before the operation counts as stalled;"
+        " absent: the server's default; null: no limit",
     )
 
 
 class NewSignal(BaseModel):
-    """What is sent to an operation's worker."""
+    """A signal to an operation's worker."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     type: Annotated[str, Field(pattern=f"^{EVENT_TYPE}$"), AfterValidator(_not_cancel)] = Field(
-        description="pause, resume, or what the worker understands; a cancel is asked for by its own call"
+        description="pause, resume, or a custom type that the worker supports; `cancel` has its own request"
     )
     data: Any = None
 
 
 class Cancel(BaseModel):
-    """That the work was asked to stop."""
+    """A request to stop the work."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -142,27 +144,27 @@ class Cancel(BaseModel):
 
 
 class CancelShown(Cancel):
-    """A cancel as people are shown it. A worker that still works at `overdue_at` ignores it."""
+    """A cancel request in a snapshot. A worker that is still running at `overdue_at` ignores the request."""
 
     requested_at: Time
     overdue_at: Time
 
 
 class ChildrenSummary(BaseModel):
-    """What an operation's children add up to."""
+    """The summary of an operation's children."""
 
     model_config = ConfigDict(defer_build=True)
 
     total: int
-    done: int = Field(description="those that have ended, whichever way")
+    done: int = Field(description="children that have ended, with any status")
     failed: int
     cancelled: int
-    running: int = Field(description="those at work: running, stalled or cancelling")
-    percent: float = Field(description="how far they are, by their weights")
+    running: int = Field(description="children that are running, stalled or cancelling")
+    percent: float = Field(description="weighted mean of the children's percentages")
 
 
 class Operation(BaseModel):
-    """A snapshot: all there is to know of an operation at one position of its log."""
+    """A snapshot: an operation's whole state at one position of its log."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -193,13 +195,13 @@ class Operation(BaseModel):
 
 
 class Children(ChildrenSummary):
-    """An operation's children: what they add up to, and the first of them."""
+    """An operation's children: their summary, and the first of them as a list."""
 
     operations: list[Operation]
 
 
 class Answer(BaseModel):
-    """What a publisher learns: where its last event stands, how many there are, and whether it should stop."""
+    """The response to a publish: the position of the last event, the number of events, and whether to stop."""
 
     model_config = ConfigDict(defer_build=True)
 

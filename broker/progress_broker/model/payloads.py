@@ -1,4 +1,4 @@
-"""What events of the broker's own types carry. Whoever publishes is held to it; a replica hands on bytes."""
+"""The data of events of the built-in types. It is validated when it is published; replicas pass the bytes on."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ class Open(BaseModel):
 
 
 class Stage(Open):
-    """A part of the work, in the order it is done."""
+    """A part of the work. Stages are listed in the order in which they are done."""
 
     name: str
     status: Literal["pending", "running", "succeeded", "failed", "skipped"] = "pending"
@@ -39,7 +39,7 @@ class PoolWorker(Open):
 
 
 class Pool(Open):
-    """The workers an operation is spread over."""
+    """The workers that share an operation's work."""
 
     active: Annotated[int, Field(ge=0)] | None = None
     max: Annotated[int, Field(ge=0)] | None = None
@@ -48,7 +48,7 @@ class Pool(Open):
 
 
 class Progress(Open):
-    """How far an operation is. Always whole: the newest replaces the one before."""
+    """An operation's progress. Each event has the whole state: the newest one replaces the one before."""
 
     current: Number | None = None
     total: Number | None = None
@@ -71,7 +71,7 @@ class Log(Open):
 
 
 class Running(BaseModel):
-    """The one status a publisher may announce; the others follow from what happens."""
+    """The only status that a publisher may set with a `status` event; the server sets the others."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 

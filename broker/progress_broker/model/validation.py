@@ -1,4 +1,4 @@
-"""What comes in: JSON read, what is wrong with it told as `Invalid`, and whether it can be shown again."""
+"""Input: parse JSON, report faults as `Invalid`, and check that a value can be written as JSON again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,29 +10,29 @@ from progress_broker.errors import Invalid
 
 
 def read_json(body: bytes) -> Any:
-    """Return what a JSON text says; raise `Invalid` unless it is one (RFC 8259, in UTF-8)."""
+    """Return the value of a JSON text (RFC 8259, in UTF-8); raise `Invalid` if it is not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Invalid(f"this is not JSON: {error}") from None
+        raise Invalid(f"the input is not JSON: {error}") from None
 
 
 def invalid(error: ValidationError) -> Invalid:
-    """Return a validation failure as the caller should read it: the first fault, and the field it is in."""
+    """Return a validation error for the caller: the first fault, with the name of its field."""
     fault = error.errors(include_input=False, include_url=False)[0]
     return located(fault["loc"], fault["msg"])
 
 
 def located(location: Sequence[int | str], message: str) -> Invalid:
-    """Return the fault of a field, given by the path to it."""
+    """Return the error for a field, which is given by its path."""
     field = ".".join(map(str, location))
     return Invalid(f"{field}: {message}" if field else message, field=field or None)
 
 
 def showable(value: object) -> bool:
-    """Return whether a JSON value can still be written when it stands eight levels down.
+    """Return whether a JSON value can be encoded when it is nested eight levels deep.
 
-    What is stored is shown within other objects, and orjson writes 254 levels in all.
+    Stored values are sent inside other objects, and orjson encodes at most 254 levels.
     """
     try:
         orjson.dumps([[[[[[[[value]]]]]]]])

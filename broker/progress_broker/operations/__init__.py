@@ -1,1 +1,1 @@
-"""What is asked of storage: create, publish, read, list, end."""
+"""Requests to Redis: create, publish, read, list and end operations."""

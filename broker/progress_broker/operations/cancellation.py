@@ -1,4 +1,4 @@
-"""Cancelling: an operation and its children are asked to stop, or ended by force."""
+"""Cancellation: ask an operation and its children to stop, or end them by force."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +19,11 @@ _TRIES = 8
 
 
 class Operations(Protocol):
-    """What cancelling asks of the store."""
+    """What cancellation needs from the store."""
 
     @property
     def settings(self) -> Settings:
-        """Those of this process."""
+        """The settings of this process."""
 
     async def get(self, operation: str) -> Operation:
         """Return an operation's snapshot; raise `NotFound` or `Gone`."""
@@ -31,20 +31,21 @@ class Operations(Protocol):
     async def publish(
         self, operation: str, entries: Iterable[Entry], *, expect: str = "", as_observer: bool = False
     ) -> Answer:
-        """Append entries to an operation, if its status is as expected."""
+        """Append entries to an operation, if it has the expected status."""
 
     async def children(self, operation: str) -> Sequence[str]:
-        """Return the ids of an operation's children, however many."""
+        """Return the ids of all children of an operation."""
 
 
 class _TooFast(StorageUnavailable):
-    """An operation changes all the time; Redis itself is there."""
+    """An operation changes too often. Redis itself is available."""
 
 
 async def cancel(store: Operations, operation: str, asked: Cancel, *, force: bool) -> tuple[Operation, bool]:
-    """Cancel an operation, then its children, theirs, and so on; return it, and whether it was changed.
+    """Cancel an operation and all its descendants; return the operation, and whether it was changed.
 
-    What is wrong with one of them keeps no other from it, and is raised at the end. Where Redis is away, it ends there.
+    If one of them can't be cancelled, the others still are; the first error is raised at the end. If Redis becomes
+    unavailable, its error is raised at once.
     """
     now, changed = await cancel_one(store, operation, asked, force=force)
     seen, waiting = {operation}, [(operation, now.created_at)]
@@ -57,7 +58,7 @@ async def cancel(store: Operations, operation: str, asked: Cancel, *, force: boo
         for id in children:
             if id in seen:
                 continue
-            since: datetime | None = created  # of one that can't be read, those below count from there, too
+            since: datetime | None = created  # also for the descendants of a child that can't be read
             with _noting_faults(id, faults):
                 since = await _cancel_child(store, id, asked, created, force=force)
             if since is not None:
@@ -75,18 +76,21 @@ def _noting_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
     except Unreadable as error:
         faults.append(StorageUnavailable(f"operation {operation} can't be cancelled with its parent: {error.detail}"))
     except (NotFound, Gone):
-        pass  # it is about to leave the index
+        pass  # its index entry will be removed soon
     except Exception as error:
         if isinstance(error, StorageUnavailable | StorageFull) and not isinstance(error, _TooFast):
             raise
-        log.warning("operation %s can't be cancelled with its parent: %s", operation, error)
+        log.warning("cancelling operation %s together with its parent failed: %s", operation, error)
         faults.append(error)
 
 
 async def _cancel_child(
     store: Operations, operation: str, asked: Cancel, since: datetime, *, force: bool
 ) -> datetime | None:
-    """Cancel a child alone; return when it was created, or None if its parent is younger and thus only a label."""
+    """Cancel a child without its descendants; return its time of creation.
+
+    Return None if it is older than its parent: then `parent` is only a label, and the child is not cancelled.
+    """
     now, _ = await cancel_one(store, operation, asked, force=force, since=since)
     return now.created_at if now.created_at >= since else None
 
@@ -94,7 +98,10 @@ async def _cancel_child(
 async def cancel_one(
     store: Operations, operation: str, asked: Cancel, *, force: bool = False, since: datetime | None = None
 ) -> tuple[Operation, bool]:
-    """Cancel an operation alone, unless it was created before `since`; return it, and whether it was changed."""
+    """Cancel an operation without its children; return it, and whether it was changed.
+
+    An operation that was created before `since` is not cancelled.
+    """
     for _ in range(_TRIES):
         now = await store.get(operation)
         if now.done or (now.status is Status.CANCELLING and not force):
@@ -106,19 +113,19 @@ async def cancel_one(
         try:
             await store.publish(operation, [entry], expect=now.status, as_observer=True)
         except (Conflict, OperationEnded):
-            continue  # its worker was quicker, or somebody else who cancels
+            continue  # its status has changed: its worker or another cancel request was faster
         return await store.get(operation), True
-    raise _TooFast(f"operation {operation} changes too fast to be cancelled: try again")
+    raise _TooFast(f"operation {operation} changed during each of {_TRIES} attempts to cancel it: try again")
 
 
 def requested(settings: Settings, asked: Cancel) -> Entry:
-    """Return the event that asks an operation's worker to stop."""
+    """Return the event that requests an operation's worker to stop."""
     data = {"status": "cancelling", **asked.model_dump(), "force_after_s": settings.force_after_s}
     return Entry("status", orjson.dumps(data), "cancelling")
 
 
 def ended(settings: Settings, before: Status, asked: Cancel) -> Entry:
-    """Return the event that ends an operation in its worker's place."""
-    said = "cancelled before it began" if before is Status.PENDING else "ended by force"
-    error = {"type": "cancelled", "message": asked.reason or said, **({"by": asked.by} if asked.by else {})}
+    """Return the event that ends an operation without its worker."""
+    why = "cancelled before it began" if before is Status.PENDING else "ended by force"
+    error = {"type": "cancelled", "message": asked.reason or why, **({"by": asked.by} if asked.by else {})}
     return encode("end", {"status": "cancelled", "error": error}, settings)

@@ -1,4 +1,4 @@
-"""Reading operations' logs: from a position, from either end, and as they grow."""
+"""Reads operations' logs: from a position, from either end, and while they grow."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from progress_broker.storage.redis_errors import storage_errors
 
 
 class Stand(NamedTuple):
-    """Where an operation stands in storage: how many events it has, and where the last one is."""
+    """An operation's state in Redis: its number of events, and the position of the last one."""
 
     n: int
     position: bytes
 
 
 UNREADABLE = Stand(-1, b"")
-"""That of an operation into which a foreign hand has written something else."""
+"""The `Stand` of an operation whose data another program has overwritten."""
 
 
 class HistoryLost(Exception):
-    """Storage no longer has what was read of a log."""
+    """Redis no longer has events that were read from a log."""
 
 
 _DIGITS = 16
@@ -32,7 +32,7 @@ _LOOKED_BACK = 100
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of an operation's log after a position, oldest first."""
+    """A part of an operation's log after a position, oldest event first."""
 
     events: list[Event]
     at: Event | None = None
@@ -42,16 +42,16 @@ class Page:
 
 
 async def tail(store: Store, operation: str, count: int) -> list[Event]:
-    """Return the last events of an operation's log, oldest first, `count` at most."""
+    """Return at most `count` of the last events of an operation's log, oldest first."""
     key = store.keyspace.operation(operation).log
     return read_events(operation, reversed(await _entries(store.connections.commands.xrevrange(key, count=count))))
 
 
 async def after(store: Store, operation: str, position: str, count: int) -> Page:
-    """Return what follows a position in an operation's log, `count` events at most.
+    """Return at most `count` events that follow a position in an operation's log.
 
-    A position that the log does not hold is told as `trimmed` if it is older than what is kept, else as `lost`;
-    then the page is empty. `0-0` is before everything, and `trimmed` if the first event is no longer kept.
+    If the log does not have the position, the page is empty, and its `reset` is `trimmed` if the position is older than
+    the kept events, else `lost`. `0-0` is before the first event; the `reset` is `trimmed` if that is no longer kept.
     """
     key = store.keyspace.operation(operation).log
     commands = store.connections.commands
@@ -69,18 +69,18 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
-    """Return the first events of an operation's log that are still kept, `count` at most."""
+    """Return at most `count` of the oldest events that an operation's log still has."""
     key = store.keyspace.operation(operation).log
     return read_events(operation, await _entries(store.connections.commands.xrange(key, count=count)))
 
 
 async def follow(store: Store, operation: str, position: str) -> AsyncIterator[Event]:
-    """Yield what follows a position in an operation's log until its `end`, by a blocking XREAD of that log.
+    """Yield the events that follow a position in an operation's log, up to its `end`, with a blocking XREAD.
 
-    For one reader with a connection to spare, such as the command line; replicas follow the feeds.
-    Raises `NotFound` or `Gone` when the operation vanishes, and `HistoryLost` when it stands before the position.
+    It occupies one connection, so it is for single readers, such as the command line; replicas read the feeds. Raises
+    `NotFound` or `Gone` when the operation is removed, and `HistoryLost` when its last event is before the position.
     """
-    key, told = store.keyspace.operation(operation).log, position
+    key, yielded = store.keyspace.operation(operation).log, position
     client: Any = store.connections.for_blocking()
     while True:
         with storage_errors():
@@ -89,22 +89,22 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
             )
         if not reply:
             now = await store.get(operation)
-            if parse(now.position) < parse(told):  # nothing after it would come for long
-                raise HistoryLost(f"Redis no longer has the events of operation {operation} that were shown last")
+            if parse(now.position) < parse(yielded):  # new events would be skipped until they pass this position
+                raise HistoryLost(f"Redis has lost the last events of operation {operation}, which were already shown")
             if now.done and parse(now.position) <= parse(position):
                 return
             continue
         entries = reply[0][1]
         for event in read_events(operation, entries):
             yield event
-            told = event.position.decode()
+            yielded = event.position.decode()
             if event.type == b"end":
                 return
-        position = entries[-1][0].decode()  # which may be one that can't be read
+        position = entries[-1][0].decode()  # also of an entry that another program wrote
 
 
 async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
-    """Return where operations stand, None for one not there (or deleted), or `UNREADABLE`."""
+    """Return the state of each operation: None if it does not exist or was deleted, or `UNREADABLE`."""
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         for operation in operations:
             pipeline.hmget(store.keyspace.operation(operation).snapshot, ("n", "position"))
@@ -114,19 +114,19 @@ async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """What an operation's log holds after a position that need not be one of its own."""
+    """An operation's events after a position, which may be that of another operation in its lane."""
 
     events: Sequence[Event]
     last: Event | None
-    """The last event of all, if there is one."""
+    """The last event of the log, if there is one."""
     trimmed: bool
-    """Whether events may no longer be kept."""
+    """Whether some of the events may have been trimmed."""
 
 
 async def beyond(store: Store, operation: str, position: bytes, count: int, since: bytes) -> Beyond:
-    """Return what follows a position of an operation's lane in its log, `count` events at most.
+    """Return at most `count` events of an operation's log after a position of its lane.
 
-    It is `trimmed` if events after `since` may no longer be kept, which is the position or an older one.
+    It is `trimmed` if events after `since` may have been trimmed. `since` is the position or an older one.
     """
     key = store.keyspace.operation(operation).log
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
@@ -140,8 +140,8 @@ async def beyond(store: Store, operation: str, position: bytes, count: int, sinc
 
 
 async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:
-    """Return where the last entry up to a position stands in each of some lanes' feeds, if there is one, and how many
-    entries the feed has."""
+    """Return, for each lane, the position of the feed's last entry at or before a position (or None), and the feed's
+    number of entries."""
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         for lane, position in places.items():
             feed = store.keyspace.lane(lane).feed
@@ -166,7 +166,7 @@ async def _entries(read: Awaitable[list[Any]]) -> list[Any]:
 
 
 async def _standing(store: Store, operation: str, entry: Sequence[Any]) -> Event | None:
-    """Return the event at an entry, or where that can't be read, the one before it, as if it were there."""
+    """Return the event in an entry. If another program wrote the entry, return the event before it instead."""
     event = read_entry(operation.encode(), entry)
     if event is not None and event.n > 0:
         return event

@@ -1,4 +1,4 @@
-"""Finding operations to follow: those of some ids, or those that are listed in some indexes."""
+"""Finds operations to follow, by id or by index."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -21,18 +21,18 @@ _ASKED_AT_ONCE = 500
 
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
-    """Return what there is of these operations."""
+    """Return those of these operations that exist, and those that were deleted."""
     facts: list[Facts] = []
     gone: dict[str, Facts] = {}
     asked = list(ids)
     for at in range(0, len(asked), _ASKED_AT_ONCE):
-        some = asked[at : at + _ASKED_AT_ONCE]
+        group = asked[at : at + _ASKED_AT_ONCE]
         async with store.connections.commands.pipeline(transaction=False) as pipeline:
-            for operation in some:
+            for operation in group:
                 pipeline.hmget(store.keyspace.operation(operation).snapshot, _FIELDS)
             with storage_errors():
                 states = await pipeline.execute(raise_on_error=False)
-        for operation, state in zip(some, states, strict=True):
+        for operation, state in zip(group, states, strict=True):
             read = _read(operation, state)
             if read is not None:
                 facts.append(read)
@@ -42,18 +42,18 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
 
 
 async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int) -> Found:
-    """Return those operations of some lanes that are listed in all these indexes, `most` a lane.
+    """Return the operations of some lanes that are listed in all these indexes, at most `most` per lane.
 
-    Those that have ended are told if that was after the lane's position in `since`.
+    Operations that have ended are included if they ended after the lane's position in `since`.
     """
     found = await asyncio.gather(*(_in_lane(store, lane, terms, since.get(lane), most) for lane in lanes))
-    return Found([facts for some in found for facts in some])
+    return Found([facts for in_lane in found for facts in in_lane])
 
 
 async def within(
     store: Store, terms: Terms, places: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
 ) -> Found:
-    """Return what `by_terms` does of those in one of some places: what is elsewhere takes no room from them."""
+    """Like `by_terms`, but only operations in one of `places`. Other operations do not count for `most`."""
     mine = set(lanes)
     ids = [place.removeprefix(b"id:").decode() for place in places if place.startswith(b"id:")]
     named = (await by_ids(store, [id for id in ids if store.keyspace.lane_of(id) in mine])).facts
@@ -80,7 +80,7 @@ async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, m
 
 
 async def as_created(store: Store, operation: str) -> Operation | None:
-    """Return an operation as it was after its first event, None if it is not known where that is.
+    """Return an operation's state after its first event, or None if that event's position is not known.
 
     Raises `NotFound` or `Gone`.
     """
@@ -100,7 +100,7 @@ def _read(operation: str, state: Any) -> Facts | None:
     status, position, first, created, indexes, gone = state
     if gone is not None or status not in _STATUSES or not is_canonical(position or b""):
         return None
-    first = first or b"%b-0" % (created or b"0")  # one that was created before this was kept
+    first = first or b"%b-0" % (created or b"0")  # it was created by a version that did not store `first`
     return Facts(
         operation, read_terms(indexes or b""), status in _ENDS, position, first if is_canonical(first) else position
     )

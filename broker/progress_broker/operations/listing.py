@@ -1,6 +1,6 @@
-"""Listing operations: the lanes' indexes merged, newest change first; the cursor survives changes between pages.
+"""Lists operations, last changed first, by merging the lanes' indexes. Cursors stay valid if operations change.
 
-One index narrows the walk, that of the rarest filter; the other filters are applied to the snapshots it leads to.
+The index of the filter with the fewest operations is scanned. The other filters are applied to the snapshots.
 """
 
 import base64
@@ -20,29 +20,31 @@ from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.redis_errors import storage_errors
 
 _WALK = 2_000
-"""Operations looked at for one page, at most: a rare filter then gives a short page and a cursor, not a slow server."""
+"""Maximum operations scanned for one page. With a filter that rarely matches, the page is short and has a cursor, and
+the server stays fast."""
 _LATEST = (1 << 53) - 1
-"""No time is later; what another program listed so would stand before all operations."""
+"""The latest valid time. Index entries of other programs with a later time are ignored."""
 _SOURCES = 64
-"""Indexes merged for who may not read all, at most: of more, or where grants name none, the whole is walked."""
+"""Maximum indexes merged for a caller that may not read every operation. If its grants name more indexes, or none, the
+filters select what is scanned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a listing is narrowed to; None does not narrow."""
+    """The filters of a listing; None means no filter."""
 
     status: Status | tuple[Status, ...] | None = None
-    """Of several, any."""
+    """One of several statuses must match."""
     owner: str | None = None
     kind: str | None = None
     tag: str | tuple[str, ...] | None = None
-    """Of several, all."""
+    """All of several tags must match."""
     parent: str | None = None
     grants: Grants | None = None
-    """Whose grants to read an operation it takes, too."""
+    """The caller's grants: they must allow reading the operation."""
 
     def chosen(self) -> list[list["Source"]]:
-        """Return the ways to narrow: indexes that hold, together, all that passes."""
+        """Return the possible scans: each is a list of indexes that together have every matching operation."""
         found = [[("tag", tag)] for tag in _each(self.tag)]
         pairs = (("owner", self.owner), ("parent", self.parent), ("kind", self.kind))
         found += [[(field, value)] for field, value in pairs if value is not None]
@@ -50,7 +52,7 @@ class Filters:
         return [*found, statuses] if statuses else found
 
     def match(self, operation: Operation) -> bool:
-        """Return whether an operation passes."""
+        """Return whether an operation matches all filters."""
         statuses = _each(self.status)
         return (
             (not statuses or operation.status in statuses)
@@ -70,14 +72,14 @@ def _each(wanted: T | tuple[T, ...] | None) -> tuple[T, ...]:
 
 
 _BYTES = ("utf-8", "surrogateescape")
-"""Members of an index are ids, unless another program listed something else."""
+"""Encoding of index members. They are ids, unless another program added something else."""
 
 
 Mark = tuple[int, str]
-"""A place in a listing: the time of last change, and the id among those of the same millisecond."""
+"""A position in a listing: the time of the last change, and the id, for operations of the same millisecond."""
 
 Source = tuple[str, str]
-"""An index by its field and value, or an operation by its id."""
+"""An index, as field and value, or a single operation, as `id` and its id."""
 WHOLE: Source = ("", "")
 
 Loaded = tuple[Operation, bool]
@@ -89,10 +91,12 @@ def _read_cursor(cursor: str) -> Mark:
         score, _, operation = base64.urlsafe_b64decode(cursor.encode()).decode(*_BYTES).partition(" ")
         mark = int(score), operation
         if not 0 <= mark[0] <= _LATEST:
-            raise ValueError("no time is so late")
+            raise ValueError("the time is out of range")
         return mark
     except (binascii.Error, ValueError):
-        raise Invalid("invalid cursor: send `next_cursor` of the page before, unchanged", field="cursor") from None
+        raise Invalid(
+            "invalid cursor: send the `next_cursor` of the previous page, unchanged", field="cursor"
+        ) from None
 
 
 def _write_cursor(mark: Mark) -> str:
@@ -102,13 +106,13 @@ def _write_cursor(mark: Mark) -> str:
 async def page(
     client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
-    """Return a page of operations and the next page's cursor, or None when there is no more."""
+    """Return a page of operations, and the next page's cursor or None."""
     found, cursor = await _page(client, keyspace, filters, limit, cursor)
     return await _rolled_up(client, keyspace, found), cursor
 
 
 async def load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Operation]:
-    """Return those of some operations that there are."""
+    """Return those of these operations that exist."""
     loaded = await _load(client, keyspace, operations)
     return await _rolled_up(client, keyspace, [it for it in loaded if it is not None])
 
@@ -140,7 +144,8 @@ async def _page(
 
 
 async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[Source]:
-    """Return where to look: in what grants name, so that nothing is walked that may not be read, or in the rarest."""
+    """Return the indexes to scan: those that the grants name, so that only readable operations are scanned, else those
+    of the filter with the fewest operations."""
     named = None if filters.grants is None else filters.grants.sources(Action.READ)
     if named is not None and len(named) <= _SOURCES:
         return sorted(named)
@@ -163,13 +168,13 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Sou
 async def _walk(
     client: Any, keyspace: Keyspace, sources: Sequence[Source], mark: Mark | None, limit: int
 ) -> list[Mark]:
-    """Return the next `limit` places after a mark, over all lanes; fewer mean that there are no more."""
+    """Return the next `limit` marks after a mark, over all lanes. If there are fewer, the end is reached."""
     ids = [value for field, value in sources if field == "id"]
     async with client.pipeline(transaction=False) as pipeline:
         for id in ids:
             pipeline.zscore(keyspace.operation(id).lane.index, id)
         for key in _indexes(keyspace, sources):
-            if mark is not None:  # those of the mark's own millisecond may stand on both sides of it
+            if mark is not None:  # operations of the same millisecond may be before or after the mark
                 pipeline.zrevrangebyscore(key, mark[0], mark[0], withscores=True)
             top = _LATEST if mark is None else f"({mark[0]}"
             pipeline.zrevrangebyscore(key, top, 0, start=0, num=limit, withscores=True)
@@ -205,4 +210,4 @@ def _snapshot(operation: str, values: list[bytes | None] | None) -> Loaded | Non
     try:
         return read_snapshot(operation, values), is_parent(values)
     except (NotFound, Gone):
-        return None  # its index entry is about to be swept
+        return None  # its index entry will be removed soon

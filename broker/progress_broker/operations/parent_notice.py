@@ -1,7 +1,9 @@
-"""Telling a parent of its new child: an event in its log, so that its watchers know of it, and cancels reach it.
+"""Notifies a parent of its new child with an event in the parent's log. So the parent's clients learn of the child, and
+a cancel of the parent reaches it.
 
-Whoever creates a child notes it after that. So a cancel of the parent comes either before the note, which is answered
-with it, or after: then whoever cancels finds the child in the index. Either way the child is cancelled too.
+The creator of a child sends the notice after the creation. A cancel of the parent comes either before the notice, and
+then the reply to the notice contains it; or after the notice, and then the canceller finds the child in the index. In
+both cases the child is cancelled, too.
 """
 
 from collections.abc import Sequence
@@ -16,32 +18,33 @@ from progress_broker.operations import cancellation
 from progress_broker.operations.commands import read_cancel
 
 STATE = ("status", "cancel")
-"""What is looked at of a parent that has ended."""
+"""The fields to read of a parent that has ended."""
 
 
 class Parents(cancellation.Operations, Protocol):
-    """What telling a parent asks of the store."""
+    """What a notice needs from the store."""
 
     async def cancel_of(self, operation: str) -> Cancel | None:
-        """Return the cancel that an operation which has ended was asked for by, if it was."""
+        """Return the cancel request of an ended operation, if there was one."""
 
 
 def is_due(new: NewOperation, reply: Sequence[Any]) -> bool:
-    """Return whether to note an operation, by the reply to its creation.
+    """Return whether to notify the parent, from the reply to the child's creation.
 
-    One that existed but has done nothing is noted again: whoever created it may not have come to that.
+    An operation that already existed, but has only its first event, is notified again: its creator may have stopped
+    before it sent the notice.
     """
     return new.parent not in (None, new.id) and (bool(reply[4]) or int(reply[2]) == 1)
 
 
 def entry(operation: str, new: NewOperation) -> Entry:
-    """Return the event that tells a parent of a child; an answer with a cancel is one for the child, too."""
-    told = {"operation": operation, "kind": new.kind, "title": new.title, "weight": new.weight}
-    return Entry("child", orjson.dumps(told))
+    """Return the event that notifies a parent of a child. If the reply has a cancel, it is for the child, too."""
+    data = {"operation": operation, "kind": new.kind, "title": new.title, "weight": new.weight}
+    return Entry("child", orjson.dumps(data))
 
 
 def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
-    """Return the cancel that an operation which has ended, whose hash holds `state`, was asked for by, if it was."""
+    """Return the cancel request of an ended operation from the values of `STATE`, if there was one."""
     status, cancel = state
     if cancel is not None:
         return read_cancel(cancel)
@@ -49,9 +52,9 @@ def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
 
 
 async def note(store: Parents, operation: str, new: NewOperation) -> None:
-    """Tell a parent of its new child, and cancel that if its parent was asked to stop.
+    """Notify a parent of its new child, and cancel the child if the parent was cancelled.
 
-    A parent that is not there, or has ended otherwise, is only a label.
+    If the parent does not exist, or has ended in another way, nothing happens: `parent` is only a label then.
     """
     parent = new.parent or ""
     try:

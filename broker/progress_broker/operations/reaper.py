@@ -1,7 +1,7 @@
-"""The reaper: no operation says `running` for ever because its worker died. Every replica runs it, and any number may.
+"""The reaper ends operations whose worker has died, so that they do not stay `running` forever. Every replica runs it.
 
-What it does is published on condition that the lease has still lapsed, so that of many reapers, and of a reaper and a
-worker that returns, one is first and the others change nothing.
+Its events are stored only if the lease is still expired. So if several reapers act at once, or a worker returns, only
+the first one changes the operation.
 """
 
 import asyncio
@@ -23,15 +23,18 @@ from progress_broker.storage.foreign import warn_once
 log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
-"""How long workers have, once Redis can be reached again, to say that they are alive: they could not before."""
+"""After Redis was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
 
 _STALLED = Entry("status", b'{"status":"stalled"}', "stalled")
-_LOST = {"type": "worker-lost", "message": "its worker fell silent and did not come back"}
-_LOST_WHEN_ASKED = {"type": "worker-lost", "message": "its worker fell silent after it was asked to stop"}
+_LOST = {"type": "worker-lost", "message": "the worker stopped sending heartbeats and did not come back"}
+_LOST_WHEN_ASKED = {
+    "type": "worker-lost",
+    "message": "the worker stopped sending heartbeats after it was asked to stop",
+}
 
 
 class Reaper:
-    """Finds operations whose worker is silent, and removes what is left of those whose time has passed.
+    """Finds operations whose worker sends no heartbeat, and removes expired operations.
 
     Use it as an async context manager.
     """
@@ -53,7 +56,7 @@ class Reaper:
         await self._tasks.close()
 
     async def reap(self) -> None:
-        """Take each operation whose lease has lapsed one step on: running to stalled, any other to its end."""
+        """Change each operation whose lease has expired: from running to stalled, or from another status to its end."""
         for operation, status in await self._store.lapsed():
             try:
                 await self._store.publish(
@@ -62,15 +65,16 @@ class Reaper:
             except (StorageUnavailable, StorageFull):
                 raise
             except redis.exceptions.ResponseError as error:
-                warn_once(f"operation {operation}, whose worker is silent, is left as it is", str(error))
+                warn_once(f"operation {operation} has an expired lease, but changing its status failed", str(error))
                 continue
             except BrokerError as error:
-                log.debug("operation %s is left as it is: %s", operation, error.detail)
+                log.debug("operation %s is not changed: %s", operation, error.detail)
                 continue
-            log.info("the worker of operation %s, %s, is silent", operation, status)
             if status is Status.RUNNING:
+                log.info("operation %s is stalled: its worker sends no heartbeat", operation)
                 self.stalled += 1
             else:
+                log.info("operation %s (%s) is ended: its worker sends no heartbeat", operation, status)
                 self.lost += 1
 
     def _step(self, status: Status) -> Entry:
@@ -101,4 +105,6 @@ class Reaper:
 
 
 async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:
-    await asyncio.sleep(about_s * (0.5 + chance()))  # so that replicas that started together look at different times
+    await asyncio.sleep(
+        about_s * (0.5 + chance())
+    )  # randomized, so that replicas that started together act at different times

@@ -1,4 +1,4 @@
-"""Reading what operations' children add up to. Nothing is written for it: it is worked out when somebody looks."""
+"""Computes the summary of operations' children. It is computed at read time, and nothing is stored for it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _DIGITS = 16
 
 
 async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) -> Tree:
-    """Have operations that are parents tell what their children add up to; return those."""
+    """Set the children's summary in these operations; return their descendants."""
     created = {operation.id: round(operation.created_at.timestamp() * 1000) for operation in parents}
     tree = await _load(client, keyspace, created)
     for operation in parents:
@@ -25,12 +25,12 @@ async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) ->
 
 
 async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
-    """Return operations' children, and theirs where only those tell how far a child is."""
+    """Return operations' children, and the children's own children where a child reports no percentage itself."""
     return await _load(client, keyspace, await _created(client, keyspace, list(dict.fromkeys(parents))))
 
 
 async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
-    """Do what `load` does, given when each of the operations was created, in ms."""
+    """Like `load`, for operations given with their time of creation in ms."""
     tree, wanted = Tree(), dict(created)
     for _ in range(GENERATIONS):
         if not wanted:
@@ -43,7 +43,7 @@ async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> 
 
 
 async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
-    """Return the ids of an operation's children, however many. One that exists now is not missed."""
+    """Return the ids of all children of an operation. No child that exists now is missed."""
     async with client.pipeline(transaction=False) as pipeline:
         for lane in range(keyspace.lanes):
             pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
@@ -68,7 +68,10 @@ def _moment(ms: bytes | None) -> int:
 
 
 async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]) -> None:
-    """Take in the children of parents, given with when these were created: to an older child one is only a label."""
+    """Add the children of these parents, which are given with their time of creation.
+
+    A child that is older than its parent is ignored: its `parent` is only a label.
+    """
     most = str(max(1, LOOKED_AT // keyspace.lanes))
     calls = []
     for number in range(keyspace.lanes):
@@ -78,9 +81,9 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
     replies = await run_all(client, calls)
     for (parent, created), of_lanes in zip(parents.items(), zip(*replies, strict=True), strict=True):
         children = []
-        for there, looked_at, *told in of_lanes:
-            stands_for = there / looked_at if looked_at else 1
+        for total, sampled, *states in of_lanes:
+            stands_for = total / sampled if sampled else 1
             tree.whole &= stands_for == 1
-            read = (read_child(id, state, stands_for) for id, state in zip(told[::2], told[1::2], strict=True))
+            read = (read_child(id, state, stands_for) for id, state in zip(states[::2], states[1::2], strict=True))
             children += [child for child in read if child is not None and child.created >= created]
         tree.add(parent, children)

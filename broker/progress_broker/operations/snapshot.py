@@ -1,4 +1,4 @@
-"""From an operation's snapshot hash to the `Operation` people are shown."""
+"""Converts an operation's snapshot hash in Redis to an `Operation`."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,25 +41,26 @@ FIELDS = (
 
 
 FACTS = ("spec", "indexes")
-"""What tells an operation's facts; the latter stays when it is deleted, so that who knew it is told `gone`."""
+"""The hash fields to read for an operation's attributes. `indexes` stays after a deletion, so that callers that were
+allowed to read the operation get `gone`."""
 
 
 def missing(operation: str) -> NotFound:
-    """Return what is said of an operation that is not there, or that who asks may not know of."""
+    """Return the error for an operation that does not exist, or that the caller may not read."""
     return NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
 
 
 def facts_of(operation: Operation) -> Facts:
-    """Return what grants look at in an operation."""
+    """Return the attributes of an operation that grants look at."""
     return Facts(operation.id, operation.owner, operation.kind, operation.tags)
 
 
 def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
-    """Return the facts of the operation whose hash holds `values` for `FACTS`; None if there is none."""
+    """Return an operation's attributes from the values of `FACTS`; None if it does not exist."""
     spec, indexes = values
     if spec is not None:
-        given = _given(spec)
-        return Facts(operation, given.owner, given.kind, given.tags)
+        created_with = _given(spec)
+        return Facts(operation, created_with.owner, created_with.kind, created_with.tags)
     if indexes is None:
         return None
     pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]
@@ -68,9 +69,9 @@ def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
 
 
 def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
-    """Return the operation whose hash holds `values` for `FIELDS`; raise `NotFound` or `Gone` if it holds none.
+    """Return the operation from the values of `FIELDS`; raise `NotFound` or `Gone` if it does not exist.
 
-    Workers of any make write there: a part that is none is left out, so that it hides neither the rest nor others.
+    Workers in any language write this hash. An invalid part is left out, so that the rest can still be shown.
     """
     fields: Mapping[str, bytes | None] = dict(zip(FIELDS, values, strict=True))
     if fields["gone"] is not None:
@@ -81,14 +82,14 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
     try:
         return _read(operation, fields)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, Invalid) as error:
-        warn_once(f"operation {operation} can't be shown", str(error).partition("\n")[0])
+        warn_once(f"the data of operation {operation} in Redis is invalid", str(error).partition("\n")[0])
         raise Unreadable(
-            f"what Redis holds as operation {operation} is something else: another program wrote it"
+            f"the data of operation {operation} in Redis is invalid: another program has overwritten it"
         ) from None
 
 
 def is_parent(values: list[bytes | None]) -> bool:
-    """Return whether the operation whose hash holds `values` for `FIELDS` was told of a child."""
+    """Return whether an operation has children, from the values of `FIELDS`."""
     return values[FIELDS.index("has_children")] is not None
 
 
@@ -128,7 +129,7 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
 def _count(digits: bytes) -> int:
     count = int(digits)
     if not 0 <= count < _COUNTS:
-        raise ValueError(f"{count} counts nothing")
+        raise ValueError(f"{count} is out of range")
     return count
 
 
@@ -140,8 +141,8 @@ def _cancel(data: bytes | None, at: bytes | None) -> CancelShown | None:
     if data is None or at is None:
         return None
     cancel, patience_s = read_cancel(data), (_object(data) or {}).get("force_after_s")
-    told = isinstance(patience_s, int | float) and 0 <= patience_s <= _LONGEST_S
-    overdue_ms = int(at) + (round(1000 * patience_s) if told else 0)  # type: ignore[operator]
+    valid = isinstance(patience_s, int | float) and 0 <= patience_s <= _LONGEST_S
+    overdue_ms = int(at) + (round(1000 * patience_s) if valid else 0)  # type: ignore[operator]
     return CancelShown(
         reason=cancel.reason, by=cancel.by, requested_at=_moment(int(at)), overdue_at=_moment(overdue_ms)
     )
@@ -163,7 +164,7 @@ def _given(spec: bytes | None) -> NewOperation:
 
 
 def _object(data: bytes | None) -> dict[str, Any] | None:
-    """Return an object that a worker wrote, None if it wrote something else."""
+    """Return a JSON object that a worker wrote, or None if it is not a valid object."""
     try:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The store: operations in Redis, as API replicas and the command line ask for them and change them."""
+"""The store: reads and changes operations in Redis, for API replicas and the command line."""
 
 import asyncio
 import secrets
@@ -38,15 +38,15 @@ from progress_broker.storage.scripts import LAPSED, SWEEP, Call
 
 @contextmanager
 def _one_lane_alone(number: int, done: str) -> Iterator[None]:
-    """Keep what Redis refuses in one lane from the others."""
+    """If Redis rejects a call for one lane, log that, so that the other lanes are still handled."""
     try:
         yield
     except (Unreadable, redis.exceptions.ResponseError) as error:
-        warn_once(f"lane {number} can't be {done}", str(error))
+        warn_once(f"lane {number} could not be {done}", str(error))
 
 
 class Store:
-    """Operations in Redis. Every method raises `StorageUnavailable` or `StorageFull` when Redis can't serve it."""
+    """Operations in Redis. Every method raises `StorageUnavailable` or `StorageFull` if Redis can't answer it."""
 
     def __init__(self, connections: Connections, keyspace: Keyspace, settings: Settings) -> None:
         self.connections = connections
@@ -55,9 +55,9 @@ class Store:
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
-        """Connect, and check that this Redis suits and agrees with the settings; raise `SetupError` otherwise.
+        """Connect, and check that this Redis can be used and agrees with the settings; raise `SetupError` otherwise.
 
-        That Redis is away counts as well: this is for commands, which nobody wants to wait for it.
+        It is for commands, which do not wait for Redis. So it also raises `SetupError` if Redis is unavailable.
         """
         try:
             return await cls.reach(settings)
@@ -66,7 +66,7 @@ class Store:
 
     @classmethod
     async def reach(cls, settings: Settings) -> Self:
-        """Connect as `open` does, but raise `StorageUnavailable` or `StorageFull` for what may pass by itself."""
+        """Connect like `open`, but raise `StorageUnavailable` or `StorageFull` for errors that may be temporary."""
         connections = Connections.open(settings, lanes=1)
         try:
             with ending_what_is_wrong_for_good():
@@ -90,9 +90,10 @@ class Store:
         await self.close()
 
     async def create(self, new: NewOperation) -> tuple[Operation, bool]:
-        """Create an operation, and say whether it is new; the same body again is the same operation.
+        """Create an operation; return it, and whether it is new. The same call again returns the same operation.
 
-        Raises `OperationExists` for another body under the same id, and `Gone` while its id is a deleted one's.
+        Raises `OperationExists` if the id was used with a different body, and `Gone` while the id is that of a deleted
+        operation.
         """
         operation = new.id or secrets.token_hex(10)
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings, tracing.current())
@@ -103,7 +104,7 @@ class Store:
         return await self.get(operation), bool(reply[4])
 
     async def get(self, operation: str, *, list_children: bool = False) -> Operation:
-        """Return an operation's snapshot, with a list of its first children if wanted. Raises `NotFound` or `Gone`."""
+        """Return an operation's snapshot, on request with its first children. Raises `NotFound` or `Gone`."""
         key = self.keyspace.operation(operation).snapshot
         with storage_errors():
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
@@ -117,28 +118,28 @@ class Store:
         return snapshot
 
     async def facts(self, operation: str) -> Facts | None:
-        """Return what grants look at in an operation, or in one that was deleted; None if there is none."""
+        """Return the attributes that grants look at, also of a deleted operation; None if the id is unknown."""
         with storage_errors():
             values = await self.connections.commands.hmget(self.keyspace.operation(operation).snapshot, FACTS)
         return read_facts(operation, values)
 
     async def family(self, operation: str) -> Tree:
-        """Return an operation's children, and theirs where only those tell how far a child is."""
+        """Return an operation's children, and the own children of those that report no percentage themselves."""
         with storage_errors():
             if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "has_children"):
                 return Tree()
         return await rollup.load(self.connections.commands, self.keyspace, [operation])
 
     async def children(self, operation: str) -> list[str]:
-        """Return the ids of an operation's children, however many. One that exists now is not missed."""
+        """Return the ids of all children of an operation. No child that exists now is missed."""
         return await rollup.ids(self.connections.commands, self.keyspace, operation)
 
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[Operation], str | None]:
-        """Return operations, newest change first, and the cursor of the next page, or None at the end.
+        """Return a page of operations, last changed first, and the cursor of the next page, or None at the end.
 
-        A page may hold fewer than `limit` and still have a next one. Raises `Invalid` for a cursor that is none.
+        A page may have fewer than `limit` operations and still have a next one. Raises `Invalid` for a bad cursor.
         """
         return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
 
@@ -153,10 +154,10 @@ class Store:
         lease_ms: int | None = None,
         as_observer: bool = False,
     ) -> Answer:
-        """Append entries to an operation, all or none; without entries it is a heartbeat. See `publish_call`.
+        """Append entries to an operation, all or none. Without entries it is a heartbeat. See `publish_call`.
 
-        Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that can't follow, and
-        `Conflict` if it is not as expected.
+        Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that is not allowed next, and
+        `Conflict` if the status is not the expected one.
         """
         keys = self.keyspace.operation(operation)
         call = publish_call(
@@ -175,15 +176,16 @@ class Store:
     async def cancel(
         self, operation: str, *, reason: str | None = None, by: str | None = None, force: bool = False
     ) -> tuple[Operation, bool]:
-        """Ask an operation's worker, and its children's, to stop, and say whether that changed anything.
+        """Ask the workers of an operation and its descendants to stop; return the operation, and whether it changed.
 
-        One not begun ends at once, and by `force` any does: its worker is refused from then on.
+        An operation that has not begun ends at once. With `force` every operation does; later updates from its worker
+        are rejected.
         Raises `NotFound` or `Gone`.
         """
         return await cancellation.cancel(self, operation, Cancel(reason=reason, by=by), force=force)
 
     async def cancel_of(self, operation: str) -> Cancel | None:
-        """Return the cancel that an operation which has ended was asked for by, if it was."""
+        """Return the cancel request of an ended operation, if there was one."""
         with storage_errors():
             state = await self.connections.commands.hmget(
                 self.keyspace.operation(operation).snapshot, parent_notice.STATE
@@ -197,19 +199,19 @@ class Store:
         )
 
     async def delete(self, operation: str, *, force: bool = False) -> None:
-        """Forget an operation. Raises `NotFound`, `Gone`, or `OperationRunning` unless it has ended or force is on."""
+        """Delete an operation. Raises `NotFound`, `Gone`, or without `force` `OperationRunning` if it has not ended."""
         keys = self.keyspace.operation(operation)
         check_refusal(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
 
     async def probe(self, lane: int, name: str, data: bytes) -> None:
-        """Publish to a lane, as to an operation of this name that nobody else can see. Raises what `publish` does."""
+        """Publish to a lane, as to an operation of this name, which no caller can see. Raises what `publish` raises."""
         await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
         check_refusal(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], as_observer=True)))
 
     async def sweep(self, *, most: int = 200) -> int:
-        """Remove what is left of operations whose time has passed, `most` a lane, and return how many."""
+        """Remove the remains of expired operations, at most `most` per lane; return their number."""
         swept = 0
         for number in range(self.keyspace.lanes):
             lane = self.keyspace.lane(number)
@@ -219,13 +221,13 @@ class Store:
         return swept
 
     async def lapsed(self, *, most: int = 200) -> list[tuple[str, Status]]:
-        """Return operations whose worker has been silent for longer than its lease, `most` a lane."""
+        """Return operations whose lease has expired, at most `most` per lane."""
         found = []
         for number in range(self.keyspace.lanes):
             lane = self.keyspace.lane(number)
-            with _one_lane_alone(number, "looked through for lapsed leases"):
-                told = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
-                pairs = zip(told, told, strict=True)
+            with _one_lane_alone(number, "searched for expired leases"):
+                reply = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
+                pairs = zip(reply, reply, strict=True)
                 found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
 

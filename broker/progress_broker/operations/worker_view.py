@@ -1,4 +1,4 @@
-"""From an operation's snapshot hash to what a worker must know before it says anything. Without I/O."""
+"""Converts an operation's snapshot hash to what a worker needs before it publishes. No I/O happens here."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -22,14 +22,14 @@ FIELDS: Final = (
     "idle_ms",
     "traceparent",
 )
-"""What `read_worker_view` takes the values of, in this order."""
+"""The fields whose values `read_worker_view` expects, in this order."""
 
 END_FIELDS: Final = ("status", "finished")
-"""What `read_cancelled_at_s` takes the values of, in this order."""
+"""The fields whose values `read_cancelled_at_s` expects, in this order."""
 
 
 class WorkerView(NamedTuple):
-    """What an operation in Redis says of itself, as far as a worker must know."""
+    """The state of an operation in Redis that a worker needs."""
 
     status: Status = Status.PENDING
     attempt: int = 1
@@ -42,7 +42,7 @@ class WorkerView(NamedTuple):
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
-    """Return where an operation stands, by the values of `FIELDS`; raise `NotFound` or `Gone`."""
+    """Return an operation's state from the values of `FIELDS`; raise `NotFound` or `Gone`."""
     gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent = values
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
@@ -62,23 +62,23 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
         )
     except (ValueError, OverflowError):
         raise NotFound(
-            f"what Redis holds as operation {operation} is something else: another program wrote it"
+            f"the data of operation {operation} in Redis is invalid: another program has overwritten it"
         ) from None
 
 
 def read_cancelled_at_s(values: Sequence[bytes | None]) -> float | None:
-    """Return when an operation was cancelled, in seconds since 1970, by the values of `END_FIELDS`; None if it wasn't.
+    """Return when an operation was cancelled, in seconds since 1970, from the values of `END_FIELDS`.
 
-    It is 0 where nothing tells when.
+    Return None if it was not cancelled, and 0 if the time is unknown.
     """
     status, finished = values
     return int(finished or 0) / 1000 if status == Status.CANCELLED.encode() else None
 
 
 def _progress(data: bytes | None) -> dict[str, Any]:
-    """Return the progress as it was told last; a worker in another language may have written anything."""
+    """Return the last published progress. A worker in another language may have written something invalid."""
     try:
-        told = orjson.loads(data) if data is not None else {}
+        progress = orjson.loads(data) if data is not None else {}
     except orjson.JSONDecodeError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return progress if isinstance(progress, dict) else {}

@@ -1,1 +1,1 @@
-"""Tools that know nothing of progress: tasks, timers, counts."""
+"""Generic tools, independent of operations: tasks, timers, counters."""

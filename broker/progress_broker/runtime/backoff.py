@@ -1,4 +1,4 @@
-"""What has just failed is left alone for a while, and Redis is asked again until it is back."""
+"""Backoff: wait after a failure, and retry requests to Redis until it answers."""
 
 import asyncio
 import random
@@ -31,9 +31,9 @@ async def until_back(
     wanted: Callable[[], object] = _for_ever,
     away: Callable[[BrokerError], None] = _unsaid,
 ) -> T | None:
-    """Return what Redis answers, asking again until it is back; None once the answer is `wanted` no more.
+    """Return the result of `ask`; retry until Redis answers. Return None once the result is no longer `wanted`.
 
-    `away` is told of each failure.
+    `away` is called with each failure.
     """
     tries = 0
     while wanted():
@@ -47,9 +47,11 @@ async def until_back(
 
 
 class Backoff:
-    """Delays that double from `first_s` to `most_s`, cut by up to half at random, to spread who failed together.
+    """Delays that double from `first_s` to `most_s`. Each is shortened at random by up to half, so that clients that
+    failed together do not retry together.
 
-    It is for threads beside a user's code, so it keeps a generator of its own: the module's may have been seeded.
+    It runs in threads next to a user's code, so it has its own random generator: the user may have seeded the global
+    one.
     """
 
     def __init__(self, first_s: float = 0.1, most_s: float = 2.0, *, chance: Callable[[], float] | None = None) -> None:
@@ -68,5 +70,5 @@ class Backoff:
         return self._next_s > self._first_s
 
     def succeeded(self) -> None:
-        """Begin again with the shortest delay."""
+        """Restart with the shortest delay."""
         self._next_s = self._first_s

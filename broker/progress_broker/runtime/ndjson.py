@@ -1,14 +1,14 @@
-"""NDJSON as it arrives: chunks of bytes become lines, each bounded and each byte looked at once. Without I/O."""
+"""Splits incoming NDJSON into lines. The length of a line is limited, and each byte is scanned once. No I/O."""
 
 from progress_broker.errors import TooLarge
 from progress_broker.settings import Settings
 
 MAX_AROUND_BYTES = 1_024
-"""What a line may take beside its event's payload: `type`, `producer`, `seq` and spaces."""
+"""How much a line may add to its event's data: `type`, `producer`, `seq` and spaces."""
 
 
 class LineBuffer:
-    """Cuts chunks into numbered lines, of `limit` bytes each at most, without blank ones."""
+    """Splits chunks into numbered lines of at most `limit` bytes each; blank lines are left out."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,11 +18,11 @@ class LineBuffer:
 
     @classmethod
     def of_events(cls, settings: Settings) -> "LineBuffer":
-        """Return one for lines that are an event each."""
+        """Return a buffer for lines with one event each."""
         return cls(max(settings.max_event_bytes, settings.max_progress_bytes) + MAX_AROUND_BYTES)
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
-        """Return the lines that a chunk completes, with their numbers, up to one that is too long: then `check`."""
+        """Return the lines that a chunk completes, with their numbers. It stops at a line that is too long: `check`."""
         first, *others = chunk.split(b"\n")
         self._rest += first
         if not others:
@@ -33,14 +33,14 @@ class LineBuffer:
         return self._numbered(lines)
 
     def end(self) -> list[tuple[int, bytes]]:
-        """Return the last line, if it lacks its newline."""
+        """Return the last line, if it has no newline at its end."""
         last, self._rest = bytes(self._rest), bytearray()
         return self._numbered([last])
 
     def check(self) -> None:
         """Raise `TooLarge` if a line is too long."""
         if self._too_long:
-            raise TooLarge(f"line {self._too_long} is longer than {self._limit} bytes: send less in one event")
+            raise TooLarge(f"line {self._too_long} is longer than {self._limit} bytes: send smaller events")
 
     def _numbered(self, lines: list[bytes]) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []

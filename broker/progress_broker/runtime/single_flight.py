@@ -1,4 +1,4 @@
-"""Single flight: many who want the same thing read at the same moment share one read."""
+"""Single flight: callers that need the same data at the same time share one read."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Flights:
-    """Reads under way, by what they read."""
+    """The reads in progress, by key."""
 
     def __init__(self) -> None:
         self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
@@ -17,17 +17,20 @@ class Flights:
         return len(self._under_way)
 
     async def share(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what the read under `key` answers, started now unless it is under way; its errors reach all."""
+        """Return the result of the read for `key`, which is started unless it is in progress.
+
+        If it fails, every caller gets the error.
+        """
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.create_task(read())
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
-        # One who stops waiting must not stop the others' read.
+        # A caller that stops waiting must not cancel the read of the others.
         answer: T = await asyncio.shield(task)
         return answer
 
     def _landed(self, key: Hashable, task: "asyncio.Task[Any]") -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # seen, also when all who waited have gone
+            task.exception()  # mark it as retrieved, also if no caller waits any more

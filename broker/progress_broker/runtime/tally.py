@@ -1,4 +1,4 @@
-"""The tally: what a replica counts as it happens. All else that metrics tell is looked up when somebody asks."""
+"""The tally: a replica's counters, which are updated as things happen. Other metrics are computed per scrape."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -16,7 +16,7 @@ CALLBACKS = (
 
 
 class Histogram:
-    """How many values lay up to each bound, and their sum."""
+    """The number of values per range, and the sum of all values."""
 
     def __init__(self, bounds: Iterable[float]) -> None:
         self.bounds = tuple(bounds)
@@ -24,22 +24,22 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Take a value."""
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def cumulated(self) -> list[tuple[str, float]]:
-        """Return, for each bound and for `+Inf`, how many values were not above it."""
-        total, told = 0, []
+        """Return the number of values up to each bound, and up to `+Inf`."""
+        total, counts = 0, []
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             total += count
-            told.append((bound, float(total)))
-        return told
+            counts.append((bound, float(total)))
+        return counts
 
 
 @dataclass(slots=True, eq=False)
 class Written:
-    """What was written to outlets of a kind."""
+    """How much was written to outlets of one kind."""
 
     bytes: int = 0
 
@@ -50,19 +50,20 @@ class _ByKind(dict[str, Written]):
 
 
 def _zeros(*names: str) -> Counter[str]:
-    """Return a counter that tells of these from the beginning: a rate needs a value before the first."""
+    """Return a counter with these names at 0 from the start: to compute a rate, the first increase needs a zero before
+    it."""
     return Counter(dict.fromkeys(names, 0))
 
 
 class Requests:
-    """Answered requests: how many by method, route and class of status, and how long until their answer began."""
+    """Answered requests: their number by method, route and status class, and the time until their response began."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.took_s: dict[tuple[str, str], Histogram] = {}
 
     def add(self, method: str, route: str, status: str, took_s: float) -> None:
-        """Count one. A route is its template, so there are as many as the app has."""
+        """Count a request. The route is its template, so the number of different routes is limited."""
         self.counts[method, route, status] += 1
         histogram = self.took_s.get((method, route))
         if histogram is None:
@@ -72,12 +73,12 @@ class Requests:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts since the process began. Reasons are words of ours, never a client's, so there are few."""
+    """Counts since the process started. Labels never come from clients, so their number is limited."""
 
     opened: Counter[str] = field(default_factory=lambda: _zeros("resume", "start", "snapshot"))
     closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
     callbacks: Counter[tuple[str, str]] = field(default_factory=lambda: Counter(dict.fromkeys(CALLBACKS, 0)))
-    """What the user's own back end was asked and told, by action and outcome."""
+    """Requests to the user's own back end, by action and outcome."""
     refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
     limited: Counter[str] = field(
         default_factory=lambda: _zeros(

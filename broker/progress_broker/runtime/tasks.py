@@ -1,4 +1,4 @@
-"""Tasks that belong to someone: every one is ended with its owner, and the death of one that must live is noticed."""
+"""Tasks with an owner: they are cancelled with their owner, and a task that must not end is restarted if it fails."""
 
 import asyncio
 import logging
@@ -13,10 +13,10 @@ _CANCEL_AGAIN_S = 0.5
 
 
 async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks until they are done.
+    """Cancel tasks, repeatedly, until they are done.
 
-    Once is not enough: `asyncio.wait_for` before Python 3.12 may forget a cancellation, and Redis' client sends within
-    it; and one that meets a connection's own timeout comes out of that client as that error.
+    One cancellation may get lost. `asyncio.wait_for`, which the Redis client uses to send, may swallow it before Python
+    3.12. And if it coincides with a connection's timeout, the client raises the timeout instead.
     """
     while left := [task for task in tasks if not task.done()]:
         for task in left:
@@ -34,14 +34,14 @@ class Tasks:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something to its end, which sees to its own errors."""
+        """Run a coroutine as a task. It must handle its own errors."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def keep_up(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run something that must not end; if it does, say so and run it again."""
+        """Run something that must not end. If it fails, log that and run it again."""
 
         async def again() -> None:
             tries = 0
@@ -49,13 +49,13 @@ class Tasks:
                 try:
                     await run()
                 except Exception:
-                    log.exception("a task that must not end died; it is started again")
+                    log.exception("a background task failed; it is restarted")
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
 
         self.spawn(again())
 
     async def close(self) -> None:
-        """End them all."""
+        """Cancel all tasks, and wait until they have ended."""
         while self._tasks:
             await end(*self._tasks)

@@ -1,4 +1,4 @@
-"""A timer wheel: many coarse timers for the price of one task. It drives pings, ages and stuck checks."""
+"""A timer wheel: one task drives many low-resolution timers, for pings, maximum ages and checks for stuck clients."""
 
 import asyncio
 import logging
@@ -8,17 +8,17 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 RESOLUTION_S = 0.25
-_YIELD_EVERY = 500  # ticks between two chances for the rest of the loop
+_YIELD_EVERY = 500  # after this many ticks, other tasks of the event loop run
 
 
 class Ticking(Protocol):
-    """What the wheel drives."""
+    """An object that the wheel calls."""
 
     bucket: int
-    """Where the wheel keeps it; the wheel's own."""
+    """The wheel's bucket that has it. Only the wheel sets this."""
 
     def tick(self, now: float) -> float | None:
-        """Do what is due; return the seconds until the next tick, or None for no more."""
+        """Do what is due; return the seconds until the next tick, or None to stop."""
 
 
 class Wheel:
@@ -33,12 +33,12 @@ class Wheel:
         return sum(map(len, self._buckets.values()))
 
     def add(self, item: Ticking, delay_s: float) -> None:
-        """Let an item tick after a delay, or up to a resolution later."""
+        """Let an item tick after a delay. It may be late by up to `RESOLUTION_S`."""
         item.bucket = max(self._bucket(self._clock() + delay_s) + 1, self._turned + 1)
         self._buckets.setdefault(item.bucket, set()).add(item)
 
     def remove(self, item: Ticking) -> None:
-        """Let an item tick no more."""
+        """Stop an item."""
         bucket = self._buckets.get(item.bucket)
         if bucket is not None:
             bucket.discard(item)
@@ -46,7 +46,7 @@ class Wheel:
                 del self._buckets[item.bucket]
 
     async def turn(self) -> None:
-        """Tick all that is due."""
+        """Call `tick` of every item that is due."""
         now = self._clock()
         ticked = 0
         while self._turned < self._bucket(now):
@@ -55,7 +55,7 @@ class Wheel:
                 try:
                     delay = item.tick(now)
                 except Exception:
-                    log.exception("a tick failed; there are no more of it")
+                    log.exception("a timer failed; it is stopped")
                     continue
                 if delay is not None:
                     self.add(item, delay)
@@ -64,7 +64,7 @@ class Wheel:
                     await asyncio.sleep(0)
 
     async def run(self) -> None:
-        """Turn for ever."""
+        """Turn the wheel until cancelled."""
         while True:
             await asyncio.sleep(RESOLUTION_S)
             await self.turn()

@@ -1,1 +1,1 @@
-"""Redis: connections, keys, scripts, and what its errors mean."""
+"""Redis: connections, keys, scripts, and the meaning of its errors."""

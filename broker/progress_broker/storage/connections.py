@@ -1,8 +1,8 @@
-"""How the broker reaches Redis: the one place that makes clients.
+"""Connections to Redis: the only place that creates clients.
 
-Callers ask for a client for commands, and for the readers of the feeds: which lanes each may follow with one blocking
-XREAD. On a single server that is one reader for all lanes. Sentinel changes what an address resolves to, and Cluster
-how lanes are grouped; neither changes a caller.
+Callers get a client for commands, and readers for the feeds. A reader says which lanes can be read with one blocking
+XREAD; on a single server, one reader has all lanes. Support for Sentinel would change how an address is resolved, and
+support for Cluster how lanes are grouped. Neither would change the callers.
 """
 
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +21,7 @@ from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.server_kind import NotMaster
 
 BLOCK_MS = 2000
-"""How long a blocking read waits in Redis. Its return proves the connection alive, so it is short."""
+"""How long a blocking read waits in Redis. It is short, because its return proves that the connection works."""
 
 _MAX_CONNECTIONS = 32
 
@@ -29,15 +29,15 @@ Client = TypeVar("Client", redis.Redis, aioredis.Redis)
 
 
 class Reader(NamedTuple):
-    """A connection of its own for blocking reads, and the lanes it can follow."""
+    """A separate client for blocking reads, and the lanes that it can read."""
 
     redis: "aioredis.Redis"
     lanes: tuple[int, ...]
 
 
 def _options(settings: Settings, retry: type[Any]) -> dict[str, Any]:
-    # Nothing is left to the library's defaults: they have changed between releases, its retries would repeat
-    # a write whose answer was lost, and its timeouts would cut a blocking read.
+    # All options are set, and no default of the library is used. Defaults have changed between releases. The library's
+    # retries would repeat a write whose reply was lost, and its timeouts would interrupt a blocking read.
     return {
         "protocol": 2,
         "decode_responses": False,
@@ -52,21 +52,21 @@ def _options(settings: Settings, retry: type[Any]) -> dict[str, Any]:
 def _address(settings: Settings) -> str:
     if settings.redis_url is None:
         raise StorageUnavailable(
-            "no Redis address is known: set PROGRESS_REDIS_URL, or start a private one with `progress-broker serve`"
+            "no Redis is configured: set PROGRESS_REDIS_URL, or start a private one with `progress-broker serve`"
         )
     address = settings.redis_url.get_secret_value()
     try:
-        redis.ConnectionPool.from_url(address).make_connection()  # which connects to nothing yet
-    except (ValueError, TypeError):  # what the library says of it may quote a part of a password
+        redis.ConnectionPool.from_url(address).make_connection()  # this does not connect yet
+    except (ValueError, TypeError):  # not shown, because the library's message may quote a part of the password
         raise SetupError(
-            "PROGRESS_REDIS_URL can't be used: it looks like redis://user:password@host:6379/0,"
-            " and in a password characters such as / : @ # % are written as %2F %3A %40 %23 %25"
+            "PROGRESS_REDIS_URL is invalid: write it like redis://user:password@host:6379/0,"
+            " and write the characters / : @ # % in a password as %2F %3A %40 %23 %25"
         ) from None
     return address
 
 
 def unparsed(client: Client) -> Client:
-    """Return the client, made to hand stream replies over as they come: the library's parsing costs more than ours."""
+    """Return the client, changed to return raw stream replies: the library's parsing costs more than ours."""
     for command in ("XREAD", "XRANGE", "XREVRANGE"):
         client.set_response_callback(command, _as_it_is)  # type: ignore[arg-type]
     return client
@@ -77,7 +77,7 @@ def _as_it_is(reply: Any, **_: Any) -> Any:
 
 
 class Connections:
-    """The asyncio clients of a process. Close it, or leave its block, when done."""
+    """The asyncio clients of a process. Call `close` when done."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class Connections:
         trips: RoundTrips | None = None,
     ) -> None:
         self.trips = trips or RoundTrips()
-        """What was asked of Redis; nothing, where the clients that were given don't count."""
-        self.commands: Any = unparsed(commands)  # the library's types describe what its parsing would make of replies
+        """Statistics of the calls to Redis. They stay empty if the clients that were passed in do not count."""
+        self.commands: Any = unparsed(commands)  # `Any`, because the library's types describe parsed replies
         self._reader = unparsed(reader)
         self._lanes = lanes
-        self._generation: Generation | None = None  # of clients that were given, nothing is known
+        self._generation: Generation | None = None  # None for clients that were passed in
         self._address = ""
 
     @classmethod
@@ -105,7 +105,7 @@ class Connections:
             **bounds | options | pool_options(address, aioredis.Connection, generation) | counting
         )
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
-        # Strict: what a blocking read was told so far has to be compared with what another server has.
+        # Strict: after a switch to another server, the feed reader must compare its positions with that server first.
         reading = aioredis.ConnectionPool(
             **options | pool_options(address, aioredis.Connection, generation, strict=True) | counting
         )
@@ -114,17 +114,18 @@ class Connections:
         return opened
 
     def readers(self) -> list[Reader]:
-        """Return who reads which lanes' feeds."""
+        """Return the readers of the feeds."""
         return [Reader(self._reader, tuple(range(self._lanes)))]
 
     def for_blocking(self) -> "aioredis.Redis":
-        """Return a client whose reads may block for `BLOCK_MS`."""
+        """Return a client for reads that block for up to `BLOCK_MS`."""
         return self._reader
 
     async def check_master(self) -> None:
-        """Raise `StorageUnavailable`, and leave the server, if it is no longer the master.
+        """Raise `StorageUnavailable`, and end all connections to the server, if it is no longer the master.
 
-        A replica that takes writes refuses nothing; its demotion is told to those alone who were blocked just then.
+        A replica that is configured to accept writes does not reject any. Only a client that was blocked at the moment
+        of the demotion is notified of it.
         """
         if self._generation is None:
             return
@@ -143,9 +144,9 @@ class Connections:
 
 
 def connect(settings: Settings, *, blocking: bool = False, generation: Generation | None = None) -> "redis.Redis":
-    """Return a synchronous client, for worker processes; `blocking` gives it the patience of blocking reads.
+    """Return a synchronous client, for worker processes. `blocking` sets the timeout for blocking reads.
 
-    Clients that share a `generation` leave a demoted server together.
+    Clients that share a `generation` disconnect from a demoted server together.
     """
     address, options = _address(settings), _options(settings, Retry)
     if blocking:

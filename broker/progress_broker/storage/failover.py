@@ -1,9 +1,9 @@
-"""Connections that leave a server which is no longer the master.
+"""Connections that end when their server is no longer the master.
 
-A connection outlives what its address stands for. Behind a proxy or a service that leads elsewhere since a failover, a
-demoted master goes on to answer on the connections it has: READONLY to writes, and old data to reads. So the clients of
-one Redis share a `Generation`. The first connection that is told so ends it for all of them, and each makes itself anew
-before it sends again. What is new is asked what it is (`broker/progress_broker/storage/server_kind.py`).
+After a failover, a proxy or a service may direct its address to another server, but existing connections stay open. The
+demoted master still answers them: READONLY to writes, and old data to reads. So the clients of one Redis share a
+`Generation`. The first connection that detects the demotion ends the generation, and each connection reconnects before
+it sends again. A new connection first asks the server for its kind (`broker/progress_broker/storage/server_kind.py`).
 """
 
 import time
@@ -20,7 +20,8 @@ from progress_broker.storage.redis_errors import text_of
 from progress_broker.storage.server_kind import Inquiry, inquire
 
 APART_S = 0.5
-"""Generations end no more often than this: a master that refuses writes for long must not drown in connections."""
+"""The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get
+endless new connections."""
 
 _DEMOTED = (
     redis.exceptions.ReadOnlyError,
@@ -33,7 +34,7 @@ _DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
 class Generation:
-    """The connections that were made while one server was taken for the master."""
+    """The connections that were made while one server was known as the master."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.number = 0
@@ -41,12 +42,12 @@ class Generation:
         self._not_before = float("-inf")
 
     def hear(self, error: redis.exceptions.RedisError, number: int | None) -> None:
-        """End this generation if the error says, to one of its connections, that its server is not the master."""
+        """End this generation if an error of one of its connections says that the server is not the master."""
         if isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES):
             self.leave(number)
 
     def leave(self, number: int | None) -> None:
-        """End a generation, unless it has ended, or the one before it did so just now."""
+        """End a generation, unless it has already ended, or the one before it ended less than `APART_S` ago."""
         now = self._clock()
         if number == self.number and now >= self._not_before:
             self.number += 1
@@ -54,7 +55,7 @@ class Generation:
 
 
 async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
-    """Find out what a server is, by sending it commands with `ask`. Raises what `inquire` and `ask` raise."""
+    """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise."""
     inquiry = inquire(address)
     with suppress(StopIteration):
         command = next(inquiry)
@@ -67,33 +68,36 @@ async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
 
 
 class _Kept:
-    """What both shells have in common. A connection that is `strict` fails when its generation has ended; others go on
-    with a new connection, as nothing that was said on the old one matters to them."""
+    """The common part of asyncio and synchronous connections.
+
+    A `strict` connection fails when its generation has ended. Other connections reconnect and continue, because they do
+    not depend on earlier replies.
+    """
 
     def __init__(self, *, generation: Generation, address: str, strict: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._generation, self._address, self._strict = generation, address, strict
         self._made_in: int | None = None
-        """The generation it belongs to, None while it is being made."""
+        """The generation it belongs to; None while it connects."""
 
     @property
     def outdated(self) -> bool:
-        """Whether its server is no longer taken for the master."""
+        """Whether its server may no longer be the master."""
         return self._made_in is not None and self._made_in != self._generation.number
 
     def _begin_anew(self) -> None:
         self._made_in = None
         if self._strict:
-            raise redis.exceptions.ConnectionError("the server at the other end is no longer the master")
+            raise redis.exceptions.ConnectionError("the connected server is no longer the master")
 
 
 class _KeptAsync(_Kept):
     async def on_connect(self) -> None:
-        """Introduce ourselves, and ask what the server is."""
+        """Do the library's handshake, then check the server's kind."""
         self._made_in, number = None, self._generation.number
         try:
             await super().on_connect()  # type: ignore[misc]
-        except redis.exceptions.ResponseError:  # such as a Cluster's that knows no databases
+        except redis.exceptions.ResponseError:  # for example from a Cluster, which has no databases
             await inquire_by(self._ask, self._address)
             raise
         await inquire_by(self._ask, self._address)
@@ -105,14 +109,14 @@ class _KeptAsync(_Kept):
         return await connection.read_response()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send; on a new connection if this one's server is no longer the master."""
+        """Send a command. Reconnect first if the server may no longer be the master."""
         if self.outdated:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
             self._begin_anew()
         await super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read a reply, and hear what it says of the server."""
+        """Read a reply, and check whether an error says that the server is not the master."""
         try:
             return await super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
@@ -122,7 +126,7 @@ class _KeptAsync(_Kept):
 
 class _KeptSync(_Kept):
     def on_connect(self) -> None:
-        """Introduce ourselves, and ask what the server is."""
+        """Do the library's handshake, then check the server's kind."""
         self._made_in, number = None, self._generation.number
         try:
             super().on_connect()  # type: ignore[misc]
@@ -147,14 +151,14 @@ class _KeptSync(_Kept):
             pass
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send; on a new connection if this one's server is no longer the master."""
+        """Send a command. Reconnect first if the server may no longer be the master."""
         if self.outdated:
             self.disconnect()  # type: ignore[attr-defined]
             self._begin_anew()
         super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read a reply, and hear what it says of the server."""
+        """Read a reply, and check whether an error says that the server is not the master."""
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
@@ -185,7 +189,10 @@ _CLASSES = {
 
 
 def pool_options(address: str, base: type[Any], generation: Generation, *, strict: bool = False) -> dict[str, Any]:
-    """Return the options of a pool whose connections leave a demoted server; `base` is the library's for plain TCP."""
+    """Return the options of a pool whose connections end when their server is demoted.
+
+    `base` is the library's class for plain TCP.
+    """
     asynchronous = base is aioredis.Connection
     parse: Any = aioredis.connection.parse_url if asynchronous else redis.connection.parse_url
     options = dict(parse(address))

@@ -1,4 +1,4 @@
-"""What another program wrote under our keys: it is passed over, and told of in the log, once."""
+"""Data that another program wrote to our keys: it is skipped, and logged once."""
 
 import logging
 from collections.abc import Iterable
@@ -16,12 +16,15 @@ _REMEMBERED = 4096
 
 @lru_cache(maxsize=_REMEMBERED)
 def warn_once(where: str, what: str) -> None:
-    """Log what was found, unless that has been logged."""
+    """Log a warning, unless the same one was already logged."""
     log.warning("%s: %s", where, what, extra={"where": where})
 
 
 def readable(replies: Iterable[Any]) -> list[Any]:
-    """Return a pipeline's replies, None where another program wrote something of another type; raise other errors."""
+    """Return a pipeline's replies, with None for keys that another program has overwritten with another type.
+
+    Raises other errors.
+    """
     found: list[Any] = []
     for reply in replies:
         with suppress(Unreadable), storage_errors():

@@ -1,4 +1,4 @@
-"""Round trips: what this process asks of Redis beside its feeds - how often, how long it took, what failed."""
+"""Round trips: statistics of this process' calls to Redis, except reads of feeds: number, duration, failures."""
 
 import time
 from collections import Counter
@@ -15,27 +15,27 @@ BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 
 
 class RoundTrips:
-    """Counts since the process began, by call: a script's verb, `command` for any single command, `pipeline`."""
+    """Counts since the process started, by call: a script's verb, `command` for a single command, or `pipeline`."""
 
     def __init__(self) -> None:
         calls = (*VERBS.values(), "command", "pipeline")
         self.took_s = {call: Histogram(BOUNDS_S) for call in calls}
         self.failed = Counter(dict.fromkeys(calls, 0))
         self.connected = 0
-        """Connections made: of those beyond what its pools have grown to, each replaced one that was lost."""
+        """The number of connections made. Beyond the pools' size, each new one has replaced a lost connection."""
 
     async def on_connect(self, connection: Any) -> None:
-        """Count a connection, and let it begin as it would."""
+        """Count a connection, then do its handshake."""
         self.connected += 1
         await connection.on_connect()
 
     def took(self, call: str, since: float) -> None:
-        """Count a call that was answered."""
+        """Count a successful call."""
         self.took_s[call].observe(time.perf_counter() - since)
 
 
 class CountedRedis(aioredis.Redis):
-    """A client whose calls are counted."""
+    """A client that counts its calls."""
 
     trips: RoundTrips
 
@@ -46,33 +46,33 @@ class CountedRedis(aioredis.Redis):
         try:
             reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except BaseException as error:
-            if not isinstance(error, NoScriptError):  # which is how a server is taught one
+            if not isinstance(error, NoScriptError):  # expected: then the script is loaded
                 self.trips.failed[call] += 1
             raise
         self.trips.took(call, began)
         return reply
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "CountedPipeline":
-        """Return a pipeline, which is one call however many commands it holds."""
+        """Return a pipeline. It counts as one call, for any number of commands."""
         pipeline = CountedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipeline.trips = self.trips
         return pipeline
 
 
 def counted(pool: Any, trips: RoundTrips) -> CountedRedis:
-    """Return a client that has this pool for its own, and counts."""
+    """Return a client that owns this pool and counts its calls."""
     client: Any = CountedRedis.from_pool(pool)
     client.trips = trips
     return client  # type: ignore[no-any-return]
 
 
 class CountedPipeline(Pipeline):
-    """A pipeline that is counted."""
+    """A pipeline that counts its calls."""
 
     trips: RoundTrips
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what it holds."""
+        """Send the commands, and return the replies."""
         began = time.perf_counter()
         try:
             replies = await super().execute(raise_on_error)

@@ -1,7 +1,7 @@
-"""Every key the broker uses, named in one place.
+"""All keys of the broker in Redis.
 
-An operation belongs to a lane, `crc32(id) % lanes`. All keys of a lane share a hash tag, so that one script can
-change them together, also on a cluster.
+An operation belongs to the lane `crc32(id) % lanes`. All keys of a lane share a hash tag, so that one script can change
+them together, also on a cluster.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def hash_slot(tag: bytes) -> int:
 
 @lru_cache(maxsize=32)
 def lane_tags(prefix: str, lanes: int) -> tuple[str, ...]:
-    """Return a hash tag for each lane, chosen so that the lanes' slots spread evenly over a cluster.
+    """Return a hash tag for each lane, chosen so that the lanes' slots are spread evenly over a cluster.
 
     Lane i gets the first of `prefix:i`, `prefix:i.1`, … whose slot lies in the i-th of `lanes` equal parts.
     """
@@ -41,12 +41,12 @@ def lane_tags(prefix: str, lanes: int) -> tuple[str, ...]:
 
 
 def meta_key(prefix: str) -> str:
-    """Return the key that holds what all who share this Redis must agree on."""
+    """Return the key of the values that all processes that share this Redis must agree on."""
     return f"{prefix}:meta"
 
 
 def secrets_key(prefix: str) -> str:
-    """Return the key of what replicas keep from workers: apart from the lanes and the meta key, which those reach."""
+    """Return the key of the replicas' secrets. Workers need no access to it: they use only lanes and the meta key."""
     return f"{prefix}:secrets"
 
 
@@ -64,16 +64,16 @@ class LaneKeys:
     expiry: str
     leases: str
     operations: str
-    """What an operation's own keys begin with."""
+    """The prefix of the keys of single operations."""
 
     def index_of(self, field: str, value: str) -> str:
-        """Return the key that lists the operations whose `field` is `value`, by last change."""
+        """Return the key of the index of operations whose `field` is `value`, sorted by last change."""
         return f"{self.index}:{field}:{value}"
 
 
 @dataclass(frozen=True, slots=True)
 class OperationKeys:
-    """The keys of one operation, and the lane it is in."""
+    """The keys of one operation, and those of its lane."""
 
     snapshot: str
     log: str
@@ -83,7 +83,7 @@ class OperationKeys:
 
 @dataclass(frozen=True, slots=True)
 class CallerKeys:
-    """The keys by which replicas share what one caller may do."""
+    """The keys by which replicas share one caller's limits."""
 
     streams: str
     requests: str
@@ -98,7 +98,7 @@ class Keyspace:
     lanes: int
 
     def lane_of(self, operation: str) -> int:
-        """Return the lane an operation belongs to."""
+        """Return the number of an operation's lane."""
         return crc32(operation.encode()) % self.lanes
 
     def lane(self, lane: int) -> LaneKeys:
@@ -111,12 +111,12 @@ class Keyspace:
         return self.operation_in(self.lane_of(operation), operation)
 
     def operation_in(self, number: int, operation: str) -> OperationKeys:
-        """Return the keys of an operation as if it were in this lane."""
+        """Return the keys of an operation in a given lane."""
         lane = self.lane(number)
         snapshot = lane.operations + operation
         return OperationKeys(snapshot, f"{snapshot}:events", f"{snapshot}:signals", lane)
 
     def caller(self, who: str) -> CallerKeys:
-        """Return the keys of a caller. Its name may be anything, also a person's, so they hold a hash of it."""
+        """Return the keys of a caller. They contain a hash of its name, which may be any text or personal data."""
         tag = f"{{{self.prefix}:caller:{blake2s(who.encode(), digest_size=12).hexdigest()}}}"
         return CallerKeys(f"{tag}:streams", f"{tag}:requests", f"{tag}:sent")

@@ -1,4 +1,4 @@
-"""How full Redis is, as it says itself: asked when somebody wants to know, and unknown where it does not tell."""
+"""Redis' memory use, as Redis reports it. It is read on request, and unknown if Redis does not report it."""
 
 import asyncio
 from math import nan
@@ -14,26 +14,26 @@ PATIENCE_S = 1.0
 
 
 class Memory:
-    """What Redis uses and may use, in bytes; 0 at most is no bound, and not a number is unknown."""
+    """Redis' used memory and its maximum, in bytes. A maximum of 0 is no limit; NaN is unknown."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.used = self.maximum = nan
 
     async def refresh(self) -> None:
-        """Ask Redis, for a second at most."""
-        told: dict[str, Any] = {}
+        """Read the values from Redis, for at most a second."""
+        info: dict[str, Any] = {}
         try:
             async with asyncio.timeout(PATIENCE_S):
                 with storage_errors():
-                    told = await self._client.info("memory")
+                    info = await self._client.info("memory")
         except (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.ResponseError) as error:
-            warn_once("how full Redis is can't be told", str(error) or type(error).__name__)
+            warn_once("Redis' memory use can't be read", str(error) or type(error).__name__)
         # Buffers of replicas and of the append-only file do not count against the maximum.
-        self.used = _number(told, "used_memory") - _number(told, "mem_not_counted_for_evict", 0)
-        self.maximum = _number(told, "maxmemory")
+        self.used = _number(info, "used_memory") - _number(info, "mem_not_counted_for_evict", 0)
+        self.maximum = _number(info, "maxmemory")
 
 
-def _number(told: dict[str, Any], name: str, otherwise: float = nan) -> float:
-    value = told.get(name)
+def _number(info: dict[str, Any], name: str, otherwise: float = nan) -> float:
+    value = info.get(name)
     return float(value) if isinstance(value, int | float) else otherwise

@@ -1,8 +1,8 @@
-"""Whether what listens at Redis' address speaks what the address says: TLS or plain, and Redis' protocol at all.
+"""Checks which protocol the server at Redis' address speaks: TLS or plain, and whether it is Redis at all.
 
-The client library can't tell. A plain Redis waits for the end of what it takes for a command, so a client that begins
-with TLS waits for its whole timeout; a TLS port closes the connection of one that does not. Here both are tried, by
-hand. Nothing secret is sent, so nobody's certificate is checked.
+The client library does not find the cause. A plain Redis reads a TLS handshake as the start of a command and waits for
+the rest, so the client runs into its timeout. A TLS port closes a plain connection. So both are tried here directly.
+Certificates are not checked, because nothing secret is sent.
 """
 
 import socket
@@ -15,15 +15,13 @@ from progress_broker.storage.server_kind import shown
 
 PATIENCE_S = 1.0
 
-_NO_TLS = (
-    "{} answers without TLS: write redis:// instead of rediss:// in PROGRESS_REDIS_URL, or turn TLS on at that port"
-)
-_TLS = "{} speaks TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
-_HTTP = "{} is a web server, and no Redis: set PROGRESS_REDIS_URL to the address of a Redis"
+_NO_TLS = "{} does not use TLS: write redis:// instead of rediss:// in PROGRESS_REDIS_URL, or enable TLS at that port"
+_TLS = "{} uses TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
+_HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address of a Redis"
 
 
 def check_tls(settings: Settings) -> None:
-    """Raise `StorageUnsuitable` if TLS is wanted where there is none, which would else take a timeout to find out."""
+    """Raise `StorageUnsuitable` if the address says TLS but the server has none. A connection would only time out."""
     if settings.redis_url is not None and urlsplit(settings.redis_url.get_secret_value()).scheme == "rediss":
         wrong = mismatch(settings.redis_url.get_secret_value())
         if wrong is not None:
@@ -31,7 +29,7 @@ def check_tls(settings: Settings) -> None:
 
 
 def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailable:
-    """Return a better reason for an error of the connection, where there is one; else the error."""
+    """Return an error with the cause of a failed connection, if it can be found; else the same error."""
     if settings.redis_url is None or isinstance(error, StorageUnsuitable):
         return error
     wrong = mismatch(settings.redis_url.get_secret_value())
@@ -39,7 +37,7 @@ def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailab
 
 
 def mismatch(address: str) -> str | None:
-    """Return what is wrong with an address, None if it is right or that can't be known."""
+    """Return what is wrong with an address, or None if it is right or that can't be found out."""
     parts = urlsplit(address)
     if parts.scheme == "unix":
         return None
@@ -47,13 +45,13 @@ def mismatch(address: str) -> str | None:
     try:
         if wants_tls and _speaks_tls(host, port):
             return None
-        said = _said_plainly(host, port)
-        if said.startswith((b"HTTP/", b"<")):
+        answer = _said_plainly(host, port)
+        if answer.startswith((b"HTTP/", b"<")):
             return _HTTP.format(shown(address))
-        if said.startswith((b"+", b"-")):
+        if answer.startswith((b"+", b"-")):
             return _NO_TLS.format(shown(address)) if wants_tls else None
         return _TLS.format(shown(address)) if not wants_tls and _speaks_tls(host, port) else None
-    except (OSError, ValueError):  # nothing is there, or it has no such name: the client says so
+    except (OSError, ValueError):  # no server or an unknown host name: the client's own error says so
         return None
 
 
@@ -64,14 +62,14 @@ def _speaks_tls(host: str, port: int) -> bool:
         try:
             context.wrap_socket(connection, server_hostname=host).close()
         except ssl.SSLError as error:
-            return "ALERT" in (error.reason or "")  # such as that it wants a certificate of ours
-        except OSError:  # it closes, or says nothing in time
+            return "ALERT" in (error.reason or "")  # for example, if it requires a client certificate
+        except OSError:  # it closes the connection, or does not answer in time
             return False
     return True
 
 
 def _said_plainly(host: str, port: int) -> bytes:
-    """Return what is answered to a PING: something by any Redis, also by one that wants a password first."""
+    """Return the answer to a PING. Every Redis answers it, even if it requires a password."""
     with socket.create_connection((host, port), PATIENCE_S) as connection:
         connection.sendall(b"PING\r\n\r\n")
         try:

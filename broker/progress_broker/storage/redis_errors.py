@@ -1,4 +1,4 @@
-"""Redis' and the network's errors, read as the broker's own: the one place that knows what each of them means."""
+"""Converts errors of Redis and of the network to the broker's own errors. No other module interprets them."""
 
 import re
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ _UNAVAILABLE = (
     "READONLY",
     "NOAUTH",
 )
-"""Codes of replies that say nothing of the call itself: the server can't run it now."""
+"""Error codes that mean that the server can't run any call now. The call itself may be valid."""
 
-_FULL = "Redis is out of memory and takes no writes: give it more, or shorten retention"
+_FULL = "Redis is out of memory and rejects writes: increase maxmemory, or reduce retention_s"
 
 _SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
-"""What Redis before 7 puts before the error of a command in a script."""
+"""The text that Redis before version 7 writes before the error of a command in a script."""
 
 
 def text_of(error: redis.exceptions.RedisError) -> str:
-    """Return what Redis replied, beginning with the code where the library or a script of Redis 6 put it elsewhere."""
+    """Return Redis' error text, starting with its code. The library and scripts on Redis 6 move or remove the code."""
     text = _SCRIPT_ERROR.sub("", str(error))
     code = error.status_code
     return text if code in (None, "ERR") or text.startswith(f"{code} ") else f"{code} {text}"
@@ -39,7 +39,7 @@ def text_of(error: redis.exceptions.RedisError) -> str:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn Redis' and the network's errors into the broker's own. Those of one call alone are raised as they are."""
+    """Convert errors of Redis and of the network to the broker's own. Errors of a single call are raised unchanged."""
     try:
         yield
     except (redis.exceptions.RedisError, OSError) as error:
@@ -52,21 +52,21 @@ def storage_errors() -> Iterator[None]:
 def storage_error(
     error: redis.exceptions.RedisError | OSError,
 ) -> StorageUnavailable | StorageFull | Unreadable | None:
-    """Return the broker's own error that an error of Redis or of the network stands for, None if it has none."""
+    """Return the broker's error for an error of Redis or of the network, or None if there is none."""
     cause = error.__cause__
     if type(error) is redis.exceptions.ConnectionError and isinstance(cause, redis.exceptions.RedisError):
-        # The library wraps what comes up while a connection is made.
+        # The library wraps errors that occur while it connects.
         return storage_error(cause) or StorageUnavailable(f"Redis can't be reached: {cause}")
-    # By class where the library has one: it strips the code from the text of those.
+    # Check the class first: if the library has a class for an error, it removes the code from the text.
     if isinstance(error, OSError):
         return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
     match error:
         case redis.exceptions.AuthenticationError():
-            return StorageUnsuitable(f"Redis refuses the user or password of PROGRESS_REDIS_URL: {error}")
+            return StorageUnsuitable(f"Redis rejects the user or password in PROGRESS_REDIS_URL: {error}")
         case redis.exceptions.NoPermissionError():
             return StorageUnsuitable(
-                "Redis does not grant the user of PROGRESS_REDIS_URL all that is needed,"
-                f" see deploy/redis.conf: {error}"
+                "the Redis user in PROGRESS_REDIS_URL lacks permissions,"
+                f" see deploy/redis.conf for what is needed: {error}"
             )
         case WrongKind():
             return StorageUnsuitable(str(error))
@@ -75,12 +75,12 @@ def storage_error(
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
             return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
         case redis.exceptions.NoScriptError():
-            return StorageUnavailable("Redis has forgotten a script it was just taught: it may be failing over")
+            return StorageUnavailable("Redis has lost a script that was just loaded: a failover may be in progress")
         case redis.exceptions.InvalidResponse():
-            return StorageUnavailable(f"what answers is no Redis: {str(error)[:100]}")
+            return StorageUnavailable(f"the server at PROGRESS_REDIS_URL is not a Redis: {str(error)[:100]}")
         case redis.exceptions.ClusterCrossSlotError():
             return StorageUnsuitable(
-                "Redis spreads its keys over several servers, as a Cluster or a proxy before one does:"
+                "this Redis distributes its keys over several servers, like a Cluster or a proxy for one:"
                 " progress-broker needs a single master"
             )
         case redis.exceptions.ClusterError() | redis.exceptions.AskError() | redis.exceptions.TryAgainError():
@@ -93,9 +93,9 @@ def storage_error(
     if text.startswith("OOM"):
         return StorageFull(_FULL)
     if text.startswith("MISCONF"):
-        return StorageFull("Redis can't write to its disk and takes no writes: see its log")
-    if "WRONGTYPE" in text:  # a pipeline says before it which command it was
-        return Unreadable("what Redis holds there is something else: another program wrote it")
+        return StorageFull("Redis can't write to its disk and rejects writes: see its log")
+    if "WRONGTYPE" in text:  # a pipeline's error text starts with the command
+        return Unreadable("a key in Redis has the wrong type: another program has overwritten it")
     return _passing(error) if text.startswith(_UNAVAILABLE) else None
 
 

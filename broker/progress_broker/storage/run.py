@@ -1,4 +1,4 @@
-"""Calls of scripts are carried to Redis: one alone, or many in one round trip."""
+"""Runs scripts in Redis: one, or many in one round trip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from progress_broker.storage.scripts import Call
 
 
 async def run(client: Any, call: Call) -> Any:
-    """Run a script; load it first where the server does not know it (a restart or a promotion empties its cache)."""
+    """Run a script. Load it first if the server does not have it: a restart or a failover clears its script cache."""
     with storage_errors():
         try:
             return await client.execute_command(*call.command())
@@ -20,7 +20,7 @@ async def run(client: Any, call: Call) -> Any:
 
 
 async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Run scripts, each by itself, and return their replies; scripts the server does not know are loaded first."""
+    """Run independent scripts and return their replies. Scripts that the server does not have are loaded first."""
     with storage_errors():
         replies = await _send(client, calls)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]

@@ -1,1 +1,1 @@
-"""One client's stream: its position, what it is sent, and when."""
+"""One client's stream: its position, what is sent to it, and when."""

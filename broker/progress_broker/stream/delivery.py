@@ -1,4 +1,4 @@
-"""The terms of a subscription: where its client begins, how it wants its events, and what the hub gives to all."""
+"""The options of a stream: its start, how the client wants its events, and the settings that all streams share."""
 
 import asyncio
 import random
@@ -16,14 +16,14 @@ from progress_broker.stream.throttle import Cancellable
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a client wants to begin: after a position, at the start of what is kept, or with a snapshot."""
+    """Where a stream starts: after a position, at the oldest event that is kept, or with a snapshot."""
 
     position: str | None = None
     beginning: bool = False
 
     @property
     def kind(self) -> str:
-        """What it is called where streams are counted."""
+        """Its label in the metrics."""
         if self.beginning:
             return "start"
         return "snapshot" if self.position is None else "resume"
@@ -34,20 +34,20 @@ class Delivery:
     """How a client wants its events."""
 
     types: Types = None
-    """Which types it wants; None wants all. `snapshot` and `end` always pass."""
+    """The event types to send; None sends all. `snapshot` and `end` are always sent."""
     interval_s: float = 0
-    """The least time between two `progress` events; the newest of each interval is sent."""
+    """The minimum time between two `progress` events; the newest event of each interval is sent."""
     ping: Frame = PING
     children: bool = False
-    """Whether it wants to be told where the operation's children stand, too."""
+    """Whether to send the state of the operation's children, too."""
     holder: Any = None
-    """Whose stream it is, for who has to find the streams of somebody."""
+    """The owner of the stream, so that all streams of one owner can be found and closed."""
     deadline: float = inf
-    """When it ends, by the hub's clock: its holder may watch no longer."""
+    """When the stream must end, by the hub's clock: for example because the caller's token expires."""
     first: tuple[Frame, ...] = ()
-    """What it is sent before all else."""
+    """Frames to send before all others."""
     connection: str = ""
-    """What its connection is called, if that has a name: it may carry others, too."""
+    """The name of its connection, if it has one. The connection may carry other streams, too."""
 
 
 ALL = Delivery()
@@ -55,7 +55,7 @@ ALL = Delivery()
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all subscriptions are given: times in seconds, the clock and the timer they are measured with."""
+    """The settings that all streams share. Times are in seconds; `clock` and `call_later` can be replaced in tests."""
 
     ping_s: float
     stuck_timeout_s: float
@@ -64,14 +64,14 @@ class Terms:
     clock: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], Cancellable]
     on_close: Callable[[Any, str], None]
-    """Called with the subscription and the reason of its end."""
+    """Called with the stream and the reason when the stream closes."""
     tally: Tally = field(default_factory=Tally)
 
 
 def terms_of(
     settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally
 ) -> Terms:
-    """Return what the settings give to all. Times that many would share are spread, so that they don't come at once."""
+    """Return the shared settings. Some times are randomized, so that clients do not reconnect at the same moment."""
     return Terms(
         ping_s=settings.ping_s,
         stuck_timeout_s=settings.stuck_timeout_s,

@@ -1,4 +1,4 @@
-"""A server that stops sends its clients away one by one, so that they do not come back all at once."""
+"""Shutdown: the server disconnects its clients one after the other, so that they do not all reconnect at once."""
 
 import random
 from collections.abc import Iterable, Set
@@ -8,34 +8,34 @@ from progress_broker.runtime.timer_wheel import RESOLUTION_S, Wheel
 from progress_broker.stream.subscription import Subscription
 
 WHY = "draining"
-"""What its client is told."""
+"""The close reason that the client gets."""
 
 
 class Watched(Protocol):
-    """What has subscriptions: a channel."""
+    """Something with subscriptions: a channel."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
-        """Those that watch it now."""
+        """The open subscriptions."""
 
 
 class Connection(Protocol):
-    """What carries several subscriptions to one client, which is sent away once and not for each of them."""
+    """A connection that carries several subscriptions of one client. It is closed once, not once per subscription."""
 
     @property
     def holder(self) -> Any:
-        """For whom it was opened, to whoever may withdraw that; None for nobody in particular."""
+        """The owner of the connection, or None."""
 
     @property
     def subscriptions(self) -> Iterable[Subscription]:
-        """Those that it carries now."""
+        """The subscriptions that it carries now."""
 
     def close(self, reason: str, *, reconnect: bool) -> None:
-        """End it, once, and what it carries. With `reconnect` the client is told why, and comes back."""
+        """Close it and its subscriptions, once. With `reconnect` the client gets the reason and reconnects."""
 
 
 class Leaving:
-    """One who is to be sent away: what the wheel drives meanwhile, beside whatever else it drives of them."""
+    """The timer that disconnects one client during a shutdown."""
 
     __slots__ = ("_client", "bucket")
 
@@ -44,16 +44,16 @@ class Leaving:
         self._client = client
 
     def tick(self, now: float) -> float | None:
-        """Send the client away; it comes back, elsewhere, with its position."""
+        """Disconnect the client. It reconnects to another replica and resumes from its position."""
         self._client.close(WHY, reconnect=True)
         return None
 
 
 def send_away(channels: Iterable[Watched], connections: Set[Connection], wheel: Wheel, over_s: float) -> None:
-    """Send every client away: at random moments within so many seconds, or at once."""
+    """Disconnect every client, at random moments within `over_s` seconds, or at once if that is 0."""
     carried = {subscription for connection in connections for subscription in connection.subscriptions}
-    alone = [each for channel in channels for each in channel.subscriptions if each not in carried]
-    spread_s = over_s - 2 * RESOLUTION_S  # by which the wheel may be late
+    alone = [one for channel in channels for one in channel.subscriptions if one not in carried]
+    spread_s = over_s - 2 * RESOLUTION_S  # the wheel may be late by that much
     clients: list[Subscription | Connection] = [*connections, *alone]
     for client in clients:
         if spread_s <= 0:

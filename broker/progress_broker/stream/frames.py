@@ -1,4 +1,4 @@
-"""Frames: events as server-sent ones, bytes joined once and shared by every subscriber."""
+"""Frames: events encoded as Server-Sent Events. Each is encoded once, and all subscribers share the bytes."""
 
 import re
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from progress_broker.storage.foreign import warn_once
 
 _TYPE = re.compile(EVENT_TYPE.encode())
 _COMMON = frozenset({PROGRESS, b"log", b"status", END})
-# Not `child`, which the broker publishes itself, and not `malformed`, which is what one becomes.
+# Without `child`, which the broker publishes itself, and `malformed`, which replaces an invalid event.
 _RESERVED = frozenset(type.encode() for type in RESERVED_TYPES - {"child", "malformed"})
 _HEAD_BYTES = len(b"id: \nevent: \ndata: ")
 
 
-@dataclass(slots=True, eq=False)  # not frozen, which would double the cost of making one
+@dataclass(slots=True, eq=False)  # not frozen: that would double the cost of creating one
 class Frame:
-    """What subscribers are handed: one server-sent event, whole. Control frames have no position and n = 0."""
+    """One complete Server-Sent Event. Control frames have no position and n = 0."""
 
     n: int
     position: bytes
@@ -27,18 +27,18 @@ class Frame:
     wire: bytes
     envelope_at: int = 0
     packed: bytes | None = None
-    """It compressed, once an encoding has made that of it: for all who are sent it, now and from the ring."""
+    """The compressed bytes, once an encoding has produced them. All clients that get this frame share them."""
     without_id: "Frame | None" = None
-    """It without its `id:` line, once somebody who has ids of their own was sent it; the same for all of them."""
+    """The same frame without its `id:` line, once a stream with its own ids needed it. All such streams share it."""
 
     @property
     def envelope(self) -> bytes:
-        """The event as one JSON object, as the `data:` line holds it."""
+        """The JSON object in the `data:` line."""
         return self.wire[self.envelope_at : -2]
 
 
 def strip_id(frame: Frame) -> Frame:
-    """Return a frame without its `id:` line: itself, if it has none."""
+    """Return the frame without its `id:` line, or the frame itself if it has none."""
     if frame.without_id is None:
         line = b"id: %b\n" % frame.position
         if frame.wire.startswith(line):
@@ -50,31 +50,32 @@ def strip_id(frame: Frame) -> Frame:
 
 
 def id_frame(id: bytes) -> Frame:
-    """Return the line that gives the event whose frame follows it an id."""
+    """Return an `id:` line; the frame that follows it gets this id."""
     return Frame(0, b"", b"", b"id: %b\n" % id)
 
 
 def told_frame(type: bytes, data: object) -> Frame:
-    """Return the frame of what a stream tells of itself; without an id, so that a client keeps its position."""
+    """Return a control frame. It has no id, so the client keeps its position."""
     head = b"event: %b\ndata: " % type
     return Frame(0, b"", type, b"%b%b\n\n" % (head, orjson.dumps(data)), len(head))
 
 
 def make_frame(event: Event) -> Frame:
-    """Return the frame of an event. Whatever its payload holds, the framing stands: what is not JSON is replaced."""
+    """Return the frame of an event. Invalid data is replaced, so that no payload can break the framing."""
     operation, position, n, type, data, _ = event
-    # A strict parse costs a microsecond and vouches for UTF-8, for control characters and for what clients will parse.
+    # A strict parse costs a microsecond. It proves that the data is UTF-8 without control characters, and that clients
+    # can parse it.
     try:
         value = orjson.loads(data)
         if type not in _COMMON:
             _check_type(type)
         if type == END and not _is_outcome(value):
             raise ValueError("its data is not an outcome")
-        if b"\n" in data or b"\r" in data:  # between tokens, as pretty-printers put them
+        if b"\n" in data or b"\r" in data:  # between tokens, as in indented JSON
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     except ValueError as error:
         reason = "its data is not JSON" if isinstance(error, orjson.JSONDecodeError) else str(error)
-        warn_once(f"operation {operation.decode('utf-8', 'replace')} has an event that can't be shown", reason)
+        warn_once(f"operation {operation.decode('utf-8', 'replace')} has an invalid event", reason)
         type, data = _replaced(type, data, reason)
     wire = b'id: %b\nevent: %b\ndata: {"operation":"%b","n":%d,"type":"%b","time":%b,"data":%b}\n\n' % (
         position,
@@ -82,7 +83,7 @@ def make_frame(event: Event) -> Frame:
         operation,
         n,
         type,
-        position[: position.index(b"-")],  # Redis' IDs begin with its time in milliseconds
+        position[: position.index(b"-")],  # a Redis stream ID begins with the time in milliseconds
         data,
     )
     return Frame(n, position, type, wire, len(position) + len(type) + _HEAD_BYTES)
@@ -101,7 +102,7 @@ def _is_outcome(value: object) -> bool:
 
 
 def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
-    """Return what stands in for an event that can't be shown. An end stays one, or its stream would never close."""
+    """Return the replacement for an invalid event. An `end` stays an `end`, or its stream would never close."""
     if type != END:
         return b"malformed", orjson.dumps({"reason": reason, "bytes": len(data)})
     try:
@@ -114,9 +115,10 @@ def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
 
 
 def snapshot_frame(operation: Operation, reset: str | None = None) -> Frame:
-    """Return the frame that tells the whole operation, and why it is told again: `trimmed` or `lost` history.
+    """Return the frame of a snapshot. `reset` is why the client can't resume: `trimmed` or `lost` history.
 
-    That of an ended operation has no id: a client cut off before the `end` that follows must not take it for seen.
+    The frame has no id if the operation has ended: a client that disconnects before it gets the `end` must not resume
+    after it.
     """
     envelope: dict[str, object] = {
         "operation": operation.id,
@@ -138,18 +140,18 @@ PING_EVENT = Frame(0, b"", b"ping", b"event: ping\ndata: {}\n\n")
 
 
 def opening_frame(retry_ms: int) -> Frame:
-    """Return a stream's first bytes: they open it through every proxy, and tell how soon to reconnect."""
+    """Return a stream's first bytes. They make proxies forward the response, and set the reconnect delay."""
     return Frame(0, b"", b"", b"retry: %d\n: connected\n\n" % retry_ms)
 
 
 def reconnect_frame(reason: str, retry_ms: int) -> Frame:
-    """Return the frame that sends a client away for a passing reason; without an id, so it keeps its position."""
+    """Return the frame that asks a client to reconnect. It has no id, so the client keeps its position."""
     data = orjson.dumps({"reason": reason})
     return Frame(0, b"", b"reconnect", b"retry: %d\nevent: reconnect\ndata: %b\n\n" % (retry_ms, data))
 
 
 def children_frame(parent: str, time_ms: int, data: bytes) -> Frame:
-    """Return the frame that tells where an operation's children stand: it has no id, for it is no event of the log."""
+    """Return the frame with the state of an operation's children. It has no id, because it is not in the log."""
     head = b"event: children\ndata: "
     wire = b'%b{"operation":"%b","type":"children","time":%d,"data":%b}\n\n' % (head, parent.encode(), time_ms, data)
     return Frame(0, b"", CHILDREN, wire, len(head))

@@ -1,4 +1,4 @@
-"""The outlet: where bytes leave. The one seam between subscriptions and whatever carries them to a client."""
+"""The outlet: the interface between a stream and the transport that sends its bytes to the client."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,58 +7,58 @@ from progress_broker.stream.frames import Frame
 
 
 class Encoding(Protocol):
-    """How frames look to one kind of outlet. Outlets of a kind share one, so that a frame is encoded once for all."""
+    """Encodes frames for one kind of outlet. Outlets of the same kind share it, so a frame is encoded only once."""
 
     def encode(self, frames: Sequence[Frame]) -> Any:
-        """Return what `Outlet.write` takes."""
+        """Return the data for `Outlet.write`."""
 
 
 class Outlet(Protocol):
-    """A way out to one client: an ASGI response, an adopted socket, a WebSocket, a long poll.
+    """The transport to one client: an ASGI response, an adopted socket, a WebSocket or a long poll.
 
-    Nothing here may block. Whoever makes the outlet calls `Subscription.filled` when there is no room for more, also
-    from within `write`, `Subscription.drained` when there is again, and `Subscription.close` when the client has gone.
+    No method may block. The creator of the outlet calls the stream's `filled` when the send buffer is full (also from
+    within `write`), `drained` when there is room again, and `close` when the client has disconnected.
     """
 
     @property
     def kind(self) -> str:
-        """What it is called where streams are counted."""
+        """Its label in the metrics."""
 
     @property
     def encoding(self) -> Encoding:
-        """What makes bytes of frames."""
+        """The encoding for this kind of outlet."""
 
     def write(self, data: Any) -> object:
-        """Take what the encoding made, always."""
+        """Send encoded data. It is always accepted, even if the buffer is full."""
 
     def close(self) -> None:
-        """End the response once all that was written has left."""
+        """End the response after all written data has been sent."""
 
     def abort(self) -> None:
-        """End the response now; what was written may be lost."""
+        """End the response now; written data may be lost."""
 
 
 class Writer(Protocol):
-    """What writes to an outlet, and is told how it fares: a subscription, or a bundle of them."""
+    """The stream that writes to an outlet, and is notified about its buffer: a subscription or a bundle."""
 
     connection: str
-    """What log lines and its client call it."""
+    """Its name, in log lines and for its client."""
 
     def attach(self, outlet: Outlet) -> None:
-        """Open the way out."""
+        """Start to write to an outlet."""
 
     def filled(self) -> None:
-        """Stop: there is no room for more."""
+        """Stop writing: the send buffer is full."""
 
     def drained(self) -> None:
-        """Go on: there is room again."""
+        """Continue to write: the send buffer has room again."""
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """End it, once."""
+        """Close it, once."""
 
 
 class Text:
-    """Server-sent events as they are."""
+    """Server-Sent Events, unchanged."""
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
         """Return the frames' bytes."""
@@ -66,12 +66,12 @@ class Text:
 
 
 def size(data: Any) -> int:
-    """Return how many bytes of what an encoding made go out: bytes, or what tells its `size`; 0 for neither."""
+    """Return the number of bytes of encoded data: of bytes, or of an object with a `size`; else 0."""
     return len(data) if isinstance(data, bytes) else getattr(data, "size", 0)
 
 
 class Unencoded:
-    """The frames themselves, for outlets within this process."""
+    """The frames themselves, for outlets in this process."""
 
     def encode(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Return the frames."""
@@ -83,7 +83,7 @@ UNENCODED = Unencoded()
 
 
 class NoOutlet:
-    """The outlet of a subscription that has none yet, or no longer: it takes nothing."""
+    """The outlet of a stream that has no client yet, or no longer: it ignores all data."""
 
     kind = "none"
     encoding = UNENCODED

@@ -1,4 +1,4 @@
-"""The streams that are open: counted, told of in the log, and waited for when they are to be none."""
+"""The open streams: they are named, counted and logged. A shutdown waits here until all have closed."""
 
 import asyncio
 import itertools
@@ -12,11 +12,11 @@ from progress_broker.stream.stream import Mode, Stream
 
 log = logging.getLogger(__name__)
 
-_NOTABLE = frozenset({"stuck", "broken"})  # ends that somebody may have to look into
+_NOTABLE = frozenset({"stuck", "broken"})  # close reasons that may need attention: logged at level info
 
 
 class Streams:
-    """What is told of streams' lives."""
+    """Counts and logs the start and the end of each stream."""
 
     def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
         self._tally, self._clock = tally, clock
@@ -30,44 +30,44 @@ class Streams:
         return self._count
 
     async def none(self) -> None:
-        """Wait until none is open."""
+        """Wait until no stream is open."""
         await self._none.wait()
 
     def name(self) -> str:
-        """Return a connection's name, as no other of any replica has."""
+        """Return a new connection name. It is unique over all replicas."""
         return f"{self._replica}-{next(self._numbers)}"
 
     def made(self, stream: Stream) -> None:
-        """Count one more, which is yet to be placed, and name it."""
+        """Count a new stream, which has no position yet, and give it a name."""
         stream.connection = stream.delivery.connection or self.name()
         self._count += 1
         self._none.clear()
 
     def reset(self, stream: Stream, start: Start, reason: str) -> None:
-        """Tell that a client can't resume from its position."""
+        """Count and log that a client can't resume from its position."""
         self._tally.resets[reason] += 1
-        said = _told(stream) | {"from": start.position, "reason": reason}
-        log.info("stream %s of operation %s can't resume after %s: %s", *said.values(), extra=said)
+        fields = _fields(stream) | {"from": start.position, "reason": reason}
+        log.info("stream %s of operation %s can't resume from %s: %s", *fields.values(), extra=fields)
 
     def opened(self, stream: Stream, start: Start) -> None:
-        """Tell that one stands where its client wants to begin."""
-        if stream.mode is Mode.CLOSED:  # the hub drained meanwhile
+        """Count and log that a stream has started at its position."""
+        if stream.mode is Mode.CLOSED:  # a shutdown has closed it meanwhile
             return
         stream.opened_at = self._clock()
         self._tally.opened[start.kind] += 1
         if log.isEnabledFor(logging.DEBUG):
-            said = _told(stream) | {"from": start.position or start.kind}
-            log.debug("stream %s of operation %s opens, from %s", *said.values(), extra=said)
+            fields = _fields(stream) | {"from": start.position or start.kind}
+            log.debug("stream %s of operation %s opens, from %s", *fields.values(), extra=fields)
 
     def when_closed(self, stream: Stream, tell: Callable[[str], None]) -> None:
-        """Have this called with the reason when one ends; at once if it has, before its response began."""
+        """Call `tell` with the reason when a stream closes; at once if it has closed before its response began."""
         if stream.mode is Mode.CLOSED:
             tell("refused")
         else:
             self._tell[stream] = tell
 
     def closed(self, stream: Stream, reason: str) -> None:
-        """Tell that one has ended, and why."""
+        """Count and log that a stream has closed, and why."""
         self._count -= 1
         if not self._count:
             self._none.set()
@@ -79,9 +79,9 @@ class Streams:
         level = logging.INFO if reason in _NOTABLE else logging.DEBUG
         if log.isEnabledFor(level):
             lasted_s = self._clock() - stream.opened_at
-            said = _told(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}
-            log.log(level, "stream %s of operation %s closes after %.1f s: %s", *said.values(), extra=said)
+            fields = _fields(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}
+            log.log(level, "stream %s of operation %s closes after %.1f s: %s", *fields.values(), extra=fields)
 
 
-def _told(stream: Stream) -> dict[str, object]:
+def _fields(stream: Stream) -> dict[str, object]:
     return {"connection": stream.connection, "operation": stream.operation}

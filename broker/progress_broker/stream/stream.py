@@ -1,4 +1,4 @@
-"""A stream: one client's way out, whatever leaves by it. It ends once, however that comes about."""
+"""A stream: everything that is sent to one client over one outlet. It closes exactly once, for whatever reason."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -18,7 +18,7 @@ class Mode(Enum):
 
 
 class Stream:
-    """What a subscription and a bundle of them have in common: an outlet, pings, an age, and one end."""
+    """The common part of a subscription and a bundle: an outlet, pings, a maximum age, and one end."""
 
     __slots__ = (
         "_expires_at",
@@ -38,24 +38,24 @@ class Stream:
         self.outlet: Outlet = NO_OUTLET
         self.bucket = 0
         self.connection = ""
-        """What log lines and its client call it."""
+        """Its name, in log lines and for its client."""
         self.opened_at: float | None = None
-        """When it was placed, by its hub's clock; None before that."""
+        """When it got its start position, by the hub's clock; None before that."""
         self.full_since: float | None = None
-        """Since when its outlet has had no room, by its hub's clock."""
+        """Since when its outlet's buffer has been full, by the hub's clock; None if it has room."""
         self._terms = terms
         self._expires_at = delivery.deadline
 
     @property
     def operation(self) -> str:
-        """Whose events it tells; `*` for those of many."""
+        """The id of its operation; `*` if it follows several."""
         raise NotImplementedError
 
     # What the outlet calls
 
     def attach(self, outlet: Outlet) -> None:
-        """Open the way out."""
-        if self.mode is Mode.CLOSED:  # the hub closed while the response was on its way
+        """Start to write to an outlet."""
+        if self.mode is Mode.CLOSED:  # a shutdown closed it before the response started
             outlet.close()
             return
         self.outlet = outlet
@@ -63,7 +63,7 @@ class Stream:
         self._begin([opening_frame(self._terms.retry_ms()), *self.delivery.first])
 
     def filled(self) -> None:
-        """Stop: the outlet has no room for more."""
+        """Stop writing: the outlet's buffer is full."""
         if self.mode is not Mode.CLOSED:
             if self.full_since is None:
                 self.full_since = self._terms.clock()
@@ -71,7 +71,7 @@ class Stream:
             self._stop()
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """End it, once. With `reconnect` the client is told why, and comes back with its position."""
+        """Close it, once. With `reconnect` the client gets the reason, reconnects, and resumes from its position."""
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
             if reconnect:
@@ -79,7 +79,7 @@ class Stream:
             outlet.close()
 
     def abort(self, reason: str) -> None:
-        """End it without a word to a client that takes nothing."""
+        """Close it without a message: the client does not receive anything."""
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
             outlet.abort()
@@ -87,7 +87,10 @@ class Stream:
     # What the wheel calls
 
     def tick(self, now: float) -> float | None:
-        """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
+        """Send a ping, or close the stream if it is too old or its client is stuck.
+
+        Return the seconds until the next tick, or None.
+        """
         if now >= self._expires_at:
             self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
         elif self.full_since is None:
@@ -96,29 +99,29 @@ class Stream:
             self.abort("stuck")
         return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
 
-    # What is each one's own
+    # What subclasses implement
 
     def drained(self) -> None:
-        """Go on: the outlet has room again."""
+        """Continue to write: the outlet's buffer has room again."""
         raise NotImplementedError
 
     def give_up(self) -> None:
-        """Stop awaiting what does not exist yet, and has not appeared."""
+        """Stop waiting for operations that do not exist yet."""
         raise NotImplementedError
 
     def _begin(self, opening: list[Frame]) -> None:
-        """Send what opens a stream, and then what there is."""
+        """Send the opening frames, then the events."""
         raise NotImplementedError
 
     def _stop(self) -> None:
-        """Send nothing until there is room again."""
+        """Send nothing until the buffer has room again."""
         raise NotImplementedError
 
     def _let_go(self) -> None:
-        """Leave everything but the outlet: it has ended."""
+        """Release everything except the outlet: the stream has closed."""
         raise NotImplementedError
 
-    # Within
+    # Internal
 
     def _write(self, frames: Sequence[Frame]) -> None:
         if frames:
@@ -127,7 +130,7 @@ class Stream:
             self.outlet.write(data)
 
     def _leave(self, reason: str) -> bool:
-        """Leave everything but the outlet, once."""
+        """Release everything except the outlet, once."""
         if self.mode is Mode.CLOSED:
             return False
         self.mode = Mode.CLOSED

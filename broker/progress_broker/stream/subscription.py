@@ -1,9 +1,10 @@
-"""A subscription: one client's place in one operation's log. One idea serves resume, hand-over and slow clients.
+"""A subscription: one client's position in one operation's log. Resume, start of live delivery and slow clients all use
+the same mechanism.
 
-It is a position and a mode. *Catching up*, it pulls frames from its channel, page by page, as fast as its outlet takes
-them; *live*, it stands where its channel stands, which writes each new frame to its outlet. It holds no frames: when
-the outlet is full it falls back and later catches up from where it stood, so memory is bounded and nothing is lost. No
-I/O happens here, and no clock is read that was not handed in.
+A subscription has a position and a mode. While *catching up*, it reads frames from its channel, page by page, as fast
+as its outlet accepts them. While *live*, it has the channel's position, and the channel writes each new frame to the
+outlet. It buffers no frames. When the outlet's buffer is full, it stops being live, and later catches up from its
+position. So memory is bounded and nothing is lost. No I/O happens here, and the clock is passed in.
 """
 
 import logging
@@ -22,19 +23,19 @@ from progress_broker.stream.throttle import Pace
 log = logging.getLogger(__name__)
 
 CONFLATE_OVER = 32
-"""A slow client this many frames behind is sent the newest of each run of `progress` instead of all."""
+"""If a slow client is more frames behind than this, it gets only the newest of consecutive `progress` events."""
 
 
 class Source(Protocol):
-    """Where a subscription gets frames from: its channel."""
+    """Where a subscription reads its frames: its channel."""
 
     @property
     def operation(self) -> str:
-        """Whose events they are."""
+        """The operation's id."""
 
     @property
     def n(self) -> int:
-        """The number of the last event handed on; all that are live have it."""
+        """The number of the last delivered event. Every live subscription has received it."""
 
     @property
     def position(self) -> bytes:
@@ -42,45 +43,45 @@ class Source(Protocol):
 
     @property
     def loaded(self) -> bool:
-        """Whether the recent frames are known; when they come to be, `Subscription.pump` is called."""
+        """Whether the recent frames are loaded. When they are, the source calls `Subscription.pump`."""
 
     def after(self, n: int) -> Sequence[Frame] | None:
-        """Return the frames after the n-th, none if there are none yet, or None if they are no longer at hand."""
+        """Return the frames after the n-th (maybe none yet), or None if they are no longer in memory."""
 
     def read_page(self, subscription: "Subscription") -> None:
-        """Read older frames after the subscription's position, and call `take_page`."""
+        """Read the frames after the subscription's position from Redis, and call `take_page`."""
 
     def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
-        """Read the operation, and call `take_snapshot`."""
+        """Read the operation's snapshot, and call `take_snapshot`."""
 
     def wake(self, subscription: "Subscription") -> None:
-        """Call `Subscription.pump` when there is another frame."""
+        """Call `Subscription.pump` when there is a new frame."""
 
     def join(self, subscription: "Subscription") -> None:
-        """Write each new frame to the subscription's outlet from now on."""
+        """From now on, write each new frame to the subscription's outlet."""
 
     def part(self, subscription: "Subscription") -> None:
-        """Write no more to it."""
+        """Stop writing to it."""
 
     def leave(self, subscription: "Subscription") -> None:
         """Forget the subscription."""
 
 
 class Aside(Protocol):
-    """What it may be told beside its log: state, of which the newest is enough.
+    """A source of frames that are not in the log: state of which the client needs only the newest version.
 
-    Its frames have no position: they are sent to who has caught up.
+    The frames have no position. They are sent only to a client that has caught up.
     """
 
     def news(self, *, last: bool = False) -> Sequence[Frame]:
-        """Return what is to be sent now, if anything is; the `last` time is before the `end`."""
+        """Return the frames to send now, if there are any. `last` means that the `end` follows."""
 
     def leave(self) -> None:
         """Forget the subscription."""
 
 
 class Audience(NamedTuple):
-    """Subscriptions that are sent the same bytes."""
+    """The key of a group of subscriptions that get the same bytes."""
 
     encoding: Encoding
     types: Types
@@ -88,9 +89,10 @@ class Audience(NamedTuple):
 
 
 class Subscription(Stream):
-    """One client's place in one operation's log.
+    """One client's position in one operation's log.
 
-    Its maker places it with `begin` and gives it its way out with `attach`, which calls `filled`, `drained`, `close`.
+    Its creator sets the position with `begin` and the outlet with `attach`. The outlet then calls `filled`, `drained`
+    and `close`.
     """
 
     __slots__ = (
@@ -109,116 +111,119 @@ class Subscription(Stream):
     def __init__(self, source: Source, delivery: Delivery, terms: Terms) -> None:
         super().__init__(delivery, terms)
         self.n = 0
-        """The last event it was sent, unless it is live: then its source's."""
+        """The number of the last event that was sent. While it is live, its source's `n` counts instead."""
         self.position = b"0-0"
         self.pace: Pace | None = None
         self.aside: Aside | None = None
         self._source = source
         self._first: Sequence[Frame] = ()
         self._has_room = False
-        self._reading = False  # a page or a snapshot has been asked for
-        self._overtaken: str | None = None  # why what is being read is of no use
-        self._slow = False  # it has filled its outlet since it was last live
+        self._reading = False  # a page or a snapshot was requested
+        self._overtaken: str | None = None  # why the result of the read in progress is useless
+        self._slow = False  # its buffer was full since it was last live
 
     @property
     def audience(self) -> Audience:
-        """Who is sent the same while they are live."""
+        """The group of live subscriptions that get the same bytes."""
         return Audience(self.outlet.encoding, self.delivery.types, self._terms.tally.written[self.outlet.kind])
 
     @property
     def operation(self) -> str:
-        """Whose events it is sent."""
+        """The operation's id."""
         return self._source.operation
 
-    # Placing it
+    # Start
 
     def begin(self, n: int, position: bytes, first: Sequence[Frame] = ()) -> None:
-        """Stand after the n-th event, and send `first` before all else."""
-        if self._first:  # a reset came before it was placed, and so did its snapshot
+        """Start after the n-th event, and send `first` before all other frames."""
+        if self._first:  # a reset has already set its position, with a snapshot
             return
         self.n, self.position, self._first = n, position, first
 
     def wait(self) -> None:
-        """Stand before an operation that does not exist yet; its snapshot comes when it does."""
-        if self.mode is not Mode.CLOSED:  # as it may be, if the hub drained meanwhile
+        """Wait for an operation that does not exist yet. When it exists, its snapshot is sent."""
+        if self.mode is not Mode.CLOSED:  # a shutdown may have closed it meanwhile
             self.mode = Mode.AWAITING
 
     # What the channel calls
 
     def offer(self, frames: Sequence[Frame]) -> None:
-        """Take new frames at its own pace, while it is live."""
+        """Accept new frames while it is live and has a minimum interval."""
         if self.pace is not None:
             self.pace.take(wanted(frames, self.delivery.types))
 
     def ended(self) -> None:
-        """Close: the end has been written to it, while it was live."""
+        """Close it: it was live and the `end` has been written."""
         self.close("ended")
 
     def appeared(self) -> None:
-        """Begin, if it awaits the operation."""
+        """Start, if it waits for the operation."""
         if self.mode is Mode.AWAITING:
             self.mode = Mode.CATCHING_UP
             self.reset(None)
 
     def fall_back(self) -> None:
-        """Be live no more, and stand where the source stands now."""
+        """Stop being live, and keep the source's position as its own."""
         if self.mode is Mode.LIVE:
             self._source.part(self)
             self.n, self.position = self._source.n, self._source.position
             self.mode = Mode.CATCHING_UP
 
     def reset(self, reason: str | None) -> None:
-        """Ask for a snapshot to go on from: history can't be replayed for this reason, or None when it just begins."""
+        """Request a snapshot to continue from, because history can't be replayed.
+
+        `reason` is `trimmed` or `lost`, or None at the start of a stream.
+        """
         if self.mode is Mode.CLOSED:
             return
-        if self._reading:  # what is being read may be from before this
+        if self._reading:  # the result of the read in progress may be older than the reset
             self._overtaken = reason
             return
         if reason is not None:
             self._terms.tally.resets[reason] += 1
-            # Lost history is told of once, by the channel: it meets all who watch at one moment.
+            # The channel logs lost history once, because all its subscriptions lose it at the same moment.
             level = logging.DEBUG if reason == "lost" else logging.INFO
-            said = {"connection": self.connection, "operation": self.operation, "reason": reason}
-            log.log(level, "stream %s of operation %s is reset: %s", *said.values(), extra=said)
+            fields = {"connection": self.connection, "operation": self.operation, "reason": reason}
+            log.log(level, "stream %s of operation %s is reset: %s", *fields.values(), extra=fields)
         self.fall_back()
         self.mode = Mode.CATCHING_UP
         self._reading = True
         self._source.read_snapshot(self, reason)
 
     def take_page(self, frames: Sequence[Frame], reset: str | None = None) -> None:
-        """Take the page that was asked for, or why there is none."""
+        """Receive the requested page, or the reason why it can't be read."""
         if self._arrived():
             return
         if reset is None and frames and frames[-1].n > self.n:
             self._take(frames)
             self.pump()
-        else:  # a page that leads nowhere is a log that does not hold what it should
+        else:  # a page without newer events means that the log has lost some
             self.reset(reset or "lost")
 
     def take_snapshot(self, frame: Frame, *, done: bool) -> None:
-        """Take the snapshot that was asked for. That of an ended operation is followed by its `end`."""
+        """Receive the requested snapshot. If the operation has ended, its `end` follows."""
         if self._arrived():
             return
         if self.pace is not None:
             self.pace.drop()
         self.n, self.position = frame.n - done, frame.position
         if self.outlet is NO_OUTLET:
-            self._first = (frame,)  # to be sent when there is a way out
+            self._first = (frame,)  # sent when there is an outlet
         else:
             self._write((frame,))
         self.pump()
 
     def nudge(self, *, last: bool = False) -> None:
-        """Send what there is beside the log, if it has caught up; for the `last` time, where the end comes next."""
+        """Send the frames that are not in the log, if it has caught up. `last` means that the `end` follows."""
         if self.aside is not None and self.mode is Mode.LIVE:
             try:
                 self._write(self.aside.news(last=last))
             except Exception:
-                log.exception("a client's outlet broke; it is cut off")
+                log.exception("writing to a client failed; it is disconnected")
                 self.abort("broken")
 
     def pump(self) -> None:
-        """Catch up as far as the outlet has room; go live when there is nothing left."""
+        """Send what is missing while the outlet has room; go live when nothing is missing."""
         while self.mode is Mode.CATCHING_UP and self._has_room and not self._reading and self._source.loaded:
             frames = self._source.after(self.n)
             if frames is None:
@@ -226,7 +231,7 @@ class Subscription(Stream):
                 self._source.read_page(self)
             elif frames:
                 self._take(frames)
-            elif self.n > self._source.n:  # a page or a snapshot told more than the feed has yet
+            elif self.n > self._source.n:  # a page or a snapshot was newer than the feed
                 self._source.wake(self)
                 return
             else:
@@ -239,17 +244,17 @@ class Subscription(Stream):
     # What the outlet calls
 
     def drained(self) -> None:
-        """Go on: the outlet has room again."""
+        """Continue to write: the outlet's buffer has room again."""
         if not self._has_room and self.mode is not Mode.CLOSED:
             self._has_room, self.full_since = True, None
             self.pump()
 
     def give_up(self) -> None:
-        """Stop awaiting an operation that has not appeared."""
+        """Stop waiting for an operation that still does not exist."""
         if self.mode is Mode.AWAITING:
             self.close("not-found", reconnect=True)
 
-    # What it does in its own way (`Stream`)
+    # Implementation of `Stream`
 
     def _begin(self, opening: list[Frame]) -> None:
         self._has_room = True
@@ -274,10 +279,10 @@ class Subscription(Stream):
         if self.pace is not None:
             self.pace.drop()
 
-    # Within
+    # Internal
 
     def _arrived(self) -> bool:
-        """Note that a read has come back; return whether it is of no use any more."""
+        """Record that a read has finished; return whether its result is useless by now."""
         self._reading = False
         reason, self._overtaken = self._overtaken, None
         if reason is not None:
@@ -288,16 +293,16 @@ class Subscription(Stream):
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
             self._terms.tally.conflated += every - len(frames)
-        for some in slices(frames, self.n):
+        for part in slices(frames, self.n):
             if not self._has_room or self.mode is Mode.CLOSED:
                 return
-            last = some[-1]
+            last = part[-1]
             self.n, self.position = last.n, last.position
             if last.type == END and self.aside is not None:
-                some = [*some[:-1], *self.aside.news(last=True), last]
+                part = [*part[:-1], *self.aside.news(last=True), last]
             if self.pace is None:
-                self._write(wanted(some, self.delivery.types))
+                self._write(wanted(part, self.delivery.types))
             else:
-                self.offer(some)
+                self.offer(part)
             if last.type == END:
                 self.close("ended")

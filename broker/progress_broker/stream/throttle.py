@@ -1,4 +1,4 @@
-"""A client's own pace: of the `progress` of each interval it gets the newest, and everything else in order."""
+"""Throttling for one client: per interval it gets only the newest `progress`, and all other events in order."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -15,7 +15,7 @@ class Cancellable(Protocol):
 
 
 class Pace:
-    """Holds back one `progress` at most."""
+    """Delays `progress` events. It holds at most one of them."""
 
     __slots__ = ("_call_later", "_clock", "_held", "_interval_s", "_sent_at", "_timer", "_write")
 
@@ -32,16 +32,16 @@ class Pace:
         self._timer: Cancellable | None = None
 
     def take(self, frames: Sequence[Frame]) -> None:
-        """Write what may pass now, and hold what has to wait for its interval."""
+        """Write what may be sent now, and hold a `progress` until its interval has passed."""
         for frame in frames:
             if frame.type == PROGRESS:
                 self._hold(frame)
             else:
-                self.flush()  # early, so that what follows does not overtake it
+                self.flush()  # earlier than the interval, to keep the order of events
                 self._write((frame,))
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write the held frame, if there is one."""
         frame = self._held
         self.drop()
         if frame is not None:
@@ -49,7 +49,7 @@ class Pace:
             self._write((frame,))
 
     def drop(self) -> None:
-        """Forget what is held."""
+        """Discard the held frame."""
         self._held = None
         if self._timer is not None:
             self._timer.cancel()

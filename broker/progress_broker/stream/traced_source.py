@@ -1,6 +1,6 @@
-"""Catching up, traced: a span of what a client was sent from the log, within the request that opened its stream.
+"""Tracing of catching up: a span in the request that opened the stream, for the events sent from the log.
 
-The log holds no traces, so it leads to none of those in which its events were published.
+The log stores no trace context, so the span has no link to the traces in which the events were published.
 """
 
 import time
@@ -13,24 +13,24 @@ from progress_broker.stream.subscription import Source, Subscription
 
 
 class TracedSource:
-    """Stands between a subscription and its channel, and tells a span of each time it catches up with any event."""
+    """Wraps a subscription's channel, and records a span each time the subscription catches up with any event."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._within = tracing.here()
         self._began: int | None = time.time_ns()
-        """Since when it has been behind, in ns since 1970; None while it is live."""
+        """When it started to catch up, in ns since 1970; None while it is live."""
         self._after: int | None = None
         self._events = 0
 
     @property
     def operation(self) -> str:
-        """Whose events they are."""
+        """The operation's id."""
         return self._source.operation
 
     @property
     def n(self) -> int:
-        """The number of the last event handed on."""
+        """The number of the last delivered event."""
         return self._source.n
 
     @property
@@ -40,7 +40,7 @@ class TracedSource:
 
     @property
     def loaded(self) -> bool:
-        """Whether the recent frames are known."""
+        """Whether the recent frames are loaded."""
         return self._source.loaded
 
     def after(self, n: int) -> Sequence[Frame] | None:
@@ -49,30 +49,30 @@ class TracedSource:
         return self._source.after(n)
 
     def begins(self, n: int) -> None:
-        """Count what comes after the n-th, unless that has begun."""
+        """Start to count the events after the n-th, unless counting has started."""
         if self._after is None:
             self._after = n
 
     def read_page(self, subscription: Subscription) -> None:
-        """Read older frames."""
+        """Read frames from Redis."""
         self._source.read_page(subscription)
 
     def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
-        """Read the operation: what follows begins with it."""
+        """Read the operation's snapshot. Events that it skips are not counted."""
         self._count(subscription)
         self._source.read_snapshot(subscription, reset)
 
     def wake(self, subscription: Subscription) -> None:
-        """Call `pump` when there is another frame."""
+        """Call `pump` when there is a new frame."""
         self._source.wake(subscription)
 
     def join(self, subscription: Subscription) -> None:
-        """Be live: it has caught up."""
+        """End the span, as it has caught up, and go live."""
         self._told(subscription)
         self._source.join(subscription)
 
     def part(self, subscription: Subscription) -> None:
-        """Fall back."""
+        """Stop being live, and start to measure the time."""
         self._began = time.time_ns()
         self._source.part(subscription)
 
@@ -93,23 +93,23 @@ class TracedSource:
         began, events = self._began, self._events
         self._began, self._events = None, 0
         if events > 0:
-            told: dict[str, Any] = {
+            attributes: dict[str, Any] = {
                 "progress.operation": self.operation,
                 "progress.connection": subscription.connection,
                 "progress.events": events,
                 "progress.n": subscription.n,
             }
             span = tracing.tracer().start_span("catch up", self._within, start_time=began)
-            span.set_attributes(told)
+            span.set_attributes(attributes)
             span.end()
 
 
 def placed(source: Source, n: int) -> None:
-    """Tell a source that its subscription stands after the n-th event, which is the first it may be sent."""
+    """Notify a traced source that its subscription starts after the n-th event."""
     if isinstance(source, TracedSource):
         source.begins(n)
 
 
 def traced(source: Source) -> Source:
-    """Return a source whose subscription is traced, if spans go anywhere: else that itself, which costs nothing."""
+    """Return a traced source if tracing is on, else the source itself, which costs nothing."""
     return TracedSource(source) if tracing.is_on() else source

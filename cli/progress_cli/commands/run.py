@@ -25,7 +25,7 @@ from progress_workers.processes.running import GRACE_S
     "parent",
     "lease_s",
     id="the operation's id, good for one run; made up by default",
-    kind="what sort of work it is; by default the command's name",
+    kind="category of the work; by default the command's name",
     lease_s="seconds of silence, as after a crash, until it counts as stalled",
 )
 def run(

@@ -44,7 +44,7 @@
  *
  * @typedef {object} ChildrenSummary What an operation's children add up to.
  * @property {number} total
- * @property {number} done those that have ended, whichever way
+ * @property {number} done children that have ended, with any status
  * @property {number} failed
  * @property {number} cancelled
  * @property {number} running those at work

@@ -30,7 +30,7 @@ from progress_workers.transport.connection import FLUSH_S, Link
 try:
     import fakeredis
     import fakeredis.aioredis
-    import lupa  # noqa: F401 - runs fakeredis' scripts, which says nothing of it before the first
+    import lupa  # noqa: F401 - fakeredis needs it for scripts, but would report that only at the first script
 except ModuleNotFoundError:
     require("testing", "progress_workers.testing")
     raise
