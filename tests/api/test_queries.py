@@ -137,7 +137,7 @@ async def test_the_refusal_names_those_it_takes(http: httpx.AsyncClient) -> None
         (f"{OPS}?q=1", "cursor, kind, limit, owner, parent, status, tag"),
         (f"{OPS}/a?x=1", "include"),
     ):
-        assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call takes {takes}")
+        assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call accepts {takes}")
 
 
 @pytest.mark.parametrize("path", ["/v1/ws?form=start", f"{OPS}/a/ws?form=start", f"{OPS}/a/ws?types=log&types=end"])
