@@ -138,7 +138,7 @@ def test_a_cancel_is_asked_about_and_what_is_pressed_twice_changes_nothing(api: 
     button = mine.locator("button[data-action=cancel]")
     expect(row(page, child)).to_be_visible()
     button.dblclick()
-    expect(question).to_contain_text("and so is that of its child")
+    expect(question).to_contain_text("and the worker of its child to stop")
     page.keyboard.press("Escape")
     for _ in range(3):
         expect(question).to_be_hidden()
@@ -176,15 +176,15 @@ def test_a_worker_that_falls_silent_comes_back_and_is_replaced(api: Api, page: P
     listen(page)
     api.publish(operation, "progress", {"percent": 40})
     expect(mine).to_have_attribute("data-status", "stalled")
-    expect(mine).to_contain_text(re.compile(r"No sign of its worker since \d\d:\d\d:\d\d\."))
-    await_said(page, "Quiet: stalled, no sign of its worker")
+    expect(mine).to_contain_text(re.compile(r"No heartbeat from its worker since \d\d:\d\d:\d\d\."))
+    await_said(page, "Quiet: stalled, no heartbeat from its worker")
     mine.get_by_role("link").click()
-    expect(page.locator("#detail-worker")).to_contain_text("No sign of its worker since")
+    expect(page.locator("#detail-worker")).to_contain_text("No heartbeat from its worker since")
     settings = Settings(_env_file=None, redis_url=e2e_redis.url)
     first = Operation.attach(operation, settings=settings)
     expect(mine).to_have_attribute("data-status", "running")
     await_said(page, "Quiet: running again")
-    expect(mine).not_to_contain_text("No sign")
+    expect(mine).not_to_contain_text("No heartbeat")
     expect(page.locator("#detail-worker")).to_be_hidden()
     expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
     expect(page.locator("#detail-attempt")).to_be_hidden()
@@ -223,7 +223,7 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
             # Sooner than the list, which is not answered, is given up and asked for again.
             expect(place.locator(".worker")).to_contain_text("Ignored by its worker since", timeout=6_000)
             expect(place.get_by_role("button", name="End by force Deaf")).to_be_visible()
-        await_said(page, "Deaf: its worker ignores that it was asked to stop")
+        await_said(page, "Deaf: its worker ignores the request to stop")
         assert api.show(operation)["status"] == "cancelling"
 
         mine.locator("[data-action=force]").dblclick()  # pressed twice, it is left as it is
@@ -364,7 +364,7 @@ def test_it_says_when_the_server_is_away_and_when_it_is_back(
         replica.stop(signal.SIGKILL)
         expect(mine).to_have_attribute("data-connection", "reconnecting")
         expect(connection).to_have_attribute("data-state", "unreachable")
-        expect(connection).to_contain_text("can't be reached since")
+        expect(connection).to_contain_text("has been unreachable since")
         expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
         replica.start().await_ready()
         expect(connection).to_have_attribute("data-state", "live")

@@ -137,7 +137,7 @@ class TestWithout:
             page.get_by_label("Token").fill(proof)
             page.get_by_role("button", name="Sign in").click()
             if proof == "nonsense":
-                expect(page.locator("#sign-in-problem")).to_contain_text("does not take this token")
+                expect(page.locator("#sign-in-problem")).to_contain_text("does not accept this token")
         moves(page, work)
         assert page.evaluate("document.cookie") == "", "scripts can't read it"
         page.get_by_role("button", name="Sign out").click()
