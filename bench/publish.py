@@ -296,7 +296,7 @@ def loop_rows(table: Table, found: dict[str, list[Loop]]) -> dict[str, Any]:
             "to": rival,
         }
         ratio = (f"{compared.median:.2g}", SHOWN[rival]) if name in RIVALS else ("", "")
-        unit = f"us of CPU an item{'' if name == 'bare' else ' more'}; {Spread.of(wall[name]).median:.2f} us of time"
+        unit = f"us of CPU per item{'' if name == 'bare' else ' more'}; {Spread.of(wall[name]).median:.2f} us of time"
         table.add_row(SHOWN.get(name, name), spread.text(3), unit, *ratio)
     table.add_section()
     return told

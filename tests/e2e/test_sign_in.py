@@ -1,4 +1,4 @@
-"""Signing in: the page of a server that asks who one is, and the JavaScript client with a token of its own."""
+"""Signing in: the page of a server with authentication, and the JavaScript client with its own token."""
 
 import time
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ def test_who_signs_in_again_in_another_window_need_not_load_this_one_again(
                 expect(window.locator("#empty-title")).to_be_visible()
                 expect(window.locator("#operations > li")).to_have_count(0)
             return
-        page.route("**/v1/operations?*", lambda route: route.abort())  # the stream alone tells
+        page.route("**/v1/operations?*", lambda route: route.abort())  # only the stream reports it
         for window in (page, other):
             expect(row_in(window, work)).to_have_attribute("data-connection", "live")
         work.advance(6)

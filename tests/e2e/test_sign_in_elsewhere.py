@@ -1,4 +1,4 @@
-"""The page of a server whose callers are known to the user's own back end: by its login's cookie, or by a token."""
+"""The page of a server that asks the user's back end about callers, by its login cookie or by a token."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ SECRET = "a secret of thirty-two bytes or more"
 
 
 class TheirApp(BaseHTTPRequestHandler):
-    """Somebody's application: a page to sign in at, which sets a cookie, and what the broker asks."""
+    """A user's application: a sign-in page that sets a cookie, and the back end that the broker calls."""
 
     protocol_version = "HTTP/1.1"
 
@@ -79,7 +79,7 @@ def row_of(page: Page, work: Operation) -> Locator:
 
 
 def moves(page: Page, work: Operation) -> None:
-    """Carol is in, and sees what is hers move."""
+    """Carol is signed in, and sees live updates of her operations."""
     row = row_of(page, work)
     expect(row).to_be_visible()
     expect(page.locator("#principal")).to_have_text("carol")
