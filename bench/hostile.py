@@ -28,7 +28,7 @@ MOST = 2.0
 MOST_STUCK_BYTES = 128 * 1024
 """Maximum memory per stuck client: its buffer of 64 KiB, one or two writes, and the connection itself."""
 MOST_LEFT_BYTES = 2 * 1024
-"""Freed memory can stay with the process for later clients. So much more may a second crowd of clients take."""
+"""Maximum further memory per client for a second group of clients. Freed memory stays with the process for them."""
 SEGMENT_BYTES, RECEIVE_BYTES = 1460, 8192  # as over a network: see bench/memory.py
 FILL_EVENTS, FILL_TOGETHER, FILL_S = 1_500, 50, 5.0
 """This many events of 300 bytes fill the buffers of kernel and server for a client."""

@@ -93,7 +93,9 @@ def create_app(
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.over(ours, hub))
         registry = registry_of(hub, reaper, processes=config.processes)
-        with suppress(TimeoutError):  # the hub goes on starting in the background; until then /readyz reports not ready
+        with suppress(
+            TimeoutError
+        ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
         app.state.context = Context(config, ours, hub, registry, FactCache(ours))

@@ -52,7 +52,7 @@ def stack(
     """Return the middleware that a request passes before its route, the outermost first.
 
     Middleware before `ERRORS` applies to every response, including internal errors, and to rejections by later
-    middleware. So those responses have the headers too. After that, cheap checks come first.
+    middleware. So those responses have the headers too. Among these, the checks without any cost come first.
 
     Authentication comes before the limits, so that unauthenticated clients take no slots. With `auth=callback` the
     order is different: limits come before the call to the back end, to protect it from too many calls.

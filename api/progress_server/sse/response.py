@@ -118,7 +118,8 @@ def _without_head(send: Send) -> Send:
 def opened(request: Request, stream: Stream, wait_s: float) -> Response:
     """Return the response of a stream.
 
-    A stream without operations waits `wait_s` for one. The authorized connection lasts as long as the stream.
+    If the operation does not exist yet, the stream waits `wait_s` for it. The authorized connection ends with the
+    stream.
     """
     context = context_of(request)
     settings, visit = context.settings, visit_in(request.scope)
