@@ -100,7 +100,7 @@ class TestWithAPlaceToSignIn:
 
     def test_a_stranger_is_led_there_and_comes_back_as_somebody(self, page: Page, work: Operation) -> None:
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-        expect(page.locator("#sign-in-by-back-end")).to_contain_text("does not know you here, or does not let you in")
+        expect(page.locator("#sign-in-by-back-end")).to_contain_text("You are not signed in there")
         expect(page.get_by_label("Token")).to_be_hidden()
         expect(page.locator("#operations > li")).to_have_count(0)
         page.get_by_role("link", name="Sign in").click()
