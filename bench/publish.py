@@ -42,7 +42,7 @@ SHOWN = {
     "away": "op.advance, Redis stopped",
     "tqdm": "tqdm",
     "tqdm_update": "tqdm.update",
-    "hset": "one HSET an item",
+    "hset": "one HSET per item",
 }
 RIVALS = {"track": "tqdm", "advance": "tqdm_update", "away": "advance"}
 SUSTAINED = ("log, 1 operation", "log, 16 operations", "XADD, pipelines of 100", "XADD, one by one")

@@ -51,7 +51,7 @@ class NewTicket(BaseModel):
     @model_validator(mode="after")
     def _one_of_them(self) -> "NewTicket":
         if (self.operations is None) is (self.query is None):
-            raise ValueError("pass either `operations` or `query`, not both")
+            raise ValueError("pass exactly one of `operations` and `query`")
         return self
 
     def within(self, grants: Grants) -> Grants:
