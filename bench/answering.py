@@ -1,4 +1,4 @@
-"""A replica in a child process that answers its parent's questions until the parent goes away."""
+"""A replica in a child process. It answers questions of its parent until the parent exits."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from progress_server.server.server import Server
 async def serve_and_answer(
     pipe: Connection, app: Any, server: Server, listener: socket, answer: Callable[[str], Any]
 ) -> None:
-    """Serve on the listener, and answer what comes through the pipe."""
+    """Serve on the listener, and answer questions from the pipe."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     serving = asyncio.create_task(server.run_on(listener))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no other way to tell
+    while not server.started:  # noqa: ASYNC110 - uvicorn reports it in no other way
         await asyncio.sleep(0.01)
 
     def on_question() -> None:

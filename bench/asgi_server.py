@@ -1,4 +1,4 @@
-"""An app on uvicorn, with nothing of ours around it: `python -m bench.asgi_server broker|sse-starlette [REDIS_URL]`."""
+"""An app on plain uvicorn, without our server code: `python -m bench.asgi_server broker|sse-starlette [REDIS_URL]`."""
 
 import resource
 import socket

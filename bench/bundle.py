@@ -1,6 +1,6 @@
-"""What it costs a replica to tell 20 clients of 50 operations: each on one stream of many, or on a stream for each
-operation. Ends with 1 if a delivery on the former takes over twice the CPU it does on the latter, or if an event is
-missed. What it takes more is a cursor of its own for each event; what it saves is connections, and writes."""
+"""The cost of sending the events of 50 operations to 20 clients: with one stream of many operations per client, or with
+one stream per operation. Exits with 1 if a delivery on the former uses over twice the CPU of the latter, or if a client
+misses an event. A stream of many needs more CPU for a cursor in each event, but saves connections and writes."""
 
 import argparse
 import select
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
 
 def crowd(pipe: Connection, port: int, paths: list[str], headers: tuple[str, ...]) -> None:
-    """The process: a connection for each path; answers how many bytes, and how many events, have come."""
+    """The client process: one connection per path. It answers how many bytes and events it has received."""
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     dialing.raise_file_limit(len(paths))
@@ -60,7 +60,7 @@ def crowd(pipe: Connection, port: int, paths: list[str], headers: tuple[str, ...
                 continue
             data = sockets[file].recv(1 << 18)
             if not data:
-                raise SystemExit("a stream was ended")
+                raise SystemExit("a stream ended unexpectedly")
             size += len(data)
             text = kept[file] + data
             events += text.count(MARK)
@@ -79,18 +79,18 @@ def measure(redis: PrivateRedis, cores: Cores, variant: str, given: argparse.Nam
         Child(inside.run, redis.url, cores=cores.measured) as replica,
         Child(crowd, replica.ask("port"), paths, headers, cores=cores.others) as clients,
     ):
-        time.sleep(1.5)  # until all have their snapshots
+        time.sleep(1.5)  # until all clients have their snapshots
         warm, _, _ = publisher.publish(0.5, EVENTS_A_SECOND)
         before, bytes_before = _settled(clients, warm * CLIENTS)
         cpu_s = replica.ask("cpu_s")
         published, _, _ = publisher.publish(given.seconds, EVENTS_A_SECOND)
         after, bytes_after = _settled(clients, before + published * CLIENTS)
         cpu_s = replica.ask("cpu_s") - cpu_s
-    # Deflated events can't be counted without unpacking them: their clients' order is checked by tests.
+    # Compressed events can't be counted without decompressing them. Tests check their order instead.
     deliveries = published * CLIENTS
     missed = 0 if headers else warm * CLIENTS + deliveries - after
     found = Measured(1e6 * cpu_s / deliveries, deliveries, missed, (bytes_after - bytes_before) / 1024)
-    note(f"{variant}: {found.us_per_delivery:.2f} us of CPU a delivery; {found.missed} missed")
+    note(f"{variant}: {found.us_per_delivery:.2f} us of CPU per delivery; {found.missed} missed")
     return found
 
 
@@ -107,7 +107,9 @@ def _settled(clients: Child, expected: int) -> tuple[int, int]:
 
 def main() -> int:
     parser = options(__doc__, rounds=3, seconds=5)
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above the bound")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if the bound is exceeded"
+    )
     given = read_options(parser)
     cores = Cores.split()
     pin(cores.others)
@@ -121,7 +123,7 @@ def main() -> int:
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[Measured]]) -> bool:
     table = Table(title=f"{CLIENTS} clients, {OPERATIONS} operations, {EVENTS_A_SECOND:,.0f} events/s")
-    for title in ("streams", "us of CPU a delivery", "over one each", "bytes a delivery"):
+    for title in ("streams", "us of CPU per delivery", "ratio to one each", "bytes per delivery"):
         table.add_column(title, justify="right")
     costs = {name: [one.us_per_delivery for one in rounds] for name, rounds in found.items()}
     results: list[dict[str, Any]] = []

@@ -1,4 +1,7 @@
-"""Many clients of server-sent events in one process: raw sockets and epoll, so that the server is what is measured."""
+"""Many clients of server-sent events in one process.
+
+They use raw sockets and epoll, so that the server is the bottleneck.
+"""
 
 import errno
 import heapq
@@ -19,7 +22,7 @@ READ_BYTES = 1 << 18
 OPENED_A_TURN = 64
 CHECK_S = 0.005
 LOST_S = 0.1
-"""How long a client waits that was cut off, before it comes back."""
+"""How long a disconnected client waits before it reconnects."""
 
 
 class Client:
@@ -27,16 +30,16 @@ class Client:
 
     def __init__(self, number: int, follower: Follower) -> None:
         self.number, self.follower = number, follower
-        self.position: str | None = None  # to begin after
+        self.position: str | None = None  # to resume after
         self.response = Response()
         self.socket: socket.socket | None = None
         self.connecting = self.attached = False
         self.over = False
-        """Whether it will not come back: it was refused for good, or cut off."""
+        """Whether it will not reconnect: it was rejected permanently, or disconnected."""
 
 
 class Clients:
-    """The clients and their loop: nothing happens but in `turn`, or in what calls it."""
+    """The clients and their event loop. Everything happens within `turn`, or within methods that call it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -54,11 +57,11 @@ class Clients:
         self._views = [self._view]
 
     def watch(self, fd: int) -> None:
-        """Let a turn say when there is something to read here."""
+        """Let `turn` report when this file descriptor is readable."""
         self._epoll.register(fd, select.EPOLLIN)
 
     def add(self, clients: int, at_once: int | None = None) -> list[Client]:
-        """Have so many more, of which no more than `at_once` will be connected at a time."""
+        """Add clients. At most `at_once` of them are connected at a time."""
         key, first = self.plan.key.encode(), len(self.all)
         new = [Client(number, Follower(self.tally, key)) for number in range(first, first + clients)]
         self.all += new
@@ -66,12 +69,12 @@ class Clients:
         return new
 
     def open(self, clients: list[Client], a_second: float) -> None:
-        """Connect these one after the other; one that is connected is disconnected just before."""
+        """Connect these clients one after another. A connected client is first disconnected."""
         self._opening.extend(clients)
         self._opened, self._opening_since, self._open_rate = 0, time.monotonic(), a_second
 
     def all_attached(self) -> bool:
-        """Whether each client is attached, as far as it ever will be."""
+        """Whether each client is attached or has permanently failed."""
         return not self._opening and all(client.attached or client.over for client in self.all)
 
     def pause(self, client: Client, seconds: float) -> None:
@@ -98,7 +101,10 @@ class Clients:
         return True
 
     def turn(self, longest_s: float = 1.0) -> bool:
-        """Do what is due, wait until something happens, handle it; return whether it is what is watched."""
+        """Run due actions, wait for the next I/O event, handle it.
+
+        Return whether the watched file descriptor is ready.
+        """
         watched = False
         wait_s = min(longest_s, self._do_what_is_due())
         for fd, _ in self._epoll.poll(wait_s, 512):
@@ -112,7 +118,7 @@ class Clients:
         return watched
 
     def disconnect(self) -> None:
-        """Close all connections, for good unless they are opened again."""
+        """Close all connections. They stay closed until they are opened again."""
         self._opening.clear()
         self._later.clear()
         for client in self.all:
@@ -122,7 +128,7 @@ class Clients:
         self.disconnect()
         self._epoll.close()
 
-    # What is due
+    # Timers
 
     def _do_what_is_due(self) -> float:
         now = time.monotonic()
@@ -198,7 +204,10 @@ class Clients:
             self._lost(client)
 
     def _lost(self, client: Client) -> None:
-        """The connection is over. One sent away comes back when it was told to; another, if clients do that at all."""
+        """Handle a lost connection.
+
+        If the server asked to reconnect, use its delay; otherwise reconnect if the plan says so.
+        """
         self._disconnect(client)
         follower = client.follower
         client.position = follower.position() or client.position
@@ -227,5 +236,5 @@ class Clients:
     def _disconnect(self, client: Client) -> None:
         if client.socket is not None:
             del self._by_fd[client.socket.fileno()]
-            client.socket.close()  # which takes it out of the epoll, too
+            client.socket.close()  # this also removes it from epoll
         client.socket, client.connecting, client.attached = None, False, False

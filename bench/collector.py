@@ -1,5 +1,5 @@
-"""What the garbage collector does to a replica while 16,000 clients come: how long it stops everything, with the
-server's settings (start-up frozen, collected rarely) and with Python's own."""
+"""Pauses of a replica by the garbage collector while 16,000 clients connect: with the server's settings (start-up
+objects frozen, rare collections) and with Python's defaults."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ def measure(redis: PrivateRedis, cores: Cores, collector: Collector, clients: in
             crowd.ask("open", clients, OPENED_A_SECOND, within_s=WITHIN_S)
             crowd.ask("await_events", 1, within_s=WITHIN_S)
             found: dict[str, Any] = replica.ask("pauses")
-    note(f"{collector}: {found['count']} collections, the longest {1000 * found['longest_s']:.1f} ms")
+    note(f"{collector}: {found['count']} collections, longest pause {1000 * found['longest_s']:.1f} ms")
     return found
 
 
@@ -48,7 +48,7 @@ def main() -> int:
 def show(
     redis: PrivateRedis, given: argparse.Namespace, found: dict[Collector, list[dict[str, Any]]], clients: int
 ) -> None:
-    table = Table(title=f"While {clients:,} clients come")
+    table = Table(title=f"While {clients:,} clients connect")
     for title in ("collector", "longest pause, ms", "all pauses, ms", "collections by generation"):
         table.add_column(title, justify="right")
     results = []

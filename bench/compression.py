@@ -1,5 +1,5 @@
-"""What gzip saves on the wire and costs a replica: events of four sizes, for 1, 100 and 1,000 subscribers, by the real
-channel, subscriptions and adopted outlets, on transports that take everything and send nothing."""
+"""What gzip saves in bytes and costs in CPU: events of four sizes, for 1, 100 and 1,000 subscribers. It uses the real
+channel, subscriptions and adopted outlets, on transports that accept all data and send nothing."""
 
 import argparse
 import random
@@ -37,8 +37,8 @@ def bare(dice: random.Random) -> dict[str, object]:
 
 def line(dice: random.Random) -> dict[str, object]:
     words = ("read", "skipped", "wrote", "customer", "order", "row", "in", "of", "chunk", "without", "address")
-    told = " ".join(dice.choice(words) if dice.random() < 0.7 else str(dice.randrange(10_000)) for _ in range(25))
-    return {"message": f"{told}, {dice.random() * 1000:.1f} ms", "level": "info", "stage": dice.choice(STAGES)}
+    text = " ".join(dice.choice(words) if dice.random() < 0.7 else str(dice.randrange(10_000)) for _ in range(25))
+    return {"message": f"{text}, {dice.random() * 1000:.1f} ms", "level": "info", "stage": dice.choice(STAGES)}
 
 
 def pipeline(dice: random.Random, stages: int, workers: int) -> dict[str, object]:
@@ -93,7 +93,7 @@ KINDS = (
 
 
 def events(kind: Kind) -> Iterator[Event]:
-    """Yield events with numbers that go up, and payloads that repeat after a while."""
+    """Yield events with increasing numbers. Payloads repeat after a while."""
     dice = random.Random(1)
     payloads = [orjson.dumps(kind.make(dice)) for _ in range(SAMPLES)]
     n = 0
@@ -103,7 +103,7 @@ def events(kind: Kind) -> Iterator[Event]:
 
 
 class Nowhere:
-    """A transport that takes everything."""
+    """A transport that accepts all data and drops it."""
 
     def __init__(self) -> None:
         self.write = deque[bytes](maxlen=1).append
@@ -113,7 +113,7 @@ class Nowhere:
 
 
 class NoReads:
-    """Nothing is ever read: the ring has all that is asked for."""
+    """A loader that never reads: the ring buffer has everything that is needed."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None
@@ -123,7 +123,7 @@ TERMS = Terms(15, 60, lambda: 3600, lambda: 2000, time.monotonic, lambda *_: cas
 
 
 def watched(subscribers: int, variant: str) -> Channel:
-    """Return a channel with so many live subscriptions."""
+    """Return a channel with this number of live subscriptions."""
     channel = Channel("import-42", cast(Reads, NoReads()), Room(16, 1 << 20))
     channel.loaded_with([])
     for _ in range(subscribers):
@@ -159,7 +159,7 @@ def us_per_event(key: Key, seconds: float) -> float:
 
 
 def wire_bytes(kind: Kind) -> dict[str, float]:
-    """Return what an event is on the wire, chunk and all, on average."""
+    """Return the average size of an event on the wire, including chunk framing."""
     feed = events(kind)
     frames = [make_frame(next(feed)) for _ in range(SAMPLES)]
     found = {"text": sum(len(frame.wire) for frame in frames), AS_IT_IS: sum(len(CHUNKED.encode([f])) for f in frames)}
@@ -188,7 +188,7 @@ def tabulate(given: argparse.Namespace, redis: PrivateRedis, times: dict[Key, li
     report("compression", redis, given, table, {"us_per_event": figures})
 
 
-OVER_COLUMNS = ("us/event: plain", "stored", "deflated", "more a delivery: stored", "deflated")
+OVER_COLUMNS = ("us/event: plain", "stored", "deflated", "extra per delivery: stored", "deflated")
 
 
 def main() -> int:
@@ -197,10 +197,10 @@ def main() -> int:
     cores = Cores.split()
     pin(cores.measured)
     keys = [Key(kind, n, variant) for kind in KINDS for n in SUBSCRIBERS for variant in (AS_IT_IS, *OVER)]
-    with PrivateRedis(cores.others) as redis:  # of which only the version is told
+    with PrivateRedis(cores.others) as redis:  # used only to report its version
         for key in alternating(keys, given.rounds):
             times.setdefault(key, []).append(us_per_event(key, given.seconds))
-            note(f"{key.kind.name}, {key.subscribers}, {key.variant}: {times[key][-1]:.1f} us an event")
+            note(f"{key.kind.name}, {key.subscribers}, {key.variant}: {times[key][-1]:.1f} us per event")
         tabulate(given, redis, times)
     return 0
 

@@ -1,4 +1,4 @@
-"""Who is compared: each a server of its own on the measured core, its CPU and memory read from the kernel."""
+"""The servers that are compared. Each runs alone on the measured core; its CPU and memory are read from the kernel."""
 
 import os
 import resource
@@ -28,14 +28,14 @@ _SERVING = b"serving on http://127.0.0.1:"
 
 
 class Kind(NamedTuple):
-    """What is known of a contender before it runs."""
+    """Properties of a contender that are known before it runs."""
 
     overhead_bytes: int
-    """On the wire, what an event has around its payload."""
+    """Bytes on the wire around the payload of an event."""
     deliveries_a_second: float
-    """What keeps it busy and does not saturate it."""
+    """A rate that keeps it busy without saturating it."""
     greets: bool = False
-    """Whether a stream begins with an event of its own: a snapshot."""
+    """Whether a stream begins with an extra event, a snapshot."""
     key: str = '"seq":'
 
 
@@ -48,11 +48,11 @@ KINDS = {
 
 
 GUARDED = "broker-guarded"
-"""The broker, asking who calls; its clients come with a ticket."""
+"""The broker with authentication; its clients use a ticket."""
 
 
 class Server(NamedTuple):
-    """A contender that runs: a process, and those it started."""
+    """A running contender: a process and its children."""
 
     kind: Kind
     pid: int
@@ -71,14 +71,14 @@ class Server(NamedTuple):
         )
 
     def cpu_s(self) -> float:
-        """CPU time so far."""
+        """CPU time so far, in seconds."""
         return sum(_cpu_s(pid) for pid in self._pids())
 
     def rss_bytes(self) -> int:
         return sum(_memory_bytes(pid, "VmRSS") for pid in self._pids())
 
     def peak_bytes(self) -> int:
-        """The most memory it had since `forget_peak`."""
+        """The peak of its memory since `forget_peak`."""
         return sum(_memory_bytes(pid, "VmHWM") for pid in self._pids())
 
     def forget_peak(self) -> None:
@@ -107,7 +107,7 @@ def nginx_version() -> str | None:
 
 @contextmanager
 def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Server]:
-    """Run a contender, and end it."""
+    """Run a contender, and stop it at the end."""
     kind = KINDS["broker" if name == GUARDED else name]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if name == "nchan":
@@ -200,7 +200,7 @@ def _process(
 
 
 def _cpu_s(pid: int) -> float:
-    with suppress(OSError):  # to the nanosecond, where the kernel tells
+    with suppress(OSError):  # in nanoseconds, if the kernel provides it
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text("ascii").split()[0]) for task in tasks) / 1e9
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()

@@ -1,4 +1,5 @@
-"""A contender with clients attached and a publisher beside it: publish for a while, and see what that cost and gave."""
+"""One measurement of a contender: attach clients, publish events for a while, measure the cost and check the
+deliveries."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
@@ -11,25 +12,25 @@ from bench.harness import note
 from bench.processes import Child, Cores, PrivateRedis, busy_s, pin
 
 WIRE_BYTES = 300
-"""What an event takes on the wire, about, with the framing of server-sent events and of HTTP."""
+"""Approximate bytes of an event on the wire, including the framing of server-sent events and HTTP."""
 OPENED_A_SECOND = 2_000.0
 DRAIN_S = 60.0
 WARM_S = 1.0
-NOISY = 0.2  # cores that others used meanwhile; above it a measurement is made again, and the quietest one counts
+NOISY = 0.2  # cores used by other processes; above this a measurement is repeated, and the quietest one counts
 
 
 class Delivered(NamedTuple):
     published: int
     seconds: float
     cpu_s: float
-    """Of the server, from the first event published to the last one delivered."""
+    """CPU of the server, from the first published event to the last delivered one."""
     redis_cpu_s: float
     others_cpu: float
-    """Cores that others used meanwhile."""
+    """Cores used by other processes at the same time."""
     clients: dict[str, Any]
-    """What the clients came to: see `Load.figures`."""
+    """The figures of the clients: see `Load.figures`."""
     wrong: str
-    """What is wrong with what they got; empty if each got each event once, in order."""
+    """What is wrong with the deliveries; empty if each client got each event once, in order."""
 
     @property
     def deliveries(self) -> int:
@@ -47,7 +48,7 @@ class Contest(NamedTuple):
     redis: PrivateRedis
 
     def deliver(self, seconds: float, events_a_second: float, together: int = 1) -> Delivered:
-        """Publish for a while, and wait until all is delivered."""
+        """Publish for `seconds`, and wait until all events are delivered."""
         self.clients.ask("mark")
         cpu_s, redis_s, all_s = self.server.cpu_s(), self.redis.cpu_s(), busy_s()
         done = self.publisher.ask(seconds, events_a_second, together, within_s=2 * seconds + DRAIN_S)
@@ -70,7 +71,7 @@ def contest(
     wire_bytes: int = WIRE_BYTES,
     **plan: Any,
 ) -> Iterator[Contest]:
-    """Start a contender, attach clients to it, and warm it up with a second's events."""
+    """Start a contender, attach clients, and warm it up with the events of one second."""
     with contenders.start(name, redis, cores.measured) as server:
         payload_bytes = wire_bytes - server.kind.overhead_bytes
         with (
@@ -83,7 +84,7 @@ def contest(
 
 
 def attach(server: Server, clients: Child, connections: int) -> None:
-    """Connect so many more, and wait until all are attached."""
+    """Connect more clients, and wait until all are attached."""
     clients.ask("open", connections, OPENED_A_SECOND, within_s=2 * DRAIN_S + connections / OPENED_A_SECOND)
     if server.kind.greets:
         clients.ask("await_events", 1, DRAIN_S, within_s=2 * DRAIN_S)
@@ -99,11 +100,16 @@ def warm(run: Contest, seconds: float, events_a_second: float, together: int = 1
 
 
 def attempts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--attempts", type=int, default=2, help="tries where others use the machine (%(default)s)")
+    parser.add_argument(
+        "--attempts", type=int, default=2, help="attempts if other processes use the machine (%(default)s)"
+    )
 
 
 def quietest(given: argparse.Namespace, measure: Callable[[], Delivered]) -> Delivered:
-    """Measure, and again while others use the machine, but only so often. What is wrong once stays wrong."""
+    """Measure, and repeat up to `--attempts` times if other processes use the machine.
+
+    A wrong delivery is never retried.
+    """
     most = 1 if given.quick else given.attempts
     tries: list[Delivered] = []
     while not tries or (len(tries) < most and tries[-1].others_cpu > NOISY and not tries[-1].wrong):
@@ -113,7 +119,7 @@ def quietest(given: argparse.Namespace, measure: Callable[[], Delivered]) -> Del
 
 @contextmanager
 def ground() -> Iterator[tuple[PrivateRedis, Cores]]:
-    """Give what contests take place on: a Redis, and cores, of which we keep to those of the others."""
+    """Yield a Redis and the cores for measurements. This process moves to the cores that are not measured."""
     cores = Cores.split()
     pin(cores.others)
     with PrivateRedis(cores.others) as redis:
@@ -121,7 +127,7 @@ def ground() -> Iterator[tuple[PrivateRedis, Cores]]:
 
 
 def verdict(given: argparse.Namespace, results: Iterable[Delivered], *, passed: bool) -> int:
-    """Return what to end with: 1 if a client missed an event or got it twice, or a bound that counts was missed."""
+    """Return the exit code: 1 if a client missed an event or got it twice, or if a bound was exceeded."""
     exact = not any(one.wrong for one in results)
     return 0 if (exact and (passed or given.quick)) or (given.no_check and not given.quick) else 1
 
@@ -130,29 +136,29 @@ def choose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contenders",
         default=",".join(contenders.KINDS),
-        help="which ones, separated by commas (%(default)s); what is not installed is left out",
+        help="contenders to run, separated by commas (%(default)s); those not installed are skipped",
     )
 
 
 def chosen(given: argparse.Namespace) -> list[str]:
-    """Return the contenders that are wanted and can be run; say which can't."""
+    """Return the selected contenders that can run here; print those that can't."""
     wanted = [name.strip() for name in given.contenders.split(",")]
     unknown = [name for name in wanted if name not in contenders.KINDS]
     if unknown:
-        raise SystemExit(f"no such contender: {', '.join(unknown)}; there are {', '.join(contenders.KINDS)}")
+        raise SystemExit(f"no such contender: {', '.join(unknown)}; available: {', '.join(contenders.KINDS)}")
     present = contenders.present()
     for name in wanted:
         if name not in present:
-            note(f"{name} is left out: Debian's nginx and libnginx-mod-nchan are not installed")
+            note(f"{name} is skipped: Debian's packages nginx and libnginx-mod-nchan are not installed")
     return [name for name in wanted if name in present]
 
 
 def faults(published: int, got: dict[str, Any]) -> str:
-    """Say what is wrong with what clients got of so many events; nothing if each got each once, in order."""
+    """Return what is wrong with the deliveries; empty if each client got each event once, in order."""
     found = []
     if got["fewest"] != published or got["most"] != published:
         found.append(f"of {published:,} events clients got {got['fewest']:,} to {got['most']:,}")
     if got["last"][0] != got["last"][1]:
-        found.append(f"their last ones are from {got['last'][0]:,} to {got['last'][1]:,}")
+        found.append(f"the numbers of their last events are {got['last'][0]:,} to {got['last'][1]:,}")
     found += [f"{got[name]:,} {name}" for name in ("gaps", "repeats", "cut_off") if got[name]]
     return "; ".join(found)

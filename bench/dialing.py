@@ -1,38 +1,38 @@
-"""How a client connects and asks: its socket, its request, and when the kernel says that something came."""
+"""How a client connects: its socket, its request, and the arrival times from the kernel."""
 
 import resource
 import socket
 import struct
 from typing import NamedTuple
 
-PORTS_AN_ADDRESS = 20_000  # of the 28,000 that Linux has for outgoing connections
+PORTS_AN_ADDRESS = 20_000  # Linux has 28,000 for outgoing connections
 _IP_BIND_ADDRESS_NO_PORT = 24
 _SO_TIMESTAMPNS = 35
 _TIMESTAMP = struct.Struct("qq")
 
 
 class Plan(NamedTuple):
-    """Where clients connect to, and how. A `{}` in the path is the operation's number, from 0."""
+    """Where and how clients connect. `{}` in the path is replaced by the operation's number, from 0."""
 
     port: int
     path: str
     host: str = "127.0.0.1"
     operations: int = 1
     key: str = '"n":'
-    """What an event's sequence number follows."""
+    """The bytes before the sequence number of an event."""
     headers: tuple[str, ...] = ()
     reopen: bool = False
-    """Whether a client that was cut off comes back with its position."""
+    """Whether a disconnected client reconnects with its position."""
     arrival: bool = False
-    """Whether an event counts as delivered when the kernel has it, not when it was read from there."""
+    """Whether an event counts as delivered when it arrives in the kernel, not when the client reads it."""
     segment_bytes: int = 0
-    """The TCP segments to ask for: loopback's own are 64 KiB, and the kernel holds megabytes for a slow reader."""
+    """The TCP segment size to request. On loopback it is 64 KiB, so the kernel buffers megabytes for a slow reader."""
     receive_bytes: int = 0
-    """The receive buffer to ask for."""
+    """The size of the receive buffer to request."""
 
 
 def new_socket(plan: Plan, number: int) -> socket.socket:
-    """Return the socket for the client of this number; where clients are many they share out the source addresses."""
+    """Return the socket for the client of this number. Many clients are spread over several source addresses."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setblocking(False)
     if plan.receive_bytes:
@@ -56,15 +56,17 @@ def request(plan: Plan, number: int, position: str | None) -> bytes:
 
 
 def arrived_ns(timestamp: bytes) -> int:
-    """Return the time in what the kernel adds to a read, as `time.time_ns` tells it."""
+    """Return the kernel's timestamp of a read, in nanoseconds like `time.time_ns`."""
     seconds, ns = _TIMESTAMP.unpack(timestamp)
     return int(seconds * 1_000_000_000 + ns)
 
 
 def raise_file_limit(connections: int) -> None:
-    """Take all the files we may have; end if those connections need more."""
+    """Raise the limit of open files to its maximum. Exit if the connections need more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and connections + 100 > hard:
-        raise SystemExit(f"{connections:,} connections need more files than may be open ({hard:,}): see `ulimit -n`")
+        raise SystemExit(
+            f"{connections:,} connections need more open files than the limit of {hard:,}; see `ulimit -n`"
+        )

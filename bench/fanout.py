@@ -1,6 +1,6 @@
-"""Deliveries for each second of the server's CPU, when one operation's events go to 100, 1,000 and 8,000 clients, and
-ten at a time to 1,000: ours beside sse-starlette and Nchan. Ends with 1 if ours delivers less than the bounds ask for,
-or if a client missed an event or got it twice."""
+"""Deliveries per CPU second of the server, if the events of one operation go to 100, 1,000 and 8,000 clients, and ten
+at a time to 1,000. Compares the broker with sse-starlette and Nchan. Exits with 1 if the broker delivers less than the
+bounds, or if a client missed an event or got it twice."""
 
 import argparse
 import sys
@@ -39,7 +39,7 @@ BOUNDS = (
     Bound(Case(1_000, 10), "nchan", 3.0),
 )
 SATURATED = 0.9
-"""Of a core: above that, events wait for the server, several go out in one write, and it looks cheaper than it is."""
+"""Share of a core. Above it events wait for the server and share writes, so the cost per event looks too low."""
 
 Key = tuple[str, Case]
 
@@ -52,8 +52,8 @@ def measure(redis: PrivateRedis, cores: Cores, key: Key, given: argparse.Namespa
         warm(run, given.seconds, events_a_second, case.together)
         found = run.deliver(given.seconds, events_a_second, case.together)
     note(
-        f"{name:13} {case.text():20} {found.deliveries / found.cpu_s:9,.0f} a CPU second,"
-        f" {100 * found.server_cpu:.0f} % of its core; others used {100 * found.others_cpu:.0f} % of a core"
+        f"{name:13} {case.text():20} {found.deliveries / found.cpu_s:9,.0f} per CPU second,"
+        f" {100 * found.server_cpu:.0f} % of its core; other processes used {100 * found.others_cpu:.0f} % of a core"
     )
     if found.wrong:
         note(f"{name}, {case.text()}: WRONG: {found.wrong}")
@@ -64,8 +64,12 @@ def main() -> int:
     parser = options(__doc__, rounds=5, seconds=4)
     choose(parser)
     attempts(parser)
-    parser.add_argument("--rate", type=float, help="deliveries a second for all (60,000; 15,000 for slower ones)")
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 when a bound is missed")
+    parser.add_argument(
+        "--rate", type=float, help="deliveries per second in total (60,000; 15,000 for slower contenders)"
+    )
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is missed"
+    )
     given = read_options(parser)
     names = chosen(given)
     cases = QUICK if given.quick else CASES
@@ -78,8 +82,8 @@ def main() -> int:
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[Key, list[Delivered]], *, pinned: bool) -> bool:
-    table = Table(title="Thousands of deliveries for each second of the server's CPU: median (lowest-highest)")
-    for title in ("clients", "", "thousands", "ours to it", "CPU %", "bytes", "a read", "Redis %", "exact"):
+    table = Table(title="Thousands of deliveries per CPU second of the server: median (lowest-highest)")
+    for title in ("clients", "", "thousands", "broker / it", "CPU %", "bytes", "per read", "Redis %", "exact"):
         table.add_column(title, justify="left" if title in ("", "exact") else "right", no_wrap=True)
     results, compared = [], dict[Key, Spread]()
     for (name, case), rounds in found.items():

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, alternating rounds, medians, a table, and one line of JSON at the end."""
+"""Shared by all benchmarks: options, alternating rounds, medians, the table, and the line of JSON at the end."""
 
 import argparse
 import json
@@ -26,9 +26,13 @@ T = TypeVar("T")
 
 def options(description: str | None, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=None, help=f"how often everything is measured ({rounds})")
-    parser.add_argument("--seconds", type=float, default=None, help=f"how long each measurement takes ({seconds:g})")
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works: no figures")
+    parser.add_argument(
+        "--rounds", type=int, default=None, help=f"number of rounds; each measures everything once ({rounds})"
+    )
+    parser.add_argument("--seconds", type=float, default=None, help=f"seconds per measurement ({seconds:g})")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round, only to check that it works; the figures mean nothing"
+    )
     parser.set_defaults(default_rounds=rounds, default_seconds=seconds)
     return parser
 
@@ -38,10 +42,10 @@ def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     given.rounds = given.rounds or (1 if given.quick else given.default_rounds)
     given.seconds = given.seconds or (min(1.5, given.default_seconds) if given.quick else given.default_seconds)
     if given.rounds < 1 or given.seconds <= 0:
-        parser.error("rounds and seconds are above zero")
+        parser.error("--rounds and --seconds must be above zero")
     for name in [name for name in os.environ if name.startswith("PROGRESS_")]:
-        del os.environ[name]  # the defaults are what is measured
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+        del os.environ[name]  # measure with the default settings
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit normally, so that child processes are stopped
     return given
 
 
@@ -55,7 +59,7 @@ def keyspace_of(client: Any, settings: Settings) -> Keyspace:
 
 
 class Spread(NamedTuple):
-    """The median of the rounds, and how far they lie apart."""
+    """The median, the lowest and the highest value of the rounds."""
 
     median: float
     low: float
@@ -73,12 +77,12 @@ class Spread(NamedTuple):
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """The ratio within each round, as what disturbs a machine for a while disturbs both sides of it."""
+    """The ratio within each round: a temporary disturbance of the machine affects both sides of it."""
     return Spread.of([a / b for a, b in zip(over, under, strict=True)])
 
 
 def alternating(variants: Sequence[T], rounds: int) -> Iterator[T]:
-    """Each variant once a round; every other round backwards, so that no variant always comes first."""
+    """Yield each variant once per round, every other round in reverse, so that no variant always comes first."""
     for number in range(rounds):
         yield from variants if number % 2 == 0 else variants[::-1]
 
@@ -93,7 +97,7 @@ def note(text: str) -> None:
 def report(
     name: str, redis: PrivateRedis | None, given: argparse.Namespace, table: Table, figures: dict[str, Any]
 ) -> None:
-    """Print the table, and as the last line all of it as JSON."""
+    """Print the table, and as the last line all results as JSON."""
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(table)
     told = {

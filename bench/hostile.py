@@ -1,6 +1,6 @@
-"""What hostile clients do to good ones: 100 that watch an operation, while 5,000 beside them never read what they are
-sent, and while 1,000 handshakes a second are refused. Ends with 1 if either more than doubles the good ones' 99th
-percentile, or if what the stuck ones took is not bounded and given back."""
+"""The effect of hostile clients on good ones: 100 clients watch an operation while 5,000 others never read, and while
+1,000 handshakes per second are rejected. Exits with 1 if either more than doubles the 99th percentile of the good
+clients, or if the memory for the stuck clients is not bounded and released."""
 
 import argparse
 import sys
@@ -21,17 +21,17 @@ from bench.processes import Child, Cores, PrivateRedis, pin
 GOOD = 100
 EVENTS_A_SECOND = 50.0
 REFUSED_PATH, REFUSED = "/v1/operations/anybody-s/stream", "status 401"
-"""What strangers ask for, and get."""
+"""The request of unauthenticated clients, and the response they get."""
 REFUSED_WITHIN_S = 5
-"""A stranger is connected for no longer, by far."""
+"""Upper limit for how long an unauthenticated client is connected."""
 MOST = 2.0
 MOST_STUCK_BYTES = 128 * 1024
-"""Of each that is stuck: its buffer of 64 KiB, a write or two beside it, and what a connection takes."""
+"""Maximum memory per stuck client: its buffer of 64 KiB, one or two writes, and the connection itself."""
 MOST_LEFT_BYTES = 2 * 1024
-"""What is given back is the next crowd's: so much more it may take, where the system is not given it at once."""
+"""Maximum further memory per client for a second group of clients. Freed memory stays with the process for them."""
 SEGMENT_BYTES, RECEIVE_BYTES = 1460, 8192  # as over a network: see bench/memory.py
 FILL_EVENTS, FILL_TOGETHER, FILL_S = 1_500, 50, 5.0
-"""So much, 300 bytes each, fills what kernel and server hold for a client."""
+"""This many events of 300 bytes fill the buffers of kernel and server for a client."""
 SETTLE_S = 3.0
 OPENED_A_SECOND = 1_000.0
 
@@ -50,7 +50,8 @@ class Hostile(NamedTuple):
 
 
 def stuck(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hostile:
-    """Measure without any, and then beside clients whose buffers are full on both sides; and let as many come again."""
+    """Measure without stuck clients, then with clients whose buffers are full on both sides. Then let as many connect
+    again."""
     with good_ones(redis, cores, given) as run:
         calm = run.deliver(given.seconds, EVENTS_A_SECOND)
         before = run.server.rss_bytes()
@@ -69,7 +70,7 @@ def stuck(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hosti
 
 @contextmanager
 def crowd(run: Contest, cores: Cores, given: argparse.Namespace) -> Iterator[None]:
-    """Have stuck clients, of whom nothing more is taken."""
+    """Keep stuck clients connected; their buffers are full."""
     plan = run.server.plan(segment_bytes=SEGMENT_BYTES, receive_bytes=RECEIVE_BYTES)
     with Child(load.run, plan, cores=cores.others) as clients:
         clients.ask("open", given.stuck, OPENED_A_SECOND, within_s=120)
@@ -79,7 +80,7 @@ def crowd(run: Contest, cores: Cores, given: argparse.Namespace) -> Iterator[Non
 
 
 def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hostile:
-    """Measure without any, and then while strangers come and are refused."""
+    """Measure without handshakes, then while unauthenticated clients connect and are rejected."""
     with good_ones(redis, cores, given, GUARDED) as run:
         calm = run.deliver(given.seconds, EVENTS_A_SECOND)
         plan = run.server.plan()._replace(path=REFUSED_PATH)
@@ -92,7 +93,7 @@ def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hos
             took_s = coming.result()
             told = strangers.ask("figures")
     if told["failures"] != {REFUSED: count}:
-        note(f"strangers were not only refused: {told['failures']}, {told['attached']} attached")
+        note(f"unauthenticated clients were not all rejected: {told['failures']}, {told['attached']} attached")
     return Hostile("refused", calm, hostile, refused_a_second=count / took_s)
 
 
@@ -111,9 +112,11 @@ MEASURES = {"stuck": stuck, "refused": refused}
 def main() -> int:
     parser = options(__doc__, rounds=3, seconds=30)
     parser.add_argument("--stuck", type=int, default=None, help="clients that never read (5,000)")
-    parser.add_argument("--handshakes", type=float, default=None, help="that are refused a second (1,000)")
-    parser.add_argument("--only", choices=MEASURES, help="measure this alone")
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above a bound")
+    parser.add_argument("--handshakes", type=float, default=None, help="rejected handshakes per second (1,000)")
+    parser.add_argument("--only", choices=MEASURES, help="run only this measurement")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is exceeded"
+    )
     given = read_options(parser)
     given.stuck = given.stuck or (50 if given.quick else 5_000)
     given.handshakes = given.handshakes or (100.0 if given.quick else 1_000.0)
@@ -129,10 +132,10 @@ def main() -> int:
                 late = it.clients["latency_ms"]
                 note(
                     f"{when:8} p50 {late['p50']:.2f} ms, p99 {late['p99']:.2f} ms; the server used"
-                    f" {100 * it.server_cpu:.0f} % of a core, others {100 * it.others_cpu:.0f} %"
+                    f" {100 * it.server_cpu:.0f} % of a core, other processes {100 * it.others_cpu:.0f} %"
                 )
-            sizes = f"{one.peak_bytes:,.0f} bytes each, {one.left_bytes:,.0f} more again"
-            note(f"{sizes}; {one.refused_a_second:,.0f} refused/s")
+            sizes = f"{one.peak_bytes:,.0f} bytes each, {one.left_bytes:,.0f} more for a second crowd"
+            note(f"{sizes}; {one.refused_a_second:,.0f} rejected/s")
             if one.wrong:
                 note(f"{kind}: WRONG: {one.wrong}")
             found[kind].append(one)
@@ -146,7 +149,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[H
         title=f"{GOOD} good clients, {EVENTS_A_SECOND:g} events/s, ms to their sockets: median (lowest-highest)"
     )
     for title in (
-        "beside them",
+        "hostile clients",
         "p50 calm",
         "p50",
         "p99 calm",
@@ -157,8 +160,8 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[H
         "KiB left",
         "exact",
     ):
-        table.add_column(title, justify="left" if title in ("beside them", "exact") else "right")
-    beside = {"stuck": f"{given.stuck:,} stuck", "refused": f"{given.handshakes:,.0f} refused/s"}
+        table.add_column(title, justify="left" if title in ("hostile clients", "exact") else "right")
+    beside = {"stuck": f"{given.stuck:,} stuck", "refused": f"{given.handshakes:,.0f} rejected/s"}
     results, passed = [], True
     for kind, rounds in found.items():
         late = {

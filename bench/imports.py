@@ -1,6 +1,5 @@
-"""What `import progress_workers` costs, over importing alone the modules of other people that it imports: CPU of a new
-interpreter, in a plain install, and where OpenTelemetry and cryptography are too. Ends with 1 if it is over 1.3 times.
-"""
+"""The CPU cost of `import progress_workers` in a new interpreter, relative to importing only its dependencies: in a
+plain install, and in one with OpenTelemetry and cryptography. Exits with 1 if the ratio is over 1.3."""
 
 import os
 import subprocess
@@ -18,7 +17,7 @@ from bench.processes import Cores
 MOST = 1.3
 OURS = ("progress_workers", "progress_broker")
 EXTRAS = ("opentelemetry", "cryptography")
-"""What redis and we import if it is there, and a plain install does not bring."""
+"""Optional dependencies that redis and progress_workers import if they are installed. A plain install has none."""
 INSTALLS = {"plain": EXTRAS, "with traces": ()}
 VARIANTS = ("dependencies", "progress_workers")
 
@@ -45,7 +44,7 @@ class Case(NamedTuple):
 
 
 class Interpreter:
-    """Runs code in new interpreters, which find compiled what they have once imported, as in an install."""
+    """Runs code in new interpreters. Modules are already compiled, as in an installation."""
 
     def __init__(self, compiled: str, cores: Cores) -> None:
         self._cores = sorted(cores.measured)
@@ -65,7 +64,7 @@ class Interpreter:
 
 def main() -> int:
     parser = options(__doc__, rounds=5, seconds=2)
-    parser.add_argument("--no-check", action="store_true", help="don't end with 1 when it is over the bound")
+    parser.add_argument("--no-check", action="store_true", help="do not exit with 1 if the bound is exceeded")
     given = read_options(parser)
     found: defaultdict[Case, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="bench-imports-") as compiled:
@@ -81,7 +80,7 @@ def main() -> int:
         for case in alternating(list(names), given.rounds):
             found[case].append(measure(interpreter, names[case], INSTALLS[case.install], given.seconds))
             note(f"{case.install}, {case.variant}: {found[case][-1]:.0f} ms")
-    table = Table(title="Importing the SDK: median (lowest-highest)")
+    table = Table(title="Importing progress_workers: median (lowest-highest)")
     for title in ("install", "dependencies alone, ms of CPU", "progress_workers", "ratio"):
         table.add_column(title, justify="left" if title == "install" else "right")
     results, passed = [], True
@@ -104,7 +103,10 @@ def main() -> int:
 
 
 def measure(interpreter: Interpreter, names: list[str], without: tuple[str, ...], seconds: float) -> float:
-    """Return the cheapest of the imports that fit into a time; one does in any. What disturbs one only adds to it."""
+    """Return the cheapest import within this time; there is at least one.
+
+    Disturbances can only make an import slower.
+    """
     end, taken = time.monotonic() + seconds, list[float]()
     while not taken or time.monotonic() < end:
         taken.append(interpreter.import_ms(names, without))

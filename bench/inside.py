@@ -1,4 +1,4 @@
-"""A replica as `serve` runs it, in a process that can be asked what it holds, and how long its collector stopped it."""
+"""A replica as `serve` runs it, in a process that reports its open resources and its garbage collector pauses."""
 
 import asyncio
 import gc
@@ -24,14 +24,14 @@ Collector = Literal["ours", "python's"]
 
 
 class PlainServer(Server):
-    """One that leaves the garbage collector as Python has it."""
+    """A server that does not change the garbage collector's settings."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await uvicorn.Server.startup(self, sockets)
 
 
 class Pauses:
-    """What the garbage collector took, by generation, since the mark."""
+    """The pauses of the garbage collector, by generation, since `mark`."""
 
     def __init__(self) -> None:
         self.mark()
@@ -51,7 +51,7 @@ class Pauses:
 
 
 def run(pipe: Connection, url: str, collector: Collector = "ours", handshakes_per_s: int = 1_000) -> None:
-    """The process."""
+    """The process of the replica."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(pipe, url, collector, handshakes_per_s))
 
@@ -100,11 +100,11 @@ def _held(app: Any) -> dict[str, int]:
 
 
 def _files() -> int:
-    """Return how many files are open, but for connections to Redis, which are kept for the next read."""
+    """Return the number of open files, without connections to Redis, which stay in the pool."""
     lines = Path("/proc/self/net/unix").read_text("ascii").splitlines()[1:]
     unix = {f"socket:[{line.split()[6]}]" for line in lines}
     count = 0
     for file in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # that of the listing itself
+        with suppress(FileNotFoundError):  # the descriptor of this listing itself
             count += os.readlink(file) not in unix
     return count

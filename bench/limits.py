@@ -1,5 +1,5 @@
-"""What limits cost a replica: CPU of a call, and of opening a stream, with all limits on (and never met) over none.
-Ends with 1 if a call costs over 1.25 times, or a stream over 1.5 times as much."""
+"""The cost of limits: CPU of a call and of opening a stream, with all limits set (and never reached) relative to none.
+Exits with 1 if a call costs over 1.25 times as much, or a stream over 1.5 times."""
 
 import asyncio
 import http.client
@@ -41,7 +41,7 @@ MOST_CALL, MOST_STREAM = 1.25, 1.5
 
 
 class Named:
-    """Behind authentication, and next to free: callers are some principals in turn."""
+    """Middleware in place of authentication, almost without cost: it assigns principals in turn."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app, self._number = app, 0
@@ -56,7 +56,7 @@ class Named:
 
 
 def run(pipe: Connection, url: str, chosen: dict[str, int]) -> None:
-    """The process: a replica that tells its port and its CPU time."""
+    """The process of a replica, which reports its port and its CPU time."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(pipe, url, chosen))
 
@@ -85,7 +85,7 @@ def call(port: int, times: int) -> None:
         answer = connection.getresponse()
         answer.read()
         if answer.status != 200:
-            raise SystemExit(f"a call was refused: {answer.status}")
+            raise SystemExit(f"a call was rejected: {answer.status}")
     connection.close()
 
 
@@ -98,7 +98,7 @@ def open_streams(port: int, times: int) -> None:
             while b"event: snapshot" not in got:
                 some = client.recv(65_536)
                 if not some:
-                    raise SystemExit(f"a stream was refused: {got!r}")
+                    raise SystemExit(f"a stream was rejected: {got!r}")
                 got += some
 
 
@@ -109,7 +109,7 @@ def measure(redis: PrivateRedis, cores: Cores, variant: str, scale: float) -> di
         port: Any = replica.ask("port")
         for name, do, times in (("call", call, CALLS), ("stream", open_streams, STREAMS)):
             times = max(20, round(times * scale))
-            do(port, times // 10)  # warms up
+            do(port, times // 10)  # warm-up
             begun = replica.ask("cpu")
             do(port, times)
             found[name] = 1e6 * (replica.ask("cpu") - begun) / times
@@ -119,7 +119,9 @@ def measure(redis: PrivateRedis, cores: Cores, variant: str, scale: float) -> di
 
 def main() -> int:
     parser = options(__doc__, rounds=7, seconds=1)
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above a bound")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is exceeded"
+    )
     given = read_options(parser)
     cores = Cores.split()
     pin(cores.others)

@@ -1,4 +1,4 @@
-"""The load generator: clients of server-sent events that count them, check their order and tell how late they are."""
+"""The load generator: clients of server-sent events that count events, check their order and measure their latency."""
 
 import argparse
 import gc
@@ -17,8 +17,8 @@ OPENED_A_SECOND = 2_000.0
 
 
 def run(pipe: Connection, plan: Plan, kind: "type[Load] | None" = None) -> None:
-    """The process: reads all the while, and answers what a `Load`, or a kind of it, can be asked."""
-    gc.disable()  # little piles up, and its pauses would count as the server's
+    """The process: it reads all the time, and answers calls of the methods of `Load` or a subclass."""
+    gc.disable()  # little garbage is created, and pauses would be counted as the server's
     load = (kind or Load)(plan)
     load.clients.watch(pipe.fileno())
     pipe.send("ready")
@@ -30,7 +30,7 @@ def run(pipe: Connection, plan: Plan, kind: "type[Load] | None" = None) -> None:
 
 
 class Load:
-    """What clients can be made to do together, and what it came to."""
+    """Controls a group of clients, and reports their figures."""
 
     def __init__(self, plan: Plan) -> None:
         self.clients = Clients(plan)
@@ -43,7 +43,7 @@ class Load:
         within_s: float = WITHIN_S,
         at_once: int | None = None,
     ) -> float:
-        """Connect so many more; return the seconds until all were attached, or refused for good."""
+        """Connect more clients. Return the seconds until all are attached or permanently rejected."""
         began = time.monotonic()
         self.clients.open(self.clients.add(connections, at_once), a_second)
         self.clients.run_until(self.clients.all_attached, connections / a_second + within_s)
@@ -57,14 +57,14 @@ class Load:
         self.clients.close()
 
     def mark(self) -> None:
-        """Count from here."""
+        """Reset the counts."""
         self.clients.tally.mark()
         for client in self.clients.all:
             client.follower.events = 0
         self._marked_at, self._marked_cpu_s = time.monotonic(), time.process_time()
 
     def await_events(self, each: int, within_s: float = WITHIN_S) -> bool:
-        """Go on until each client had so many events since the mark; return whether it did."""
+        """Run until each client has `each` events since `mark`. Return whether that was reached in time."""
         clients, tally = self.clients.all, self.clients.tally
 
         def had() -> bool:
@@ -74,21 +74,24 @@ class Load:
         return self.clients.run_until(had, within_s)
 
     def await_number(self, number: int, within_s: float = WITHIN_S) -> bool:
-        """Go on until each client had the event of this number; return whether it did."""
+        """Run until each client has the event `number`. Return whether that was reached in time."""
         clients = self.clients.all
         return self.clients.run_until(lambda: all((one.follower.last or 0) >= number for one in clients), within_s)
 
     def pause(self, connections: int, seconds: float) -> None:
-        """Let the first so many clients stop reading for a while."""
+        """Let the first `connections` clients stop reading for `seconds`."""
         for client in self.clients.all[:connections]:
             self.clients.pause(client, seconds)
 
     def storm(
         self, seconds: float = 1.0, position: str | None = None, after: int | None = None, number: int | None = None
     ) -> dict[str, Any]:
-        """Within so many seconds close each connection and open it again, with its own position or, if one is given,
-        with that of the event numbered `after`. Tell how long it took until all were attached, and until each had the
-        event of the number given, or the highest that anyone had before."""
+        """Close and reopen each connection within `seconds`.
+
+        Each resumes from its own position or, if one is passed, from `position`, which is that of the event numbered
+        `after`. Return how long it took until all were attached, and until each had the event `number`. Without a
+        `number` it is the highest that any client had before.
+        """
         clients, refused = self.clients.all, self.clients.refused
         upto = number if number is not None else max((one.follower.last or 0 for one in clients), default=0)
         for client in clients:
@@ -108,7 +111,7 @@ class Load:
         }
 
     def figures(self) -> dict[str, Any]:
-        """Tell what it came to since the mark."""
+        """Return the figures since `mark`."""
         clients, tally = self.clients, self.clients.tally
         each = [client.follower.events for client in clients.all] or [0]
         last = [client.follower.last or 0 for client in clients.all] or [0]
@@ -166,23 +169,23 @@ def main() -> int:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"{__doc__} Ends with 1 when an event was missed or came twice.")
+    parser = argparse.ArgumentParser(description=f"{__doc__} Exits with 1 if an event was missed or came twice.")
     add: Callable[..., Any] = parser.add_argument
     add("address", metavar="HOST:PORT")
-    add("path", help="of the stream; {} in it is replaced by the operation's number, from 0")
+    add("path", help="path of the stream; {} is replaced by the operation's number, from 0")
     add("--connections", type=int, default=1, metavar="N")
-    add("--operations", type=int, default=1, metavar="K", help="the connections are spread over so many")
-    add("--seconds", type=float, default=10.0, metavar="S", help="how long to listen, at most (%(default)s)")
-    add("--events", type=int, default=0, metavar="N", help="stop when each connection had so many")
-    add("--rate", type=float, default=OPENED_A_SECOND, metavar="R", help="connections opened a second (%(default)s)")
-    add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="sent with each request")
+    add("--operations", type=int, default=1, metavar="K", help="number of operations; connections are spread over them")
+    add("--seconds", type=float, default=10.0, metavar="S", help="maximum time to listen (%(default)s)")
+    add("--events", type=int, default=0, metavar="N", help="stop when each connection has this many events")
+    add("--rate", type=float, default=OPENED_A_SECOND, metavar="R", help="connections opened per second (%(default)s)")
+    add("--header", action="append", default=[], metavar="'NAME: VALUE'", help="header to send with each request")
     add("--key", default="n", help="the field that holds an event's sequence number (%(default)s)")
-    add("--reopen", action="store_true", help="come back with the last position when cut off")
-    add("--arrival", action="store_true", help="take latencies to the kernel's arrival time of an event")
-    add("--slow", type=float, default=0.0, metavar="SHARE", help="share of connections that stop reading at first")
-    add("--slow-seconds", type=float, default=5.0, metavar="S", help="for so long (%(default)s)")
-    add("--storm", metavar="POSITION", help="at the end, reopen all with this Last-Event-ID; '' is each one's own")
-    add("--storm-seconds", type=float, default=1.0, metavar="S", help="within so many seconds (%(default)s)")
+    add("--reopen", action="store_true", help="reconnect with the last position after a disconnect")
+    add("--arrival", action="store_true", help="measure latencies to the arrival of an event in the kernel")
+    add("--slow", type=float, default=0.0, metavar="SHARE", help="share of connections that stop reading at the start")
+    add("--slow-seconds", type=float, default=5.0, metavar="S", help="how long they stop reading (%(default)s)")
+    add("--storm", metavar="POSITION", help="at the end, reopen all with this Last-Event-ID; '' means each one's own")
+    add("--storm-seconds", type=float, default=1.0, metavar="S", help="time in which all reopen (%(default)s)")
     return parser
 
 

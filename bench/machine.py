@@ -1,4 +1,4 @@
-"""What a figure was measured on, as far as it matters to read it; nothing that names the machine."""
+"""The properties of the machine that matter for the figures. It includes nothing that identifies the machine."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ def installed(name: str) -> str | None:
 
 
 def command() -> str:
-    """The command as a reader would type it, without this machine's paths."""
+    """The command as a user would type it, without paths of this machine."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     return " ".join(["python", "-m", module.name if module else Path(sys.argv[0]).stem, *sys.argv[1:]])
 

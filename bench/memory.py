@@ -1,5 +1,6 @@
-"""What a connection costs a server in memory: 8,000 idle ones, and 500 of 2,000 that stop reading while events flow and
-then go on. Ends with 1 if an idle connection of ours takes over 4 KiB, or an event was missed or came twice."""
+"""Memory per connection of a server: for 8,000 idle connections, and for 500 of 2,000 that stop reading while events
+flow and then continue. Exits with 1 if an idle connection of the broker uses over 4 KiB, or if an event was missed or
+came twice."""
 
 import argparse
 import sys
@@ -21,7 +22,7 @@ EVENTS_A_SECOND = 5.0
 OURS = "broker"
 MOST = 4096
 SMALL = {"segment_bytes": 1460, "receive_bytes": 8192}
-"""As over a network. Within one machine the kernel would hold megabytes for each, and no server would notice."""
+"""As over a network. Within one machine the kernel would buffer megabytes per client, and no server would notice it."""
 
 
 class Sizes(NamedTuple):
@@ -36,7 +37,7 @@ QUICK = Sizes(200, 40, 10, 0.5)
 
 
 class Slow(NamedTuple):
-    """What an episode did to the server's memory, over the number of slow clients."""
+    """Growth of the server's memory during a slow phase, per slow client."""
 
     peak_bytes: float
     after_bytes: float
@@ -51,7 +52,7 @@ class Measured(NamedTuple):
 def measure(redis: PrivateRedis, cores: Cores, name: str, given: argparse.Namespace, sizes: Sizes) -> Measured:
     found = Measured(idle(redis, cores, name, given.seconds, sizes), slow(redis, cores, name, given.seconds, sizes))
     note(
-        f"{name:13} idle: {found.idle_bytes:,.0f} bytes a connection; each slow client: at its peak"
+        f"{name:13} idle: {found.idle_bytes:,.0f} bytes per connection; per slow client: at the peak"
         f" {found.slow.peak_bytes:,.0f}, afterwards {found.slow.after_bytes:,.0f}"
     )
     if found.slow.delivered.wrong:
@@ -60,7 +61,10 @@ def measure(redis: PrivateRedis, cores: Cores, name: str, given: argparse.Namesp
 
 
 def idle(redis: PrivateRedis, cores: Cores, name: str, seconds: float, sizes: Sizes) -> float:
-    """Bytes a connection. What the first ones, which stay, and their events bring does not count: modules, pools."""
+    """Return the bytes per connection.
+
+    Some connections are opened before, and stay, so that one-time costs such as modules and pools do not count.
+    """
     with contest(name, redis, cores, min(WARM_CLIENTS, sizes.idle)) as run:
         warm(run, seconds, EVENTS_A_SECOND)
         time.sleep(sizes.settle_s)
@@ -71,8 +75,8 @@ def idle(redis: PrivateRedis, cores: Cores, name: str, seconds: float, sizes: Si
 
 
 def slow(redis: PrivateRedis, cores: Cores, name: str, seconds: float, sizes: Sizes) -> Slow:
-    """Let some stop reading for most of the time in which events are published, and wait until they have them all."""
-    # Lines of a log, as of progress a client far behind is sent the newest only.
+    """Let some clients stop reading for most of the publishing time, and wait until they have all events."""
+    # Log lines, because a client that is far behind gets only the newest progress.
     with contest(name, redis, cores, sizes.clients, type="log", wire_bytes=EVENT_BYTES, **SMALL) as run:
         warm(run, seconds, EVENTS_A_SECOND)
         before = run.server.rss_bytes()
@@ -88,7 +92,9 @@ def slow(redis: PrivateRedis, cores: Cores, name: str, seconds: float, sizes: Si
 def main() -> int:
     parser = options(__doc__, rounds=3, seconds=10)
     choose(parser)
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above the bound")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if the bound is exceeded"
+    )
     given = read_options(parser)
     names = chosen(given)
     sizes = QUICK if given.quick else FULL
@@ -101,7 +107,7 @@ def main() -> int:
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[Measured]], sizes: Sizes) -> bool:
-    table = Table(title="KiB of memory a connection: median (lowest-highest)")
+    table = Table(title="KiB of memory per connection: median (lowest-highest)")
     for title in ("", "idle", "slow, at the peak", "slow, afterwards", "exact"):
         table.add_column(title, justify="left" if title in ("", "exact") else "right", no_wrap=True)
     results: list[dict[str, Any]] = []

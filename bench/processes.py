@@ -1,4 +1,7 @@
-"""The processes of a benchmark: a private Redis, and Python processes on cores of their own. All end with it."""
+"""The processes of a benchmark: a private Redis, and Python processes on separate cores.
+
+All stop with the benchmark.
+"""
 
 import multiprocessing as mp
 import os
@@ -23,11 +26,11 @@ STOP_S = 5.0
 SERVERS = ("redis-server", "valkey-server")
 
 ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-"""The cores this process was given, before anything is pinned."""
+"""The cores that this process may use, before anything is pinned."""
 
 
 class Cores(NamedTuple):
-    """Which cores the measured process has to itself, and which are the others'; empty where it can't be said."""
+    """The cores of the measured process, and those of all other processes; empty if pinning is not possible."""
 
     measured: frozenset[int]
     others: frozenset[int]
@@ -36,7 +39,7 @@ class Cores(NamedTuple):
     def split(cls) -> "Cores":
         if len(ALLOWED) < 2:
             return cls(frozenset(), frozenset())
-        return cls(frozenset(ALLOWED[-1:]), frozenset(ALLOWED[:-1]))  # interrupts tend to be served by the first
+        return cls(frozenset(ALLOWED[-1:]), frozenset(ALLOWED[:-1]))  # interrupts are usually handled by the first core
 
 
 def pin(cores: frozenset[int], pid: int = 0) -> None:
@@ -45,7 +48,7 @@ def pin(cores: frozenset[int], pid: int = 0) -> None:
 
 
 def busy_s() -> float:
-    """How long our cores have worked so far, for whomever, or were taken from us by the host; 0 where it isn't told."""
+    """Return the busy time of our cores so far, for any process, including time stolen by the host; 0 if unknown."""
     try:
         lines = Path("/proc/stat").read_text("ascii").splitlines()
     except OSError:
@@ -60,7 +63,7 @@ def busy_s() -> float:
 
 
 class PrivateRedis:
-    """A server on a unix socket in a directory of its own, which keeps nothing."""
+    """A Redis server on a Unix socket in its own directory. It stores nothing on disk."""
 
     def __init__(self, cores: frozenset[int]) -> None:
         self._cores = cores
@@ -119,9 +122,9 @@ class PrivateRedis:
 
 
 class Child:
-    """A Python process that answers questions over a pipe: `target(pipe, *args)`, which ends when the pipe does.
+    """A Python process that answers questions over a pipe. It runs `target(pipe, *args)`, and ends with the pipe.
 
-    The first thing it sends says that it is ready.
+    Its first message reports that it is ready.
     """
 
     def __init__(self, target: Callable[..., None], *args: object, cores: frozenset[int], ready_s: float = 120) -> None:
@@ -132,7 +135,7 @@ class Child:
 
     def __enter__(self) -> Self:
         self._process.start()
-        self._theirs.close()  # so that ours ends when the process does
+        self._theirs.close()  # so that our end is closed when the process ends
         try:
             self._answer(self._ready_s)
         except BaseException:
@@ -153,15 +156,15 @@ class Child:
 
     def _answer(self, within_s: float) -> Any:
         if not self._pipe.poll(within_s):
-            raise SystemExit(f"a process of the benchmark did not answer within {within_s:.0f} s")
+            raise SystemExit(f"a process of the benchmark did not respond within {within_s:.0f} s")
         try:
             return self._pipe.recv()
         except EOFError:
-            raise SystemExit("a process of the benchmark died; what it said is above") from None
+            raise SystemExit("a process of the benchmark died; see its output above") from None
 
 
 def serve(pipe: Connection, answer: Callable[..., object]) -> None:
-    """Answer questions until the other end closes."""
+    """Answer questions until the other end of the pipe is closed."""
     pipe.send("ready")
     with suppress(EOFError, BrokenPipeError):
         while True:
@@ -169,7 +172,9 @@ def serve(pipe: Connection, answer: Callable[..., object]) -> None:
 
 
 def _run(target: Callable[..., None], pipe: Connection, cores: frozenset[int], args: tuple[object, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent: its end of the pipe closing ends us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent; this process ends when the parent's end of the pipe is closed
     pin(cores)
     with suppress(KeyboardInterrupt):
         target(pipe, *args)

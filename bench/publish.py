@@ -1,5 +1,5 @@
-"""What reporting costs a worker: a call in its loop, also while Redis does not answer, log lines it can sustain, and a
-run of the publish script. Ends with 1 if a bound is missed.
+"""The cost of reporting for a worker: a call in its loop, also while Redis does not respond; the sustained rate of log
+lines; and a run of the publish script. Exits with 1 if a bound is missed.
 """
 
 import os
@@ -27,7 +27,7 @@ from progress_workers import Operation, flush
 from progress_workers.transport.pipeline import carry
 
 CHUNK = 20_000
-LINES_A_FLUSH = 5_000  # below the buffer's 10,000: nothing is dropped
+LINES_A_FLUSH = 5_000  # below the buffer's limit of 10,000, so that nothing is dropped
 PAYLOAD = b'{"message":"%b"}' % (b"x" * 286)
 MOST_ADVANCE_US = 1.0
 MOST_TRACK_US = 0.15
@@ -42,7 +42,7 @@ SHOWN = {
     "away": "op.advance, Redis stopped",
     "tqdm": "tqdm",
     "tqdm_update": "tqdm.update",
-    "hset": "one HSET an item",
+    "hset": "one HSET per item",
 }
 RIVALS = {"track": "tqdm", "advance": "tqdm_update", "away": "advance"}
 SUSTAINED = ("log, 1 operation", "log, 16 operations", "XADD, pipelines of 100", "XADD, one by one")
@@ -56,7 +56,7 @@ class Loop(NamedTuple):
 
 
 class Worker:
-    """The measured process. Redis is a real one, and what is reported really goes there meanwhile."""
+    """The measured process. It reports to a real Redis at the same time."""
 
     def __init__(self, url: str) -> None:
         self._settings = settings_for(url)
@@ -82,7 +82,7 @@ class Worker:
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """Have Redis take what it is sent and answer nothing."""
+        """Suspend Redis: it receives data but does not respond."""
         redis = int(self._client.info("server")["process_id"])
         os.kill(redis, signal.SIGSTOP)
         try:
@@ -125,7 +125,7 @@ class Worker:
         if name.startswith("XADD"):
             return self._added(seconds, line, 100 if "100" in name else 1)
         count = 16 if "16" in name else 1
-        # Without leases, so that nothing is stored but lines: no beats.
+        # Without leases, so that only lines are stored, no heartbeats.
         operations = [Operation.start("log", lease_s=None, settings=self._settings) for _ in range(count)]
         before = sum(self._events(op.id) for op in operations)
         lines, began = 0, time.perf_counter()
@@ -164,7 +164,10 @@ class Worker:
     # The script
 
     def script(self, name: str, seconds: float) -> float:
-        """Return the server's microseconds an event: the median over round trips, as it counts waits for a core too."""
+        """Return the server's microseconds per event.
+
+        It is the median over round trips, because the server's time includes waits for a core.
+        """
         send, events = self._adding() if name.startswith("2 XADD") else self._publishing(int(name.split()[1]))
         send()
         command = "cmdstat_xadd" if name.startswith("2 XADD") else "cmdstat_evalsha"
@@ -177,13 +180,13 @@ class Worker:
         return statistics.median(found)
 
     def _publishing(self, batch: int) -> tuple[Callable[[], object], int]:
-        """Ten operations in a round trip, with `batch` events each, of a producer that numbers them."""
+        """Ten operations per round trip, with `batch` events each, from a producer that numbers its events."""
         keyspace, seqs = keyspace_of(self._client, self._settings), [0] * 10
         names = [f"script-{batch}-{number}" for number in range(10)]
         keys = [keyspace.operation(name) for name in names]
         news = [NewOperation(id=name, kind="bench", owner="alice", tags=["one", "two"]) for name in names]
         self._carry(create_call(new.id or "", key, new, self._settings) for new, key in zip(news, keys, strict=True))
-        # What ran before must not be taken for a repeat.
+        # Numbers must be new: a repeated number would be ignored as a duplicate.
         seqs = [int(self._client.incrby(f"naive:seq:{name}", 10**9)) for name in names]
 
         def send() -> None:
@@ -212,7 +215,7 @@ class Worker:
             if isinstance(reply, Exception):
                 raise reply
             if reply[0] != b"ok":
-                raise RuntimeError(f"refused: {reply}")
+                raise RuntimeError(f"rejected: {reply}")
 
 
 class _Nowhere:
@@ -235,7 +238,9 @@ def worker(pipe: Connection, url: str) -> None:
 
 def main() -> int:
     parser = options(__doc__, rounds=5, seconds=1)
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 when a bound is missed")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is missed"
+    )
     given = read_options(parser)
     cores = Cores.split()
     pin(cores.others)
@@ -272,7 +277,7 @@ def _missed(loops: dict[str, Any], sustained: dict[str, Any]) -> Iterator[str]:
     if loops["away"]["cpu_ratio"]["median"] > MOST_AWAY:
         yield f"without Redis a loop takes more than {MOST_AWAY} times as long"
     if sustained[SUSTAINED[0]]["figure"]["median"] < FEWEST_LINES_S:
-        yield f"fewer than {FEWEST_LINES_S} lines a second are stored"
+        yield f"fewer than {FEWEST_LINES_S} lines per second are stored"
 
 
 def loop_rows(table: Table, found: dict[str, list[Loop]]) -> dict[str, Any]:
@@ -291,7 +296,7 @@ def loop_rows(table: Table, found: dict[str, list[Loop]]) -> dict[str, Any]:
             "to": rival,
         }
         ratio = (f"{compared.median:.2g}", SHOWN[rival]) if name in RIVALS else ("", "")
-        unit = f"us of CPU an item{'' if name == 'bare' else ' more'}; {Spread.of(wall[name]).median:.2f} us of time"
+        unit = f"us of CPU per item{'' if name == 'bare' else ' more'}; {Spread.of(wall[name]).median:.2f} us of time"
         table.add_row(SHOWN.get(name, name), spread.text(3), unit, *ratio)
     table.add_section()
     return told

@@ -1,4 +1,4 @@
-"""The publishing side: makes operations, and publishes to them through the real script at a steady pace."""
+"""The publisher of many operations: it creates them, and publishes through the real script at a steady rate."""
 
 import random
 import time
@@ -15,7 +15,7 @@ from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
 from progress_workers.transport.pipeline import carry
 
-TICK_S = 0.001  # many workers that know nothing of each other come evenly; larger ticks would spare readers wake-ups
+TICK_S = 0.001  # events of many independent workers arrive evenly; larger ticks would save readers wake-ups
 PIPELINE_CALLS = 100
 RUNNING = Entry("status", b'{"status":"running"}', "running")
 
@@ -25,7 +25,7 @@ def names(operations: int) -> list[str]:
 
 
 def run(pipe: Connection, url: str, operations: int, payload_bytes: int) -> None:
-    """The process: makes the operations, then publishes as often as it is asked to."""
+    """The process: it creates the operations, then publishes on request."""
     publisher = Publisher(url, operations, payload_bytes)
     publisher.create()
     serve(pipe, publisher.publish)
@@ -41,7 +41,7 @@ class Publisher:
         self._padding = b"x" * (payload_bytes - len(_payload(b"")))
 
     def create(self) -> None:
-        # Without leases: which worker is alive is not what is measured.
+        # Without leases, so that no heartbeats are needed.
         calls = [
             create_call(name, keys, NewOperation(id=name, lease_s=None), self._settings)
             for name, keys in self._operations
@@ -50,20 +50,20 @@ class Publisher:
         self._send([publish_call(name, keys, [RUNNING]) for name, keys in self._operations])
 
     def publish(self, seconds: float, events_a_second: float) -> tuple[int, float, float]:
-        """Publish to operations at random; return how many events, in how many seconds, for how much CPU."""
+        """Publish to random operations. Return the number of events, the seconds, and the CPU seconds."""
         began, cpu_s = time.perf_counter(), time.process_time()
         published, target = 0, round(seconds * events_a_second)
         while published < target and (passed := time.perf_counter() - began) < 2 * seconds:
             due = min(round(passed * events_a_second), target) - published
-            some = min(due, PIPELINE_CALLS)
-            self._send([self._event() for _ in range(some)])
-            published += some
-            if some == due:  # in pace: until the next tick; behind: at once
+            batch = min(due, PIPELINE_CALLS)
+            self._send([self._event() for _ in range(batch)])
+            published += batch
+            if batch == due:  # on schedule: wait for the next tick; behind: continue at once
                 time.sleep(max(0.0, began + passed + TICK_S - time.perf_counter()))
         return published, time.perf_counter() - began, time.process_time() - cpu_s
 
     def publish_to_each(self, events: int) -> None:
-        """Publish so many events to each operation, together."""
+        """Publish `events` events to each operation, together."""
         for name, keys in self._operations:
             self._send([publish_call(name, keys, [self._entry() for _ in range(events)])])
 

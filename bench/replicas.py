@@ -1,4 +1,4 @@
-"""The reading side: the hub as a replica runs it, and beside it an XREAD over the operations' own streams."""
+"""The reading side: the hub as a replica runs it, compared with XREAD over the operations' own streams."""
 
 import asyncio
 import gc
@@ -27,14 +27,14 @@ from progress_server.server.config import GC_THRESHOLDS
 
 CONNECTIONS = 16
 COUNT = 500
-"""Entries taken from each stream at a time, as the feed reader does."""
+"""Entries read from each stream at a time, as in the feed reader."""
 _SAMPLED = 8
 _SUBSCRIBED_AT_ONCE = 50
 _TRIES = 5
 
 
 class Tally:
-    """What was delivered since the mark. Every eighth frame is asked how long it took."""
+    """Counts deliveries since `mark`, and measures the latency of every eighth frame."""
 
     def __init__(self) -> None:
         self.mark()
@@ -67,7 +67,7 @@ class Tally:
 
 
 class Outlet:
-    """Counts the events it is given, and takes all there are: what leaves a socket is another benchmark's matter."""
+    """An outlet that only counts events and is never full. Other benchmarks measure sockets."""
 
     __slots__ = ("_tally",)
     kind = "bench"
@@ -94,7 +94,7 @@ class Watch(Protocol):
 
 @asynccontextmanager
 async def watch_feed(settings: Settings, operations: list[str], tally: Tally) -> AsyncIterator[None]:
-    """The real hub over the real store, one subscription an operation."""
+    """The real hub on the real store, with one subscription per operation."""
     async with await Store.open(settings) as store, Hub(store, settings) as hub:
         await hub.started()
         subscriptions: list[Subscription] = []
@@ -110,14 +110,14 @@ async def watch_feed(settings: Settings, operations: list[str], tally: Tally) ->
 
 async def _subscribed(hub: Hub, operation: str) -> Subscription:
     for _ in range(_TRIES):
-        with suppress(StorageUnavailable):  # a machine busy with other things; clients come back too
+        with suppress(StorageUnavailable):  # the machine is busy; retry, as clients do
             return await hub.subscribe(operation, Start())
     raise RuntimeError(f"operation {operation} can't be subscribed to")
 
 
 @asynccontextmanager
 async def watch_streams(settings: Settings, operations: list[str], tally: Tally) -> AsyncIterator[None]:
-    """The straightforward way: a blocking XREAD over the logs themselves, split over some connections."""
+    """The simple alternative: blocking XREAD over the logs of the operations, split over several connections."""
     async with await Store.open(settings) as store:
         client: Any = store.connections.for_blocking()
         logs = {store.keyspace.operation(name).log.encode(): name.encode() for name in operations}
@@ -142,7 +142,7 @@ async def watch_streams(settings: Settings, operations: list[str], tally: Tally)
             begun = [asyncio.Event() for _ in shares]
             tasks = [group.create_task(follow(share, read)) for share, read in zip(shares, begun, strict=True)]
             for read in begun:
-                await read.wait()  # each log begins with its operation's `status`
+                await read.wait()  # each log begins with the `status` event of its operation
             yield
             for task in tasks:
                 task.cancel()
@@ -152,7 +152,7 @@ VARIANTS: dict[str, Watch] = {"feed": watch_feed, "xread": watch_streams}
 
 
 def run(pipe: Connection, variant: str, url: str, operations: list[str]) -> None:
-    """The process: watches the operations, and answers what was delivered at what cost."""
+    """The process: it watches the operations, and reports deliveries and their cost."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)  # as the server does
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,6 +1,6 @@
-"""What an event costs a replica that watches 100 to 100,000 operations: by the lanes' feeds, and by XREAD over the
-operations' own streams; and what it costs when 1, 2 or 4 replicas watch them all. Ends with 1 if, by the feeds and with
-10,000 operations, an event costs over 20 us of the replica's CPU, or over 1.2 times what it does with 100."""
+"""The cost of an event for a replica that watches 100 to 100,000 operations, through the feeds of the lanes and through
+XREAD over the operations' own streams; and the cost if 1, 2 or 4 replicas watch all operations. Exits with 1 if, with
+feeds and 10,000 operations, an event costs over 20 us of CPU, or over 1.2 times its cost with 100 operations."""
 
 import argparse
 import sys
@@ -18,13 +18,13 @@ from bench.processes import Child, Cores, PrivateRedis, busy_s, pin
 
 EVENTS_A_SECOND = 10_000
 PAYLOAD_BYTES = 300
-WARM_S = 5.0  # the hub's sweep interval: by then no operation counts as silent only because it was just subscribed
+WARM_S = 5.0  # the hub's sweep interval; after it, no operation counts as silent only because it is newly subscribed
 WARM_DRAIN_S = 30.0
 DRAIN_S = 5.0
-READY_S = 300.0  # to make 100,000 operations, or to subscribe to them
+READY_S = 300.0  # time to create 100,000 operations, or to subscribe to them
 MOST_US = 20.0
 MOST_GROWTH = 1.2
-NOISY = 0.2  # cores that others used meanwhile; above it a measurement is made again, and the quietest one counts
+NOISY = 0.2  # cores used by other processes; above this a measurement is repeated, and the quietest one counts
 
 
 class Case(NamedTuple):
@@ -35,8 +35,8 @@ class Case(NamedTuple):
 
 FEWEST, BOUND = Case("feed", 100), Case("feed", 10_000)
 SCALES = [Case(variant, operations) for operations in (100, 1_000, 10_000) for variant in replicas.VARIANTS]
-MOST = Case("feed", 100_000)  # once: making and watching so many takes longer than all the rest of a round
-HUBS = [Case("feed", 1_000, hubs) for hubs in (2, 4)]  # that of one is among the scales
+MOST = Case("feed", 100_000)  # only once: creating and watching so many takes longer than the rest of a round
+HUBS = [Case("feed", 1_000, hubs) for hubs in (2, 4)]  # the case of one replica is measured above
 
 
 class Measured(NamedTuple):
@@ -59,8 +59,8 @@ def measure_quietly(redis: PrivateRedis, cores: Cores, case: Case, given: argpar
         tries.append(measured)
         note(
             f"{case.variant:5} {case.operations:7,} operations, replicas: {case.hubs}; {measured.us_per_event:6.1f} us"
-            f" of CPU an event, {100 * measured.delivered:.1f} % of {measured.events_a_second:,.0f}/s delivered;"
-            f" others used {100 * measured.others_cpu:.0f} % of a core"
+            f" of CPU per event, {100 * measured.delivered:.1f} % of {measured.events_a_second:,.0f}/s delivered;"
+            f" other processes used {100 * measured.others_cpu:.0f} % of a core"
         )
     return min(tries, key=lambda one: one.others_cpu)
 
@@ -122,9 +122,13 @@ def drained(replica: Child, published: int, within_s: float) -> int:
 
 def main() -> int:
     parser = options(__doc__, rounds=3, seconds=4)
-    parser.add_argument("--rate", type=float, default=EVENTS_A_SECOND, help="events a second in all (%(default)s)")
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above the bounds")
-    parser.add_argument("--attempts", type=int, default=1, help="tries where others use the machine (%(default)s)")
+    parser.add_argument("--rate", type=float, default=EVENTS_A_SECOND, help="events per second in total (%(default)s)")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is exceeded"
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=1, help="attempts if other processes use the machine (%(default)s)"
+    )
     given = read_options(parser)
     cores = Cores.split()
     pin(cores.others)
@@ -137,9 +141,9 @@ def main() -> int:
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[Case, list[Measured]], *, pinned: bool) -> bool:
-    table = Table(title=f"CPU of a replica at {given.rate:,.0f} events/s in all: median (lowest-highest)")
+    table = Table(title=f"CPU of a replica at {given.rate:,.0f} events/s in total: median (lowest-highest)")
     titles = ["", "watched", "hubs", "us/event", "x of 100", "CPU %", "Redis us"]
-    titles += ["rate", "a read", "got %", "p50 ms", "p99 ms"]
+    titles += ["rate", "per read", "delivered %", "p50 ms", "p99 ms"]
     for title in titles:
         table.add_column(title, justify="right" if title else "left", no_wrap=title == "us/event")
     results = []
@@ -183,7 +187,7 @@ def cells(case: Case, spreads: dict[str, Spread], growth: Spread) -> Sequence[st
 
 
 def ratio(found: dict[Case, list[Measured]], over: Case, under: Case) -> Spread:
-    """What an event costs in one case over the other, within each round that measured both."""
+    """The cost of an event in one case relative to another, within each round that measured both."""
     pairs = list(zip(found[over], found[under], strict=False))
     return ratios([one.us_per_event for one, _ in pairs], [one.us_per_event for _, one in pairs])
 

@@ -1,4 +1,5 @@
-"""The publishing side of one operation: events at a steady pace, to Redis by the real script or to a server by POST."""
+"""The publisher of one operation: it sends events at a steady rate, to Redis by the real script, or to a server by
+POST."""
 
 import re
 import socket
@@ -27,20 +28,20 @@ class Published(NamedTuple):
 
 class Sender(Protocol):
     def send(self, first: int, events: int) -> None:
-        """Publish so many events with sequence numbers from `first` on, together; return when they are taken."""
+        """Publish `events` events together, numbered from `first`. Return when they are accepted."""
 
 
 class Target(NamedTuple):
-    """Where to publish: a Redis, or a port with a path."""
+    """Where to publish: a Redis, or a port and a path."""
 
     url: str = ""
     port: int = 0
     as_list: bool = False
-    """Whether events that are published together are a JSON list, or as many requests in a row."""
+    """Whether events published together are sent as one JSON list, or as one request each."""
 
 
 def run(pipe: Connection, target: Target, type: str, payload_bytes: int) -> None:
-    """The process: publishes as often as it is asked to."""
+    """The process: it publishes on request."""
     sender: Sender
     if target.url:
         sender = Script(target.url, type, payload_bytes)
@@ -58,7 +59,7 @@ def run(pipe: Connection, target: Target, type: str, payload_bytes: int) -> None
 
 
 def paced(sender: Sender, first: int, seconds: float, events_a_second: float, together: int) -> Published:
-    """Publish for so long, or until all that belongs into that time is published, but no longer than twice the time."""
+    """Publish the events of `seconds` at a steady rate. Stop after twice that time if the target is too slow."""
     began, cpu_s = time.perf_counter(), time.process_time()
     times = max(1, round(seconds * events_a_second / together))
     done = 0
@@ -74,14 +75,14 @@ def paced(sender: Sender, first: int, seconds: float, events_a_second: float, to
 
 
 class Script:
-    """Publishes through the publish script: what is sent together is one call."""
+    """Publishes through the publish script. Events sent together are one call."""
 
     def __init__(self, url: str, type: str, payload_bytes: int) -> None:
         settings = settings_for(url)
         self._client: Any = connect(settings)
         self._keys = keyspace_of(self._client, settings).operation(OPERATION)
         self._type, self._padding = type, _padding(payload_bytes)
-        # Without a lease: which worker is alive is not what is measured.
+        # Without a lease, so that no heartbeats are needed.
         self._call(create_call(OPERATION, self._keys, NewOperation(id=OPERATION, lease_s=None), settings))
         self._call(publish_call(OPERATION, self._keys, [Entry("status", b'{"status":"running"}', "running")]))
 
@@ -95,7 +96,7 @@ class Script:
 
 
 class Post:
-    """Publishes over one connection: what is sent together is one request with a list, or pipelined requests."""
+    """Publishes over one connection. Events sent together are one request with a list, or pipelined requests."""
 
     def __init__(self, port: int, as_list: bool, type: str, payload_bytes: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -121,7 +122,7 @@ class Post:
         head, _, rest = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         if length is None or not head.startswith(b"HTTP/1.1 20"):
-            raise RuntimeError(f"refused: {head[:200]!r}")
+            raise RuntimeError(f"rejected: {head[:200]!r}")
         self._received = rest
         while len(self._received) < int(length[1]):
             self._receive()

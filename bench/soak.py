@@ -1,6 +1,6 @@
-"""A soak: 2,000 clients come and go for half an hour while events flow, and each gets each event once. Ends with 1 if
-one did not, if the replica's memory at the end is over 5 % above that of minute 5, or if a task, a file descriptor, a
-channel or a timer is left when all have gone."""
+"""A soak test: 2,000 clients connect and disconnect for half an hour while events flow, and each gets each event once.
+Exits with 1 if one did not, if the replica's memory at the end is over 5 % above that of minute 5, or if a task, a file
+descriptor, a channel or a timer remains after all clients have disconnected."""
 
 import argparse
 import random
@@ -25,16 +25,16 @@ SAMPLE_S = 30.0
 WITHIN_S = 60.0
 LEFT = ("tasks", "files", "streams", "channels", "timers")
 BASE_AT = 1 / 6
-"""Of the whole time: minute 5 of 30."""
+"""Share of the whole time: minute 5 of 30."""
 MOST_GROWTH = 1.05
 PAYLOAD_BYTES = 180
 
 
 class Crowd(load.Load):
-    """Clients that come and go."""
+    """Clients that disconnect and reconnect."""
 
     def churn(self, seconds: float, leave_a_second: float) -> None:
-        """Cut clients off at random, who come back at once with their positions."""
+        """Disconnect clients at random. They reconnect at once with their positions."""
         clients = self.clients
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -51,7 +51,7 @@ def crowd(pipe: Connection, plan: Plan) -> None:
 
 def main() -> int:
     parser = options(__doc__, rounds=1, seconds=1800)
-    parser.add_argument("--clients", type=int, default=None, help=f"({CLIENTS:,})")
+    parser.add_argument("--clients", type=int, default=None, help=f"number of clients ({CLIENTS:,})")
     given = read_options(parser)
     clients = given.clients or (100 if given.quick else CLIENTS)
     cores = Cores.split()
@@ -89,7 +89,7 @@ def soak(
 
 
 def _left(server: Child, empty: dict[str, int]) -> dict[str, int]:
-    """Return what is held more than at first, once it has settled: connections take a moment to end."""
+    """Return what remains compared with the start, after a moment, because connections need time to close."""
     for _ in range(20):
         held = server.ask("held")
         left = {name: max(0, held[name] - empty[name]) for name in LEFT}
@@ -112,12 +112,12 @@ def show(
     exact = not (got["gaps"] or got["repeats"] or got["failures"])
     table = Table(title=f"{given.seconds / 60:.0f} minutes, {got['events']:,} events delivered")
     rows = {
-        "resident at first, empty": f"{empty['rss_kib']:,} KiB",
+        "resident at the start, empty": f"{empty['rss_kib']:,} KiB",
         f"resident after {base['at_s'] / 60:.1f} min": f"{base['rss_kib']:,} KiB",
         "resident at the end": f"{samples[-1]['rss_kib']:,} KiB, {100 * (growth - 1):+.1f} %",
         "most resident": f"{max(sample['rss_kib'] for sample in samples):,} KiB",
-        "left when all had gone": ", ".join(f"{count} {name}" for name, count in left.items()),
-        "missed, came twice, refused for good": f"{got['gaps']}, {got['repeats']}, {sum(got['failures'].values())}",
+        "left after all have disconnected": ", ".join(f"{count} {name}" for name, count in left.items()),
+        "missed, came twice, permanently rejected": f"{got['gaps']}, {got['repeats']}, {sum(got['failures'].values())}",
     }
     for title in ("", ""):
         table.add_column(title)

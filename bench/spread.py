@@ -1,5 +1,5 @@
-"""How evenly long-lived connections spread over processes that serve one address: by a listening socket for each
-(SO_REUSEPORT, the kernel chooses by the hash of the addresses), and by one socket that all of them accept from."""
+"""How evenly long-lived connections spread over processes that serve one address: with one listening socket per process
+(SO_REUSEPORT: the kernel chooses by a hash of the addresses), and with one socket that all processes accept from."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from progress_server.server.sockets import BACKLOG, listen, listen_for_each
 
 SLOWLY_A_SECOND = 500
 BUSY_S, PERIOD_S = 0.009, 0.01
-"""How long the busy process keeps its loop in each period."""
+"""How long the busy process blocks its event loop in each period."""
 ACCEPTED_S = 30.0
 
 
@@ -51,7 +51,7 @@ SHARINGS: dict[str, Callable[[int], list[socket.socket]]] = {"own": own, "shared
 
 
 def accept(pipe: Connection, listener: socket.socket, busy: bool) -> None:
-    """The process: accepts on the loop that the server uses, and keeps what it has accepted."""
+    """The process: it accepts connections on the same kind of event loop as the server, and keeps them open."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_accept(pipe, listener, busy))
 
@@ -62,7 +62,7 @@ async def _accept(pipe: Connection, listener: socket.socket, busy: bool) -> None
 
     class Held(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            held.append(transport)  # and it stays open, as a stream does
+            held.append(transport)  # it stays open, like a stream
 
     def answer() -> None:
         try:
@@ -89,7 +89,7 @@ async def _accept(pipe: Connection, listener: socket.socket, busy: bool) -> None
 
 
 def measure(case: Case) -> list[int]:
-    """Return how many of the connections each process has; the busy one is the first."""
+    """Return the number of connections of each process. The first is the busy one."""
     with ExitStack() as resources:
         listeners = SHARINGS[case.sharing](case.processes)
         for listener in listeners:
@@ -109,7 +109,7 @@ def measure(case: Case) -> list[int]:
 
 @contextmanager
 def connected(address: tuple[str, int], case: Case) -> Iterator[None]:
-    """Open the connections, as fast as it goes or one by one; leave them open."""
+    """Open the connections, as fast as possible or one by one, and keep them open."""
     with ExitStack() as connections:
         began = time.monotonic()
         for number in range(case.connections):
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def show(given: argparse.Namespace, cases: list[Case], found: dict[Case, list[list[int]]]) -> None:
-    table = Table(title="Connections of a process, in % of an even share: lowest, highest; standard deviation")
+    table = Table(title="Connections per process, in % of an even share: lowest, highest, standard deviation")
     for title in ("sockets", "processes", "connections", "opened", "one busy", "lowest", "highest", "sd", "busy has"):
         table.add_column(title, justify="left" if title in ("sockets", "opened", "one busy") else "right")
     results = []

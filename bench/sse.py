@@ -1,12 +1,12 @@
-"""What came over a connection, counted: one response's bytes become whole blocks, and a client's blocks are checked."""
+"""Parses the response of a connection into blocks, and counts and checks the events of a client."""
 
 import re
 from array import array
 
 LIMIT = 1 << 20
-"""Latencies kept, at most: at that, every other one is dropped, and half as many are taken from then on."""
+"""Maximum latencies kept. When it is reached, every other one is dropped, and from then on half as many are kept."""
 SIZE_LINE = 1024
-"""Bytes a chunk's size line may have, or a server writes what it did not frame."""
+"""Maximum bytes of a chunk's size line. A longer line means that the server sends data without chunk framing."""
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
@@ -19,21 +19,21 @@ _TIME = b'"ts_ns":'
 
 
 class Response:
-    """One HTTP response: its head, then its body with the framing of chunks taken off, as blocks that are whole."""
+    """One HTTP response: its head, then its body without chunk framing, as complete blocks."""
 
     __slots__ = ("_carry", "_head", "_left", "_length", "_rest", "chunked", "ended", "status")
 
     def __init__(self) -> None:
-        self.status = 0  # until the head is whole
+        self.status = 0  # until the head is complete
         self.chunked = self.ended = False
         self._head = b""
-        self._rest = b""  # of a chunk's size line
-        self._left = 0  # of a chunk, with the line break after it
-        self._length: int | None = None  # of a body that says it
-        self._carry = b""  # of a block
+        self._rest = b""  # the incomplete size line of a chunk
+        self._left = 0  # remaining bytes of a chunk, including its line break
+        self._length: int | None = None  # remaining bytes of a body with Content-Length
+        self._carry = b""  # the incomplete last block
 
     def feed(self, data: bytes) -> bytes:
-        """Take what was read; return the blocks it completes, with LF for CR LF. May raise `ValueError`."""
+        """Add data; return the completed blocks, with LF instead of CR LF. May raise `ValueError`."""
         if not self.status:
             self._head += data
             head, found, data = self._head.partition(b"\r\n\r\n")
@@ -48,7 +48,7 @@ class Response:
             self.ended = not self._length
         if self._carry:
             data = self._carry + data
-        if b"\r" in data:  # a CR at the end, whose LF is yet to come, stays in what is carried over
+        if b"\r" in data:  # a CR at the end, without its LF yet, stays in the incomplete block
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n") + 2
         if end < 2:
@@ -60,7 +60,7 @@ class Response:
     def _read_head(self, head: bytes) -> None:
         match = _STATUS.match(head)
         if match is None:
-            raise ValueError(f"no HTTP response: {head[:80]!r}")
+            raise ValueError(f"invalid HTTP response: {head[:80]!r}")
         self.status, self._head = int(match[1]), b""
         self.chunked = _CHUNKED.search(head) is not None
         length = _LENGTH.search(head)
@@ -70,7 +70,7 @@ class Response:
             self._length = int(length[1])
 
     def _unchunked(self, data: bytes) -> bytes:
-        if not self._left and not self._rest:  # nearly always a read is one chunk
+        if not self._left and not self._rest:  # usually a read is exactly one chunk
             line = data.find(b"\r\n")
             if 0 < line <= 8 and _size(data[:line]) == len(data) - line - 4 > 0:
                 return data[line + 2 : -2]
@@ -83,7 +83,7 @@ class Response:
                 if line < 0:
                     self._rest = data[at:]
                     if len(self._rest) > SIZE_LINE:
-                        raise ValueError(f"no chunk: {self._rest[:80]!r}")
+                        raise ValueError(f"invalid chunk: {self._rest[:80]!r}")
                     break
                 size = _size(data[at:line])
                 at, self._left = line + 2, size + 2
@@ -97,7 +97,7 @@ class Response:
 
 
 class Tally:
-    """What all connections of a load came to since the mark."""
+    """The counts of all connections of a load since `mark`."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -133,21 +133,21 @@ class Tally:
 
 
 class Follower:
-    """One client, over however many connections: its events since the mark, its place, and what broke the order."""
+    """One client over all of its connections: its events since `mark`, its position, and errors in the order."""
 
     __slots__ = ("_key", "_latest", "_tally", "events", "last", "retry_ms")
 
     def __init__(self, tally: Tally, key: bytes) -> None:
         self.events = 0
         self.last: int | None = None
-        """The highest sequence number it had."""
+        """The highest sequence number received."""
         self.retry_ms: int | None = None
-        """How long it was sent away for, when it was."""
+        """The retry delay from the server, if it asked the client to reconnect."""
         self._tally, self._key = tally, key
         self._latest = b""
 
     def take(self, blocks: bytes, now_ns: int) -> None:
-        """Count blocks that came with one read. Of those the first event is asked how late it is."""
+        """Count the blocks of one read. The latency of the first event is measured."""
         if _RECONNECT in blocks:
             blocks = self._sent_away(blocks)
         lines = blocks.count(b"\ndata:") + blocks.startswith(b"data:")
@@ -167,16 +167,16 @@ class Follower:
         tally.events += count
         tally.reads += 1
         sent_ns = _number(blocks, _TIME)
-        if sent_ns is not None and _SNAPSHOT not in blocks:  # which repeats what was sent long ago
+        if sent_ns is not None and _SNAPSHOT not in blocks:  # a snapshot repeats old data
             tally.late(now_ns - sent_ns)
 
     def position(self) -> str | None:
-        """Return the last position it was given."""
+        """Return the last position received."""
         found = _ID.findall(self._latest)
         return found[-1].decode() if found else None
 
     def moved_to(self, number: int | None) -> None:
-        """Forget its place: it is to go on after the event of this number, or anywhere."""
+        """Reset its position: it continues after the event of this number or, with None, anywhere."""
         self.last, self._latest = number, b""
 
     def _check(self, number: int | None) -> None:
@@ -210,7 +210,7 @@ def _number(text: bytes, key: bytes) -> int | None:
     end = text.find(b",", at)
     try:
         return int(text[at:end])
-    except ValueError:  # the last of an object's fields
+    except ValueError:  # the last field of an object
         match = _DIGITS.match(text, at)
         return int(match[1]) if match else None
 

@@ -1,4 +1,4 @@
-"""A contender: what its README does, sse-starlette with a queue for each client. An event is made once for all."""
+"""A contender: sse-starlette with a queue per client, as in its README. Each event is encoded once for all clients."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ async def _events(queue: asyncio.Queue[ServerSentEvent]) -> AsyncIterator[Server
 
 @app.post("/publish")
 async def publish(request: Request) -> dict[str, int]:
-    """Take an event, or a list of them."""
+    """Accept an event or a list of events."""
     body = orjson.loads(await request.body())
     for data in body if isinstance(body, list) else [body]:
         event = _event(data)

@@ -1,6 +1,6 @@
-"""A reconnect storm: 5,000 clients are cut off, 100 events are published to each operation meanwhile, and within a
-second all come back with their positions, to a replica that has forgotten their operations. Ends with 1 if an event was
-missed or came twice, if Redis was read more than 3 times an operation, or if it took over 5 s."""
+"""A reconnect storm: 5,000 clients are disconnected, 100 events are published to each operation, and within a second
+all clients reconnect with their positions, to a replica that no longer holds their operations. Exits with 1 if an event
+was missed or came twice, if Redis was read more than 3 times per operation, or if it took over 5 s."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ from bench.publisher import Publisher
 
 CLIENTS, OPERATIONS = 5_000, (1, 50, 1_000)
 BEHIND = 100
-BEGUN = 2  # the events of its creation
+BEGUN = 2  # the events from its creation
 TOGETHER = 10
 STORM_S = 1.0
 OPENED_A_SECOND = 500.0
@@ -33,17 +33,17 @@ class Storm(NamedTuple):
     operations: int
     attached_s: float
     complete_s: float
-    """Until each client had everything."""
+    """Seconds until each client had all events."""
     refused: int
     reads: float
-    """Of Redis, an operation."""
+    """Reads of Redis per operation."""
     cpu_us: float
-    """Of the server, a client: its handshake, and the events it had missed."""
+    """CPU of the server per client, for its handshake and the events it had missed."""
     wrong: str
 
 
 def publish(pipe: Connection, url: str, operations: int) -> None:
-    """The process: publishes so many events to each operation as it is asked to."""
+    """The process: on request it publishes a number of events to each operation."""
     publisher = Publisher(url, operations, PAYLOAD_BYTES)
     publisher.create()
 
@@ -65,7 +65,7 @@ def storm(redis: PrivateRedis, cores: Cores, operations: int, clients: int) -> S
         crowd.ask("await_number", BEGUN + BEHIND, within_s=WITHIN_S)
         crowd.ask("disconnect")
         publisher.ask(BEHIND, within_s=WITHIN_S)
-        time.sleep(STORM_S)  # the replica forgets the operations that nobody watches
+        time.sleep(STORM_S)  # the replica drops operations without subscribers
         reads, cpu_s = sum(map(redis.calls, READS)), server.cpu_s()
         told = crowd.ask("storm", STORM_S, None, None, BEGUN + 2 * BEHIND, within_s=WITHIN_S)
         cpu_s = server.cpu_s() - cpu_s
@@ -96,8 +96,10 @@ def _wrong(got: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = options(__doc__, rounds=3, seconds=STORM_S)
-    parser.add_argument("--clients", type=int, default=None, help=f"({CLIENTS:,})")
-    parser.add_argument("--no-check", action="store_true", help="print only: don't end with 1 above a bound")
+    parser.add_argument("--clients", type=int, default=None, help=f"number of clients ({CLIENTS:,})")
+    parser.add_argument(
+        "--no-check", action="store_true", help="only print figures; do not exit with 1 if a bound is exceeded"
+    )
     given = read_options(parser)
     clients = given.clients or (100 if given.quick else CLIENTS)
     numbers = [min(operations, clients) for operations in (OPERATIONS[:2] if given.quick else OPERATIONS)]
@@ -108,8 +110,8 @@ def main() -> int:
         for operations in numbers * given.rounds:
             one = storm(redis, cores, operations, clients)
             note(
-                f"{operations:,} operations: all attached in {one.attached_s:.2f} s, told in {one.complete_s:.2f} s,"
-                f" {one.refused:,} refusals, {one.reads:.2f} reads an operation"
+                f"{operations:,} operations: attached in {one.attached_s:.2f} s, complete in {one.complete_s:.2f} s,"
+                f" {one.refused:,} rejected, {one.reads:.2f} reads per operation"
             )
             if one.wrong:
                 note(f"WRONG: {one.wrong}")
@@ -120,14 +122,14 @@ def main() -> int:
 
 
 def show(redis: PrivateRedis, given: argparse.Namespace, found: list[Storm], clients: int) -> bool:
-    table = Table(title=f"{clients:,} clients come back within {STORM_S:g} s, {BEHIND} events behind")
+    table = Table(title=f"{clients:,} clients reconnect within {STORM_S:g} s, {BEHIND} events behind")
     titles = (
         "operations",
         "all attached, s",
-        "all told, s",
+        "all complete, s",
         "refusals",
-        "reads an operation",
-        "CPU us a client",
+        "reads per operation",
+        "CPU us per client",
         "exact",
     )
     for title in titles:

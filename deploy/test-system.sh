@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sees to the programs that tests run for real: as root on Debian it installs those that are missing, else it names them.
+# Checks the programs that tests run. As root on Debian it installs missing ones; otherwise it lists them and fails.
 set -eu
 
 missing=""
@@ -21,12 +21,12 @@ need promtool prometheus
 
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "The tests run these for real, and they are missing:$missing" >&2
-    echo "Install them, on Debian with: sudo apt-get install$missing" >&2
+    echo "The tests need programs that are not installed:$missing" >&2
+    echo "Install them. On Debian: sudo apt-get install$missing" >&2
     exit 1
 fi
 echo "Installing$missing …"
-# Packages start their servers when installed; the tests start their own.
+# Packages start their servers when installed. Prevent that: the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy
@@ -35,5 +35,5 @@ if [ ! -e $policy ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-# shellcheck disable=SC2086 # one word a package
+# shellcheck disable=SC2086 # split into one word per package
 apt-get install -y -qq --no-install-recommends $missing >/dev/null

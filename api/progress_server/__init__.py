@@ -1,4 +1,7 @@
-"""The HTTP edge: operations as resources, their events as server-sent events. FastAPI lives here and nowhere else."""
+"""The HTTP API: operations as resources, and their events as server-sent events.
+
+Only this package uses FastAPI.
+"""
 
 from progress_broker.extras import require
 

@@ -1,4 +1,4 @@
-"""The app factory: everything the HTTP edge is made of, put together once."""
+"""The app factory: it builds the ASGI app from its middleware, routes and resources."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -42,11 +42,11 @@ from progress_server.routes import (
 from progress_server.server.signals import drained_by_signals
 
 ROUTES = (streams, websocket, operations, publish, history, tickets, revocations, session, health)
-"""Streams first, which most requests ask for."""
+"""Streams come first: most requests are for streams, and routes are matched in this order."""
 
 
 class App(FastAPI):
-    """The app behind its middleware, a part of which stands before its error handlers too."""
+    """A FastAPI app of which some middleware runs outside the error handlers."""
 
     def __init__(self, order: Sequence[Middleware], **options: Any) -> None:
         at = order.index(ERRORS)
@@ -54,7 +54,7 @@ class App(FastAPI):
         self._outer = order[:at]
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return what requests go through."""
+        """Return the app wrapped in all of its middleware."""
         app = super().build_middleware_stack()
         for middleware, args, options in reversed(self._outer):
             app = middleware(app, *args, **options)
@@ -68,10 +68,13 @@ def create_app(
     away: BrokerError | None = None,
     wrong: Callable[[SetupError], None] = log_wrong,
 ) -> FastAPI:
-    """Return the app. A store that is given is used and left open; without one the app opens its own.
+    """Return the app.
 
-    While Redis is away it serves what needs none. `away` says that it was just now, so that nothing waits for it;
-    `wrong` is called when it answers, but can never be used.
+    If a `store` is passed, the app uses it and does not close it. Otherwise the app opens its own.
+
+    While Redis is unavailable, the app serves the requests that do not need Redis. If the caller has just found that
+    Redis is unavailable, it passes the error as `away`; the start then does not wait for Redis. `wrong` is called if
+    Redis answers but can never be used, for example because its version is too old.
 
     As an ASGI factory: `uvicorn --factory progress_server.app:create_app`, with settings from the environment.
     """
@@ -91,7 +94,9 @@ def create_app(
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.over(ours, hub))
         registry = registry_of(hub, reaper, processes=config.processes)
-        with suppress(TimeoutError):  # it goes on by itself, and until then tells that it is not ready
+        with suppress(
+            TimeoutError
+        ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
         app.state.context = Context(config, ours, hub, registry, FactCache(ours))
@@ -106,13 +111,13 @@ def create_app(
     app = App(
         stack(config, tally, guard, limiter, callback),
         title="Progress broker",
-        description="How long work is going: operations, and their events as server-sent events.",
+        description="The progress of long-running operations, as resources and as server-sent events.",
         version="1",
-        docs_url=None,  # its pages run a stranger's scripts in our origin; ours is at the same address
+        docs_url=None,  # FastAPI's page loads third-party scripts into our origin; ours is served at the same path
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
-        # Its own would put whole queries, with the tickets in them, into spans; ours are in
+        # FastAPI's own tracing would record whole query strings, including tickets. Ours is in
         # `api/progress_server/observability/tracing.py`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )

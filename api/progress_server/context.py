@@ -1,4 +1,4 @@
-"""What a request needs of the process it runs in, and what requests have in common."""
+"""The per-process objects that request handlers need, and the parameters that routes share."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,7 +16,7 @@ from progress_broker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The store and the hub of a running app, and what it tells of itself."""
+    """The store, the hub, the settings and the metrics of a running app."""
 
     settings: Settings
     store: Store
@@ -26,19 +26,21 @@ class Context:
 
     @property
     def takes_other_names(self) -> bool:
-        """Whether the query of a connection to be opened may hold names that are not ours, for a back end to read."""
+        """Whether a new connection may have unknown query parameters: with `auth=callback` a back end reads them."""
         return self.settings.auth == "callback"
 
 
 def context_of(connection: HTTPConnection) -> Context:
-    """Return what the process of a request, or of a WebSocket, has."""
+    """Return the context of the app that handles a request or a WebSocket."""
     context: Context = connection.app.state.context
     return context
 
 
-async def _context(request: Request) -> Context:  # async, or each request would visit a thread
+async def _context(
+    request: Request,
+) -> Context:  # async: FastAPI would run a plain function in a thread for each request
     return context_of(request)
 
 
 InContext = Annotated[Context, Depends(_context)]
-Id = Annotated[str, Path(alias="id", pattern=f"^{OPERATION_ID}$", description="the operation's id")]
+Id = Annotated[str, Path(alias="id", pattern=f"^{OPERATION_ID}$", description="The operation's id.")]

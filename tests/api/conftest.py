@@ -1,4 +1,4 @@
-"""The app on a real server and a real socket, in the test's own loop, over both backends."""
+"""The app on a real server and a real socket, in the event loop of the test, with both Redis backends."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ Connect = Callable[..., Awaitable[Client]]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """asyncio's own loop; a module whose tests run on others too names all of them in `LOOPS`."""
+    """asyncio's event loop. A module whose tests also run on others lists all of them in `LOOPS`."""
     return getattr(item.module, "LOOPS", None) or {"asyncio": asyncio.new_event_loop}  # type: ignore[attr-defined]
 
 
 class InLoopServer(uvicorn.Server):
-    """A uvicorn server that leaves the process' signal handlers alone, and notices at once that it is to stop."""
+    """A uvicorn server that does not set signal handlers, and reacts at once when it should stop."""
 
     async def main_loop(self) -> None:
         counter = 0
@@ -46,7 +46,7 @@ async def app(store: Store) -> Any:
 
 
 class Clock:
-    """One that stands until it is told."""
+    """A clock that stands still until a test moves it."""
 
     now = 100.0
 
@@ -56,7 +56,7 @@ class Clock:
 
 @pytest.fixture
 def gate_clock(app: Any) -> Clock:
-    """What the gate of an app that is yet to serve goes by: however slow the machine, no place comes free."""
+    """Freeze the clock of the admission limit before the app serves, so that no token refills on a slow machine."""
     assert app.middleware_stack is None
     [gate] = [it for it in app.user_middleware if it.cls is Admission]
     clock = gate.kwargs["clock"] = Clock()
@@ -68,13 +68,13 @@ OUTLETS = {"adopted": AdoptableProtocol, "asgi": HttpToolsProtocol}
 
 @pytest.fixture
 def outlet() -> str:
-    """How streams leave; a test that is told another one runs over it."""
+    """The outlet of streams. A test can be parametrized with another one."""
     return "adopted"
 
 
 @pytest.fixture
 def server_options() -> dict[str, Any]:
-    """What uvicorn is told beyond the usual."""
+    """Additional uvicorn options."""
     return {}
 
 
@@ -109,7 +109,7 @@ async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def connect(base_url: str) -> AsyncIterator[Connect]:
-    """Opens clients on raw sockets, which are closed afterwards."""
+    """Opens clients on raw sockets, and closes them after the test."""
     clients: list[Client] = []
 
     async def connected(**options: Any) -> Client:

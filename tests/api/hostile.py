@@ -1,4 +1,4 @@
-"""What no honest client sends: each a list of pieces, sent one after the other over a connection of their own."""
+"""Hostile requests. Each is a list of pieces that are sent one after another over one connection."""
 
 import random
 import struct
@@ -99,7 +99,7 @@ KINDS: dict[str, list[bytes]] = {
 
 
 def mutated(chance: random.Random) -> list[bytes]:
-    """Return one of them with bytes changed, lost and doubled, in pieces of any size."""
+    """Return a hostile request with bytes changed, lost and duplicated, cut into random pieces."""
     text = bytearray(b"".join(chance.choice(list(KINDS.values())))[:20_000])
     for _ in range(chance.randint(1, 8) if text else 0):
         at = chance.randrange(len(text))

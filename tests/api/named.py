@@ -1,4 +1,4 @@
-"""Principals without a proof, for tests of what comes after authentication."""
+"""Principals without credentials, for tests of the code after authentication."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from progress_server.limits.middleware import LimitsMiddleware
 
 
 class Named:
-    """Behind authentication, which asked for nothing: a caller is who it says."""
+    """Middleware that replaces authentication: it believes the name that a caller gives."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,7 +26,7 @@ class Named:
 
 
 def name_callers(app: FastAPI) -> FastAPI:
-    """Have callers named before limits look at who they are."""
+    """Set the principal of callers before the limits read it."""
     at = next(i for i, it in enumerate(app.user_middleware) if it.cls is LimitsMiddleware)
     app.user_middleware.insert(at, Middleware(Named))
     return app

@@ -1,4 +1,4 @@
-"""What callers prove themselves by, in tests."""
+"""Credentials of callers, for tests."""
 
 import math
 import time
@@ -18,7 +18,7 @@ KEY = "pbk_publisher"
 
 
 def secured(folder: Path, **changes: Any) -> Settings:
-    """Return settings by which callers prove themselves; the API key `KEY` may only publish."""
+    """Return settings with authentication. The API key `KEY` may only publish."""
     from progress_server.auth.api_keys import hashed
 
     keys = folder / "keys.toml"
@@ -35,7 +35,7 @@ def token(sub: str, scope: str = "", *, key: Any = SECRET, algorithm: str | None
 
 
 def soon() -> int:
-    """Return when a proof ends that is to let somebody in before, on a busy machine too; tokens tell whole seconds."""
+    """Return an expiry that is late enough for a request on a busy machine. Tokens have whole seconds."""
     return math.ceil(time.time()) + 2
 
 
@@ -61,5 +61,5 @@ _OF_ITS_OWN = {"date", "x-request-id", "ratelimit", "ratelimit-policy"}
 
 
 def told(answer: httpx.Response) -> tuple[int, dict[str, str]]:
-    """Return an answer's status and headers, but for what any two answers differ in: time, id, and calls left."""
+    """Return the status and headers of a response, without those that always differ: time, id, and remaining calls."""
     return answer.status_code, {name: it for name, it in answer.headers.items() if name not in _OF_ITS_OWN}

@@ -1,4 +1,4 @@
-"""A client that is nothing but a socket: for what no HTTP library would send, and for what it would hide."""
+"""A client on a raw socket, to send what no HTTP library would send, and to see what a library would hide."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ class Client:
 
     @classmethod
     async def connect(cls, url: str, *, receive_buffer: int | None = None) -> Self:
-        """Connect; with `receive_buffer` the kernel takes about so many bytes that were not read."""
+        """Connect. With `receive_buffer` the kernel buffers about that many unread bytes."""
         address = urlsplit(url)
         assert address.hostname is not None
         ours = socket.socket()
@@ -51,7 +51,7 @@ class Client:
         return int(first.split(" ")[1]), headers
 
     async def answer(self) -> tuple[int, bytes]:
-        """Return the status and the body of an answer that tells its length."""
+        """Return the status and the body of a response with Content-Length."""
         status, headers = await self.head()
         async with asyncio.timeout(DEADLINE_S):
             return status, await self.reader.readexactly(int(headers.get("content-length", 0)))
@@ -71,21 +71,21 @@ class Client:
         return chunk
 
     async def opened(self) -> dict[str, str]:
-        """Read up to a fresh stream's snapshot; return the headers."""
+        """Read a new stream up to its snapshot; return the headers."""
         status, headers = await self.head()
         assert status == 200
         await self.chunk_with(b"event: snapshot")
         return headers
 
     async def body(self) -> bytes:
-        """Return what chunks there are, to the last."""
+        """Return all chunks up to the last one."""
         data = bytearray()
         while chunk := await self.chunk():
             data += chunk
         return bytes(data)
 
     async def rest(self) -> bytes:
-        """Return all that comes until the server closes or cuts the connection."""
+        """Return all data until the server closes or aborts the connection."""
         data = bytearray()
         async with asyncio.timeout(DEADLINE_S):
             try:
@@ -102,7 +102,7 @@ class Client:
         self.writer.write_eof()
 
     def reset(self) -> None:
-        """Cut it, which the other side sees as an error."""
+        """Abort the connection, which the other side sees as an error."""
         ours = self.writer.get_extra_info("socket")
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

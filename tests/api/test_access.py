@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 async def test_an_answer_tells_its_requests_id(http: httpx.AsyncClient) -> None:

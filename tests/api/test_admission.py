@@ -83,7 +83,7 @@ class TestAFullGate:
 
     async def fill(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
-        assert (await http.get(f"{OPS}/nope/stream")).status_code == 404  # the one place there is
+        assert (await http.get(f"{OPS}/nope/stream")).status_code == 404  # the only slot
 
     async def test_tells_an_event_source_when_to_come_back(self, http: httpx.AsyncClient) -> None:
         await self.fill(http)
@@ -103,7 +103,7 @@ class TestAFullGate:
         await self.fill(http)
         for _ in range(5):
             assert (await http.get(f"{OPS}/a")).status_code == 200
-            assert (await http.get(f"{OPS}/stream")).status_code == 404  # an operation's name like any other
+            assert (await http.get(f"{OPS}/stream")).status_code == 404  # a normal operation id
             assert (await http.get("/livez")).status_code == 200
 
     async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient, gate_clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Streams as seen from the socket. What holds of any server is tested over both outlets, and on both event loops."""
+"""Streams as seen from the socket. Behaviour of any server is tested with both outlets and both event loops."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def listening(connect: Connect, **options: Any) -> Client:
 
 
 async def ends(client: Client, http: httpx.AsyncClient) -> None:
-    """Finish the operation: its stream is ended in order, and closed."""
+    """Finish the operation. Its stream ends properly and is closed."""
     await finish(http, "a")
     assert b"event: end" in await client.body()
     assert await client.rest() == b""
@@ -111,7 +111,7 @@ class TestItsEnd:
 
 
 def census() -> Counter[str]:
-    """Count what a connection is made of. A scope is a dict with a path; requests that are under way have one."""
+    """Count the objects of a connection. A scope is a dict with a path; running requests have one."""
     kinds = (AdoptedOutlet, Subscription, AdoptableProtocol, RequestResponseCycle)
     found: Counter[str] = Counter()
     for thing in gc.get_objects():
@@ -124,7 +124,7 @@ def census() -> Counter[str]:
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """No cycle is collected: what goes, goes because nobody refers to it."""
+    """Without the garbage collector: objects are freed only when nothing refers to them."""
     gc.collect()
     gc.disable()
     yield
@@ -299,7 +299,7 @@ class TestWhatUvicornCounts:
             return {"limit_concurrency": 4}
 
         async def test_adopted_connections_are_among_those_it_limits(self, hub: Any, connect: Connect) -> None:
-            for _ in range(2):  # beside them, there is that of `http`
+            for _ in range(2):  # in addition there is the connection of `http`
                 client = await listening(connect)
             last = await connect()
             last.send(request("/livez"))
@@ -319,7 +319,7 @@ class TestWhatUvicornCounts:
             self, hub: Any, server: InLoopServer, connect: Connect
         ) -> None:
             clients = [await connect() for _ in range(3)]
-            for client in clients:  # with the operation's creation, these are four
+            for client in clients:  # with the operation's creation, there are four events
                 client.send(request())
                 await client.opened()
             for client in clients:
@@ -345,7 +345,7 @@ class TestWhatUvicornCounts:
 
 
 class Late:
-    """Middleware that holds the head until it has seen what the body begins with."""
+    """Middleware that holds the head back until it has seen the first part of the body."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -364,7 +364,7 @@ class Late:
 
 
 class Unextended:
-    """Middleware that passes on only what it knows of."""
+    """Middleware that passes on only known message types."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -436,7 +436,7 @@ class OverTls:
 
 
 async def fill(http: httpx.AsyncClient, subscription: Subscription) -> int:
-    """Publish until the buffers of both kernels are full, and on; return how many events that took."""
+    """Publish until the buffers of both kernels are full, and further. Return the number of events."""
     events = 0
     while subscription.mode.value == "live" or events < 100:
         await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 10)
@@ -476,7 +476,7 @@ class TestSlowClientsOverTls(OverTls, TestSlowClients):
 
 
 class TestStuckClients:
-    """Clients that take nothing."""
+    """Clients that read nothing."""
 
     @pytest.fixture
     def settings(self) -> Settings:
@@ -502,7 +502,7 @@ class TestStuckClients:
         subscription = await the_one(hub)
         others = len(server.server_state.connections) - 1
         await fill(http, subscription)
-        if client.writer.can_write_eof():  # which TLS can't
+        if client.writer.can_write_eof():  # TLS can't do that
             client.half_close()
             await eventually(subscription.outlet._transport.is_closing, "the server has heard of it")
         hub.drain()
@@ -520,7 +520,7 @@ class TestStuckClients:
     async def test_one_is_not_adopted_before_it_has_taken_what_it_was_sent_earlier(
         self, hub: Any, http: httpx.AsyncClient, server: InLoopServer, connect: Connect
     ) -> None:
-        """Its transport would hold more than a stream may, and never say that it is full."""
+        """Its transport would buffer more than the limit, and never report that it is full."""
         others = set(server.server_state.connections)
         client = await connect(receive_buffer=4096)
         await eventually(lambda: set(server.server_state.connections) - others, "it is connected")
@@ -609,7 +609,7 @@ def call(replica: ApiReplica, method: str, path: str, **options: Any) -> httpx.R
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # it has a loop of its own, which is uvloop's
 class TestShutdown:
-    """The server as users run it, told to stop."""
+    """The server as users run it, when it is stopped."""
 
     @pytest.fixture
     def replica(self, redis_url: str, tmp_path: Path) -> Iterator[ApiReplica]:
@@ -649,11 +649,13 @@ class TestShutdown:
             wait_until(lambda: "Waiting for connections" in replica.output(), "it waits")
             replica.send(signal.SIGINT)
         await self.ended(replica)
-        assert ("timeout graceful shutdown exceeded" in replica.output()) is not again  # then it did not wait for it
+        assert (
+            "timeout graceful shutdown exceeded" in replica.output()
+        ) is not again  # so it did not wait for the stream
         client.close()
 
     async def test_while_it_drains_it_says_so_and_serves_calls(self, redis_url: str, tmp_path: Path) -> None:
-        with ApiReplica(redis_url, tmp_path / "log", drain_s=6) as replica:  # calls of a busy machine take a while
+        with ApiReplica(redis_url, tmp_path / "log", drain_s=6) as replica:  # calls can be slow on a busy machine
             call(replica, "POST", OPS, json={"id": "b"})
             clients = [await Client.connect(replica.url) for _ in range(30)]
             for client in clients:
@@ -668,7 +670,9 @@ class TestShutdown:
             assert call(replica, "POST", f"{OPS}/b/events", json=LINE).status_code == 200
             bodies = [await client.body() for client in clients]
             assert all(b'{"reason":"draining"}' in body for body in bodies)
-            assert any(b"event: log" in body for body in bodies)  # they were served until they were sent away
+            assert any(
+                b"event: log" in body for body in bodies
+            )  # streams were served until they were asked to reconnect
             await self.ended(replica)
             for client in clients:
                 client.close()

@@ -1,4 +1,4 @@
-"""Who is let in, and that whatever is wrong with a proof, the answer is the same."""
+"""Authentication: valid credentials are accepted, and all invalid ones get the same response."""
 
 import logging
 import time
@@ -53,7 +53,7 @@ def tampered(proof: str) -> str:
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ class TestKeys:
         for given in (pem(key), f"@{path}"):
             guard = Guard(secured(tmp_path, jwt_key=given))
             assert await admits(guard, token("alice", key=key, algorithm=algorithm)) == "alice"
-            # The classic: the public key, which everybody has, as the secret of an HMAC.
+            # A classic attack: use the public key, which everybody has, as the HMAC secret.
             assert await admits(guard, signed_with_text(pem(key))) is None
             assert await admits(guard, signed_with_text(pem(key).strip())) is None
             assert await admits(guard, token("alice")) is None
@@ -182,7 +182,7 @@ class TestKeys:
 async def admits(
     guard: Guard, proof: str | None = None, *, type: str = "http", given: dict[str, str] | None = None
 ) -> str | None:
-    """Return whom a guard takes the bearer of a proof for, or None if it turns them away."""
+    """Return the principal that a guard finds in credentials, or None if it rejects them."""
     from starlette.requests import HTTPConnection
 
     lines = (given or {}) | ({"authorization": f"Bearer {proof}"} if proof is not None else {})
@@ -241,7 +241,7 @@ class TestGrants:
     async def test_what_one_creates_is_one_s_own(self, http: httpx.AsyncClient) -> None:
         alice = bearing(token("alice", ALICE))
         assert (await create(http, "a", alice))["owner"] == "alice"
-        assert (await create(http, "a", alice))["owner"] == "alice"  # again, the same
+        assert (await create(http, "a", alice))["owner"] == "alice"  # the same again
         refused = await http.post(OPS, json={"owner": "bob"}, headers=alice)
         assert (refused.status_code, refused.json()["type"]) == (403, "forbidden")
         wider = bearing(token("alice", ALICE, grants=[{"actions": ["create"], "owners": ["bob"]}]))
@@ -346,4 +346,4 @@ def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -
         for _ in range(1_000):
             refused.note({"path": "/v1/operations"}, Unauthenticated("there is no token"))
     assert len(caplog.messages) == 2 * LINES_A_SECOND + 1
-    assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were refused within a second"
+    assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were rejected within one second"

@@ -1,4 +1,4 @@
-"""What a connection may ask for ends somewhere: in size, in time, and in number."""
+"""The limits of requests: size, time, and number."""
 
 import asyncio
 from contextlib import suppress
@@ -28,7 +28,7 @@ EVENT_BYTES = 2_000
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def refused(client: Client, status: int, code: str) -> None:
 async def flood(client: Client, size: int, data: bytes = b"x" * 65_536) -> None:
     for _ in range(0, size, len(data)):
         if client.writer.is_closing():
-            raise ConnectionResetError  # what was cut while we slept, of which uvloop says something else
+            raise ConnectionResetError  # aborted while we slept; uvloop raises another error
         client.send(data)
         await client.writer.drain()
         await asyncio.sleep(0.01)
@@ -83,7 +83,7 @@ class TestAHead:
     async def test_that_goes_on_and_on_is_refused_before_its_end(self, connect: Connect) -> None:
         client = await connect()
         client.send(b"GET /livez HTTP/1.1\r\nX: ")
-        with suppress(ConnectionError, RuntimeError):  # the second is uvloop's for a connection that was cut
+        with suppress(ConnectionError, RuntimeError):  # the second is uvloop's error for an aborted connection
             for _ in range(20):
                 client.send(b"y" * (HEAD_BYTES // 10))
                 await client.writer.drain()
@@ -199,7 +199,7 @@ class TestABody:
         lines = ("Transfer-Encoding: chunked", "Content-Type: application/x-ndjson")
         body = b'{"type": "log", "data": {"message": "m"}}\n' + line
         client.send(request(f"{OPS}/a/events", *lines, method="POST") + b"%x\r\n%b\r\n" % (len(body), body))
-        status, answer = await client.answer()  # though its end is yet to come
+        status, answer = await client.answer()  # although its end has not arrived yet
         told = orjson.loads(answer)
         assert (status, told["type"], told["accepted"]) == (413, "too-large", 1)
         assert told["detail"].startswith("line 2 ")

@@ -1,4 +1,4 @@
-"""Parents over HTTP: what their children add up to in answers, and live in streams, over every outlet."""
+"""Parents over HTTP: the totals of their children in responses, and live in streams, with every outlet."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ def outlet(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def backend() -> str:
-    """The real server alone: what is read of it is tested over both elsewhere."""
+    """Only the real server: reading with both outlets is tested elsewhere."""
     return "redis"
 
 
@@ -43,7 +43,7 @@ async def report(http: httpx.AsyncClient, operation: str, percent: float | None,
 
 
 async def family(http: httpx.AsyncClient, *children: tuple[str, float | None], parent: str = "p") -> None:
-    """Create a parent that tells no percentage, and its children."""
+    """Create a parent that reports no percentage, and its children."""
     await create(http, id=parent)
     await report(http, parent, None)
     for id, percent in children:
@@ -52,7 +52,7 @@ async def family(http: httpx.AsyncClient, *children: tuple[str, float | None], p
 
 
 class Following:
-    """A stream as it is read."""
+    """Reads a stream."""
 
     def __init__(self, bodies: AsyncIterator[bytes]) -> None:
         self._bodies, self._got = bodies, b""
@@ -67,7 +67,7 @@ class Following:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """What was told of the children, each time."""
+        """Each summary of the children that was sent."""
         return [message.json["data"] for message in self.messages if message.type == "children"]
 
     @property
@@ -153,7 +153,7 @@ class TestStreams:
             await finish(http, "a")
             await stream.until_percent(70)
         assert list(dict.fromkeys(stream.types)) == ["snapshot", "children"]
-        assert stream.types.count("children") >= 3  # a slow machine may tell a step between
+        assert stream.types.count("children") >= 3  # a slow machine may send an intermediate step
         summary = {"total": 2, "done": 1, "failed": 0, "cancelled": 0, "running": 1, "percent": 70}
         assert stream.told[-1] == summary | {
             "operations": [

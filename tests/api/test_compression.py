@@ -1,4 +1,4 @@
-"""gzip: what every client is sent, joined anywhere, is the stream that it would have been sent without."""
+"""gzip: whenever a client joins, the decompressed stream equals the uncompressed one."""
 
 import gzip
 import zlib
@@ -37,7 +37,7 @@ def frames(payloads: Sequence[bytes | None]) -> list[Frame]:
 
 
 class Wire:
-    """A transport that keeps what it is sent, write by write."""
+    """A transport that records each write."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -75,10 +75,10 @@ class TestWhatIsPacked:
             for frame in [opening_frame(2_000), *shared[joined:]]:
                 packed = encoding.encode((frame,))
                 assert packed.text == frame.wire
-                assert packed.data.endswith(b"\0\0\xff\xff")  # before which Go's reader hands nothing on
+                assert packed.data.endswith(b"\0\0\xff\xff")  # Go's reader returns no data before this
                 sent, text = sent + packed.data, text + frame.wire
                 reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
-                assert reader.decompress(sent) == text  # up to here all is told, and nothing held back
+                assert reader.decompress(sent) == text  # everything up to here is readable, and nothing is held back
             assert gzip.decompress(sent + ending(zlib.crc32(text), len(text))) == text
 
     @given(streams)

@@ -1,4 +1,4 @@
-"""What every request passes and every answer carries: the Host check, CORS, and the headers browsers heed."""
+"""Checks of every request and headers of every response: the Host check, CORS, and security headers."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +21,7 @@ both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ class TestOriginsSet:
 
 
 class TestForeignPages:
-    """What a page can have a browser send without a preflight: a form's POST, whose body we would take for JSON."""
+    """A request that a page can send without a preflight: a form's POST, whose body we would parse as JSON."""
 
     @pytest.fixture
     def settings(self) -> Settings:
@@ -370,7 +370,7 @@ class TestHeaders:
 
 @both_outlets
 class TestAProxyThatCompresses:
-    """It would hold events back until it has enough of them to compress, unless it is told to leave them alone."""
+    """Compressing middleware would hold events back until its buffer is full, unless `no-transform` disables it."""
 
     @pytest.mark.parametrize("path", [STREAM, "/v1/stream?operation=a"])
     @pytest.mark.parametrize("encoding", ["identity", "gzip"])

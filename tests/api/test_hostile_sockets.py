@@ -1,4 +1,4 @@
-"""Whatever is sent, and however it breaks off: afterwards nothing is left of it, and the server serves.
+"""Whatever a client sends, and wherever it stops, nothing of it remains and the server still serves.
 
 `make fuzz` sends more.
 """
@@ -35,12 +35,12 @@ REDIS_CONNECTIONS = 20
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing worse than a warning is logged, and no trace at all."""
+    """Nothing worse than a warning is logged, and no traceback."""
     caplog.set_level(logging.INFO)
     yield
     bad = [it for it in caplog.get_records("call") if it.levelno >= logging.ERROR or it.exc_info]
@@ -52,10 +52,10 @@ def files() -> int:
 
 
 async def attack(url: str, pieces: list[bytes], leave: str) -> bytes:
-    """Send the pieces, each after a turn of the loop; return the answer, as far as it comes."""
+    """Send the pieces, each after a turn of the event loop. Return the response, as far as it arrives."""
     client = await Client.connect(url)
     answer = b""
-    with suppress(ConnectionError, RuntimeError):  # the second is uvloop's for a connection that was cut
+    with suppress(ConnectionError, RuntimeError):  # the second is uvloop's error for an aborted connection
         for piece in pieces:
             client.send(piece)
             await asyncio.sleep(0)
@@ -115,7 +115,7 @@ def memory_bytes(pid: int) -> int:
 
 
 def slow_loris(port: int, pieces: list[bytes], connections: int) -> list[socket.socket]:
-    """Open connections that each send a beginning, and stay."""
+    """Open connections that send the beginning of a request and stay open."""
     held = []
     for number in range(connections):
         one = socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -133,7 +133,7 @@ def test_a_server_gives_back_what_slow_ones_took(redis_server: RealRedis, tmp_pa
         httpx.post(f"{replica.url}/v1/operations", json={"id": "a"})
         folder = Path(f"/proc/{replica.pid}/fd")
         sizes = []
-        for _ in range(3):  # the first takes what stays
+        for _ in range(3):  # the first run allocates what stays
             files_before = len(list(folder.iterdir()))
             held = [one for pieces in KINDS.values() if pieces for one in slow_loris(replica.port, pieces, 10)]
             assert httpx.get(f"{replica.url}/readyz", timeout=60).status_code == 200, "they don't keep others out"

@@ -1,4 +1,4 @@
-"""Key sets: read once for many, again when a key is unknown, and outlasting their address."""
+"""Key sets: fetched once for many requests, again for an unknown key, and kept if their URL fails."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ def jwk(key: Any, kid: str | None, **more: str) -> dict[str, Any]:
 
 
 class Issuer:
-    """Who publishes a key set."""
+    """A server that publishes a key set."""
 
     def __init__(self) -> None:
         self.keys: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ async def test_many_who_come_at_once_cost_one_read(issuer: Issuer, keys: KeySet)
 async def test_a_new_key_is_found_when_a_token_names_it(issuer: Issuer, keys: KeySet, clock: Clock) -> None:
     assert await keys.key("two") is None
     issuer.keys.append(jwk(TWO, "two"))
-    assert await keys.key("two") is None  # whoever makes up names does not have it asked again and again
+    assert await keys.key("two") is None  # invented key names must not cause repeated fetches
     assert issuer.asked == 1
     clock.now += COOLDOWN_S
     found = await keys.key("two")
@@ -126,7 +126,7 @@ async def test_a_key_that_was_taken_away_counts_no_more(issuer: Issuer, keys: Ke
     await keys.key("one")
     issuer.keys = [jwk(TWO, "two")]
     clock.now += 300
-    await keys.key("one")  # which has it read again
+    await keys.key("one")  # this causes another fetch
 
     async def is_gone() -> bool:
         return await keys.key("one") is None
@@ -252,5 +252,5 @@ async def test_tokens_are_checked_with_the_key_they_name(tmp_path: Path) -> None
     assert await admits(guard, token("a", key=ONE, algorithm="RS256", headers={"kid": "one"})) == "a"
     assert await admits(guard, token("b", key=TWO, algorithm="ES256", headers={"kid": "two"})) == "b"
     assert await admits(guard, token("a", key=ONE, algorithm="RS256", headers={"kid": "two"})) is None
-    assert await admits(guard, token("a", key=ONE, algorithm="RS256")) is None  # of two keys, which?
+    assert await admits(guard, token("a", key=ONE, algorithm="RS256")) is None  # with two keys it is ambiguous
     assert await admits(guard, token("a", headers={"kid": "one"})) is None

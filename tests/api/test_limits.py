@@ -1,4 +1,4 @@
-"""Limits as callers meet them: refusals that tell when to come back, and headers that tell before."""
+"""Limits as callers see them: rejections with a retry delay, and headers that report the remaining quota."""
 
 import asyncio
 import math
@@ -34,7 +34,7 @@ ANN, BOB = {"X-Principal": "ann"}, {"X-Principal": "bob"}
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def limiter(app: Any) -> Limiter:
 
 
 def quota(answer: httpx.Response, name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return a quota's policy and how it stands, by the letters of the draft."""
+    """Return the policy and the state of a quota, by the parameter names of the draft."""
     found = []
     for header in ("ratelimit-policy", "ratelimit"):
         [item] = [it.strip() for it in answer.headers[header].split(",") if it.strip().startswith(f'"{name}"')]
@@ -69,7 +69,7 @@ class TestRequests:
         answers = [await http.get(OPS, headers=ANN)]
         took_s = loop.time() - begun
         answers += [await http.get(OPS, headers=ANN) for _ in range(9)]
-        while answers[-1].status_code == 200:  # as it fills up again meanwhile
+        while answers[-1].status_code == 200:  # because it refills meanwhile
             answers.append(await http.get(OPS, headers=ANN))
         assert [answer.status_code for answer in answers[:10]] == [200] * 10
         policy, first = quota(answers[0], "requests")
@@ -126,7 +126,7 @@ class TestRequests:
             heard = loop.time()
             assert heard - begun >= 0.9, "of ten at once, and five a second"
             let_in = 0
-            while (answer := await http.get(OPS, headers=ANN)).status_code == 200:  # of what has come in meanwhile
+            while (answer := await http.get(OPS, headers=ANN)).status_code == 200:  # of what has arrived meanwhile
                 let_in += 1
             problem(answer, 429, "rate-limited")
             assert let_in <= 5 * (loop.time() - heard) + 1
@@ -203,12 +203,12 @@ class TestLines:
         headers = ANN | {"Content-Type": "application/x-ndjson"}
         answer = await http.post(f"{OPS}/a/events", content=lines(), headers=headers)
         assert answer.json()["accepted"] == 100, "and none is refused"
-        at_once = 400_000 + 200_000  # a burst, and what comes last, after which nobody waits
+        at_once = 400_000 + 200_000  # a burst, and the last piece, after which nobody waits
         assert loop.time() - begun >= (100 * len(line) - at_once) / 200_000
 
 
 class TestManyConnections:
-    """What all of them together are let send."""
+    """The bytes that all of them together may send."""
 
     RATE, BURST, CONNECTIONS = 20_000, 40_000, 60
 
@@ -217,7 +217,7 @@ class TestManyConnections:
         return make_settings(sent_bytes_per_s=self.RATE, max_body_bytes=10_000)
 
     def most(self, elapsed_s: float) -> float:
-        """Return what may have been taken, one piece over included, which is a burst here."""
+        """Return the maximum bytes that may have been accepted, including one piece over the rate, here a burst."""
         return self.BURST + self.RATE * elapsed_s + self.BURST
 
     async def test_with_lines_that_have_no_end_get_no_more_than_one(

@@ -1,4 +1,4 @@
-"""HEAD is answered wherever GET is, and a method that is not is told which are."""
+"""HEAD works wherever GET does, and a 405 response lists the supported methods."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.api.test_operations import OPS, create
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 PATHS = ("/livez", "/readyz", "/metrics", "/", "/docs", "/openapi.json", OPS, f"{OPS}/a", f"{OPS}/a/events")
@@ -37,7 +37,7 @@ def test_no_get_is_without_it(app: Any) -> None:
 
 
 def _routes(routes: Any) -> list[Any]:
-    """Return those of included routers, too."""
+    """Return all routes, including those of included routers."""
     found = [route for route in routes if getattr(route, "methods", None)]
     inner = [route.original_router.routes for route in routes if hasattr(route, "original_router")]
     return found + [route for routes in inner for route in _routes(routes)]

@@ -1,4 +1,4 @@
-"""Whatever strangers send, `/metrics` tells no more than it did: each label's values are words of ours, and few."""
+"""Requests can't add label values to `/metrics`: each label has few values, all defined by us."""
 
 import random
 from contextlib import suppress
@@ -23,11 +23,11 @@ Series = frozenset[tuple[str, frozenset[tuple[str, str]]]]
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 async def series(http: httpx.AsyncClient) -> Series:
-    """Return the names and labels of all that is told."""
+    """Return the names and labels of all samples."""
     text = (await http.get("/metrics")).text
     assert MARK not in text
     samples = [sample for family in read_text(text) for sample in family.samples]
@@ -44,7 +44,7 @@ def paths(chance: random.Random) -> list[str]:
 
 
 async def assail(http: httpx.AsyncClient, base_url: str, seed: int) -> None:
-    """Ask for all sorts of things, each with words that were never heard before."""
+    """Send many kinds of requests, each with words that were never used before."""
     chance = random.Random(seed)
     for method in METHODS:
         for path in paths(chance):

@@ -1,4 +1,4 @@
-"""What `/metrics` tells, read as Prometheus reads it."""
+"""The content of `/metrics`, parsed as Prometheus does."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ from tests.servers import eventually
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 class Figures:
@@ -187,7 +187,7 @@ async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch
 
     with monkeypatch.context() as broken:
         broken.setattr(feed, "_read", fails)
-        await create(http, id="a")  # wakes the read that is under way
+        await create(http, id="a")  # wakes the pending read
         await eventually(lambda: feed.interruptions, "the feed is interrupted")
     await eventually(lambda: _is(http, 1, "feed_connected"), "it is back")
     told = await scrape(http)

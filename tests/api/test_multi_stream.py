@@ -42,7 +42,7 @@ async def whole(http: httpx.AsyncClient, **query: Any) -> list[sse.Message]:
 async def until(
     http: httpx.AsyncClient, enough: Callable[[list[sse.Message]], bool], **query: Any
 ) -> list[sse.Message]:
-    """Return what a stream tells until that is enough."""
+    """Return the messages of a stream until a condition holds."""
     text = b""
     async with asyncio.timeout(60), http.stream("GET", STREAM, params=query) as answer:
         assert answer.status_code == 200
@@ -192,7 +192,7 @@ async def test_wherever_it_is_cut_who_comes_back_is_told_each_end(http: httpx.As
     awaited = {(names[0], "end"), (names[1], "end"), ("new", "snapshot")}
     for boundary in range(1, len(first) + 1):
         known = {id for id, _ in told(first[:boundary])}
-        places = parse(first[boundary - 1].id, keyspace.lanes)  # as an EventSource keeps it
+        places = parse(first[boundary - 1].id, keyspace.lanes)  # as an EventSource stores it
         second = await until(
             http, lambda messages: awaited <= {*told(messages)}, last_event_id=first[boundary - 1].id, kind="k"
         )

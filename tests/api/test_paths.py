@@ -1,4 +1,4 @@
-"""What a request's path tells of it, and the order of what it passes."""
+"""The class of a request by its path, and the order of the middleware."""
 
 from collections.abc import Sequence
 from typing import Any

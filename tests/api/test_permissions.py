@@ -1,4 +1,4 @@
-"""The table in docs/explanation/security.md, call by call, and that it has all the calls there are."""
+"""The table in docs/explanation/security.md: it lists all calls, and each entry is true."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ VIEWER = {"grants": [{"actions": ["read"], "kinds": ["import"]}]}
 
 
 def rows() -> dict[str, dict[str, str]]:
-    """Return what each call answers to each caller."""
+    """Return the response status of each call for each caller."""
     lines = PAGE.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| call | takes |"))
     table = takewhile(lambda line: line.startswith("|"), lines[at:])
@@ -60,10 +60,10 @@ def body_of(call: str, id: str) -> dict[str, Any]:
 
 
 async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) -> httpx.Response:
-    """Open a WebSocket, ask for an operation, and return what came of it as if it had been a call."""
+    """Open a WebSocket, subscribe to an operation, and return the result as the status of a call."""
     query = f"?ticket={params['ticket']}" if params else ""
     async with connect(url + query, additional_headers=headers or {}) as socket, asyncio.timeout(60):
-        with suppress(ConnectionClosed):  # whom nobody knows is not listened to
+        with suppress(ConnectionClosed):  # messages of unauthenticated clients are not read
             await socket.send(json.dumps({"type": "subscribe", "operation": id}))
         while True:
             told = json.loads(await socket.recv())
@@ -74,7 +74,7 @@ async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) ->
 
 
 async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.Response:
-    """Make a call; of a stream, only its head is awaited."""
+    """Make a call. For a stream, only wait for the head of the response."""
     method, path = call.split(" ")
     url = path.replace("{id}", id)
     if method == "WS":
@@ -93,7 +93,7 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
 
 
 async def proofs(http: httpx.AsyncClient, id: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return how each caller proves itself, by each way that is open to it."""
+    """Return the credentials of each caller, in each form that it can use."""
     tokens = {"owner": token("alice", ALICE), "other": token("bob", ALICE), "viewer": token("vera", **VIEWER)}
     tokens["scraper"] = token("prometheus", grants=[{"actions": ["metrics"]}])
     tokens["admin"] = token("root", grants=[{"actions": ["admin"]}])
@@ -148,7 +148,7 @@ async def test_what_may_not_be_read_is_answered_like_what_is_not_there(http: htt
 
 
 async def reads(store: Store) -> int:
-    """Return how often Redis was asked for an operation."""
+    """Return how often an operation was read from Redis."""
     stats = await store.connections.commands.info("commandstats")
     return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
 
@@ -182,7 +182,7 @@ def test_every_call_there_is_has_a_row(app: Any) -> None:
     calls = {
         f"{method} {path}"
         for method, path in _routes(app.routes)
-        if path not in OPEN_PATHS and not path.startswith("/web/") and method != "HEAD"  # that is a GET's
+        if path not in OPEN_PATHS and not path.startswith("/web/") and method != "HEAD"  # only a GET has one
     }
     assert calls == set(TABLE)
 

@@ -1,4 +1,4 @@
-"""Queries: how a position is spelt, what is given more than once, and names that a call does not take."""
+"""Query parameters: names of the position, repeated parameters, and unknown parameters."""
 
 import json
 from typing import Any
@@ -18,12 +18,12 @@ MANY = "/v1/stream?operation=a"
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
 async def positions(http: httpx.AsyncClient) -> list[str]:
-    """Those of the events of an operation "a" that has ended."""
+    """The positions of the events of an operation "a" that has ended."""
     await create(http, id="a")
     for number in range(3):
         await publish(http, "a", "log", {"message": str(number)})
@@ -137,7 +137,7 @@ async def test_the_refusal_names_those_it_takes(http: httpx.AsyncClient) -> None
         (f"{OPS}?q=1", "cursor, kind, limit, owner, parent, status, tag"),
         (f"{OPS}/a?x=1", "include"),
     ):
-        assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call takes {takes}")
+        assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call accepts {takes}")
 
 
 @pytest.mark.parametrize("path", ["/v1/ws?form=start", f"{OPS}/a/ws?form=start", f"{OPS}/a/ws?types=log&types=end"])

@@ -1,4 +1,4 @@
-"""Secrets of a query string don't come into logs."""
+"""Secrets in a query string do not appear in logs."""
 
 import logging
 from typing import Any
@@ -37,7 +37,7 @@ def test_uvicorns_own_formatter_takes_what_is_left() -> None:
 class TestTheAccessLog:
     @pytest.fixture
     def backend(self) -> str:
-        return "fakeredis"  # it is of no matter here
+        return "fakeredis"  # the backend does not matter here
 
     @pytest.fixture
     def server_options(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sessions: a token that the browser keeps."""
+"""Sessions: a token in a cookie of the browser."""
 
 from http.cookies import SimpleCookie
 from pathlib import Path

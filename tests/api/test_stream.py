@@ -40,7 +40,7 @@ def numbers(messages: list[sse.Message]) -> list[int]:
 
 
 async def until(stream: AsyncIterator[bytes], text: bytes) -> bytes:
-    """Read on until the text has come."""
+    """Read until the text has arrived."""
     got = b""
     async with asyncio.timeout(30):
         async for chunk in stream:
@@ -236,7 +236,9 @@ class TestSlowClients:
         [channel] = app.state.context.hub.channels
         [subscription] = channel.subscriptions
         events = 0
-        while subscription.mode.value == "live" or events < 200:  # until the buffers of both kernels are full, and on
+        while (
+            subscription.mode.value == "live" or events < 200
+        ):  # until the buffers of both kernels are full, and further
             await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": "x" * 60_000}}] * 10)
             events += 10
             assert events < 900, "it never became slow"
@@ -254,7 +256,7 @@ def held(outlet: Any) -> int:
 
 
 async def count(reader: asyncio.StreamReader) -> int:
-    """Read a chunked stream to its very end, and return how many log events it held."""
+    """Read a chunked stream to its end, and return the number of its log events."""
     body = bytearray()
     async with asyncio.timeout(30):
         while not body.endswith(b"0\r\n\r\n"):

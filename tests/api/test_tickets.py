@@ -1,4 +1,4 @@
-"""Tickets: what they open, for how long, on which replica; and what is no ticket."""
+"""Tickets: what they open, for how long, on which replica; and invalid tickets."""
 
 import hashlib
 import hmac
@@ -286,4 +286,4 @@ class TestOverHttp:
     async def test_one_for_a_query_is_given_to_all(self, http: httpx.AsyncClient) -> None:
         asked: dict[str, Any] = {"query": {"owner": "alice", "kind": "import"}}
         answer = await http.post("/v1/tickets", json=asked, headers=bearing(token("bob", ALICE)))
-        assert answer.status_code == 201  # what bob may not read it does not show him, either
+        assert answer.status_code == 201  # it does not show bob what he may not read

@@ -1,4 +1,4 @@
-"""Traces, as an OpenTelemetry SDK gathers them: from what a worker does to where it is delivered."""
+"""Traces, as an OpenTelemetry SDK collects them: from the worker's call to the delivery."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ def backend() -> str:
 
 
 class Spans:
-    """What was exported."""
+    """The exported spans."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
         self._exporter = exporter
@@ -48,7 +48,7 @@ class Spans:
 
 
 def sdk(monkeypatch: pytest.MonkeyPatch, sampler: Sampler | None = None) -> Spans:
-    """Set OpenTelemetry up for one test; its API can do so once in a process only."""
+    """Set up OpenTelemetry for one test. Its API allows that only once per process."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

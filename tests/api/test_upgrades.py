@@ -1,4 +1,4 @@
-"""Offers to speak another protocol (RFC 9110, 7.8): they are ignored, and the request is served whole."""
+"""Upgrade headers for other protocols (RFC 9110, 7.8): they are ignored, and the request is served completely."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ BODY = b'{"id": "a", "kind": "import"}'
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 def create_request(*lines: str, body: bytes = BODY, version: str = "1.1") -> bytes:
@@ -114,7 +114,7 @@ class TestAnOffer:
         await created(client)
         assert (await client.answer())[0] == 200
         assert orjson.loads((await client.answer())[1])["id"] == "a"
-        client.send(create_request(*offer))  # the same once more: an idempotent start
+        client.send(create_request(*offer))  # the same again: the start is idempotent
         await created(client)
 
     @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
@@ -198,7 +198,7 @@ class TestAnOfferOfAWebsocket:
     ) -> None:
         await create(http, id="a")
         client = await connect()
-        client.send(request("/livez"))  # a connection that was used before may be upgraded, too
+        client.send(request("/livez"))  # a connection that was used before may also be upgraded
         assert (await client.answer())[0] == 200
         assert callable(split)
         await send_in_pieces(client, request(f"{OPS}/a/ws?from=start", *offer), split())

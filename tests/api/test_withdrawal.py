@@ -1,4 +1,4 @@
-"""The end of a proof: streams end with their token, and with its revocation, and resume with another."""
+"""The end of credentials: a stream ends when its token expires or is revoked, and resumes with another token."""
 
 import asyncio
 import json
@@ -139,7 +139,7 @@ async def test_lines_are_taken_no_longer_than_their_proof_holds(
 
 
 async def heard(socket: ClientConnection) -> list[dict[str, Any]]:
-    """Return all that a socket tells until it is closed."""
+    """Return all messages of a WebSocket until it is closed."""
     told: list[dict[str, Any]] = []
     with suppress(ConnectionClosed):
         while True:
@@ -373,7 +373,7 @@ async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
     assert found[0] == Facts("a", "alice", "k", ["t"])
     assert counting.reads == 1
     await cache.of("a", lambda facts: facts.owner == "bob")
-    assert counting.reads > 1  # who may not is told no sooner than of one that is not there
+    assert counting.reads > 1  # without permission the rejection takes as long as for an unknown operation
     counting.reads = 0
     assert await cache.of("b", lambda _: True) is None
     unknown, counting.reads = counting.reads, 0

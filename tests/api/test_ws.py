@@ -1,4 +1,4 @@
-"""What is particular to WebSockets; what they share with other ways to listen is in `transports/`."""
+"""Behaviour specific to WebSockets. Behaviour of all transports is tested in `transports/`."""
 
 import asyncio
 import gc
@@ -71,7 +71,7 @@ Connect = Callable[..., Any]
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -527,7 +527,7 @@ def the_one(server: InLoopServer) -> BoundedProtocol:
 
 
 async def fill(http: httpx.AsyncClient, hub: Any) -> None:
-    """Publish until the buffers of both kernels are full, and the one socket's, too."""
+    """Publish until the buffers of both kernels and the send queue of the WebSocket are full."""
     body = [{"type": "log", "data": {"message": "x" * 60_000}}] * 10
     [one] = hub.connections
     for _ in range(60):
@@ -535,12 +535,12 @@ async def fill(http: httpx.AsyncClient, hub: Any) -> None:
         full_since = one._outbox.full_since
         await asyncio.sleep(0.02)
         if one not in hub.connections or (full_since is not None and one._outbox.full_since == full_since):
-            return  # a busy machine may have cut it off by now
+            return  # on a busy machine it may already have been aborted
     raise AssertionError("it never became slow")
 
 
 class TestStuckClients:
-    """Clients that take nothing."""
+    """Clients that read nothing."""
 
     @pytest.fixture
     def settings(self) -> Settings:
@@ -620,7 +620,7 @@ class TestOnAServerThatKnowsNothingOfUs:
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # it has a loop of its own, which is uvloop's
 class TestServed:
-    """By the server as users run it."""
+    """With the server as users run it."""
 
     async def test_ends_in_time_with_sockets_open_and_logs_nothing_of_them(
         self, redis_server: RealRedis, tmp_path: Path

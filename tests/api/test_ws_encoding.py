@@ -1,4 +1,4 @@
-"""A WebSocket's message is what a stream's event is, held to the vectors that both sides of the contract share."""
+"""A WebSocket's message has the content of a stream's event. Checked with the vectors of the wire contract."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Handshakes of WebSockets that are none, or half of one: from the socket, as no client library would send them."""
+"""Invalid and incomplete WebSocket handshakes, sent from a raw socket, as no client library would send them."""
 
 import base64
 import logging
@@ -20,7 +20,7 @@ Dial = Callable[[], Awaitable[Client]]
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # it is of no matter here
+    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def dial(base_url: str) -> AsyncIterator[Dial]:
 
 @pytest.fixture(autouse=True)
 def uncomplaining(caplog: pytest.LogCaptureFixture) -> Any:
-    """Whatever a stranger sends is no error of ours."""
+    """Nothing that a client sends is logged as our error."""
     yield
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 

@@ -1,4 +1,4 @@
-"""Chromium, and pages in it that notice whatever goes wrong in them."""
+"""Chromium, with pages that record all of their errors."""
 
 import shutil
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def launched() -> Iterator[Browser]:
         raise RuntimeError("chromium is missing: `make setup` installs Debian's chromium as root")
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
-        # Playwright has pages that are left forgotten; in a browser as people use it they are kept, and shown again.
+        # Playwright disables the back/forward cache. Real browsers keep pages in it and show them again.
         kept = ["--disable-back-forward-cache"]
         browser = playwright.chromium.launch(
             executable_path=path, args=ARGUMENTS, ignore_default_args=kept, timeout=START_MS
@@ -48,7 +48,7 @@ def launched() -> Iterator[Browser]:
 
 @dataclass
 class Faults:
-    """What a page complained of."""
+    """The errors of a page."""
 
     console: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def still(browser: Browser, **context: Any) -> BrowserContext:
 
 @contextmanager
 def visited(browser: Browser, url: str, *, network_may_fail: bool = False, **context: Any) -> Iterator[Page]:
-    """Open a page; when it is left, nothing may have gone wrong in it."""
+    """Open a page. At the end of the block it must have had no errors."""
     visit = still(browser, **context)
     with opened(visit, url, network_may_fail=network_may_fail) as page:
         yield page
@@ -85,7 +85,7 @@ def visited(browser: Browser, url: str, *, network_may_fail: bool = False, **con
 
 @contextmanager
 def opened(context: BrowserContext, url: str, *, network_may_fail: bool = False) -> Iterator[Page]:
-    """Open a window beside others; when it is left, nothing may have gone wrong in it."""
+    """Open another window. At the end of the block it must have had no errors."""
     faults = Faults()
     page = context.new_page()
     page.add_init_script(WATCH_CSP)

@@ -1,4 +1,4 @@
-"""A redis-server and an API server as users run them, for all tests of this folder that leave them alone."""
+"""A redis-server and an API server as users run them, shared by all tests of this folder that do not stop them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.e2e.browser import launched, visited
 from tests.e2e.harness import Api, ForeignWorker
 from tests.servers import ApiReplica, RealRedis
 
-# Small limits, so that a few hundred events meet all of them.
+# Small limits, so that a few hundred events reach all of them.
 LIMITS: dict[str, Any] = {
     "history_length": 100,
     "ring_length": 16,
@@ -31,7 +31,7 @@ def e2e_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 @pytest.fixture(scope="package")
 def replica(e2e_redis: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
-    """A replica that must come through all of it without a complaint."""
+    """A replica that must log no errors during all tests."""
     log = tmp_path_factory.mktemp("e2e-api") / "api.log"
     with ApiReplica(e2e_redis.url, log, **LIMITS) as server:
         yield server
@@ -71,7 +71,7 @@ StartReplica = Callable[..., ApiReplica]
 
 @pytest.fixture
 def start_replica(tmp_path: Path) -> Iterator[StartReplica]:
-    """Starts replicas for a test to stop, kill and start again."""
+    """Starts replicas that a test may stop, kill and restart."""
     started: list[ApiReplica] = []
 
     def start(redis_url: str, **settings: Any) -> ApiReplica:

@@ -1,4 +1,4 @@
-/** Follow an operation as the page does, over the npm package `eventsource`, and print what it knows in the end. */
+/** Follow an operation with our client and the npm package `eventsource`, and print the final state. */
 import { EventSource } from 'eventsource';
 
 import { Operations } from '../../web/progress_web/client/operations.js';

@@ -1,6 +1,6 @@
 /**
- * Follow a stream with the npm package `eventsource`, and print what it tells, a JSON object a line.
- * It ends when the client gives up for good: nothing is left to wait for.
+ * Follow a stream with the npm package `eventsource`, and print each event as a JSON object on one line.
+ * The script ends when the client gives up for good, because nothing is left to wait for.
  */
 import { EventSource } from 'eventsource';
 

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the calls of a caller, programs run to their end, and a worker in no language."""
+"""Shared by the end-to-end tests: an API client, running programs, and a worker without the worker library."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ class Api:
         self.http.close()
 
     def create(self, **body: object) -> str:
-        """Create an operation, which does not stall unless it is said when: on a busy machine tests take their time."""
+        """Create an operation with a long lease by default, because tests are slow on a busy machine."""
         answer = self.http.post(OPS, json={"lease_s": None} | body)
         assert answer.status_code == 201, answer.text
         id: str = answer.json()["id"]
@@ -77,7 +77,7 @@ def printed_script(name: str) -> str:
 
 
 class ForeignWorker:
-    """A worker that knows nothing of this project but docs/protocol.md: the keys, and the scripts that are printed."""
+    """A worker that uses only what docs/protocol.md describes: the keys, and the scripts that are printed."""
 
     def __init__(self, url: str) -> None:
         self.redis: Any = redis.Redis.from_url(url)
@@ -91,7 +91,7 @@ class ForeignWorker:
         self._run("publish", operation, "EVENT", type, data, *(("STATUS", status) if status else ()))
 
     def add(self, operation: str, fields: dict[str, bytes], *, honest: bool = True) -> None:
-        """Write an entry past the script, into the feed and into the log; an honest hand keeps the count as well."""
+        """Write an entry into the feed and the log without the script. An honest worker also updates the count."""
         keys = KEYS.operation(operation)
         n = int(self.redis.hget(keys.snapshot, "n")) + 1
         kept: dict[str, bytes] = {"n": str(n).encode()} | fields
@@ -109,8 +109,8 @@ class ForeignWorker:
 
 
 def counting(operation: str) -> str:
-    """Return the code of a worker that says `started`, and logs numbered lines until it reads a line; then it succeeds
-    with their number."""
+    """Return the code of a worker that prints `started` and logs numbered lines until it reads a line. Then it succeeds
+    with the number of lines."""
     return f"""
     import sys, threading
     from progress_workers import Operation
@@ -129,7 +129,7 @@ def counting(operation: str) -> str:
 
 
 def run(command: list[str], deadline_s: float = REQUEST_S, *, text: bool = True) -> subprocess.CompletedProcess[Any]:
-    """Run a program to its end; one that is still running at the deadline is killed, and the test fails."""
+    """Run a program to its end. If it is still running at the deadline, it is killed and the test fails."""
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=text, timeout=deadline_s)
 
 

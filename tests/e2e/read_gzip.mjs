@@ -1,6 +1,6 @@
 /**
- * Read a stream with Node's own HTTP client, unpack it as strictly as zlib does, and print what comes, as it comes.
- * It fails if the gzip stream has no proper end.
+ * Read a stream with Node's HTTP client, decompress it with zlib, and print the data as it arrives.
+ * The script fails if the gzip stream has no valid end.
  */
 import http from 'node:http';
 import { createGunzip } from 'node:zlib';

@@ -1,4 +1,4 @@
-"""The browser's own EventSource, raw, on a page of the server's own."""
+"""The browser's EventSource, without our client, on a page of the server."""
 
 import signal
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ def test_it_reconnects_by_itself_to_a_replica_that_came_back(
 def test_retry_is_heeded_and_a_refusal_as_200_is_survived(
     start_replica: StartReplica, tmp_path: Path, browser: Browser
 ) -> None:
-    """Its Redis is away when it comes back: a 503 would stop it for good, so it is told to come again, and does."""
+    """Redis is unavailable when it reconnects. A 503 would stop it for good, so it is asked to reconnect, and does."""
     with (
         RealRedis(tmp_path / "redis", keep=True, options=("--appendfsync", "always")) as redis,
         Api(start_replica(redis.url, retry_ms=400, stream_max_age_s=1).url) as api,
@@ -126,7 +126,7 @@ def test_retry_is_heeded_and_a_refusal_as_200_is_survived(
         events = seen(page, "snapshot", "log", "end")
     assert [event["envelope"]["n"] for event in events] == [1, 2, 3]
     waits = [later - earlier for earlier, later in pairwise(refused)]
-    assert min(waits) >= 190, waits  # half of `retry_ms`, as jitter may have it
+    assert min(waits) >= 190, waits  # half of `retry_ms`, the minimum with jitter
 
 
 def _reasons(page: Page, reason: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Parents in a browser: their bars move with their children's, and the details list these."""
+"""Parents in a browser: their bars move with those of their children, and the details list the children."""
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -8,7 +8,7 @@ from tests.e2e.test_dashboard import MARKUP, bar, row
 
 
 def album(api: Api, *percents: float) -> tuple[str, list[str]]:
-    """Create a parent at work that tells no percentage, and children that are so far."""
+    """Create a running parent that reports no percentage, and children with this progress."""
     parent = api.create(kind="album", title="Album")
     api.publish(parent, "progress", {"message": "cropping"})
     children = [api.create(kind="photo", title=f"Photo {n}", parent=parent) for n, _ in enumerate(percents)]

@@ -1,4 +1,4 @@
-"""Packed streams, read by those who unpack them: each event as it happens, and an end that no reader complains of."""
+"""Compressed streams with real clients: each event arrives as it happens, and the end is valid."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LINES = 5
 
 
 def line(n: int) -> str:
-    return f"line {n}: " + f"{n} " * 200 * (n % 2)  # every other one is long enough to be deflated
+    return f"line {n}: " + f"{n} " * 200 * (n % 2)  # every second one is long enough to be compressed
 
 
 @pytest.mark.parametrize("reader", ["curl", "node"])
@@ -70,6 +70,6 @@ def test_a_browser_sees_each_event_at_once_and_its_end(api: Api, browser: Browse
             page.wait_for_function("text => seen.some(({ envelope }) => envelope.data?.message === text)", arg=line(n))
         api.finish(operation)
         page.wait_for_function("() => seen.some(({ name }) => name === 'end')")
-        # After the end EventSource comes back with that position, and gets its 204.
+        # After the end EventSource reconnects with that position, and gets a 204.
         page.wait_for_function("() => source.readyState === EventSource.CLOSED")
         assert [event["envelope"]["n"] for event in page.evaluate("() => seen")] == list(range(1, LINES + 3))

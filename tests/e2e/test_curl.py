@@ -1,4 +1,4 @@
-"""curl, as people try things out."""
+"""curl, as people use it to try the API."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The npm package `eventsource` on a stream of many, cut off while it is told how they stand: it hears of each end."""
+"""The npm package `eventsource` on a stream of many, disconnected during the snapshots: it receives each end."""
 
 import socket
 import threading
@@ -17,7 +17,7 @@ LANES = 16
 
 
 class Cutter:
-    """Stands before a server: cuts the first connection after so many blocks, and holds all others until `back`."""
+    """A proxy that aborts the first connection after a number of blocks, and holds all others until `back`."""
 
     def __init__(self, port: int, blocks: int) -> None:
         self._port, self._blocks = port, blocks
@@ -34,7 +34,7 @@ class Cutter:
 
     def _carry(self, client: socket.socket, blocks: int) -> None:
         with socket.create_connection(("127.0.0.1", self._port)) as server:
-            server.sendall(client.recv(65_536).replace(b"gzip", b"none"))  # as blocks are looked for
+            server.sendall(client.recv(65_536).replace(b"gzip", b"none"))  # because the proxy looks for blocks
             while blocks > 0 and (some := server.recv(65_536)):
                 upto = -2
                 while blocks > 0 and (found := some.find(b"\n\n", upto + 2)) >= 0:

@@ -1,4 +1,4 @@
-"""The page, as people see it: what happens to operations shows by itself, and what it says of itself is so."""
+"""The dashboard as people see it: it shows changes of operations, and the true state of its connections."""
 
 import re
 import shlex
@@ -21,17 +21,17 @@ def row(page: Page, operation: str) -> Locator:
 
 
 def bar(of: Locator) -> Locator:
-    """Return an operation's own bar: its parts have bars as well."""
+    """Return the main bar of an operation; its parts have bars too."""
     return of.locator(".row-bar [role=progressbar]")
 
 
 def confirm_cancel(page: Page) -> None:
-    """Answer the question that comes before an operation is cancelled."""
+    """Confirm the dialog before a cancel."""
     page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
 
 
 def listen(page: Page) -> None:
-    """Keep all that is said aloud from now on: what is said next takes its place."""
+    """Record all announcements from now on, because each replaces the previous one."""
     page.evaluate("""() => {
       const announcements = document.getElementById('announcements');
       globalThis.said = [];
@@ -138,7 +138,7 @@ def test_a_cancel_is_asked_about_and_what_is_pressed_twice_changes_nothing(api: 
     button = mine.locator("button[data-action=cancel]")
     expect(row(page, child)).to_be_visible()
     button.dblclick()
-    expect(question).to_contain_text("and so is that of its child")
+    expect(question).to_contain_text("and the worker of its child to stop")
     page.keyboard.press("Escape")
     for _ in range(3):
         expect(question).to_be_hidden()
@@ -176,15 +176,15 @@ def test_a_worker_that_falls_silent_comes_back_and_is_replaced(api: Api, page: P
     listen(page)
     api.publish(operation, "progress", {"percent": 40})
     expect(mine).to_have_attribute("data-status", "stalled")
-    expect(mine).to_contain_text(re.compile(r"No sign of its worker since \d\d:\d\d:\d\d\."))
-    await_said(page, "Quiet: stalled, no sign of its worker")
+    expect(mine).to_contain_text(re.compile(r"No heartbeat from its worker since \d\d:\d\d:\d\d\."))
+    await_said(page, "Quiet: stalled, no heartbeat from its worker")
     mine.get_by_role("link").click()
-    expect(page.locator("#detail-worker")).to_contain_text("No sign of its worker since")
+    expect(page.locator("#detail-worker")).to_contain_text("No heartbeat from its worker since")
     settings = Settings(_env_file=None, redis_url=e2e_redis.url)
     first = Operation.attach(operation, settings=settings)
     expect(mine).to_have_attribute("data-status", "running")
     await_said(page, "Quiet: running again")
-    expect(mine).not_to_contain_text("No sign")
+    expect(mine).not_to_contain_text("No heartbeat")
     expect(page.locator("#detail-worker")).to_be_hidden()
     expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
     expect(page.locator("#detail-attempt")).to_be_hidden()
@@ -210,7 +210,7 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
         mine, detail = row(page, operation), page.locator("#detail")
         expect(mine).to_have_attribute("data-connection", "live")
         listen(page)
-        page.route(re.compile(r"/v1/operations\?"), lambda _: None)  # it has to notice without asking anybody
+        page.route(re.compile(r"/v1/operations\?"), lambda _: None)  # it must notice without a request
         body = {"reason": "too slow", "by": "ann@desk-3"}
         api.http.post(f"{OPS}/{operation}/cancel", json=body).raise_for_status()
         expect(mine).to_have_attribute("data-status", "cancelling")
@@ -220,13 +220,13 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
             )
             expect(place.locator("[data-action=force]")).to_be_hidden()
         for place in (mine, detail):
-            # Sooner than the list, which is not answered, is given up and asked for again.
+            # Sooner than the request for the list, which gets no response, times out and is repeated.
             expect(place.locator(".worker")).to_contain_text("Ignored by its worker since", timeout=6_000)
             expect(place.get_by_role("button", name="End by force Deaf")).to_be_visible()
-        await_said(page, "Deaf: its worker ignores that it was asked to stop")
+        await_said(page, "Deaf: its worker ignores the request to stop")
         assert api.show(operation)["status"] == "cancelling"
 
-        mine.locator("[data-action=force]").dblclick()  # pressed twice, it is left as it is
+        mine.locator("[data-action=force]").dblclick()  # a double press changes nothing
         force = detail.locator("[data-action=force]")
         force.focus()
         for key in ("Enter", "Enter"):
@@ -244,7 +244,7 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
             page.keyboard.press(key)
         expect(mine).to_have_attribute("data-status", "cancelled")
         expect(detail.locator(".worker-line")).to_be_hidden()
-        expect(detail.locator("[data-fact='asked to stop']")).to_contain_text("by ann@desk-3: too slow")
+        expect(detail.locator("[data-fact='cancel requested']")).to_contain_text("by ann@desk-3: too slow")
         assert api.show(operation)["error"]["message"] == "ended by force on the dashboard"
 
 
@@ -364,7 +364,7 @@ def test_it_says_when_the_server_is_away_and_when_it_is_back(
         replica.stop(signal.SIGKILL)
         expect(mine).to_have_attribute("data-connection", "reconnecting")
         expect(connection).to_have_attribute("data-state", "unreachable")
-        expect(connection).to_contain_text("can't be reached since")
+        expect(connection).to_contain_text("has been unreachable since")
         expect(bar(mine)).to_have_attribute("aria-valuenow", "40")
         replica.start().await_ready()
         expect(connection).to_have_attribute("data-state", "live")

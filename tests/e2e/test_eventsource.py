@@ -1,4 +1,4 @@
-"""The npm package `eventsource`, by itself and under the page's own client, while replicas die and come back."""
+"""The npm package `eventsource`, alone and with our client, while replicas are killed and restarted."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ E2E = ROOT / "tests" / "e2e"
 
 
 class Script(Process):
-    """A node script that prints a JSON object a line."""
+    """A node script that prints one JSON object per line."""
 
     def __init__(self, log: Path, name: str, *arguments: str) -> None:
         super().__init__([node_with_packages(), str(E2E / name), *arguments], log)
@@ -26,7 +26,7 @@ class Script(Process):
         return [json.loads(line) for line in whole.splitlines()]
 
     def finished(self) -> list[dict[str, Any]]:
-        """Wait until it ends of itself; return what it printed."""
+        """Wait until it exits by itself; return what it printed."""
         assert self.popen is not None
         assert self.popen.wait(60) == 0, self.output()
         return self.lines()
@@ -38,7 +38,7 @@ def envelopes(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def frail(start_replica: StartReplica, e2e_redis: RealRedis) -> ApiReplica:
-    """A replica to be killed."""
+    """A replica that the test kills."""
     return start_replica(e2e_redis.url)
 
 
@@ -83,7 +83,7 @@ def test_lasting_refusals_stop_it(api: Api, path: str, status: int) -> None:
 def test_what_the_page_makes_of_the_events_is_what_the_server_shows(
     frail: ApiReplica, frail_api: Api, foreign: ForeignWorker, tmp_path: Path, start: str
 ) -> None:
-    """However an operation was followed, cut off and resumed, the state in the end is that of `GET`."""
+    """However often a stream was interrupted and resumed, the final state equals that of `GET`."""
     api = frail_api
     operation = api.create(kind="import", title="Import", owner="alice", tags=["eu"])
     with Script(tmp_path / "out", "follow_operation.mjs", f"{api.url}/", operation, start) as client:
@@ -104,9 +104,9 @@ def test_what_the_page_makes_of_the_events_is_what_the_server_shows(
     assert (last["connection"], last["state"]["n"], last["state"]["ended"]) == ("ended", shown["events"], True)
     assert [line["message"] for line in last["state"]["log"]] == ["one", "two", "three"]
     folded = last["state"]["operation"]
-    told = set(shown) - {"expires_at"}  # not in any event
+    told = set(shown) - {"expires_at"}  # not part of any event
     if start == "start":
-        told -= {"kind", "title", "owner", "tags"}  # only in a snapshot, or in the list
+        told -= {"kind", "title", "owner", "tags"}  # only in a snapshot or in the list
     assert {name: folded[name] for name in told} == {name: shown[name] for name in told}
 
 

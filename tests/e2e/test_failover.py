@@ -1,4 +1,4 @@
-"""A planned failover behind a stable address: the old master lives on as a replica, on connections that stay open."""
+"""A planned failover behind a stable address: the old master continues as a replica, and connections stay open."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import finished, python
 from tests.workers.proxy import Proxy
 
-# What a server says on the connections it has, once it is a replica.
+# The error of a server on existing connections after it has become a replica.
 DEMOTIONS = {
     "read-only": {},
     "without its master": {"replica-serve-stale-data": "no"},
@@ -96,7 +96,7 @@ async def test_a_demoted_master_is_left_by_all(
         await asyncio.to_thread(finished, worker)
         lines = api.show("worked")["result"]["lines"]
         told = [event["data"]["message"] for event in api.history("worked") if event["type"] == "log"]
-        if demotion == "that takes writes":  # and which loses what it took, until the worker has heard of it
+        if demotion == "that takes writes":  # writes that it accepted are lost until the worker notices
             assert told[-1] == f"line {lines - 1}"
             assert api.show("worked")["status"] == "succeeded"
         else:
@@ -107,12 +107,12 @@ async def test_a_demoted_master_is_left_by_all(
 
 
 async def test_a_replica_that_takes_writes_is_left_by_who_asks_it_nothing_but_writes(old: RealRedis) -> None:
-    """Nobody blocks there, so nobody is told that it was demoted: the next probe asks."""
+    """No blocking call is pending, so nothing reports the demotion. The next probe finds it."""
     async with await Store.open(Settings(redis_url=SecretStr(old.url))) as store:
         await store.probe(0, "~probe", b"1")
         do(old, "CONFIG", "SET", "replica-read-only", "no")
         do(old, "REPLICAOF", "127.0.0.1", free_port())
-        for _ in range(2):  # neither on the connection that was there, nor on a new one
+        for _ in range(2):  # neither on the existing connection nor on a new one
             with pytest.raises(StorageUnavailable, match="is a replica of"):
                 await store.probe(0, "~probe", b"1")
         with pytest.raises(redis.exceptions.ConnectionError, match="is a replica of"):

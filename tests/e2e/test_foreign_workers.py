@@ -1,4 +1,4 @@
-"""Workers in other languages write straight into Redis. Whatever they write, a stream stays a stream."""
+"""Workers in other languages write directly into Redis. Whatever they write, streams stay valid."""
 
 import asyncio
 from contextlib import aclosing
@@ -110,7 +110,7 @@ async def test_entries_written_past_the_script_arrive_and_break_nothing(api: Api
 
 
 async def test_a_hand_that_does_not_count_is_told_of_and_survived(api: Api, foreign: ForeignWorker) -> None:
-    """Its entry takes a number that the next one takes as well: who watched is given the whole state anew."""
+    """Its entry has the same number as the next one. Subscribers get a new snapshot."""
     operation = api.create()
     async with asyncio.timeout(DEADLINE_S), aclosing(events(api.stream(operation))) as live:
         await anext(live)

@@ -1,4 +1,4 @@
-"""httpx-sse, a client for Python that nobody here wrote, against a server as users run it."""
+"""httpx-sse, an independent Python client, with a server as users run it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def events(url: str, **request: Any) -> AsyncIterator[ServerSentEvent]:
     async with httpx.AsyncClient(timeout=DEADLINE_S) as client, aconnect_sse(client, "GET", url, **request) as source:
         source.response.raise_for_status()
         async for event in source.aiter_sse():
-            if event.data:  # it hands on blocks without data as well, which by the standard are no events
+            if event.data:  # it also yields blocks without data, which are not events according to the standard
                 yield event
 
 

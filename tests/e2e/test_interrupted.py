@@ -1,4 +1,4 @@
-"""Told to stop at a bad moment, a server ends soon, and complains of nothing."""
+"""A server that is stopped at a bad moment exits soon, without errors in its log."""
 
 import signal
 import socket
@@ -11,7 +11,7 @@ from tests.e2e.harness import OPS, Api
 from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
 
 UPLOAD = f"POST {OPS}/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
-ENDS_S = 12  # less than the body of a call may take
+ENDS_S = 12  # less than the timeout for a body
 
 
 def ended_quietly(replica: ApiReplica) -> None:

@@ -1,4 +1,4 @@
-"""Limits of a server as users run it: what is set holds, for the right callers, and without Redis too."""
+"""Limits of a server as users run it: they apply to the right callers, also without Redis."""
 
 import re
 import time
@@ -45,7 +45,7 @@ def test_without_redis_limits_hold_and_nobody_is_locked_out(tmp_path: Path, star
             with api.http.stream("GET", f"{OPS}/a/stream?ping=event") as stream:
                 text = stream.iter_text()
                 assert "snapshot" in next(text)
-                before = replicas[0].output().count(ALONE)  # a machine that is busy may have had it so already
+                before = replicas[0].output().count(ALONE)  # on a busy machine this may already be so
                 redis.stop()
                 assert counts(api) == {503, 429}, "it is let in, and no more than so often"
                 time.sleep(2)
@@ -62,7 +62,7 @@ def test_without_redis_limits_hold_and_nobody_is_locked_out(tmp_path: Path, star
 
 
 def counts(api: Api) -> set[int]:
-    """Ask until there is nothing left in the bucket, which fills far slower than this machine asks."""
+    """Send requests until the bucket is empty. It refills far more slowly than this machine sends."""
     statuses = set[int]()
     while 429 not in statuses:
         statuses.add(api.http.get(OPS).status_code)

@@ -1,4 +1,4 @@
-"""The page in forced colours, on a narrow screen, and with text that runs from right to left or steers terminals."""
+"""The page in forced colours, on a narrow screen, and with right-to-left text or terminal escapes."""
 
 import base64
 from collections import Counter
@@ -27,14 +27,14 @@ PIXELS = """async ([data, from, to]) => {
 
 @pytest.fixture(scope="module")
 def canvas(browser: Browser) -> Iterator[Page]:
-    """A page that looks at pictures of others."""
+    """A page that inspects screenshots of other pages."""
     context = browser.new_context()
     yield context.new_page()
     context.close()
 
 
 def colours(canvas: Page, of: Locator, start: float, end: float) -> set[str]:
-    """Return what is to be seen along the middle of something, between two parts of its width."""
+    """Return the pixels along the middle of an element, between two fractions of its width."""
     picture = base64.b64encode(of.screenshot(animations="disabled")).decode()
     return {colour for colour, count in Counter(canvas.evaluate(PIXELS, [picture, start, end])).items() if count > 2}
 

@@ -1,4 +1,4 @@
-"""Many operations on one stream, with replicas killed and connections cut under load: each event once, in order."""
+"""Many operations on one stream, while replicas are killed and connections aborted: each event once, in order."""
 
 import itertools
 import random
@@ -20,7 +20,7 @@ ROUNDS = 40
 
 
 class Follower:
-    """A client that comes back with its cursor, and says what is wrong with what it is told."""
+    """A client that reconnects with its cursor, and reports errors in the events it receives."""
 
     def __init__(self, query: dict[str, Any]) -> None:
         self.query = query
@@ -30,7 +30,7 @@ class Follower:
         self.connections = 0
 
     def follow(self, url: str, most: int) -> None:
-        """Take so many events from a replica, or until the connection is lost."""
+        """Receive a number of events from a replica, or stop when the connection is lost."""
         headers = {} if self.cursor is None else {"Last-Event-ID": self.cursor}
         self.connections += 1
         try:
@@ -71,7 +71,7 @@ class Follower:
 
 @contextmanager
 def at_work(replica: ApiReplica, names: list[str]) -> Iterator[None]:
-    """Have all operations report in the background, to their ends."""
+    """Let all operations report in the background until they end."""
 
     def work() -> None:
         with Api(replica.url) as api:

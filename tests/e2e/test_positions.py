@@ -1,4 +1,4 @@
-"""Clients that come before, during or after an operation, with any position there can be, and with none at all."""
+"""Clients that connect before, during or after an operation, with any possible position, and without one."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,12 @@ from tests import sse
 from tests.e2e.harness import Api
 from tests.servers import ApiReplica
 
-LINES = 320  # of which the 100 to 200 newest are kept
+LINES = 320  # the newest 100 to 200 of them are stored
 
 
 @dataclass
 class Case:
-    """An operation, whether it has ended, and what is kept of it."""
+    """An operation, whether it has ended, and which of its events are stored."""
 
     api: Api
     operation: str
@@ -35,7 +35,7 @@ class Case:
         return self.api.history(self.operation)
 
     def ids(self) -> dict[int, str]:
-        """Return the positions by number, as a stream tells them."""
+        """Return the positions by event number, as a stream sends them."""
         body = self.api.http.get(
             f"/v1/operations/{self.operation}/stream", params={"from": "start"}, headers={"Accept": "text/event-stream"}
         )
@@ -71,7 +71,7 @@ def after(caller: Api) -> Case:
 
 @pytest.fixture(scope="module")
 def whole_one(caller: Api) -> Case:
-    """An ended operation of which nothing was trimmed."""
+    """An ended operation whose events are all stored."""
     operation = caller.create()
     first = caller.show(operation)["position"]
     caller.log(operation, *map(str, range(20)))
@@ -118,7 +118,7 @@ def numbers(messages: list[sse.Message]) -> list[int]:
 
 
 async def check_reset(case: Case, request: dict[str, Any], reason: str | None) -> None:
-    """A snapshot says why, and what follows it, whether the end or live events, goes on from there."""
+    """A snapshot has the reason, and the following events, live ones or the end, continue from it."""
     shown = case.api.show(case.operation)
     if case.ended:
         status, messages = await read(case, request)
@@ -206,7 +206,7 @@ async def test_an_old_position(during: Case, after: Case, how: How, back: int) -
 
 
 def _position_of(case: Case, n: int) -> str:
-    """Return the position of the n-th event: where the history stops that is read up to it."""
+    """Return the position of the n-th event, where a history of n events stops."""
     first = case.kept()[0]["n"]
     answer = case.api.http.get(f"/v1/operations/{case.operation}/events", params={"limit": n - first + 1})
     position: str = answer.json()["position"]
@@ -307,7 +307,7 @@ REFUSED_BY_HTTP = frozenset(range(32)) - {9} | {127}
 
 
 async def ask(api: Api, target: bytes, header: bytes | None = None) -> tuple[int, bytes]:
-    """Send a request as raw bytes; return the answer's status and its body. It has to be answered soon, and whole."""
+    """Send a request as raw bytes. Return the status and the body. The response must be complete and fast."""
     where = urlsplit(api.url)
     lines = [b"GET " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
     if header is not None:
@@ -330,7 +330,7 @@ async def check_garbage(case: Case, garbage: bytes) -> None:
     status, body = await ask(case.api, target(case.operation, garbage))
     assert (status, b'"type":"invalid"' in body) == (422, True), (status, body)
     assert len(body) < 2_000
-    sent = garbage.strip(b" \t")  # what a header's value is; an empty one counts as none
+    sent = garbage.strip(b" \t")  # a valid header value; an empty one counts as no value
     if sent and not is_position(sent.decode("latin-1")) and b"\r" not in garbage and b"\n" not in garbage:
         status, body = await ask(case.api, plain, garbage)
         refused = {422, 400} if REFUSED_BY_HTTP & set(garbage) else {422}

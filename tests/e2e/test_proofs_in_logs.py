@@ -1,4 +1,4 @@
-"""Proofs that are right, wherever they may stand, and some that are not: the log of a real server has none of them."""
+"""Valid and invalid credentials, in every place of a request: none of them appears in the log of a real server."""
 
 import json
 import time
@@ -24,12 +24,12 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 def parts(proof: str) -> list[str]:
-    """Return what of a proof nobody may read: its claims are a name, but its signature is what it proves by."""
+    """Return the secret part of credentials: for a token its signature, because its claims are only names."""
     return [part for part in proof.split(".")[1:] if part] or [proof]
 
 
 def wrong(token: str) -> list[str]:
-    """Return tokens that are refused, each for another reason."""
+    """Return tokens that are rejected, each for a different reason."""
     head, claims, signature = token.split(".")
     usual = jwt.decode(token, options={"verify_signature": False})
     changed = [usual | {"exp": 1}, usual | {"aud": "others"}, usual | {"sub": ""}, usual | {"nbf": time.time() + 999}]
@@ -75,7 +75,7 @@ def test_the_log_has_no_proof(tmp_path: Path, form: str) -> None:
 
 
 def present(http: httpx.Client, url: str, proof: str) -> bool:
-    """Come with a proof in each place where one may stand; return whether it was taken anywhere."""
+    """Send credentials in each place of a request. Return whether they were accepted in any."""
     taken = False
     shown = [({"Authorization": f"{kind}{proof}"}, {}) for kind in ("Bearer ", "bearer ", "Basic ", "")]
     shown += [({"Cookie": f"progress_token={proof}"} | SAME, {})]

@@ -1,4 +1,4 @@
-"""`/readyz` tells whether what is published arrives, and why not."""
+"""`/readyz` reports whether published events arrive and, if not, why."""
 
 import signal
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_a_feed_that_is_stuck_makes_a_replica_unready_though_commands_work(
 
 
 def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedis, start_replica: StartReplica) -> None:
-    """What is kept can be read and watched; to take every replica away would help nobody."""
+    """Stored events can be read and watched. Removing every replica from the load balancer would not help."""
     import redis
 
     replica = start_replica(own_redis.url, probe_s=PROBE_S)

@@ -1,4 +1,4 @@
-"""Redis stops and comes back. Streams stay open, pings go on, and nobody misses or repeats an event."""
+"""Redis stops and restarts. Streams stay open, pings continue, and no event is missed or repeated."""
 
 import asyncio
 import signal
@@ -14,18 +14,18 @@ from tests.e2e.harness import Api, counting
 from tests.servers import RealRedis, eventually, wait_until
 from tests.workers.harness import finished, python
 
-AWAY_PINGS = 10  # a ping a second: Redis is away for as long as watchers are told ten times that all is well
+AWAY_PINGS = 10  # one ping per second: Redis is unavailable for the time of ten pings
 
 
 @pytest.fixture
 def kept_redis(tmp_path: Path) -> Iterator[RealRedis]:
-    """A server that keeps every write over a restart."""
+    """A Redis server that keeps every write over a restart."""
     with RealRedis(tmp_path / "kept", keep=True, options=("--appendfsync", "always")) as server:
         yield server
 
 
 class Watcher:
-    """One stream, read as it comes: its bytes, and whether it has ended."""
+    """Reads one stream in the background: its bytes so far, and whether it has ended."""
 
     def __init__(self, url: str) -> None:
         self.url, self.body, self.ended = url, b"", False

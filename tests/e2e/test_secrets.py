@@ -1,4 +1,4 @@
-"""Whatever a caller puts a secret into, and however that is refused: it is neither logged nor sent back."""
+"""A secret in any part of a rejected request is neither logged nor sent back."""
 
 import socket
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signing in: the page of a server that asks who one is, and the JavaScript client with a token of its own."""
+"""Signing in: the page of a server with authentication, and the JavaScript client with its own token."""
 
 import time
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_a_token_lets_one_in_and_what_one_owns_moves(page: Page, work: Operation
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     expect(page.locator("#operations > li")).to_have_count(0)
     sign_in(page, "nonsense")
-    expect(page.locator("#sign-in-problem")).to_contain_text("does not take this token")
+    expect(page.locator("#sign-in-problem")).to_contain_text("does not accept this token")
     sign_in(page, token("alice"))
     row = row_in(page, work)
     expect(row).to_be_visible()

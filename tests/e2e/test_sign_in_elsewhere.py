@@ -1,4 +1,4 @@
-"""The page of a server whose callers are known to the user's own back end: by its login's cookie, or by a token."""
+"""The page of a server that asks the user's back end about callers, by its login cookie or by a token."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from tests.servers import ApiReplica, RealRedis
 
 
 class TheirApp(BaseHTTPRequestHandler):
-    """Somebody's application: a page to sign in at, which sets a cookie, and what the broker asks."""
+    """A user's application: a sign-in page that sets a cookie, and the back end that the broker calls."""
 
     protocol_version = "HTTP/1.1"
 
@@ -77,7 +77,7 @@ def row_of(page: Page, work: Operation) -> Locator:
 
 
 def moves(page: Page, work: Operation) -> None:
-    """Carol is in, and sees what is hers move."""
+    """Carol is signed in, and sees live updates of her operations."""
     row = row_of(page, work)
     expect(row).to_be_visible()
     expect(page.locator("#principal")).to_have_text("carol")
@@ -98,7 +98,7 @@ class TestWithAPlaceToSignIn:
 
     def test_a_stranger_is_led_there_and_comes_back_as_somebody(self, page: Page, work: Operation) -> None:
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-        expect(page.locator("#sign-in-by-back-end")).to_contain_text("does not know you here, or does not let you in")
+        expect(page.locator("#sign-in-by-back-end")).to_contain_text("You are not signed in there")
         expect(page.get_by_label("Token")).to_be_hidden()
         expect(page.locator("#operations > li")).to_have_count(0)
         page.get_by_role("link", name="Sign in").click()
@@ -135,7 +135,7 @@ class TestWithout:
             page.get_by_label("Token").fill(proof)
             page.get_by_role("button", name="Sign in").click()
             if proof == "nonsense":
-                expect(page.locator("#sign-in-problem")).to_contain_text("does not take this token")
+                expect(page.locator("#sign-in-problem")).to_contain_text("does not accept this token")
         moves(page, work)
         assert page.evaluate("document.cookie") == "", "scripts can't read it"
         page.get_by_role("button", name="Sign out").click()

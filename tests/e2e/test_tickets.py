@@ -1,4 +1,4 @@
-"""The npm package `eventsource` with tickets: got from one replica, taken by another."""
+"""The npm package `eventsource` with tickets: issued by one replica, accepted by another."""
 
 import time
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_a_page_follows_with_tickets_and_misses_nothing(
         answer = http.post(f"{OPS}/ticketed/tickets", headers=bearing(**claims)).raise_for_status()
         return f"{replicas[1].url}{OPS}/ticketed/stream?ticket={answer.json()['ticket']}"
 
-    # The token ends, and with it its stream and its ticket: EventSource comes back once, and stops. Node starts before.
+    # The token expires, and with it the stream and the ticket. EventSource reconnects once, and stops.
     first = address(exp=int(time.time()) + 10)
     with Script(tmp_path / "first", "follow_stream.mjs", f"{first}&from=start") as client:
         publish(http, "one", "two")
@@ -64,4 +64,4 @@ def test_a_page_follows_with_tickets_and_misses_nothing(
     history = http.get(f"{OPS}/ticketed/events", headers=bearing()).json()["events"]
     assert seen == history
     for replica in replicas:
-        assert "eyJ" not in replica.output()  # which tokens and tickets begin with
+        assert "eyJ" not in replica.output()  # the first characters of tokens and tickets

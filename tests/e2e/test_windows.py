@@ -1,4 +1,4 @@
-"""Several windows of one browser, which has six HTTP/1.1 connections to a host for all of them together."""
+"""Several windows of one browser. All windows together have six HTTP/1.1 connections to a host."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def api(start_replica: StartReplica, e2e_redis: RealRedis) -> Iterator[Api]:
 
 @contextmanager
 def windows(browser: Browser, count: int, url: str, script: str = "") -> Iterator[list[Page]]:
-    """Open so many windows of one browser, which share its cookies and its connections."""
+    """Open a number of windows of one browser. They share its cookies and its connections."""
     with shared(browser) as context, ExitStack() as stack:
         context.add_init_script(script)
         yield [stack.enter_context(opened(context, url, network_may_fail=True)) for _ in range(count)]
@@ -74,7 +74,7 @@ def test_each_loads_is_answered_at_once_and_can_cancel(api: Api, browser: Browse
         for page in pages:
             expect(page.locator("#operations li.row[data-connection=live]")).to_have_count(12)
         for page in pages:
-            calls = [page.evaluate(CALL) for _ in range(3)]  # of which a busy machine may hold up some
+            calls = [page.evaluate(CALL) for _ in range(3)]  # a busy machine may delay some of them
             assert [status for status, _ in calls] == [200] * 3
             assert min(took_ms for _, took_ms in calls) < 10_000
         assert open_streams(api) == 1
@@ -111,7 +111,7 @@ def test_each_shows_another_operation_s_details_over_the_same_stream(api: Api, b
 
 @pytest.mark.parametrize("how", ["close", "crash", "navigate"])
 def test_one_that_goes_takes_nothing_from_the_others(api: Api, browser: Browser, how: str) -> None:
-    """The window that came first is the one whose process has what they share."""
+    """The process of the first window runs the shared worker."""
     ids = running(api, 2)
     with shared(browser) as context:
         first = context.new_page()
@@ -126,8 +126,8 @@ def test_one_that_goes_takes_nothing_from_the_others(api: Api, browser: Browser,
             else:
                 with pytest.raises(Error):
                     first.goto("chrome://crash")
-            other.route(re.compile(r"/v1/operations\?"), lambda route: route.abort())  # the stream alone tells
-            for percent in (44, 45):  # the first may have been in an answer that was under way
+            other.route(re.compile(r"/v1/operations\?"), lambda route: route.abort())  # only the stream reports it
+            for percent in (44, 45):  # the first may have been part of a pending response
                 api.publish(ids[0], "progress", {"percent": percent})
                 expect(bar(row(other, ids[0]))).to_have_attribute("aria-valuenow", str(percent))
             expect(row(other, ids[0])).to_have_attribute("data-connection", "live")
@@ -135,7 +135,7 @@ def test_one_that_goes_takes_nothing_from_the_others(api: Api, browser: Browser,
 
 
 class Away:
-    """A window that nobody looks at, in one of the ways there are, and that is looked at again."""
+    """A window that is hidden in one of several ways, and becomes visible again."""
 
     def __init__(self, page: Page, how: str) -> None:
         self._page, self._how = page, how
@@ -151,7 +151,7 @@ class Away:
 
     def come_back(self) -> None:
         if self._how == "left":
-            self._page.go_back(wait_until="commit")  # it is not loaded, but shown as it was
+            self._page.go_back(wait_until="commit")  # it is not reloaded, but shown as it was
             return
         if self._how == "frozen":
             self._browser.send("Page.setWebLifecycleState", {"state": "active"})
@@ -160,8 +160,8 @@ class Away:
 
 @pytest.mark.parametrize(("how", "others"), [("hidden", 0), ("hidden", 60), ("frozen", 60), ("left", 60)])
 def test_what_ended_while_nobody_looked_is_right_at_once(api: Api, browser: Browser, how: str, others: int) -> None:
-    """Also what has left the list since, as so many others have changed."""
-    failed, deleted, running_on, *_ = running(api, 8)  # the newest come first in all that is bounded
+    """Including operations that have left the list, because many others have changed since."""
+    failed, deleted, running_on, *_ = running(api, 8)  # all bounded lists start with the newest
     done = api.create(title="Done")
     api.finish(done)
     with windows(browser, 2, api.url, NO_ROUNDS) as (page, _other):

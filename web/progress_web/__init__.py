@@ -1,13 +1,13 @@
-"""The browser's side: `client/`, ES modules that follow operations, `dashboard/`, the page made of them, and
-`reference/`, the page that shows the API's description.
+"""The browser part: `client/` has ES modules that follow operations, `dashboard/` is the page that uses them, and
+`reference/` is the page that shows the OpenAPI description.
 
-Plain files without a build step. Whoever serves them mounts the three folders below `/web/`, `dashboard/index.html` at
-`/` and `reference/index.html` at `/docs`.
+They are plain files without a build step. A server mounts the three folders below `/web/`, and serves
+`dashboard/index.html` at `/` and `reference/index.html` at `/docs`.
 """
 
 from pathlib import Path
 
 
 def directory() -> Path:
-    """Return the folder that holds them."""
+    """Return the folder that holds these files."""
     return Path(__file__).resolve().parent

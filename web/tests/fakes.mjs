@@ -1,4 +1,4 @@
-/** Stand-ins for what a browser has: time, connections and a page. */
+/** Fakes of what a browser provides: a clock, connections and a page. */
 
 export class FakeClock {
   #now = 1_000_000;
@@ -30,7 +30,7 @@ export class FakeClock {
   }
 }
 
-/** A class of EventSource that remembers what was made of it. */
+/** Return a fake EventSource class that records its instances. */
 export function fakeEventSource() {
   return class FakeEventSource extends EventTarget {
     static made = [];
@@ -55,7 +55,7 @@ export function fakeEventSource() {
       this.readyState = 2;
     }
 
-    // What the server and the network do:
+    // Actions of the server and the network:
     accept() {
       this.readyState = 1;
       this.onopen?.({});
@@ -89,7 +89,7 @@ export function fakePage() {
   };
 }
 
-/** Let answered promises be heard. */
+/** Wait until the callbacks of settled promises have run. */
 export const settle = () => new Promise((done) => setImmediate(done));
 
 export const CREATED = '2026-11-21T02:00:00.000Z';

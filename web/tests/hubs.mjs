@@ -1,15 +1,15 @@
-/** A hub to test, with windows whose mail is kept, and the hands to move its world. */
+/** Create a hub for tests, with windows that record their messages, and functions that control its environment. */
 
 import { Hub } from '../progress_web/client/hub.js';
 import { Operations } from '../progress_web/client/operations.js';
 import { FakeClock, fakeEventSource } from './fakes.mjs';
 
-const OPEN_MS = 2_000; // by then a stream that is planned has been asked for
+const OPEN_MS = 2_000; // after this time a planned stream has been requested
 
 export function aHub() {
   const [clock, EventSource] = [new FakeClock(), fakeEventSource()];
   const operations = new Operations({ base: 'http://broker.test/' });
-  const answers = []; // to what a stream's address is answered
+  const answers = []; // responses to requests of a stream's URL
   operations.statusOf = async () => {
     const answer = answers.shift() ?? 200;
     if (answer instanceof Error) throw answer;

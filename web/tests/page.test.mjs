@@ -60,7 +60,7 @@ test('a server that is away is asked less and less, and since when is told', asy
   await settle();
   assert.equal(calls(), 4);
   assert.deepEqual(listing.health, { state: 'unreachable', since: failedAt, detail: '', code: 'unreachable' });
-  assert.match(healthText(listing.health), /^the server can't be reached since \d\d/);
+  assert.match(healthText(listing.health), /^the server has been unreachable since \d\d/);
   away = false;
   clock.pass(4_000);
   await settle();
@@ -138,10 +138,10 @@ test('what becomes of a worker is said aloud, once', () => {
     return [mine.news(now), mine.news(now)];
   };
   assert.deepEqual(news({ status: 'running' }), ['', '']);
-  assert.deepEqual(news({ status: 'stalled' }), ['stalled, no sign of its worker', '']);
+  assert.deepEqual(news({ status: 'stalled' }), ['stalled, no heartbeat from its worker', '']);
   assert.deepEqual(news({ status: 'running' }), ['running again', '']);
   assert.deepEqual(news({ status: 'cancelling', cancel }), ['', '']);
-  assert.deepEqual(news({ status: 'cancelling', cancel }, overdue), ['its worker ignores that it was asked to stop', '']);
+  assert.deepEqual(news({ status: 'cancelling', cancel }, overdue), ['its worker ignores the request to stop', '']);
   assert.deepEqual(news({ status: 'cancelled', done: true, cancel }, overdue), ['cancelled', '']);
 });
 
@@ -240,8 +240,8 @@ test('text is shown without what steers terminals or turns the direction of what
 
 test('a cancel is asked about, with the children that it reaches', () => {
   const words = (children) => cancelQuestion(entry(1, { children }));
-  assert.deepEqual(words(null), { what: 'Import', text: 'Its worker is asked to stop.' });
+  assert.deepEqual(words(null), { what: 'Import', text: 'This asks its worker to stop.' });
   const summary = { total: 13, done: 1, failed: 0, cancelled: 0, running: 12, percent: 5 };
-  assert.match(words(summary).text, /and so are those of its 12 children\.$/);
-  assert.match(words({ ...summary, done: 12 }).text, /and so is that of its child\.$/);
+  assert.match(words(summary).text, / and the workers of its 12 children to stop\.$/);
+  assert.match(words({ ...summary, done: 12 }).text, / and the worker of its child to stop\.$/);
 });

@@ -1,10 +1,10 @@
-/** A watch to test, and the hands to move its world. */
+/** Create a watch for tests, and functions that control its environment. */
 
 import { Operations } from '../progress_web/client/operations.js';
 import { Watch } from '../progress_web/client/watch.js';
 import { event, FakeClock, fakeEventSource, fakePage, operation } from './fakes.mjs';
 
-/** A watch in a made-up browser, opened. */
+/** Open a watch in a fake browser. */
 export function watching({ token = null, ticket = null, ...options } = {}) {
   const [clock, page, EventSource] = [new FakeClock(), fakePage(), fakeEventSource()];
   const answers = [];
@@ -30,5 +30,5 @@ export function send(EventSource, type, n, data) {
   EventSource.last.send(type, envelope, position);
 }
 
-/** What the newest connection asked for. */
+/** Return the query of the newest connection. */
 export const query = (EventSource) => Object.fromEntries(EventSource.last.url.searchParams);

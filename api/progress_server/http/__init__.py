@@ -1,1 +1,1 @@
-"""What all requests have in common: paths, bodies, queries, and how a refusal looks."""
+"""Shared by all requests: paths, bodies, queries, and the format of errors."""

@@ -1,4 +1,4 @@
-"""Answers as JSON."""
+"""JSON responses."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,6 +11,9 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def answer(body: object, status: int = 200, headers: Mapping[str, str] = _NONE) -> Response:
-    """Return a model, or what JSON can hold, as a response. It is for who asked, not for a cache, unless told so."""
+    """Return a model or a JSON value as a response.
+
+    `headers` can override the default `Cache-Control: no-store`, which keeps the response out of shared caches.
+    """
     content = body.model_dump_json() if isinstance(body, BaseModel) else orjson.dumps(body)
     return Response(content, status, {"Cache-Control": "no-store", **headers}, "application/json")

@@ -1,4 +1,4 @@
-"""Bodies of requests: read whole, within a size and a time, or as lines that may go on for ever."""
+"""Request bodies: read completely, within a size and a time limit, or line by line without an end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,14 +15,14 @@ M = TypeVar("M", bound=BaseModel)
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 SILENCE_S = 300.0
-"""How long a body that is streamed may say nothing; as long as proxies wait for us."""
+"""How long a streamed body may send nothing. Proxies usually wait equally long for our responses."""
 
 SLOWEST_BYTES_PER_S = 16_384
-"""A body may take the request's timeout, and longer only as far as it keeps this pace."""
+"""Minimum rate: each 16 KiB that a body has sent extends its timeout, `request_timeout_s`, by one second."""
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body as it comes; raise `RequestTimeout` if nothing comes for long."""
+    """Yield the parts of a body as they arrive. Raise `RequestTimeout` if nothing arrives for `SILENCE_S`."""
     stream = aiter(request.stream())
     while True:
         try:
@@ -31,16 +31,20 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise RequestTimeout(f"nothing came for {SILENCE_S:g} s: send an empty line now and then") from None
+            raise RequestTimeout(
+                f"nothing received for {SILENCE_S:g} s; send an empty line at intervals to keep the request open"
+            ) from None
         yield chunk
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the request's body. Raise `TooLarge` as soon as it is known to be longer than `limit` bytes, and
-    `RequestTimeout` if it comes too slowly."""
-    said = request.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said[:20]) > limit:
-        raise TooLarge(f"the body is over {limit} bytes")
+    """Return the complete body of a request.
+
+    Raise `TooLarge` as soon as it is known to exceed `limit` bytes, and `RequestTimeout` if it arrives too slowly.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+        raise TooLarge(f"request body exceeds {limit} bytes (PROGRESS_MAX_BODY_BYTES)")
     timeout_s = context_of(request).settings.request_timeout_s
     latest = asyncio.get_running_loop().time() + timeout_s
     body = bytearray()
@@ -49,15 +53,20 @@ async def read_body(request: Request, limit: int) -> bytes:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise TooLarge(f"the body is over {limit} bytes")
+                    raise TooLarge(f"request body exceeds {limit} bytes (PROGRESS_MAX_BODY_BYTES)")
                 patience.reschedule(latest + len(body) / SLOWEST_BYTES_PER_S)
     except TimeoutError:
-        raise RequestTimeout(f"the body came too slowly: {len(body)} bytes so far") from None
+        raise RequestTimeout(
+            f"request body arrived too slowly: only {len(body)} bytes within the timeout (PROGRESS_REQUEST_TIMEOUT_S)"
+        ) from None
     return bytes(body)
 
 
 async def read_model(request: Request, model: type[M], *, required: bool = True) -> M:
-    """Return what a request's JSON body says, which may be empty if not required; raise `Invalid` or `TooLarge`."""
+    """Return the JSON body of a request as a model. Without `required` the body may be empty.
+
+    Raise `Invalid` or `TooLarge`.
+    """
     body = await read_body(request, context_of(request).settings.max_body_bytes)
     try:
         return model.model_validate({} if not required and not body.strip() else read_json(body))

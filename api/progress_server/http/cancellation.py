@@ -1,4 +1,4 @@
-"""What a call to cancel an operation says, as a request's body or in a WebSocket's message."""
+"""The parameters of a cancel call, in a request body or in a WebSocket message."""
 
 from typing import Annotated
 
@@ -8,12 +8,10 @@ from progress_broker.model.operation import Label
 
 
 class CancelRequest(BaseModel):
-    """Why an operation should stop."""
+    """Parameters of a cancel: why, requested by whom, and whether to force it."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(max_length=1024)] | None = None
-    by: Label | None = Field(None, description="who asks")
-    force: StrictBool = Field(
-        False, description="end it now, whatever its worker does; that one is refused from then on"
-    )
+    by: Label | None = Field(None, description="Who requests the cancel. Ignored if the caller is authenticated.")
+    force: StrictBool = Field(False, description="End the operation now. Later updates from its worker are rejected.")

@@ -1,11 +1,11 @@
-"""Headers that several layers write or read."""
+"""Headers that several packages write or read."""
 
 EVENT_STREAM = {
     "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold events back until it has enough
+    "Cache-Control": "no-store, no-transform",  # a proxy that compresses would delay events until its buffer is full
     "X-Accel-Buffering": "no",
 }
-"""Of a stream of server-sent events, and of its refusal."""
+"""Headers of a stream of server-sent events, also of one that only asks the client to reconnect."""
 
 CONNECTION_HEADER = b"progress-connection"
-"""The header by which a stream tells what its connection is called in the log."""
+"""Response header with the name of the connection, as used in log lines."""

@@ -1,4 +1,4 @@
-"""The methods of a path (RFC 9110, 9.1): HEAD wherever there is GET, and all of them where another is refused."""
+"""The methods of a path (RFC 9110, 9.1): HEAD for each GET, and the `Allow` header of a 405 response."""
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -9,7 +9,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def answer_heads(router: APIRouter) -> None:
-    """Let each of a router's calls that answers GET answer HEAD, unless it sees to that itself: without the body."""
+    """Add a HEAD route for each GET route of a router that has none of its own."""
     calls = [(route, route.methods or set()) for route in router.routes if isinstance(route, APIRoute)]
     answered = {route.path for route, methods in calls if "HEAD" in methods}
     for route, methods in calls:
@@ -18,14 +18,14 @@ def answer_heads(router: APIRouter) -> None:
                 route.path.removeprefix(router.prefix),
                 route.endpoint,
                 methods=["HEAD"],
-                include_in_schema=False,  # it is understood, and FastAPI would give both the same name
+                include_in_schema=False,  # HEAD follows from GET, and FastAPI would give both the same operation id
                 response_model=None,
                 dependencies=[it for it in route.dependencies if it not in router.dependencies],
             )
 
 
 def methods_of(app: FastAPI, scope: Scope) -> list[str]:
-    """Return what may be asked of a request's path."""
+    """Return the methods that the path of a request supports."""
     return [
         method
         for method in _METHODS

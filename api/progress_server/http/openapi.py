@@ -1,4 +1,4 @@
-"""The API's description: what each call may answer, refusals included (OpenAPI)."""
+"""The OpenAPI description: it lists the possible responses of each call, including errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,23 +8,23 @@ from fastapi import FastAPI
 from progress_server.http.problems import STATUS_OF_CODE
 
 _MEANING = {
-    400: "what came is no HTTP, or not enough of it",
-    401: "who calls has not proved who they are",
-    403: "who calls may not do that",
-    404: "there is no such operation, or none that may be seen",
-    405: "the method is not for this path",
-    408: "the request came too slowly",
-    409: "its state does not allow it",
-    410: "it was deleted",
-    413: "it is over a limit",
-    414: "the URL is too long",
-    421: "the request is for another host",
-    422: "the input is wrong; `field` names the part",
-    429: "too much at a time",
-    431: "the headers are too long",
-    500: "something broke here, and was logged",
-    503: "not now; `Retry-After` says when to try again",
-    507: "the store is full",
+    400: "Not a valid or complete HTTP request.",
+    401: "Missing, expired or invalid credentials.",
+    403: "The caller does not have this permission.",
+    404: "No such operation. Callers without read access get the same response.",
+    405: "The path does not support this method; see `Allow`.",
+    408: "The request arrived too slowly.",
+    409: "The state of the operation does not allow this.",
+    410: "The operation was deleted.",
+    413: "The request exceeds a size limit.",
+    414: "The URL is too long.",
+    421: "The `Host` header does not name this server.",
+    422: "The input is invalid; `field` names the part.",
+    429: "A rate limit or the stream limit is exceeded; `Retry-After` says when to retry.",
+    431: "The headers are too large.",
+    500: "Internal error. Details are in the server's log.",
+    503: "Temporarily unavailable; `Retry-After` says when to retry.",
+    507: "Redis is full and rejects writes.",
 }
 
 _ANYWHERE = ("misdirected", "uri-too-long", "head-too-large", "internal")
@@ -34,13 +34,13 @@ _CHANGING = ("too-large", "request-timeout", "storage-full")
 
 _PROBLEM = {
     "type": "object",
-    "description": "Why a request was refused (RFC 9457).",
+    "description": "Why a request was rejected (RFC 9457).",
     "properties": {
-        "type": {"type": "string", "description": "a stable code"},
+        "type": {"type": "string", "description": "The error code. Codes are stable: clients can rely on them."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "what happened, why, and what to do"},
-        "field": {"type": "string", "description": "the part of the input that is wrong"},
+        "detail": {"type": "string", "description": "What happened, why, and what to do."},
+        "field": {"type": "string", "description": "The part of the input that is invalid."},
     },
     "required": ["type", "title", "status", "detail"],
 }
@@ -49,7 +49,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def refused(*codes: str) -> Responses:
-    """Return the responses of a call that may be refused with these codes."""
+    """Return the OpenAPI responses of a call that may be rejected with these codes."""
     named: dict[int, list[str]] = {}
     for code in codes:
         named.setdefault(STATUS_OF_CODE[code], []).append(f"`{code}`")
@@ -57,7 +57,10 @@ def refused(*codes: str) -> Responses:
 
 
 def describe(app: FastAPI) -> None:
-    """Let an app's description tell, beside what each call says of itself, the refusals any of its kind may meet."""
+    """Add to an app's OpenAPI document the errors that apply to every call of a kind.
+
+    Each route declares only the errors that are its own.
+    """
     plain: Callable[[], dict[str, Any]] = app.openapi
 
     def described() -> dict[str, Any]:
@@ -78,7 +81,7 @@ def _complete(document: dict[str, Any]) -> None:
                 if str(status) not in responses or "application/json" in responses[str(status)].get("content", {}):
                     responses[str(status)] = response
     schemas = document["components"]["schemas"]
-    for unused in ("HTTPValidationError", "ValidationError"):  # what FastAPI would answer
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own error models, which are never sent
         schemas.pop(unused, None)
     schemas["Problem"] = _PROBLEM
 
@@ -101,6 +104,9 @@ def _response(status: int, names: list[str]) -> dict[str, Any]:
     }
     if status in (429, 503):
         response["headers"] = {
-            "Retry-After": {"description": "seconds, with jitter", "schema": {"type": "integer", "minimum": 0}}
+            "Retry-After": {
+                "description": "Seconds to wait before the next attempt, with jitter.",
+                "schema": {"type": "integer", "minimum": 0},
+            }
         }
     return response

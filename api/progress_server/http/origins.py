@@ -1,6 +1,6 @@
-"""The same-origin rule: whose page it is that makes a browser call, as browsers say and nobody else does (RFC 6454).
+"""The same-origin check (RFC 6454): which page made the browser send a request, according to the request's headers.
 
-CORS keeps a page from reading what is not for it, but not from making calls in which the browser's user speaks.
+CORS alone is not enough. It stops a page from reading responses, but not from sending requests with the user's cookies.
 """
 
 from collections.abc import Collection
@@ -12,18 +12,18 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 class Caller(Enum):
-    """Who makes a call, as far as its headers tell."""
+    """Who sent a request, according to its headers."""
 
-    OURS = "a page of this origin, or one that is on the list"
+    OURS = "a page of this origin, or of an origin on the allow list"
     FOREIGN = "a page of another origin"
-    USER = "a browser's user, as by a bookmark"
-    NO_BROWSER = "what says nothing of pages"
+    USER = "the user of a browser, for example through a bookmark"
+    NO_BROWSER = "a client that is not a browser"
 
 
 def caller_of(headers: Headers, friends: Collection[str]) -> Caller:
-    """Return who makes a call. Newer browsers say so in words of their own (Fetch Metadata), the others by the origin.
+    """Return who sent a request. Newer browsers say it by Fetch Metadata headers, older ones by `Origin`.
 
-    The origins of `friends` are those of pages that may do what ours may.
+    Pages of the origins in `friends` may do what our own pages may.
     """
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and origin in friends:
@@ -36,21 +36,23 @@ def caller_of(headers: Headers, friends: Collection[str]) -> Caller:
 
 
 def may_connect(headers: Headers, friends: Collection[str]) -> bool:
-    """Return whether a WebSocket may be opened. CORS is not for these, so the origin alone decides."""
+    """Return whether a WebSocket may be opened. CORS does not cover WebSockets, so only the origin decides."""
     return allowed(headers.get("origin"), headers.get("host"), friends)
 
 
 def allowed(origin: str | None, host: str | None, allow_list: Collection[str]) -> bool:
-    """Return whether a page of this origin may talk to us; None, from what is no browser's page, may.
+    """Return whether a page of this origin may call us. None, from a client that is not a browser page, is allowed.
 
-    A page from where the request went, its `host`, is ours. Any other has to be on the list, word for word: a `*` there
-    allows nobody here, as a browser sends its cookies along, whoever asks. The scheme is not compared with ours, which
-    a proxy that ends TLS hides from us.
+    If the origin equals the `host` of the request, the page is ours. Any other origin must be on the list, literally.
+    A `*` on the list allows no origin here, because browsers attach their cookies to requests of any page. The scheme
+    is not compared, because a proxy that terminates TLS hides ours.
     """
     if origin is None or origin in allow_list:
         return True
     scheme, separator, authority = origin.lower().partition("://")
     port = _PORTS.get(scheme)
-    if not (separator and authority and host and port):  # `null`, an extension's page, a file's
+    if not (
+        separator and authority and host and port
+    ):  # `null`, as sent for a local file, or an origin without host, such as an extension's
         return False
     return authority.removesuffix(port) == host.lower().removesuffix(port)

@@ -1,7 +1,7 @@
-"""The paths that more than routing has to know, and what a request's path and method tell of it before it is routed.
+"""Paths that the middleware needs too, and the class of a request by its path and method, before it is routed.
 
-A request is classified once, outside all that asks (`api/progress_server/middleware/access_log.py`). The routes that
-read events take their paths from here, so that what is routed and what is classified can't drift apart.
+The outermost middleware (`api/progress_server/middleware/access_log.py`) classifies each request once. The routes that
+read events take their paths from here, so routing and classification always agree.
 """
 
 import re
@@ -18,9 +18,9 @@ WEBSOCKET_OF_MANY = "/v1/ws"
 EVENTS = "/v1/operations/{id}/events"
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
-"""What nobody has to prove anything for. A list, so that a new route is closed until somebody opens it here."""
+"""Paths that need no credentials. They are listed, so that a new route needs credentials until it is added here."""
 OPEN_FOLDER = "/web/"
-"""What the page is made of, which is the same for everybody."""
+"""The files of the pages. They need no credentials either: they are the same for everybody."""
 
 _LIMITED = "/v1/"
 _READING = ("GET", "HEAD")
@@ -28,18 +28,18 @@ _KEY = "class"  # the key among the `state` of a connection's scope
 
 
 class RequestClass(NamedTuple):
-    """What a request is, as far as its path and its method tell. There are few, and all are made beforehand."""
+    """The class of a request by its path and method. All instances are created once, below."""
 
     is_open: bool = False
-    """Whether nobody has to prove anything to have it."""
+    """Whether it needs no credentials."""
     limited: bool = False
-    """Whether limits hold for it."""
+    """Whether limits apply to it."""
     streams: bool = False
-    """Whether it opens a stream of events, server-sent or over a WebSocket: a connection that lasts."""
+    """Whether it opens a long-lived stream of events: server-sent events or a WebSocket."""
     waits: bool = False
     """Whether it may be a long poll."""
     of_one: bool = False
-    """Whether it reads the events of one operation."""
+    """Whether it reads the events of exactly one operation."""
 
 
 _OPEN = RequestClass(is_open=True)
@@ -69,13 +69,13 @@ def classify(scope: Scope) -> RequestClass:
 
 
 def note_class(scope: Scope) -> None:
-    """Classify a request, for all that asks later."""
-    # The state is made here, before anybody copies the scope: the access log looks up what others note in it.
+    """Classify a request, and store the class for the inner layers."""
+    # Create the state before other middleware copies the scope: the access log later reads what they store in it.
     scope.setdefault("state", {})[_KEY] = classify(scope)
 
 
 def class_of(scope: Scope) -> RequestClass:
-    """Return the class that was noted of a request; of one that nobody classified, it is found out now."""
+    """Return the stored class of a request, or classify the request now if none is stored."""
     try:
         noted: RequestClass = scope["state"][_KEY]
     except KeyError:
@@ -84,26 +84,30 @@ def class_of(scope: Scope) -> RequestClass:
 
 
 def operation_in(scope: Scope) -> str:
-    """Return the operation that is named in the path of a request which reads the events of one."""
+    """Return the operation id in the path of a request whose class is `of_one`."""
     return _path_of(scope).split("/", 4)[3]
 
 
 def has_websocket(path: str) -> bool:
-    """Return whether there is a WebSocket at a path, which may begin with that of an app that mounts this one."""
+    """Return whether a path is that of a WebSocket route.
+
+    It may begin with the path under which this app is mounted.
+    """
     return _WEBSOCKETS.search(path) is not None
 
 
 def _path_of(scope: Scope) -> str:
-    """Return a path as the routes tell it, without what a server says that all is under; "" of the lifespan."""
+    """Return a request's path without the `root_path` of the server; "" for the lifespan."""
     path: str = scope.get("path", "")
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if root_path else path
 
 
 def _pattern(path: str, name: str = "") -> str:
-    """Return what the router matches a path with, to the letter: its `$` lets a line's end pass.
+    """Return exactly the pattern that the router uses for a path.
 
-    So what asks for that is a stream as well. The operation's group gets another name, as there are several in one.
+    The router's `$` also matches before a final newline. With the same pattern such a request is classified as a
+    stream too. `name` renames the group of the operation id, because one expression joins several patterns.
     """
     return compile_path(path)[0].pattern.replace("?P<id>", f"?P<{name}>" if name else "")
 

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): the one place where the broker's errors meet HTTP's statuses."""
+"""Errors as problem details (RFC 9457): the only place that maps the broker's errors to HTTP statuses."""
 
 import math
 import random
@@ -47,7 +47,7 @@ STATUS_OF_CODE = {
 PASSING = frozenset(
     {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
 )
-"""Refusals that time alone mends: they carry Retry-After, and an EventSource is told to come back."""
+"""Codes of temporary errors. The response has `Retry-After`, and an EventSource is asked to reconnect."""
 
 PROVE = (
     "Missing, expired or invalid credentials."
@@ -58,14 +58,14 @@ _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
 def described(code: str, detail: str, field: str | None) -> dict[str, Any]:
-    """Return a problem's members."""
+    """Return the members of a problem."""
     title = code.replace("-", " ").capitalize()
     body = {"type": code, "title": title, "status": STATUS_OF_CODE[code], "detail": detail}
     return body if field is None else body | {"field": field}
 
 
 class Refusing(Response):
-    """A response that refuses, and leaves its code in the request's state for whoever counts."""
+    """An error response. It stores its code in the request's state, where the access log counts it."""
 
     def __init__(
         self, code: str, content: bytes, status: int, headers: dict[str, str], media_type: str | None = None
@@ -74,7 +74,7 @@ class Refusing(Response):
         self._code = code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         scope.setdefault("state", {})["refused"] = self._code
         await super().__call__(scope, receive, send)
 
@@ -82,28 +82,31 @@ class Refusing(Response):
 def problem(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> Response:
-    """Return a problem. `type` is the stable code; `members` are added to it."""
+    """Return a problem response. Its `type` is the error code; `members` are added to the body."""
     body = described(code, detail, field)
     headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
     return Refusing(code, orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
 
 
 def unauthenticated() -> Response:
-    """Return the answer to a caller without valid credentials. Never say what is wrong: that would help to guess."""
+    """Return the response to a caller without valid credentials.
+
+    It never says why: the reason would help an attacker who guesses credentials.
+    """
     answer = problem(Unauthenticated.code, PROVE)
     answer.headers.update({"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
     return answer
 
 
 def problem_of(fault: BrokerError) -> Response:
-    """Return what is said of one of the broker's errors."""
+    """Return the response for one of the broker's errors."""
     if isinstance(fault, Unauthenticated):
         return unauthenticated()
     return problem(fault.code, fault.detail, field=fault.field, retry_s=fault.retry_s)
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of an app leave as a problem."""
+    """Register error handlers, so that every error of an app is sent as a problem."""
 
     @app.exception_handler(BrokerError)
     async def refused(_: Request, error: BrokerError) -> Response:
@@ -112,8 +115,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
         return problem(
-            Invalid.code, "the client left before its request had come"
-        )  # nobody reads it, and none is logged
+            Invalid.code, "the client disconnected before its request was complete"
+        )  # nobody receives it, but without a handler the error would be logged
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
@@ -126,10 +129,10 @@ def install(app: FastAPI) -> None:
         code = _CODE_OF_STATUS.get(error.status_code, "invalid")
         answer = problem(code, f"{request.method} {request.url.path}: {error.detail}")
         answer.headers.update(error.headers or {})
-        if "allow" in answer.headers:  # what the router said is what one of the path's routes allows
+        if "allow" in answer.headers:  # the router lists the methods of only one of the path's routes
             answer.headers["allow"] = ", ".join(methods_of(app, request.scope))
         return answer
 
     @app.exception_handler(Exception)
     async def broken(_: Request, __: Exception) -> Response:
-        return problem("internal", "something broke here, and was logged")
+        return problem("internal", "internal error; details are in the server's log")

@@ -1,7 +1,7 @@
-"""Refusals: how a caller is told no, whatever it came with.
+"""Rejections of requests, streams and WebSockets, each in the form that its kind of client understands.
 
-An EventSource gives up for good on anything but a 200, so it is told there to come back where time mends what is wrong.
-Browsers hide the status of a WebSocket's handshake that was refused, so a WebSocket is opened, told why, and closed.
+An EventSource stops for good at any status but 200. So for temporary errors it gets a 200 that asks it to reconnect.
+Browsers hide the status of a rejected WebSocket handshake. So the WebSocket is accepted, sent the reason, and closed.
 """
 
 import math
@@ -20,21 +20,21 @@ from progress_server.http.headers import EVENT_STREAM
 from progress_server.http.problems import PASSING, PROVE, STATUS_OF_CODE, Refusing, described, problem, problem_of
 
 ENDED = 1000
-"""Nothing will follow: don't come back."""
+"""Close code: nothing will follow; the client must not reconnect."""
 
 REPLACED = 4009
-"""A newer connection has taken its place: don't come back."""
+"""Close code: a newer connection has replaced this one; the client must not reconnect."""
 
 ABUSE = 1008
-"""The client says what it must not, again and again."""
+"""Close code: the client has sent too many invalid messages."""
 
 COME_BACK_S = 2.0
-"""When to come back where storage, or a back end, can't say just now what may be done."""
+"""Retry delay while Redis or the authorization back end is unavailable."""
 
 _BROKEN, _RESTART, _LATER = 1011, 1012, 1013
-_OURS = 4000  # and on: free for applications
+_OURS = 4000  # 4000 to 4999 are free for applications
 
-_JITTER = (1.0, 1.3)  # those refused at one moment don't come back at one moment, and none before its turn
+_JITTER = (1.0, 1.3)  # spread retries of clients that are rejected together; never below 1, so that none is early
 
 
 async def reject(
@@ -46,7 +46,10 @@ async def reject(
     headers: list[tuple[bytes, bytes]] | None = None,
     retry_s: float = 1,
 ) -> None:
-    """Refuse a request before anything is made of it. `retry_s` is when to come back, unless the fault says it."""
+    """Reject an HTTP or WebSocket request before it is handled.
+
+    `retry_s` is the retry delay, unless the fault has its own.
+    """
     if scope["type"] == "websocket":
         await reject_websocket(WebSocket(scope, receive, send), fault, retry_s=retry_s)
         return
@@ -56,7 +59,11 @@ async def reject(
 
 
 def refusal(fault: BrokerError, accept: str | None, retry_s: float) -> Response:
-    """Return the refusal: a stream that says when to come back, and ends, to whom takes nothing but events."""
+    """Return the error response.
+
+    A client that accepts only `text/event-stream` gets a temporary error as a stream, which asks it to reconnect and
+    ends.
+    """
     if fault.code not in PASSING:
         return problem_of(fault)
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
@@ -66,10 +73,10 @@ def refusal(fault: BrokerError, accept: str | None, retry_s: float) -> Response:
 
 
 async def reject_websocket(websocket: WebSocket, fault: BrokerError, *, retry_s: float = 1) -> None:
-    """Refuse a WebSocket that has not been accepted yet."""
+    """Reject a WebSocket that has not been accepted yet."""
     detail = PROVE if isinstance(fault, Unauthenticated) else fault.detail
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
-    with suppress(WebSocketDisconnect, OSError):  # the latter where it left before it was accepted (ASGI, "send")
+    with suppress(WebSocketDisconnect, OSError):  # OSError if the client left before the accept (ASGI, "send")
         await websocket.accept()
         await websocket.send_text(problem_message(fault.code, detail, field=fault.field, retry_s=wait_s))
         await websocket.close(close_code(fault.code), fault.code)
@@ -78,14 +85,14 @@ async def reject_websocket(websocket: WebSocket, fault: BrokerError, *, retry_s:
 def problem_message(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> str:
-    """Return what went wrong, as the body of a refused request has it; and when to come back, where time mends it."""
+    """Return an error as a WebSocket message, with the members of a problem; temporary errors also have `retry_ms`."""
     retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in PASSING else {}
     told = described(code, detail, field) | members | retry
     return orjson.dumps({"event": "problem"} | {name: it for name, it in told.items() if it is not None}).decode()
 
 
 def close_code(reason: str) -> int:
-    """Return a WebSocket's close code (RFC 6455, 7.4) for a problem, or for a reason to come back later."""
+    """Return the WebSocket close code (RFC 6455, 7.4) for an error code or for another reason to reconnect later."""
     if reason == "draining":
         return _RESTART
     status = STATUS_OF_CODE.get(reason)

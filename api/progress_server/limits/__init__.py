@@ -1,1 +1,1 @@
-"""How much one client may ask for: rates, places, bodies, and handshakes at a time."""
+"""Limits per client: request rates, bytes sent, open streams, and new connections per second."""

@@ -1,7 +1,7 @@
-"""How much may come in over time: streams of a replica, questions of an address, messages of a socket.
+"""Rate limits by token bucket: new streams of a replica, authorization calls per address, messages of a WebSocket.
 
-When all clients come back at once, those who are there already must not suffer, nor all wait for ever: the rest are
-told when to come, each at a moment of its own.
+When all clients reconnect at once, open streams must not suffer, and every client must get its stream in the end. So
+clients beyond the rate are rejected, each with its own time to retry.
 """
 
 import random
@@ -16,17 +16,17 @@ from progress_server.http.paths import class_of
 from progress_server.http.refusals import reject
 
 BURST_S = 1.0
-"""So many seconds' worth of streams are admitted at once, after a calm."""
+"""Burst after an idle time, in seconds of the rate."""
 
 LONGEST_S = 30.0
-"""Nobody is told to come later than this: those who never come, or always do, would make others wait for hours."""
+"""Maximum retry delay. Without it, clients that never retry would push the turns of others hours ahead."""
 
 MOST = 10_000
-"""So many addresses are told apart at a time; the one longest not heard of makes room."""
+"""Maximum addresses tracked at a time. Beyond it, the least recently seen address is dropped."""
 
 
 class Gate:
-    """A bucket of places, and a queue that nobody stands in: who finds none is told when its turn would come."""
+    """A token bucket with a virtual queue: a rejected caller gets the delay after which its turn comes."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -35,7 +35,7 @@ class Gate:
         self._at = self._turn = clock()
 
     def admit(self) -> float:
-        """Take a place and return 0; or return the seconds to come back after."""
+        """Take a token and return 0; or, without a token, return the seconds after which to retry."""
         now = self._clock()
         self._places = min(self._places + (now - self._at) * self._rate, self._rate * BURST_S)
         self._at = now
@@ -48,47 +48,47 @@ class Gate:
 
 
 class Admission:
-    """Middleware before all that costs something: to refuse must cost far less than to admit."""
+    """Middleware that limits new streams per second. It runs before all expensive work: a rejection must be cheap."""
 
     def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
         self._app, self._tally = app, tally
         self._gate = Gate(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, unless it asks for a stream and there is no place."""
+        """Pass a request on, unless it opens a stream and exceeds the rate."""
         wait_s = self._gate.admit() if class_of(scope).streams else 0
         if wait_s:
             self._tally.refused["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
-            detail = "too many streams are being opened just now: retry in a moment"
+            detail = "too many new streams at this server (PROGRESS_HANDSHAKES_PER_S); retry after the given delay"
             await reject(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 class Threshold:
-    """A gate for each address. Without a rate all stand open."""
+    """A token bucket per address. Without a rate there is no limit."""
 
     def __init__(self, rate: float, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._tally, self._clock = rate, tally, clock
         self._gates: dict[str, Gate] = {}
 
     def step_over(self, address: str) -> None:
-        """Count a question; raise `RateLimited` with a turn to come back at if there were too many."""
+        """Count a call. Raise `RateLimited`, with the delay after which to retry, if there were too many."""
         if not self._rate:
             return
         gate = self._gates.pop(address, None) or Gate(self._rate, self._clock)
         if len(self._gates) >= MOST:
             del self._gates[next(iter(self._gates))]
-        self._gates[address] = gate  # last
+        self._gates[address] = gate  # at the end: most recently seen
         wait_s = gate.admit()
         if wait_s:
             self._tally.limited["questions"] += 1
-            raise RateLimited("too many come in from your address just now: retry in a moment", retry_s=wait_s)
+            raise RateLimited("too many requests from your address; retry after the given delay", retry_s=wait_s)
 
 
 class Allowance:
-    """A bucket of tokens, which may run into debt."""
+    """A token bucket that may go below zero: the caller then waits."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
@@ -96,7 +96,7 @@ class Allowance:
         self._at = clock()
 
     def take(self) -> float:
-        """Take one; return the seconds until it would have been there: 0 if it was."""
+        """Take a token. Return the seconds to wait for it: 0 if it was available."""
         now = self._clock()
         self._tokens = min(self._tokens + (now - self._at) * self._rate, self._burst) - 1
         self._at = now

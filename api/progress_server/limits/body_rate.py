@@ -1,7 +1,7 @@
-"""Metering: a body that does not say how long it is goes on no faster than its sender may send.
+"""Rate limit for request bodies without Content-Length: they are read no faster than the caller may send.
 
-Each piece has to get its turn before anybody reads it. So what is taken is bounded by the rate however many connections
-send at once; what still waits is only what the server holds of each.
+Each piece waits for its turn before it is passed on. So the rate holds however many connections send at once. What
+waits is only what the server buffers for each connection.
 """
 
 import asyncio
@@ -15,14 +15,18 @@ from progress_broker.limits.gcra import LONGEST_S, Buckets
 from progress_broker.runtime.tally import Tally
 
 PIECE_BYTES = 65_536
-"""What may go on at a time; by so much more than its rate and a burst a caller may get at a replica."""
+"""Size of a piece. At one replica a caller can exceed its rate and burst by at most this much."""
 
 PATIENCE_S = 5.0
-"""How long a piece of a body waits for its turn that is to be whole before anything is done with it."""
+"""How long a piece may wait for its turn, for a body that is read completely before it is handled."""
 
 
 class Meter:
-    """Receives one body. One that is `lines` may go on for ever, and waits; another is refused when it is too much."""
+    """Receives one body at the caller's rate.
+
+    With `lines` (NDJSON, which may have no end) it waits as long as needed. Any other body is rejected if a piece
+    would have to wait too long.
+    """
 
     def __init__(
         self, receive: Receive, sent: Buckets, who: str, clock: Callable[[], float], tally: Tally, *, lines: bool
@@ -36,7 +40,7 @@ class Meter:
         self._more = False
 
     async def __call__(self) -> Message:
-        """Return the next piece, once it has had its turn. Raises `RateLimited`."""
+        """Return the next piece when it is its turn. Raises `RateLimited`."""
         if not self._rest:
             message = await self._receive()
             if message["type"] != "http.request":
@@ -51,7 +55,12 @@ class Meter:
         while (wait_s := sent.wait_s(who, size, now := self._clock())) > self._longest_s:
             if not self._lines:
                 self._tally.limited["sent-bytes"] += 1
-                raise RateLimited("you send more than you may in so short a time: send less at a time", retry_s=wait_s)
-            await asyncio.sleep(random.uniform(0, LONGEST_S))  # more of a debt would be forgotten, and so be free
-        sent.charge(who, size, now)  # before the wait, so that those who come now come after
+                raise RateLimited(
+                    "request body exceeds your limit of bytes sent per second; send less at a time, or more slowly",
+                    retry_s=wait_s,
+                )
+            await asyncio.sleep(
+                random.uniform(0, LONGEST_S)
+            )  # a bucket forgets any larger debt, so those bytes would be free
+        sent.charge(who, size, now)  # before the wait, so that later callers queue behind this one
         await asyncio.sleep(wait_s)

@@ -1,4 +1,4 @@
-"""Quotas told in headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10)."""
+"""The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 import math
 
@@ -8,7 +8,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def policy(name: str, rate: Rate, unit: str = "") -> str:
-    """Return what a rate allows: so much at once, which takes so many seconds to come back."""
+    """Return the policy of a rate: the quota `q`, and the window `w` in seconds in which it refills."""
     return f'"{name}";q={int(rate.burst)};w={math.ceil(rate.burst_s)}{unit}'
 
 
@@ -17,7 +17,7 @@ BYTES = ';qu="content-bytes"'
 
 
 class Quotas:
-    """What is told of some buckets."""
+    """Builds the rate limit headers from token buckets."""
 
     def __init__(self, requests: Buckets | None, sent: Buckets | None) -> None:
         told = [(REQUESTS, requests, ""), (SENT, sent, BYTES)]
@@ -26,7 +26,7 @@ class Quotas:
         self._policy = (b"ratelimit-policy", ", ".join(policies).encode())
 
     def headers(self, who: str, now: float) -> Headers:
-        """Return the headers for a caller, as things are now."""
+        """Return the current headers for a caller."""
         items = []
         for name, buckets in self._told:
             left, lacks_s = buckets.left(who, now)
@@ -35,6 +35,6 @@ class Quotas:
 
 
 def stream_headers(limit: int) -> Headers:
-    """Return the headers for a principal that has as many streams as it may."""
+    """Return the headers for a principal that has reached its limit of open streams."""
     policy = f'"streams";q={limit};qu="concurrent-requests"'
     return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", b'"streams";r=0')]

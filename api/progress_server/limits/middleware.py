@@ -1,4 +1,4 @@
-"""Limits at the edge: who may open another stream, ask again, send more. Authentication comes before."""
+"""Limits per caller: open streams, requests, and bytes sent. Authentication runs before, so the caller is known."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
 
 class LimitsMiddleware:
-    """Middleware that lets in what is within the limits. What is not limited costs next to nothing."""
+    """Middleware that enforces the limits. A limit that is not set costs almost nothing."""
 
     def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
         self._app, self._limiter, self._tally = app, limiter, tally
@@ -30,7 +30,7 @@ class LimitsMiddleware:
         self._rated = limiter.requests is not None or limiter.sent is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or refuse it."""
+        """Pass a request on, or reject it."""
         if not class_of(scope).limited:
             await self._app(scope, receive, send)
         elif self._rated:
@@ -62,24 +62,34 @@ class LimitsMiddleware:
         limiter, now = self._limiter, self._limiter.clock()
         if sends and limiter.sent is not None and (wait_s := limiter.sent.wait_s(who, 1, now)):
             self._tally.limited["sent-bytes"] += 1
-            return _limited("you have sent more than you may in so short a time: wait, or send less at a time", wait_s)
+            return _limited(
+                "your limit of bytes sent per second is exceeded (see RateLimit-Policy); wait, or send less at a time",
+                wait_s,
+            )
         if limiter.requests is not None and (wait_s := limiter.requests.take(who, 1, now)):
             self._tally.limited["requests"] += 1
-            return _limited("you ask more often than you may: wait, and keep to what RateLimit-Policy says", wait_s)
+            return _limited(
+                "your request rate limit is exceeded (see RateLimit-Policy); wait, and send fewer requests", wait_s
+            )
         return None
 
     def _charged(self, who: str, scope: Scope, receive: Receive) -> Receive:
-        """Charge a body: at once if it says how long it is, or many that begin together would each find enough."""
-        sent, clock, said = self._limiter.sent, self._limiter.clock, Headers(scope=scope).get("content-length", "")
+        """Charge a body to the caller's budget of bytes.
+
+        A body with Content-Length is charged in full now. Otherwise many bodies that begin together would each find
+        the whole budget unspent.
+        """
+        sent, clock, size = self._limiter.sent, self._limiter.clock, Headers(scope=scope).get("content-length", "")
         if sent is None:
             return receive
-        if said.isdecimal() and not _is_lines(scope):
-            sent.charge(who, min(float(said), sent.rate.burst), clock())  # none is taken that is longer
+        if size.isdecimal() and not _is_lines(scope):
+            # At most the burst: a longer body is rejected for its size.
+            sent.charge(who, min(float(size), sent.rate.burst), clock())
             return receive
         return Meter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
 
     async def _asked(self, who: str, receive: Receive) -> Message:
-        """Count each message of a WebSocket as a request; those beyond what may be asked wait for their time."""
+        """Count each WebSocket message as a request. Messages beyond the rate are delayed."""
         message = await receive()
         requests = self._limiter.requests
         if message["type"] == "websocket.receive" and requests is not None:
@@ -96,10 +106,10 @@ class LimitsMiddleware:
             message = {**message, "headers": headers}
         await send(message)
 
-    # Places
+    # Stream slots
 
     async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in; give a stream a place first, which it has for as long as it lasts."""
+        """Pass a request on. A stream or a long poll first takes a slot, and holds it until it ends."""
         request = class_of(scope)
         if not (request.streams or request.waits):
             await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Who is counted where: the address that a stream counts for, and the place it has within the limits."""
+"""The slot that a stream takes within the limits, and the client address that it is counted under."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from starlette.types import Scope
 from progress_broker.limits.slots import Place
 
 IPV6_BITS = 64
-"""A network of this size is one customer's: each of its addresses is as easily had as the next."""
+"""IPv6 clients are counted by network of this prefix length: one customer usually has all addresses in it."""
 
 _PLACE = "place"  # the key among the `state` of a connection's scope
 
 
 def address_of(scope: Scope) -> str:
-    """Return the client's address; of IPv6 its network. Proxies that are trusted were asked already."""
+    """Return the client's address, or its network for IPv6. The server has already resolved trusted proxies."""
     client = scope.get("client")
     return _counted(client[0]) if client else ""
 
@@ -25,7 +25,7 @@ def address_of(scope: Scope) -> str:
 def _counted(text: str) -> str:
     try:
         address = ip_address(text.partition("%")[0])
-    except ValueError:  # a proxy's word for it, such as "unknown"
+    except ValueError:  # a proxy can put another word here, such as "unknown"
         return text[:64]
     if not isinstance(address, IPv6Address):
         return str(address)
@@ -36,18 +36,21 @@ def _counted(text: str) -> str:
 
 
 def place_in(scope: Scope) -> Place | None:
-    """Return the place that a request was given, if it needs one."""
+    """Return the slot that a request holds, if any."""
     place: Place | None = scope.get("state", {}).get(_PLACE)
     return place
 
 
 @contextmanager
 def holding(scope: Scope, place: Place) -> Iterator[None]:
-    """Have a request hold a place; it is given back after the block, unless somebody outlives the request with it."""
+    """Hold a slot for a request, and release it after the block.
+
+    It is not released if a connection that outlives the request has taken it over (`kept`).
+    """
     scope.setdefault("state", {})[_PLACE] = place
     try:
         yield
     finally:
-        held = place_in(scope)  # within the block, it may have become part of another
+        held = place_in(scope)  # the block may have replaced it by another slot that includes it
         if held is None or not held.kept:
             place.give_back()

@@ -1,1 +1,1 @@
-"""What every request passes before its route, in one order."""
+"""The middleware that every request passes before its route, and its order."""

@@ -1,4 +1,4 @@
-"""Access: each request is classified and gets an id; when its answer begins it is counted, timed and maybe logged."""
+"""Access log: each request is classified and gets an id. When its response begins, it is counted, timed and logged."""
 
 import itertools
 import logging
@@ -20,16 +20,19 @@ from progress_server.observability.tracing import RequestSpan, span_of
 log = logging.getLogger(__name__)
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that this code runs for, for log lines."""
+"""The id of the current request, for log lines."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NOT_STARTED = 499
-"""What the log says of a request whose client left before it was answered; it counts as 4xx."""
+"""Status in the log for a request whose client disconnected before the response. It is counted as 4xx."""
 
 
 class Access:
-    """What stands before all else, so that refusals and faults are seen too. `level` is that of its log lines."""
+    """The outermost middleware, so that it sees rejections and internal errors too.
+
+    `level` is the level of its log lines.
+    """
 
     def __init__(self, app: ASGIApp, tally: Tally, level: int) -> None:
         self._app, self.tally, self.level = app, tally, level
@@ -37,25 +40,25 @@ class Access:
         self._traced = is_on()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, and look at how it is answered."""
+        """Pass a request on, and observe its response."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        note_class(scope)  # here, as nothing stands before: all that is within reads it
+        note_class(scope)  # in the outermost middleware, because all inner layers read the class
         id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
         REQUEST_ID.set(id)
         answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)
         try:
             await self._app(scope, receive, answer.send)
-        except Exception:  # whose trace the server logs
-            log.error("request %s broke", id)
+        except Exception:  # the server logs the traceback
+            log.error("request %s failed with an internal error", id)
             raise
         finally:
             answer.ended()
 
 
 class Answer:
-    """A request's answer, up to its first word."""
+    """Observes the response of one request until it begins."""
 
     __slots__ = ("_access", "_began", "_scope", "_send", "_span", "_started", "id")
 
@@ -65,13 +68,13 @@ class Answer:
         self._started = False
 
     async def send(self, message: Message) -> None:
-        """Send on; the first message gets the request's id."""
+        """Pass a message on. The first one gets the request's id as a header."""
         if not self._started:
             message = self._start(message)
         await self._send(message)
 
     def ended(self) -> None:
-        """Note a request that got no answer, if it got none."""
+        """Record the request as unanswered if it got no response."""
         if not self._started:
             self._note(_NOT_STARTED, ())
         if self._span is not None:

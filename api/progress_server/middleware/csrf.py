@@ -1,5 +1,7 @@
-"""Requests of foreign pages. CORS keeps a page from reading what is not for it, but not from posting to us: a form of a
-stranger's could cancel what the browser's user may, or where nobody has to prove who they are, anything.
+"""Protection against cross-site request forgery.
+
+CORS stops a foreign page from reading responses, but not from sending a POST. A form on a foreign page could cancel
+whatever the browser's user may cancel or, without authentication, anything.
 """
 
 from starlette.datastructures import Headers
@@ -13,17 +15,17 @@ _HARMLESS = ("GET", "HEAD", "OPTIONS")
 
 
 class ForeignPages:
-    """Middleware that refuses what would change something, where the page that asks is neither ours nor a friend's."""
+    """Middleware that rejects changing requests (all but GET, HEAD and OPTIONS) from pages of untrusted origins."""
 
     def __init__(self, app: ASGIApp, friends: tuple[str, ...]) -> None:
         self._app, self._friends = app, friends
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, unless a foreign page means harm by it."""
+        """Pass a request on, unless a foreign page sends a changing request."""
         if scope["type"] != "http" or scope["method"] in _HARMLESS or not self._is_foreign(scope):
             await self._app(scope, receive, send)
         else:
-            detail = "a page of another origin asks for this: name it in PROGRESS_CORS_ORIGINS if it may"
+            detail = "request from a page of another origin; add that origin to PROGRESS_CORS_ORIGINS to allow it"
             await reject(Forbidden(detail), scope, receive, send)
 
     def _is_foreign(self, scope: Scope) -> bool:

@@ -1,4 +1,4 @@
-"""Headers that keep browsers from making more of an answer than it is."""
+"""Security headers: they restrict what browsers may do with a response."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +12,7 @@ _PAGE_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
     "require-trusted-types-for": "'script'",
-    "trusted-types": "progress-broker",  # which names the page's own worker, whatever it is given
+    "trusted-types": "progress-broker",  # this policy's `createScriptURL` can only return our own worker's URL
 }
 
 PAGE = {
@@ -22,7 +22,7 @@ PAGE = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Of a page, and of what it is made of: all of it is ours, and it is asked each time whether it has changed."""
+"""Headers of pages and their files. All scripts and styles are our own; browsers revalidate them each time."""
 
 _ANSWER = {
     "X-Content-Type-Options": "nosniff",
@@ -30,13 +30,13 @@ _ANSWER = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of all that does not say otherwise. What is told of operations is for who asked, not for a cache."""
+"""Defaults for all other responses. Data about operations must not be kept by a shared cache."""
 
 _HTTPS_ONLY = {"Strict-Transport-Security": f"max-age={365 * 86_400}"}
 
 
 class AnswerHeaders:
-    """Middleware that adds these headers to every answer, streams and refusals too."""
+    """Middleware that adds these headers to every response, including streams and errors."""
 
     def __init__(self, app: ASGIApp, *, https_only: bool) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class AnswerHeaders:
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer with the headers it lacks."""
+        """Pass a request on, and add to its response the headers that it does not set."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,9 +52,9 @@ class AnswerHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                said = {name for name, _ in message["headers"]}
-                lacking = [header for header in headers if header[0] not in said]
-                message["headers"] = [*message["headers"], *lacking]
+                present = {name for name, _ in message["headers"]}
+                missing = [header for header in headers if header[0] not in present]
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -1,4 +1,4 @@
-"""All middleware in one list, in the order in which a request passes it."""
+"""The list of all middleware, in the order in which a request passes through it."""
 
 import logging
 
@@ -22,17 +22,17 @@ from progress_server.middleware.startup import UntilStarted
 from progress_server.middleware.trusted_hosts import Hosts, names_answered
 
 PREFLIGHT_S = 7200
-"""How long a browser may keep the answer to a preflight: the longest that any of them does."""
+"""How long a browser may cache a preflight response. Browsers accept no longer time."""
 
 ERRORS = Middleware(ServerErrorMiddleware)
-"""Where faults become answers. The framework puts it there; it stands in the list for its place."""
+"""Turns exceptions into responses. The framework adds it; here it only marks its position in the list."""
 
 _READING = ("GET", "HEAD")
 _METHODS = (*_READING, "POST", "DELETE")
 
 _ANY_HEADER = ("*",)
-"""A preflight is answered with the headers it asks for. What clients and tracing libraries add is not ours to list, and
-no header of a page's choice gives it more than it may do anyway: the origin, the credentials and the method decide."""
+"""A preflight may ask for any headers. Clients and tracing libraries add headers that we can't list. This is safe: the
+origin, the credentials and the method decide what a page may do, and no other header does."""
 
 _TOLD = (
     "ETag",
@@ -49,13 +49,13 @@ _TOLD = (
 def stack(
     settings: Settings, tally: Tally, guard: Guard, limiter: Limiter, callback: Callback | None
 ) -> list[Middleware]:
-    """Return what a request passes before its route, the outermost first.
+    """Return the middleware that a request passes before its route, the outermost first.
 
-    What stands before `ERRORS` holds for every answer, those to faults included, so a refusal of any other middleware
-    has the headers too. Of that, what costs nothing is asked first.
+    Middleware before `ERRORS` applies to every response, including internal errors, and to rejections by later
+    middleware. So those responses have the headers too. Among these, the checks without any cost come first.
 
-    Strangers take no places: those are had by who is somebody. But where a back end is asked who that is, places are
-    what keeps a stampede from it.
+    Authentication comes before the limits, so that unauthenticated clients take no slots. With `auth=callback` the
+    order is different: limits come before the call to the back end, to protect it from too many calls.
     """
     admission = Middleware(Admission, rate=settings.handshakes_per_s, tally=tally)
     return [
@@ -79,7 +79,7 @@ def _before_the_question(callback: Callback, limiter: Limiter, tally: Tally, adm
 
 
 def _is_https_only(settings: Settings) -> bool:
-    # On loopback it would turn every other server of this machine's localhost into one of https.
+    # On loopback it would make browsers use HTTPS for every other server on this machine's localhost.
     return settings.tls_cert is not None and settings.host not in LOOPBACK
 
 
@@ -99,7 +99,7 @@ def _cors(settings: Settings) -> list[Middleware]:
             allow_methods=_READING if any_may_read else _METHODS,
             allow_headers=_ANY_HEADER,
             expose_headers=_TOLD,
-            # A page of anybody's may then read what anybody may read, but not what this browser's user may.
+            # With `*` any page may read what is public, but must not read with the cookies of the browser's user.
             allow_credentials=not any_may_read,
             max_age=PREFLIGHT_S,
         )

@@ -1,6 +1,7 @@
-"""Starting: a replica serves at once, also while Redis is away. What needs Redis begins when that answers.
+"""Startup: a replica serves at once, even while Redis is unavailable. What needs Redis starts when Redis responds.
 
-Until then `/livez` answers, `/readyz` says why it is not ready, and all else that needs Redis is told to come back.
+Until then `/livez` responds, `/readyz` reports why the replica is not ready, and requests that need Redis are rejected
+with a retry delay.
 """
 
 import asyncio
@@ -21,10 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class Starting:
-    """Begins what needs Redis, as often as it takes. Use it as an async context manager, within which it is begun.
+    """Starts what needs Redis, and retries until it succeeds. Use it as an async context manager.
 
-    The block is entered when it has begun, or when it is known that this has to wait; `away` says why, where that is
-    known before. What is wrong for good is raised then; if it comes out later, `wrong` is called with it.
+    The block is entered when the start has succeeded, or when it is known that Redis is unavailable. If the caller
+    knows that before, it passes the error as `away`. A permanent error (`SetupError`) is raised on entry. If it occurs
+    after entry, it is passed to `wrong`.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class Starting:
         away: BrokerError | None = None,
     ) -> None:
         self.reason = ""
-        """Why it has not begun."""
+        """Why it has not started yet."""
         self._begin, self._wrong = begin, wrong
         self._resources = AsyncExitStack()
         self._waiting = asyncio.Event()
@@ -66,7 +68,7 @@ class Starting:
             self._wrong(error)
         else:
             if self._waiting.is_set():
-                log.info("Redis can be used now: this server has begun its work")
+                log.info("Redis is available: this server is ready")
 
     async def _try(self) -> None:
         async with AsyncExitStack() as resources:
@@ -75,24 +77,24 @@ class Starting:
 
     def _wait_for(self, error: BrokerError) -> None:
         if error.detail != self.reason:
-            log.warning("this server is not ready, and tries again until it is: %s", error.detail)
+            log.warning("this server is not ready, and keeps retrying: %s", error.detail)
         self.reason = error.detail
         self._waiting.set()
 
 
 def log_wrong(error: SetupError) -> None:
-    """Say that this server will never be ready."""
-    log.error("this server can't be ready until it is started anew: %s", error.detail)
+    """Log that this server can't become ready without a restart."""
+    log.error("this server can't become ready; fix this and restart it: %s", error.detail)
 
 
 class UntilStarted:
-    """Middleware that sends requests away which need Redis, until what serves them has begun."""
+    """Middleware that rejects requests that need Redis, until the start has succeeded."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Go on; or refuse for a while."""
+        """Pass a request on, or reject it with a retry delay."""
         if scope["type"] == "lifespan" or hasattr(scope["app"].state, "context") or class_of(scope).is_open:
             await self._app(scope, receive, send)
         else:
@@ -100,7 +102,7 @@ class UntilStarted:
 
 
 def not_started(scope: Scope) -> StorageUnavailable:
-    """Return what a request is told that needs Redis too early."""
+    """Return the error for a request that needs Redis before the start has succeeded."""
     starting: Starting | None = getattr(scope["app"].state, "starting", None)
     why = f": {starting.reason}" if starting is not None and starting.reason else ""
-    return StorageUnavailable(f"this server can't use Redis yet{why}", retry_s=COME_BACK_S)
+    return StorageUnavailable(f"this server has no connection to Redis yet{why}", retry_s=COME_BACK_S)

@@ -1,5 +1,7 @@
-"""The `Host` check. A page of a stranger's can't read what another origin answers, but a name can be pointed anywhere:
-once its own leads to our address (DNS rebinding), its origin is ours. What the browser still says is the name.
+"""The `Host` check, against DNS rebinding.
+
+A foreign page can't read responses of another origin. But its owner can point its own host name to our address: then
+the browser sees one origin. The `Host` header still has the foreign name, so we reject names that are not ours.
 """
 
 from ipaddress import ip_address
@@ -13,10 +15,10 @@ _SHOWN = 100
 
 
 def names_answered(settings: Settings) -> frozenset[str] | None:
-    """Return the names that are answered, or None for all.
+    """Return the accepted host names, or None for all.
 
-    Where nobody has to prove who they are, loopback keeps strangers out, and a page is what brings them in. With
-    authentication it is of no use to them: cookies of ours don't come with a name of theirs.
+    Without authentication, binding to loopback keeps attackers out, and DNS rebinding would let them in. With
+    authentication it does not help them: the browser does not send our cookies to their host name.
     """
     given = frozenset(settings.allowed_hosts)
     unguarded = settings.auth == "none" and settings.host in LOOPBACK
@@ -26,10 +28,10 @@ def names_answered(settings: Settings) -> frozenset[str] | None:
 
 
 class Hosts:
-    """Middleware that refuses what is asked of another name than ours.
+    """Middleware that rejects requests for host names that are not ours.
 
-    Addresses pass: who asks for one was not led here by a name, and probes and scrapers know nothing else. So does a
-    request that names no host, as browsers always do.
+    IP addresses are accepted: DNS rebinding needs a name, and probes and scrapers often know only the address. Requests
+    without `Host` are accepted too, because browsers always send one.
     """
 
     def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
@@ -38,7 +40,7 @@ class Hosts:
         self._under = tuple(name[1:] for name in names if name.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, unless it is for somebody else."""
+        """Pass a request on, unless it is for another host name."""
         if scope["type"] != "lifespan":
             for name, value in scope["headers"]:
                 if name == b"host" and not self._answers(value.decode("latin-1")):
@@ -65,6 +67,6 @@ def _is_address(name: str) -> bool:
 def _misdirected(host: str) -> ASGIApp:
     return problem(
         "misdirected",
-        f"this server does not answer to {host[:_SHOWN]!r}: use its address or localhost, or name the host in"
+        f"host name {host[:_SHOWN]!r} is not accepted; use the server's address or localhost, or add the name to"
         " PROGRESS_ALLOWED_HOSTS",
     )

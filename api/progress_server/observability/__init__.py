@@ -1,1 +1,1 @@
-"""Metrics, traces, and what the log must not show."""
+"""Metrics, traces, and what is kept out of the log."""

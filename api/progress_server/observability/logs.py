@@ -1,4 +1,4 @@
-"""What the log must not show, and how much it says of callers who proved nothing."""
+"""Log hygiene: redact secrets in log records, and limit the lines about rejected callers."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ _PARAMETER = re.compile(r"""([\w%]+)=[^&\s"'#]+""")
 
 
 def redacted(text: str) -> str:
-    """Return a text with each secret's value replaced."""
+    """Return a text with the value of each secret query parameter replaced by `***`."""
     return _PARAMETER.sub(_redacted, text) if "=" in text else text
 
 
@@ -25,10 +25,13 @@ def _redacted(parameter: re.Match[str]) -> str:
 
 
 class Redaction(logging.Filter):
-    """Lets every record pass, redacted; its arguments keep their places, which formatters such as uvicorn's rely on."""
+    """A logging filter that redacts each record and drops none.
+
+    Arguments keep their positions: formatters such as uvicorn's rely on them.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact a record's texts."""
+        """Redact the message and the arguments of a record."""
         if isinstance(record.msg, str):
             record.msg = redacted(record.msg)
         if isinstance(record.args, tuple):
@@ -40,7 +43,7 @@ REDACTION = Redaction()
 
 
 def redact_requests() -> None:
-    """Redact what uvicorn logs of requests, whoever runs it; as often as called, it is done once."""
+    """Redact what uvicorn logs about requests, however uvicorn was started. Calling it again has no effect."""
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).addFilter(REDACTION)
 
@@ -48,23 +51,29 @@ def redact_requests() -> None:
 log = logging.getLogger(__name__)
 
 LINES_A_SECOND = 20
-"""Strangers must not be able to fill a disk."""
+"""Limit of log lines about rejected callers: unauthenticated clients must not be able to fill the disk."""
 
 
 class RefusedLog:
-    """Writes so many lines a second; the first of the next second tells how many more there would have been."""
+    """Logs rejected callers, at most `LINES_A_SECOND` lines per second.
+
+    The first line of the next second reports how many were left out.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._second, self._seen = 0, 0
 
     def note(self, scope: Scope, error: Unauthenticated) -> None:
-        """Note that a call is refused. Why would help who guesses: it is told to the operator alone."""
+        """Log that a call was rejected, and why.
+
+        Only the log gets the reason: in the response it would help an attacker who guesses credentials.
+        """
         second = int(self._clock())
         if second != self._second:
             if self._seen > LINES_A_SECOND:
-                log.info("%d more calls were refused within a second", self._seen - LINES_A_SECOND)
+                log.info("%d more calls were rejected within one second", self._seen - LINES_A_SECOND)
             self._second, self._seen = second, 0
         self._seen += 1
         if self._seen <= LINES_A_SECOND:
-            log.info("a call of %r is refused: %s", scope["path"], error.detail, extra={"path": scope["path"]})
+            log.info("rejected a call of %r: %s", scope["path"], error.detail, extra={"path": scope["path"]})

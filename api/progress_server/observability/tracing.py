@@ -1,4 +1,7 @@
-"""Tracing at the edge: a request is a span up to the first word of its answer. No query of a URL comes into it."""
+"""Request tracing: one span per request, which ends when the response begins.
+
+Query strings are never recorded: they may hold tickets.
+"""
 
 from contextlib import suppress
 from typing import Any
@@ -7,14 +10,14 @@ from starlette.types import Scope
 
 from progress_broker.runtime import tracing
 
-with suppress(ImportError):  # without it `progress_broker.runtime.tracing` is never on
+with suppress(ImportError):  # without OpenTelemetry, `progress_broker.runtime.tracing` is always off
     from opentelemetry import context, trace
 
 _UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class RequestSpan:
-    """A request's span, which is the current one while it is handled."""
+    """The span of a request. It is the current span while the request is handled."""
 
     __slots__ = ("_span", "_token")
 
@@ -27,7 +30,7 @@ class RequestSpan:
         self._token = context.attach(trace.set_span_in_context(self._span, within))
 
     def answered(self, method: str, route: str, status: int, connection: str) -> None:
-        """End it."""
+        """End the span: the response has begun."""
         span = self._span
         span.update_name(f"{method} {route}")
         span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status})
@@ -38,10 +41,10 @@ class RequestSpan:
         span.end()
 
     def left(self) -> None:
-        """Be the current one no more."""
+        """Restore the previous context: the request has been handled."""
         context.detach(self._token)
 
 
 def span_of(scope: Scope) -> RequestSpan | None:
-    """Return a request's span, but of one that only asks how we are."""
+    """Return a span for a request; None for health checks and scrapes."""
     return None if scope["path"] in _UNTRACED else RequestSpan(scope)

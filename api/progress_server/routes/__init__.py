@@ -1,1 +1,1 @@
-"""The HTTP API, a module for each group of routes."""
+"""The routes of the HTTP API: one module for each group."""

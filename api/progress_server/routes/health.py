@@ -1,4 +1,4 @@
-"""How a replica is: whether it is alive, whether it can serve, and its metrics."""
+"""Health checks (`/livez`, `/readyz`) and metrics."""
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
@@ -13,10 +13,10 @@ from progress_server.http.problems import problem
 from progress_server.middleware.startup import not_started
 
 DETAILS: dict[Doubt, str] = {
-    "redis away": "Redis does not take what is published: is it up?",
-    "redis full": "Redis is full, out of memory or of disk: it takes no events. What it holds can be read and deleted",
-    "publish fails": "Redis answers, but refuses what is published: this server's log says why",
-    "feed silent": "Redis takes what is published, but it does not come back through the feeds",
+    "redis away": "Redis does not accept writes; check that it is running",
+    "redis full": "Redis is out of memory or disk and rejects new events; operations can still be read and deleted",
+    "publish fails": "Redis responds but rejects writes; see this server's log for the reason",
+    "feed silent": "Redis accepts new events, but they do not arrive through the feeds; see this server's log",
 }
 
 router = APIRouter(tags=["health"])
@@ -24,21 +24,22 @@ router = APIRouter(tags=["health"])
 
 @router.get("/livez")
 async def livez() -> Response:
-    """Answer, which proves the process alive."""
+    """Liveness check: any response proves that the process is alive."""
     return JSONResponse({"status": "alive"})
 
 
 @router.get("/readyz", responses=refused("draining", "storage-unavailable"))
 async def readyz(request: Request) -> Response:
-    """Answer 200 while new streams are taken and what is published has been seen to come out of the feeds.
+    """Readiness check: 200 while this replica accepts new streams and receives published events through its feeds.
 
-    Where Redis is full the answer is 200 as well, with a `detail`: to take every replica away would end reading, too.
+    While Redis is full, the status is also 200, with a `detail`. Otherwise a load balancer would remove every replica,
+    and clients could not even read.
     """
     if not hasattr(request.app.state, "context"):
         return problem("storage-unavailable", not_started(request.scope).detail, reason="redis away")
     hub = context_of(request).hub
     if hub.draining:
-        return problem("draining", "this server is stopping", reason="draining")
+        return problem("draining", "this server is shutting down", reason="draining")
     doubt = hub.doubt
     if doubt is None:
         return JSONResponse({"status": "ready"})
@@ -49,7 +50,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, context: InContext) -> Response:
-    """Tell figures of this process, in the text format of Prometheus or, to who accepts it, of OpenMetrics."""
+    """Metrics of this process, in the Prometheus text format, or in OpenMetrics if the client accepts it."""
     permit_everywhere(request, Action.METRICS)
     await context.hub.memory.refresh()
     encode, media_type = choose_encoder(request.headers.get("accept") or "")

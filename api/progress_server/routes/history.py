@@ -1,4 +1,4 @@
-"""The call that reads events as JSON, with a long poll for where streams can't go."""
+"""The call that reads events as JSON. It can long-poll, for clients that can't use streams."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
 
 class Alarm:
-    """An outlet for a long poll: it goes off when there is something to read, and takes nothing."""
+    """The outlet of a long poll: it signals that there is something to read. The call then reads it from the log."""
 
     kind = "poll"
     encoding = UNENCODED
@@ -46,13 +46,13 @@ class Alarm:
         self._subscription = subscription
 
     def write(self, frames: Sequence[Frame]) -> None:
-        """Go off at the first event; there is no room for it, for the log will be read."""
+        """Signal at the first event. The event itself is dropped: the call reads it from the log."""
         if any(frame.n for frame in frames):
             self._subscription.filled()
             self.rung.set()
 
     def close(self) -> None:
-        """Go off: nothing will come any more."""
+        """Signal: no more events will come."""
         self.rung.set()
 
     abort = close
@@ -65,22 +65,25 @@ async def history(
     context: InContext,
     after: Annotated[
         str | None,
-        Query(description="the position to go on from; without it, all that is kept", json_schema_extra=POSITION),
+        Query(
+            description="Return the events after this position. Without it, return from the oldest stored event.",
+            json_schema_extra=POSITION,
+        ),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    wait: Annotated[float, Query(ge=0, description="seconds to wait for an event when there is none")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events.")] = 100,
+    wait: Annotated[float, Query(ge=0, description="Seconds to wait for an event if there is none.")] = 0,
     types: Annotated[
         str | None,
         Query(
-            description="the types wanted, separated by commas; `end` always comes",
+            description="Event types to return, separated by commas. `end` is always included.",
             json_schema_extra={"pattern": TYPES},
         ),
     ] = None,
 ) -> Response:
-    """Read an operation's events as JSON. Go on from the answer's `position`, until `done`.
+    """Read an operation's events as JSON. Continue with the `position` of the response until `done` is true.
 
-    When the events after a position are no longer kept, or it is unknown, `reset` says so and `snapshot` holds the
-    operation, whose position is the one to go on from.
+    If the position is unknown, or the events after it are no longer stored, `reset` is the reason and `snapshot` is
+    the current state of the operation. Continue from the snapshot's position.
     """
     await permit(request, context, Action.READ, operation)
     if after is not None:
@@ -94,15 +97,15 @@ async def history(
         frames = wanted([make_frame(event) for event in page.events], asked)
         if frames or page.reset or _at_end(page):
             break
-        if page.events:  # none that is wanted: look further
+        if page.events:  # none of the requested types: read on
             after = page.events[-1].position.decode()
         elif (left_s := until - time.monotonic()) > 0:
             await _wait(request, operation, after or START, left_s, delivery)
             if guard_of(request).revocation.ended(principal):
-                raise Unauthenticated("its proof ended while it waited")
+                raise Unauthenticated("credentials expired or were revoked during a long poll")
         else:
             break
-    # Where there is no event to show for it, the snapshot tells whether there is such an operation at all.
+    # Without events, reading the snapshot shows whether the operation exists at all: it raises `NotFound` if not.
     snapshot = None if page.events else await context.store.get(operation)
     reset = snapshot if page.reset else None
     position = page.events[-1].position.decode() if page.events else after or START
@@ -129,7 +132,10 @@ async def _read(operation: str, context: Context, after: str | None, limit: int)
 
 
 async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:
-    """Wait until there is something after a position, or there can't be; raise `ClientDisconnect` when nobody waits."""
+    """Wait until there is an event after a position, or the operation has ended.
+
+    Raise `ClientDisconnect` if the client disconnects.
+    """
     try:
         subscription = await context_of(request).hub.subscribe(operation, Start(after), delivery)
     except Ended:
@@ -139,7 +145,7 @@ async def _wait(request: Request, operation: str, after: str, wait_s: float, del
     try:
         subscription.attach(alarm)
         await asyncio.wait((rung, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        if left.done() and not rung.done():  # its place is another's: who polls again would find none
+        if left.done() and not rung.done():  # free its slot now: the client may already poll again, and needs one
             raise ClientDisconnect
     finally:
         rung.cancel()
@@ -148,6 +154,6 @@ async def _wait(request: Request, operation: str, after: str, wait_s: float, del
 
 
 async def _left(request: Request) -> None:
-    """Return when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The calls that concern operations as resources: create, list, get, delete, cancel."""
+"""The calls on operations as resources: create, list, get, delete, cancel, signal."""
 
 from dataclasses import replace
 from hashlib import blake2s
@@ -26,11 +26,11 @@ from progress_server.http.query_names import CheckedRoute
 router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
 
 POLL_S = 2
-"""How soon to look again at an operation that is not done, for clients that poll."""
+"""Poll interval suggested to clients while an operation is not done (`Retry-After`)."""
 
 
 class Listing(BaseModel):
-    """A page of operations, newest change first."""
+    """A page of operations, most recently changed first."""
 
     operations: list[Operation]
     next_cursor: str | None
@@ -49,11 +49,11 @@ def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
     responses=refused("operation-exists", "gone"),
 )
 async def create(request: Request, context: InContext) -> Response:
-    """Create an operation. The same id with the same body is the same operation, and a success."""
+    """Create an operation. Repeating the call with the same id and the same body succeeds and changes nothing."""
     new = await read_model(request, NewOperation, required=False)
     operation, made = await context.store.create(await permit_creation(request, context, new))
     if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
-        raise OperationExists(f"operation {operation.id} was created before")  # what became of it is not theirs to know
+        raise OperationExists(f"operation {operation.id} already exists")  # the caller may not read its state
     location = f"{router.prefix}/{operation.id}"
     return answer(operation, 201, {"Location": location, "Operation-Location": location})
 
@@ -62,15 +62,23 @@ async def create(request: Request, context: InContext) -> Response:
 async def listing(
     request: Request,
     context: InContext,
-    status: Annotated[list[Status], Query(description="given again: or that one", default_factory=list)],
-    tag: Annotated[list[Label], Query(description="given again: and that one", default_factory=list)],
+    status: Annotated[
+        list[Status], Query(description="Repeat it to match any of several statuses.", default_factory=list)
+    ],
+    tag: Annotated[
+        list[Label],
+        Query(description="Repeat it to match operations that have all of several tags.", default_factory=list),
+    ],
     owner: Label | None = None,
     kind: Label | None = None,
     parent: OperationId | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of operations.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the previous page.")] = None,
 ) -> Response:
-    """List operations, newest change first. A page may be short and still have a next one: follow `next_cursor`."""
+    """List operations, most recently changed first.
+
+    A page may hold fewer than `limit` operations and still not be the last: follow `next_cursor` until it is null.
+    """
     grants = principal_of(request).grants
     filters = Filters(status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent)
     if grants.allows_everywhere(Action.READ):
@@ -86,20 +94,29 @@ async def listing(
 async def _sealed(
     context: Context, guard: Guard, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
-    """Find operations for who may not read all: a cursor would tell the id and the time of one that they may not."""
+    """Find operations for a caller that may not read all of them.
+
+    The cursor is encrypted: it can contain the id and the time of an operation that the caller may not read.
+    """
     seal = await guard.seal()
     operations, following = await context.store.find(filters, limit=limit, cursor=seal.open(cursor))
     return operations, seal.close(following)
 
 
-@router.get("/{id}", response_model=Operation, responses={304: {"description": "it is as the client has it"}})
+@router.get(
+    "/{id}",
+    response_model=Operation,
+    responses={304: {"description": "Not modified: the client's copy (`If-None-Match`) is current."}},
+)
 async def get(
     operation: Id,
     request: Request,
     context: InContext,
-    include: Annotated[Literal["children"] | None, Query(description="list the first of its children, too")] = None,
+    include: Annotated[
+        Literal["children"] | None, Query(description="`children` also lists its first children.")
+    ] = None,
 ) -> Response:
-    """Get an operation. While it is not done, `Retry-After` says when to look again."""
+    """Get an operation. While it is not done, `Retry-After` says when to poll again."""
     await permit(request, context, Action.READ, operation)
     now = await context.store.get(operation, list_children=include is not None)
     if isinstance(now.children, Children):
@@ -115,7 +132,7 @@ async def get(
 
 
 def _tag(now: Operation) -> str:
-    """Return what changes whenever an operation looks different: a parent does with its children."""
+    """Return a tag that changes whenever the response changes. For a parent that includes changes of its children."""
     if now.children is None:
         return now.position
     return f"{now.position}.{blake2s(now.children.model_dump_json().encode(), digest_size=8).hexdigest()}"
@@ -123,7 +140,7 @@ def _tag(now: Operation) -> str:
 
 @router.delete("/{id}", status_code=204, responses=refused("operation-running"))
 async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
-    """Forget an operation that has ended, or any with `force`. Its id answers `gone` for a while."""
+    """Delete an operation that has ended; with `force`, any operation. Its id then returns `gone` for a while."""
     await permit(request, context, Action.ADMIN, operation)
     await context.store.delete(operation, force=force)
     return Response(status_code=204)
@@ -134,10 +151,13 @@ async def delete(operation: Id, request: Request, context: InContext, force: boo
     status_code=202,
     response_model=Operation,
     openapi_extra=_body_of(CancelRequest, required=False),
-    responses={200: {"description": "it had ended before, and is unchanged", "model": Operation}},
+    responses={200: {"description": "The operation had already ended and is unchanged.", "model": Operation}},
 )
 async def cancel(operation: Id, request: Request, context: InContext) -> Response:
-    """Ask an operation's worker, and its children's, to stop. One that no worker has begun ends at once."""
+    """Ask the worker of an operation, and the workers of its children, to stop.
+
+    An operation that no worker has started ends immediately.
+    """
     await permit(request, context, Action.CANCEL, operation)
     asked = await read_model(request, CancelRequest, required=False)
     by = principal_of(request).name or asked.by
@@ -153,7 +173,7 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     responses=refused("operation-ended"),
 )
 async def signal(operation: Id, request: Request, context: InContext) -> Response:
-    """Send a signal to an operation's worker, such as `pause`. What it makes of it is the worker's business."""
+    """Send a signal, such as `pause`, to the worker of an operation. The worker decides how to react."""
     await permit(request, context, Action.CANCEL, operation)
     sent = await read_model(request, NewSignal)
     await context.store.signal(operation, sent, by=principal_of(request).name or None)

@@ -1,4 +1,4 @@
-"""The pages: the dashboard, the API's reference, and the files that both are made of."""
+"""The web pages: the dashboard, the API reference, and their static files."""
 
 from typing import Any
 
@@ -11,17 +11,20 @@ from progress_server.middleware import security_headers
 
 
 class Pages(StaticFiles):
-    """Static files with a page's headers: browsers ask whether they changed, so that no page mixes two releases."""
+    """Static files with the headers of a page.
+
+    Browsers revalidate them each time, so a page never mixes files of two releases.
+    """
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return a file's response."""
+        """Return the response for a file."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(security_headers.PAGE)
         return response
 
 
 def mount_pages(app: FastAPI) -> None:
-    """Let an app serve the pages."""
+    """Add the pages to an app."""
     pages = progress_web.directory()
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

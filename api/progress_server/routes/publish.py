@@ -1,4 +1,4 @@
-"""The call that publishes events: one, a list, or lines as they come. All are counted, by what came of them."""
+"""The call that publishes events: one, a list, or NDJSON lines as they arrive. Each event is counted by its outcome."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -26,10 +26,10 @@ from progress_server.http.query_names import CheckedRoute
 router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
 MAX_BATCH = 1000
-"""Events in one list: a batch is one script call, which nothing else in Redis can interrupt."""
+"""Maximum events in one list. A batch is one script call, and Redis runs nothing else during it."""
 
 STORED = "stored"
-"""The outcome that published events are counted under; any other is the code of what went wrong."""
+"""The outcome of published events that were stored. All other outcomes are error codes."""
 
 _SCHEMA = Publication.model_json_schema()
 _PUBLISH_BODY = {
@@ -50,9 +50,9 @@ _PUBLISH_BODY = {
     responses=refused("operation-ended", "fenced", "conflict"),
 )
 async def publish(operation: Id, request: Request, context: InContext) -> Response:
-    """Publish one event, a list (all or none), or NDJSON, which is stored line by line as it arrives.
+    """Publish one event, a list (all events or none are stored), or NDJSON lines, which are stored as they arrive.
 
-    An empty list tells nothing but that the worker is alive.
+    An empty list is a heartbeat: it only reports that the worker is alive.
     """
     await permit(request, context, Action.PUBLISH, operation)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -61,7 +61,7 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
     value = read_json(await read_body(request, context.settings.max_body_bytes))
     events = value if isinstance(value, list) else [value]
     if len(events) > MAX_BATCH:
-        raise Invalid(f"a list holds {MAX_BATCH} events at most, this one {len(events)}: send NDJSON for more")
+        raise Invalid(f"a list may hold at most {MAX_BATCH} events, this one has {len(events)}; send NDJSON for more")
     entries = [read_publication(event, context.settings) for event in events]
     answer = await take(context, operation, entries)
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -72,14 +72,14 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     taken, principal, revocation = 0, principal_of(request), guard_of(request).revocation
     try:
         async for lines in _lines(request, LineBuffer.of_events(context.settings)):
-            if revocation.ended(principal):  # lines may come for days
-                raise Unauthenticated("its proof ended while it told its lines")
+            if revocation.ended(principal):  # lines may arrive for days
+                raise Unauthenticated("credentials expired or were revoked during an NDJSON upload")
             entries = []
             for number, line in lines:
                 try:
                     entries.append(read_publication(read_json(line), context.settings))
                 except BrokerError as error:
-                    # What came before it in the same chunk counts, as it would have in a chunk of its own.
+                    # Store the lines before it in the same chunk: how lines are cut into chunks must not matter.
                     answer, taken = await _store(operation, entries, context, answer, taken)
                     return problem(error.code, f"line {number}: {error.detail}", field=error.field, accepted=taken)
             answer, taken = await _store(operation, entries, context, answer, taken)
@@ -88,9 +88,9 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     except BrokerError as error:
         return problem(error.code, error.detail, field=error.field, accepted=taken)
     except ClientDisconnect:
-        pass  # what was told is stored; nobody is there to hear so
+        pass  # received lines are stored; nobody is left to receive the response
     if answer is None:
-        raise Invalid("there was no event in the body")
+        raise Invalid("the body contains no events; send one event per line")
     return Response(orjson.dumps(answer.model_dump() | {"accepted": taken}), media_type="application/json")
 
 
@@ -105,7 +105,7 @@ async def _store(
 
 
 async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """Yield the body's lines with their numbers as they arrive, those of one chunk together, without blank ones."""
+    """Yield the body's lines and their numbers as they arrive: the lines of a chunk together, without blank lines."""
     async for chunk in chunks(request):
         if found := lines.feed(chunk):
             yield found
@@ -115,7 +115,7 @@ async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tupl
 
 
 async def take(context: Context, operation: str, entries: Sequence[Entry]) -> Answer:
-    """Publish events to an operation. Raises what `Store.publish` does."""
+    """Publish events to an operation, and count them. Raises the errors of `Store.publish`."""
     outcome = "internal"
     try:
         answer = await context.store.publish(operation, entries)

@@ -1,4 +1,4 @@
-"""The calls that revoke: whose proofs count no more, though they have not expired, and count again."""
+"""The calls that revoke credentials before they expire, list revocations, and withdraw them."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ _FURTHEST = 1_000_000
 
 
 class NewRevocation(BaseModel):
-    """What is to count no more: a principal (`sub`) with all that it comes with, or one token (`jti`)."""
+    """What to revoke: a principal with all of its credentials (`sub`), or one token (`jti`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ class NewRevocation(BaseModel):
 
 
 class Revocation(BaseModel):
-    """What counts no more, and until when."""
+    """A revocation: what is revoked, and until when."""
 
     claim: Claim
     value: str
@@ -43,7 +43,7 @@ class Revocation(BaseModel):
 
 
 class Revocations(BaseModel):
-    """A page of them, those that last longest first."""
+    """A page of revocations; those that end last come first."""
 
     revocations: list[Revocation]
     next_cursor: str | None
@@ -52,26 +52,29 @@ class Revocations(BaseModel):
 _BODY = {
     "requestBody": {"content": {"application/json": {"schema": NewRevocation.model_json_schema()}}, "required": True}
 }
-_NONE: Responses = {404: refused("not-found")[404] | {"description": "it is not revoked (`not-found`)"}}
+_NONE: Responses = {404: refused("not-found")[404] | {"description": "There is no such revocation (`not-found`)."}}
 
 
 @router.get("", response_model=Revocations)
 async def revocations(
     request: Request,
     context: InContext,
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
-    cursor: Annotated[int, Query(ge=0, le=_FURTHEST)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="Maximum number of revocations.")] = 100,
+    cursor: Annotated[int, Query(ge=0, le=_FURTHEST, description="`next_cursor` of the previous page.")] = 0,
 ) -> Response:
-    """List what is revoked. A page may be short and still have a next one: follow `next_cursor`."""
+    """List revocations.
+
+    A page may hold fewer than `limit` revocations and still not be the last: follow `next_cursor` until it is null.
+    """
     permit_everywhere(request, Action.ADMIN)
     page, following = await denials(context.store, cursor, limit)
-    told = [_described(denial) for denial in page]
-    return answer({"revocations": told, "next_cursor": None if following is None else str(following)})
+    described = [_described(denial) for denial in page]
+    return answer({"revocations": described, "next_cursor": None if following is None else str(following)})
 
 
 @router.post("", status_code=201, response_model=Revocation, openapi_extra=_BODY)
 async def revoke(request: Request, context: InContext) -> Response:
-    """Revoke a principal or a token for a time. Its streams end within seconds, on all replicas."""
+    """Revoke a principal or a token for a time. Its streams are closed on all replicas within seconds."""
     permit_everywhere(request, Action.ADMIN)
     new = await read_model(request, NewRevocation)
     return answer(_described(await deny(context.store, new.claim, new.value, new.for_s)), 201)
@@ -79,10 +82,12 @@ async def revoke(request: Request, context: InContext) -> Response:
 
 @router.delete("", status_code=204, responses=_NONE)
 async def take_back(request: Request, context: InContext, claim: Claim, value: Label) -> Response:
-    """Take a revocation back: what it was of counts again within seconds, on all replicas."""
+    """Withdraw a revocation. The principal or token is accepted again on all replicas within seconds."""
     permit_everywhere(request, Action.ADMIN)
     if not await reinstate(context.store, claim, value):
-        raise NotFound(f"{claim} {value!r} is not revoked: it never was, was taken back, or its time has passed")
+        raise NotFound(
+            f"{claim} {value!r} is not revoked: it never was, or the revocation expired or was already withdrawn"
+        )
     return Response(status_code=204)
 
 

@@ -1,6 +1,6 @@
-"""A session: a browser keeps its user's token in a cookie that scripts can't read, so that pages need not hold it.
+"""Browser sessions: the browser keeps the user's token in a cookie that scripts can't read, so pages need not hold it.
 
-How people get such a token is told to everybody, as a part of what the page is made of.
+How users sign in is public: the dashboard loads it before anybody has signed in.
 """
 
 import math
@@ -24,23 +24,23 @@ from progress_server.http.openapi import refused
 router = APIRouter(tags=["session"])
 
 MOST_BYTES = 3_800
-"""A token that browsers keep: they give a cookie 4 KiB, with its name and attributes."""
+"""Maximum size of a token in a cookie. Browsers limit a cookie to 4 KiB, including its name and attributes."""
 
 _BY: dict[str, Literal["nobody", "token", "back-end"]] = {"none": "nobody", "jwt": "token", "callback": "back-end"}
 
 
 class Session(BaseModel):
-    """Whom the server takes the caller for."""
+    """The identity of the caller, as the server sees it."""
 
     principal: str
-    """Empty where nobody has to prove anything."""
+    """Empty without authentication (`PROGRESS_AUTH=none`)."""
     expires_at: Time | None
     kept: bool
-    """Whether it is by a token that the browser keeps, and can be told to forget."""
+    """Whether the token is in a session cookie, which `DELETE /v1/session` can remove."""
 
 
 class SignIn(BaseModel):
-    """What proves who one is, and where to get it."""
+    """How users sign in: the kind of credentials, and the URL of the sign-in page if there is one."""
 
     by: Literal["nobody", "token", "back-end"]
     url: str | None
@@ -48,24 +48,24 @@ class SignIn(BaseModel):
 
 @router.get("/v1/session", response_model=Session)
 async def session(request: Request, context: InContext) -> Response:
-    """Tell whom the server takes the caller for, and until when."""
+    """Return the identity of the caller, and when its credentials expire."""
     by_cookie = "authorization" not in request.headers and _token_of(request, context) is not None
     return _told(principal_of(request), kept=by_cookie)
 
 
 @router.post("/v1/session", status_code=201, response_model=Session, responses=refused("too-large"))
 async def sign_in(request: Request, context: InContext) -> Response:
-    """Have the browser keep the token that this call brings, in a cookie, for as long as it is good.
+    """Store the token of this request in a session cookie, until the token expires.
 
-    Where a back end decides, that is not known: it is asked each time, and the browser keeps it until it is closed.
+    With `PROGRESS_AUTH=callback` the expiry is unknown, because the back end decides for each request. The browser
+    then keeps the cookie until it is closed.
     """
     principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
     asked = context.settings.auth == "callback"
     if not name or token is None or (principal.expires_at is None and not asked):
-        what = "there is no session to be had"
-        raise Forbidden(f"{what}: it takes PROGRESS_AUTH, PROGRESS_JWT_COOKIE and a user's token")
+        raise Forbidden("sessions need PROGRESS_AUTH and PROGRESS_JWT_COOKIE, and a user's token with an expiry")
     if len(token) > MOST_BYTES:
-        raise TooLarge(f"the token is over {MOST_BYTES} bytes, which browsers don't keep in a cookie")
+        raise TooLarge(f"the token exceeds {MOST_BYTES} bytes, and browsers do not store larger cookies")
     told = _told(principal, 201, kept=True)
     ends = None if asked else principal.expires_at
     _set_cookie(told, request, name, token, None if ends is None else math.floor(ends - time.time()))
@@ -74,7 +74,7 @@ async def sign_in(request: Request, context: InContext) -> Response:
 
 @router.delete("/v1/session", status_code=204)
 async def sign_out(request: Request, context: InContext) -> Response:
-    """Have the browser forget the token. It stays good elsewhere: `progress-broker auth revoke` ends it everywhere."""
+    """Remove the session cookie. The token itself remains valid; `progress-broker auth revoke` revokes it everywhere."""
     forgotten = Response(status_code=204)
     if context.settings.jwt_cookie:
         _set_cookie(forgotten, request, context.settings.jwt_cookie, "", 0)
@@ -83,7 +83,7 @@ async def sign_out(request: Request, context: InContext) -> Response:
 
 @router.get("/web/sign-in.json", include_in_schema=False)
 async def ways(context: InContext) -> Response:
-    """Tell it."""
+    """Return how users sign in."""
     settings = context.settings
     return answer(SignIn(by=_BY[settings.auth], url=settings.sign_in_url), headers={"Cache-Control": "no-cache"})
 
@@ -95,7 +95,7 @@ def _token_of(request: Request, context: Context) -> str | None:
 
 
 def _set_cookie(response: Response, request: Request, name: str, value: str, left_s: int | None) -> None:
-    # Strict: no other site's link or form brings it along. Secure wherever the browser came over https.
+    # Strict: requests from links or forms of other sites do not carry it. Secure if the browser used HTTPS.
     path = request.scope.get("root_path") or "/"
     secure = request.url.scheme == "https"
     left_s = None if left_s is None else max(0, left_s)

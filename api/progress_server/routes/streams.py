@@ -25,7 +25,10 @@ from progress_server.sse.response import not_opened, opened
 router = APIRouter(tags=["events"])
 
 MOST_PLACES = 64
-"""Places that are looked in one by one; for those whose grants name more, all that a query finds is looked at."""
+"""Maximum ids, owners, tags and kinds in a caller's grants for which the index is searched one by one.
+
+For a caller with more, the query searches everything and then filters what it finds.
+"""
 
 _TEXT = {"type": "string"}
 EVENT = {
@@ -33,24 +36,29 @@ EVENT = {
     "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": {"type": "integer", "minimum": 0}},
 }
 _OF_ONE: Responses = {
-    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
-    204: {"description": "the position is that of the end: nothing will follow, and EventSource stops"},
+    200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    204: {"description": "The position is that of the end: nothing will follow, and EventSource stops."},
     **refused("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
 }
 _OF_MANY: Responses = {
-    200: {"description": "the events", "content": {"text/event-stream": {"itemSchema": EVENT}}},
-    204: {"description": "those named have ended, and the cursor saw it, or were deleted: nothing will follow"},
+    200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    204: {"description": "Every named operation was deleted, or ended before the cursor: nothing will follow."},
     **refused(
         "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"
     ),
 }
 
 
-# What it takes is read by hand: FastAPI's way costs as much again as all the rest, when all clients come back at once.
+# The query is parsed without FastAPI, whose parsing would double the cost of a request. It matters when all clients
+# reconnect at once.
 @router.head(STREAM_OF_ONE, include_in_schema=False)
 @router.get(STREAM_OF_ONE, response_class=Response, responses=_OF_ONE, openapi_extra={"parameters": described()})
 async def stream(operation: Id, request: Request) -> Response:
-    """Follow an operation: a snapshot or, after a position, what came since; then each event as it happens."""
+    """Follow an operation.
+
+    The stream begins with a snapshot or, with a position, with the events after it. Then each event follows as it
+    happens.
+    """
     context, visit = context_of(request), visit_in(request.scope)
     try:
         await permit(request, context, Action.READ, operation)
@@ -63,7 +71,8 @@ async def stream(operation: Id, request: Request) -> Response:
     except BrokerError as error:
         others = context.takes_other_names
         if isinstance(error, NotFound) and read_query(request.scope["query_string"], others=others).wait_s > 0:
-            # Whose it will be decides whether they may read it, so until it is there they wait by coming back.
+            # Permission depends on the operation's owner, which is unknown until it is created. So the client has to
+            # wait by reconnecting.
             return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, EVENT_STREAM)
         return not_opened(request, error)
     return opened(request, subscription, query.wait_s)
@@ -74,7 +83,11 @@ async def stream(operation: Id, request: Request) -> Response:
     STREAM_OF_MANY, response_class=Response, responses=_OF_MANY, openapi_extra={"parameters": described(MultiQuery)}
 )
 async def multi_stream(request: Request) -> Response:
-    """Follow many operations: their snapshots or, after a cursor, what came since; then each event as it happens."""
+    """Follow many operations.
+
+    The stream begins with their snapshots or, with a cursor, with the events after it. Then each event follows as it
+    happens.
+    """
     context = context_of(request)
     settings, visit = context.settings, visit_in(request.scope)
     try:
@@ -94,7 +107,7 @@ async def multi_stream(request: Request) -> Response:
 
 
 def admit_of(request: Request) -> Admit:
-    """Return what decides which operations who asks may follow, whether they are named or found."""
+    """Return a check of which operations the caller may follow, whether named or found by a query."""
     grants = principal_of(request).grants
     if grants.allows_everywhere(Action.READ):
         return anything
@@ -102,7 +115,10 @@ def admit_of(request: Request) -> Admit:
 
 
 def within(query: Query, request: Request) -> Query:
-    """Return a query that looks where who asks may read: what they may not must not push out what they may."""
+    """Return the query, limited to what the caller may read.
+
+    Otherwise operations that the caller may not read could fill the limit of the stream.
+    """
     grants = principal_of(request).grants
     sources = None if grants.allows_everywhere(Action.READ) else grants.sources(Action.READ)
     if sources is None or len(sources) > MOST_PLACES:

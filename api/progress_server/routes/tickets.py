@@ -1,4 +1,4 @@
-"""The calls that give tickets."""
+"""The calls that issue tickets."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -20,18 +20,18 @@ from progress_server.http.query_names import CheckedRoute
 router = APIRouter(prefix="/v1", tags=["tickets"], route_class=CheckedRoute)
 
 MAX_OPERATIONS = 50
-"""Operations that one ticket names: they stand in a URL."""
+"""Maximum operations in one ticket: a ticket is part of a URL, and URLs are limited."""
 
 
 class Ticket(BaseModel):
-    """What opens a stream, as `?ticket=…`."""
+    """A ticket. Send it as `?ticket=…` to open a stream."""
 
     ticket: str
     expires_at: Time
 
 
 class Query(BaseModel):
-    """Which operations a stream is to follow; what is left out does not narrow."""
+    """Filters for the operations of a stream. A filter that is omitted matches every operation."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class Query(BaseModel):
 
 
 class NewTicket(BaseModel):
-    """What a ticket is to be for: operations by their ids, or a query."""
+    """What the ticket gives access to: either operations by id, or a query."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,11 +51,11 @@ class NewTicket(BaseModel):
     @model_validator(mode="after")
     def _one_of_them(self) -> "NewTicket":
         if (self.operations is None) is (self.query is None):
-            raise ValueError("give either operations or a query")
+            raise ValueError("pass exactly one of `operations` and `query`")
         return self
 
     def within(self, grants: Grants) -> Grants:
-        """Return what is left of grants for it, where it was found that the operations it names may be read."""
+        """Return the grants of the ticket. The caller must have checked read access to operations named by id."""
         read, query = frozenset({Action.READ}), self.query
         if query is None:
             return Grants((Grant(read, ids=frozenset(self.operations or ())),))
@@ -67,14 +67,17 @@ _BODY = {"requestBody": {"content": {"application/json": {"schema": NewTicket.mo
 
 @router.post("/operations/{id}/tickets", status_code=201, response_model=Ticket)
 async def operation_ticket(operation: Id, request: Request, context: InContext) -> Response:
-    """Give a ticket for the stream, the history or the WebSocket of an operation. It opens one within a minute."""
+    """Issue a ticket for the stream, the history or the WebSocket of an operation.
+
+    Open the connection within a minute: the ticket then expires.
+    """
     await permit(request, context, Action.READ, operation)
     return _given(*await guard_of(request).tickets.for_operation(principal_of(request), operation))
 
 
 @router.post("/tickets", status_code=201, response_model=Ticket, openapi_extra=_BODY)
 async def ticket(request: Request, context: InContext) -> Response:
-    """Give a ticket for a stream, or a WebSocket, of many operations: those named, or those a query finds."""
+    """Issue a ticket for a stream or a WebSocket of many operations, either named by id or found by a query."""
     new = await read_model(request, NewTicket)
     await _permit_all(request, context, new.operations or [])
     principal = principal_of(request)

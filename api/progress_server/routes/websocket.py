@@ -21,13 +21,13 @@ router = APIRouter()
 
 @router.websocket(WEBSOCKET_OF_ONE)
 async def follow(websocket: WebSocket) -> None:
-    """Follow an operation, as a stream does and with the same query; it may be cancelled here, too."""
+    """Follow one operation, with the same query parameters as a stream. The client can also cancel it."""
     context = context_of(websocket)
     operation: str = websocket.path_params["id"]
     try:
         _check_origin(websocket, context.settings)
         if re.fullmatch(OPERATION_ID, operation) is None:
-            raise Invalid("this is no operation's id", field="id")
+            raise Invalid(f"invalid operation id: it has to match {OPERATION_ID}", field="id")
         query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:
@@ -47,7 +47,7 @@ async def follow(websocket: WebSocket) -> None:
 
 @router.websocket(WEBSOCKET_OF_MANY)
 async def converse(websocket: WebSocket) -> None:
-    """Follow as many operations as are asked for, and cancel them."""
+    """Follow any number of operations on request, and cancel them."""
     context = context_of(websocket)
     try:
         _check_origin(websocket, context.settings)
@@ -68,4 +68,4 @@ async def converse(websocket: WebSocket) -> None:
 
 def _check_origin(websocket: WebSocket, settings: Settings) -> None:
     if not may_connect(websocket.headers, settings.cors_origins):
-        raise Forbidden("pages of this origin may not connect: PROGRESS_CORS_ORIGINS lists those that may")
+        raise Forbidden("pages of this origin may not connect; add the origin to PROGRESS_CORS_ORIGINS to allow it")

@@ -1,1 +1,1 @@
-"""Server-sent events: a query becomes a stream, a stream becomes bytes."""
+"""Server-sent events: reading a stream's query, encoding its events, and sending them to the client."""

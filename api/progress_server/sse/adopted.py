@@ -1,4 +1,4 @@
-"""The adopted outlets: a subscription's frames straight into its socket. One object is all there is of a connection."""
+"""Adopted outlets: they write a subscription's frames directly to its socket. A connection is only one object."""
 
 import asyncio
 import zlib
@@ -10,17 +10,17 @@ from progress_server.protocols.extensions import Connection
 from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, Packed, chunk, chunked_gzip, ending
 
 MAX_UNASKED_BYTES = 65_536
-"""What a client may send after its request, to which nobody will listen, before it is cut off."""
+"""Maximum bytes that a client may send after its request. They are ignored; more of them abort the connection."""
 
 
 class AdoptedOutlet(asyncio.Protocol):
-    """A client's socket. The transport's own buffer, which is bounded, tells the subscription when to stop."""
+    """The protocol of a client's socket. The transport's bounded buffer pauses and resumes the subscription."""
 
     __slots__ = ("_connections", "_lingering", "_place", "_subscription", "_transport", "_unasked")
 
     kind = "adopted"
     linger_s: ClassVar[float] = 5
-    """How long a response that has ended may take to leave, and a client to close too."""
+    """Time limit for sending the rest of a response that has ended, and for the client to close the connection."""
 
     def __init__(self, subscription: Writer, connection: Connection) -> None:
         transport, connections = connection
@@ -34,7 +34,7 @@ class AdoptedOutlet(asyncio.Protocol):
         connections.add(self)
 
     def keep(self, place: Place | None) -> None:
-        """Keep the stream's place within the limits for as long as the connection lasts."""
+        """Hold the stream's slot in the limits for as long as the connection lasts."""
         if place is not None:
             self._place = place
             place.kept = True
@@ -44,16 +44,17 @@ class AdoptedOutlet(asyncio.Protocol):
     def close(self) -> None:
         """End the response after what was written."""
         transport = self._transport
-        if self not in self._connections:  # it is lost, which is why we close
+        if self not in self._connections:  # the connection is already lost, and nothing can be sent
             return
         if not transport.is_closing():
             transport.write(self.last())
             transport.close()
-        # A client that takes nothing would keep it for ever. Over TLS, so would one that does not close in turn.
+        # A client that reads nothing would keep the connection open forever. Over TLS, so would a client that never
+        # closes its side.
         self._lingering = asyncio.get_running_loop().call_later(self.linger_s, transport.abort)
 
     def last(self) -> bytes:
-        """Return what the response ends with."""
+        """Return the bytes that end the response."""
         return LAST_CHUNK
 
     def abort(self) -> None:
@@ -63,15 +64,15 @@ class AdoptedOutlet(asyncio.Protocol):
     # What the transport calls
 
     def pause_writing(self) -> None:
-        """Stop: the transport holds enough."""
+        """Pause the subscription: the transport's buffer is full."""
         self._subscription.filled()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume the subscription."""
         self._subscription.drained()
 
     def data_received(self, data: bytes) -> None:
-        """Ignore it: the response's head said that the connection closes after it. A flood ends it now."""
+        """Ignore data: the response has `Connection: close`, so no other request follows. Too much data aborts it."""
         self._unasked += len(data)
         if self._unasked > MAX_UNASKED_BYTES:
             self._transport.abort()
@@ -88,12 +89,12 @@ class AdoptedOutlet(asyncio.Protocol):
     # What the server calls
 
     def shutdown(self) -> None:
-        """Send the client away: the server stops."""
+        """Ask the client to reconnect, because the server shuts down."""
         self._subscription.close("draining", reconnect=True)
 
 
 class ChunkedOutlet(AdoptedOutlet):
-    """That of most clients: nothing of ours stands between the hub and the transport."""
+    """The outlet of most clients. The hub calls the transport's `write` directly, without code of ours in between."""
 
     __slots__ = ("write",)
 
@@ -105,19 +106,19 @@ class ChunkedOutlet(AdoptedOutlet):
 
 
 class UnframedOutlet(ChunkedOutlet):
-    """That of an HTTP/1.0 client, for which a body ends with its connection."""
+    """The outlet of an HTTP/1.0 client, for which the end of the connection ends the body."""
 
     __slots__ = ()
 
     encoding = TEXT
 
     def last(self) -> bytes:
-        """Return nothing: the close says it."""
+        """Return nothing: closing the connection ends the response."""
         return b""
 
 
 class GzipOutlet(AdoptedOutlet):
-    """That of a client that accepts gzip."""
+    """The outlet of a client that accepts gzip."""
 
     __slots__ = ("_crc", "_size", "encoding")
 
@@ -127,7 +128,7 @@ class GzipOutlet(AdoptedOutlet):
         self.encoding = chunked_gzip(over)
 
     def write(self, packed: Packed) -> None:
-        """Write what was packed for all; before the first, the header."""
+        """Write compressed frames, which all clients share. The gzip header goes before the first."""
         data, text = packed
         if not self._size:
             data = chunk(GZIP_HEADER) + data
@@ -136,6 +137,6 @@ class GzipOutlet(AdoptedOutlet):
         self._transport.write(data)
 
     def last(self) -> bytes:
-        """Return what ends the gzip stream and the response."""
+        """Return the bytes that end the gzip stream and the response."""
         header = b"" if self._size else GZIP_HEADER
         return chunk(header + ending(self._crc, self._size)) + LAST_CHUNK

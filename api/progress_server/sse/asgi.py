@@ -1,4 +1,4 @@
-"""The ASGI outlet: a subscription's frames as an `EventSourceResponse`, on any ASGI server."""
+"""The ASGI outlet: it sends a subscription's frames as an `EventSourceResponse`, on any ASGI server."""
 
 import asyncio
 import zlib
@@ -14,7 +14,7 @@ from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
 
 
 class AsgiOutlet:
-    """Holds what the server has not taken yet: `limit` bytes, and at most one write over."""
+    """Buffers what the server has not yet accepted: up to `limit` bytes, and at most one write more."""
 
     kind = "asgi"
     encoding: Encoding = TEXT
@@ -29,7 +29,7 @@ class AsgiOutlet:
         self._news = asyncio.Event()
 
     def write(self, data: Any) -> None:
-        """Take what is to be sent."""
+        """Buffer data to send."""
         self._hold(data)
 
     def _hold(self, data: bytes) -> None:
@@ -40,7 +40,7 @@ class AsgiOutlet:
             self._subscription.filled()
 
     def close(self) -> None:
-        """End the response after what it holds."""
+        """End the response after the buffered data."""
         self._closed = True
         self._news.set()
 
@@ -49,7 +49,7 @@ class AsgiOutlet:
         self.aborted.cancel()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield what there is, joined, whenever there is something; the subscription goes on when it has been sent."""
+        """Yield the buffered data, joined, whenever there is some. When it has been sent, the subscription resumes."""
         self._subscription.attach(self)
         while True:
             await self._news.wait()
@@ -65,7 +65,7 @@ class AsgiOutlet:
 
 
 class GzipAsgiOutlet(AsgiOutlet):
-    """That of a client that accepts gzip."""
+    """The outlet of a client that accepts gzip."""
 
     def __init__(self, subscription: Writer, limit: int, over: int) -> None:
         super().__init__(subscription, limit)
@@ -74,28 +74,26 @@ class GzipAsgiOutlet(AsgiOutlet):
         self._chunks.append(GZIP_HEADER)
 
     def write(self, packed: Packed) -> None:
-        """Take what was packed for all."""
+        """Buffer compressed frames, which all clients share."""
         self._crc = zlib.crc32(packed.text, self._crc)
         self._length += len(packed.text)
         self._hold(packed.data)
 
     def close(self) -> None:
-        """End the gzip stream, and the response after what it holds."""
+        """End the gzip stream, and then the response, after the buffered data."""
         self._chunks.append(ending(self._crc, self._length))
         super().close()
 
 
 class AsgiStream(QuietEventSourceResponse):
-    """A subscription as an ASGI response. However the response ends, the subscription ends with it."""
+    """An ASGI response that carries a subscription. When it ends, for any reason, it closes the subscription."""
 
     def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
         self._subscription = subscription
         self._outlet = outlet
-        # Pings come from the hub's timer wheel, which is one task for all streams.
+        # Pings come from the timer wheel, which is one task for all streams.
         super().__init__(outlet.chunks(), ping=0, sep="\n")
-        self.raw_headers = (
-            headers  # without sse-starlette's `Connection`: it is up to the server, and forbidden in HTTP/2
-        )
+        self.raw_headers = headers  # without its `Connection` header: the server sets it, and HTTP/2 forbids it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""

@@ -1,6 +1,6 @@
-"""How frames become bytes: as a body's text, as chunks, or as gzip; and which of these a client accepts.
+"""Encodings of frames: plain text, chunks, or gzip; and whether a client accepts gzip.
 
-All of it is made here because libraries and HTTP servers encode for each connection anew. Here each event is encoded
+This code is our own because libraries and HTTP servers encode separately for each connection. Here each event is encoded
 once, and the same bytes go to all clients that accept the encoding.
 """
 
@@ -15,8 +15,8 @@ from progress_broker.model.event import CHILDREN
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 
-# Chunked transfer coding (RFC 9112, 7.1): what HTTP/1.1 needs around a body of unknown length. By hand, as uvicorn no
-# longer writes to a socket that was adopted (`api/progress_server/protocols/adoption.py`).
+# Chunked transfer coding (RFC 9112, 7.1): HTTP/1.1 needs it for a body whose length is not known in advance.
+# By hand, because uvicorn no longer writes to a socket that was adopted (`api/progress_server/protocols/adoption.py`).
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -27,7 +27,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class Chunked:
-    """Frames that leave together as one chunk."""
+    """Encodes frames that are sent together as one chunk."""
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
         """Return the chunk."""
@@ -37,61 +37,67 @@ class Chunked:
 CHUNKED = Chunked()
 
 
-# gzip (RFC 1952), made once for all: a frame is deflated by itself, and its bytes fit into every client's stream.
+# gzip (RFC 1952), compressed once for all clients: each frame is compressed by itself, and its bytes fit into every
+# client's stream.
 #
-# zlib compresses. The container is written by hand, as Python's `gzip`, and middleware such as Starlette's, compress
-# for one client: that would cost a deflate and the memory of its window for each.
+# zlib compresses. The container is written by hand, because Python's `gzip`, and middleware such as Starlette's, compress
+# for one client: each client would cost a compression and the memory of its window.
 #
-# Nothing in a frame's bytes refers to what came before, and they end on a byte's border; so a client that joined in the
-# middle can be sent them like any other. What differs from one client to the next is only the end: the checksum and the
-# length of all it was sent, which its outlet keeps.
+# A compressed frame does not refer to earlier data, and it ends on a byte boundary. So a client that joined later can
+# receive the same bytes as any other. Only the trailer differs between clients: the checksum and the length of all that
+# the client was sent. Its outlet keeps track of both.
 
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST_BLOCK = b"\x03\0"
 _FLUSHED = b"\0\0\0\xff\xff"
-"""An empty block, which ends each frame, as it ends what zlib flushes: some readers hand nothing on before they see it.
-Go's is such, and its HTTP client asks for gzip unasked: that of Caddy, which unpacks it again for who did not."""
+"""An empty block after each frame, as zlib writes on a flush: some readers return no data before they see one.
+Go's reader is such. Go's HTTP client, and so Caddy, requests gzip by itself, and decompresses it for clients that did
+not request it."""
 _WINDOW_BITS, _MEMORY_LEVEL = 13, 5
-"""One event is packed as well as with zlib's own 15 and 8, which want a quarter of a megabyte, cleared, each time."""
+"""One event compresses as well as with zlib's defaults, 15 and 8, which allocate and clear 256 KiB each time."""
 
 _CONTROL_OVER = 4_096
-"""Only a long list of operations comes to that."""
+"""Control frames from this size on are compressed. Only a long list of operations is that large."""
 
 
 class Packed(NamedTuple):
-    """What an outlet that packs is handed."""
+    """Compressed frames, as passed to an outlet."""
 
     data: bytes
     text: bytes
-    """What the client will have unpacked."""
+    """The same data uncompressed."""
 
     @property
     def size(self) -> int:
-        """How many bytes go out."""
+        """The number of bytes to send."""
         return len(self.data)
 
 
 class Gzip:
-    """Frames as a piece of a gzip stream. Those under `over` bytes are put in as they are: deflating gains little."""
+    """Encodes frames as a part of a gzip stream.
+
+    Frames under `over` bytes are stored uncompressed: compressing them gains little.
+    """
 
     def __init__(self, over: int) -> None:
         self._over = over
 
     def encode(self, frames: Sequence[Frame]) -> Packed:
-        """Return the piece."""
+        """Return the part of the stream."""
         return Packed(b"".join([self._pack(frame) for frame in frames]), TEXT.encode(frames))
 
     def _pack(self, frame: Frame) -> bytes:
         if frame.packed is None:
             wire = frame.wire
-            # Control frames have no position, and are made for one client. What is told of children is for many.
+            # Control frames have no position and are made for one client. A `children` frame has no position
+            # either, but many clients share it.
             over = self._over if frame.position or frame.type == CHILDREN else _CONTROL_OVER
             frame.packed = _stored(wire) if len(wire) < over else _deflated(wire)
         return frame.packed
 
 
 class ChunkedGzip(Gzip):
-    """The same as one chunk."""
+    """Encodes frames as gzip in one chunk."""
 
     def encode(self, frames: Sequence[Frame]) -> Packed:
         """Return the chunk."""
@@ -100,11 +106,11 @@ class ChunkedGzip(Gzip):
 
 
 gzip = cache(Gzip)
-chunked_gzip = cache(ChunkedGzip)  # one for each setting, as clients share what is of one encoding
+chunked_gzip = cache(ChunkedGzip)  # one instance per setting, because clients share frames by encoding
 
 
 def ending(crc: int, size: int) -> bytes:
-    """Return what ends a gzip stream whose text has this CRC-32 and this length."""
+    """Return the end of a gzip stream, for a text with this CRC-32 and length."""
     return _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
@@ -114,7 +120,7 @@ def _deflated(text: bytes) -> bytes:
 
 
 def _stored(text: bytes) -> bytes:
-    """Return a block of deflate's that holds up to 65,535 bytes as they are (RFC 1951, 3.2.4), and the empty one."""
+    """Return a stored deflate block (RFC 1951, 3.2.4) of up to 65,535 bytes, and the empty block after it."""
     return struct.pack("<BHH", 0, len(text), len(text) ^ 0xFFFF) + text + _FLUSHED
 
 
@@ -125,7 +131,7 @@ _MEMBER = re.compile(r"\s*([^\s;]+)\s*(?:;\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0
 
 
 def accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the headers of a request, their names in lower case, admit gzip, and prefer nothing to it."""
+    """Return whether a request accepts gzip and does not prefer `identity`. Header names must be in lower case."""
     text = ",".join(value.decode("latin-1") for name, value in headers if name == b"accept-encoding")
     if "gzip" not in text.lower() and "*" not in text:
         return False

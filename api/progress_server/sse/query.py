@@ -1,4 +1,4 @@
-"""What a stream's query may ask for, of one operation or of many: stated once, for the description and the reading."""
+"""The query parameters of streams. The same models parse the query and describe it in OpenAPI."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -21,40 +21,46 @@ POSITION: dict[str, Any] = {
     "pattern": r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$",
     "examples": ["1732150000000-0"],
 }
-"""What a position looks like, for the description: `parse_position` is what reads it."""
+"""The schema of a position, for OpenAPI only. `parse_position` does the parsing."""
 
 _POSITION_OR_NONE = POSITION | {"pattern": r"^((0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18}))?$"}
-"""Of a client that resumes: an empty one is what it says when it has none yet."""
+"""The schema where a client resumes: the position may be empty, if the client has received none yet."""
 
 TYPES = f"^{EVENT_TYPE}(,{EVENT_TYPE}){{0,{MAX_TYPES - 1}}}$"
 
 
 class StreamQuery(BaseModel):
-    """Where a client wants to begin, and how it wants its events."""
+    """The query of a stream of one operation: where to begin, and how to deliver events."""
 
     model_config = ConfigDict(frozen=True)
 
     last_event_id: str | None = Field(
-        None, description="what a new EventSource says instead of the header", json_schema_extra=_POSITION_OR_NONE
+        None,
+        description="Resume after this position. For a new EventSource, which can't set the `Last-Event-ID` header.",
+        json_schema_extra=_POSITION_OR_NONE,
     )
-    beginning: Literal["start"] | None = Field(None, alias="from", description="replay all that is kept")
+    beginning: Literal["start"] | None = Field(None, alias="from", description="`start` replays all stored events.")
     types: str | None = Field(
-        None, description="the types wanted, separated by commas", json_schema_extra={"pattern": TYPES}
+        None, description="Event types to send, separated by commas.", json_schema_extra={"pattern": TYPES}
     )
     interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        0, description="least time between two `progress` events"
+        0, description="Minimum time between two `progress` events."
     )
-    wait_s: Annotated[float, Field(ge=0)] = Field(0, description="how long to await an operation not yet created")
-    children: bool = Field(False, description="tell where the operation's children stand, as that changes")
-    ping: Literal["comment", "event"] = Field("comment", description="how to say that the stream is alive")
+    wait_s: Annotated[float, Field(ge=0)] = Field(
+        0, description="How long to wait for an operation that does not exist yet."
+    )
+    children: bool = Field(False, description="Also send the state of the operation's children whenever it changes.")
+    ping: Literal["comment", "event"] = Field(
+        "comment", description="The form of keep-alive pings: a comment or an event."
+    )
 
     def start(self, last_event_id: str | None) -> Start:
-        """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
-        given = [position for position in (last_event_id, self.last_event_id) if position]
-        for position in given:
+        """Return where to begin. The header wins: an EventSource that reconnects sends its newest position in it."""
+        positions = [position for position in (last_event_id, self.last_event_id) if position]
+        for position in positions:
             parse_position(position)
-        if given:
-            return Start(given[0])
+        if positions:
+            return Start(positions[0])
         return Start(beginning=self.beginning is not None)
 
     def delivery(self) -> Delivery:
@@ -71,7 +77,7 @@ _NAMES_OF_ONE = frozenset(field.alias or name for name, field in StreamQuery.mod
 
 
 def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
-    """Return what a query asks for; raise `Invalid`. With `others` it may hold names that are not ours."""
+    """Return the parsed query; raise `Invalid`. With `others` it may have unknown parameters."""
     if not query:
         return ANYTHING
     try:
@@ -82,7 +88,11 @@ def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
 
 def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
     """Return a query's parameters as OpenAPI describes them."""
-    header = {"name": "Last-Event-ID", "in": "header", "description": "what EventSource sends when it reconnects"}
+    header = {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "Resume after this position. EventSource sends it when it reconnects.",
+    }
     properties = model.model_json_schema()["properties"]
     given = {name: it for name, it in properties["last_event_id"].items() if name in ("pattern", "examples")}
     queries = [
@@ -93,34 +103,41 @@ def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
 
 
 def read_types(text: str | None) -> frozenset[bytes] | None:
-    """Return the event names in a list separated by commas; raise `Invalid`."""
+    """Return the event types in a comma-separated list, or None for all; raise `Invalid`."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) > MAX_TYPES or not all(re.fullmatch(EVENT_TYPE, name) for name in names):
-        raise Invalid(f"types are up to {MAX_TYPES} event names, separated by commas", field="types")
+        raise Invalid(f"`types` must be up to {MAX_TYPES} event types, separated by commas", field="types")
     return frozenset(name.encode() for name in names)
 
 
 class MultiQuery(BaseModel):
-    """Which operations a client wants, where it wants to begin, and how it wants their events."""
+    """The query of a stream of many operations: which ones, where to begin, and how to deliver events."""
 
     model_config = ConfigDict(frozen=True)
 
-    operation: list[OperationId] = Field([], description="ids of the operations to follow, one each time")
-    owner: Label | None = Field(None, description="follow all operations of this owner, also those yet to come")
-    kind: Label | None = Field(None, description="those of this kind")
-    tag: list[Label] = Field([], description="those that have this tag; given again, also that one")
-    parent: OperationId | None = Field(None, description="those that are children of this one")
-    last_event_id: str | None = Field(None, description="what a new EventSource says instead of the header")
+    operation: list[OperationId] = Field([], description="The id of an operation to follow. Repeat it for several.")
+    owner: Label | None = Field(None, description="Follow all operations of this owner, including ones created later.")
+    kind: Label | None = Field(None, description="Follow all operations of this kind, including ones created later.")
+    tag: list[Label] = Field([], description="Follow all operations with this tag. Repeat it to require several tags.")
+    parent: OperationId | None = Field(None, description="Follow all children of this operation.")
+    last_event_id: str | None = Field(
+        None,
+        description="Resume after this cursor. For a new EventSource, which can't set the `Last-Event-ID` header.",
+    )
     types: str | None = Field(
-        None, description="the types wanted, separated by commas", json_schema_extra={"pattern": TYPES}
+        None, description="Event types to send, separated by commas.", json_schema_extra={"pattern": TYPES}
     )
     interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        0, description="least time between two times that `progress` events are sent"
+        0, description="Minimum time between two times that `progress` events are sent."
     )
-    wait_s: Annotated[float, Field(ge=0)] = Field(0, description="how long to wait if none of them exists yet")
-    ping: Literal["comment", "event"] = Field("comment", description="how to say that the stream is alive")
+    wait_s: Annotated[float, Field(ge=0)] = Field(
+        0, description="How long to wait if none of the operations exists yet."
+    )
+    ping: Literal["comment", "event"] = Field(
+        "comment", description="The form of keep-alive pings: a comment or an event."
+    )
 
     def query(self, most: int) -> Query:
         """Return which operations to follow; raise `Invalid`."""
@@ -130,18 +147,20 @@ class MultiQuery(BaseModel):
         ids = tuple(dict.fromkeys(self.operation))
         if bool(terms) is bool(ids):
             raise Invalid(
-                "name the operations to follow, each by `operation`, or ask for them by `owner`, `kind`, `tag` or"
+                "choose operations either by id, with `operation` (repeatable), or by `owner`, `kind`, `tag` or"
                 " `parent`; not both",
                 field="operation",
             )
         if len(ids) > most:
             raise Invalid(
-                f"{len(ids)} operations are named, and a stream carries {most}: open several streams", field="operation"
+                f"{len(ids)} operations requested, but a stream carries at most {most}"
+                " (PROGRESS_MAX_OPERATIONS_PER_STREAM); open several streams",
+                field="operation",
             )
         return Query(ids, terms)
 
     def start(self, last_event_id: str | None) -> Start:
-        """Return where to begin. The header wins: it is what an EventSource that reconnects has come to."""
+        """Return where to begin. The header wins: an EventSource that reconnects sends its newest position in it."""
         return Start(last_event_id or self.last_event_id or None)
 
     def delivery(self) -> Delivery:
@@ -155,7 +174,7 @@ _LISTS = frozenset({"operation", "tag"})
 
 
 def read_multi_query(query: bytes, *, others: bool = False) -> MultiQuery:
-    """Return what a query asks for; raise `Invalid`. With `others` it may hold names that are not ours."""
+    """Return the parsed query; raise `Invalid`. With `others` it may have unknown parameters."""
     try:
         return MultiQuery.model_validate(values_of(query, _NAMES_OF_MANY, _LISTS, others=others))
     except ValidationError as error:

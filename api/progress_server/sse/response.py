@@ -1,4 +1,4 @@
-"""A stream as a response: opened over an adopted connection where the server offers it, else over ASGI; or refused."""
+"""The response that carries a stream: over an adopted connection if the server offers one, otherwise over ASGI."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,7 +29,10 @@ _GZIP = (b"content-encoding", b"gzip")
 
 
 class StreamResponse(Response):
-    """However it ends, the subscription ends with it. `opened` is awaited once the client has its stream."""
+    """The response of a stream. When it ends, for any reason, it closes the subscription.
+
+    `opened` is awaited once the client has its stream.
+    """
 
     def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
         self.status_code = 200
@@ -42,7 +45,7 @@ class StreamResponse(Response):
         self.raw_headers = list(_VARIED if gzip_over else _PLAIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, or only its head when the connection is adopted."""
+        """Send the response, or only its head if the connection is adopted."""
         if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
             self._packed = True
             self.raw_headers.append(_GZIP)
@@ -55,7 +58,7 @@ class StreamResponse(Response):
             await self._opened()
 
     async def _adopted(self, offer: ConnectionOffer, scope: Scope, send: Send) -> bool:
-        """Send the head, and give the subscription its socket; return whether it has got it."""
+        """Send the head, and hand the socket over to the subscription. Return whether that worked."""
         if scope["http_version"] == "1.0":
             offer.without_chunks()
         try:
@@ -91,17 +94,17 @@ class StreamResponse(Response):
 
 
 def _telling_of_the_first(send: Send, opened: Opened) -> Send:
-    """Return what sends, and tells of the first part of a body that it has sent."""
-    told = False
+    """Return a `send` that awaits `opened` after it has sent the first part of the body."""
+    reported = False
 
-    async def send_and_tell(message: Message) -> None:
-        nonlocal told
+    async def send_and_report(message: Message) -> None:
+        nonlocal reported
         await send(message)
-        if not told and message.get("body"):
-            told = True
+        if not reported and message.get("body"):
+            reported = True
             await opened()
 
-    return send_and_tell
+    return send_and_report
 
 
 def _without_head(send: Send) -> Send:
@@ -113,7 +116,11 @@ def _without_head(send: Send) -> Send:
 
 
 def opened(request: Request, stream: Stream, wait_s: float) -> Response:
-    """Return a stream's response. It may await what is not there yet for so long, and its visit lasts as long as it."""
+    """Return the response of a stream.
+
+    If the operation does not exist yet, the stream waits `wait_s` for it. The authorized connection ends with the
+    stream.
+    """
     context = context_of(request)
     settings, visit = context.settings, visit_in(request.scope)
     visit.last_as(stream, context.hub.streams)
@@ -124,7 +131,7 @@ def opened(request: Request, stream: Stream, wait_s: float) -> Response:
 
 
 def not_opened(request: Request, error: BrokerError) -> Response:
-    """Count a stream that could not be opened, and return the answer if time mends that; else raise the error."""
+    """Count a rejected stream. Return the response of a temporary error; raise any other error."""
     context = context_of(request)
     context.hub.tally.refused[error.code] += 1
     if error.code not in PASSING:

@@ -1,1 +1,1 @@
-"""Many operations over one WebSocket."""
+"""Following one or many operations over a WebSocket."""

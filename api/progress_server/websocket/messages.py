@@ -1,6 +1,6 @@
-"""What a socket and its client say to each other beside events, as JSON objects.
+"""The messages between a WebSocket and its client, other than events. They are JSON objects.
 
-A client's messages have a `type`. The server's have an `event` and no `data`, which every event has.
+A client's messages have a `type`. The server's messages have an `event` and no `data`; events always have `data`.
 """
 
 import random
@@ -19,17 +19,17 @@ from progress_server.sse.query import StreamQuery
 MAX_MESSAGE_BYTES = 16_384
 
 Ref = str | int | None
-"""What a client names a request by, to know the answer to it."""
+"""A client's name for a request. The response repeats it, so the client can match them."""
 
 
 def message(event: str, **members: object) -> str:
-    """Return a message; what is None is left out."""
-    told = {name: value for name, value in members.items() if value is not None}
-    return orjson.dumps({"event": event, **told}).decode()
+    """Return a message as JSON. Members that are None are left out."""
+    present = {name: value for name, value in members.items() if value is not None}
+    return orjson.dumps({"event": event, **present}).decode()
 
 
 def retry_ms(settings: Settings) -> int:
-    """Return how soon a client is to connect again: a different time for each, as many may be told at one moment."""
+    """Return a reconnect delay with jitter, so that many clients do not reconnect at the same moment."""
     return round(settings.retry_ms * random.uniform(0.5, 1.5))
 
 
@@ -40,7 +40,10 @@ class _Request(BaseModel):
 
 
 class Subscribe(_Request):
-    """Follow an operation; one that is followed already is begun anew. What is asked of a stream in its query."""
+    """Follow an operation, with the parameters of a stream's query.
+
+    If the operation is already followed, the new subscription replaces the old one.
+    """
 
     type: Literal["subscribe"]
     operation: OperationId
@@ -52,7 +55,7 @@ class Subscribe(_Request):
     children: bool = False
 
     def query(self) -> StreamQuery:
-        """Return it as the query of a stream."""
+        """Return the parameters as the query of a stream."""
         asked: dict[str, Any] = self.model_dump(include={"last_event_id", "interval_ms", "wait_s", "children"})
         asked |= {"from": self.beginning, "types": None if self.types is None else ",".join(self.types)}
         try:
@@ -62,21 +65,21 @@ class Subscribe(_Request):
 
 
 class Unsubscribe(_Request):
-    """Follow it no more."""
+    """Stop following an operation."""
 
     type: Literal["unsubscribe"]
     operation: OperationId
 
 
 class Cancel(CancelRequest, _Request):
-    """Ask an operation's worker to stop. On a socket of one operation it need not be named."""
+    """Ask an operation's worker to stop. On a WebSocket of one operation, `operation` may be omitted."""
 
     type: Literal["cancel"]
     operation: OperationId | None = None
 
 
 class Ping(_Request):
-    """Ask whether anybody is there."""
+    """Ask for a `pong`, to check the connection."""
 
     type: Literal["ping"]
 
@@ -88,29 +91,29 @@ _REQUESTS: dict[str, type[Request]] = {
 
 
 def read_request(text: str | None) -> Request:
-    """Return what a message asks; raise `Invalid` or `TooLarge`."""
+    """Return the request in a message; raise `Invalid` or `TooLarge`."""
     if text is None:
-        raise Invalid("messages are text, of JSON: this one was binary")
+        raise Invalid("messages must be JSON text; this one is binary")
     if len(text) > MAX_MESSAGE_BYTES:
-        raise TooLarge(f"a message is over {MAX_MESSAGE_BYTES} bytes")
-    said = read_json(text.encode())
-    type = said.get("type") if isinstance(said, dict) else None
+        raise TooLarge(f"message exceeds {MAX_MESSAGE_BYTES} bytes")
+    content = read_json(text.encode())
+    type = content.get("type") if isinstance(content, dict) else None
     if not isinstance(type, str) or type not in _REQUESTS:
-        raise Invalid(f"a message is a JSON object whose `type` is one of {', '.join(_REQUESTS)}", field="type")
+        raise Invalid(f"a message must be a JSON object whose `type` is one of {', '.join(_REQUESTS)}", field="type")
     try:
-        return _REQUESTS[type].model_validate(said)
+        return _REQUESTS[type].model_validate(content)
     except ValidationError as error:
         raise invalid(error) from None
 
 
 def named_in(text: str | None) -> tuple[str | None, Ref]:
-    """Return the operation and the `ref` of a message that is no request, as far as it has them."""
+    """Return the operation and the `ref` of an invalid message, if they are present and short enough."""
     try:
-        said = read_json((text or "").encode()) if len(text or "") <= MAX_MESSAGE_BYTES else None
+        content = read_json((text or "").encode()) if len(text or "") <= MAX_MESSAGE_BYTES else None
     except Invalid:
-        said = None
-    if not isinstance(said, dict):
+        content = None
+    if not isinstance(content, dict):
         return None, None
-    operation, ref = said.get("operation"), said.get("ref")
+    operation, ref = content.get("operation"), content.get("ref")
     known = isinstance(operation, str) and len(operation) <= 128
     return operation if known else None, ref if isinstance(ref, str | int) and len(str(ref)) <= 128 else None

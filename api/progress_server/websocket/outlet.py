@@ -1,4 +1,4 @@
-"""The way out of one subscription: frames as JSON text, over a socket that it shares with other subscriptions."""
+"""The outlet of a subscription over a WebSocket that several subscriptions share. Frames are sent as JSON text."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -10,32 +10,35 @@ from progress_broker.stream.frames import Frame
 from progress_broker.stream.subscription import Subscription
 
 _RECONNECT = b"reconnect"
-_SILENT = frozenset({b"", b"ping"})  # a socket is opened and pinged as a whole, not for each operation
+_SILENT = frozenset({b"", b"ping"})  # the WebSocket has its own open message and pings; they are not sent per operation
 
 
 class Away(NamedTuple):
-    """Why a client is sent away, and when it may come back."""
+    """Why a client is asked to reconnect, and after which delay."""
 
     reason: str
     retry_ms: int
 
 
 class Said(NamedTuple):
-    """What a socket's outlet is handed."""
+    """Encoded frames, as passed to an outlet of a WebSocket."""
 
     texts: Sequence[str]
     size: int
     end: bool = False
-    """Whether the operation's end is the last of it."""
+    """Whether the last frame is the operation's end."""
     away: Away | None = None
 
 
 class Wrapped:
-    """An event as `{"id": …, "event": …, "data": …}`, with the envelope as data. What has no position has no `id`."""
+    """Encodes events as `{"id": …, "event": …, "data": …}`, with the envelope as data.
+
+    Frames without a position have no `id`.
+    """
 
     def encode(self, frames: Sequence[Frame]) -> Said:
         """Return the messages."""
-        if frames[0].type == _RECONNECT:  # it is always alone
+        if frames[0].type == _RECONNECT:  # such a frame is always the only one
             return Said((), 0, away=_away(frames[0]))
         wrapped = [_wrap(frame) for frame in frames if frame.type not in _SILENT]
         return Said([text.decode() for text in wrapped], sum(map(len, wrapped)), end=frames[-1].type == END)
@@ -56,20 +59,20 @@ def _away(frame: Frame) -> Away:
 
 
 class Carrier(Protocol):
-    """What a member asks of its socket."""
+    """The methods of the WebSocket that its outlets call."""
 
     def carry(self, said: Said) -> None:
-        """Send it; tell those who send to stop when there is no more room."""
+        """Send the frames; pause the subscriptions if the send buffer is full."""
 
     def left(self, member: "Member", why: str) -> None:
-        """Let go of a member whose subscription has ended."""
+        """Remove a member whose subscription has ended."""
 
     def abort(self, reason: str) -> None:
         """Cut the connection."""
 
 
 class Member:
-    """The outlet of a subscription over a socket."""
+    """The outlet of one subscription over a WebSocket."""
 
     kind = "websocket"
     encoding = WRAPPED
@@ -77,15 +80,15 @@ class Member:
     def __init__(self, subscription: Subscription, carrier: Carrier) -> None:
         self.subscription = subscription
         self._carrier = carrier
-        self._why = "draining"  # what ends a subscription before it has been told anything
+        self._why = "draining"  # the reason if the subscription ends before it has sent anything
 
     @property
     def operation(self) -> str:
-        """Whose events it carries."""
+        """The operation whose events it carries."""
         return self.subscription.operation
 
     def write(self, said: Said) -> None:
-        """Pass it on."""
+        """Pass frames to the WebSocket, or keep the reason of a `reconnect` for the close."""
         if said.away is not None:
             self._why = said.away.reason
         else:
@@ -94,9 +97,9 @@ class Member:
             self._carrier.carry(said)
 
     def close(self) -> None:
-        """Tell the socket, which goes on with the others."""
+        """Report the end to the WebSocket, which stays open for its other members."""
         self._carrier.left(self, self._why)
 
     def abort(self) -> None:
-        """Cut the whole socket: its client takes nothing."""
+        """Abort the whole WebSocket: its client reads nothing."""
         self._carrier.abort("stuck")

@@ -1,4 +1,4 @@
-"""The outbox: what is to be sent over one socket, held up to a bound, and sent as fast as the server takes it."""
+"""The send queue of one WebSocket: bounded, and sent as fast as the server accepts messages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,14 +8,14 @@ from starlette.types import Message
 
 
 class Closing(NamedTuple):
-    """How a socket ends."""
+    """The close code and the reason of a WebSocket."""
 
     code: int
     reason: str
 
 
 class Outbox:
-    """Holds `limit` bytes, and at most what one who writes adds before it looks whether it is full."""
+    """Holds up to `limit` bytes. A writer can exceed that by one write, because it checks `full` afterwards."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self._limit = limit
@@ -30,11 +30,11 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether nobody should write."""
+        """Whether the limit is reached and writers should pause."""
         return self._size >= self._limit
 
     def put(self, texts: Sequence[str], size: int) -> None:
-        """Take what is to be sent, unless it ends."""
+        """Add messages to send. After `close` they are dropped."""
         if texts and self._closing is None:
             self._texts += texts
             self._size += size
@@ -44,17 +44,20 @@ class Outbox:
                 self._room.clear()
 
     def close(self, closing: Closing) -> None:
-        """End the socket after what is held."""
+        """Close the WebSocket after the queued messages have been sent."""
         self._closing = self._closing or closing
         self._news.set()
         self._room.set()
 
     async def room(self) -> None:
-        """Wait until it is not full."""
+        """Wait until the queue is not full."""
         await self._room.wait()
 
     async def deliver(self, send: Callable[[Message], Awaitable[None]], on_room: Callable[[], None]) -> None:
-        """Send what comes, to the end; call `on_room` when there is room again. `send` waits for the client."""
+        """Send queued messages until the queue is closed.
+
+        `send` waits for the client. `on_room` is called when a full queue has room again.
+        """
         while True:
             await self._news.wait()
             self._news.clear()
@@ -63,7 +66,7 @@ class Outbox:
                 self._texts = []
                 for text in texts:
                     await send({"type": "websocket.send", "text": text})
-                self._size -= size  # only now, or twice as much would be held
+                self._size -= size  # only now: if it counted as free earlier, twice the limit could be held
                 if self.full_since is not None:
                     self.full_since = self._clock() if self.full else None
                     if not self.full:

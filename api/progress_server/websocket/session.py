@@ -1,4 +1,4 @@
-"""A conversation: what a client asks over its socket, one request after another, and what it is answered."""
+"""The requests of one client over its WebSocket. They are handled in order, each with a response."""
 
 import asyncio
 import logging
@@ -31,30 +31,30 @@ from progress_server.websocket.socket import Socket
 log = logging.getLogger(__name__)
 
 FAULTS = 20
-"""Messages that are none that a client may send at once, and one more each six seconds, before it is sent away."""
+"""Invalid messages that a client may send at once, plus one more every six seconds. Then the WebSocket is closed."""
 _FAULTS_PER_S = 1 / 6
 
 
 class Conversation:
-    """What one client asks. `only` is the operation of a socket that follows one."""
+    """Handles the requests of one client. `only` is the operation of a WebSocket that follows just one."""
 
     def __init__(self, socket: Socket, websocket: WebSocket, context: Context, only: str | None = None) -> None:
         settings = context.settings
         self._socket, self._websocket, self._context = socket, websocket, context
         self._only = only
-        # All that a socket may follow can be asked for at once; after that, messages wait for their time.
+        # The burst lets a client subscribe to the maximum of operations at once. Beyond it, messages are delayed.
         self._messages = Allowance(settings.messages_per_s, settings.max_operations_per_stream)
         self._faults = Allowance(_FAULTS_PER_S, FAULTS)
 
     async def listen(self) -> None:
-        """Answer each message, until the client has gone."""
-        while (said := await self._socket.receive()) is not None:
+        """Handle each message until the client disconnects."""
+        while (received := await self._socket.receive()) is not None:
             await asyncio.sleep(self._messages.take())
             if not self._socket.closing:
-                await self._hear(said if isinstance(said, str) else None)
+                await self._hear(received if isinstance(received, str) else None)
 
     async def follow(self, operation: str, query: StreamQuery, start: Start) -> None:
-        """Follow the one operation; what keeps it from that ends the socket."""
+        """Follow the only operation. If that fails, close the WebSocket."""
         try:
             await self._subscribe(operation, query, start)
         except BrokerError as error:
@@ -67,7 +67,7 @@ class Conversation:
         except (Invalid, TooLarge) as error:
             self._refuse(error, *named_in(text))
             if self._faults.take():
-                self._socket.finish(ABUSE, "too many messages that are none")
+                self._socket.finish(ABUSE, "too many invalid messages")
             return
         operation = None if isinstance(request, Ping) else request.operation or self._only
         try:
@@ -80,25 +80,29 @@ class Conversation:
         if isinstance(request, Ping):
             socket.say(message("pong", ref=request.ref))
         elif operation is None:
-            raise Invalid("say which operation", field="operation")
+            raise Invalid("`operation` is missing; set it to the operation's id", field="operation")
         elif isinstance(request, Cancel):
             await self._cancel(request, operation)
         elif self._only is not None:
-            raise Invalid("this socket follows one operation: open /v1/ws to follow others")
+            raise Invalid("this WebSocket follows only one operation; connect to /v1/ws to follow others")
         elif isinstance(request, Subscribe):
             query = request.query()
             await self._subscribe(operation, query, query.start(None), request.ref)
         elif socket.detach(operation):
             socket.say(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
         else:
-            raise Invalid(f"operation {operation} is not followed here", field="operation")
+            raise Invalid(f"operation {operation} is not subscribed on this WebSocket", field="operation")
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
         socket, hub, settings = self._socket, self._context.hub, self._context.settings
         await permit(self._websocket, self._context, Action.READ, operation)
         if len(socket) >= settings.max_operations_per_stream and operation not in socket:
             limit = settings.max_operations_per_stream
-            raise Invalid(f"a socket follows {limit} operations at most: open another for more", field="operation")
+            raise Invalid(
+                f"a WebSocket follows at most {limit} operations (PROGRESS_MAX_OPERATIONS_PER_STREAM);"
+                " open another for more",
+                field="operation",
+            )
         try:
             delivery = replace(query.delivery(), connection=socket.connection)
             subscription = await hub.subscribe(
@@ -111,7 +115,7 @@ class Conversation:
         except BrokerError as error:
             hub.tally.refused[error.code] += 1
             raise
-        if socket.closing:  # as it may have been told to meanwhile
+        if socket.closing:  # it may have been closed during the `await`
             subscription.close("client")
             return
         if self._only is None:
@@ -127,7 +131,7 @@ class Conversation:
         self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))
 
     def _refuse(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:
-        said = problem_message(
+        problem = problem_message(
             error.code, error.detail, field=error.field, retry_s=error.retry_s, operation=operation, ref=ref
         )
-        self._socket.say(said)
+        self._socket.say(problem)

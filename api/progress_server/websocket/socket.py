@@ -1,4 +1,4 @@
-"""A socket: one client's WebSocket, the subscriptions it carries, and what bounds it."""
+"""One client's WebSocket: the subscriptions it carries, its send queue, and its time limits."""
 
 import asyncio
 import logging
@@ -24,14 +24,17 @@ from progress_server.websocket.send_queue import Closing, Outbox
 log = logging.getLogger(__name__)
 
 LINGER_S = 5.0
-"""How long a client may take to take the rest of what it is sent, once its socket is to end."""
+"""How long a client may take to receive the remaining messages before the connection is aborted."""
 
 _OF_ONE_OPERATION = {"ended": ENDED, "gone": close_code("gone"), "not-found": close_code("not-found")}
-"""Ends that concern an operation, and the close codes of sockets that follow only that one."""
+"""Reasons that end the subscription of one operation. Their close codes are for a WebSocket of only that operation."""
 
 
 class Socket:
-    """What is sent goes through one outbox: when that is full, all that it carries stop, and catch up in turn."""
+    """A client's WebSocket. All of its subscriptions share one send queue.
+
+    When the queue is full, all subscriptions pause. When it has room again, they catch up one after another.
+    """
 
     def __init__(self, websocket: WebSocket, context: Context, *, single: bool) -> None:
         self.bucket = 0
@@ -41,22 +44,24 @@ class Socket:
         self._single = single
         self._outbox = Outbox(self._settings.client_buffer_bytes, self._hub.clock)
         self._members: dict[str, Member] = {}
-        self._waiting: dict[Member, None] = {}  # for room, the longest first
+        self._waiting: dict[
+            Member, None
+        ] = {}  # members that wait for room in the queue; the longest waiting comes first
         self._cut = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
         self._visit = visit_in(websocket.scope)
         self.connection = self._hub.streams.name()
-        """What log lines and its client call it, and all that it carries."""
+        """The connection name in log lines, for the client, and for all subscriptions of this WebSocket."""
         self.holder = principal_of(websocket)
-        """Whose it is; when their proof is withdrawn it is closed."""
+        """The authenticated caller. The WebSocket is closed when the caller's credentials are revoked."""
         self._deadline = held(ALL, self.holder, self._hub).deadline
         max_age_s = self._settings.stream_max_age_s * random.uniform(0.9, 1)
         self._expires_at = min(self._hub.clock() + max_age_s, self._deadline)
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
-        """Those that it carries now."""
+        """The current subscriptions."""
         return (member.subscription for member in self._members.values())
 
     def __len__(self) -> int:
@@ -65,14 +70,20 @@ class Socket:
     def __contains__(self, operation: str) -> bool:
         return operation in self._members
 
-    # Its life
+    # Lifecycle
 
     async def accept(self) -> None:
-        """Open it. Pages can't see the handshake's headers, so the first message tells its name, too."""
+        """Accept the WebSocket.
+
+        Pages can't read handshake headers, so the first message has the connection name too.
+        """
         await self._websocket.accept(headers=[(CONNECTION_HEADER, self.connection.encode())])
 
     async def run(self, listen: Callable[[], Awaitable[None]]) -> None:
-        """Live until the client leaves or is sent away; `listen` hears what it asks, for as long as it is there."""
+        """Run until the client disconnects or the WebSocket is closed.
+
+        `listen` handles the client's messages meanwhile.
+        """
         listening = asyncio.create_task(self._listening(listen))
         hub = self._hub
         hub.connections.add(self)
@@ -101,18 +112,23 @@ class Socket:
         try:
             await listen()
         except Exception:
-            log.exception("socket %s broke; it is closed", self.connection, extra={"connection": self.connection})
+            log.exception(
+                "internal error on WebSocket %s; it is closed", self.connection, extra={"connection": self.connection}
+            )
             self.finish(close_code("internal"), "internal")
         else:
-            self._cut.cancel()  # the client has gone
+            self._cut.cancel()  # the client has disconnected
 
     async def opened(self) -> None:
-        """Make an older connection of the same identifier give way: what the client came for is there."""
+        """Close an older connection with the same identifier: this one now has what the client asked for."""
         if not self.closing:
             await self._visit.opened()
 
     async def receive(self) -> str | bytes | None:
-        """Return the client's next message; None when it has gone. One that takes nothing is not heard."""
+        """Return the client's next message, or None when it has disconnected.
+
+        While the send queue is full, nothing is received: a client that reads nothing gets no more requests handled.
+        """
         await self._outbox.room()
         received = await self._websocket.receive()
         if received["type"] == "websocket.disconnect":
@@ -125,33 +141,39 @@ class Socket:
         self._outbox.put((text,), len(text))
 
     def close(self, reason: str, *, reconnect: bool = False) -> None:
-        """End it. With `reconnect` the client is told why, and comes back with its positions."""
+        """Close the WebSocket.
+
+        With `reconnect` the client is first sent the reason; it reconnects with its positions.
+        """
         if reconnect and not self.closing:
             self.say(message("reconnect", reason=reason, retry_ms=retry_ms(self._settings)))
         self.finish(close_code(reason), reason)
 
     def finish(self, code: int, reason: str) -> None:
-        """End it after what was written, and soon: a client that takes nothing would keep it for ever."""
+        """Close the WebSocket after the queued messages, within `LINGER_S`.
+
+        Without that limit a client that reads nothing would keep it open forever.
+        """
         if not self.closing:
             self._release(reason)
             self._outbox.close(Closing(code, reason))
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.abort, reason)
 
     def _replaced(self) -> None:
-        """End it for good, as a newer one has come."""
+        """Close the WebSocket for good, because a newer connection has replaced it."""
         if not self.closing:
             self.say(message("replaced"))
             self.finish(REPLACED, "replaced")
 
     def abort(self, reason: str) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         self._release(reason)
         if self._abort is not None:
             self._abort()
         self._cut.cancel()
 
     def _release(self, reason: str) -> None:
-        """Let go of all that it carries, once."""
+        """Close all subscriptions, once."""
         self.closing = True
         self._visit.end(reason)
         members, self._members = self._members, {}
@@ -159,16 +181,16 @@ class Socket:
         for member in members.values():
             member.subscription.close(reason)
 
-    # What it carries
+    # Subscriptions
 
     def attach(self, subscription: Subscription) -> None:
-        """Carry a subscription, instead of one of the same operation."""
+        """Add a subscription. It replaces one of the same operation."""
         self.detach(subscription.operation)
         member = self._members[subscription.operation] = Member(subscription, self)
         subscription.attach(member)
 
     def detach(self, operation: str) -> bool:
-        """Carry an operation's no more; return whether it did."""
+        """Remove the subscription of an operation. Return whether there was one."""
         member = self._members.pop(operation, None)
         if member is not None:
             self._waiting.pop(member, None)
@@ -176,7 +198,7 @@ class Socket:
         return member is not None
 
     def carry(self, said: Said) -> None:
-        """Send what a member is sent; when there is no more room, all have to stop."""
+        """Send the frames of a member. If the queue is then full, pause all members."""
         self._outbox.put(said.texts, said.size)
         if self._outbox.full:
             for member in tuple(self._members.values()):
@@ -185,9 +207,12 @@ class Socket:
                     member.subscription.filled()
 
     def left(self, member: Member, why: str) -> None:
-        """Go on without a member that was told all of its operation; what ends it otherwise ends the socket."""
+        """Remove a member whose subscription has ended.
+
+        If only its operation has ended, the WebSocket stays open. Any other reason closes the WebSocket.
+        """
         if self._members.get(member.operation) is not member:
-            return  # we let go of it
+            return  # it was detached by us
         del self._members[member.operation]
         self._waiting.pop(member, None)
         if why in _OF_ONE_OPERATION:
@@ -196,24 +221,27 @@ class Socket:
             self.close(why, reconnect=True)
 
     def told_all(self, operation: str, why: str, ref: object = None) -> None:
-        """Tell that nothing more of an operation will come, and why."""
+        """Notify the client that no more events of an operation will come, and why."""
         self.say(message("unsubscribed", operation=operation, reason=why, ref=ref))
         if self._single:
             self.finish(_OF_ONE_OPERATION[why], why)
 
     def _drained(self) -> None:
-        """Let those go on who wait for room, in turn, until there is none."""
+        """Resume waiting members, one after another, until the queue is full again."""
         for member in tuple(self._waiting):
             if self._outbox.full:
                 return
-            if member in self._waiting:  # it may have left meanwhile
+            if member in self._waiting:  # resuming another may have removed it
                 del self._waiting[member]
                 member.subscription.drained()
 
-    # What the wheel calls
+    # Called by the timer wheel
 
     def tick(self, now: float) -> float | None:
-        """Ping; end it when it is too old, or when its client takes nothing. Return when to tick next."""
+        """Send a ping, or close the WebSocket if it is too old or its client reads nothing.
+
+        Return the seconds until the next tick, or None if it is closing.
+        """
         full_since = self._outbox.full_since
         if now >= self._expires_at:
             self.close("expired" if now >= self._deadline else "max-age", reconnect=True)

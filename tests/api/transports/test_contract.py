@@ -1,4 +1,4 @@
-"""What a listener is promised holds however it listens."""
+"""The guarantees for a listener hold with every transport."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ def backend() -> str:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Small limits, so that few events meet ring, pages and log."""
+    """Small limits, so that few events are enough to use the ring buffer, pages and the log."""
     return make_settings(history_length=300, ring_length=16, page_length=10, max_body_bytes=10_000_000)
 
 
@@ -202,7 +202,7 @@ async def test_a_deleted_operation_is_gone(http: httpx.AsyncClient, transport: T
         position = (await anext(told)).id
         await http.delete(f"{OPS}/a?force=true")
         said = await anext(told)
-    if said.event == "away":  # an EventSource can only be told to come back
+    if said.event == "away":  # an EventSource can only be asked to reconnect
         assert said.reason == "gone"
     else:
         assert said == Told("refused", reason="gone")
@@ -213,7 +213,7 @@ async def test_a_deleted_operation_is_gone(http: httpx.AsyncClient, transport: T
 async def test_an_operation_that_is_yet_to_be_created_is_awaited(http: httpx.AsyncClient, transport: Transport) -> None:
     async with listening(transport, wait_s=20) as told:
         first = asyncio.ensure_future(anext(told))
-        await asyncio.sleep(0.1)  # so that it waits by then, more likely than not
+        await asyncio.sleep(0.1)  # so that it is probably waiting by then
         await create(http, id="a")
         assert (await first).event == "snapshot"
         await finish(http, "a")
@@ -233,7 +233,7 @@ async def test_a_slow_listener_loses_nothing_but_superseded_progress(
     progress = [{"type": "progress", "data": {"current": i}} for i in range(5)]
     async with listening(transport) as told:
         assert (await anext(told)).event == "snapshot"
-        for _ in range(10):  # nobody reads meanwhile, and it is more than all buffers on the way hold
+        for _ in range(10):  # nobody reads meanwhile, and it is more than all buffers can hold
             big = [{"type": "log", "data": {"message": "x" * 60_000}}] * 20
             (await http.post(f"{OPS}/a/events", json=big + progress)).raise_for_status()
         if transport.streams:

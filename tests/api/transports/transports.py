@@ -1,4 +1,4 @@
-"""The three ways to listen, behind one: what each is told, in the same words."""
+"""The three transports behind one interface, with the same events."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ LAST = ("over", "away", "refused")
 
 
 class Transport(Protocol):
-    """A way to listen."""
+    """A transport."""
 
     streams: bool
     """Whether it is pushed to: then it has a pace, and an age."""
@@ -47,11 +47,11 @@ class Transport(Protocol):
     def __init__(self, url: str) -> None: ...
 
     def listen(self, operation: str, after: str | None = None, **query: object) -> AsyncGenerator[Told]:
-        """Yield what is told, up to one of `LAST`. What is not taken is not read either."""
+        """Yield events up to one of `LAST`. It reads only when the next event is requested."""
 
 
 class Sse:
-    """Server-sent events, by a socket."""
+    """Server-sent events over a raw socket."""
 
     streams = True
 
@@ -86,7 +86,7 @@ class Sse:
             client.writer.transport.abort()
 
 
-# The library reads no more than its queue has room for, not even a close: whoever leaves with the queue full would wait
+# The library stops reading, even a close, while its queue is full. Leaving with a full queue would wait
 # for that until the time-out, which is 10 s.
 _OPTIONS: dict[str, Any] = {"max_queue": 4, "close_timeout": 0.1, "proxy": None}
 
@@ -108,7 +108,7 @@ class WebSocket:
 
 
 class SharedWebSocket:
-    """A WebSocket on which the operation is one of those that are followed."""
+    """A WebSocket that follows several operations, including this one."""
 
     streams = True
 
@@ -122,7 +122,7 @@ class SharedWebSocket:
         if "types" in asked:
             asked["types"] = str(asked["types"]).split(",")
         async with connect(f"{self.url}/v1/ws", **_OPTIONS) as socket:
-            with suppress(ConnectionClosed):  # it may have been sent away before
+            with suppress(ConnectionClosed):  # it may already have been asked to reconnect
                 await socket.send(orjson.dumps(asked).decode())
             async for told in _told(socket, shared=True):
                 yield told
@@ -158,13 +158,13 @@ async def _told(socket: Any, *, shared: bool = False) -> AsyncGenerator[Told]:
             problem = message["type"]
         elif message["event"] == "unsubscribed":
             over = message["reason"]
-        if shared and (problem or over):  # it stays open, for others
+        if shared and (problem or over):  # it stays open for other operations
             yield OVER if over == "ended" else Told("refused", reason=problem or over or "")
             return
 
 
 class LongPoll:
-    """The operation, and then its events as JSON, again and again: one at a time, as a page has one position."""
+    """Polling: first the operation, then its events as JSON, one per request, because a page has only one position."""
 
     streams = False
 
@@ -222,6 +222,6 @@ TRANSPORTS: dict[str, type[Transport]] = {
 
 
 async def whole(transport: Transport, operation: str = "a", after: str | None = None, **query: object) -> list[Told]:
-    """Return all that is told, to the end."""
+    """Return all events until the end."""
     async with aclosing(transport.listen(operation, after, **query)) as listening:
         return [told async for told in listening]

@@ -1,12 +1,12 @@
-/** What an operation's children say of it. Pure, and nothing is ever changed in place. */
+/** How events about children change an operation. Pure functions: nothing is changed in place. */
 
 /** @import {Child, Operation, Progress} from './types.js' */
 
-/** Children kept that events told of; a `children` frame tells as many as there are to list. */
+/** Maximum children kept from `child` events. A `children` frame replaces the list. */
 export const MOST_CHILDREN = 100;
 
 /**
- * The children, with one that was just created as it was then; the same list if it is known.
+ * Return the list with a newly created child, or the same list if the child is known.
  * @param {Child[]} children
  * @param {any} created the data of the event `child`
  * @returns {Child[]}
@@ -20,7 +20,7 @@ export function withChild(children, created) {
 }
 
 /**
- * Where an operation's worker tells no percentage, its children's stands there, as in a snapshot.
+ * If the worker of an operation reports no percentage, use that of its children, as a snapshot does.
  * @param {Operation} operation @returns {Operation}
  */
 export function rolledUp(operation) {

@@ -1,4 +1,4 @@
-/** Time and chance, as things that can be handed in: a test brings its own. */
+/** Clock and timers. They are passed in, so that tests can use their own. */
 
 /**
  * @typedef {object} Clock
@@ -14,7 +14,7 @@ export const systemClock = {
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-/** Timers by name: setting one replaces the one of that name. */
+/** Named timers. Setting one replaces the timer of the same name. */
 export class Timers {
   #clock;
   /** @type {Map<string, any>} */
@@ -46,8 +46,8 @@ export class Timers {
 }
 
 /**
- * How long to wait before the next try: doubling from 1 s to 30 s, of which the upper half is chance, so that
- * pages that lost the server together don't come back together.
+ * Return the delay before the next attempt. It doubles from 1 s to 30 s, and a random part of up to half is
+ * subtracted, so that pages that lost the server at the same time do not reconnect at the same time.
  * @param {number} attempt 0 for the first
  * @param {() => number} random
  */

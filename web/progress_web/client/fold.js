@@ -1,16 +1,16 @@
-/** One operation's events folded into a state. Pure: no clock, no network, and no state is ever changed in place. */
+/** Folds the events of one operation into a state. Pure: no clock, no network, and nothing is changed in place. */
 
 /** @import {Event, LogLine, Operation, OperationState} from './types.js' */
 
 import { rolledUp, withChild } from './children.js';
 import { iso, statusChanges, unseen } from './status.js';
 
-/** Lines of log kept; older ones are dropped. */
+/** Maximum log lines kept. Older ones are dropped. */
 export const LOG_LINES = 200;
 
 /**
- * The state before the first event.
- * @param {Operation|null} [known] what is known from elsewhere; every event is still news
+ * Return the state before the first event.
+ * @param {Operation|null} [known] the operation as known from elsewhere; every event is still applied
  * @returns {OperationState}
  */
 export function begin(known = null) {
@@ -19,7 +19,7 @@ export function begin(known = null) {
 }
 
 /**
- * The state after an event; the very same object when the event tells nothing new.
+ * Return the state after an event. It is the same object if the event contains nothing new.
  * @param {OperationState} state
  * @param {Event} event
  * @returns {OperationState}
@@ -49,7 +49,7 @@ export function fold(state, event) {
 }
 
 /**
- * Whichever of two sightings of an operation is newer; the first, if they are of the same moment.
+ * Return the newer of two versions of an operation; the first, if they are equally new.
  * @template {Operation|null|undefined} A
  * @template {Operation|null|undefined} B
  * @param {A} a
@@ -58,7 +58,7 @@ export function fold(state, event) {
  */
 export function newer(a, b) {
   if (!a || !b) return a || b;
-  if (a.created_at !== b.created_at) return a.created_at > b.created_at ? a : b; // deleted and made anew
+  if (a.created_at !== b.created_at) return a.created_at > b.created_at ? a : b; // deleted and created again
   return a.events >= b.events ? a : b;
 }
 
@@ -73,17 +73,17 @@ function foldSnapshot(state, event) {
     ...state,
     operation,
     n: operation.events,
-    position: event.position, // none when its `end` is still to come: then that is not to be skipped
+    position: event.position, // null if its `end` is still to come: resuming must not skip it
     ended: state.ended && sameOne,
     children: sameOne ? state.children : [],
-    logN: Math.min(state.logN, operation.events), // after a loss, counting may have begun anew
+    logN: Math.min(state.logN, operation.events), // after a loss of data the numbers may have started again
   };
   if (!event.reset) return next;
   return addLine(next, { n: event.n, time: event.time, level: 'gap', message: event.reset, stage: null });
 }
 
 /**
- * A line is not part of a snapshot, so one that is older than the snapshot is still news.
+ * Snapshots do not contain log lines, so a line older than the snapshot is still new.
  * @param {OperationState} state @param {Event} event @returns {OperationState}
  */
 function foldLog(state, event) {
@@ -99,7 +99,7 @@ function addLine(state, line) {
 }
 
 /**
- * A finished operation's snapshot is followed by its `end`, which has the same `n`: no news, but the ending.
+ * The snapshot of a finished operation is followed by its `end`, which has the same `n`. It only sets `ended`.
  * @param {OperationState} state @param {Event} event @returns {OperationState}
  */
 function foldEnd(state, event) {
@@ -115,7 +115,7 @@ function foldChild(state, event) {
 }
 
 /**
- * Where the children stand now: no event of the log, so it moves nothing.
+ * Apply the state of the children. It is not an event of the log, so `n` and `position` stay.
  * @param {OperationState} state @param {Event} event @returns {OperationState}
  */
 function foldChildren(state, event) {
@@ -126,7 +126,7 @@ function foldChildren(state, event) {
 
 /** @param {OperationState} state @param {Event} event @param {Partial<Operation>} changes @returns {OperationState} */
 function advance(state, event, changes) {
-  if (event.n <= state.n) return state; // a repeat
+  if (event.n <= state.n) return state; // a repeated event
   const before = state.operation ?? unseen(event);
   const { n, position } = event;
   const operation = rolledUp({ ...before, ...changes, events: n, position, updated_at: iso(event.time) });

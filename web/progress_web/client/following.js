@@ -1,4 +1,4 @@
-/** A window's part in the one stream of its browser: it says what it wants, and is told of it. */
+/** One window's subscription to the stream that all windows of a browser share. */
 
 /** @import {Clock} from './clock.js' */
 /** @import {Page, Why} from './page.js' */
@@ -9,12 +9,12 @@ import { BEAT_MS, Hub } from './hub.js';
 import { followPage, hidden } from './page.js';
 
 const SILENCE_MS = 2.5 * BEAT_MS;
-const MOST_FAILURES = 3; // then a window has a stream of its own, while it is seen
+const MOST_FAILURES = 3; // then the window opens a stream of its own while it is visible
 const WORKER = new URL('hub-worker.js', import.meta.url).href;
-const NAME = 'progress-broker 1'; // another number when messages change: a worker outlives the release it is of
+const NAME = 'progress-broker 1'; // change the number when messages change: a shared worker can outlive its release
 
 /**
- * @typedef {object} Link The way to the hub.
+ * @typedef {object} Link The connection to the hub.
  * @property {(wanted: Wanted, back: Why|null) => void} want
  * @property {() => void} leave
  *
@@ -22,10 +22,10 @@ const NAME = 'progress-broker 1'; // another number when messages change: a work
  */
 
 export class Following {
-  /** The stream's. @type {Connection} */ connection;
-  /** What the stream follows. @type {Set<string>} */ followed = new Set();
+  /** The state of the stream. @type {Connection} */ connection;
+  /** The operations that the stream follows. @type {Set<string>} */ followed = new Set();
   /** @type {Wanted} */ #wanted = { ids: [], logOf: null, who: '', at: 0 };
-  #said = '';
+  #sent = '';
   /** @type {Link|null} */ #link = null;
   #heardAt = 0;
   #failures = 0;
@@ -39,10 +39,10 @@ export class Following {
   /**
    * @param {object} options
    * @param {(events: Event[]) => void} options.onEvents
-   * @param {(ids: string[]) => void} options.onMissing nothing more is told of these: they have ended, or are gone
-   * @param {(ids: string[]) => void} options.onGone these were deleted, or have expired
-   * @param {() => void} options.onChange `connection` or `followed` is another
-   * @param {() => void} options.onDoubt somebody else may have signed in: nothing is told until `want` says who
+   * @param {(ids: string[]) => void} options.onMissing no more events of these will come: they have ended, or were deleted
+   * @param {(ids: string[]) => void} options.onGone these were deleted or have expired
+   * @param {() => void} options.onChange `connection` or `followed` has changed
+   * @param {() => void} options.onDoubt another user may have signed in; no events come until `want` names the user
    * @param {Connect} [options.connect]
    * @param {Clock} [options.clock] @param {() => number} [options.random] @param {Page} [options.page]
    */
@@ -61,10 +61,10 @@ export class Following {
     if (!hidden(this.#page)) this.#join(null);
   }
 
-  /** Say what is wanted now. It costs nothing to say the same again. @param {Wanted} wanted */
+  /** Set what this window wants. Calling it again with the same value is free. @param {Wanted} wanted */
   want(wanted) {
     this.#wanted = wanted;
-    if (this.#link && JSON.stringify(wanted) !== this.#said) this.#say(null);
+    if (this.#link && JSON.stringify(wanted) !== this.#sent) this.#say(null);
   }
 
   /** @param {Why} why */
@@ -88,7 +88,7 @@ export class Following {
 
   /** @param {Why|null} back */
   #say(back) {
-    this.#said = JSON.stringify(this.#wanted);
+    this.#sent = JSON.stringify(this.#wanted);
     this.#link?.want(this.#wanted, back);
     this.#timers.set('beat', BEAT_MS, () => this.#beat());
   }
@@ -98,7 +98,7 @@ export class Following {
     else this.#say(null);
   }
 
-  /** The hub can't be reached, or is dead. */
+  /** The hub can't be reached, or does not respond. */
   #fail() {
     this.#leave(null);
     this.#timers.set('join', backoffMs(this.#failures++, this.#random), () => this.#join('visible'));
@@ -129,7 +129,7 @@ export class Following {
 }
 
 /**
- * Connect to the hub that all windows share, where the browser has shared workers; else to one of the window's own.
+ * Connect to the hub that all windows share, if the browser has shared workers. Otherwise create a hub for this window.
  * @type {Connect}
  */
 export function connectToHub(own, hear, fail) {
@@ -137,7 +137,7 @@ export function connectToHub(own, hear, fail) {
   try {
     return sharedHub(hear, fail);
   } catch {
-    return ownHub(hear); // shared workers may be forbidden, as they are where a page may store nothing
+    return ownHub(hear); // shared workers may be forbidden, for example if the page may not store data
   }
 }
 
@@ -149,7 +149,7 @@ function sharedHub(hear, fail) {
   const worker = new SharedWorker(scripts?.createScriptURL(WORKER) ?? WORKER, { type: 'module', name: NAME });
   const { port } = worker;
   worker.addEventListener('error', fail);
-  port.addEventListener('close', fail); // where browsers tell of it
+  port.addEventListener('close', fail); // not in all browsers
   port.addEventListener('message', ({ data }) => hear(data));
   port.start();
   return {

@@ -1,12 +1,12 @@
-/** From what EventSource hands over to an event. */
+/** Decodes messages of EventSource into events. */
 
 /** @import {Event} from './types.js' */
 
-/** What a Date can hold, in milliseconds; past it, telling the time throws. */
+/** The latest time that a Date can hold, in milliseconds. Formatting a later one throws. */
 export const LAST_DATE = 8.64e15;
 
 /**
- * Decode an event; null if it isn't one, which a page must survive.
+ * Decode an event. Returns null if it is invalid: invalid data must not break a page.
  * @param {string} type the event's name
  * @param {string} text its data: an envelope, `{operation, n, type, time, data}`
  * @param {string} lastEventId
@@ -15,7 +15,7 @@ export const LAST_DATE = 8.64e15;
 export function decode(type, text, lastEventId) {
   const envelope = parse(text);
   if (typeof envelope !== 'object' || envelope === null) return null;
-  const data = 'data' in envelope ? envelope.data : envelope; // control frames come without an envelope
+  const data = 'data' in envelope ? envelope.data : envelope; // control frames have no envelope
   const event = {
     type,
     position: lastEventId || null,

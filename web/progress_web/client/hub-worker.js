@@ -1,4 +1,4 @@
-/** The shared worker in which the hub of all windows of a browser lives. */
+/** The shared worker. It runs the hub for all windows of a browser. */
 
 import { Hub } from './hub.js';
 
@@ -11,6 +11,6 @@ addEventListener('connect', (event) => {
     if (wanted) hub.hear(member, wanted, back);
     else hub.leave(member);
   });
-  port.addEventListener('close', () => hub.leave(member)); // where browsers tell of it
+  port.addEventListener('close', () => hub.leave(member)); // not in all browsers
   port.start();
 });

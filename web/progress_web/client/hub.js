@@ -1,4 +1,4 @@
-/** What a browser's windows show, followed over one stream: each window is told of what it wants. */
+/** Follows the operations of all windows of a browser over one stream, and sends each window what it wants. */
 
 /** @import {Clock} from './clock.js' */
 /** @import {Event, OperationState, Told, Wanted} from './types.js' */
@@ -8,7 +8,7 @@ import { begin, fold } from './fold.js';
 import { MultiStream } from './multi-stream.js';
 import { Operations } from './operations.js';
 
-/** How often a window says what it wants, so that the hub knows of its end, and the window of the hub's. */
+/** Heartbeat interval: each window repeats what it wants. So the hub notices a closed window, and a window a dead hub. */
 export const BEAT_MS = 5_000;
 const PATIENCE_MS = 6 * BEAT_MS;
 const FLUSH_MS = 50;
@@ -19,12 +19,12 @@ const FLUSH_MS = 50;
  * @property {Set<string>} ids
  * @property {string|null} logOf
  * @property {number} heardAt
- * @property {Event[]} waiting events that it is told soon
+ * @property {Event[]} waiting events that will be sent to it soon
  */
 
 export class Hub {
   /** @type {Set<Member>} */ #members = new Set();
-  /** What the stream has told so far, for windows that come later. @type {Map<string, OperationState>} */ #known = new Map();
+  /** The state of each operation so far, for windows that open later. @type {Map<string, OperationState>} */ #known = new Map();
   /** @type {string|null} */ #who = null;
   #whoAt = 0;
   #flushing = false;
@@ -48,36 +48,36 @@ export class Hub {
     });
   }
 
-  /** A window has come. @param {(told: Told) => void} tell @returns {Member} */
+  /** Add a window. @param {(told: Told) => void} tell @returns {Member} */
   join(tell) {
     return { tell, ids: new Set(), logOf: null, heardAt: 0, waiting: [] };
   }
 
   /**
-   * A window says what it wants, which it repeats every `BEAT_MS`.
+   * Receive what a window wants. Windows repeat it every `BEAT_MS`.
    * @param {Member} member @param {Wanted} wanted
-   * @param {import('./page.js').Why|null} [back] it has just come into sight, or online
+   * @param {import('./page.js').Why|null} [back] set if it has just become visible, or is online again
    */
   hear(member, wanted, back = null) {
     this.#members.add(member);
     member.heardAt = this.#clock.now();
     if (wanted.ids.length > 0 && !this.#isSamePrincipal(member, wanted)) return;
-    const news = wanted.ids.filter((id) => !member.ids.has(id) || (id === wanted.logOf && id !== member.logOf));
+    const added = wanted.ids.filter((id) => !member.ids.has(id) || (id === wanted.logOf && id !== member.logOf));
     member.ids = new Set(wanted.ids);
     member.logOf = wanted.logOf;
-    member.tell({ ...this.#connection(), events: this.#snapshots(news), missing: news.filter((id) => this.#stream.hasReleased(id)) });
+    member.tell({ ...this.#connection(), events: this.#snapshots(added), missing: added.filter((id) => this.#stream.hasReleased(id)) });
     this.#steer();
     if (back) this.#stream.hasten(back === 'online');
     else this.#stream.check();
   }
 
-  /** A window has gone, or is out of sight. @param {Member} member */
+  /** Remove a window that was closed or is hidden. @param {Member} member */
   leave(member) {
     this.#members.delete(member);
     this.#steer();
   }
 
-  /** Follow nothing any more. */
+  /** Stop following operations. */
   close() {
     this.#members.clear();
     this.#timers.clearAll();
@@ -85,8 +85,8 @@ export class Hub {
   }
 
   /**
-   * The browser has one set of cookies, so the principal that the server named last is the one of all windows: those
-   * that were told another one before have to ask again.
+   * Whether a window is of the current principal. The browser has one set of cookies, so the principal that the server
+   * reported last is that of all windows. Windows with another one have to ask the server again.
    * @param {Member} member @param {Wanted} wanted
    */
   #isSamePrincipal(member, { who, at }) {
@@ -102,7 +102,7 @@ export class Hub {
     return true;
   }
 
-  /** What was opened for somebody else ends. @param {Member} member the window that told of it */
+  /** Close what was opened for another principal. @param {Member} member the window that reported the new one */
   #beginAnew(member) {
     this.#stream.close();
     this.#known.clear();
@@ -113,7 +113,7 @@ export class Hub {
     }
   }
 
-  /** Have the stream follow what windows want that were heard of lately. */
+  /** Let the stream follow what the active windows want. A window is active if it sent a heartbeat recently. */
   #steer() {
     const now = this.#clock.now();
     for (const member of this.#members) if (now - member.heardAt > PATIENCE_MS) this.#members.delete(member);
@@ -123,7 +123,7 @@ export class Hub {
     if (this.#members.size > 0) this.#timers.set('steer', PATIENCE_MS + BEAT_MS, () => this.#steer());
   }
 
-  /** The first of each window, then the second of each, … @returns {Set<string>} */
+  /** The wanted operations: the first of each window, then the second of each, and so on. @returns {Set<string>} */
   #wanted() {
     const lists = [...this.#members].map(({ ids }) => [...ids]);
     const ranks = Array.from({ length: Math.max(0, ...lists.map(({ length }) => length)) }, (_, rank) => rank);
@@ -160,7 +160,7 @@ export class Hub {
     });
   }
 
-  /** @param {string[]} ids that nothing more is told of @param {(ids: string[]) => Told} told */
+  /** @param {string[]} ids of which no more events will come @param {(ids: string[]) => Told} told */
   #tellWanting(ids, told) {
     for (const id of ids) this.#known.delete(id);
     for (const member of this.#members) {

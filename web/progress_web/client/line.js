@@ -1,24 +1,24 @@
-/** One EventSource, and whether anything is still coming through it. */
+/** One EventSource, with a watchdog that notices a dead connection. */
 
 /** @import {Clock} from './clock.js' */
 
 import { Timers } from './clock.js';
 
-// EventSource hands over only names that were asked for, so custom events pass by unseen.
+// EventSource delivers only events with a registered name, so events with custom names are ignored.
 const NAMES = ['snapshot', 'progress', 'log', 'status', 'child', 'children', 'end', 'reconnect', 'replaced', 'ping',
   'operations', 'missing'];
 const PING_MS = 15_000;
 const SILENCE_MS = 2.5 * PING_MS;
-const SETTLE_MS = 300; // a refusal follows the opening at once; only what outlives this is called live
+const SETTLE_MS = 300; // a rejection follows at once after the opening; a connection is live only after this time
 const CLOSED = 2;
 
 /**
  * @typedef {object} Ears
- * @property {() => void} live the line is open and was not refused
+ * @property {() => void} live the connection is open and was not rejected
  * @property {(name: string, message: MessageEvent) => void} event
- * @property {() => void} broken the browser lost it and tries again by itself
- * @property {() => void} gaveUp the browser lost it for good
- * @property {() => void} silent nothing, not even a ping, for so long that the line must be dead
+ * @property {() => void} broken the browser lost the connection and reconnects by itself
+ * @property {() => void} gaveUp the browser lost the connection and does not reconnect
+ * @property {() => void} silent no data, not even a ping, for so long that the connection must be dead
  */
 
 export class Line {
@@ -29,7 +29,7 @@ export class Line {
   #heardAt = 0;
 
   /**
-   * @param {string} url with `ping=event`, or silence means nothing
+   * @param {string} url with `ping=event`; without pings, silence would not mean a dead connection
    * @param {{EventSource: typeof globalThis.EventSource, clock: Clock}} tools
    * @param {Ears} ears
    */
@@ -44,7 +44,7 @@ export class Line {
     this.#alive();
   }
 
-  /** Whether a ping is overdue: timers stand still in a frozen page, so the watchdog may not have noticed. */
+  /** Whether a ping is overdue. In a frozen page timers stop, so the watchdog may not have noticed. */
   get overdue() {
     return this.#clock.now() - this.#heardAt > 1.2 * PING_MS;
   }
@@ -53,7 +53,7 @@ export class Line {
     this.#timers.clearAll();
     const source = this.#source;
     source.onopen = source.onerror = null;
-    source.close(); // and from here on it fires nothing
+    source.close(); // after this it fires no events
   }
 
   #opened() {

@@ -1,4 +1,4 @@
-/** An operation's log: what is kept is read as history, and what comes then is told by a stream. */
+/** An operation's log: stored lines are read from the history, later lines come from the stream. */
 
 /** @import {Clock} from './clock.js' */
 /** @import {Operations, Problem} from './operations.js' */
@@ -9,15 +9,15 @@ import { systemClock, Timers } from './clock.js';
 const AGAIN_MS = 2_000;
 
 export class LogTail {
-  /** Why it can't be read on just now. @type {Problem|null} */ problem = null;
-  /** Whether what is kept has been read. */
+  /** Why reading has failed. @type {Problem|null} */ problem = null;
+  /** Whether the stored lines have been read. */
   read = false;
   /** @type {string|null} */ #position = null;
-  #n = 0; // all lines of the events up to here are known
-  #due = 0; // there are so many events
+  #n = 0; // all log lines up to this event are known
+  #due = 0; // number of events that are known to exist
   #reading = false;
   #closed = false;
-  /** Lines that came while older ones were read. @type {Event[]} */ #waiting = [];
+  /** Lines that arrived while older ones were read. @type {Event[]} */ #waiting = [];
   #id;
   #operations;
   #onEvents;
@@ -25,8 +25,8 @@ export class LogTail {
 
   /**
    * @param {string} id
-   * @param {{operations: Operations, onEvents: (events: Event[]) => void, clock?: Clock}} options `onEvents` is called
-   *   without events, too, when only `problem` or `read` has changed
+   * @param {{operations: Operations, onEvents: (events: Event[]) => void, clock?: Clock}} options `onEvents` is also
+   *   called, without events, if only `problem` or `read` has changed
    */
   constructor(id, { operations, onEvents, clock = systemClock }) {
     this.#id = id;
@@ -36,15 +36,15 @@ export class LogTail {
   }
 
   /**
-   * Read on, unless all there is up to there is known. Events may be missing between two openings of a stream.
-   * @param {Operation} operation as the stream's snapshot or a list has it
+   * Read on, unless all lines up to this state are known. Events can be missing between two connections of a stream.
+   * @param {Operation} operation from a snapshot of the stream, or from a list
    */
   catchUp({ events }) {
     this.#due = Math.max(this.#due, events);
     this.#readOn();
   }
 
-  /** Begin anew: positions from before count no more. @param {Operation} operation */
+  /** Start again: earlier positions are no longer valid. @param {Operation} operation */
   beginAnew({ events }) {
     this.#position = null;
     this.#n = 0;
@@ -52,10 +52,10 @@ export class LogTail {
     this.#readOn();
   }
 
-  /** Take a line from a stream. @param {Event} line an event `log` */
+  /** Add a line from a stream. @param {Event} line an event `log` */
   hear(line) {
     if (this.#reading) this.#waiting.push(line);
-    else if (this.#isBehind()) this.#due = Math.max(this.#due, line.n); // it is read with those before it
+    else if (this.#isBehind()) this.#due = Math.max(this.#due, line.n); // it will be read together with the lines before it
     else this.#take([line]);
   }
 
@@ -83,13 +83,13 @@ export class LogTail {
     return this.#due > this.#n || !this.read;
   }
 
-  /** Read what is kept. @param {number} due how many events there are, at least */
+  /** Read the stored lines. @param {number} due the minimum number of events that exist */
   async #readAll(due) {
     for (let more = true; more && !this.#closed;) {
       const after = this.#position;
       const page = await this.#operations.history(this.#id, { after, types: ['log'] });
       if (this.#closed) return;
-      if (after !== this.#position) continue; // it has begun anew in the meantime
+      if (after !== this.#position) continue; // it was started again in the meantime
       this.#position = page.position;
       this.#onEvents(eventsOf(page));
       more = !page.done && (page.events.length > 0 || page.reset !== null);
@@ -109,7 +109,7 @@ export class LogTail {
 
 /** @param {History} page @returns {Event[]} */
 function eventsOf({ operation, events, snapshot, reset }) {
-  const told = events.map((event) => ({ ...event, position: null, reset: null }));
-  if (!snapshot) return told;
-  return [{ type: 'snapshot', position: null, operation, n: snapshot.events, time: Date.parse(snapshot.updated_at), data: snapshot, reset }, ...told];
+  const lines = events.map((event) => ({ ...event, position: null, reset: null }));
+  if (!snapshot) return lines;
+  return [{ type: 'snapshot', position: null, operation, n: snapshot.events, time: Date.parse(snapshot.updated_at), data: snapshot, reset }, ...lines];
 }

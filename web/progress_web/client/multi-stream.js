@@ -1,4 +1,4 @@
-/** Many operations, followed over one EventSource; which ones may change at any time. */
+/** Follows many operations over one EventSource. The set of operations can change at any time. */
 
 /** @import {Clock} from './clock.js' */
 /** @import {Operations, Problem} from './operations.js' */
@@ -8,31 +8,31 @@ import { backoffMs, Timers } from './clock.js';
 import { decode } from './frame.js';
 import { Line } from './line.js';
 
-const TYPES = ['progress', 'status', 'child']; // and `snapshot` and `end`, which always come
+const TYPES = ['progress', 'status', 'child']; // `snapshot` and `end` are always sent
 const INTERVAL_MS = 250;
-const MOST_URL_CHARACTERS = 6_000; // proxies refuse longer request lines, many from 8 KiB on
-const GATHER_MS = 100; // windows tell one by one what they want
-const SPACING_MS = 1_000; // each opening begins with a snapshot of every operation
+const MOST_URL_CHARACTERS = 6_000; // many proxies reject request lines from 8 KiB on
+const GATHER_MS = 100; // windows send what they want one after another; wait for all
+const SPACING_MS = 1_000; // minimum time between two connections: each begins with a snapshot of every operation
 const DOUBT_MS = 1_000;
-const LINGER_MS = 2_000; // from one window to another, for a moment nobody looks
+const LINGER_MS = 2_000; // without windows, keep the stream this long: the user may be moving between windows
 const RELEASED_MS = 30_000;
 
 /**
  * @typedef {object} Listener
  * @property {(event: Event) => void} event
- * @property {(ids: string[]) => void} missing nothing more is told of these, and nobody said why
- * @property {(id: string) => void} gone it was deleted, or has expired
- * @property {() => void} change `connection` or `followed` is another
+ * @property {(ids: string[]) => void} missing no more events of these will come, for an unknown reason
+ * @property {(id: string) => void} gone it was deleted or has expired
+ * @property {() => void} change `connection` or `followed` has changed
  */
 
 export class MultiStream {
   /** @type {Connection} */ connection;
-  /** What the server says it follows. @type {Set<string>} */ followed = new Set();
+  /** The operations that the server follows on this stream. @type {Set<string>} */ followed = new Set();
   /** @type {string[]} */ #wanted = [];
   #wantsLog = false;
-  /** What the open stream was asked for, without what has ended. @type {Set<string>} */ #asked = new Set();
+  /** The operations that the open stream requested, without those that have ended. @type {Set<string>} */ #asked = new Set();
   #askedLog = false;
-  /** Operations of which nothing more was to be told, and until when that is believed. @type {Map<string, number>} */ #released = new Map();
+  /** Operations of which no more events will come, and until when this is assumed. @type {Map<string, number>} */ #released = new Map();
   /** @type {string|null} */ #cursor = null;
   /** @type {Line|null} */ #line = null;
   /** @type {object|null} */ #question = null;
@@ -57,8 +57,8 @@ export class MultiStream {
   }
 
   /**
-   * Follow these, the most important first, and no others.
-   * @param {string[]} ids @param {boolean} log whether their log lines are wanted
+   * Follow exactly these operations. The most important come first.
+   * @param {string[]} ids @param {boolean} log whether to include their log lines
    */
   follow(ids, log) {
     this.#wanted = ids;
@@ -69,20 +69,23 @@ export class MultiStream {
     if (fitting.length > 0 && !this.#covers(fitting)) this.#plan();
   }
 
-  /** Whether nothing more was to be told of an operation, a short while ago. @param {string} id */
+  /** Whether an operation was recently reported as ended or missing. @param {string} id */
   hasReleased(id) {
     return (this.#released.get(id) ?? 0) > this.#tools.clock.now();
   }
 
-  /** Open anew at once a connection that is dead without a sign. */
+  /** Reconnect at once if the connection is dead without an error. */
   check() {
     if (this.#line?.overdue) this.#openNow();
   }
 
-  /** Try again at once, as somebody looks; on another network, whatever seems to be open. @param {boolean} network */
+  /**
+   * Reconnect at once, because the page is visible again. After a change of the network, also replace an open connection.
+   * @param {boolean} network
+   */
   hasten(network) {
     const waits = this.#attempt > 0 || this.connection.state === 'reconnecting' || this.#replaced;
-    const old = network && this.#tools.clock.now() - this.#openedAt > SPACING_MS; // all windows tell of the network
+    const old = network && this.#tools.clock.now() - this.#openedAt > SPACING_MS; // each window reports the change; react once
     if (waits || old || this.#line?.overdue) this.#openNow();
   }
 
@@ -92,7 +95,7 @@ export class MultiStream {
     this.#open();
   }
 
-  /** Follow nothing, and forget where the stream was. */
+  /** Stop following operations, and forget the cursor. */
   close() {
     this.#drop();
     this.#timers.clear('close');
@@ -104,7 +107,7 @@ export class MultiStream {
     this.#become('closed');
   }
 
-  /** The wanted operations that one stream has room for. */
+  /** The wanted operations that fit into one stream. */
   #fitting() {
     let room = MOST_URL_CHARACTERS;
     const open = this.#wanted.filter((id) => !this.hasReleased(id)).slice(0, this.#most);
@@ -114,7 +117,7 @@ export class MultiStream {
   /** @param {string[]} ids */
   #covers(ids) {
     const enough = ids.every((id) => this.#asked.has(id)) && (this.#askedLog || !this.#wantsLog);
-    return enough && this.#asked.size <= 2 * ids.length + 20; // a few too many cost less than opening anew
+    return enough && this.#asked.size <= 2 * ids.length + 20; // a few unneeded operations cost less than reconnecting
   }
 
   #plan() {
@@ -128,7 +131,7 @@ export class MultiStream {
     this.#drop();
     const ids = this.#fitting();
     if (ids.length === 0) return this.close();
-    if (!this.#covers(ids)) { // a cursor tells nothing of operations that it does not know
+    if (!this.#covers(ids)) { // the cursor does not cover new operations
       this.#asked = new Set(ids);
       this.#askedLog = this.#wantsLog;
       this.#cursor = null;
@@ -161,12 +164,12 @@ export class MultiStream {
     if (name === 'operations') this.#begin(event.data.operations);
     else if (name === 'missing') this.#miss(event.data);
     else if (this.#asked.has(event.operation)) {
-      this.#on.event({ ...event, position: null }); // its id is the stream's cursor, and no position of the operation
+      this.#on.event({ ...event, position: null }); // its id is the cursor of the stream, not a position of the operation
       if (name === 'end') this.#release([event.operation]);
     }
   }
 
-  /** @param {string[]} ids those that the server follows */
+  /** @param {string[]} ids the operations that the server follows */
   #begin(ids) {
     this.followed = new Set(ids);
     this.#on.change();
@@ -180,11 +183,11 @@ export class MultiStream {
     this.#on.gone(id);
   }
 
-  /** A newer connection has taken its place: coming back by itself, it would take that one's. */
+  /** A newer connection has replaced this one. Do not reconnect: that would replace the newer one. */
   #replace() {
     this.#drop();
     this.#replaced = true;
-    this.#become('refused', 'replaced', 'a newer connection of yours has taken its place');
+    this.#become('refused', 'replaced', 'a newer connection of yours has replaced this one');
   }
 
   /** @param {string[]} ids */
@@ -204,18 +207,18 @@ export class MultiStream {
       this.#released.set(id, now + RELEASED_MS);
     }
     if (this.#asked.size > 0) return;
-    this.#drop(); // the server would close it now, and a browser would come back to hear so
+    this.#drop(); // the server would now close it, and the browser would reconnect only to learn that
     this.#become('closed');
     if (this.#fitting().length > 0) this.#plan();
   }
 
-  /** The browser gave up and can't say on what status, so ask for it. @param {string} url */
+  /** The browser gave up. It does not reveal the status, so request it. @param {string} url */
   async #ask(url) {
     this.#drop();
     this.#become('reconnecting', this.connection.state === 'reconnecting' ? this.connection.code : null);
     const question = this.#question = {};
     const answer = await this.#tools.operations.statusOf(url).catch((/** @type {Problem} */ problem) => problem);
-    if (question !== this.#question) return; // opened or closed in the meantime
+    if (question !== this.#question) return; // it was opened or closed in the meantime
     const status = answer instanceof Error ? answer.status : answer;
     if (status === 204 || status === 404 || status === 410) return this.#lose([...this.#asked]);
     if (status === 422) this.#askForLess();
@@ -223,7 +226,7 @@ export class MultiStream {
     else this.#retry();
   }
 
-  /** The server takes no such cursor any more, or not so many operations. */
+  /** The server rejected the cursor, or the number of operations. */
   #askForLess() {
     if (this.#cursor === null) this.#most = Math.max(1, Math.floor(this.#asked.size / 2));
     this.#asked.clear();

@@ -1,23 +1,23 @@
-/** The calls a page makes, such as list, get and cancel; and the addresses of streams. */
+/** The API calls of a page, such as list, get and cancel, and the URLs of streams. */
 
 /** @import {Clock} from './clock.js' */
 /** @import {History, Operation} from './types.js' */
 
 import { systemClock } from './clock.js';
 
-/** Where the server is, seen from this file: it is served as `<server>/web/client/operations.js`. */
+/** The URL of the server. It is derived from this file, which is served as `<server>/web/client/operations.js`. */
 export const SERVER = new URL('../../', import.meta.url).href;
 
 const TIMEOUT_MS = 10_000;
 const LASTING = new Set([401, 403, 404, 410, 422]);
-const DATE_MS = 5_000; // a `Date` is told in whole seconds, and may come late: less is no difference
+const DATE_MS = 5_000; // the `Date` header has whole seconds and can arrive late; ignore smaller differences
 
-/** A call that failed: refused by the server, or never answered. */
+/** A call that failed: the server rejected it, or did not respond. */
 export class Problem extends Error {
   /**
-   * @param {string} code the problem's stable `type`; `unreachable` or `timeout` when there was no answer
-   * @param {string} detail what happened, for people
-   * @param {{status?: number, retryAfterMs?: number}} [more] `status` 0 when there was no answer
+   * @param {string} code the `type` of the problem; `unreachable` or `timeout` if there was no response
+   * @param {string} detail what happened, as text for people
+   * @param {{status?: number, retryAfterMs?: number}} [more] `status` is 0 if there was no response
    */
   constructor(code, detail, { status = 0, retryAfterMs = 0 } = {}) {
     super(detail);
@@ -28,13 +28,13 @@ export class Problem extends Error {
     this.retryAfterMs = retryAfterMs;
   }
 
-  /** Whether trying again is in vain. */
+  /** Whether the error is permanent, so that retrying does not help. */
   get lasting() {
     return LASTING.has(this.status);
   }
 }
 
-/** A server's operations. */
+/** The API of a server. */
 export class Operations {
   #base;
   #fetch;
@@ -43,10 +43,10 @@ export class Operations {
   #aheadMs = 0;
 
   /**
-   * Without a `token` the browser proves who asks: by a cookie, if at all.
+   * Without a `token` the browser authenticates by its session cookie, if it has one.
    * @param {object} [options]
    * @param {string} [options.base] @param {typeof globalThis.fetch} [options.fetch] @param {Clock} [options.clock]
-   * @param {(() => string|Promise<string>)|null} [options.token] returns a token that is still good; asked at each call
+   * @param {(() => string|Promise<string>)|null} [options.token] returns a valid token; it is called for each request
    */
   constructor({ base = SERVER, fetch = (...call) => globalThis.fetch(...call), clock = systemClock, token = null } = {}) {
     this.#base = base;
@@ -55,12 +55,12 @@ export class Operations {
     this.#token = token;
   }
 
-  /** Whether a stream needs a ticket: an EventSource can't send a token. */
+  /** Whether a stream needs a ticket. It does with a token, because an EventSource can't send headers. */
   get needsTickets() {
     return this.#token !== null;
   }
 
-  /** The server's time, in milliseconds since 1970: a page's own may be wrong by minutes. */
+  /** The server's time in milliseconds since 1970. The clock of the page may be wrong by minutes. */
   now() {
     return this.#clock.now() + this.#aheadMs;
   }
@@ -68,22 +68,22 @@ export class Operations {
   /**
    * @param {Record<string, string|number>} [query] `limit`, `cursor`, `status`, …
    * @param {AbortSignal} [signal]
-   * @returns {Promise<{operations: Operation[], next_cursor: string|null}>} newest change first
+   * @returns {Promise<{operations: Operation[], next_cursor: string|null}>} most recently changed first
    */
   list(query = {}, signal) {
     const search = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));
     return this.#call(`v1/operations?${search}`, { signal });
   }
 
-  /** @param {string} id @param {{children?: boolean}} [include] `children` to list those too @returns {Promise<Operation>} */
+  /** @param {string} id @param {{children?: boolean}} [include] `children` also lists its children @returns {Promise<Operation>} */
   get(id, { children = false } = {}) {
     return this.#call(`v1/operations/${encodeURIComponent(id)}${children ? '?include=children' : ''}`);
   }
 
   /**
-   * A page of an operation's events, oldest first.
+   * Get a page of an operation's events, oldest first.
    * @param {string} id
-   * @param {{after?: string|null, types?: string[]}} [from] `after` is the `position` of the page before
+   * @param {{after?: string|null, types?: string[]}} [from] `after` is the `position` of the previous page
    * @returns {Promise<History>}
    */
   history(id, { after = null, types = [] } = {}) {
@@ -94,7 +94,7 @@ export class Operations {
   }
 
   /**
-   * Ask the worker to stop; by force, end the operation whatever its worker does.
+   * Ask the worker to stop. With `force`, end the operation now, even if its worker does not stop.
    * @param {string} id @param {string} reason @param {boolean} [force] @returns {Promise<Operation>}
    */
   cancel(id, reason, force = false) {
@@ -106,7 +106,7 @@ export class Operations {
   }
 
   /**
-   * Get what opens an operation's stream, once, within a minute.
+   * Get a ticket for one connection to an operation's stream. It expires after a minute.
    * @param {string} id @returns {Promise<string>}
    */
   async ticket(id) {
@@ -115,7 +115,7 @@ export class Operations {
   }
 
   /**
-   * How people prove who they are, and where they sign in, if that is told: nobody has to prove anything to ask this.
+   * Get how users sign in, and the URL of the sign-in page if there is one. This call needs no credentials.
    * @returns {Promise<{by: 'nobody'|'token'|'back-end', url: string|null}>}
    */
   waysToSignIn() {
@@ -123,25 +123,26 @@ export class Operations {
   }
 
   /**
-   * Who the server takes us for: `principal` is empty where it asks nobody, and `kept` tells of a token in a cookie.
+   * Get the identity of the caller. `principal` is empty without authentication. `kept` is true with a session cookie.
    * @returns {Promise<{principal: string, kept: boolean}>}
    */
   session() {
     return this.#call('v1/session');
   }
 
-  /** Have the browser keep a token, in a cookie that scripts can't read. @param {string} token @returns {Promise<void>} */
+  /** Store a token in a session cookie, which scripts can't read. @param {string} token @returns {Promise<void>} */
   signIn(token) {
     return this.#call('v1/session', { method: 'POST', headers: { Authorization: `Bearer ${token}` } });
   }
 
-  /** Have the browser forget it. @returns {Promise<void>} */
+  /** Remove the session cookie. @returns {Promise<void>} */
   signOut() {
     return this.#call('v1/session', { method: 'DELETE' });
   }
 
   /**
-   * The address of an operation's events, for EventSource: pings come as events, so that silence can be noticed.
+   * Return the URL of an operation's events, for EventSource. Pings are sent as events, so that a dead connection is
+   * noticed.
    * @param {string} id
    * @param {{position?: string|null, fromStart?: boolean, intervalMs?: number, children?: boolean,
    *   ticket?: string|null}} [start]
@@ -158,7 +159,7 @@ export class Operations {
   }
 
   /**
-   * The address of the events of many operations on one stream, for EventSource.
+   * Return the URL of a stream of many operations, for EventSource.
    * @param {string[]} ids
    * @param {{cursor?: string|null, intervalMs?: number, types?: string[]}} [how] `cursor`: the id of the last event
    */
@@ -173,8 +174,8 @@ export class Operations {
   }
 
   /**
-   * Ask what a stream's address is answered: EventSource does not tell why it gave up. Rejects with the `Problem`.
-   * @param {string} url @returns {Promise<number>} the status: 200, or 204 where nothing more will come
+   * Request the status of a stream's URL, because EventSource does not reveal why it gave up. Rejects with a `Problem`.
+   * @param {string} url @returns {Promise<number>} the status: 200, or 204 if no more events will come
    */
   statusOf(url) {
     return this.#call(url, { method: 'HEAD' }, ({ status }) => status);
@@ -188,7 +189,7 @@ export class Operations {
 
   /**
    * @param {string} path @param {RequestInit} [init]
-   * @param {(response: Response) => any} [read] what a success brings
+   * @param {(response: Response) => any} [read] reads the result of a successful response
    * @returns {Promise<any>}
    */
   async #call(path, init = {}, read = (response) => (response.status === 204 ? undefined : response.json())) {
@@ -203,20 +204,20 @@ export class Operations {
       return await read(response);
     } catch (error) {
       if (error instanceof Problem || init.signal?.aborted) throw error;
-      if (timeout.aborted) throw new Problem('timeout', `The server did not answer within ${TIMEOUT_MS / 1000} s.`);
+      if (timeout.aborted) throw new Problem('timeout', `The server did not respond within ${TIMEOUT_MS / 1000} s.`);
       throw new Problem('unreachable', "The server can't be reached.");
     }
   }
 }
 
 /**
- * What a refusal says; a proxy's may not be a problem document.
+ * Convert an error response to a `Problem`. The response may come from a proxy and not be a problem document.
  * @param {Response} response @returns {Promise<Problem>}
  */
 async function problemOf(response) {
   const body = await response.json().catch(() => null);
   const code = typeof body?.type === 'string' ? body.type : `http-${response.status}`;
-  const detail = body?.detail || body?.title || `The server answered ${response.status}.`;
+  const detail = body?.detail || body?.title || `The server responded with status ${response.status}.`;
   const retryAfterS = Number(response.headers.get('Retry-After')) || 0;
   return new Problem(code, String(detail), { status: response.status, retryAfterMs: retryAfterS * 1000 });
 }

@@ -1,4 +1,4 @@
-/** When a page goes out of sight, and when it comes back. */
+/** Reports when a page becomes hidden, and when it is back. */
 
 /** @typedef {'pageshow'|'online'|'visible'|'resume'} Why */
 
@@ -9,9 +9,9 @@
  */
 
 /**
- * Follow the page. `away`: it may be frozen, so connections should be closed (an open one can also keep it out
- * of the back/forward cache). `back`: it is seen again or the network is back, and what was open may be dead
- * without a sign: a phone cuts sockets without telling.
+ * Follow the page. `away`: it may become frozen, so connections should be closed. (An open one can also keep it out
+ * of the back/forward cache.) `back`: it is visible again, or the network is back. Connections may then be dead without
+ * an error, because phones close sockets silently.
  * @param {Page} page usually `globalThis`
  * @param {{away: () => void, back: (why: Why) => void, hiddenIsAway?: boolean}} on
  * @returns {() => void} stops following
@@ -32,7 +32,7 @@ export function followPage(page, { away, back, hiddenIsAway = false }) {
   window?.addEventListener('pageshow', shown);
   window?.addEventListener('online', online);
   document?.addEventListener('visibilitychange', visibility);
-  document?.addEventListener('resume', resumed); // what happened while it was frozen was not heard
+  document?.addEventListener('resume', resumed); // events during the freeze were missed
   return () => {
     window?.removeEventListener('pagehide', away);
     window?.removeEventListener('pageshow', shown);

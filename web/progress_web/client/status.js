@@ -1,11 +1,11 @@
-/** What an event about an operation's status changes in it. */
+/** How a `status` event changes an operation. */
 
 /** @import {Cancel, Event, Operation} from './types.js' */
 
 import { LAST_DATE } from './frame.js';
 
 /**
- * An attempt is told where it begins; the progress of the one before it is forgotten.
+ * Return the changes. An event with `attempt` starts a new attempt, and clears the progress of the previous one.
  * @param {Operation|null} operation @param {Event} event @returns {Partial<Operation>}
  */
 export function statusChanges(operation, event) {
@@ -14,7 +14,7 @@ export function statusChanges(operation, event) {
   const changes = { status };
   if (status === 'cancelling') {
     changes.cancel_requested = true;
-    changes.cancel = operation?.cancel ?? cancelOf(event); // the first to ask is the one that counts
+    changes.cancel = operation?.cancel ?? cancelOf(event); // the first cancel counts
   }
   if (status === 'running' && !operation?.started_at) changes.started_at = iso(event.time);
   if (Number.isInteger(attempt)) Object.assign(changes, { attempt, progress: null });
@@ -38,7 +38,7 @@ export function iso(time) {
   return new Date(time).toISOString();
 }
 
-/** An operation of which only an event is known. @param {Event} event @returns {Operation} */
+/** Return an operation of which only one event is known. @param {Event} event @returns {Operation} */
 export function unseen(event) {
   const at = iso(event.time);
   return {

@@ -4,7 +4,7 @@
 /** @import {Watch} from './watch.js' */
 
 /**
- * The shapes on the wire (docs/protocol.md) and what is made of them. Types only; there is nothing to run here.
+ * The types of the wire protocol (docs/protocol.md), and the types derived from them. This file contains no code.
  *
  * @typedef {'pending'|'running'|'stalled'|'cancelling'|'succeeded'|'failed'|'cancelled'} Status
  *
@@ -35,23 +35,23 @@
  * @property {string|null} [unit]
  * @property {number|null} [percent] 0 to 100
  * @property {string|null} [message]
- * @property {number|null} [rate] units a second
+ * @property {number|null} [rate] units per second
  * @property {number|null} [eta_ms]
  * @property {Stage[]|null} [stages]
  * @property {Pool|null} [workers]
  * @property {Record<string, unknown>|null} [metrics]
- * @property {boolean} [rolled_up] whether `percent` is what the children add up to
+ * @property {boolean} [rolled_up] whether `percent` is the total of the children
  *
- * @typedef {object} ChildrenSummary What an operation's children add up to.
+ * @typedef {object} ChildrenSummary The totals of an operation's children.
  * @property {number} total
  * @property {number} done children that have ended, with any status
  * @property {number} failed
  * @property {number} cancelled
- * @property {number} running those at work
- * @property {number} percent 0 to 100, by their weights
- * @property {Operation[]} [operations] where a call lists them
+ * @property {number} running children that are running
+ * @property {number} percent 0 to 100, weighted
+ * @property {Operation[]} [operations] only if the call lists them
  *
- * @typedef {object} Child A child in brief.
+ * @typedef {object} Child A child in short form.
  * @property {string} id
  * @property {string} kind
  * @property {string|null} title
@@ -60,11 +60,11 @@
  * @property {number} weight
  * @property {string} [message]
  *
- * @typedef {object} Cancel That the worker was asked to stop.
+ * @typedef {object} Cancel A request to the worker to stop.
  * @property {string|null} reason
- * @property {string|null} by who asked
+ * @property {string|null} by who requested it
  * @property {string} requested_at
- * @property {string} overdue_at a worker that still works at this time ignores it
+ * @property {string} overdue_at a worker that is still running at this time ignores the cancel
  *
  * @typedef {object} Operation
  * @property {string} id
@@ -73,7 +73,7 @@
  * @property {string|null} owner
  * @property {string[]} tags
  * @property {string|null} parent
- * @property {number} weight compared with the other children of its parent
+ * @property {number} weight relative to the other children of its parent
  * @property {Status} status
  * @property {boolean} done
  * @property {number} attempt
@@ -81,7 +81,7 @@
  * @property {boolean} cancel_requested
  * @property {Cancel|null} cancel
  * @property {Progress|null} progress
- * @property {ChildrenSummary|null} children null for those without
+ * @property {ChildrenSummary|null} children null without children
  * @property {unknown} result
  * @property {{type?: string, message?: string}|null} error
  * @property {string} created_at
@@ -90,68 +90,68 @@
  * @property {string|null} finished_at
  * @property {string|null} expires_at
  * @property {string|null} position
- * @property {number} events how many there have been: the `n` of the last one
+ * @property {number} events the number of events so far, which is the `n` of the last one
  *
- * @typedef {object} Event An event, decoded.
+ * @typedef {object} Event A decoded event.
  * @property {string} type
  * @property {string|null} position
  * @property {string} operation
  * @property {number} n
  * @property {number} time milliseconds since 1970
  * @property {any} data
- * @property {'trimmed'|'lost'|null} reset of a snapshot: why the events before it can't be had
+ * @property {'trimmed'|'lost'|null} reset of a snapshot: why the events before it are not available
  *
  * @typedef {object} History A page of an operation's events.
  * @property {string} operation
  * @property {any[]} events envelopes
  * @property {string} position where the next page begins
- * @property {boolean} done whether the `end` is among what was read
- * @property {'trimmed'|'lost'|null} reset why the events after the position that was asked for can't be had
+ * @property {boolean} done whether the `end` has been read
+ * @property {'trimmed'|'lost'|null} reset why the events after the requested position are not available
  * @property {Operation|null} snapshot the operation, after a reset
  *
  * @typedef {object} LogLine
  * @property {number} n
  * @property {number} time milliseconds since 1970
- * @property {string} level debug, info, warning, error, critical; or `gap`, where lines are missing
+ * @property {string} level debug, info, warning, error, critical; or `gap` where lines are missing
  * @property {string} message
  * @property {string|null} stage
  *
- * @typedef {object} OperationState What a follower of one operation knows.
+ * @typedef {object} OperationState The state that a client has of one operation.
  * @property {Operation|null} operation
  * @property {number} n of the last event folded in; 0 before the first
  * @property {string|null} position where to resume; null before the first event
- * @property {boolean} ended whether the `end` was heard
- * @property {Child[]} children as they were last told: whole only where the stream tells of them. Oldest first
+ * @property {boolean} ended whether the `end` was received
+ * @property {Child[]} children the known children, oldest first; complete only if the stream includes children
  * @property {LogLine[]} log the newest lines, oldest first
- * @property {number} logged lines there have been since the beginning, so that a view can append what is new
+ * @property {number} logged number of lines since the beginning, so that a view can append only new ones
  * @property {number} logN `n` of the newest line
  *
- * @typedef {object} Wanted What a window has to be told of.
+ * @typedef {object} Wanted What a window wants to follow.
  * @property {string[]} ids operations, the most important first
- * @property {string|null} logOf the operation whose log lines are wanted, too
+ * @property {string|null} logOf the operation of which log lines are wanted too
  * @property {string} who the principal that the window shows the operations to
- * @property {number} at when the server said so, in milliseconds since 1970
+ * @property {number} at when the server reported this principal, in milliseconds since 1970
  *
- * @typedef {object} Told What a window is told by the hub; each part only where there is news of it.
- * @property {Connection} [connection] the stream's
+ * @typedef {object} Told What the hub sends to a window. Each part is present only if it has changed.
+ * @property {Connection} [connection] the state of the stream
  * @property {string[]} [followed] the operations that the stream follows
  * @property {Event[]} [events] of operations that the window wants; without positions
- * @property {string[]} [missing] operations of which the stream tells nothing more, and not why: they ended, or are gone
- * @property {string[]} [gone] operations that were deleted, or have expired
- * @property {boolean} [doubt] somebody else has signed in, perhaps: ask the server who
+ * @property {string[]} [missing] operations of which no more events will come: they ended, or were deleted
+ * @property {string[]} [gone] operations that were deleted or have expired
+ * @property {boolean} [doubt] another user may have signed in; ask the server who
  *
  * @typedef {object} Connection
  * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'refused'} state
- * @property {string|null} code why, where there is something to say: `draining`, `silent`, `not-found`, …
- * @property {string|null} detail the same for people
+ * @property {string|null} code the reason, if there is one: `draining`, `silent`, `not-found`, …
+ * @property {string|null} detail the reason as text for people
  * @property {number} since milliseconds since 1970
  *
  * @typedef {object} WatchOptions
- * @property {Operation|null} [known] the operation, as seen in a list
- * @property {boolean} [fromStart] replay what is kept, for the log, instead of beginning with a snapshot
- * @property {number} [intervalMs] at most one `progress` in this time; 0 for all
- * @property {boolean} [children] be told of its children too, as they go on
- * @property {boolean} [pauseWhenHidden] hold no connection while nobody looks
+ * @property {Operation|null} [known] the operation, as returned by a list
+ * @property {boolean} [fromStart] replay all stored events, for the log, instead of starting with a snapshot
+ * @property {number} [intervalMs] at most one `progress` event in this time; 0 for all
+ * @property {boolean} [children] also follow the state of its children
+ * @property {boolean} [pauseWhenHidden] close the connection while the page is hidden
  * @property {(watch: Watch) => void} [onChange] called when `state` or `connection` has changed
  * @property {Operations} [operations]
  * @property {typeof globalThis.EventSource} [EventSource]

@@ -1,4 +1,4 @@
-/** One operation, followed over the browser's own EventSource until it ends. */
+/** Follows one operation over an EventSource until the operation ends. */
 
 /** @import {Connection, OperationState, WatchOptions} from './types.js' */
 /** @import {Problem} from './operations.js' */
@@ -34,7 +34,7 @@ export class Watch {
     this.#timers = new Timers(clock);
   }
 
-  /** Start, or go on from where `close` left off. */
+  /** Start, or continue after `close` from the last position. */
   open() {
     if (this.#unfollow || this.state.ended) return;
     this.#unfollow = followPage(this.#options.page, {
@@ -49,7 +49,7 @@ export class Watch {
     this.#connect();
   }
 
-  /** Stop; what is known stays, and so does how it ended. */
+  /** Stop. The state stays; if the watch has already ended, so does its `connection`. */
   close() {
     if (this.#unfollow) this.#stop('closed');
   }
@@ -64,7 +64,7 @@ export class Watch {
   async #connectWithTicket() {
     const question = this.#question = {};
     const answer = await this.#options.operations.ticket(this.id).catch((/** @type {Problem} */ problem) => problem);
-    if (question !== this.#question) return; // opened or closed in the meantime
+    if (question !== this.#question) return; // it was opened or closed in the meantime
     if (answer instanceof Error) this.#refused(answer);
     else this.#listen(answer);
   }
@@ -90,7 +90,7 @@ export class Watch {
 
   /** @param {string} name @param {MessageEvent} message */
   #heard(name, message) {
-    if (name === 'replaced') return this.#stop('refused', name, 'a newer connection of yours has taken its place');
+    if (name === 'replaced') return this.#stop('refused', name, 'a newer connection of yours has replaced this one');
     const event = decode(name, message.data, message.lastEventId);
     if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
     const state = event ? fold(this.state, event) : this.state;
@@ -101,25 +101,25 @@ export class Watch {
   }
 
   #lost() {
-    if (this.connection.state !== 'reconnecting') this.#become('reconnecting'); // else the server has said why
-    // Left to itself the browser would come back with a ticket that is no longer good.
+    if (this.connection.state !== 'reconnecting') this.#become('reconnecting'); // otherwise the server has already sent the reason
+    // By itself the browser would reconnect with a ticket that has expired.
     if (this.#options.operations.needsTickets) this.#retry(0, this.connection.code);
   }
 
-  /** The browser gave up and can't say on what status, so ask whether there is still something to follow. */
+  /** The browser gave up. It does not reveal the status, so ask whether the operation can still be followed. */
   async #ask() {
     this.#drop();
     if (this.connection.state !== 'reconnecting') this.#become('reconnecting');
     const question = this.#question = {};
     const answer = await this.#options.operations.get(this.id).catch((/** @type {Problem} */ problem) => problem);
-    if (question !== this.#question) return; // opened or closed in the meantime
+    if (question !== this.#question) return; // it was opened or closed in the meantime
     if (answer instanceof Error) {
       this.#refused(answer);
-    } else if (answer.done && this.#attempt > 0) { // given up on again: so a server says there is nothing more
+    } else if (answer.done && this.#attempt > 0) { // gave up again: the server has responded that nothing more will come
       this.state = { ...this.state, operation: newer(this.state.operation, answer), ended: true };
       this.#stop('ended');
     } else {
-      this.#retry(); // even when it is done: the stream still has its last lines
+      this.#retry(); // even if it is done: the stream still has the last events
     }
   }
 
@@ -139,7 +139,7 @@ export class Watch {
 
   /** @param {import('./page.js').Why} why */
   #back(why) {
-    if (this.#line && !this.#line.overdue && why !== 'online') return; // it was never away
+    if (this.#line && !this.#line.overdue && why !== 'online') return; // the connection was never lost
     this.#attempt = 0;
     this.#connect();
   }

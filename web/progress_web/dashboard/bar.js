@@ -1,4 +1,4 @@
-/** A progress bar, for eyes and for screen readers. */
+/** A progress bar, also readable by screen readers. */
 
 /** @import {Operation} from '../client/types.js' */
 
@@ -10,8 +10,8 @@ export class Bar {
   element = el('div', { class: 'bar', role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100' }, el('div'));
 
   /**
-   * @param {string} label what is progressing
-   * @param {{percent: number|null, status: string, text: string}} reading `percent` null when nobody knows
+   * @param {string} label the title of the operation or stage
+   * @param {{percent: number|null, status: string, text: string}} reading `percent` is null if it is unknown
    */
   show(label, { percent, status, text }) {
     mark(this.element, 'aria-label', plain(label));
@@ -25,12 +25,12 @@ export class Bar {
 }
 
 /**
- * What an operation's own bar shows.
+ * Return what the bar of an operation shows.
  * @param {Operation} operation
  */
 export function readingOf({ status, progress }) {
   const percent = reached(status, percentOf(progress));
-  const said = status === 'running' ? [] : [status];
-  const text = [...said, statusPercentText(status, percent), countText(progress), String(progress?.message ?? '')].filter(Boolean).join(', ');
+  const statuses = status === 'running' ? [] : [status];
+  const text = [...statuses, statusPercentText(status, percent), countText(progress), String(progress?.message ?? '')].filter(Boolean).join(', ');
   return { percent, status, text: plain(text) || 'in progress' };
 }

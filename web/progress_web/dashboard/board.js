@@ -1,13 +1,13 @@
-/** All the operations the page knows, and which of them are shown. */
+/** All operations that the page knows, and which of them are shown. */
 
 /** @import {Operation} from '../client/types.js' */
 
 import { byAge, Entry } from './entry.js';
 import { titleOf } from './format.js';
 
-/** Rows kept; past that the oldest finished ones go. */
+/** Maximum rows. Beyond it, the oldest finished operations are removed. */
 const MOST_ENTRIES = 200;
-/** How old may be what is shown of an operation at work that neither the list nor the stream tells of. */
+/** A running operation that is neither in the list nor in the stream is read again after this time. */
 const STALE_MS = 8_000;
 
 export class Board {
@@ -28,7 +28,7 @@ export class Board {
   }
 
   /**
-   * Take over a list. What a complete one lacks is gone from the server; the selected one stays to be read.
+   * Apply a list. If it is complete, operations that are not in it were deleted. The selected one stays visible.
    * @param {Operation[]} operations @param {boolean} complete @param {number} now milliseconds since 1970
    */
   list(operations, complete, now) {
@@ -39,12 +39,12 @@ export class Board {
     for (const { id } of ended) if (this.entries.size > MOST_ENTRIES) this.#leave(id);
   }
 
-  /** Whether the last list had it. @param {string} id */
+  /** Whether the last list contained it. @param {string} id */
   isListed(id) {
     return this.#listed.has(id);
   }
 
-  /** The operations that the stream should tell of: the selected one, then the newest. @returns {string[]} */
+  /** The operations that the stream should follow: the selected one, then the newest. @returns {string[]} */
   wanted() {
     const open = [...this.entries.values()].filter(({ operation }) => !operation.done).sort(byAge).map(({ id }) => id);
     const selected = open.filter((id) => id === this.selectedId);
@@ -52,17 +52,17 @@ export class Board {
   }
 
   /**
-   * The operations that have to be read one by one, as the list lacks them.
-   * @param {number} now @param {number} since what was seen before this moment may no longer be so
-   * @param {(id: string) => boolean} isLive whether the stream tells of it
+   * The operations that have to be read one by one, because the list does not contain them.
+   * @param {number} now @param {number} since data from before this time may be out of date
+   * @param {(id: string) => boolean} isLive whether the stream follows it
    */
   unsure(now, since, isLive) {
-    const left = [...this.entries.values()].filter(({ id }) => !this.#listed.has(id));
-    const unsure = left.filter(({ id, operation, seenAt }) => seenAt < since || (!operation.done && !isLive(id) && now - seenAt > STALE_MS));
+    const unlisted = [...this.entries.values()].filter(({ id }) => !this.#listed.has(id));
+    const unsure = unlisted.filter(({ id, operation, seenAt }) => seenAt < since || (!operation.done && !isLive(id) && now - seenAt > STALE_MS));
     return unsure.sort((a, b) => Number(a.operation.done) - Number(b.operation.done)).map(({ id }) => id);
   }
 
-  /** The entries that pass the filter, newest first. */
+  /** The entries that match the filter, newest first. */
   shown() {
     const entries = [...this.entries.values()].filter(({ operation }) => passes(operation, this.filter));
     return entries.sort(byAge);
@@ -73,7 +73,7 @@ export class Board {
     return [...this.entries.values()].filter(({ operation }) => passes(operation, filter)).length;
   }
 
-  /** What should be said aloud since this was last asked. @param {number} now milliseconds since 1970 */
+  /** The announcements for screen readers since the last call. @param {number} now milliseconds since 1970 */
   news(now) {
     return [...this.entries.values()].flatMap((entry) => {
       const text = entry.news(now);
@@ -81,7 +81,7 @@ export class Board {
     });
   }
 
-  /** Forget an operation that is no more. @param {string} id */
+  /** Remove an operation that no longer exists. @param {string} id */
   forget(id) {
     this.entries.get(id)?.closeLog();
     this.entries.delete(id);

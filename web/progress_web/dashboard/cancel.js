@@ -1,4 +1,4 @@
-/** The button that asks a worker to stop, and the question that comes before. */
+/** The button that asks a worker to stop, and the text of its confirmation dialog. */
 
 /** @import {Entry} from './entry.js' */
 
@@ -23,10 +23,10 @@ export class CancelButton {
   }
 }
 
-/** The words to ask with whether an operation is to be cancelled. @param {Entry} entry */
+/** The texts of the dialog that confirms a cancel. @param {Entry} entry */
 export function cancelQuestion({ operation }) {
   const { children } = operation;
-  const left = children ? children.total - children.done : 0;
-  const family = left === 0 ? '' : left === 1 ? ', and so is that of its child' : `, and so are those of its ${number(left)} children`;
-  return { what: titleOf(operation), text: `Its worker is asked to stop${family}.` };
+  const running = children ? children.total - children.done : 0;
+  const family = running === 0 ? '' : running === 1 ? ' and the worker of its child' : ` and the workers of its ${number(running)} children`;
+  return { what: titleOf(operation), text: `This asks its worker${family} to stop.` };
 }

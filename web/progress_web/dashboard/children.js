@@ -1,4 +1,4 @@
-/** An operation's children: how many are how far, and each with its bar. */
+/** An operation's children: a summary, and a bar for each child. */
 
 /** @import {Child, ChildrenSummary, Operation} from '../client/types.js' */
 /** @import {Part} from './parts.js' */
@@ -14,7 +14,7 @@ export class Children {
   #parts = new Parts('children', 'Children', 'a');
   element = el('div', { id: 'detail-children', class: 'children-box', hidden: '' }, this.#title, this.#parts.element);
 
-  /** @param {Operation} operation @param {Child[]} children those that are listed */
+  /** @param {Operation} operation @param {Child[]} children the children that are listed */
   show({ children: summary }, children) {
     this.element.hidden = !summary;
     say(this.#title, summary && `Children: ${summaryText(summary)}`);
@@ -28,7 +28,7 @@ export function summaryText({ total, done, failed, cancelled, running }) {
   return [`${number(done)} of ${number(total)} done`, ...counts.map(([name, count]) => `${number(count)} ${name}`)].join(', ');
 }
 
-/** A child as streams tell of it, of what a call tells. @param {Operation} child @returns {Child} */
+/** Convert an operation, as a call returns it, to a child as streams send it. @param {Operation} child @returns {Child} */
 export function briefly({ id, kind, title, status, progress, weight }) {
   const message = typeof progress?.message === 'string' ? progress.message : undefined;
   return { id, kind, title, status, percent: percentOf(progress), weight, message };

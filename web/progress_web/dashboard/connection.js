@@ -1,4 +1,4 @@
-/** What is said about connections: only what is so. */
+/** Texts about the state of connections. */
 
 /** @import {Connection} from '../client/types.js' */
 /** @import {Entry} from './entry.js' */
@@ -9,28 +9,28 @@ import { REFRESH_MS } from './listing.js';
 
 /** @type {Record<string, string>} */
 const REASONS = {
-  silent: 'nothing was heard',
+  silent: 'no data received',
   draining: 'the server is restarting',
   unreachable: "the server can't be reached",
-  timeout: 'the server does not answer',
-  'at-capacity': 'the server is full',
-  'too-many-streams': 'too many streams are open',
-  'rate-limited': 'asked too often',
-  'authorizer-unavailable': 'the server that decides who may look is away',
-  'storage-unavailable': 'the storage is away',
+  timeout: 'the server does not respond',
+  'at-capacity': 'the server is at capacity',
+  'too-many-streams': 'too many open streams',
+  'rate-limited': 'rate limit exceeded',
+  'authorizer-unavailable': 'the authorization server is unavailable',
+  'storage-unavailable': 'the storage is unavailable',
 };
 
 /**
- * The page's own state.
+ * Return the text for the state of the page.
  * @param {Health} health
  */
 export function healthText({ state, since, detail }) {
   const at = timeText(since);
   switch (state) {
     case 'unreachable':
-      return detail ? `the server has failed since ${at}: ${detail}` : `the server can't be reached since ${at}`;
+      return detail ? `the server has returned errors since ${at}: ${detail}` : `the server has been unreachable since ${at}`;
     case 'refused':
-      return `the server refuses since ${at}: ${detail}`;
+      return `the server has rejected requests since ${at}: ${detail}`;
     case 'reconnecting':
       return 'reconnecting…';
     case 'connecting':
@@ -41,8 +41,8 @@ export function healthText({ state, since, detail }) {
 }
 
 /**
- * A row's state and the words for it. Rows that the stream does not tell of are as fresh as the list.
- * @param {Entry} entry @param {Health} health @param {boolean} listed whether the last list had it
+ * Return the state of a row and its text. A row that the stream does not follow is as fresh as the list.
+ * @param {Entry} entry @param {Health} health @param {boolean} listed whether the last list contained it
  * @param {{connection: Connection, followed: Set<string>}} stream
  * @returns {{state: string, text: string}}
  */
@@ -62,7 +62,7 @@ function streamText({ state, code, detail }) {
     case 'reconnecting':
       return reason ? `reconnecting… (${reason})` : 'reconnecting…';
     case 'refused':
-      return `can't be followed: ${reason}`;
+      return `no live updates: ${reason}`;
     default:
       return state;
   }

@@ -1,4 +1,4 @@
-/** The page: what the server tells goes into the board, and the board is drawn. */
+/** The page: data from the server goes into the board, and the board is drawn. */
 
 /** @import {Problem} from '../client/operations.js' */
 /** @import {Wanted} from '../client/types.js' */
@@ -21,7 +21,7 @@ import { timeToStop } from './worker.js';
 
 /** @type {Wanted} */
 const NOTHING = { ids: [], logOf: null, who: '', at: 0 };
-const LONGEST_TIMER_MS = 2 ** 31 - 1; // past it, a browser does not wait at all
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer timer would fire at once in browsers
 
 const operations = new Operations();
 const board = new Board();
@@ -68,13 +68,13 @@ let missing = null;
 let planned = false;
 
 /** @param {string} id @param {{detail: string}} [problem] */
-function forget(id, problem = { detail: 'It was deleted, or its time has passed.' }) {
+function forget(id, problem = { detail: 'It was deleted, or it has expired.' }) {
   board.forget(id);
   if (id === board.selectedId) missing = problem;
   changed();
 }
 
-/** Draw before the next frame, however much changes until then. */
+/** Draw once before the next frame, however many changes there are until then. */
 function changed() {
   if (planned) return;
   planned = true;
@@ -85,18 +85,18 @@ function changed() {
   });
 }
 
-/** Whether the stream tells of an operation. @param {string} id */
+/** Whether the stream is live and follows an operation. @param {string} id */
 function isLive(id) {
   return following.connection.state === 'live' && following.followed.has(id);
 }
 
-/** The operation whose log lines the stream should tell, too. */
+/** The operation whose log lines the stream should include. */
 function wantedLog() {
   const { selected } = board;
   return selected && !selected.operation.done ? selected.id : null;
 }
 
-/** Read what the list has not, and the stream may not tell: the selected operation's children and its log. */
+/** Read what the list does not contain and the stream may not send: the selected operation's children and log. */
 function readSelected() {
   const { selected } = board;
   if (!selected) return;
@@ -127,7 +127,7 @@ function connectionOf(entry) {
   return entryConnection(entry, listing.health, board.isListed(entry.id), following);
 }
 
-/** Draw when the next worker that was asked to stop should have. @param {number} now */
+/** Draw again when the next worker exceeds its time to stop. @param {number} now */
 function drawAgain(now) {
   const left = [...board.entries.values()].map(({ operation }) => timeToStop(operation, now) ?? 0).filter((ms) => ms > 0);
   timers.clear('overdue');
@@ -160,7 +160,7 @@ function drawPage(rowCount) {
   const none = board.entries.size === 0;
   byId('empty').hidden = rowCount > 0 || listing.health.state === 'connecting' || (none && listing.health.state !== 'live');
   byId('empty-hint').hidden = !none;
-  say(byId('empty-title'), none ? 'No operations yet' : `Nothing ${board.filter} now`);
+  say(byId('empty-title'), none ? 'No operations yet' : `No ${board.filter} operations`);
 }
 
 /** @param {string|null} id */
@@ -175,7 +175,7 @@ function endByForce(id) {
   if (id !== null) board.entries.get(id)?.endByForce(operations, changed);
 }
 
-/** The address tells which operation is selected, so that going back and sending links work. */
+/** The selected operation is part of the address, so that the back button and links work. */
 function selectedByAddress() {
   const match = /^#operation=(.+)$/.exec(location.hash);
   try {
@@ -202,7 +202,7 @@ function goTo(id) {
   });
 }
 
-/** Get an operation that the list does not have. @param {string} id */
+/** Get an operation that the list does not contain. @param {string} id */
 async function find(id) {
   try {
     board.see(await operations.get(id, { children: true }), Date.now());

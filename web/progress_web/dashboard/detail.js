@@ -1,4 +1,4 @@
-/** The selected operation, whole. */
+/** All details of the selected operation. */
 
 /** @import {Entry} from './entry.js' */
 
@@ -61,13 +61,13 @@ export class Detail {
     );
   }
 
-  /** Show nothing. */
+  /** Hide the details. */
   hide() {
     this.#element.hidden = true;
     mark(this.#element, 'data-operation-id', null);
   }
 
-  /** Show an operation that could not be had. @param {string} id @param {string} text */
+  /** Show why an operation could not be loaded. @param {string} id @param {string} text */
   refuse(id, text) {
     this.#open(id, id);
     const parts = [this.#badge, this.#attempt, this.#connection, this.#cancel.element, this.#workerLine, this.#body];
@@ -93,7 +93,7 @@ export class Detail {
     this.#cancel.show(entry, title);
     say(this.#worker, workerText(operation, now));
     this.#force.show(entry, title, ignoresCancel(operation, now));
-    say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
+    say(this.#problem, entry.problem && `Cancelling failed: ${entry.problem.detail}`);
     this.#bar.show(title, reading);
     say(this.#percent, statusPercentText(status, reading.percent) || (operation.done ? '' : '–'));
     say(this.#message, String(progress?.message ?? ''));
@@ -110,7 +110,7 @@ export class Detail {
     this.#log.show(entry);
   }
 
-  /** Move the focus here, for who came by keyboard. */
+  /** Move the focus here, for keyboard users. */
   focus() {
     this.#title.focus({ preventScroll: true });
   }

@@ -1,9 +1,9 @@
-/** Making and changing elements. Text is only ever set as text: titles, messages and log lines are anybody's. */
+/** Create and change elements. Text is never set as HTML: titles, messages and log lines come from untrusted sources. */
 
 import { plain } from './plain.js';
 
 /**
- * Make an element.
+ * Create an element.
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
  * @param {Record<string, string>} [attributes]
@@ -18,7 +18,7 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 /**
- * Set an element's text if it is another; an element without text is hidden.
+ * Set an element's text if it differs. An element without text is hidden.
  * @param {HTMLElement} element @param {string|null|undefined} text
  */
 export function say(element, text) {
@@ -28,7 +28,7 @@ export function say(element, text) {
 }
 
 /**
- * Set an attribute if it is another; null removes it.
+ * Set an attribute if it differs. Null removes it.
  * @param {Element} element @param {string} name @param {string|number|null} value
  */
 export function mark(element, name, value) {
@@ -37,7 +37,7 @@ export function mark(element, name, value) {
 }
 
 /**
- * The page's element of this id, which index.html has.
+ * Return the page's element with this id. Throws if index.html does not have it.
  * @param {string} id @returns {HTMLElement}
  */
 export function byId(id) {
@@ -47,7 +47,7 @@ export function byId(id) {
 }
 
 /**
- * Make a parent's children these, in this order, moving as few as possible: a moved element loses the focus.
+ * Set the children of a parent, in this order. It moves as few as possible, because a moved element loses the focus.
  * @param {Element} parent @param {Element[]} children
  */
 export function arrange(parent, children) {

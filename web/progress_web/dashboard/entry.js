@@ -1,4 +1,4 @@
-/** What the page knows of one operation, from the list, from single calls and from the stream. */
+/** What the page knows about one operation, from the list, from single calls and from the stream. */
 
 /** @import {Event, Operation} from '../client/types.js' */
 /** @import {Operations, Problem} from '../client/operations.js' */
@@ -10,8 +10,8 @@ import { ignoresCancel, newsText } from './worker.js';
 
 export class Entry {
   state = begin();
-  /** Its log, while it is selected. @type {LogTail|null} */ tail = null;
-  /** Another object whenever the log begins anew. */ logId = {};
+  /** Its log, while the operation is selected. @type {LogTail|null} */ tail = null;
+  /** A new object whenever the log starts again from empty. */ logId = {};
   /** @type {{code: string, detail: string}|null} */ problem = null;
   asking = false;
   #told;
@@ -30,13 +30,13 @@ export class Entry {
   }
 
   /**
-   * Take what a call has answered. The stream may be ahead of it, but does not tell of children.
+   * Apply the response of a call. The stream may be ahead of it, but does not include children.
    * @param {Operation} operation @param {number} now milliseconds since 1970
    */
   see(operation, now) {
     this.seenAt = now;
     const known = this.state.operation;
-    if (known && operation.created_at < known.created_at) return; // it was deleted, and made anew
+    if (known && operation.created_at < known.created_at) return; // it was deleted and created again
     const { id, position, events: n, children } = operation;
     const seen = { position, operation: id, time: Date.parse(operation.updated_at), reset: null };
     this.#take({ ...seen, type: 'snapshot', n, data: operation });
@@ -45,7 +45,7 @@ export class Entry {
     this.#take({ ...seen, type: 'children', n: 0, data: { total: 0, ...children, operations } });
   }
 
-  /** Take an event of the stream. @param {Event} event */
+  /** Apply an event of the stream. @param {Event} event */
   hear(event) {
     if (event.type === 'log') return this.tail?.hear(event);
     if (event.reset) this.#forgetLog();
@@ -59,7 +59,7 @@ export class Entry {
     const before = this.state.operation;
     this.state = fold(this.state, event);
     if (!before || before.created_at === this.operation.created_at) return;
-    this.#forgetLog(); // another one has its id now
+    this.#forgetLog(); // a new operation has its id now
     this.tail?.beginAnew(this.operation);
   }
 
@@ -87,13 +87,13 @@ export class Entry {
     this.logId = {};
   }
 
-  /** Whether asking to cancel makes sense. */
+  /** Whether it can be cancelled: it has not ended, and no cancel was requested. */
   get cancellable() {
     const { done, cancel_requested: requested, status } = this.operation;
     return !(done || requested || status === 'cancelling' || this.asking);
   }
 
-  /** What should be said aloud of it that was not said before. @param {number} now milliseconds since 1970 */
+  /** The announcement for screen readers, if something new happened. @param {number} now milliseconds since 1970 */
   news(now) {
     const { operation } = this;
     const before = this.#told;
@@ -102,15 +102,15 @@ export class Entry {
   }
 
   /**
-   * Ask the worker to stop; a refusal is kept as `problem`.
+   * Ask the worker to stop. An error is kept as `problem`.
    * @param {Operations} operations @param {() => void} changed @param {() => number} [now]
    */
   async cancel(operations, changed, now = Date.now) {
-    if (this.cancellable) await this.#ask(operations.cancel(this.id, 'asked for on the dashboard'), changed, now);
+    if (this.cancellable) await this.#ask(operations.cancel(this.id, 'cancelled on the dashboard'), changed, now);
   }
 
   /**
-   * End it whatever its worker does; a refusal is kept as `problem`.
+   * End the operation, even if its worker does not stop. An error is kept as `problem`.
    * @param {Operations} operations @param {() => void} changed @param {() => number} [now]
    */
   async endByForce(operations, changed, now = Date.now) {

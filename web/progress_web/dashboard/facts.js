@@ -1,4 +1,4 @@
-/** Names and values. */
+/** Lists of names and values, such as metrics. */
 
 /** @import {Operation, Progress} from '../client/types.js' */
 
@@ -7,7 +7,7 @@ import { number, timeText, tookText } from './format.js';
 import { plain } from './plain.js';
 import { askedText } from './worker.js';
 
-const LONGEST_TEXT = 20_000; // a page should not be held up by somebody's huge result
+const LONGEST_TEXT = 20_000; // a huge result must not slow the page down
 
 export class Facts {
   /** @type {Map<string, HTMLElement>} */
@@ -18,7 +18,7 @@ export class Facts {
     this.element = el('dl', { id, class: 'facts-list' });
   }
 
-  /** @param {[string, string][]} facts those without a value are left out */
+  /** @param {[string, string][]} facts facts without a value are left out */
   show(facts) {
     const given = new Map(facts.filter(([, value]) => value !== ''));
     for (const [name, value] of this.#values) if (!given.has(name)) this.#remove(name, value);
@@ -59,7 +59,7 @@ export function factsOf(operation) {
     ['Created', timeText(operation.created_at)],
     ['Started', timeText(operation.started_at)],
     ['Finished', timeText(operation.finished_at)],
-    ['Asked to stop', operation.done ? askedText(operation.cancel) : ''],
+    ['Cancel requested', operation.done ? askedText(operation.cancel) : ''],
     ['Took', operation.done ? tookText(operation) : ''],
     ['Events', number(operation.events)],
   ];
@@ -73,12 +73,12 @@ export function metricsOf(progress) {
   ]);
 }
 
-/** What an error is and says, and whatever else it brings. @param {Operation['error']} error */
+/** Return the type and message of an error, and its other members. @param {Operation['error']} error */
 export function errorText(error) {
   if (!error) return '';
   const { type, message, ...more } = error;
-  const said = [type, message].filter(Boolean).join(': ');
-  return Object.keys(more).length > 0 ? `${said}\n${jsonText(more)}`.trim() : said;
+  const text = [type, message].filter(Boolean).join(': ');
+  return Object.keys(more).length > 0 ? `${text}\n${jsonText(more)}`.trim() : text;
 }
 
 /** @param {unknown} value */

@@ -1,4 +1,4 @@
-/** The button that ends an operation whose worker ignores that it was asked to stop. It asks once more first. */
+/** The button that ends an operation whose worker ignores a cancel. It asks for confirmation first. */
 
 /** @import {Entry} from './entry.js' */
 
@@ -22,7 +22,7 @@ export class ForceButton {
     });
     this.#question.addEventListener('keydown', (event) => {
       if (event.key !== 'Escape') return;
-      event.stopPropagation(); // which would close the details
+      event.stopPropagation(); // otherwise Escape would also close the details
       this.#ask(false);
     });
   }
@@ -35,13 +35,13 @@ export class ForceButton {
     const text = entry.asking ? 'Ending…' : 'End by force';
     if (this.#button.textContent !== text) this.#button.textContent = text;
     mark(this.#button, 'aria-label', `${text} ${title}`);
-    mark(this.#question, 'aria-label', `End ${title} now, though its worker still works?`);
+    mark(this.#question, 'aria-label', `End ${title} now, although its worker is still running?`);
     if (this.#button.disabled !== entry.asking) this.#button.disabled = entry.asking;
   }
 
   /**
-   * The focus goes along, first to what changes nothing, which also is where the pointer is: what is pressed twice
-   * by mistake ends no operation.
+   * Show or hide the confirmation. The focus goes to "Keep waiting", which also appears under the pointer. So an
+   * accidental second click does not end the operation.
    * @param {boolean} open
    */
   #ask(open) {

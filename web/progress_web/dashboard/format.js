@@ -1,16 +1,16 @@
-/** Numbers, times and progress in words. */
+/** Texts for numbers, times and progress. */
 
 /** @import {Operation, Progress} from '../client/types.js' */
 
 import { plain } from './plain.js';
 
-/** @param {unknown} value @param {number} [digits] at most, after the point */
+/** @param {unknown} value @param {number} [digits] maximum digits after the decimal point */
 export function number(value, digits = 1) {
   return typeof value === 'number' ? value.toLocaleString('en', { maximumFractionDigits: digits }) : '';
 }
 
 /**
- * How far something is, 0 to 100; null if nobody knows.
+ * Return the progress in percent, 0 to 100, or null if it is unknown.
  * @param {{percent?: number|null, current?: number|null, total?: number|null}|null|undefined} of
  */
 export function percentOf(of) {
@@ -25,13 +25,13 @@ function clamp(percent) {
   return Math.min(100, Math.max(0, percent));
 }
 
-/** Whole percents, rounded down, so that 100 % means all. @param {number|null} percent */
+/** Whole percent, rounded down, so that 100 % means complete. @param {number|null} percent */
 export function percentText(percent) {
   return percent === null ? '' : `${Math.floor(percent)} %`;
 }
 
 /**
- * How far something has come: all of it where it succeeded, whatever was counted last.
+ * Return the percentage to show: always 100 after success, whatever was counted last.
  * @param {string} status @param {number|null} percent
  */
 export function reached(status, percent) {
@@ -39,7 +39,7 @@ export function reached(status, percent) {
 }
 
 /**
- * The percentage in words, while it means anything: what has failed comes no further.
+ * Return the percentage as text, or nothing for a status after which it no longer changes, such as failed.
  * @param {string} status @param {number|null} percent
  */
 export function statusPercentText(status, percent) {
@@ -58,7 +58,7 @@ export function countText(of) {
 }
 
 /**
- * How fast it is and how long it will take, while it is at work: of one that is silent or stops neither is known.
+ * Return the rate and the time left of a running operation. They are unknown if it is stalled or stops.
  * @param {Operation} operation
  */
 export function paceTexts({ status, progress }) {
@@ -86,7 +86,7 @@ export function durationText(ms) {
   return `${Math.floor(s / 86_400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 
-/** The time of day, and the date unless it is today. @param {number|string|null} at @param {number} [now] */
+/** The time of day; with the date if it is not today. @param {number|string|null} at @param {number} [now] */
 export function timeText(at, now = Date.now()) {
   if (at === null) return '';
   const date = new Date(at);
@@ -107,7 +107,7 @@ export function titleOf(operation) {
   return plain(operation.title ?? '').trim() || operation.id;
 }
 
-/** How long it took, or has taken until its last change. @param {Operation} operation */
+/** How long the operation took, or has taken until its last change. @param {Operation} operation */
 export function tookText(operation) {
   if (!operation.started_at) return '';
   const ms = Date.parse(operation.finished_at ?? operation.updated_at) - Date.parse(operation.started_at);

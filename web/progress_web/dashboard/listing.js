@@ -1,4 +1,4 @@
-/** The list, asked for again and again while somebody looks; and whether the server answers. */
+/** The list of operations, polled while the page is visible, and the health of the server. */
 
 /** @import {Operation} from '../client/types.js' */
 /** @import {Operations, Problem} from '../client/operations.js' */
@@ -16,12 +16,12 @@ const LIMIT = 50;
  * @property {'connecting'|'live'|'reconnecting'|'unreachable'|'refused'|'paused'} state
  * @property {number} since milliseconds since 1970
  * @property {string} detail
- * @property {string|null} code of the problem that a refusal is
+ * @property {string|null} code the error code of a rejection
  */
 
 export class Listing {
   /** @type {Health} */ health;
-  /** When somebody began to look, in milliseconds since 1970. */ lookedAt = 0;
+  /** When the page became visible, in milliseconds since 1970. */ lookedAt = 0;
   #operations;
   #onList;
   #onHealth;
@@ -36,7 +36,7 @@ export class Listing {
   /**
    * @param {object} options
    * @param {Operations} options.operations
-   * @param {(list: Operation[], complete: boolean) => void} options.onList `complete` when there are no more
+   * @param {(list: Operation[], complete: boolean) => void} options.onList `complete` is true if there are no more
    * @param {(health: Health) => void} options.onHealth
    * @param {Clock} [options.clock] @param {() => number} [options.random] @param {Page} [options.page]
    */
@@ -62,7 +62,7 @@ export class Listing {
     this.refresh();
   }
 
-  /** Ask now, whatever was planned. */
+  /** Refresh now, and cancel the planned refresh. */
   async refresh() {
     this.#timers.clearAll();
     this.#asking?.abort();
@@ -84,7 +84,7 @@ export class Listing {
   #failed(problem) {
     if (this.#failures === 0) this.#failedAt = this.#clock.now();
     const bad = problem.lasting ? 'refused' : 'unreachable';
-    const state = this.#failures === 0 && !problem.lasting ? 'reconnecting' : bad; // once may be chance
+    const state = this.#failures === 0 && !problem.lasting ? 'reconnecting' : bad; // a single failure may be temporary
     this.#become(state, this.#failedAt, problem.status === 0 ? '' : problem.detail, problem.code);
     const ms = Math.max(problem.retryAfterMs, backoffMs(this.#failures++, this.#random));
     this.#timers.set('refresh', ms, () => this.refresh());

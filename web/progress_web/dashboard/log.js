@@ -1,4 +1,4 @@
-/** The tail of an operation's log. */
+/** The view of the newest lines of an operation's log. */
 
 /** @import {LogLine} from '../client/types.js' */
 /** @import {Entry} from './entry.js' */
@@ -10,8 +10,8 @@ import { plain } from './plain.js';
 
 /** @type {Record<string, string>} */
 const GAPS = {
-  trimmed: 'older events are no longer kept',
-  lost: 'the server has lost events here',
+  trimmed: 'older events are no longer stored',
+  lost: 'events were lost here',
 };
 
 export class Log {
@@ -24,14 +24,14 @@ export class Log {
     this.element = el('div', { class: 'log-box' }, el('h3', {}, 'Log'), this.#nothing, this.#lines);
   }
 
-  /** Show an operation's log: only what is new is added. @param {Entry} entry */
+  /** Show an operation's log. Only new lines are added. @param {Entry} entry */
   show({ tail, state: { log, logged }, operation, logId }) {
     if (logId !== this.#of) {
       this.#of = logId;
       this.#shown = 0;
       this.#lines.replaceChildren();
     }
-    const none = tail?.problem ? tail.problem.detail : !tail?.read ? 'Reading…' : operation.done ? 'It logged nothing.' : 'Nothing logged yet.';
+    const none = tail?.problem ? tail.problem.detail : !tail?.read ? 'Loading…' : operation.done ? 'No log lines.' : 'No log lines yet.';
     say(this.#nothing, log.length > 0 ? '' : none);
     mark(this.#lines, 'data-lines', log.length);
     this.#lines.hidden = log.length === 0;
@@ -41,7 +41,7 @@ export class Log {
     this.#lines.append(...log.slice(-Math.min(log.length, logged - this.#shown)).map(line));
     while (this.#lines.childElementCount > LOG_LINES) this.#lines.firstElementChild?.remove();
     this.#shown = logged;
-    if (atEnd) this.#lines.scrollTop = this.#lines.scrollHeight; // unless somebody reads further up
+    if (atEnd) this.#lines.scrollTop = this.#lines.scrollHeight; // but do not scroll if the user reads further up
   }
 }
 

@@ -1,4 +1,4 @@
-/** Small bars with names: an operation's stages, and the workers of its pool. */
+/** Small bars with names: the stages, pool workers or children of an operation. */
 
 /** @import {Pool, Stage} from '../client/types.js' */
 
@@ -13,7 +13,7 @@ import { plain } from './plain.js';
  * @property {string} status
  * @property {number|null} percent
  * @property {string} text
- * @property {string} [href] where its name leads
+ * @property {string} [href] the link of its name
  */
 
 export class Parts {
@@ -22,8 +22,8 @@ export class Parts {
   #tag;
 
   /**
-   * @param {string} kind `stages`, `pool` or `children`: the list's class @param {string} label
-   * @param {'span'|'a'} [tag] what the names are
+   * @param {string} kind `stages`, `pool` or `children`: the CSS class of the list @param {string} label
+   * @param {'span'|'a'} [tag] the element for the names
    */
   constructor(kind, label, tag = 'span') {
     this.#tag = tag;
@@ -57,13 +57,13 @@ function item(tag) {
 
 /**
  * @param {Stage[]|null|undefined} stages
- * @param {boolean} [done] whether the operation has ended: then nothing runs any more
+ * @param {boolean} [done] whether the operation has ended; then no stage is running
  * @returns {Part[]}
  */
 export function briefly(stages, done = false) {
   return (stages ?? []).map((stage) => {
-    const said = String(stage.status ?? 'pending');
-    const status = done && said === 'running' ? 'unfinished' : said;
+    const reported = String(stage.status ?? 'pending');
+    const status = done && reported === 'running' ? 'unfinished' : reported;
     const percent = reached(status, percentOf(stage));
     return { name: String(stage.name), status, percent, text: status === 'running' ? percentText(percent) : '' };
   });

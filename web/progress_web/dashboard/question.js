@@ -1,4 +1,4 @@
-/** The question that comes before an operation is cancelled. */
+/** The dialog that confirms a cancel. */
 
 import { byId, say } from './dom.js';
 
@@ -9,29 +9,29 @@ export class Question {
 
   constructor() {
     byId('ask-yes').addEventListener('click', ({ detail: clicks }) => {
-      if (clicks > 1) return; // the second half of a double click on what opened it
+      if (clicks > 1) return; // the second click of a double click on the button that opened the dialog
       this.#dialog.close();
       this.#onYes();
     });
     byId('ask-no').addEventListener('click', () => this.#dialog.close());
     this.#dialog.addEventListener('keydown', (event) => {
-      if (event.key === 'Escape') event.stopPropagation(); // which would close the details, too
+      if (event.key === 'Escape') event.stopPropagation(); // otherwise Escape would also close the details
     });
   }
 
   /**
    * @param {{what: string, text: string}} words
-   * @param {() => void} onYes @param {() => boolean} isOpen whether there still is something to decide
+   * @param {() => void} onYes @param {() => boolean} isOpen whether the operation can still be cancelled
    */
   ask({ what, text }, onYes, isOpen) {
     this.#onYes = onYes;
     this.#isOpen = isOpen;
     say(byId('ask-what'), what);
     say(byId('ask-text'), text);
-    this.#dialog.showModal(); // the focus goes to what changes nothing
+    this.#dialog.showModal(); // the focus goes to the button that changes nothing
   }
 
-  /** Take the question back if there is nothing to decide any more. */
+  /** Close the dialog if the operation can no longer be cancelled. */
   update() {
     if (this.#dialog.open && !this.#isOpen()) this.#dialog.close();
   }

@@ -1,9 +1,9 @@
-/** Operations read one by one: those that neither the list nor the stream tells of. */
+/** Reads operations one by one, if neither the list nor the stream covers them. */
 
 /** @import {Operations, Problem} from '../client/operations.js' */
 /** @import {Operation} from '../client/types.js' */
 
-const AT_ONCE = 3; // of the six connections that a browser has for all its windows
+const AT_ONCE = 3; // a browser has six connections to a server for all of its windows
 
 export class Rereads {
   /** @type {Set<string>} */ #waiting = new Set();
@@ -14,7 +14,7 @@ export class Rereads {
   /**
    * @param {Operations} operations
    * @param {{onRead: (operation: Operation) => void, onGone: (id: string, problem: Problem) => void,
-   *   listsChildren: (id: string) => boolean}} on `listsChildren`: of which operations each child is to be told
+   *   listsChildren: (id: string) => boolean}} on `listsChildren`: for which operations to read the list of children
    */
   constructor(operations, on) {
     this.#operations = operations;

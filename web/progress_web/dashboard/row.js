@@ -71,11 +71,11 @@ export class Row {
     this.#cancel.show(entry, title);
     say(this.#worker, workerText(operation, now));
     this.#force.show(entry, title, ignoresCancel(operation, now));
-    say(this.#problem, entry.problem && `It can't be cancelled: ${entry.problem.detail}`);
+    say(this.#problem, entry.problem && `Cancelling failed: ${entry.problem.detail}`);
   }
 }
 
-/** Why it failed, else what it is at. @param {Entry} entry */
+/** The error message, or else the progress message. @param {Entry} entry */
 function messageOf({ operation }) {
   if (operation.error) return String(operation.error.message || operation.error.type || '');
   return String(operation.progress?.message ?? '');

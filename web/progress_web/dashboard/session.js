@@ -1,15 +1,15 @@
-/** Who looks: signing in where the server asks for it, and out again. */
+/** The user's session: signing in if the server requires it, and signing out. */
 
 /** @import {Operations, Problem} from '../client/operations.js' */
 /** @import {Health} from './listing.js' */
 
 import { byId, say } from './dom.js';
 
-const AGAIN_MS = 2000; // until a page that could not find out how to sign in here asks again
+const AGAIN_MS = 2000; // retry delay if the page could not load how to sign in
 
 export class Session {
-  /** Whom the server last named, and when it was asked; null while nobody is let in. @type {{who: string, at: number}|null} */ proof = null;
-  /** To whom the page shows what it shows. @type {string|null} */ #shownTo = null;
+  /** The principal that the server last reported, and when it was asked; null while nobody is signed in. @type {{who: string, at: number}|null} */ proof = null;
+  /** The principal for whom the page has shown data. @type {string|null} */ #shownTo = null;
   #operations;
   #reload;
   #onChange;
@@ -18,8 +18,8 @@ export class Session {
   #led = false;
 
   /**
-   * @param {Operations} operations @param {() => void} onChange `proof` is another
-   * @param {() => void} [reload] begins anew, as somebody else
+   * @param {Operations} operations @param {() => void} onChange called when `proof` changes
+   * @param {() => void} [reload] starts again, as another user
    */
   constructor(operations, onChange, reload = () => location.reload()) {
     this.#operations = operations;
@@ -30,7 +30,7 @@ export class Session {
       this.#enter();
     });
     byId('sign-out').addEventListener('click', () => this.#leave());
-    addEventListener('focus', () => this.check()); // who comes from another window may have signed in there
+    addEventListener('focus', () => this.check()); // the user may have signed in in another window
   }
 
   /** @param {Health} health */
@@ -40,11 +40,11 @@ export class Session {
     if (!this.#stranger) this.#led = false;
     else if (!this.#led) this.#lead();
     byId('sign-in').hidden = !this.#stranger;
-    if (this.#stranger) this.proof = null; // whoever comes back may be somebody else
+    if (this.#stranger) this.proof = null; // the next user may be another one
     else if (before) this.check();
   }
 
-  /** Ask the server who one is; what was shown to somebody else goes. */
+  /** Ask the server who the user is. If it is another user than before, reload, so that no data of the other stays. */
   async check() {
     if (this.#asking || this.#stranger) return;
     this.#asking = true;
@@ -55,7 +55,7 @@ export class Session {
       this.#shownTo = principal;
       this.proof = { who: principal, at };
       say(byId('principal'), principal);
-      byId('sign-out').hidden = !kept; // who was let in by something else signs out where that is from
+      byId('sign-out').hidden = !kept; // without a session cookie the user has to sign out where they signed in
     } catch {
       this.proof = null;
       setTimeout(() => this.proof ?? this.check(), AGAIN_MS);
@@ -65,7 +65,7 @@ export class Session {
     this.#onChange();
   }
 
-  /** Say how to sign in here; until that can be found out, a token is what most servers take. */
+  /** Show how to sign in. Until that is known, ask for a token, because most servers accept tokens. */
   async #lead() {
     this.#led = true;
     const { by, url } = await this.#operations.waysToSignIn().catch(() => {
@@ -87,7 +87,7 @@ export class Session {
       this.#reload();
     } catch (error) {
       const { code, detail } = /** @type {Problem} */ (error);
-      say(byId('sign-in-problem'), code === 'unauthenticated' ? 'The server does not take this token.' : detail);
+      say(byId('sign-in-problem'), code === 'unauthenticated' ? 'The server does not accept this token.' : detail);
       field.select();
     }
   }

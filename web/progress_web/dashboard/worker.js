@@ -1,17 +1,18 @@
-/** What there is to say of an operation's worker: that it is silent, was asked to stop, or ignores that. */
+/** Texts about the worker of an operation: no heartbeat, asked to stop, or a cancel ignored. */
 
 /** @import {Cancel, Operation} from '../client/types.js' */
 
 import { timeText } from './format.js';
 
-/** Whether a worker still works though it had the time to stop. @param {Operation} operation @param {number} now */
+/** Whether a worker is still running although its time to stop has passed. @param {Operation} operation @param {number} now */
 export function ignoresCancel(operation, now) {
   const left = timeToStop(operation, now);
   return left !== null && left <= 0;
 }
 
 /**
- * How long a worker that was asked to stop may still take, in milliseconds; null if it was not, or has ended.
+ * Return how long a worker that was asked to stop may still take, in milliseconds; null if it was not asked, or has
+ * ended.
  * @param {Operation} operation @param {number} now milliseconds since 1970
  */
 export function timeToStop({ status, cancel }, now) {
@@ -19,12 +20,12 @@ export function timeToStop({ status, cancel }, now) {
 }
 
 /**
- * Nothing, while all is well.
+ * Return the text about the worker; empty if there is no problem and no cancel.
  * @param {Operation} operation @param {number} now milliseconds since 1970
  */
 export function workerText(operation, now) {
   const { status, cancel, updated_at: at } = operation;
-  if (status === 'stalled') return `No sign of its worker since ${timeText(at, now)}.`;
+  if (status === 'stalled') return `No heartbeat from its worker since ${timeText(at, now)}.`;
   if (status !== 'cancelling' || !cancel) return '';
   const asked = `Asked to stop ${askedText(cancel, now)}`;
   return ignoresCancel(operation, now) ? `${asked}. Ignored by its worker since ${timeText(cancel.overdue_at, now)}.` : asked;
@@ -43,13 +44,13 @@ export function attemptText({ attempt }) {
 }
 
 /**
- * What should be said aloud as an operation comes to stand so, if anything.
+ * Return the announcement for screen readers when the status of an operation changes, if any.
  * @param {string} before a status, or `ignored` @param {string} after
  */
 export function newsText(before, after) {
   if (before === after) return '';
   if (['succeeded', 'failed', 'cancelled'].includes(after)) return after;
-  if (after === 'stalled') return 'stalled, no sign of its worker';
-  if (after === 'ignored') return 'its worker ignores that it was asked to stop';
+  if (after === 'stalled') return 'stalled, no heartbeat from its worker';
+  if (after === 'ignored') return 'its worker ignores the request to stop';
   return before === 'stalled' && after === 'running' ? 'running again' : '';
 }

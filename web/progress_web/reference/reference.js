@@ -1,10 +1,10 @@
-/** The API's description as a page: what openapi.json says, and nothing from anywhere else. */
+/** The API reference page. It shows the content of openapi.json, and loads nothing from other sites. */
 
 import { byId, el, say } from '../dashboard/dom.js';
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
 
-/** @param {any} schema @returns {string} what a value may be, in a few words */
+/** @param {any} schema @returns {string} a short description of the type */
 function words(schema) {
   if (schema.$ref) return schema.$ref.split('/').at(-1);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
@@ -33,9 +33,9 @@ function entry(path, method, call) {
   ));
   const answers = Object.entries(call.responses).map(([status, it]) => [status, it.description ?? '', types(it.content)]);
   const parts = [el('p', { class: 'plain' }, call.description ?? '')];
-  if (parameters.length) parts.push(table(['parameter', 'in', 'is', ''], parameters));
+  if (parameters.length) parts.push(table(['parameter', 'in', 'type', 'description'], parameters));
   if (call.requestBody) parts.push(el('p', {}, `Body: ${types(call.requestBody.content)}`));
-  parts.push(table(['status', '', 'body'], answers));
+  parts.push(table(['status', 'description', 'body'], answers));
   const what = el('summary', {}, el('b', {}, method.toUpperCase()), el('code', {}, path), ` ${call.summary ?? ''}`);
   return el('details', { class: 'call', id: call.operationId }, what, ...parts);
 }
