@@ -1,4 +1,4 @@
-"""The receiver that docs/callback.md gives to readers, as a server of its own, before a replica as users run it."""
+"""The receiver that docs/how-to/callback.md gives to readers, as a server of its own, before a replica as users run it."""
 
 import os
 import re

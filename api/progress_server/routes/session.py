@@ -74,7 +74,7 @@ async def sign_in(request: Request, context: InContext) -> Response:
 
 @router.delete("/v1/session", status_code=204)
 async def sign_out(request: Request, context: InContext) -> Response:
-    """Remove the session cookie. The token itself remains valid; `progress-broker auth revoke` revokes it everywhere."""
+    """Remove the session cookie. The token stays valid; `progress-broker auth revoke` revokes it everywhere."""
     forgotten = Response(status_code=204)
     if context.settings.jwt_cookie:
         _set_cookie(forgotten, request, context.settings.jwt_cookie, "", 0)

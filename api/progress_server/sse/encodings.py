@@ -1,7 +1,7 @@
 """Encodings of frames: plain text, chunks, or gzip; and whether a client accepts gzip.
 
-This code is our own because libraries and HTTP servers encode separately for each connection. Here each event is encoded
-once, and the same bytes go to all clients that accept the encoding.
+This code is our own because libraries and HTTP servers encode separately for each connection. Here each event is
+encoded once, and the same bytes go to all clients that accept the encoding.
 """
 
 import re
@@ -16,7 +16,7 @@ from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 
 # Chunked transfer coding (RFC 9112, 7.1): HTTP/1.1 needs it for a body whose length is not known in advance.
-# By hand, because uvicorn no longer writes to a socket that was adopted (`api/progress_server/protocols/adoption.py`).
+# By hand, because uvicorn no longer writes to a socket that was adopted.
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -40,8 +40,8 @@ CHUNKED = Chunked()
 # gzip (RFC 1952), compressed once for all clients: each frame is compressed by itself, and its bytes fit into every
 # client's stream.
 #
-# zlib compresses. The container is written by hand, because Python's `gzip`, and middleware such as Starlette's, compress
-# for one client: each client would cost a compression and the memory of its window.
+# zlib compresses. The container is written by hand, because Python's `gzip`, and Starlette's middleware, compress for
+# one client: each client would cost a compression and the memory of its window.
 #
 # A compressed frame does not refer to earlier data, and it ends on a byte boundary. So a client that joined later can
 # receive the same bytes as any other. Only the trailer differs between clients: the checksum and the length of all that
