@@ -1,4 +1,4 @@
-"""What tasks return, however odd: the queue says the same of a task as without us, and its operation has succeeded."""
+"""Unusual results of tasks: the queue reports the same as without the SDK, and the operation succeeds."""
 
 import re
 from typing import Any
