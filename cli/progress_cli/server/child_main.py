@@ -1,7 +1,8 @@
-"""One process of many: a whole replica on a listening socket it was handed, told by its supervisor what to be.
+"""One of several server processes. It serves on a socket that it inherits, with settings from its supervisor.
 
-Standard input is a socket to the supervisor. One line comes (settings and listener, as secrets are not for command
-lines), one goes (that it serves, or why it can't), and its end means that the supervisor is no more.
+Standard input is a socket to the supervisor. The supervisor sends one line with the settings and the listener (secrets
+must not be on a command line). This process sends one line: that it serves, or why it can't. If the connection closes,
+the supervisor has died.
 """
 
 import asyncio
@@ -24,22 +25,22 @@ from progress_cli.shutdown import until_stopped
 
 
 class SupervisedServer(AnnouncedServer):
-    """A server beside others on its address."""
+    """A server that shares its address with other processes."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal is none, as both the system and the supervisor may tell: that one kills."""
+        """Begin to drain. Ignore a second signal: the system and the supervisor may both send one. SIGKILL follows."""
         if not self.should_exit:
             super().handle_exit(sig, frame)
 
     async def leave(self, sockets: list[socket.socket] | None) -> None:
-        """End; leave new connections to the others, as the supervisor's copy of the socket stays open."""
+        """End. New connections go to the other processes, because the supervisor's copy of the socket stays open."""
         for listener in sockets or ():
             leave_to_others(listener)
         await super().leave(sockets)
 
 
 def main() -> None:
-    """Serve until told to stop, or until the supervisor dies."""
+    """Serve until stopped, or until the supervisor dies."""
     with until_stopped(), socket.socket(fileno=sys.stdin.fileno()) as supervisor:
         line = supervisor.makefile("rb").readline()
         if not line:
@@ -52,7 +53,7 @@ def main() -> None:
         except BrokerError as error:
             _fail(supervisor, error)
         except redis.exceptions.RedisError as error:
-            _fail(supervisor, SetupError(f"Redis refused: {error}"))
+            _fail(supervisor, SetupError(f"Redis returned an error: {error}"))
 
 
 async def _serve(settings: Settings, listener: socket.socket, supervisor: socket.socket) -> None:
@@ -62,7 +63,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervisor: socket
         loop.remove_reader(supervisor)
         signal.raise_signal(signal.SIGTERM)
 
-    # The kernel's own word of a parent's death is Linux' alone, and is lost where it came before we could hear it.
+    # The kernel's signal at a parent's death exists only on Linux, and is lost if it comes before we can handle it.
     loop.add_reader(supervisor, bereft)
     try:
         await serve(SupervisedServer, settings, listener, lambda: _tell(supervisor, error=None))
@@ -76,7 +77,7 @@ def _fail(supervisor: socket.socket, error: BrokerError) -> None:
 
 
 def _tell(supervisor: socket.socket, **words: str | None) -> None:
-    with suppress(OSError):  # it died meanwhile, which `bereft` sees to
+    with suppress(OSError):  # the supervisor died meanwhile, which `bereft` handles
         supervisor.sendall(json.dumps(words).encode() + b"\n")
 
 

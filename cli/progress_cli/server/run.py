@@ -1,4 +1,4 @@
-"""A replica, or many, run: the listening socket first, then the store, then the server."""
+"""Runs one or several server processes: first the listening socket, then the store, then the server."""
 
 import asyncio
 import logging
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 
 
 class AnnouncedServer(Server):
-    """A server that says when it serves."""
+    """A server that calls back when it serves."""
 
     def __init__(self, app: FastAPI, settings: Settings, serving: Callable[[], None]) -> None:
         super().__init__(app, settings)
         self._serving = serving
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Start, then call back."""
         await super().startup(sockets)
         if self.started:
             self._serving()
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. Bad keys and a taken port are told before a Redis is started."""
+    """Serve until stopped. Invalid keys and a used port are reported before a Redis is started."""
     log_as(settings)
     for line in misspelled():
         log.warning(line)
@@ -70,9 +70,9 @@ def run(settings: Settings) -> None:
 async def serve(
     kind: type[AnnouncedServer], settings: Settings, listener: socket.socket, serving: Callable[[], None]
 ) -> None:
-    """Run a server of this kind, over a store of its own: at once if Redis is away, and then it waits for that.
+    """Run a server of this kind with its own store. If Redis is unavailable, start at once and wait for it.
 
-    Raises `SetupError` for what is wrong for good, whenever that comes out.
+    Raises `SetupError` for a permanent error, whenever it is found.
     """
     store, away = await _reach(settings)
     found_wrong: list[SetupError] = []
@@ -89,7 +89,7 @@ async def serve(
 
 
 async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
-    """Return the store; or why Redis can't be used now."""
+    """Return the store, or the reason why Redis can't be used now."""
     try:
         return await Store.reach(settings), None
     except (StorageUnavailable, StorageFull) as error:
@@ -97,22 +97,22 @@ async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
 
 
 async def serve_on(server: Server, listener: socket.socket) -> None:
-    """Run a server; raise `SetupError` if it can't start. What it logged says why."""
+    """Run a server; raise `SetupError` if it can't start. The log has the reason."""
     try:
         await server.run_on(listener)
     except SystemExit:
-        raise SetupError("the server could not start: the log above says why") from None
+        raise SetupError("the server could not start: see the log above for the reason") from None
 
 
 def run_loop(main: Any) -> None:
-    """Run a coroutine on the loop that the server prefers."""
+    """Run a coroutine on the event loop that the server prefers."""
     factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
 
 
 def address(listener: socket.socket, settings: Settings) -> str:
-    """Return the page's address."""
+    """Return the address of the dashboard."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_cert else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
