@@ -1,1 +1,1 @@
-"""The command line: `progress-broker …`, the top layer."""
+"""The command line, `progress-broker …`: the top layer."""

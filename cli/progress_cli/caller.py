@@ -1,4 +1,4 @@
-"""Who runs a command, as workers and watchers are told."""
+"""The name of the user who runs a command, as workers and watchers see it."""
 
 import getpass
 import os
@@ -8,9 +8,9 @@ _MOST = 128
 
 
 def caller() -> str:
-    """Return the user's name and the host's: `ann@desk-3`."""
+    """Return the names of the user and the host: `ann@desk-3`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number that has no name
+    except (KeyError, OSError):  # a container's user id may have no name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"[:_MOST]

@@ -1,4 +1,4 @@
-"""How commands reach the operations: straight to Redis, at the address of the settings or the embedded one's."""
+"""How commands reach the operations: directly in Redis, at the configured address or that of the embedded Redis."""
 
 from pydantic import SecretStr
 
@@ -9,18 +9,18 @@ from progress_broker.settings import Settings
 
 
 def locate(settings: Settings) -> Settings:
-    """Return the settings with the address to use; raise `SetupError` when there is none."""
+    """Return the settings with the Redis address to use; raise `SetupError` if there is none."""
     if settings.redis_url is not None:
         return settings
     address = find_address(settings)
     if address is None or not answers(address):
         raise SetupError(
-            f"no Redis is known: start `progress-broker serve` (its embedded Redis would be found in"
-            f" {settings.data_dir}), or set PROGRESS_REDIS_URL"
+            "no Redis found: set PROGRESS_REDIS_URL, or start `progress-broker serve`"
+            f" (commands find its embedded Redis through {settings.data_dir})"
         )
     return at(settings, address)
 
 
 def at(settings: Settings, address: str) -> Settings:
-    """Return the settings with this address."""
+    """Return the settings with this Redis address."""
     return settings.model_copy(update={"redis_url": SecretStr(address)})

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `90`, `45s`, `30m`, `1h`, `7d`."""
+"""Durations as people write them: `90`, `45s`, `30m`, `1h`, `7d`."""
 
 import re
 
@@ -8,8 +8,8 @@ _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def seconds(text: str) -> float:
-    """Return how many seconds a text means; raise `Invalid`."""
+    """Return a duration in seconds; raise `Invalid` for other text."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", text.strip())
     if match is None or float(match[1]) == 0:
-        raise Invalid(f"{text!r} is no length of time: write 45s, 30m, 1h or 7d")
+        raise Invalid(f"invalid duration {text!r}: use 45s, 30m, 1h or 7d")
     return float(match[1]) * _UNITS_S[match[2]]

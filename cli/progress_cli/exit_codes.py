@@ -1,4 +1,4 @@
-"""How commands end: the exit codes, and the one boundary where an error becomes a line on standard error."""
+"""The exit codes of commands, and the one place that turns errors into a line on standard error."""
 
 import logging
 import os
@@ -25,15 +25,15 @@ STORAGE = 5
 PIPE_CLOSED = 141
 
 OUTCOMES = {Status.SUCCEEDED: OK, Status.FAILED: FAILED, Status.CANCELLED: CANCELLED}
-"""What `tail` ends with."""
+"""The exit codes of `tail`."""
 
 EXIT_CODES = (
-    "Exit codes: 0 success; 1 the tailed operation failed; 2 wrong usage, or input that was refused;"
-    " 3 the tailed operation was cancelled; 4 there is no such operation; 5 Redis can't be reached, is full or does"
-    " not suit, or the setup is wrong; 130 interrupted by Ctrl-C; 141 the reader of the output went away."
-    " `run` ends as its command does, and with 3 when it was cancelled from elsewhere."
-    " `serve` waits for a Redis that is away, and ends with 5 only for what is wrong for good."
-    " `serve` and `demo` end with 0 when they are told to stop, by Ctrl-C or SIGTERM."
+    "Exit codes: 0 success; 1 the tailed operation failed; 2 wrong usage or rejected input;"
+    " 3 the tailed operation was cancelled; 4 the operation does not exist; 5 Redis can't be reached, is full or is"
+    " not suitable, or the setup is wrong; 130 interrupted by Ctrl-C; 141 the reader of the output closed it."
+    " `run` ends with the exit code of its command, and with 3 if it was cancelled from elsewhere."
+    " `serve` waits for an unavailable Redis, and ends with 5 only for permanent errors."
+    " `serve` and `demo` end with 0 when Ctrl-C or SIGTERM stops them."
 )
 
 _CODES: dict[type[BrokerError], int] = {
@@ -47,18 +47,18 @@ _CODES: dict[type[BrokerError], int] = {
 
 
 def exit_code(error: BrokerError) -> int:
-    """Return what a command ends with that met this error; what is not listed refused its input."""
+    """Return the exit code of a command that failed with this error; by default the input was rejected."""
     return _CODES.get(type(error), REFUSED)
 
 
 def complain(text: str) -> None:
-    """Say what went wrong: one line, without what could be a password in an address."""
+    """Print an error on one line, with passwords in addresses replaced."""
     line = re.sub(r"://[^@/\s]*@", "://***@", " ".join(text.split()))
     VOICE.get()(logging.ERROR, line)
 
 
 def note(text: str) -> None:
-    """Say what goes on, on standard error: standard output is for results."""
+    """Print an information on standard error: standard output is for results."""
     VOICE.get()(logging.INFO, text)
 
 
@@ -67,22 +67,22 @@ def _plainly(_: int, text: str) -> None:
 
 
 VOICE: ContextVar[Callable[[int, str], None]] = ContextVar("voice", default=_plainly)
-"""How that is said: in plain lines, but by a server that logs for machines in lines of its log."""
+"""How errors and information are printed: as plain lines, or by a server with JSON logs as lines of its log."""
 
 
 class Boundary(TyperGroup):
-    """The commands, none of which ends in a traceback for what can be expected to happen."""
+    """The group of all commands. Expected errors end none of them with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; turn its error into a line and an exit code."""
+        """Run the command. Turn its error into a line and an exit code."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that has gone shows here, and not as noise after the end
+            sys.stdout.flush()  # a closed reader must raise here, not print noise at exit
         except BrokerError as error:
             complain(error.detail)
             raise typer.Exit(exit_code(error)) from None
         except redis.exceptions.RedisError as error:
-            complain(f"Redis refused: {error}")
+            complain(f"Redis returned an error: {error}")
             raise typer.Exit(STORAGE) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The log of a server: lines for people, or a JSON object a line for machines."""
+"""The log of a server: lines for people, or JSON objects, one per line, for machines."""
 
 import json
 import logging
@@ -18,11 +18,11 @@ from progress_server.observability.logs import REDACTION
 log = logging.getLogger(__name__)
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
-"""What every record has, and uvicorn's message once more with colours: all else are fields that came with `extra`."""
+"""The attributes of every record, and uvicorn's coloured copy of the message. All others are fields from `extra`."""
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, process, request, fields that came along, an error."""
+    """One JSON object per line: time, level, logger, message, process, request, extra fields, and an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -40,13 +40,13 @@ class JsonLines(logging.Formatter):
             line["error"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # half a character, a number beyond 64 bits, what contains itself
+        except TypeError:  # lone surrogates, numbers beyond 64 bits, objects that contain themselves
             plain = {name: it if isinstance(it, int) else _readable(it) for name, it in line.items()}
             return json.dumps(plain, ensure_ascii=False)
 
 
 def log_as(settings: Settings, who: str = "") -> None:
-    """Log to standard error, uvicorn's lines too; `who` stands in each line for people."""
+    """Log to standard error, including uvicorn's lines. `who` is put into each line for people."""
     if settings.log_format == "json":
         log_for_machines(settings.log_level)
     else:
@@ -54,7 +54,7 @@ def log_as(settings: Settings, who: str = "") -> None:
 
 
 def log_for_machines(level: str = "info") -> None:
-    """Let all that this process writes be lines of JSON: what it notes, complains of and dies of too."""
+    """Write everything that this process prints as lines of JSON: also information, errors and its last exception."""
     _log_by(JsonLines(), level)
     logging.captureWarnings(capture=True)
     VOICE.set(log.log)
@@ -68,17 +68,17 @@ def _log_by(formatter: logging.Formatter, level: str) -> None:
     handler.setFormatter(formatter)
     handler.addFilter(REDACTION)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in ("httpx", "httpcore"):  # they would tell of every question to a back end, and its address
+    for name in ("httpx", "httpcore"):  # they would log every request to a back end, with its address
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _died(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    log.critical("an error that nobody expected ends this process", exc_info=(kind, error, trace))
+    log.critical("unexpected error: this process ends", exc_info=(kind, error, trace))
 
 
 def _broke(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    if error is not None and not issubclass(kind, SystemExit):  # by which a thread may end itself
-        log.error("an error that nobody expected broke something off", exc_info=(kind, error, trace))
+    if error is not None and not issubclass(kind, SystemExit):  # a thread may end itself with it
+        log.error("unexpected error outside the main program; the process continues", exc_info=(kind, error, trace))
 
 
 def _readable(value: object) -> str:

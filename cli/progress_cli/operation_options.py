@@ -1,4 +1,4 @@
-"""Options of commands that are about an operation. Those of a new one are made from `NewOperation`, field by field."""
+"""Options of commands about an operation. Those for a new one are derived from `NewOperation`, field by field."""
 
 import inspect
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from progress_broker.model.operation import NewOperation
 from progress_cli.options import option_kind
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: one object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: one object per line.")]
 
 _ONE_OF_MANY = {"tags": ("tag", "a tag; may be repeated")}
-"""Fields that are lists: what an option of theirs is called, as each gives one item."""
+"""Fields that are lists: the name and the help of their option, which adds one item."""
 
 
 def with_new_operation(
     *fields: str, condition: str = "", **helps: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, in the place of its parameter `words`, an option for each of these fields of a new operation.
+    """Replace a command's parameter `words` by one option for each of these fields of a new operation.
 
-    `words` is then a dictionary of the fields that were given. `helps` are for options that mean more in this command
-    than `NewOperation` says of the field; `condition` stands before each.
+    `words` is then a dictionary of the fields that were set. `helps` replace the descriptions in `NewOperation`.
+    `condition` is put before each help text.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,5 +52,5 @@ def _option(field: str, condition: str, help: str | None) -> inspect.Parameter:
     told = f"{condition}: {said}." if condition else f"{said[:1].upper()}{said[1:]}."
     flag = f"--{name.replace('_', '-')}"
     declared = typer.Option(flag, help=told, min=0 if kind is float else None)
-    annotation: Any = Annotated[Optional[list[str] if kind is list else kind], declared]  # noqa: UP045 - made while running
+    annotation: Any = Annotated[Optional[list[str] if kind is list else kind], declared]  # noqa: UP045 - built at run time
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,4 +1,4 @@
-"""The settings as options of commands, derived from `Settings`: name, type and help stand there, and only there."""
+"""The settings as command options. Names, types and help texts come from `Settings`, the only place that has them."""
 
 import inspect
 import os
@@ -16,7 +16,7 @@ from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, load_settings
 
 CLIENT = ("redis_url", "prefix", "data_dir")
-"""What a command must know to find the operations."""
+"""The settings that a command needs to find the operations."""
 
 SERVER = (
     "host",
@@ -42,13 +42,13 @@ SERVER = (
     "retention_s",
     "drain_s",
 )
-"""What people set most; all others are options of `serve` too."""
+"""The settings that people change most; `serve` has options for all others too."""
 
 _SIMPLE = (bool, int, float, str, Path)
 
 
 def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command its `settings`, and an option for each of these; with `rest`, for all others too."""
+    """Give a command its `settings`, and an option for each of these names; with `rest`, for all other settings too."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = _options(names, "Settings")
@@ -80,7 +80,7 @@ def _load(overrides: dict[str, Any]) -> Settings:
 
 
 def _log_as_wanted(log_format: str | None) -> None:
-    """Tell even of bad settings in the form that they want."""
+    """Report even invalid settings in the requested log format."""
     from dotenv import dotenv_values
 
     if (log_format or (dotenv_values(".env") | os.environ).get("PROGRESS_LOG_FORMAT")) == "json":
@@ -94,7 +94,7 @@ def _options(names: Sequence[str], panel: str) -> list[inspect.Parameter]:
 
 
 def _option(name: str, panel: str) -> inspect.Parameter | None:
-    """Return a setting as an option, or None where it makes none: a secret other than the address."""
+    """Return the option for a setting; None if it has none, because it is a secret other than the address."""
     field = Settings.model_fields[name]
     kind = option_kind(field.annotation)
     if kind is None or (kind is SecretStr and name != "redis_url"):
@@ -109,12 +109,12 @@ def _option(name: str, panel: str) -> inspect.Parameter | None:
         show_default=False,
     )
     typed = str if kind in (SecretStr, tuple) else kind
-    annotation: Any = Annotated[Optional[typed], declared]  # noqa: UP045 - made while running
+    annotation: Any = Annotated[Optional[typed], declared]  # noqa: UP045 - built at run time
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def option_kind(annotation: Any) -> Any:
-    """Return the one type behind an annotation such as `Annotated[int, …] | None`, if an option can have it."""
+    """Return the single type behind an annotation such as `Annotated[int, …] | None`, if an option can have it."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return option_kind(get_args(annotation)[0])
@@ -123,7 +123,7 @@ def option_kind(annotation: Any) -> Any:
         return kinds[0] if len(kinds) == 1 else None
     if origin is Literal:
         return annotation
-    if origin is tuple:  # a list, which is given as the environment has it: separated by commas
+    if origin is tuple:  # a list, separated by commas as in the environment
         return tuple
     if origin is list:
         return list

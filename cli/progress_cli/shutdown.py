@@ -1,4 +1,4 @@
-"""Being told to stop: Ctrl-C, SIGTERM or a closed terminal end the work in order, once."""
+"""Shutdown: Ctrl-C, SIGTERM or a closed terminal end the work in order, once."""
 
 import signal
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody told this process to stop."""
+    """A signal asked this process to stop."""
 
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """Run the block until it ends, or a signal ends it: by an exception, so that all it opened is closed.
+    """Run the block until it ends or a signal stops it. A signal raises an exception, so that all resources are closed.
 
-    From the first signal on, others are ignored: what is left to do is short, and leaves nothing behind.
+    After the first signal, others are ignored: the rest of the shutdown is short, and must clean up everything.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -25,7 +25,7 @@ def until_stopped() -> Iterator[None]:
         raise Stopped
 
     def hang_up(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGTERM)  # which the server, while it serves, takes as it should be taken
+        signal.raise_signal(signal.SIGTERM)  # a serving server handles this signal properly
 
     before = {each: signal.signal(each, hang_up if each == signal.SIGHUP else stop) for each in SIGNALS}
     try:

@@ -1,4 +1,4 @@
-"""The receiver that docs/how-to/callback.md gives to readers, as a server of its own, before a replica as users run it."""
+"""Runs the receiver of docs/how-to/callback.md as a server of its own, with a replica as users run it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The command line as people run it: real processes, against a real redis-server."""
+"""The command line as people run it: real processes and a real redis-server."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CLI = [sys.executable, "-P", "-m", "progress_cli"]
 
 
 class Started(subprocess.Popen[bytes]):
-    """A command that a failing test leaves nothing of: its block would wait for it for ever."""
+    """A command that is killed when a test fails; otherwise its block would wait forever."""
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is not None:
@@ -27,7 +27,7 @@ class Started(subprocess.Popen[bytes]):
 
 
 class Shell:
-    """Runs commands with an environment of its own, in an empty directory."""
+    """Runs commands in their own environment, in an empty directory."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -104,7 +104,7 @@ def shell(redis_url: str, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Shell:
-    """One that knows of no Redis but the embedded one of its data directory."""
+    """A shell that knows only the embedded Redis of its data directory."""
     return Shell(tmp_path, data_dir=str(tmp_path / "data"))
 
 
@@ -116,7 +116,7 @@ def served(lonely: Shell) -> Iterator[Process]:
 
 
 def ready(server: Process) -> str:
-    """Wait until a server says where it serves, and return that."""
+    """Wait until a server prints its address, and return it."""
 
     def told() -> bool:
         assert server.popen is not None
@@ -128,7 +128,7 @@ def ready(server: Process) -> str:
 
 
 def children(pid: int, mentioning: str = "") -> list[int]:
-    """The processes whose parent a process is, and whose command line mentions a text; without the dead."""
+    """The living children of a process whose command lines contain a text."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -150,7 +150,7 @@ def runs(pid: int) -> bool:
 
 
 def mentioning(text: str) -> list[str]:
-    """The command lines and environments, of processes that run, in which a text occurs."""
+    """The command lines and environments of running processes that contain a text."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -100,33 +100,33 @@ def test_a_cancel_says_what_it_did(shell: Shell) -> None:
     make(shell, "a", "--type", "progress", "--data", "{}")
     assert shell.says("cancel", "a", "--reason", "too slow") == "a: cancelling\n"
     assert shell.says("cancel", "a") == f"a: already cancelling: asked to stop by {caller()}: too slow\n"
-    assert "it was asked to stop" in shell.says("publish", "a", "--type", "progress", "--data", "{}")
+    assert "a cancel was requested" in shell.says("publish", "a", "--type", "progress", "--data", "{}")
     shell.says("publish", "a", "--type", "end", "--data", '{"status": "cancelled"}')
-    assert shell.says("cancel", "a") == "a: had ended before: cancelled\n"
+    assert shell.says("cancel", "a") == "a: already cancelled\n"
     assert shell.lines("cancel", "a")[0]["status"] == "cancelled"
-    assert shell.says("cancel", "a", "--force") == "a: had ended before: cancelled\n"
+    assert shell.says("cancel", "a", "--force") == "a: already cancelled\n"
 
 
 def test_a_cancel_of_what_nobody_has_begun_ends_it(shell: Shell) -> None:
     make(shell, "a")
-    assert shell.says("cancel", "a") == "a: had not begun: cancelled\n"
+    assert shell.says("cancel", "a") == "a: not started yet, now cancelled\n"
 
 
 def test_a_worker_that_ignores_a_cancel_is_told_of_and_left_behind_by_force(shell: Shell) -> None:
     shell.env["PROGRESS_FORCE_AFTER_S"] = "0.001"
     make(shell, "a", "--type", "progress", "--data", "{}")
     shell.says("cancel", "a", "--reason", "too slow")
-    hint = "its worker ignores that, --force ends it"
+    hint = "its worker does not stop, end it with --force"
     wait_until(lambda: hint in shell.says("cancel", "a"), "its time is over")
     said = dict(line.split(maxsplit=1) for line in shell.says("show", "a").splitlines())
     assert said["status"] == "cancelling"
     assert said["cancel"].startswith(f"asked to stop by {caller()}: too slow; 20")
-    assert said["ignored"].startswith("by its worker since 20")
+    assert said["overdue"].startswith("its worker should have stopped at 20")
     assert shell.says("cancel", "a", "--force") == "a: ended by force: cancelled\n"
     shown = shell.says("show", "a")
     assert f"cancelled: ended by force (by {caller()})" in shown
     assert "too slow" in shown
-    assert "ignored" not in shown
+    assert "overdue" not in shown
     assert "is already cancelled" in shell.fails(
         2, "publish", "a", "--type", "log", "--data", '{"message": "still here"}'
     )

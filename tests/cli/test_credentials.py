@@ -1,4 +1,4 @@
-"""`token`, `key` and `revoke`, and a server that goes by them."""
+"""`token`, `key` and `revoke`, with a server that checks their credentials."""
 
 import json
 import urllib.error
@@ -86,7 +86,7 @@ def test_a_token_says_what_was_asked(signing: Shell) -> None:
 
 
 def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
-    assert "no length of time" in signing.fails(2, "auth", "token", "--sub", "a", "--expires", "soon")
+    assert "invalid duration 'soon'" in signing.fails(2, "auth", "token", "--sub", "a", "--expires", "soon")
     assert "not JSON" in signing.fails(2, "auth", "token", "--sub", "a", "--grants", "{")
     assert "actions" in signing.fails(2, "auth", "key", "a", "--grants", '[{"actions": ["fly"]}]')
     assert "control characters" in signing.fails(2, "auth", "key", "a\nb")

@@ -1,4 +1,4 @@
-"""`demo`, and the workers it starts."""
+"""`demo` and its workers."""
 
 import json
 import os
@@ -76,11 +76,13 @@ def test_a_killed_worker_is_replaced_and_ctrl_c_leaves_nothing(lonely: Shell, te
         wait_until(lambda: "curl -N" in process.output(), "the demo says where to look", SLOW_S)
         assert url in process.output()
         os.kill(worker_pid(temporary, "archive"), signal.SIGKILL)
-        wait_until(lambda: "another one takes over" in process.output(), "its death is noticed", SLOW_S)
+        wait_until(lambda: "starting another one" in process.output(), "its death is noticed", SLOW_S)
         assert process.stop(signal.SIGINT) == 0
         assert "Traceback" not in process.output()
     assert list(temporary.iterdir()) == []
-    wait_until(lambda: mentioning(str(temporary)) == [], "nothing is left")  # what had just begun ends by itself
+    wait_until(
+        lambda: mentioning(str(temporary)) == [], "nothing is left"
+    )  # a process that was just starting ends by itself
 
 
 def worker_pid(temporary: Path, job: str) -> int:
@@ -162,4 +164,4 @@ def test_the_worker_refuses_a_job_it_does_not_know(shell: Shell) -> None:
     with worker:
         assert worker.popen is not None
         assert worker.popen.wait(120) == 2
-    assert "there is no job 'nonsense'" in worker.output()
+    assert "unknown job 'nonsense'" in worker.output()

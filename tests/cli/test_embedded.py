@@ -1,4 +1,4 @@
-"""The embedded Redis: what it keeps, who finds it, and that it never outlives its use."""
+"""The embedded Redis: what it stores, who finds it, and that it never outlives its use."""
 
 import os
 import signal

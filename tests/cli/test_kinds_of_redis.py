@@ -1,4 +1,4 @@
-"""What answers at the address, and when: a wrong kind is refused by its name, and what may pass is waited for."""
+"""Unsuitable servers at the Redis address are rejected by name, and temporary states are waited for."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def replica(tmp_path: Path, master: RealRedis) -> Iterator[RealRedis]:
 
 @pytest.fixture(params=["cluster", "sentinel"])
 def never_right(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """An address that can't serve however long we wait, and what it is called."""
+    """An address that can never be used, and the error for it."""
     folder = tmp_path / "odd"
     if request.param == "cluster":
         with RealRedis(folder, port=free_port(), options=("--cluster-enabled", "yes")) as server:
@@ -60,7 +60,7 @@ def test_a_kind_that_never_serves_is_refused_by_its_name(
 
 
 def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:
-    """It may be promoted at any moment."""
+    """A read-only server may be promoted at any moment."""
     lonely.env["PROGRESS_REDIS_URL"] = replica.url
     wait_until(lambda: linked(replica), "it follows its master")
     for command in COMMANDS:
@@ -134,7 +134,7 @@ def test_a_server_starts_while_redis_is_away(lonely: Shell, tmp_path: Path, proc
         with redis:
             wait_until(lambda: get(f"{url}/readyz")[0] == 200, "it is ready when Redis is there")
             lonely.says("publish", "a", "--create")
-            # Of two processes the other may be a moment later.
+            # The other of the two processes may be a moment later.
             wait_until(lambda: get(f"{url}/v1/operations/a")[1].get("id") == "a", "it serves")
             assert server.stop(signal.SIGTERM) == 0
         assert "Traceback" not in server.output()
@@ -161,7 +161,7 @@ def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
 
 
 def redis_started(redis: RealRedis) -> None:
-    """Start one that answers nobody without a password."""
+    """Start one that requires a password."""
     Process.start(redis)
     wait_until(lambda: "Ready to accept connections" in redis.output(), "it starts")
 

@@ -1,4 +1,4 @@
-"""What a server logs, as people and as machines read it."""
+"""The log of a server, for people and for machines."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`serve --processes`: many processes on one address, and what becomes of them when one dies or all are to stop."""
+"""`serve --processes`: several processes on one address, when one of them dies and when all are stopped."""
 
 import http.client
 import json
@@ -31,11 +31,11 @@ from tests.conftest import make_settings
 from tests.servers import START_S, CommandLine, Process, RealRedis
 from tests.sse import Message, read
 
-wait_until = partial(servers.wait_until, deadline_s=START_S)  # processes start all the time here
+wait_until = partial(servers.wait_until, deadline_s=START_S)  # these tests start many processes
 
 
 class Stream:
-    """A client's stream, read by a thread; it knows which process serves it."""
+    """A client's stream, read by a thread; it knows its server process."""
 
     def __init__(self, url: str, position: str = "", operation: str = "a") -> None:
         host, port = urlsplit(url).hostname, urlsplit(url).port
@@ -109,7 +109,7 @@ def publish(url: str, operation: str = "a") -> None:
 def on_each(
     streams: ExitStack, url: str, pids: list[int], position: str = "", operation: str = "a"
 ) -> dict[int, Stream]:
-    """A stream that each of the processes serves: as many are opened as that takes."""
+    """Open streams until each process serves one; return one of each."""
     found: dict[int, Stream] = {}
 
     def one_more() -> bool:
@@ -125,7 +125,7 @@ SERVE = ("serve", "--port", "0", "--processes", "2", "--drain-s", "1")
 
 
 def serving(shell: Shell, *words: str, leading: bool = False) -> CommandLine:
-    """Two processes; `leading` a process group of their own, as a shell has its commands."""
+    """Two processes; with `leading` in their own process group, as a shell does it."""
     process = shell.process(*SERVE, *words)
     process.leading = leading
     return process
@@ -174,14 +174,14 @@ def test_a_killed_one_is_replaced_and_its_clients_resume(pair: Process, streams:
     os.kill(dead, signal.SIGKILL)
     publish(url, "b")
     wait_until(watching[dead].ended.is_set, "its streams end")
-    wait_until(lambda: f"process {dead} was killed by SIGKILL: another one starts in 0.1 s" in pair.output(), "told")
+    wait_until(lambda: f"process {dead} was killed by SIGKILL; a replacement starts in 0.1 s" in pair.output(), "told")
     wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
     (fresh,) = set(replicas(pair)) - {alive}
     resumed = on_each(streams, url, [fresh, alive], watching[dead].messages()[-1].id, "b")
     publish(url, "b")
     wait_until(lambda: watching[alive].numbers() == [1, 2, 3, 4], "the other's streams went on")
     wait_until(lambda: all(each.numbers() == [3, 4] for each in resumed.values()), "clients resume, anywhere")
-    assert not Path(f"/proc/{dead}").exists()  # nor as a zombie
+    assert not Path(f"/proc/{dead}").exists()  # not even as a zombie
 
 
 def test_one_told_to_stop_drains_and_is_replaced(pair: Process, streams: ExitStack) -> None:
@@ -216,7 +216,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: 
     with RealRedis(tmp_path / "r", keep=True) as redis, serving(shell, "--redis-url", redis.url) as server:
         ready(server)
         with library.Redis.from_url(redis.url) as client:
-            client.config_set("requirepass", "another")  # which counts for new connections alone
+            client.config_set("requirepass", "another")  # applies to new connections only
             os.kill(replicas(server)[0], signal.SIGKILL)
             wait_until(lambda: server.output().count("could not start (Redis rejects the") >= 2, "it is tried again")
             assert server.popen is not None
@@ -230,12 +230,12 @@ def a_signal(server: Process) -> None:
 
 
 def the_terminal(server: Process) -> None:
-    """What a Ctrl-C does: the foreground's process group is told."""
+    """Do what Ctrl-C does: signal the foreground process group."""
     os.killpg(server.pid, signal.SIGINT)
 
 
 def everyone(server: Process) -> None:
-    """What systemd does: each process is told, and those that are supervised will be told twice."""
+    """Do what systemd does: signal each process, so that supervised processes get the signal twice."""
     for pid in [*replicas(server), server.pid]:
         os.kill(pid, signal.SIGTERM)
 
@@ -249,7 +249,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         url = ready(server)
         post(url, "/v1/operations", {"id": "a"})
         started = children(server.pid)
-        assert len(started) == 3  # its Redis, too
+        assert len(started) == 3  # including its Redis
         watching = on_each(streams, url, replicas(server))
         tell(server)
         assert server.popen is not None
@@ -382,7 +382,7 @@ def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
         assert server.popen is not None
         assert server.popen.wait(120) == 5
         assert re.fullmatch(
-            r"progress-broker: no process stays up: process \d+ was killed by SIGKILL\n", server.output()
+            r"progress-broker: no server process keeps running: process \d+ was killed by SIGKILL\n", server.output()
         )
 
 

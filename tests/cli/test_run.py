@@ -1,4 +1,4 @@
-"""`run`: a command becomes an operation, and is otherwise as it would be without us."""
+"""`run`: a command becomes an operation, and otherwise behaves as without it."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ from tests.servers import RealRedis, wait_until
 from tests.workers.harness import Broker
 
 HOLD = 'echo up; read line; echo "$line"'
-"""Says that it is up, and ends when it is told a line."""
+"""Prints `up`, and ends when it reads a line."""
 
 
 @pytest.fixture
@@ -37,18 +37,18 @@ def shown(shell: Shell, id: str = "a") -> dict[str, Any]:
 
 @contextmanager
 def running(shell: Shell, *words: str, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A `run` of operation `a` whose command has said its first line, `up`."""
+    """A `run` of operation `a` whose command has printed its first line, `up`."""
     with shell.open("run", "--id", "a", *words, stdin=subprocess.PIPE, **options) as run:
         try:
             assert run.stdout
             assert run.stdout.readline() == b"up\n"
             yield run
         finally:
-            run.terminate()  # which it hands on to the command
+            run.terminate()  # it forwards this to the command
 
 
 def running_to(shell: Shell, outputs: dict[str, Any], script: str) -> "subprocess.Popen[bytes]":
-    """A `run` of operation `a` whose outputs are what is said, or else pipes."""
+    """A `run` of operation `a` with the given outputs, otherwise pipes."""
     words = [*CLI, "run", "--id", "a", "--", "sh", "-c", script]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(words, env=shell.env, cwd=shell.folder, **(pipes | outputs))
@@ -123,7 +123,7 @@ def test_wrong_words_run_nothing(shell: Shell, words: list[str]) -> None:
         ([], "echo up; sleep 1000 & wait"),
         (["--grace-s", "0.2"], "trap '' TERM; echo up; while :; do sleep 1000; done"),
         ([], "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"),
-        ([], "echo up; exec yes"),  # stuck, as nobody reads that
+        ([], "echo up; exec yes"),  # blocks, because nobody reads the output
     ],
 )
 def test_a_cancel_ends_the_command_and_all_it_started(shell: Shell, words: list[str], script: str) -> None:
@@ -194,7 +194,7 @@ def test_a_signal_that_comes_before_the_command_ends_us(shell: Shell) -> None:
 def test_without_redis_the_command_is_run_unless_that_is_unwanted(lonely: Shell) -> None:
     done = lonely.run("run", "sh", "-c", "echo out; exit 4")
     assert (done.returncode, done.stdout) == (4, "out\n")
-    assert done.stderr.startswith("progress-broker: the command runs unreported: ")
+    assert done.stderr.startswith("progress-broker: the command runs without being reported: ")
     lonely.fails(5, "run", "--require", "touch", "begun")
     assert not (lonely.folder / "begun").exists()
 
@@ -203,7 +203,10 @@ def test_where_the_id_is_taken_the_command_is_run_unless_that_is_unwanted(shell:
     shell.says("run", "--id", "a", "true")
     done = shell.run("run", "--id", "a", "echo", "out")
     assert (done.returncode, done.stdout) == (0, "out\n")
-    assert "the command runs unreported: the id a was used before, and is good for one run" in done.stderr
+    assert (
+        "the command runs without being reported: the id a was already used; an id is valid for one run only"
+        in done.stderr
+    )
     shell.fails(2, "run", "--id", "a", "--require", "touch", "begun")
     assert not (shell.folder / "begun").exists()
 
@@ -228,7 +231,7 @@ def test_a_redis_that_lost_the_operation_stops_nothing(shell: Shell, broker: Bro
     with running(shell, "--lease-s", "0.1", "sh", "-c", f"{HOLD}; exit 6") as run:
         broker.redis.flushall()
         time.sleep(0.3)
-        assert b"the operation does not tell how the command ended" in run.communicate(b"on\n", timeout=120)[1]
+        assert b"the end of the command could not be reported" in run.communicate(b"on\n", timeout=120)[1]
         assert run.returncode == 6
 
 
@@ -350,7 +353,7 @@ def test_on_a_terminal_the_command_can_ask(terminal: Terminal, shell: Shell) -> 
     assert shown(shell)["status"] == "cancelled"
 
 
-# A shell with a trap could be told before it has started what it would wait for, and would then wait for ever.
+# A shell with a trap might get the signal before it starts the command that it waits for. Then it waits forever.
 HEARS = """
 import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

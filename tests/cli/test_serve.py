@@ -1,4 +1,4 @@
-"""`serve`: with its embedded Redis, beside another, and when it is told to stop."""
+"""`serve`: with its embedded Redis, next to another server, and when it is stopped."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`tail`: what it shows, and what it ends with."""
+"""`tail`: its output and its exit codes."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_ctrl_c_ends_it_quietly(shell: Shell, late_s: float) -> None:
         assert tail.stdout
         assert tail.stderr
         tail.stdout.readline()
-        time.sleep(late_s)  # it may be asking Redis just then
+        time.sleep(late_s)  # it may be calling Redis at that moment
         tail.send_signal(signal.SIGINT)
         assert tail.wait(120) == 130
         assert tail.stderr.read() == b""
@@ -76,7 +76,7 @@ def test_it_waits_for_a_redis_that_went_away(shell: Shell, tmp_path: Path) -> No
             assert tail.stderr
             tail.stdout.readline()
             redis.stop()
-            assert b"trying again" in tail.stderr.readline()
+            assert b"retrying" in tail.stderr.readline()
             redis.start()
             end(shell, "a", "succeeded")
             assert tail.wait(120) == 0

@@ -1,4 +1,4 @@
-"""What the command line tells of workers that fall silent, come back or are replaced, and what it tells them."""
+"""What the command line shows of workers that fall silent, return or are replaced, and the messages to them."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def settings(redis_url: str) -> Settings:
 
 @pytest.fixture
 def stalled(shell: Shell, settings: Settings) -> str:
-    """An operation, 40 % done, whose worker has fallen silent."""
+    """An operation at 40 % whose worker has fallen silent."""
     shell.env["PROGRESS_LEASE_S"] = "0.05"
     shell.says("publish", "a", "--create", "--type", "progress", "--data", '{"percent": 40}')
 
@@ -46,9 +46,9 @@ def worker(settings: Settings) -> Iterator[Operation]:
 def test_a_silent_worker_is_told_of(shell: Shell, stalled: str) -> None:
     shown = shell.says("show", stalled)
     assert "stalled" in shown
-    assert "no sign of its worker since 20" in shown
+    assert "no heartbeat from its worker since 20" in shown
     shell.says("publish", stalled, "--type", "progress", "--data", '{"percent": 41}')
-    assert "no sign" not in shell.says("show", stalled)
+    assert "no heartbeat" not in shell.says("show", stalled)
 
 
 def test_a_log_tells_of_workers_in_words(shell: Shell, stalled: str, settings: Settings) -> None:
@@ -64,10 +64,10 @@ def test_a_log_tells_of_workers_in_words(shell: Shell, stalled: str, settings: S
         "pending",
         "running",
         "40.0 %",
-        "stalled: no sign of its worker",
+        "stalled: no heartbeat from its worker",
         "running again",
         "41.0 %",
-        "running: attempt 2 begins by host-8:77",
+        "running: attempt 2 started by host-8:77",
         f"cancelling: asked to stop by {caller()}: too slow",
         f"cancelled  cancelled: ended by force (by {caller()})",
     ]
@@ -98,8 +98,8 @@ def test_on_a_terminal_the_bar_says_that_its_worker_is_silent_and_begins_anew(
 
         wait_until(lambda: read(b"stalled  40.0 %"), "the bar is drawn")
         with Operation.attach(stalled, new_attempt=True, worker="host-8:77", settings=settings):
-            wait_until(lambda: read(b"running: attempt 2 begins by host-8:77"), "the line is shown")
-            seen = len(shown) - len(shown.rpartition(b"attempt 2 begins")[2])
+            wait_until(lambda: read(b"running: attempt 2 started by host-8:77"), "the line is shown")
+            seen = len(shown) - len(shown.rpartition(b"attempt 2 started")[2])
         wait_until(lambda: read(b"succeeded"), "it ends")
         assert tail.wait(120) == 0
     os.close(ours)

@@ -1,4 +1,4 @@
-"""Plain coroutines, and settings that report them. Run: `arq tests.queues.arq_app.WorkerSettings`."""
+"""Plain coroutines and worker settings that report them. Run: `arq tests.queues.arq_app.WorkerSettings`."""
 
 import os
 from typing import Any

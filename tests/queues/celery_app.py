@@ -23,7 +23,7 @@ def count(rows: int) -> Any:
 
 
 class Custom(Task):
-    """A base class of a user's own, that knows nothing of reporting."""
+    """A user's own base class, which does not know about reporting."""
 
     abstract = True
 

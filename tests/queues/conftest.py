@@ -11,16 +11,16 @@ from tests.workers.harness import Broker
 
 @pytest.fixture(scope="session")
 def queue_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis that is both the queues' and the progress broker's, and is not emptied under running workers."""
+    """A Redis for both the queues and the progress broker; it is not flushed while workers run."""
     with RealRedis(tmp_path_factory.mktemp("queues"), port=free_port()) as server:
-        os.environ["QUEUE_REDIS_URL"] = server.url  # the apps, which are modules, read it when they are imported
+        os.environ["QUEUE_REDIS_URL"] = server.url  # the apps are modules and read it at import
         yield server.url
         del os.environ["QUEUE_REDIS_URL"]
 
 
 @pytest.fixture(scope="session")
 def queues(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Each queue with its worker: all start together, as that takes most of the time."""
+    """Each queue with its worker. All start together, because starting takes most of the time."""
     logs = tmp_path_factory.mktemp("workers")
     opened = {name: make(queue_url, logs / f"{name}.log") for name, make in QUEUES.items()}
     try:
@@ -34,7 +34,7 @@ def queues(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(params=list(QUEUES))
 def queue(request: pytest.FixtureRequest, queues: dict[str, Any], broker: Broker) -> Any:
-    """A queue whose worker runs."""
+    """A queue with a running worker."""
     found = queues[request.param]
     found.start()
     return found

@@ -11,7 +11,7 @@ from tests.queues import work
 
 broker = RedisBroker(
     url=os.environ["QUEUE_REDIS_URL"],
-    maintenance_chance=1_000_000,  # the messages of a process that died are looked for at each step
+    maintenance_chance=1_000_000,  # look for the messages of dead processes at each step
 )
 install(broker, interrupt_after_s=0.3)
 dramatiq.set_broker(broker)

@@ -1,4 +1,4 @@
-"""Which processes run, as the kernel tells it."""
+"""The running processes, as the kernel reports them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Each queue as a user has it: a worker started by its own command, and its own way to enqueue and to revoke."""
+"""Each queue as users run it: its worker command, and its own API to enqueue and to revoke."""
 
 import asyncio
 import importlib
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Loop:
-    """An event loop in a thread, for the clients of the queues that need one that stays."""
+    """An event loop in a thread, for clients that need a permanent loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -43,12 +43,12 @@ class Loop:
 
 
 class Queue:
-    """A queue and its worker, on a Redis of the tests."""
+    """A queue and its worker, with the tests' Redis."""
 
     name: ClassVar[str]
     command: ClassVar[list[str]]
     slots: ClassVar = 1
-    """How many tasks its worker runs at a time."""
+    """How many tasks its worker runs at the same time."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url, self._log = url, log
@@ -104,7 +104,7 @@ class Queue:
         wait_until(gone, "the worker's processes are gone")
         self._worker.wait(30)
         self._worker = None
-        self.redis.ping()  # by then Redis has seen that they hung up
+        self.redis.ping()  # after this, Redis knows that they disconnected
 
     def close(self) -> None:
         self.stop()
@@ -136,7 +136,7 @@ class Queue:
 
 class Celery(Queue):
     name = "celery"
-    slots = 2  # its pool takes seconds to replace a process that was killed
+    slots = 2  # its pool needs seconds to replace a killed process
     command: ClassVar = [
         "celery",
         "-A",
@@ -228,7 +228,7 @@ class Dramatiq(Queue):
 class Arq(Queue):
     name = "arq"
     command: ClassVar = ["arq", "tests.queues.arq_app.WorkerSettings"]
-    slots = 2  # arq 0.25 aborts nothing while all are taken
+    slots = 2  # arq 0.25 can't abort a job while all slots are in use
 
     def __init__(self, url: str, log: Path) -> None:
         super().__init__(url, log)
@@ -321,7 +321,7 @@ class Taskiq(Queue):
         for entry in self.redis.xpending_range("taskiq", "taskiq", "-", "+", 10):
             given = [entry["message_id"]]
             self.redis.xclaim("taskiq", "taskiq", entry["consumer"], 0, given, idle=61_000, justid=True)
-        self.enqueue("count", 1)  # it looks for them after it got another
+        self.enqueue("count", 1)  # the worker looks for lost messages after it received another one
 
     def close(self) -> None:
         self.client.run(self.app.broker.shutdown())

@@ -15,7 +15,7 @@ broker = RedisStreamBroker(
     consumer_id="0",
     xread_block=100,
     idle_timeout=60_000,
-    unacknowledged_lock_timeout=1,  # one that is killed while it looks for such would lock out all others for good
+    unacknowledged_lock_timeout=1,  # otherwise a worker that is killed with this lock would block all others forever
 ).with_middlewares(SimpleRetryMiddleware(default_retry_count=2), ProgressMiddleware())
 
 

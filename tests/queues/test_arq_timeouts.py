@@ -1,4 +1,4 @@
-"""arq: a job whose time is up has failed, whenever that is, and was not aborted. Run as arq's worker runs one."""
+"""arq: a job that times out has failed, at any point, and was not aborted. Run as arq's worker runs a job."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ async def job(broker: Broker, before: Any = None) -> None:
 
         @staticmethod
         async def on_job_start(ctx: Context) -> None:
-            await asyncio.sleep(TIMEOUT_S / 4)  # which is no part of its time
+            await asyncio.sleep(TIMEOUT_S / 4)  # the timeout does not include this
 
     settings: Any = Settings
     announce("late", {"kind": "work"})

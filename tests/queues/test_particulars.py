@@ -1,4 +1,4 @@
-"""What only one of the queues knows: its own ways to end a task, or not to."""
+"""Behaviour of single queues: their own ways to end a task."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ def test_a_task_that_is_replaced_goes_on_as_its_replacement(queue: Any, broker: 
 
 @celery
 def test_a_task_that_gets_no_further_has_ended_unless_it_is_sent_again(queue: Any, broker: Broker) -> None:
-    # All at a time: Celery takes seconds to notice that a process was lost.
+    # All at once: Celery needs seconds to notice a lost process.
     again = queue.enqueue("sent_again")
     tasks = {name: queue.enqueue(name) for name in ("lost", "rejected", "ignored", "too_slow")}
     shown = {name: ended(queue, broker, operation) for name, operation in tasks.items()}
@@ -128,7 +128,7 @@ def test_a_job_whose_worker_is_told_to_stop_is_taken_up_by_the_next(queue: Any, 
     queue.start()
     shown = ended(queue, broker, operation)
     assert (shown.status, shown.result, shown.attempt) == (Status.SUCCEEDED, 2, 2)
-    assert "attempt 1 gave up: its worker was stopped; another follows within 0 s" in broker.logged(operation)
+    assert "attempt 1 failed: its worker was stopped; the next one follows within 0 s" in broker.logged(operation)
 
 
 @arq

@@ -1,4 +1,4 @@
-"""What the adapters share, and what is said where a queue is not installed."""
+"""What the adapters share, and the error if a queue is not installed."""
 
 import re
 import subprocess
@@ -44,7 +44,7 @@ def test_a_task_that_was_cancelled_between_two_attempts_ends_and_does_not_run(br
         op.retry_in(60, "not yet")
     broker.cancel("between", "enough")
     assert broker.show("between").status is Status.CANCELLING
-    for _ in range(2):  # the second time it is found to have ended
+    for _ in range(2):  # the second time it has already ended
         with pytest.raises(Cancelled):
             begin(Operation, "between", {"kind": "count"})
         assert broker.show("between").status is Status.CANCELLED
@@ -65,7 +65,7 @@ def test_a_run_that_lost_its_operation_leaves_it_without_an_error(broker: Broker
         assert second.attempt == 2
         first.succeed("mine")
         leave(first)
-        assert "operation fenced was no longer this run's to report" in caplog.text
+        assert "this run could no longer report operation fenced" in caplog.text
         second.succeed("the second's")
     assert broker.show("fenced").result == "the second's"
 

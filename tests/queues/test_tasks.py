@@ -1,4 +1,4 @@
-"""The same facts for each queue: its plain tasks are operations, run by real workers."""
+"""The same facts for every queue: plain tasks are operations, run by real workers."""
 
 import re
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_a_retry_is_the_next_attempt_at_the_same_operation(queue: Any, broker: B
     shown = ended(queue, broker, operation)
     assert (shown.status, shown.result, shown.attempt) == (Status.SUCCEEDED, 2, 2)
     (said,) = broker.logged(operation)
-    assert said.startswith("attempt 1 gave up: ValueError: not yet")
+    assert said.startswith("attempt 1 failed: ValueError: not yet")
 
 
 def test_retries_that_are_used_up_have_failed(queue: Any, broker: Broker) -> None:
@@ -90,7 +90,9 @@ def test_an_operation_that_is_cancelled_stops_its_task(queue: Any, broker: Broke
     at_work(queue, broker, operation)
     broker.cancel(operation, "enough")
     assert ended(queue, broker, operation).status is Status.CANCELLED
-    assert ended(queue, broker, queue.enqueue("count", 1)).status is Status.SUCCEEDED  # it is free for the next
+    assert (
+        ended(queue, broker, queue.enqueue("count", 1)).status is Status.SUCCEEDED
+    )  # the worker is free for the next task
     assert broker.show(operation).attempt == 1
 
 
@@ -151,7 +153,7 @@ def test_without_redis_for_progress_tasks_are_enqueued_and_run(
     queue.start(PROGRESS_REDIS_URL=nowhere)
     try:
         task = queue.enqueue("touch", str(tmp_path / "done"))
-        assert f"task {task} is enqueued, but is not shown as pending" in caplog.text
+        assert f"task {task} is enqueued, but not shown as pending" in caplog.text
         until(queue, broker, task, (tmp_path / "done").exists, "runs")
         wait_until(lambda: f"task {task} runs without being reported" in queue.output(), "the worker says so")
     finally:
@@ -166,7 +168,7 @@ def test_what_could_not_be_created_when_it_was_enqueued_is_when_it_begins(
         operation = queue.enqueue("count", 3, title="Count of May", owner="alice")
     shown = ended(queue, broker, operation)
     assert (shown.status, shown.kind, shown.tags) == (Status.SUCCEEDED, "count", ["eu"])
-    if queue.name != "arq":  # its jobs carry no words
+    if queue.name != "arq":  # arq jobs carry no options
         assert (shown.title, shown.owner) == ("Count of May", "alice")
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what workers do, with what they said where they did not."""
+"""Waits for workers, and shows their output if the wait fails."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ def until(queue: Any, broker: Broker, operation: str, condition: Callable[[], ob
 
 
 def ended(queue: Any, broker: Broker, operation: str) -> Operation:
-    """Wait for an operation's end, and return it as people are shown it."""
+    """Wait for an operation's end, and return its snapshot."""
     until(queue, broker, operation, lambda: broker.data(operation, "end"), "ends")
     (_,) = broker.data(operation, "end")
     assert_whole(broker.events(operation))
@@ -28,7 +28,7 @@ def at_work(queue: Any, broker: Broker, operation: str) -> None:
 
 
 def occupy(queue: Any, broker: Broker) -> list[str]:
-    """Have the worker wait in as many tasks as it runs at a time; return their operations."""
+    """Occupy all slots of the worker with waiting tasks; return their operations."""
     waiting = [queue.enqueue("waits") for _ in range(queue.slots)]
     for each in waiting:
         at_work(queue, broker, each)

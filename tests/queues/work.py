@@ -1,4 +1,4 @@
-"""What the tasks of every queue do: they know nothing of queues, and of reporting only what any code may."""
+"""The work of all queues' tasks. It does not know about queues, and reports only as any code can."""
 
 import asyncio
 import os
@@ -11,11 +11,11 @@ import progress_workers
 from tests.workers.zoo import ZOO
 
 PATIENCE_S = 90.0
-"""How long work goes on that waits to be stopped: longer than a test waits for that."""
+"""How long work runs that waits to be stopped: longer than any test waits, in seconds."""
 
 
 class Odd:
-    """What JSON can't hold."""
+    """A value that JSON can't hold."""
 
 
 def count(rows: int) -> dict[str, int]:
@@ -29,7 +29,7 @@ def odd() -> Any:
 
 
 def returns(name: str) -> Any:
-    """Return one of the odd values."""
+    """Return one of the unusual values."""
     return ZOO[name]()
 
 
@@ -46,7 +46,7 @@ def flaky() -> int:
 
 
 async def resumes() -> int:
-    """Waits at first, and then has nothing left to do."""
+    """Wait in the first attempt; return at once in later ones."""
     if progress_workers.current().attempt == 1:
         await waits_async()
     return progress_workers.current().attempt
@@ -66,7 +66,7 @@ def touch(path: str) -> None:
 
 
 def waits() -> None:
-    """Goes on until it is told to stop, and looks whether it is."""
+    """Run until it is cancelled, and check for that."""
     op = progress_workers.current()
     op.log("at work")
     until = time.monotonic() + PATIENCE_S
@@ -76,7 +76,7 @@ def waits() -> None:
 
 
 def deaf() -> None:
-    """Goes on, and never looks."""
+    """Run without checking for a cancel."""
     progress_workers.current().log("at work")
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:

@@ -20,7 +20,7 @@ def broker(redis_url: str) -> Iterator[Broker]:
 
 @pytest.fixture
 def kept_redis(tmp_path: Path) -> Iterator[RealRedis]:
-    """A server that keeps every write, so that killing it loses nothing."""
+    """A server that persists every write, so that killing it loses nothing."""
     with RealRedis(tmp_path / "kept", keep=True, port=free_port(), options=("--appendfsync", "always")) as server:
         yield server
 
@@ -56,6 +56,6 @@ def _asynchronous(body: Body, *args: Any, how: str = "start", **options: Any) ->
 
 @pytest.fixture(params=[_sync, _asynchronous], ids=["sync", "async"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a body in the block of one of the two shells: what holds for one holds for the other."""
+    """Runs a body in the block of `Operation` or `AsyncOperation`: both must behave the same."""
     found: Run = request.param
     return found

@@ -1,4 +1,4 @@
-"""What the workers' tests share: the log as Redis holds it, the others who use it, and code run as users run it."""
+"""Shared helpers of the workers' tests: the log in Redis, the other users of an operation, and separate processes."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 class Broker:
-    """Redis as a test sees it, and the part of those who use it besides the worker."""
+    """Redis as a test sees it, and the actions of its users other than the worker."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.settings = Settings(_env_file=None, redis_url=url, **settings)
@@ -84,13 +84,13 @@ class Broker:
             async with await Store.open(self.settings) as store:
                 return await question(store)
 
-        # In a thread of its own, as the test's may have a loop running.
+        # In a separate thread, because the test's thread may already run an event loop.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, ask()).result()
 
 
 def assert_whole(events: list[Event]) -> None:
-    """Nothing twice and nothing missing: `n` counts up by one, and so does each producer's `seq`."""
+    """Check that nothing is duplicated or missing: `n` counts up by one, and so does each producer's `seq`."""
     assert [event.n for event in events] == list(range(1, len(events) + 1))
     seqs: dict[str, list[int]] = {}
     for event in events:
@@ -101,7 +101,7 @@ def assert_whole(events: list[Event]) -> None:
 
 
 def python(url: str, code: str) -> subprocess.Popen[str]:
-    """Start code as a process of its own, that finds Redis by its environment."""
+    """Start code in a new process, which finds Redis through its environment."""
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],

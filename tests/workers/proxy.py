@@ -1,4 +1,4 @@
-"""A TCP proxy in front of Redis that can lose the answers to what it passed on."""
+"""A TCP proxy in front of Redis that can drop the replies to requests that it forwarded."""
 
 import socket
 import threading
@@ -84,7 +84,7 @@ class Proxy:
                 self.lost += 1
                 break
             if not (self.dropping or (self.muting is not None and muted.is_set())):
-                with suppress(OSError):  # it may have gone meanwhile
+                with suppress(OSError):  # it may have disconnected meanwhile
                     client.sendall(data)
         _cut(client)
         _cut(server)

@@ -1,4 +1,4 @@
-"""A reaper as a replica runs it, for tests that need no replica."""
+"""A reaper, run as a server runs it, for tests without a server."""
 
 import asyncio
 from threading import Thread
@@ -10,7 +10,7 @@ from progress_broker.settings import Settings
 
 
 class Reaping:
-    """Runs a reaper in a thread while its block lasts."""
+    """Runs a reaper in a thread during its block."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Bars are drawn to a file, where every step is drawn (`mininterval=0`), so that every step is reported."""
+"""Bars are drawn to a file, and every step is drawn (`mininterval=0`), so every step is reported."""
 
 import asyncio
 import copy
@@ -112,7 +112,7 @@ def test_a_postfix_is_metrics(recorded: Recording, op: Operation, disable: bool)
         some.set_postfix({"loss": Tensor(), "name": "ada"}, rows=3)
     metrics = recorded.progress["metrics"]
     assert {"loss": 0.25, "name": "ada", "rows": 3}.items() <= metrics.items()
-    assert ("first" in metrics) is not disable  # which tqdm then drops as well
+    assert ("first" in metrics) is not disable  # tqdm drops it too
 
 
 @drawn
@@ -255,7 +255,7 @@ def test_what_can_not_be_a_bar_fails_as_with_tqdm(recorded: Recording, op: Opera
 
 
 def _drawing(cls: Callable[..., Any]) -> str:
-    """Draw all there is to draw, but for times."""
+    """Return everything that is drawn, without times."""
     file = io.StringIO()
     make = partial(cls, file=file, mininterval=0, bar_format="{desc}|{bar:10}|{n_fmt}/{total_fmt}{unit}{postfix}")
     for _ in make("abc", desc="loop", unit="row"):
@@ -282,7 +282,7 @@ def test_what_is_drawn_is_what_tqdm_draws(recorded: Recording) -> None:
 
 
 def test_outside_an_operation_it_is_plain_tqdm() -> None:
-    """Nothing of it is overridden there, so it is as fast; `__new__` alone is ours."""
+    """Only `__new__` is overridden there, so the bar is as fast as tqdm's."""
     some = bar(total=3, file=io.StringIO())
     some.close()
     assert type(some) is bar
@@ -315,7 +315,7 @@ def test_in_an_operation_an_item_of_a_loop_costs_no_more_calls_than_of_tqdm_s(
             sys.setprofile(None)
         return counted
 
-    assert items <= calls(bar) < calls(tqdm.auto.tqdm) + items / 10  # beside the end, and the closing
+    assert items <= calls(bar) < calls(tqdm.auto.tqdm) + items / 10  # plus the calls at the end and at closing
 
 
 def test_a_script_s_bars_reach_redis(broker: Broker, redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""A cancel reaches the work wherever it is, and other signals go the same way."""
+"""A cancel reaches the work wherever it is, and so do other signals."""
 
 import asyncio
 import threading
@@ -160,7 +160,7 @@ def test_each_signal_is_heard_once_whoever_joins_later(broker: Broker, op: Opera
     assert next(op.signals(timeout=30)).type == "toggle"
     for _ in range(3):
         helper = Operation.attach("op", ends=False, settings=broker.settings)
-        assert next(helper.signals(timeout=30)).type == "toggle"  # it is new here
+        assert next(helper.signals(timeout=30)).type == "toggle"  # this reader has not read any signal yet
     broker.signal("op", "again")
     assert next(op.signals(timeout=30)).type == "again"
     assert list(op.signals(timeout=0.3)) == []

@@ -1,4 +1,4 @@
-"""An operation whose parts are reported from anywhere shows how far all of it is, and is cancelled with its parts."""
+"""An operation shows the progress of all its parts, wherever they are reported, and is cancelled together with them."""
 
 import asyncio
 import os

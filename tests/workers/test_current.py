@@ -1,4 +1,4 @@
-"""The current operation: libraries report without being handed it, and nowhere when there is none."""
+"""The current operation: libraries report without receiving it, and report nothing if there is none."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""A Redis that fails over, or that refuses for whatever reason: what may pass is sent again, and a loss is told."""
+"""Redis fails over or rejects calls: temporary errors are retried, and losses are reported."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ PASSING = [
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: error.decode()[:40])
 def test_no_error_of_redis_has_an_operation_given_up(kept_redis: RealRedis, error: bytes) -> None:
-    """A refusal is what a script replies; whatever Redis calls an error may pass."""
+    """A script rejects a call with a normal reply; every Redis error counts as temporary."""
     kept = Broker(kept_redis.url)
     with Proxy(int(kept_redis.url.rpartition(":")[2])) as proxy:
         settings = Broker(proxy.url).settings
@@ -76,16 +76,16 @@ def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
     run: Run, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     def body(op: Operation | AsyncOperation) -> None:
-        broker.redis.delete(KEYS.operation("lost").snapshot)  # as a failover does to what it loses
+        broker.redis.delete(KEYS.operation("lost").snapshot)  # a failover can lose it like this
         for n in range(3):
             op.log(f"line {n}")
 
     caplog.set_level(logging.WARNING, "progress_workers")
-    with pytest.raises(NotFound, match="a failover or a restart lost it"):
+    with pytest.raises(NotFound, match="a failover or restart lost it"):
         run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
     [said] = [message for message in caplog.messages if "lost" in message]
-    assert "operation lost is no longer reported: Redis does not have operation lost any more" in said
-    assert "events that were not stored yet are dropped" in said
+    assert "operation lost is no longer reported: operation lost no longer exists in Redis" in said
+    assert "events that were not stored yet are lost" in said
 
 
 def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""What is reported while Redis fails is stored once, in order, when it is back; the user's code notices nothing."""
+"""Reports made while Redis fails are stored once, in order, when it is back. The user's code notices nothing."""
 
 import logging
 import signal
@@ -31,7 +31,7 @@ def test_a_restart_of_redis_loses_nothing_and_repeats_nothing(kept: Broker, kept
     ]
     for number in range(300):
         if number == 100:
-            kept_redis.stop(signal.SIGKILL)  # while things are on their way
+            kept_redis.stop(signal.SIGKILL)  # while updates are being sent
         if number == 200:
             kept_redis.start()
         for op in operations:
@@ -81,8 +81,8 @@ def test_leaving_while_redis_is_away_warns_and_the_end_is_sent_later(
         kept_redis.start()
         wait_until(lambda: kept.data("op", "end"), "the end arrives")
         assert op.flush()
-    assert sum("held back" in message for message in caplog.messages) == 1
-    assert "progress is sent again" in caplog.messages
+    assert sum("progress is buffered until" in message for message in caplog.messages) == 1
+    assert "Redis accepts progress again" in caplog.messages
     assert_whole(kept.events("op"))
 
 

@@ -97,7 +97,7 @@ def test_a_file_s_copy_is_counted_at_either_end(recorded: Recording, op: Operati
     read, written = op.stage("read"), op.stage("write")
     with path.open("rb") as source, path.with_name("copy").open("wb") as target:
         shutil.copyfileobj(reading(source, read), writing(target, written, total=SIZE))
-        assert not source.closed  # it is not ours to close
+        assert not source.closed  # the wrapper must not close it
     assert [(stage["current"], stage["total"]) for stage in recorded.progress["stages"]] == [(SIZE, SIZE)] * 2
 
 
@@ -143,7 +143,7 @@ def test_what_lies_before_the_position_is_skipped(recorded: Recording, op: Opera
 def test_a_download_that_goes_on_counts_what_is_there(recorded: Recording, op: Operation, path: Path) -> None:
     with writing(path.open("ab"), total=SIZE + 10) as file:
         assert counted(recorded) == (SIZE, SIZE + 10)
-        file.seek(0)  # which does not matter to a file that is appended to
+        file.seek(0)  # has no effect on a file in append mode
         file.write(b"0123456789")
     assert counted(recorded) == (SIZE + 10, SIZE + 10)
 
@@ -238,7 +238,7 @@ def test_archives_are_written_and_read(recorded: Recording, op: Operation, path:
         held = archive.stat().st_size
         assert stages["write"].gauge.current == held
         assert stages["read"].gauge.total == held
-        assert held - 32 <= stages["read"].gauge.current <= held  # of a zip, not all need be looked at
+        assert held - 32 <= stages["read"].gauge.current <= held  # a zip need not be read completely
 
 
 def _pack(file: CountedFile, name: str, path: Path) -> None:
@@ -272,7 +272,7 @@ class _Taker(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def taker() -> Iterator[str]:
-    """A server that says how many bytes it was sent, if it was told so before."""
+    """A server that returns how many bytes it received, if Content-Length said so."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Taker) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -300,7 +300,7 @@ def test_all_else_is_the_file_s_own(recorded: Recording, op: Operation, path: Pa
         file = reading(plain)
         assert (file.name, file.mode, file.fileno()) == (str(path), "rb+", plain.fileno())
         assert (file.readable(), file.writable(), file.seekable(), file.isatty()) == (True, True, True, False)
-        assert file.peek(4)[:4] == DATA[:4]  # which reads nothing yet
+        assert file.peek(4)[:4] == DATA[:4]  # this counts nothing yet
         assert recorded.progress.get("current", 0) == 0
         assert file.truncate(10) == 10
         file.flush()
@@ -351,5 +351,5 @@ def test_the_total_is_told_before_anything_is_read(recorded: Recording, op: Oper
 @pytest.mark.parametrize("file", ["path", b"", None])
 @pytest.mark.parametrize("count", [reading, writing])
 def test_what_is_no_file_is_refused_at_once(count: Any, file: Any) -> None:
-    with pytest.raises(TypeError, match=r"a file object is needed, not .*ing\(open\(path, '.b'\)\)"):
+    with pytest.raises(TypeError, match=r"expected a file object, not .*ing\(open\(path, '.b'\)\)"):
         count(file)

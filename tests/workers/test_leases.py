@@ -1,4 +1,4 @@
-"""A worker that is stopped, killed or cut off is seen to be; one that is only busy is not."""
+"""A worker that is stopped, killed or cut off is detected; a worker that is only busy is not."""
 
 import asyncio
 import os
@@ -13,18 +13,18 @@ from tests.servers import wait_until
 from tests.workers.harness import Broker, finished, python
 from tests.workers.reaping import Reaping
 
-LEASE_S = 1.5  # machines are shared: a beat may come half a second late
+LEASE_S = 1.5  # machines are shared: a heartbeat may be half a second late
 
 
 @pytest.fixture
 def abandon_after_s() -> float:
-    """How long one that has stalled waits for its worker."""
+    """How long a stalled operation waits for its worker, in seconds."""
     return 1
 
 
 @pytest.fixture
 def reaped(redis_url: str, abandon_after_s: float) -> Iterator[Broker]:
-    """A broker whose leases are watched, as by a replica."""
+    """A broker whose leases are checked, as a server does it."""
     broker = Broker(redis_url, abandon_after_s=abandon_after_s, lease_s=LEASE_S, reap_s=0.1)
     with Reaping(broker.settings):
         yield broker
@@ -81,7 +81,7 @@ def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, 
     finished(worker)
     pending, running, *between, last = statuses(reaped)
     assert (pending, running, last) == ("pending", "running", "succeeded")
-    assert between == ["stalled", "running"] * (len(between) // 2)  # a busy machine may have it stall again
+    assert between == ["stalled", "running"] * (len(between) // 2)  # on a busy machine it may stall again
 
 
 def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(reaped: Broker, redis_url: str) -> None:
@@ -199,7 +199,7 @@ def test_an_attempt_that_gives_up_keeps_the_operation_for_the_next(reaped: Broke
     assert op.ended
     wait_until(lambda: reaped.lease_deadline("op") > reaped.now_ms() + 50_000, "the lease is held")
     assert status(reaped) == "running"
-    assert reaped.logged("op") == ["attempt 1 gave up: ValueError: no luck; another follows within 60 s"]
+    assert reaped.logged("op") == ["attempt 1 failed: ValueError: no luck; the next one follows within 60 s"]
     with Operation.attach("op", new_attempt=True, settings=reaped.settings):
         pass
     assert statuses(reaped)[-2:] == ["running", "succeeded"]
@@ -213,4 +213,4 @@ async def test_a_fenced_task_is_cancelled_and_told_by_an_exception_it_can_catch(
 
     with pytest.raises(Fenced):
         await work()
-    await asyncio.sleep(0)  # and it was not left cancelled
+    await asyncio.sleep(0)  # the task must not stay cancelled

@@ -141,7 +141,7 @@ def test_what_speaks_of_sending_is_not_sent(recorded: Recording, name: str) -> N
     if name.startswith("progress_broker."):
         importlib.import_module(name)
     with Operation.start("import"):
-        LogHandler().handle(_record("progress is held back", name=name))
+        LogHandler().handle(_record("progress is buffered", name=name))
     assert recorded.logs == []
 
 

@@ -1,4 +1,4 @@
-"""A thousand operations at a time in one process."""
+"""A thousand concurrent operations in one process."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Both shells over a real Redis: what is said in a block, and how the block ends, becomes the operation's log."""
+"""`Operation` and `AsyncOperation` with a real Redis: reports, and the end of the block, become the operation's log."""
 
 import asyncio
 from secrets import token_hex
@@ -28,7 +28,7 @@ from tests.workers.conftest import Run
 from tests.workers.harness import Broker, assert_whole
 
 FIRST_AND_LAST_S = 60.0
-"""An interval so long that only the first progress and the last are sent, whatever the machine's speed."""
+"""An interval so long that only the first and the last progress are sent, at any machine speed."""
 
 
 def work(op: Any) -> None:
@@ -82,13 +82,17 @@ class OddError(Exception):
     [
         (ValueError("bad row 7"), "failed", {"type": "ValueError", "message": "bad row 7"}),
         (SystemExit(3), "failed", {"type": "SystemExit", "message": "it exited with status 3"}),
-        (KeyboardInterrupt(), "cancelled", {"type": "cancelled", "message": "it was interrupted, as by Ctrl-C"}),
+        (
+            KeyboardInterrupt(),
+            "cancelled",
+            {"type": "cancelled", "message": "it was interrupted, for example by Ctrl-C"},
+        ),
         (asyncio.CancelledError(), "cancelled", {"type": "cancelled", "message": "its task was cancelled"}),
         (asyncio.CancelledError("shutting down"), "cancelled", {"type": "cancelled", "message": "shutting down"}),
         (
             GeneratorExit(),
             "cancelled",
-            {"type": "cancelled", "message": "the generator it ran in was closed before its end"},
+            {"type": "cancelled", "message": "its generator was closed before it finished"},
         ),
         (Cancelled("x", "enough"), "cancelled", {"type": "cancelled", "message": "enough"}),
         (OddError(), "failed", {"type": "OddError", "message": "(its message can't be shown: RuntimeError)"}),
@@ -127,7 +131,7 @@ def test_a_result_that_cannot_be_stored_is_left_out_and_the_log_says_so(run: Run
     run(lambda op: op.succeed("x" * 70_000), "import", id="large", settings=broker.settings)
     assert broker.data("large", "end") == [{"status": "succeeded", "result": None, "error": None}]
     (said,) = broker.logged("large")
-    assert said.startswith("the result was left out: it takes more than")
+    assert said.startswith("the result was left out: it exceeds the limit of")
 
 
 def test_a_cancel_is_heard_and_ends_the_operation_as_cancelled(run: Run, broker: Broker) -> None:
@@ -136,7 +140,7 @@ def test_a_cancel_is_heard_and_ends_the_operation_as_cancelled(run: Run, broker:
     def body(op: Any) -> None:
         assert not op.cancelled
         broker.cancel("stop-me", "enough")
-        wait_until(lambda: op.cancelled, "an idle worker hears of a cancel")  # nothing is published meanwhile
+        wait_until(lambda: op.cancelled, "an idle worker hears of a cancel")  # without publishing anything meanwhile
         try:
             op.raise_if_cancelled()
         except Cancelled as error:
@@ -331,7 +335,7 @@ async def test_a_task_that_is_cancelled_ends_its_operation_as_cancelled(broker: 
 
 async def test_a_task_that_is_cancelled_while_it_starts_leaves_nothing_running(broker: Broker) -> None:
     task = asyncio.ensure_future(_started(broker))
-    await asyncio.sleep(0)  # let it begin
+    await asyncio.sleep(0)  # let it start
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -362,7 +366,7 @@ def test_a_dropped_operation_stops_its_beats(broker: Broker) -> None:
     id, reporter = op.id, op._reporter
     deadline = broker.lease_deadline(id)
     wait_until(lambda: broker.lease_deadline(id) > deadline, "it beats")
-    assert [event.type for event in broker.events(id)] == ["status", "status"]  # which nobody has to read
+    assert [event.type for event in broker.events(id)] == ["status", "status"]  # nothing else is stored
     del op
     assert reporter.idle
     assert reporter.beat_at() == float("inf")

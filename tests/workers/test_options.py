@@ -1,4 +1,4 @@
-"""What can be said of an operation is listed once, in `NewOperation`; whatever else names its fields agrees with it."""
+"""The options of an operation are listed once, in `NewOperation`; all other lists of its fields agree with it."""
 
 import inspect
 from pathlib import Path

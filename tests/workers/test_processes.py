@@ -1,4 +1,4 @@
-"""Threads, forks, processes and their ends; and the guide, run as it is written."""
+"""Threads, forks, processes and their ends; and the examples in the docstrings."""
 
 import threading
 from typing import Any
@@ -55,7 +55,7 @@ def test_no_count_is_lost_between_threads() -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        gauge.set(gauge.current)  # an update in the middle of it takes nothing away that comes after it
+        gauge.set(gauge.current)  # an update during counting must not lose later counts
         assert gauge.current >= 0
     assert gauge.current <= 8 * 40_000
     exact = Gauge(Pulse(lambda: None))
@@ -107,7 +107,7 @@ def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Brok
                     op.log("grandchild")
                     os._exit(0 if progress_workers.flush() else 1)
                 assert os.waitpid(grandchild, 0)[1] == 0
-                # This leaves the parent's block, which must not end its operation.
+                # This leaves the parent's block in the child, which must not end the parent's operation.
                 sys.exit(0 if progress_workers.flush() else 1)
             assert os.waitpid(child, 0)[1] == 0
             op.log("after")

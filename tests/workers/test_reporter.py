@@ -1,4 +1,4 @@
-"""The reporter's rules, without Redis, threads or time."""
+"""The reporter's rules, tested without Redis, threads or time."""
 
 import logging
 from decimal import Decimal
@@ -31,7 +31,7 @@ TAKEN = Answer(position="1-1", events=1, cancel_requested=False)
 
 
 class Bench:
-    """A reporter, a clock to turn, and a Redis that keeps each (producer, seq) once, as the script does."""
+    """A reporter, a clock that tests set, and a Redis that stores each (producer, seq) once, as the script does."""
 
     def __init__(self, **options: Any) -> None:
         self.now = 100.0
@@ -168,7 +168,7 @@ def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
     bench.now += 3
     bench.reporter.progress.gauge.advance(3)
     bench.send()
-    assert bench.reporter.beat_at() == bench.now + 5  # what is published is as good as a beat
+    assert bench.reporter.beat_at() == bench.now + 5  # a batch replaces a heartbeat
     bench.now += 5
     assert list(bench.reporter.beat(bench.now).args) == ["op", "ATTEMPT", "1"]
     assert bench.reporter.beat_at() == bench.now + 5
@@ -180,9 +180,9 @@ def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expirin
     bench = Bench()
     rare = bench.now + SETTINGS.idle_limit_s / 4
     assert bench.reporter.beat_at() == rare
-    bench.reporter.lease.look()  # it can still be asked whose the operation is
+    bench.reporter.lease.look()  # a check for fencing is still possible
     assert bench.reporter.beat_at() <= bench.now
-    assert bench.reporter.beat(bench.now).args[-1] == "OBSERVER"  # and that is no sign of life
+    assert bench.reporter.beat(bench.now).args[-1] == "OBSERVER"  # this does not extend the lease
     assert bench.reporter.beat_at() == rare
 
 
@@ -218,7 +218,7 @@ def test_work_that_stands_still_is_told_again_ever_more_rarely_with_a_falling_ra
 
 def test_an_attempt_that_gives_up_says_so_last_and_holds_the_lease_for_the_next() -> None:
     bench = Bench(lease_s=15)
-    bench.reporter.retry_in(60, Line("attempt 1 gave up", "warning", None))
+    bench.reporter.retry_in(60, Line("attempt 1 failed", "warning", None))
     bench.reporter.end(END)
     bench.reporter.log("unheard")
     call = bench.reporter.call(bench.now)
@@ -243,7 +243,7 @@ def test_who_wants_to_hear_of_a_stop_hears_once_and_at_once_if_it_is_past(stop: 
     bench = Bench()
     heard: list[Exception] = []
     bench.reporter.sign.on_stop(heard.append)
-    bench.reporter.sign.on_stop(lambda _: 1 / 0)  # a fault of one does not keep it from the others
+    bench.reporter.sign.on_stop(lambda _: 1 / 0)  # an error in one callback must not affect the others
     forget = bench.reporter.sign.on_stop(heard.append)
     forget()
     for _ in range(2):
@@ -346,11 +346,11 @@ def test_bad_words_are_ignored_and_the_log_says_so_once() -> None:
         bench.reporter.progress.gauge.advance("7")  # type: ignore[arg-type]
     bench.drain()
     assert [(line["level"], line["message"]) for line in bench.data("log")] == [
-        ("warning", "log level 'loud' is shown as info; the levels are critical, debug, error, info, warning"),
+        ("warning", "unknown log level 'loud' is shown as info; the levels are critical, debug, error, info, warning"),
         ("info", "x"),
-        ("warning", "weight: 0 was ignored; a finite number above 0 is needed"),
-        ("warning", "current: '7' was ignored; a finite number from 0 up is needed"),
-        ("warning", "advance: '7' was ignored; a finite number from 0 up is needed"),
+        ("warning", "weight: 0 was ignored; expected a finite number greater than 0"),
+        ("warning", "current: '7' was ignored; expected a finite number, 0 or greater"),
+        ("warning", "advance: '7' was ignored; expected a finite number, 0 or greater"),
         ("info", "x"),
     ]
 
@@ -561,11 +561,11 @@ def test_odd_numbers_are_counted_and_what_cannot_be_told_does_not_hold_back_the_
 @pytest.mark.parametrize(
     ("samples", "told"),
     [
-        ([(0.2, 1000), (10, 1001), (20, 1002), (30, 1003)], 0.1),  # a burst is forgotten with the window
-        ([(60, 1), (120, 2), (180, 3)], 1 / 60),  # items that take long
-        ([(0.1, 1)], None),  # too early to tell
-        ([(10, 100), (40, 100)], 100 / 30),  # it stands still, and that counts
-        ([(10, 100), (11, 0), (12, 0), (13, 20)], 10),  # somebody began to count again
+        ([(0.2, 1000), (10, 1001), (20, 1002), (30, 1003)], 0.1),  # a burst leaves the window
+        ([(60, 1), (120, 2), (180, 3)], 1 / 60),  # slow items
+        ([(0.1, 1)], None),  # too early for a rate
+        ([(10, 100), (40, 100)], 100 / 30),  # no progress lowers the rate
+        ([(10, 100), (11, 0), (12, 0), (13, 20)], 10),  # counting started again
     ],
 )
 def test_the_rate_is_that_of_the_last_seconds_or_of_the_last_items(

@@ -79,7 +79,7 @@ def test_what_one_task_counted_is_its_stage_s_when_another_comes(recorded: Recor
         progress.add_task("write", total=10)
         assert stages(recorded) == {"read": ("running", 5, 50), "write": ("running", 0, 0)}
         assert recorded.progress["current"] is None
-        assert recorded.progress["percent"] == 50  # which never goes back
+        assert recorded.progress["percent"] == 50  # a percentage never goes down
 
 
 def test_stages_that_were_mentioned_before_keep_their_weights(recorded: Recording, op: Operation) -> None:
@@ -249,7 +249,7 @@ def test_steps_that_are_drawn_in_the_background_are_reported_now_and_then(record
         task = progress.add_task("Reading", total=5_000)
         for _ in range(1_500):
             progress.advance(task)
-        wait_until(lambda: recorded.progress["current"] == 1_500, "it is reported")  # though nothing moves any more
+        wait_until(lambda: recorded.progress["current"] == 1_500, "it is reported")  # although nothing changes any more
         for _ in range(1_500):
             progress.advance(task)
     assert recorded.progress["current"] == 3_000

@@ -1,4 +1,4 @@
-"""Commands as part of the work: what they print is told, how they end is told, and none is left behind."""
+"""Commands as part of the work: their output and their end are reported, and no process is left behind."""
 
 import asyncio
 import gc
@@ -38,10 +38,10 @@ def runs(pid: int) -> bool:
 
 
 def zombies() -> list[str]:
-    """Children of ours that nobody has waited for."""
+    """Our zombie child processes."""
     stats = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # others' processes end while we look
+        with suppress(OSError):  # other processes may end meanwhile
             stats.append(stat.read_text("utf-8", "replace"))
     return [stat for stat in stats if stat.rpartition(")")[2].split()[:2] == ["Z", str(os.getpid())]]
 
@@ -65,7 +65,7 @@ def progress(broker: Broker) -> dict[str, Any]:
     return dict(told[-1]) if told else {}
 
 
-# Lines, and what they say.
+# Lines, and the progress in them.
 
 
 @pytest.mark.parametrize("step", [1, 1000])
@@ -162,7 +162,7 @@ def test_what_can_not_be_meant_is_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("command", ["ls -l", b"ls", []])
 def test_a_command_is_a_list_of_words(command: Any) -> None:
-    with pytest.raises(Invalid, match="list of words"):
+    with pytest.raises(Invalid, match="must be a list of words"):
         run_process(command)
 
 
@@ -225,7 +225,7 @@ print("\r100%|####| 4/4 [00:04]", file=sys.stderr)
 
 @contextmanager
 def threaded(work: Any) -> Iterator[None]:
-    """Do some work in a thread meanwhile; what fails there fails here."""
+    """Run work in a thread during the block; its exception is raised here."""
     failed: list[BaseException] = []
 
     def attempt() -> None:
@@ -325,7 +325,7 @@ def test_who_keeps_printing_is_not_waited_for_but_what_the_command_said_is_heard
     wait_until(lambda: not runs(int(heard[0])), "nobody reads it any more")
 
 
-# Its end before its time.
+# Early ends.
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
@@ -344,7 +344,7 @@ time.sleep(1000)
 @pytest.mark.parametrize(("code", "grace_s", "last"), [(POLITE, 60, "leaving"), (STUBBORN, 0.2, "up")])
 def test_a_cancel_ends_the_command(broker: Broker, code: str, grace_s: float, last: str) -> None:
     pids: list[int] = []
-    # The shell waits, so that it is not the one that is asked to, but a part of its group.
+    # The shell waits, so the process that catches SIGTERM is another one of its group.
     command = ["sh", "-c", 'echo $$; "$@" & echo $!; wait', "sh", *child(code)]
 
     def heard(text: str, _: str) -> None:
@@ -356,7 +356,9 @@ def test_a_cancel_ends_the_command(broker: Broker, code: str, grace_s: float, la
     with pytest.raises(Cancelled, match="not tonight"), operation(broker):
         run_process(command, on_line=heard, grace_s=grace_s)
     assert len(pids) == 2
-    wait_until(lambda: not any(runs(pid) for pid in pids), "what was killed has died")  # which init is told, not we
+    wait_until(
+        lambda: not any(runs(pid) for pid in pids), "what was killed has died"
+    )  # init is notified, not this process
     ended = broker.show("op")
     assert ended.status is Status.CANCELLED
     assert broker.logged("op")[-1] == last
@@ -374,7 +376,7 @@ def test_a_command_that_is_not_wanted_any_more_is_not_begun(broker: Broker, tmp_
 def test_an_operation_that_is_deleted_ends_the_command(broker: Broker) -> None:
     def heard(*_: str) -> None:
         broker.delete("op")
-        current().log("heard")  # whoever reports is told
+        current().log("heard")  # the next report notices the deletion
 
     with pytest.raises(Gone), operation(broker):
         run_process(["sh", "-c", f"echo up; sleep {FOR_EVER}"], on_line=heard)
@@ -404,7 +406,7 @@ while True:
 
 @pytest.mark.parametrize("command", [["sh", "-c", "echo $$; sleep 1000"], [*child(STUBBORN_FILE), "asked"]])
 def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command: list[str]) -> None:
-    """Twice, where it does not end when asked to."""
+    """Interrupt twice if the command does not end at the first request."""
     code = f"""
         from progress_workers.processes import run_process
         print("pid", flush=True)
@@ -424,7 +426,7 @@ def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command
     wait_until(lambda: not runs(pid), "it has died")
 
 
-# What it costs, and where it works.
+# Cost and environments.
 
 
 def test_nothing_is_left_of_it() -> None:
@@ -443,7 +445,7 @@ def test_nothing_is_left_of_it() -> None:
         return all(now <= then for now, then in zip(held(), before, strict=True))
 
     once()
-    gc.collect()  # what earlier tests have left goes now, or later: so it may become less
+    gc.collect()  # release what earlier tests left, so that it does not change the count later
     before, dead = held(), zombies()
     for _ in range(5):
         once()
@@ -461,7 +463,7 @@ def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker:
             for command in ("yes {"x" * 199} | head -c 80000000", "head -c 20000000 /dev/zero"):
                 assert run_process(["sh", "-c", command]) == 0
             assert time.monotonic() - began < 100, time.monotonic() - began
-        # Not getrusage: that begins with what the process that started this one had.
+        # Not getrusage: its maximum starts with that of the parent process.
         print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
     """
     assert int(finished(python(redis_url, code))) < 150_000
@@ -561,13 +563,13 @@ def test_a_failure_may_be_sent_to_another_process(error: ProcessFailed, text: st
 
 @pytest.mark.parametrize("grace_s", ["x", None, -1, float("nan")])
 def test_a_grace_that_is_none_is_refused(grace_s: Any) -> None:
-    with pytest.raises(Invalid, match="grace_s is a number of seconds"):
+    with pytest.raises(Invalid, match="grace_s must be a number of seconds"):
         run_process(["true"], grace_s=grace_s)
 
 
 @pytest.mark.parametrize("pattern", ["auot", "("])
 def test_a_pattern_that_is_none_is_refused_with_what_there_is(pattern: str) -> None:
-    with pytest.raises(Invalid, match="neither bars, auto nor off"):
+    with pytest.raises(Invalid, match="expected bars, auto, off or a regular expression"):
         make_pattern(pattern)
 
 

@@ -1,4 +1,4 @@
-"""The ends of processes, threads and loops: nothing hangs, and the end of the work is told."""
+"""The ends of processes, threads and event loops: nothing hangs, and the end of the work is reported."""
 
 import asyncio
 import gc
@@ -62,7 +62,7 @@ def test_a_task_that_is_cancelled_by_the_loop_s_own_clean_up_while_it_starts_lea
 
 def test_waiting_in_vain_leaves_nothing_behind(broker: Broker) -> None:
     op = Operation.start("work", settings=broker.settings)
-    op._link._sender._not_before = float("inf")  # as while Redis is away
+    op._link._sender._not_before = float("inf")  # as while Redis is unavailable
     op.log("waits")
     for _ in range(100):
         assert not op.flush(0)
@@ -131,5 +131,5 @@ def test_what_the_threads_share_has_no_lock_that_would_stay_held_when_they_stop_
         words = set(re.findall(r"\b(?:Lock|RLock|Condition|Semaphore|Barrier|Queue)\b", path.read_text()))
         if words:
             found[path.name] = words
-    # Both are held by the users' threads alone: to start a thread, and to make a link.
+    # Only user threads hold these two locks: one to start a thread, one to create a link.
     assert found == {"daemon.py": {"Lock"}, "registry.py": {"RLock"}}

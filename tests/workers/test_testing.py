@@ -16,7 +16,7 @@ from tests.workers.harness import Broker
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """No Redis can be found: what is reported outside a recording fails."""
+    """No Redis can be found, so a report outside a recording fails."""
     monkeypatch.delenv("PROGRESS_REDIS_URL", raising=False)
     monkeypatch.setenv("PROGRESS_DATA_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_threads_with_operations_of_their_own_are_recorded_without_a_loss(reques
             op.log("in a thread")
 
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
-    sys.setswitchinterval(1e-6)  # so that they get in each other's way
+    sys.setswitchinterval(1e-6)  # so that threads interrupt one another often
     for _ in range(50):
         with recording() as recorded:
             threads = [threading.Thread(target=work) for _ in range(4)]
@@ -263,7 +263,7 @@ def _wrong_name(operation: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("when", "why"), [(_wrong_name, r"KeyError\('curent'\)"), (lambda operation: False, "never true")]
+    ("when", "why"), [(_wrong_name, r"KeyError\('curent'\)"), (lambda operation: False, "never became true")]
 )
 def test_a_plan_that_never_came_due_is_told(when: Any, why: str) -> None:
     recorded = recording()

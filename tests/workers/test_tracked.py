@@ -207,7 +207,7 @@ async def _rows_later() -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("function", [_rows, _rows_later])
 def test_generator_functions_are_refused_with_the_way_out(function: Any) -> None:
-    with pytest.raises(TypeError, match="open the operation around such a loop"):
+    with pytest.raises(TypeError, match="start an operation around such a loop"):
         tracked(function)
 
 
@@ -238,7 +238,7 @@ def test_without_redis_the_function_runs_and_the_log_says_so(
 def test_calls_do_not_wait_again_and_again_for_a_redis_that_is_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A listening socket that answers nothing makes each try wait for the timeout."""
+    """A socket that listens but never answers, so that each attempt waits for the timeout."""
     import socket
     import time
 
@@ -269,7 +269,7 @@ def test_the_settings_are_the_outer_operation_s(broker: Broker, monkeypatch: pyt
 
 
 def _passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a plain decorator makes of a function."""
+    """The result of an ordinary decorator."""
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
@@ -320,17 +320,17 @@ def test_the_log_says_that_work_comes_after_the_call(recorded: Recording, functi
     assert type(tracked(kind="run")(function)()) is type(function())
     assert recorded.outcome is not None
     assert recorded.outcome.status == "succeeded"
-    assert "whose work goes on after the call" in recorded.logs[0].message
+    assert "its work continues after the call" in recorded.logs[0].message
 
 
 @pytest.mark.parametrize(
     ("function", "hint"),
     [
-        ("import", r"by name: @tracked\(kind='import'\)"),
+        ("import", r"by keyword only: @tracked\(kind='import'\)"),
         (classmethod(lambda cls: None), "below @classmethod"),
         (staticmethod(lambda: None), "below @staticmethod"),
         (_Worker, "is a class"),
-        (3, "by name"),
+        (3, "by keyword only"),
     ],
 )
 def test_what_is_no_function_is_refused_with_the_way_out(function: Any, hint: str) -> None:

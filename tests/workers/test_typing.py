@@ -1,4 +1,4 @@
-"""The SDK's types, from a user's side: mypy and pyright agree with what users may rely on, and find their mistakes."""
+"""The SDK's types from a user's point of view: mypy and pyright accept correct code and find the user's mistakes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whatever users return, log, count and name: the work goes on as without us, and what was good is told."""
+"""Users may return, log, count and name anything: the work continues as usual, and valid parts are reported."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ Entry = Callable[[Any, Any], object]
 
 
 def _entered(**options: Any) -> Entry:
-    """An entry that starts a child with an odd option, as far as options are not ids."""
+    """An entry point that starts a child with an unusual option that is not an id."""
     (name,) = options
 
     def enter(op: Any, value: Any) -> None:
@@ -144,12 +144,12 @@ ENTRIES: dict[str, Entry] = {
 
 
 def _explodes(value: Any) -> bool:
-    """Return whether Python's own `str` of a value never ends."""
+    """Return whether Python's `str` of a value never ends."""
     return type(value) is list and len(value) == 10
 
 
 def _is_fine(call: Callable[[], object]) -> bool:
-    """Return whether a call without us raises nothing."""
+    """Return whether a call without the SDK raises nothing."""
     try:
         call()
     except BaseException:
@@ -165,7 +165,7 @@ def op(broker: Broker) -> Iterator[Operation]:
 
 @contextmanager
 def _about(name: str) -> Iterator[None]:
-    """Have an error tell which value it is about."""
+    """Add the value's name to an error."""
     try:
         yield
     except BaseException as error:
@@ -198,7 +198,7 @@ def test_no_value_fails_the_work_or_takes_what_was_good(
     warned = [line["message"] for line in broker.data("op", "log") if line["level"] == "warning"]
     assert len(warned) == len(set(warned)), "each warning comes once"
     once = [message for message in caplog.messages if "was created" not in message and "already" not in message]
-    if how != "tracked":  # each of whose calls is an operation
+    if how != "tracked":  # every call of a tracked function is an operation
         assert len(once) == len(set(once)), "in both logs"
     assert set(warned) <= {message.removeprefix("operation op: ") for message in caplog.messages} | set(caplog.messages)
     for told in broker.data("op", "progress"):
@@ -235,7 +235,7 @@ def test_every_result_ends_its_operation_as_succeeded(
     assert results == results | RESULTS
     for name in ("long", "huge", "numpy-huge", "laughs", "range"):
         (said,) = broker.logged(name)
-        assert said.startswith("the result was left out: it takes more than "), name
+        assert said.startswith("the result was left out: it exceeds the limit of "), name
 
 
 RESULTS = {
@@ -269,7 +269,7 @@ RESULTS = {
     "object": "<Plain>",
     "generator": "<generator>",
     "cycle": [1, {"again": "<list that contains itself>"}],
-    "unreadable": "<Unreadable: its text can't be shown (RuntimeError)>",
+    "unreadable": "<Unreadable: str() failed (RuntimeError)>",
     "bad-dict": {"a": 1},
     "bad-str": "x",
     "bad-int": 5,
@@ -323,7 +323,7 @@ def test_numbers_that_are_none_leave_the_count_as_it_was(broker: Broker) -> None
     last = broker.data("op", "progress")[-1]
     assert (last["current"], last["total"], last["percent"]) == (4.5, 100, 50.0)
     warned = broker.logged("op")
-    assert warned[0] == "advance: nan was ignored; a finite number from 0 up is needed"
+    assert warned[0] == "advance: nan was ignored; expected a finite number, 0 or greater"
     assert sorted(line.split(":")[0] for line in warned) == ["advance", "current", "percent", "total"]
 
 
@@ -331,7 +331,7 @@ def test_a_bad_option_is_found_before_anything_is_created(broker: Broker) -> Non
     for options in ({"id": "a b"}, {"parent": "a b"}, {"lease_s": -1}, {"tags": "eu"}, {"id": "\udce9"}):
         with pytest.raises(Invalid):
             Operation.start("zoo", settings=broker.settings, **options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="there is no option 'colour'"):
+    with pytest.raises(TypeError, match="unknown option 'colour'"):
         Operation.start("zoo", settings=broker.settings, colour="red")  # type: ignore[call-arg]
     with pytest.raises(RuntimeError):
         Operation.start("zoo", settings=broker.settings, new_attempt=Unreadable())  # type: ignore[arg-type]
@@ -363,7 +363,7 @@ def test_of_too_much_the_largest_is_left_out(broker: Broker) -> None:
         op.update(metrics={f"m{n}": n for n in range(100)} | {"large": "x" * 16_000, "larger": "x" * 16_100}, own=1)
     last = broker.data("op", "progress")[-1]
     assert (last["metrics"], last["own"]) == ({f"m{n}": n for n in range(100)}, 1)
-    assert broker.logged("op") == ["left out of the progress, as too large: larger, large"]
+    assert broker.logged("op") == ["the progress is too large; these fields were left out: larger, large"]
 
 
 @pytest.mark.parametrize("code", [None, 0, False])
@@ -409,7 +409,7 @@ def test_a_tracked_function_runs_whatever_is_wrong_with_its_options(
 ) -> None:
     assert tracked(kind="run", parent="not an id", settings=broker.settings)(lambda: 5)() == 5
     assert "run runs without being reported: parent: " in caplog.text
-    with pytest.raises(TypeError, match="there is no option 'colour'"):
+    with pytest.raises(TypeError, match="unknown option 'colour'"):
         tracked(colour="red")(lambda: 5)  # type: ignore[call-overload]
 
 

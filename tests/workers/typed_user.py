@@ -1,4 +1,4 @@
-"""What a typed user writes: checked by mypy and pyright, as strictly as they can, and never run."""
+"""Code of a user who uses types. mypy and pyright check it in their strictest modes; it never runs."""
 
 import logging
 from collections.abc import AsyncIterator

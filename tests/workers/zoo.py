@@ -1,4 +1,6 @@
-"""Values that users return, log, count and name things by, however odd: each is made anew, as some can be used up."""
+"""Unusual values that users return, log, count and use as names. Each is created when needed; some can be used only
+once.
+"""
 
 import os
 import types
@@ -18,7 +20,7 @@ from pydantic import BaseModel, SecretStr
 
 
 class Unreadable:
-    """Raises whatever it is asked."""
+    """Raises for every operation."""
 
     def __init__(self, error: type[BaseException] = RuntimeError) -> None:
         self.__dict__["error"] = error
@@ -58,7 +60,7 @@ class BadKeys(UserDict[Any, Any]):
 
 
 class Plain:
-    """Has no text of its own."""
+    """Has no `__str__` of its own."""
 
 
 class Color(Enum):
@@ -108,7 +110,7 @@ def _endless() -> Iterator[int]:
 
 
 class Endless:
-    """A mapping that goes on for ever, and down for ever."""
+    """A mapping of infinite size and depth."""
 
     def __len__(self) -> int:
         return 1
@@ -199,4 +201,4 @@ ZOO: dict[str, Callable[[], Any]] = {
     "bad-keys": lambda: BadKeys(a=1),
     "lying-length": lambda: LyingLength([1, 2]),
 }
-"""Each value by a name."""
+"""The factories of the values, by name."""

@@ -1,6 +1,6 @@
-"""The worker SDK: tell people how your long work is going.
+"""The worker SDK: report the progress of long work to people.
 
-Say where Redis is (`PROGRESS_REDIS_URL`; without it the embedded one on this machine is found) and report:
+Set where Redis is (`PROGRESS_REDIS_URL`; without it, the embedded Redis on this machine is used), and report:
 
     >>> from progress_workers import Operation
     >>> rows = ["ada", "grace", "edsger"]
@@ -10,13 +10,14 @@ Say where Redis is (`PROGRESS_REDIS_URL`; without it the embedded one on this ma
     ...         op.raise_if_cancelled()
     ...     op.succeed({"imported": 3})
 
-The block decides how the operation ends. Left normally it has succeeded; an exception ends it as failed, with its
-type and message, and is raised on. `raise_if_cancelled` raises `Cancelled` once somebody asked the work to stop,
-and that ends it as cancelled.
+The block decides how the operation ends. If the block ends normally, the operation succeeds. An exception ends the
+operation as failed, with the exception's type and message, and is raised again. `raise_if_cancelled` raises `Cancelled`
+after somebody asked the work to stop; this ends the operation as cancelled.
 
-**Honest numbers.** `advance` counts, `track` counts a loop, `skip` counts what took no work, `update` says anything
-else: a message, a total that is known only now, metrics, a pool of workers. Rate and remaining time are those of the
-last 15 seconds. Work in parts names its stages, and their weights make up one percentage, which never goes back:
+**Honest numbers.** `advance` counts, `track` counts a loop, and `skip` counts units that took no work. `update` reports
+everything else: a message, a total that is known only now, metrics, a pool of workers. Rate and remaining time are
+computed from the last 15 seconds. Work that has several parts names them as stages. Their weights make up one
+percentage, which never goes down:
 
     >>> with Operation.start("report") as op:
     ...     collect, render = op.stage("collect", weight=3, total=2), op.stage("render")
@@ -26,25 +27,26 @@ last 15 seconds. Work in parts names its stages, and their weights make up one p
     ...     with render:
     ...         op.update(metrics={"pages": 12})
 
-A pipeline is told in full: `stage.update(in_flight=4)`, and who works on it:
+A pipeline can report how many items are being processed, with `stage.update(in_flight=4)`, and which workers process
+them:
 
     >>> from progress_workers import Pool, PoolWorker
     >>> with Operation.start("embed") as op:
     ...     busy = PoolWorker(id=1, status="processing", item="chunk-7", percent=10.0)
     ...     op.update(workers=Pool(active=1, max=8, queue_depth=3, workers=[busy]))
 
-**Parts that are operations** of their own, in this process or another, are children: their weighted progress is their
-parent's, and who cancels the parent cancels them. Another process joins one by its id:
+**Child operations** are parts that are operations of their own, in this process or another. Their weighted progress is
+the progress of their parent. Cancelling the parent cancels its children. Another process joins an operation by its id:
 
     >>> with Operation.start("nightly") as op:
     ...     north, south = op.child("region", title="North"), op.child("region", title="South")
-    ...     with Operation.attach(north.id) as part:  # in a process that was sent the id
+    ...     with Operation.attach(north.id) as part:  # in a process that received the id
     ...         part.update(current=9, total=9)
     ...     south.succeed()
     ...     north.ended, south.ended
     (False, True)
 
-**asyncio**: `AsyncOperation` has the same names. A cancel also cancels the task that is in the block.
+**asyncio**: `AsyncOperation` has the same methods. A cancel also cancels the task that is inside the block.
 
     >>> import asyncio
     >>> from progress_workers import AsyncOperation
@@ -53,7 +55,8 @@ parent's, and who cancels the parent cancels them. Another process joins one by 
     ...         op.advance(1)
     >>> asyncio.run(work())
 
-**Libraries** need not be handed the operation, nor know whether there is one: outside one, nothing happens.
+**Libraries** do not need the operation as an argument, and do not need to know whether there is one. Outside an
+operation, nothing happens.
 
     >>> from progress_workers import current, track
     >>> def polish(stones):
@@ -63,26 +66,26 @@ parent's, and who cancels the parent cancels them. Another process joins one by 
     >>> with Operation.start("jewelry") as op:
     ...     polish(["agate", "opal"])
 
-**Never in the way.** Reporting never waits, and once an operation has started, nothing that is said of it raises.
-Whatever is returned, counted, logged or used as a name may be any object: numbers that are not finite are ignored, what
-JSON can't hold is shown as a readable text, what is too large is left out, and the operation's log and Python's say so,
-once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `Invalid` for an id, a parent
-or a lease that can't be, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded, any
-other exit ends it as failed.
+**Never in the way.** Reporting never blocks. Once an operation has started, no report raises an exception. Any object
+may be returned, counted, logged or used as a name. Numbers that are not finite are ignored, values that JSON can't hold
+are shown as readable texts, and values that are too large are left out. The operation's log and Python's `logging` then
+say so, once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `Invalid` for an
+invalid id, parent or lease, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded;
+any other exit ends it as failed.
 
-A thread in the background sends the newest progress ten times a second at most. While Redis is away it holds the rest
-back in bounded memory (10,000 lines or 4 MiB an operation), and says when lines had to be dropped. Leaving the block
-waits until everything is stored; while Redis is away, up to five seconds in all, however many blocks are left. Only
-starting needs Redis to be there.
+A background thread sends the newest progress, at most ten times a second. While Redis is unavailable, it buffers
+reports in bounded memory (10,000 lines or 4 MiB per operation), and the log says how many lines were dropped. Leaving
+the block waits until everything is stored; while Redis is unavailable, it waits at most five seconds in total, however
+many blocks are left. Only the start of an operation needs Redis to be available.
 
-**When a worker dies.** Another thread says every five seconds that this one is alive. Silent for `lease_s` (15 s), the
-operation is shown as stalled, and runs again when its worker is back; after another minute it has failed, as
-`worker-lost`. Work that one call keeps busy in C for longer than that, without releasing the interpreter, needs a
-longer lease. What is tried again is begun with `new_attempt=True`: the earlier attempt is fenced. If another attempt
-took the operation over, or it was ended or deleted elsewhere, `cancelled` turns true, and `raise_if_cancelled` and
-leaving the block raise which it was: `Fenced`, `OperationEnded`, `NotFound`, `Gone`.
+**When a worker dies.** Another thread sends heartbeats, one every five seconds. If there is no heartbeat for `lease_s`
+(15 s), the operation is shown as stalled. It runs again when its worker is back. After another minute it fails, as
+`worker-lost`. If a single call runs C code for longer than that, without releasing the interpreter lock, the operation
+needs a longer lease. To retry work, start it with `new_attempt=True`: this fences the earlier attempt. If another
+attempt took the operation over, or if it was ended or deleted elsewhere, `cancelled` becomes true. `raise_if_cancelled`
+and leaving the block then raise the reason: `Fenced`, `OperationEnded`, `NotFound` or `Gone`.
 
-**What you have already** reports by itself:
+**Integrations** report without further code:
 
 | | |
 |---|---|
@@ -126,7 +129,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import what runs commands when it is first used: most workers run none, and it is ten modules."""
+        """Import the modules that run commands at their first use: most workers do not need these ten modules."""
         if name not in ("ProcessFailed", "run_process"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from progress_workers import processes

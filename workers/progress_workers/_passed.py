@@ -1,21 +1,22 @@
-"""Which bytes of a file were read or written, in whatever order."""
+"""Tracks which bytes of a file were read or written, in any order."""
 
 from bisect import bisect_left, bisect_right
 
 MAX_RANGES = 4096
-"""Separate parts of one file that are remembered as passed. Past it the first are forgotten and count again."""
+"""How many separate ranges of one file are remembered. If there are more, the first ones are forgotten and count again.
+"""
 
 
 class PassedBytes:
-    """Which bytes of a file have passed, so that each counts once, however often and in what order."""
+    """The bytes of a file that were read or written, so that each one counts once, however often it is accessed."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
     def add(self, start: int, end: int) -> int:
-        """Note the bytes from `start` up to `end` as passed; return how many of them had not."""
-        if self._ends and start == self._ends[-1]:  # as with most files, which are read from front to back
+        """Record the bytes from `start` up to `end`. Return how many of them are new."""
+        if self._ends and start == self._ends[-1]:  # most files are read from front to back
             self._ends[-1] = end
             return end - start
         first, last = bisect_left(self._ends, start), bisect_right(self._starts, end)

@@ -1,4 +1,4 @@
-"""What people import for asyncio: the same operation, whose waiting is awaited."""
+"""The public API for asyncio: the same operation, whose waiting methods are awaited."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -22,31 +22,31 @@ Register = Callable[[Callable[[Exception], None]], Callable[[], None]]
 
 
 class AsyncOperation(Reporting):
-    """An operation reported from asyncio: `async with AsyncOperation.start("import") as op: …`.
+    """An operation that asyncio code reports: `async with AsyncOperation.start("import") as op: …`.
 
-    What waits is awaited; all else is as with `Operation`, but for one thing: when the work is asked to stop, the task
-    that is in the block is cancelled, and the block raises what `raise_if_cancelled` would.
+    Methods that wait are coroutines. Everything else works as in `Operation`, with one difference: when the work is
+    asked to stop, the task inside the block is cancelled, and the block raises what `raise_if_cancelled` would raise.
     """
 
     _scope: "TaskScope"
 
     @classmethod
     async def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
-        """Create an operation that is pending, as `Operation.create` does."""
+        """Create a pending operation, as `Operation.create` does."""
         return await asyncio.to_thread(partial(create_pending, kind, **options))
 
     @classmethod
     def start(cls, kind: str, **options: Unpack[StartOptions]) -> "Opening":
-        """Create an operation, as `Operation.start` does; await the result, or enter it with `async with`."""
+        """Create an operation, as `Operation.start` does. Await the result, or use it in `async with`."""
         return Opening(cls, partial(start.start, kind, **options))
 
     @classmethod
     def attach(cls, id: str, **options: Unpack[AttachOptions]) -> "Opening":
-        """Join an operation, as `Operation.attach` does; await the result, or enter it with `async with`."""
+        """Join an operation, as `Operation.attach` does. Await the result, or use it in `async with`."""
         return Opening(cls, partial(start.attach, id, **options))
 
     def child(self, kind: str, **options: Unpack[ChildOptions]) -> "Opening":
-        """Start a part of this operation, as `Operation.child` does; await it, or enter it with `async with`."""
+        """Start a part of this operation, as `Operation.child` does. Await the result, or use it in `async with`."""
         self.raise_if_cancelled()
         return Opening(type(self), partial(start.start, kind, parent=self.id, settings=self._settings, **options))
 
@@ -55,21 +55,22 @@ class AsyncOperation(Reporting):
     @overload
     def track(self, items: AsyncIterable[T]) -> AsyncIterator[T]: ...
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T] | Iterator[T]:
-        """Return the items one by one, counting them: for `async for` if they are asynchronous, else for `for`."""
+        """Return the items one by one and count them: with `async for` if they are asynchronous, else with `for`."""
         if not hasattr(type(items), "__aiter__"):
             return super().track(items)  # type: ignore[arg-type]
         self._reporter.progress.gauge.expect(items)
         return self._reporter.progress.gauge.track_async(items)  # type: ignore[arg-type]
 
     def signals(self, timeout: float | None = None) -> AsyncIterator[Signal]:
-        """Yield what is sent to the work, such as `pause`, as it comes; end when the work has to.
+        """Yield the signals that are sent to the work, such as `pause`, as they arrive. End when the work has to stop.
 
-        With a `timeout` it also ends after so many seconds without one; 0 yields what is there.
+        With a `timeout`, also end when no signal has arrived for that many seconds. With 0, yield only the signals that
+        have already arrived.
         """
         return self._reporter.inbox.each_async(timeout)
 
     async def flush(self, timeout: float = FLUSH_S) -> bool:
-        """Wait until all that was said so far is stored; return whether it was, within `timeout` seconds."""
+        """Wait until everything reported so far is stored. Return whether this happened within `timeout` seconds."""
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -101,7 +102,7 @@ class AsyncOperation(Reporting):
 
 
 class Opening:
-    """An `AsyncOperation` about to be: await it, or enter it."""
+    """An `AsyncOperation` that is not started yet: await it, or use it in `async with`."""
 
     def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
         self._made, self._open = made, open
@@ -123,13 +124,13 @@ class Opening:
         try:
             opened = await asyncio.to_thread(claim.open)
         except asyncio.CancelledError as error:
-            claim.abandon(error)  # the thread can't be stopped: what it opens nevertheless, nobody will work on
+            claim.abandon(error)  # the thread can't be stopped, and nobody will work on the operation that it starts
             raise
         return self._made(opened)
 
 
 class _Claim:
-    """What a thread opens for a task, which may be gone by then, and the loop with it."""
+    """An operation that a thread starts for a task. The task, or even its loop, may be gone when the start finishes."""
 
     def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
         self._made, self._open = made, open
@@ -138,7 +139,7 @@ class _Claim:
         self._abandoned: BaseException | None = None
 
     def open(self) -> Opened:
-        """Open it; end it at once if nobody waits for it any more."""
+        """Start the operation. If nobody waits for it any more, end it at once."""
         opened = self._open()
         with self._lock:
             self._opened, abandoned = opened, self._abandoned
@@ -147,7 +148,7 @@ class _Claim:
         return opened
 
     def abandon(self, error: BaseException) -> None:
-        """Note that nobody waits; end it if it is open already."""
+        """Note that nobody waits any more. If the operation has already started, end it."""
         with self._lock:
             self._abandoned, opened = error, self._opened
         if opened is not None:
@@ -155,12 +156,14 @@ class _Claim:
 
 
 class TaskScope:
-    """Cancels the task it was made in, once, until it is left; what `asyncio.timeout` does for time."""
+    """Cancels the task that created it, at most once, until the scope is left. This is like `asyncio.timeout`."""
 
     def __init__(self, on_cancel: Register) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("an AsyncOperation's block is entered in a task, as `asyncio.run` makes one")
+            raise RuntimeError(
+                "enter an AsyncOperation's block inside an asyncio task, for example one started by `asyncio.run`"
+            )
         self._task: asyncio.Task[object] | None = task
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
@@ -168,12 +171,12 @@ class TaskScope:
         self._forget = on_cancel(self._stop)
 
     def leave(self, error: BaseException | None) -> Exception | None:
-        """Note that the block is left; return why the task was cancelled, if it was that which ends the block."""
+        """End the scope. If its cancel is what ended the block, return the reason for that cancel."""
         self._forget()
         task, self._task = self._task, None
         if task is None or self._stopped is None:
             return None
-        # Somebody else may have cancelled the task as well: then it is theirs to handle.
+        # Other code may have cancelled the task too. Then that code handles the cancellation.
         ours = task.uncancel() <= self._cancelling
         return self._stopped if ours and isinstance(error, asyncio.CancelledError) else None
 

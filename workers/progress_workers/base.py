@@ -1,4 +1,4 @@
-"""What can be said of an operation, whichever shell it is reported through."""
+"""The methods that `Operation` and `AsyncOperation` share: everything that can be reported about an operation."""
 
 import logging
 import os
@@ -22,23 +22,26 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_DELAY_S = 366 * 86_400
-"""Longest time that an operation is held for its next attempt."""
+"""The longest time for which an operation waits for its next attempt, in seconds."""
 
 
 class Reporting:
-    """What can be said of an operation, from any thread or task. None of it waits, and none of it raises.
+    """Everything that can be reported about an operation, from any thread or task. No method here blocks or raises.
 
-    Redis may be away, and values may be anything: what can't be shown as it is has a readable text in its place
-    (`python -m pydoc progress_workers.values`) or is left out, and then the operation's log and Python's say so, once.
+    This holds while Redis is unavailable, and for any value. A value that can't be shown as it is gets replaced by a
+    readable text (`python -m pydoc progress_workers.values`) or is left out. The operation's log and Python's `logging`
+    then report this once. Only `raise_if_cancelled` raises, in order to stop the work.
     """
 
     def __init__(self, opened: "Opened") -> None:
         if isinstance(opened, str):
-            raise TypeError(f"an operation is started: {type(self).__name__}.start({opened!r})")
+            raise TypeError(
+                f"create an operation with {type(self).__name__}.start({opened!r}), not by calling the class"
+            )
         self._link, self._reporter, self._settings, self._ends = opened
         self._pid = os.getpid()
         self._callbacks: dict[object, Callable[[Exception], None]] = {}
-        # One that is dropped without an end must not be kept alive by beats: its lease has to lapse.
+        # An operation that is garbage-collected before its end must not get heartbeats: its lease has to expire.
         weakref.finalize(self, self._reporter.release).atexit = False
 
     @property
@@ -48,28 +51,28 @@ class Reporting:
 
     @property
     def trace(self) -> NoTrace:
-        """Its span, where OpenTelemetry is set up."""
+        """The operation's span, if OpenTelemetry is set up."""
         return self._reporter.trace
 
     @property
     def attempt(self) -> int:
-        """Which attempt at the work this is, from 1."""
+        """The number of this attempt at the work, starting at 1."""
         return self._reporter.attempt
 
     @property
     def ended(self) -> bool:
-        """Whether this process has said how the operation ended."""
+        """Whether this process has reported the end of the operation."""
         return self._reporter.ended
 
     @property
     def cancelled(self) -> bool:
-        """Whether the work should stop: someone asked for it, or the operation is no longer this process's."""
+        """Whether the work should stop: somebody cancelled it, or this process may no longer report the operation."""
         return self._reporter.sign.error() is not None
 
     def raise_if_cancelled(self) -> None:
-        """Raise `Cancelled` if someone asked the work to stop.
+        """Raise `Cancelled` if somebody asked the work to stop.
 
-        If the operation is no longer this process's to report, raise why: `Fenced`, `OperationEnded`, `NotFound`,
+        If this process may no longer report the operation, raise the reason: `Fenced`, `OperationEnded`, `NotFound`,
         `Gone` or `Invalid`.
         """
         error = self._reporter.sign.error()
@@ -77,13 +80,15 @@ class Reporting:
             raise error
 
     def on_cancel(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
-        """Have `callback` called with what `raise_if_cancelled` would raise, once, as soon as it would.
+        """Call `callback` once, as soon as the work should stop, with the exception of `raise_if_cancelled`.
 
-        It is called from a thread in the background, or here and now if that time has come; it must not block.
-        Returns what takes it back.
+        The call comes from a background thread. If the work should already stop, it happens immediately, in this
+        thread. The callback must not block. Returns a function that removes the callback.
         """
         key, me = object(), weakref.ref(self)
-        self._callbacks[key] = callback  # here, as it may refer to this operation, which may be dropped
+        self._callbacks[key] = (
+            callback  # kept here: the callback may refer to this operation, which must stay collectable
+        )
 
         def call(error: Exception) -> None:
             operation = me()
@@ -98,11 +103,11 @@ class Reporting:
         return forget
 
     def advance(self, by: float = 1) -> None:
-        """Count `by` more as done. A number below zero takes back, down to zero."""
+        """Count `by` more units as done. A negative number takes units back; the count never goes below zero."""
         self._reporter.progress.gauge.advance(by)
 
     def skip(self, by: float = 1) -> None:
-        """Count `by` more as done that took no work, such as what an earlier attempt did: no part of the rate."""
+        """Count `by` more units as done without work, such as those of an earlier attempt. The rate ignores them."""
         self._reporter.progress.gauge.skip(by)
 
     def update(
@@ -117,41 +122,44 @@ class Reporting:
         workers: Pool | Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> None:
-        """Say how far the work is; what is left out stays as it was, and so does what is given a bad value.
+        """Report how far the work is. An argument that is omitted, or that has an invalid value, changes nothing.
 
-        `percent`, 0 to 100, is for work that can't be counted. A `total` below zero means that it is not known.
-        `metrics` are added to those told before; `workers` is the pool that does the work. `extra` fields are shown
-        beside the others. Where all takes more than `PROGRESS_MAX_PROGRESS_BYTES`, the largest of the metrics and of
-        the `extra` fields are left out.
+        `percent`, 0 to 100, is for work that can't be counted. A negative `total` means that the total is unknown.
+        `metrics` are merged into those reported before. `workers` describes the pool that does the work. `extra` fields
+        are shown next to the others. If everything together exceeds `PROGRESS_MAX_PROGRESS_BYTES`, the largest of the
+        metrics and the `extra` fields are left out.
         """
         extra |= {} if workers is None else {"workers": shown_pool(workers)}
         self._reporter.progress.update(current, total, percent, message, metrics, extra, unit=unit)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
-        """Return the items one by one, counting them; if no total was given, their number is, where it is known."""
+        """Return the items one by one and count them. If no total was set, their number becomes the total.
+
+        Items whose number is unknown, such as those of a generator, set no total.
+        """
         self._reporter.progress.gauge.expect(items)
         return self._reporter.progress.gauge.track(items)
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
-        """Return the stage of this name, to be entered with `with`. Its first mention shows it as pending.
+        """Return the stage of this name, for use in `with`. The first call for a name shows the stage as pending.
 
-        Where the operation has no total, its percentage is what the stages mentioned so far add up to by `weight`
-        (1 unless given): mention all of them before the first begins.
+        If the operation has no total, its percentage is the sum of the stages named so far, each counted by its
+        `weight` (default 1). So name all stages before the first one begins.
         """
         return self._reporter.stage(name, weight, total)
 
     def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
-        """Add a line to the operation's log; `level` is debug, info, warning, error or critical.
+        """Add a line to the operation's log. `level` is debug, info, warning, error or critical.
 
-        Levels may also be spelled or numbered as `logging` does.
+        The names and numbers of Python's `logging` levels are accepted too.
         """
         self._reporter.log(message, level, stage)
 
     def publish(self, type: str, data: object = None) -> None:
-        """Add an event of a type of your own, such as `thumbnail`, with any JSON as its data.
+        """Add an event of your own type, such as `thumbnail`. Its data may be any JSON.
 
-        A type is of a-z, 0-9 and _ . - and begins with a letter. An event of another type, or of more data than
-        `PROGRESS_MAX_EVENT_BYTES`, is left out.
+        A type consists of the characters a-z, 0-9, `_`, `.` and `-`, and begins with a letter. An event with an invalid
+        type, or with more data than `PROGRESS_MAX_EVENT_BYTES`, is left out.
         """
         name = text(type, 128)
         try:
@@ -164,9 +172,9 @@ class Reporting:
             self._reporter.complaints.add(f"publish {name}", said)
 
     def succeed(self, result: object = None) -> None:
-        """End the operation as succeeded. Of several ends the first one counts.
+        """End the operation as succeeded. Only the first reported end counts.
 
-        A result of more than `PROGRESS_MAX_EVENT_BYTES` is left out.
+        A result larger than `PROGRESS_MAX_EVENT_BYTES` is left out.
         """
         if self._reporter.ended:
             return
@@ -176,37 +184,40 @@ class Reporting:
         self._reporter.end(entry)
 
     def fail(self, error: BaseException | str) -> None:
-        """End the operation as failed, with an exception's type and message; as cancelled if it means that."""
+        """End the operation as failed, with the exception's type and message; or as cancelled, if it means a cancel."""
         if self._reporter.ended:
             return
         stop = self._reporter.sign.stop
         self._reporter.end(encoding.failed(error, self._settings, stop.reason if stop else None))
 
     def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
-        """Let the operation go without an end: this attempt gave up, and another follows within `delay_s` seconds.
+        """Leave the operation open for a retry: this attempt failed, and the next follows within `delay_s` seconds.
 
-        The log says so, and the lease is held open so long. Leaving the block then ends nothing.
+        The log reports this, and the lease is extended until then. Leaving the block does not end the operation.
         """
         held_s = min(MAX_DELAY_S, max(0.0, number(delay_s) or 0.0))
         self._reporter.retry_in(held_s, encoding.given_up(error, held_s, self.attempt))
 
     def _leave(self, error: BaseException | None) -> None:
-        # A forked child that leaves the block it was born in does not end its parent's work.
+        # A forked child process that leaves the block must not end the operation of its parent process.
         if not self._ends or self._reporter.ended or os.getpid() != self._pid:
             return
         if error is None or exited_well(error):
             self.succeed()
         else:
             if is_cancellation(error):
-                self._reporter.sign.ask(Stop())  # what else works for it, a command or a thread, is to hear too
+                self._reporter.sign.ask(Stop())  # other parts of the work, such as a command or a thread, must stop too
             self.fail(error)
 
     def _left(self, error: BaseException | None, flushed: bool) -> None:
         if not self._ends:
             self._reporter.release()
             self.trace.end(None)
-        if not flushed and not self._reporter.dropped:  # of which the log has told
-            logger.warning("the last of operation %s is not stored yet; it is sent when Redis takes it", self.id)
+        if not flushed and not self._reporter.dropped:  # dropped updates are already logged
+            logger.warning(
+                "the last updates of operation %s are not stored yet; they are sent as soon as Redis accepts them",
+                self.id,
+            )
         if error is None and self._reporter.lost is not None:
             raise self._reporter.lost
 

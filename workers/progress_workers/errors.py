@@ -1,4 +1,4 @@
-"""What workers raise and catch besides the broker's own errors."""
+"""The exceptions that workers raise and catch, in addition to the broker's own errors."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 from progress_workers.values import attempt, number, text
 
 _MAX_GROUPED = 1000
-"""Exceptions of a group that are looked at."""
+"""How many exceptions of an exception group are examined."""
 _REASONS = (
     (asyncio.CancelledError, "its task was cancelled"),
-    (KeyboardInterrupt, "it was interrupted, as by Ctrl-C"),
-    (GeneratorExit, "the generator it ran in was closed before its end"),
+    (KeyboardInterrupt, "it was interrupted, for example by Ctrl-C"),
+    (GeneratorExit, "its generator was closed before it finished"),
 )
 
 
 class Stop(NamedTuple):
-    """That someone asked the work to stop, and what they said."""
+    """A request to stop the work, with the reason and the requester."""
 
     reason: str | None = None
     by: str | None = None
 
 
 class Cancelled(Exception):
-    """The operation's work was asked to stop. Leaving the block with it ends the operation as `cancelled`."""
+    """The operation's work was asked to stop. A block that raises it ends the operation as `cancelled`."""
 
     def __init__(self, operation: str, reason: str | None = None, by: str | None = None) -> None:
         super().__init__(f"operation {operation} was cancelled" + (f": {reason}" if reason else ""))
@@ -33,29 +33,29 @@ class Cancelled(Exception):
         self.by = by
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.operation, self.reason, self.by)  # a pool sends it from process to process
+        return type(self), (self.operation, self.reason, self.by)  # process pools pickle it
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether an exception means that the work was stopped, not that it went wrong."""
+    """Return whether an exception means that the work was stopped, and not that it failed."""
     kinds = (Cancelled, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
     return all(isinstance(each, kinds) for each in _grouped(error))
 
 
 def cancel_reason(error: BaseException) -> str | None:
-    """Return why the work was stopped, as far as the exception itself tells, for people to read."""
+    """Return why the work was stopped, for people to read; None if the exception has no reason."""
     first = next(_grouped(error), error)
     own = attempt(lambda: getattr(first, "reason", None), otherwise=lambda _: None)
     if own is not None:
         return text(own)
     if isinstance(first, Cancelled):
         return None
-    said = "" if isinstance(first, KeyboardInterrupt) else text(first)  # such as that of `task.cancel("shutting down")`
+    said = "" if isinstance(first, KeyboardInterrupt) else text(first)  # such as from `task.cancel("shutting down")`
     return said or None
 
 
 def stop_described(error: BaseException) -> str:
-    """Return what an exception that stopped the work means, where nobody gave a reason."""
+    """Return a description of an exception that stopped the work, for when nobody gave a reason."""
     first = next(_grouped(error), error)
     return next((said for kind, said in _REASONS if isinstance(first, kind)), "it was cancelled")
 
@@ -65,17 +65,19 @@ def exited_well(error: BaseException | None) -> bool:
     if not isinstance(error, SystemExit):
         return False
     code = attempt(lambda: error.code, otherwise=lambda fault: fault)
-    return code is None or (issubclass(type(code), int) and number(code) == 0)  # others are printed, with status 1
+    return code is None or (
+        issubclass(type(code), int) and number(code) == 0
+    )  # any other code is printed, and the status is 1
 
 
 def exit_described(error: SystemExit) -> str:
-    """Return what `sys.exit` was called with, for people to read."""
+    """Return the argument of `sys.exit`, for people to read."""
     code = attempt(lambda: error.code, otherwise=lambda fault: fault)
     return f"it exited with status {int(code or 0)}" if code is None or isinstance(code, int) else text(code)
 
 
 def _grouped(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions of a group, however they nest; else the exception itself."""
+    """Yield the exceptions of a group, including nested groups; otherwise yield the exception itself."""
     return islice(_leaves(error), _MAX_GROUPED)
 
 

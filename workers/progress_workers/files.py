@@ -1,11 +1,11 @@
-"""Files that count their bytes, for whatever reads or writes file objects: copies, uploads, archives, tables.
+"""Files that count their bytes, for code that reads or writes file objects: copies, uploads, archives, tables.
 
     with open("big.zip", "rb") as file, zipfile.ZipFile(reading(file)) as archive:
         archive.extractall("there")
 
-What goes round the file object isn't seen: `sendfile`, `mmap` and child processes work on the file's descriptor, and
-what `detach()` returns is the file below, which counts nothing. Of a copy count one side, `reading` or `writing`: with
-both each byte counts twice.
+Access that bypasses the file object isn't counted: `sendfile`, `mmap` and child processes use the file's descriptor,
+and `detach()` returns the underlying file, which counts nothing. When you copy a file, wrap only one side with
+`reading` or `writing`: with both, each byte counts twice.
 """
 
 import io
@@ -23,9 +23,10 @@ from progress_workers.values import attempt, number
 
 
 class CountedFile(BinaryIO):
-    """A binary file that counts the bytes read from and written to it. All else is the file's own, closing too.
+    """A binary file that counts the bytes read from it and written to it. Everything else passes to the file itself.
 
-    Bytes that pass again, after a seek back, count once: a file of N bytes never counts more than N.
+    Each byte position counts once, even if it is read again after a seek: a file of N bytes never counts more than N.
+    Closing it closes the file.
     """
 
     def __init__(self, file: IO[bytes], counts: Reporting | Stage) -> None:
@@ -33,7 +34,7 @@ class CountedFile(BinaryIO):
         self._counts = counts
         self._passed = PassedBytes()
         self._at = self._tell()
-        # Wherever one stands in a file that is appended to, it writes at its end.
+        # A file in append mode always writes at its end, whatever its position is.
         self._end = _end(file) if "a" in str(getattr(file, "mode", "")) and self.seekable() else None
         self._passed.add(0, self._at)
 
@@ -41,38 +42,38 @@ class CountedFile(BinaryIO):
         return self._file.tell() if self.seekable() else 0
 
     def _pass(self, passed: object) -> None:
-        """Count bytes that were read or written; what only looks like a file may say anything of how many."""
+        """Count bytes that were read or written. A file-like object may return any value as the number of bytes."""
         size = int(number(passed) or 0)
         if size > 0:
             start, self._at = self._at, self._at + size
             self._counts.advance(self._passed.add(start, self._at))
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read `size` bytes, or all that is left."""
+        """Read `size` bytes, or all remaining bytes."""
         data: bytes = self._file.read(-1 if size is None else size)
         self._pass(_length(data))
         return data
 
     def readall(self) -> bytes:
-        """Read all that is left."""
+        """Read all remaining bytes."""
         data: bytes = self._file.readall() if hasattr(self._file, "readall") else self._file.read()
         self._pass(_length(data))
         return data
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Read with one call of what is below, at most."""
+        """Read with at most one call of the underlying stream."""
         data: bytes = self._file.read1(size)
         self._pass(_length(data))
         return data
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer; return how many bytes."""
+        """Read into a buffer; return the number of bytes."""
         size: int = self._file.readinto(buffer)
         self._pass(size)
         return size
 
     def readinto1(self, buffer: Any, /) -> int:
-        """Read into a buffer with one call of what is below, at most."""
+        """Read into a buffer with at most one call of the underlying stream; return the number of bytes."""
         size: int = self._file.readinto1(buffer)
         self._pass(size)
         return size
@@ -84,7 +85,7 @@ class CountedFile(BinaryIO):
         return line
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Read lines, until there are `hint` bytes of them or none are left."""
+        """Read lines until they have `hint` bytes together, or until the end."""
         lines: list[bytes] = self._file.readlines(-1 if hint is None else hint)
         self._pass(sum(map(_length, lines)))
         return lines
@@ -98,23 +99,23 @@ class CountedFile(BinaryIO):
         return line
 
     def write(self, data: Any, /) -> int:
-        """Write; return how many bytes were taken."""
+        """Write; return the number of bytes written."""
         taken: int | None = self._file.write(data)
         if self._end is not None:
             self._at = self._end
-        raw = isinstance(self._file, io.RawIOBase)  # whose None is "not now"; what only looks like a file has taken all
+        raw = isinstance(self._file, io.RawIOBase)  # raw files return None for "would block"; other objects wrote all
         self._pass(_length(data) if taken is None and not raw else taken)
         if self._end is not None:
             self._end = self._at
         return taken  # type: ignore[return-value]
 
     def writelines(self, lines: Iterable[Any], /) -> None:
-        """Write each of the lines."""
+        """Write all the lines."""
         for line in lines:
             self.write(line)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a position, which counts nothing by itself."""
+        """Go to a position. This alone counts nothing."""
         at: int | None = self._file.seek(offset, whence)
         self._at = self._tell() if at is None else at
         return self._at
@@ -125,12 +126,12 @@ class CountedFile(BinaryIO):
         return at
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Cut the file off; what was counted stays so."""
+        """Truncate the file. Bytes counted before stay counted."""
         kept: int = self._file.truncate(size)
         return kept
 
     def flush(self) -> None:
-        """Hand on what is buffered."""
+        """Flush the file's write buffer."""
         self._file.flush()
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ class CountedFile(BinaryIO):
         self._file.close()
 
     def fileno(self) -> int:
-        """Return the file's descriptor. What is read or written by it isn't counted."""
+        """Return the file's descriptor. Bytes read or written through it aren't counted."""
         descriptor: int = self._file.fileno()
         return descriptor
 
@@ -155,11 +156,11 @@ class CountedFile(BinaryIO):
         return self._can("writable", "write")
 
     def seekable(self) -> bool:
-        """Return whether it has positions to go to."""
+        """Return whether its position can be changed."""
         return self._can("seekable", "seek")
 
     def _can(self, question: str, method: str) -> bool:
-        asked = getattr(self._file, question, None)  # what only looks like a file may not answer
+        asked = getattr(self._file, question, None)  # a file-like object may lack this method
         return hasattr(self._file, method) if asked is None else bool(asked())
 
     @property
@@ -169,7 +170,7 @@ class CountedFile(BinaryIO):
 
     @property
     def mode(self) -> str:
-        """How it was opened."""
+        """The mode in which it was opened."""
         mode: str = self._file.mode
         return mode
 
@@ -181,7 +182,7 @@ class CountedFile(BinaryIO):
 
     def __getattr__(self, name: str) -> Any:
         if name == "_file":
-            raise AttributeError(name)  # not there yet, or any more
+            raise AttributeError(name)  # not set yet, or already deleted
         return getattr(self._file, name)
 
     def __enter__(self) -> "CountedFile":
@@ -193,27 +194,29 @@ class CountedFile(BinaryIO):
         self.close()
 
 
-io.BufferedIOBase.register(CountedFile)  # for who asks by isinstance; as a base it would close what it did not open
+io.BufferedIOBase.register(
+    CountedFile
+)  # for isinstance checks; as a base class it would close a file that it did not open
 
 
 def reading(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
-    """Return the file as one whose bytes count as done when they are read, for an operation or a stage of one.
+    """Wrap a file so that each byte counts as done when it is read, for an operation or a stage.
 
-    That is the current operation unless given. The file's size counts towards the total, where there is one: that of
-    an ordinary file or `BytesIO`, or `total`. What lies before its position counts as skipped.
+    By default this is the current operation. The file's size is added to the total if the size is known: for an
+    ordinary file, a `BytesIO`, or with `total`. Bytes before the file's current position count as skipped.
     """
     _check(file, "read", "reading(open(path, 'rb'))")
     return _counted(file, operation, size(file) if total is None else total)
 
 
 def writing(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
-    """Return the file as one whose bytes count as done when they are written; `total` is how many it will hold."""
+    """Wrap a file so that each byte counts as done when it is written; `total` is the number of bytes it will hold."""
     _check(file, "write", "writing(open(path, 'wb'))")
     return _counted(file, operation, total)
 
 
 def size(file: IO[bytes]) -> int | None:
-    """Return how many bytes a file holds, or None where its descriptor doesn't tell: it may be packed, or a pipe."""
+    """Return the file's size in bytes; None if the descriptor does not tell it, as with compressed files and pipes."""
     if isinstance(file, io.BytesIO):
         return file.getbuffer().nbytes
     raw = getattr(file, "raw", file)
@@ -224,7 +227,7 @@ def size(file: IO[bytes]) -> int | None:
 
 
 def _length(data: Any) -> int:
-    """Return how many bytes data are; 0 for what has none, such as None, which says that there is nothing yet."""
+    """Return the number of bytes in data; 0 for other values, such as None, which means that no data is available."""
     return attempt(lambda: memoryview(data).nbytes, otherwise=lambda _: attempt(len, data, otherwise=lambda _: 0))
 
 
@@ -237,9 +240,11 @@ def _end(file: IO[bytes]) -> int:
 
 def _check(file: object, method: str, example: str) -> None:
     if isinstance(file, io.TextIOBase):
-        raise TypeError("bytes are counted, and this is a text file: open it with 'b', and wrap it in a TextIOWrapper")
+        raise TypeError(
+            "only bytes can be counted, but this is a text file: open it with 'b' and wrap it in a TextIOWrapper"
+        )
     if not hasattr(file, method):
-        raise TypeError(f"a file object is needed, not {type(file).__name__}: {example}")
+        raise TypeError(f"expected a file object, not {type(file).__name__}: {example}")
 
 
 def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
@@ -248,9 +253,9 @@ def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | 
     expected = number(total)
     if expected is not None:
         whole = int(expected)
-        counts.track(range(whole))  # of which only the length counts: it adds to the total, unless that was given
+        counts.track(range(whole))  # only its length matters: it is added to the total, unless one was set
         skipped = min(counted._at, whole)
         if skipped:
             counts.skip(skipped)
-        counts.update()  # which has it told now, and not with the first bytes
+        counts.update()  # report it now, and not with the first bytes
     return counted

@@ -1,4 +1,4 @@
-"""A bridge from `logging`: what the code logs anyway becomes lines of its operation's log."""
+"""A bridge from `logging`: log records become lines of the operation's log."""
 
 import logging
 import sys
@@ -13,11 +13,12 @@ _CUT = "\n[…]\n"
 
 
 class LogHandler(logging.Handler):
-    """Sends records to an operation's log: to the one given, else to the one in whose block they are logged.
+    """Sends records to an operation's log: to the given operation, or to the one in whose block the record was logged.
 
-    Outside an operation it does nothing. Levels of one's own count as the next lower of the usual five. A message too
-    long for a line (4,096 characters) is cut in its middle, as what matters of a traceback is its end. What this
-    package and redis-py log themselves is left out, as sending it would bring forth more. Where to put it:
+    Outside an operation it does nothing. A custom level counts as the next lower one of the five standard levels. If a
+    message is longer than a line may be (4,096 characters), its middle is cut, because the end of a traceback matters
+    most. Records of this package and of redis-py are left out, as sending them would create more records. How to
+    install it:
 
         logging.getLogger().addHandler(LogHandler(logging.INFO))
 
@@ -29,11 +30,11 @@ class LogHandler(logging.Handler):
         self._operation = operation
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record. Never raises: what can't be formatted goes to `handleError`, as with every handler."""
+        """Send a record. Never raises: if the record can't be formatted, `handleError` is called, as usual."""
         attempt(self._send, record, otherwise=lambda _: self._failed(record))
 
     def _failed(self, record: logging.LogRecord) -> None:
-        # `handleError` shows the exception being handled, and raises some of what it meets there itself.
+        # `handleError` prints the current exception, and may itself raise while it does so.
         attempt(self.handleError, record, otherwise=lambda _: None)
 
     def _send(self, record: logging.LogRecord) -> None:
@@ -43,7 +44,7 @@ class LogHandler(logging.Handler):
 
 
 def _circular(logger: str) -> bool:
-    """Return whether a logger speaks of sending itself. Others may have one named `workers.…`, but no such module."""
+    """Return whether a logger's records are about sending. A user's `workers.…` logger is not one of our modules."""
     root = logger.partition(".")[0]
     return root == "redis" or logger in _OURS or (root in _OURS and logger in sys.modules)
 

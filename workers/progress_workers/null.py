@@ -1,4 +1,4 @@
-"""What is reported to where no operation is: it takes everything and does nothing, so that libraries report freely."""
+"""The null operation: it accepts every report and does nothing, so libraries can report whether or not there is one."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class NoStage(Stage):
-    """A stage of no operation."""
+    """A stage of the null operation."""
 
     percent = None
 
@@ -41,7 +41,7 @@ class NoStage(Stage):
 
 
 class NoOperation(Reporting):
-    """No operation. It is never cancelled, and its id is empty."""
+    """The null operation. It is never cancelled, and its id is empty."""
 
     id = ""
     trace = NO_TRACE
@@ -56,7 +56,7 @@ class NoOperation(Reporting):
         """Do nothing."""
 
     def on_cancel(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
-        """Never call back."""
+        """Never call the callback."""
         return lambda: None
 
     def advance(self, by: float = 1) -> None:
@@ -72,7 +72,7 @@ class NoOperation(Reporting):
         return items if hasattr(type(items), "__aiter__") else iter(items)
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
-        """Return a stage that is none."""
+        """Return the null stage."""
         return NO_STAGE
 
     def child(self, kind: str, **_: Any) -> "NoOperation":
@@ -95,11 +95,11 @@ class NoOperation(Reporting):
         """Do nothing."""
 
     def signals(self, timeout: float | None = None) -> Iterator[Any]:
-        """Return none."""
+        """Yield no signals."""
         return iter(())
 
     def flush(self, timeout: float = 0) -> bool:
-        """Say that all is stored."""
+        """Return True: there is nothing to store."""
         return True
 
     def __enter__(self) -> "NoOperation":

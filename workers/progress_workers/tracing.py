@@ -1,4 +1,4 @@
-"""Tracing: an operation is a span, where OpenTelemetry is set up, and what it publishes carries it to its delivery."""
+"""Tracing: with OpenTelemetry, an operation is a span, and its events carry the trace context on to their delivery."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from progress_broker.model.entry import Entry
 from progress_broker.runtime import tracing
 
-with suppress(ImportError):  # without it `progress_broker.runtime.tracing` is never on
+with suppress(ImportError):  # without OpenTelemetry, `progress_broker.runtime.tracing` is never on
     from opentelemetry import context, trace
 
 
 class NoTrace:
-    """The span of an operation that is in no sampled trace."""
+    """The span of an operation without a sampled trace."""
 
     traceparent = ""
 
@@ -25,7 +25,7 @@ class NoTrace:
 
 
 class Trace(NoTrace):
-    """An operation's span. It is the current one in the operation's block, so what the work does is a part of it."""
+    """An operation's span. Inside the operation's block it is the current span: the work's spans are its children."""
 
     def __init__(self, span: Any) -> None:
         self.traceparent = tracing.traceparent_of(span)
@@ -38,12 +38,12 @@ class Trace(NoTrace):
         context.attach(trace.set_span_in_context(self._span))
 
     def leave(self) -> None:
-        """Make the one before the current span again."""
-        if self._before:  # not by its token, which is of no use where a block is left elsewhere than it was entered
+        """Make the previous span the current one again."""
+        if self._before:  # a token would not work: a block may be left in another context than it was entered in
             context.attach(self._before.pop())
 
     def end(self, outcome: Entry | None) -> None:
-        """End it, once, as the operation did; without an outcome others go on with it, or have taken it away."""
+        """End the span, once, with the operation's outcome. Without an outcome, another process continues the work."""
         if not self._span.is_recording():
             return
         if outcome is not None:
@@ -57,7 +57,7 @@ NO_TRACE = NoTrace()
 
 
 def begin(operation: str, kind: str = "", traceparent: str = "") -> NoTrace:
-    """Return the span of an operation that is worked on from now on: in the current trace, else in the one given."""
+    """Return the span of an operation that starts now: in the current trace, or else in the given one."""
     if not tracing.is_on():
         return NO_TRACE
     within = trace.get_current_span().get_span_context().is_valid or not traceparent

@@ -1,4 +1,4 @@
-"""Functions whose every call is an operation."""
+"""`@tracked`: makes every call of a function an operation."""
 
 import asyncio
 import inspect
@@ -36,7 +36,10 @@ _OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys_
 _TEMPLATES: Final = ("id", "title", "owner")
 _MAX_CHARS = 1 << 16
 _REST_PER_WAIT = 10
-"""So much longer than it took to find Redis away it is left alone: then calls wait for a tenth of the time at most."""
+"""After a start failed, later calls skip Redis for this many times the duration of that failure.
+
+So calls spend a tenth of their time at most waiting for an unavailable Redis.
+"""
 
 
 @overload
@@ -48,24 +51,27 @@ def tracked(
 def tracked(
     function: Callable[..., Any] | None = None, /, *, kind: str | None = None, **options: Unpack[StartOptions]
 ) -> Callable[..., Any]:
-    """Make each call of a function, plain or async, an operation: `@tracked` or `@tracked(title="Import {path}")`.
+    """Make each call of a function, sync or async, an operation: `@tracked` or `@tracked(title="Import {path}")`.
 
-    Inside, `progress_workers.current()` is the operation. It succeeds with what the function returns, and fails with
-    what it raises. Called within another operation it is a child of that one. `kind` is the function's qualified name
-    unless given; the options are those of `Operation.start`, and in `id`, `title` and `owner` a `{name}` stands for the
-    call's argument of that name. One that can't be filled in stays as it is, but for an id, which is then made up. In
-    an id, characters that may not be there are written as `~`, their number in hexadecimal digits and a dot: of
-    `id="x-{path}"` and `a b/c` comes `x-a~20.b~2f.c`; what is too long ends in its SHA-256.
+    Inside the function, `progress_workers.current()` is the operation. It succeeds with the function's return value, or
+    fails with the exception that the function raises. A call inside another operation becomes a child of that
+    operation.
 
-    The function runs in any case. While Redis is away, where the id was used before, or where an option can't be used,
-    it runs without being reported, and the log says so. Only where somebody cancelled that earlier operation, or the
-    one around the call, it does not run, and `Cancelled` is raised. A coroutine that a plain function returns, as a
-    decorated `async def` may, is part of the call; the work of a generator, or of anything else that is awaited later,
-    is not, and the log says so.
+    `kind` is the function's qualified name by default. The other options are those of `Operation.start`. In `id`,
+    `title` and `owner`, `{name}` stands for the call's argument of that name. If a template can't be filled in, the
+    text stays as it is; for an `id`, a random one is generated. In an id, each invalid character is written as `~`, its
+    code point in hexadecimal digits and a dot: with `id="x-{path}"` and the path `a b/c` the id is `x-a~20.b~2f.c`. An
+    id that is too long is cut and ends in its SHA-256.
 
-    Where it decorates, it raises `TypeError` for generator functions, whose body runs bit by bit in their callers'
-    blocks, for classes, for what `@classmethod` and `@staticmethod` make and for an option there is not, and
-    `ValueError` for a `{name}` that is no parameter.
+    The function almost always runs. If Redis is unavailable, if the id was used before, or if an option is invalid, it
+    runs without being reported, and the log says so. There is one exception: if somebody cancelled the earlier
+    operation with this id, or the operation around the call, the function does not run and `Cancelled` is raised. If a
+    plain function returns a coroutine, as a decorated `async def` may, the coroutine is part of the call. The work of a
+    generator, or of any other object that is awaited later, is not part of it, and the log says so.
+
+    The decorator raises `TypeError` for generator functions (their body runs step by step in the callers' blocks), for
+    classes, for the results of `@classmethod` and `@staticmethod`, and for an unknown option. It raises `ValueError`
+    for a `{name}` that is not a parameter.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +87,7 @@ class _Calls:
     def __init__(self, function: Callable[..., Any], kind: str | None, options: StartOptions) -> None:
         _refuse(function)
         if unknown := sorted(options.keys() - _OPTIONS):
-            raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
+            raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
         self._function = function
         self._kind = label(kind or getattr(function, "__qualname__", type(function).__qualname__))
         self._options = options
@@ -134,7 +140,7 @@ class _Calls:
             self._unreported(error)
         except Cancelled:
             raise
-        except Exception as error:  # whatever it is, the function runs
+        except Exception as error:  # whatever the error is, the function must run
             self._unreported(error)
         return None
 
@@ -152,7 +158,7 @@ class _Calls:
             self._unreported(error)
         except Cancelled:
             raise
-        except Exception as error:  # whatever it is, the function runs
+        except Exception as error:  # whatever the error is, the function must run
             self._unreported(error)
         return None
 
@@ -177,7 +183,7 @@ class _Calls:
 
 
 class _Readable(Formatter):
-    """Formats as `str.format` does, but shows only the beginning of what is huge."""
+    """Formats as `str.format` does, but shows only the beginning of very large values."""
 
     def format_field(self, value: object, format_spec: str) -> str:
         bounded = not format_spec and type(value) in (list, tuple, dict, set)
@@ -188,9 +194,9 @@ _FORMATTER = _Readable()
 
 
 class Templates:
-    """Options of one function in which a `{name}` stands for a call's argument of that name.
+    """Options of one function in which `{name}` stands for the call's argument of that name.
 
-    Raises `ValueError` for a `{name}` that is no parameter of it.
+    Raises `ValueError` for a `{name}` that is not a parameter of the function.
     """
 
     def __init__(self, function: Callable[..., Any], kind: str, options: StartOptions) -> None:
@@ -200,9 +206,9 @@ class Templates:
         self._check()
 
     def filled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
-        """Yield each with its text for a call; one that can't be filled in stays as it is, but for an id.
+        """Yield each option with its text for a call. A text that can't be filled in stays as it is, except for an id.
 
-        An id is written such that it can be one (`operation_id`); it is None, which has one made up, if it is empty.
+        An id is converted to a valid one (`operation_id`). If it is empty, None is yielded, so that an id is generated.
         """
         for name, text in self._texts.items():
             yield name, self._filled(name, text, args, kwargs)
@@ -219,7 +225,7 @@ class Templates:
         return _FORMATTER.vformat(text, (), bound.arguments)
 
     def _unfilled(self, name: str, text: str, error: BaseException) -> str | None:
-        """Return what stands in for a text: an argument's attributes or `__str__` raised, or arguments are wrong."""
+        """Return the replacement for a text: an argument's attribute or `__str__` raised, or an argument is wrong."""
         logger.warning("%s: %s=%r can't be filled in: %s", self._kind, name, text, type_name(error))
         return None if name == "id" else text
 
@@ -232,40 +238,40 @@ class Templates:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - whose own it is matters, not whether there is one
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - the method itself is examined, not whether one exists
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _refuse(function: object) -> None:
-    """Raise `TypeError` for what is no function, or none whose body runs when it is called, and say what to do."""
+    """Raise `TypeError` for anything but a function whose body runs when it is called. The message says what to do."""
     if isinstance(function, str):
-        raise TypeError(f"@tracked takes its options by name: @tracked(kind={function!r})")
+        raise TypeError(f"@tracked accepts options by keyword only: @tracked(kind={function!r})")
     name = getattr(function, "__qualname__", repr(function))
     if isinstance(function, classmethod | staticmethod):
         raise TypeError(f"{name}: put @tracked below @{type(function).__name__}, right above the def")
     if inspect.isclass(function):
-        raise TypeError(f"{name} is a class: put @tracked on those of its methods that do the work")
+        raise TypeError(f"{name} is a class: put @tracked on the methods that do the work")
     if not callable(function):
-        raise TypeError(f"@tracked is for functions, not {function!r}; it takes its options by name")
+        raise TypeError(f"@tracked is for functions, not {function!r}; it accepts options by keyword only")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{name} is a generator function, whose body runs within its callers' loops: "
-            "open the operation around such a loop, or track the function that has it"
+            f"{name} is a generator function, and its body runs inside the loops of its callers: "
+            "start an operation around such a loop, or use @tracked on the function that contains the loop"
         )
 
 
 def _warn_of_later_work(operation: Reporting, result: object) -> None:
-    """Have the log say that a result's work has yet to be done, if so."""
+    """Log a warning if the work of the result is not done yet."""
     if issubclass(type(result), GeneratorType | AsyncGeneratorType | Awaitable):
         operation.log(
-            f"the call returned a {type_name(result)}, whose work goes on after the call and is not reported: "
+            f"the call returned a {type_name(result)}; its work continues after the call and is not reported: "
             "put @tracked on the function that awaits it or loops over it",
             "warning",
         )
 
 
 async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> Any:
-    """Await what a call of a plain function returned, as the rest of its operation."""
+    """Await the coroutine that a plain function returned, as part of the same operation."""
     opened = Opened(operation._link, operation._reporter, operation._settings, operation._ends)
     async with AsyncOperation(opened) as rest:
         result = await result
@@ -274,7 +280,7 @@ async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> An
 
 
 def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> None:
-    """Raise `Cancelled` if the operation whose id was used before was cancelled: then somebody did not want this."""
+    """Raise `Cancelled` if the earlier operation with this id was cancelled: then somebody did not want this work."""
     id = options.get("id")
     try:
         cancelled_at = cancelled_at_s(link_to(options.get("settings") or load_settings()), str(id))

@@ -1,4 +1,4 @@
-"""`cancel`: have an operation's worker stop, or end it."""
+"""`cancel`: ask an operation's worker to stop, or end the operation."""
 
 import asyncio
 from typing import Annotated
@@ -19,15 +19,15 @@ from progress_cli.output import format
 def cancel(
     settings: Settings,
     id: Id,
-    reason: Annotated[str | None, typer.Option(help="Why; its worker and its watchers are told.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, which the worker and all watchers see.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="End it now, whatever its worker does; that one is refused from then on.")
+        bool, typer.Option("--force", help="End the operation now. Later updates from its worker are rejected.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask an operation's worker, and those of its children, to stop; they are told who asks.
+    """Ask the worker of an operation, and the workers of its children, to stop. They see who asked.
 
-    One that no worker has begun ends at once, and one that has ended stays as it is.
+    An operation that no worker has started ends at once. An operation that has ended does not change.
     """
     operation, changed = asyncio.run(_cancel(connect.locate(settings), id, reason, force))
     if as_json:
@@ -37,17 +37,17 @@ def cancel(
 
 
 def _became(operation: Operation, changed: bool, force: bool) -> str:
-    """Return what a cancel did."""
+    """Return a description of what the cancel did."""
     if not changed and operation.done:
-        return f"had ended before: {operation.status}"
+        return f"already {operation.status}"
     if not changed:
-        ignored = "; its worker ignores that, --force ends it" if format.ignored(operation) else ""
+        ignored = "; its worker does not stop, end it with --force" if format.ignored(operation) else ""
         return f"already cancelling: {format.asked(operation.cancel)}{ignored}"
     if not operation.done:
         return operation.status.value
     if operation.started_at is None:
-        return f"had not begun: {operation.status}"
-    return f"{'ended by force' if force else 'asked to stop, and has ended'}: {operation.status}"
+        return f"not started yet, now {operation.status}"
+    return f"{'ended by force' if force else 'asked to stop and has ended'}: {operation.status}"
 
 
 async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool]:

@@ -1,4 +1,4 @@
-"""`demo`: everything on one machine, with real work to watch, and nothing left behind."""
+"""`demo`: everything on one machine, with real work to watch. Nothing remains afterwards."""
 
 from typing import Annotated
 
@@ -11,12 +11,14 @@ from progress_cli.options import with_settings
 @with_settings("host", "port", "insecure", "log_level")
 def demo(
     settings: Settings,
-    rounds: Annotated[int | None, typer.Option(min=1, help="End after every job was done so often.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="End after this many rounds of all jobs. Default: run until stopped.")
+    ] = None,
 ) -> None:
-    """Start a private Redis, the API and three workers that do real work, until told to stop.
+    """Start a private Redis, the API and three workers that do real work. Ctrl-C stops everything.
 
-    Nothing is kept: the data lies in a temporary directory, which is removed at the end.
+    Nothing is kept: the data is in a temporary directory, which is removed at the end.
     """
-    from progress_cli.demo.run import run  # the web framework: half a second that other commands need not spend
+    from progress_cli.demo.run import run  # imports the web framework: other commands save half a second
 
     run(settings, rounds)

@@ -1,4 +1,4 @@
-"""`ls`: operations as they stand."""
+"""`ls`: list operations."""
 
 import asyncio
 from typing import Annotated
@@ -20,15 +20,15 @@ _PAGE = 200
 @with_settings(*CLIENT)
 def ls(
     settings: Settings,
-    status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
-    parent: Annotated[str | None, typer.Option(help="Only this operation's children.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    status: Annotated[Status | None, typer.Option(help="Only operations with this status.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only operations of this owner.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only operations of this kind.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only operations with this tag.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only children of this operation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of operations.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List operations, newest change first."""
+    """List operations, the most recently changed first."""
     filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
     operations = asyncio.run(_find(connect.locate(settings), filters, limit))
     if as_json:

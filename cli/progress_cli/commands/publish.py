@@ -1,4 +1,4 @@
-"""`publish`: events from the shell, one or a stream of them, for work that no SDK reports."""
+"""`publish`: publish one event or a stream of events from the shell, for work that does not use an SDK."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from progress_cli.operation_options import AsJson, Id, with_new_operation
 from progress_cli.options import CLIENT, with_settings
 
 MAX_BATCH = 500
-"""Events in one call: it runs in Redis without a break."""
+"""The most events in one call: Redis runs a call without interruption."""
 _CHUNK = 65_536
 
 
@@ -32,18 +32,19 @@ def publish(
     settings: Settings,
     id: Id,
     source: Annotated[
-        str | None, typer.Argument(metavar="[-]", help="`-` reads events from standard input, one JSON object a line.")
+        str | None,
+        typer.Argument(metavar="[-]", help="`-` reads events from standard input, one JSON object per line."),
     ] = None,
-    type: Annotated[str | None, typer.Option(help="One event's type, such as progress, log or end.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="What the event carries.")] = None,
-    create: Annotated[bool, typer.Option("--create", help="Create the operation first, unless it is there.")] = False,
+    type: Annotated[str | None, typer.Option(help="The type of a single event, such as progress, log or end.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The data of the event.")] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the operation first if it does not exist.")] = False,
     words: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
-    """Publish events of an operation.
+    """Publish one event of an operation, or a stream of events from standard input.
 
-    For example `progress-broker publish import-42 --create --type progress --data '{"percent": 40}'`, or
-    `my-work | progress-broker publish import-42 -` with lines such as `{"type": "log", "data": {"message": "hi"}}`.
+    For example `progress-broker publish import-42 --create --type progress --data '{"percent": 40}'`, or `my-work |
+    progress-broker publish import-42 -` with lines such as `{"type": "log", "data": {"message": "hi"}}`.
     """
     _check_usage(source, type, data, create, words)
     new = _new(id, words) if create else None
@@ -53,21 +54,21 @@ def publish(
     if as_json and answer is not None:
         typer.echo(answer.model_dump_json())
     elif answer is not None:
-        asked = "; it was asked to stop" if answer.cancel_requested else ""
-        typer.echo(f"{id}: {answer.events} events, the last at {answer.position}{asked}")
+        cancel = "; a cancel was requested" if answer.cancel_requested else ""
+        typer.echo(f"{id}: {answer.events} events, last position {answer.position}{cancel}")
 
 
 def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, words: dict[str, Any]) -> None:
     if source not in (None, "-"):
-        raise typer.BadParameter("events are read from standard input: say -", param_hint="[-]")
+        raise typer.BadParameter("use - to read events from standard input", param_hint="[-]")
     if source and (type or data):
-        raise typer.BadParameter("give one event with --type and --data, or - for standard input, not both")
+        raise typer.BadParameter("use either --type and --data for one event, or - for standard input, not both")
     if data and not type:
-        raise typer.BadParameter("--data belongs to an event, which --type names")
+        raise typer.BadParameter("--data needs --type, the type of the event")
     if not (source or type or create):
-        raise typer.BadParameter("nothing to publish: give --type and --data, or - for standard input")
+        raise typer.BadParameter("nothing to publish: use --type and --data for one event, or - for standard input")
     if words and not create:
-        raise typer.BadParameter(f"--{next(iter(words)).removesuffix('s')} describes a new operation: add --create")
+        raise typer.BadParameter(f"--{next(iter(words)).removesuffix('s')} is for a new operation only: add --create")
 
 
 def _new(id: str, words: dict[str, Any]) -> NewOperation:
@@ -83,11 +84,11 @@ def _event(type: str, data: str | None, settings: Settings) -> Entry:
 
 
 Batches = Iterator[tuple[str, list[Entry]]]
-"""Entries to be stored together, all or none, and the place to name should they be refused."""
+"""Entries that are stored together, all or none, each batch with the place to name if it is rejected."""
 
 
 def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Batches) -> Answer | None:
-    """Publish batch by batch. Reading may block for ever, so it is done between runs of the loop, not within."""
+    """Publish batch by batch. Reading may block forever, so it happens between runs of the event loop, not inside."""
     answer: Answer | None = None
     with asyncio.Runner() as runner:
         store = runner.run(Store.open(settings))
@@ -106,7 +107,10 @@ def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Bat
 
 
 def _lines(settings: Settings) -> Batches:
-    """Yield standard input's events, those that came together in one batch. A bad line is told after those before."""
+    """Yield the events of standard input; events that arrive together form a batch.
+
+    A bad line raises an error after the events before it were yielded.
+    """
     for lines in _chunks(LineBuffer.of_events(settings)):
         entries: list[Entry] = []
         for number, line in lines:
@@ -124,7 +128,7 @@ def _lines(settings: Settings) -> Batches:
 
 
 def _chunks(lines: LineBuffer) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the lines of standard input with their numbers as they arrive, those that came together at once."""
+    """Yield the lines of standard input with their numbers as they arrive; lines that arrive together are one list."""
     while chunk := os.read(sys.stdin.fileno(), _CHUNK):
         if found := lines.feed(chunk):
             yield found

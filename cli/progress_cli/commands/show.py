@@ -1,4 +1,4 @@
-"""`show`: one operation as it stands."""
+"""`show`: show one operation."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from progress_cli.output import tables
 
 @with_settings(*CLIENT)
 def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
-    """Show one operation: its state, its progress and its children's, and how it ended."""
+    """Show one operation: its status, its progress and that of its children, and how it ended."""
     operation = asyncio.run(_get(connect.locate(settings), id))
     if as_json:
         typer.echo(operation.model_dump_json())

@@ -1,4 +1,4 @@
-"""`signal`: something to tell an operation's worker, other than to stop."""
+"""`signal`: send a message to an operation's worker, other than a cancel."""
 
 import asyncio
 from typing import Annotated
@@ -7,6 +7,7 @@ import orjson
 import typer
 from pydantic import ValidationError
 
+from progress_broker.errors import Invalid
 from progress_broker.model.operation import NewSignal
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.operations.store import Store
@@ -22,13 +23,13 @@ from progress_cli.output import format
 def signal(
     settings: Settings,
     id: Id,
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="What the worker knows it by, such as pause or resume.")],
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="What the signal carries.")] = None,
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="A type that the worker knows, such as pause or resume.")],
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The data of the signal.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to an operation's worker, such as `pause`.
 
-    What it makes of it is the worker's business. To have it stop, use `cancel`.
+    The worker decides what to do with it. To stop the work, use `cancel`.
     """
     sent, by = _signal(type, data), caller()
     asyncio.run(_send(connect.locate(settings), id, sent, by))
@@ -39,6 +40,8 @@ def signal(
 
 
 def _signal(type: str, data: str | None) -> NewSignal:
+    if type == "cancel":
+        raise Invalid("`cancel` is not a signal type; use `progress-broker cancel ID`", field="type")
     value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
     try:
         return NewSignal.model_validate({"type": type, "data": value})

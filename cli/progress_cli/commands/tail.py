@@ -1,4 +1,4 @@
-"""`tail`: follow an operation to its end, and end as it did."""
+"""`tail`: follow an operation to its end. The exit code tells how the operation ended."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.live import View, choose_view
 
 PATIENCE_S = 30
-"""How long a Redis that went away is waited for."""
+"""How long to wait for a Redis that became unavailable, in seconds."""
 
 
 @with_settings(*CLIENT)
@@ -37,13 +37,13 @@ def tail(
     id: Id,
     beginning: Annotated[
         str | None,
-        typer.Option("--from", metavar="start|POSITION", help="Replay all that is kept, or what follows a position."),
+        typer.Option("--from", metavar="start|POSITION", help="Replay all stored events, or those after a position."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow an operation until it ends: its state now, and each event as it happens.
+    """Follow an operation until it ends: show its state now, and each event as it happens.
 
-    Ends with 0 if the operation succeeded, 1 if it failed, and 3 if it was cancelled.
+    The exit code is 0 if the operation succeeded, 1 if it failed, and 3 if it was cancelled.
     """
     if beginning not in (None, "start"):
         parse_position(str(beginning))
@@ -59,7 +59,7 @@ async def _tail(settings: Settings, id: str, beginning: str | None, as_json: boo
 
 
 async def while_read(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; raise `BrokenPipeError` when the reader of our output goes away, though nothing is written."""
+    """Do the work. If the reader of our output closes its end, raise `BrokenPipeError`, even if nothing is written."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     gone: asyncio.Future[None] = loop.create_future()
@@ -71,7 +71,7 @@ async def while_read(work: Coroutine[Any, Any, None]) -> None:
             gone.set_result(None)
 
     if watched:
-        loop.add_reader(output, leave)  # a pipe's writing end turns readable, with an error, when its reader closes
+        loop.add_reader(output, leave)  # when the reader closes a pipe, its write end becomes readable, with an error
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -84,7 +84,7 @@ async def while_read(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Following:
-    """One operation as it is followed: where we are in its log, and what was shown."""
+    """Follows one operation: holds the position in its log, and what was shown."""
 
     def __init__(self, store: Store, id: str, view: View) -> None:
         self._store, self._id, self._view = store, id, view
@@ -93,12 +93,12 @@ class Following:
         self._ended = False
 
     async def run(self, beginning: str | None) -> None:
-        """Show it from there to its end."""
+        """Show the operation from there to its end."""
         await self._begin(beginning)
         await self._to_the_end()
 
     async def _begin(self, beginning: str | None) -> None:
-        """Find the place to begin, and show the operation where its history can't be."""
+        """Find the position to begin at. If the history is not available, show the operation's snapshot."""
         operation = await self._store.get(self._id)
         self._view.told(operation)
         if beginning == "start":
@@ -115,7 +115,7 @@ class Following:
         self._ended = page.at is not None and page.at.type == END
 
     async def _to_the_end(self) -> None:
-        """Show every event until the end. A Redis that goes away is waited for."""
+        """Show every event until the end. If Redis becomes unavailable, wait for it."""
         away_since: float | None = None
         tries, look = 0, False
         while not self._ended:
@@ -131,21 +131,23 @@ class Following:
             except StorageUnavailable as error:
                 if away_since is None:
                     away_since = time.monotonic()
-                    complain(f"{error.detail}; trying again for {PATIENCE_S} s")
+                    complain(f"{error.detail}; retrying for {PATIENCE_S} s")
                 elif time.monotonic() - away_since > PATIENCE_S:
                     raise
                 await asyncio.sleep(backoff_s(tries))
                 tries, look = tries + 1, True
 
     async def _is_lost(self) -> bool:
-        """Return whether Redis no longer has what was shown last: another one may answer since it was away."""
+        """Return whether Redis no longer has the last event shown: after an outage, another server may answer."""
         if self._position == START:
             return False
         return (await event_log.after(self._store, self._id, self._position, 1)).reset == "lost"
 
     async def _events(self) -> AsyncIterator[None]:
         async for event in event_log.follow(self._store, self._id, self._position):
-            if self._n and event.n != self._n + 1:  # the log was trimmed past us, or Redis lost what we have seen
+            if (
+                self._n and event.n != self._n + 1
+            ):  # the next events were trimmed, or Redis lost the events that were shown
                 self._view.snapshot(await self._store.get(self._id), "lost" if event.n <= self._n else "trimmed")
             self._view.event(event)
             self._position, self._n = event.position.decode(), event.n

@@ -1,1 +1,1 @@
-"""Jobs that report, to look at."""
+"""Demo jobs that report their progress."""

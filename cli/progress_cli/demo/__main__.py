@@ -1,4 +1,4 @@
-"""`python -m progress_cli.demo [JOB …]`: does the jobs again and again, one after another, until told to stop."""
+"""`python -m progress_cli.demo [JOB …]`: runs the jobs again and again, one after another, until it is stopped."""
 
 import argparse
 import signal
@@ -12,17 +12,17 @@ from progress_cli.demo.jobs import JOBS
 from progress_workers import Cancelled
 
 PAUSE_S = 3.0
-"""Between two rounds, so that a machine is not kept busy by a demo."""
+"""The pause between two rounds, in seconds, so that a demo does not keep the machine busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do rounds of the jobs; return 0 when they are done or the process was told to stop, 1 when a job failed."""
+    """Run rounds of the jobs. Return 0 when they are done or the process was stopped, 1 when a job failed."""
     parser = argparse.ArgumentParser(prog="python -m progress_cli.demo", description=__doc__)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"what to do: {', '.join(JOBS)} (all of them)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="end after so many rounds (never)")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"the jobs to run: {', '.join(JOBS)} (default: all)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="end after this many rounds (default: never)")
     given = parser.parse_args(arguments)
     if unknown := [job for job in given.jobs if job not in JOBS]:
-        parser.error(f"there is no job {unknown[0]!r}: choose from {', '.join(JOBS)}")
+        parser.error(f"unknown job {unknown[0]!r}: choose from {', '.join(JOBS)}")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Leave whatever is being done: the operation ends as cancelled, its files are removed. Once is enough."""
+    """Stop the current job: its operation ends as cancelled, and its files are removed. Later signals are ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -50,11 +50,11 @@ def _rounds(jobs: Sequence[str], rounds: int | None) -> int:
             try:
                 JOBS[kind].run(kind)
             except Cancelled:
-                pass  # somebody pressed the button: on to the next
+                pass  # somebody cancelled it: continue with the next job
             except StorageUnavailable as error:
                 if rounds is not None:
                     raise
-                sys.stderr.write(f"progress_cli.demo: {error.detail}; trying again\n")
+                sys.stderr.write(f"progress_cli.demo: {error.detail}; retrying\n")
         done += 1
     return 0
 

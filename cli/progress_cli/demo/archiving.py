@@ -1,4 +1,4 @@
-"""Hashes and compresses every file of a directory tree with a few threads, and tells what each of them is at."""
+"""Hashes and compresses every file of a directory tree with a few threads, and reports what each thread does."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ _LEAST_LOGGED = 150_000
 
 
 class Counter:
-    """Takes compressed bytes and keeps only their number."""
+    """A file-like object that counts compressed bytes and discards them."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -29,7 +29,7 @@ class Counter:
 
 
 class Desks:
-    """The threads at work, as the `workers` part of the progress shows them."""
+    """The busy and idle threads, as the `workers` part of the progress shows them."""
 
     def __init__(self, op: Operation, files: int) -> None:
         self._op, self._left = op, files
@@ -40,13 +40,13 @@ class Desks:
             self._free.put(desk)
 
     def take(self, item: str) -> int:
-        """Sit down with an item."""
+        """Reserve a thread's slot for an item."""
         desk = self._free.get()
         self._put(desk, item)
         return desk
 
     def leave(self, desk: int) -> None:
-        """Be done with it."""
+        """Free a thread's slot."""
         self._put(desk, None)
         self._free.put(desk)
 
@@ -64,7 +64,7 @@ class Desks:
 
 
 def archive_library(op: Operation, tree: Path | None = None) -> None:
-    """Hash and compress the Python files of a tree, by default the standard library's, into nowhere."""
+    """Hash and compress the Python files of a tree, by default the standard library's; the output is discarded."""
     root = tree or Path(sysconfig.get_path("stdlib"))
     files = list(find_files(root))
     sizes = {file: file.stat().st_size for file in files}

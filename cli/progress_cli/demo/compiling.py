@@ -1,4 +1,4 @@
-"""Runs another program, the byte-compiler, and passes on what it prints, line by line, as the operation's log."""
+"""Runs another program, the byte-compiler, and forwards its output, line by line, to the operation's log."""
 
 import shutil
 import subprocess
@@ -36,7 +36,7 @@ def compile_library(op: Operation, packages: tuple[str, ...] = PACKAGES) -> None
 
 
 def run(op: Operation, command: list[str], folder: str) -> None:
-    """Run a program to its end, passing on its lines; end it when the operation is cancelled or goes wrong."""
+    """Run a program to its end and forward its lines. A cancel or an error ends the program."""
     build = op.stage("compile")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -55,7 +55,7 @@ def run(op: Operation, command: list[str], folder: str) -> None:
 
 
 def end(program: "subprocess.Popen[str]") -> None:
-    """End a program, kindly at first."""
+    """End a program: SIGTERM first, then SIGKILL."""
     program.terminate()
     try:
         program.wait(_PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Imports a large CSV file into a database. Three stages, one after the other, each with a count of its own."""
+"""Imports a large CSV file into a database, in three stages, one after another, each with its own count."""
 
 import csv
 import random
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def import_customers(op: Operation, rows: int = ROWS) -> None:
-    """Write a CSV file of customers, read it back, and insert what it holds into SQLite."""
+    """Write a CSV file of customers, read it back, and insert its rows into SQLite."""
     generate, parse = op.stage("generate", weight=2, total=rows), op.stage("parse", weight=1, total=rows)
     insert = op.stage("insert", weight=2, total=rows)
     with TemporaryDirectory(prefix="progress-demo-") as folder:
@@ -54,12 +54,12 @@ def import_customers(op: Operation, rows: int = ROWS) -> None:
                 insert.advance(len(batch))
             cities = database.execute("SELECT city, count(*), sum(balance) FROM customer GROUP BY city").fetchall()
         for city, count, balance in cities:
-            insert.log(f"{city}: {count:,} customers, {balance:,.2f} in all")
+            insert.log(f"{city}: {count:,} customers, {balance:,.2f} in total")
     op.succeed({"imported": len(customers), "cities": len(cities)})
 
 
 def generate_batches(rows: int, seed: int = 42) -> Iterator[list[Row]]:
-    """Yield the customers to write, the same ones for the same seed."""
+    """Yield the customers to write; the same seed gives the same customers."""
     chance = random.Random(seed)
     for first in range(0, rows, _BATCH):
         yield [

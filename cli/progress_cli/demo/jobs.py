@@ -1,4 +1,4 @@
-"""The jobs by name, and how each is started: a new operation each time."""
+"""The demo's jobs by name. Each run of a job is a new operation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from progress_workers import Operation
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A piece of work, and what people are told it is."""
+    """A piece of work, and the description that people see."""
 
     work: Callable[[Operation], None]
     title: str
@@ -20,7 +20,7 @@ class Job:
     unit: str | None = None
 
     def run(self, kind: str) -> str:
-        """Do the work once, as an operation of its own, and return its id. Raise what it raises."""
+        """Do the work once, as a new operation, and return its id. Raise what the work raises."""
         with Operation.start(kind, title=self.title, owner=self.owner, tags=self.tags, unit=self.unit) as op:
             self.work(op)
             return op.id

@@ -1,4 +1,4 @@
-"""The demo, run: a Redis and a server in this process' care, a worker process for each job."""
+"""Runs the demo: a Redis and a server in this process, and a worker process for each job."""
 
 import asyncio
 import os
@@ -31,16 +31,16 @@ from progress_server.server.sockets import listen
 from progress_server.server.start import AnyServer, run_loop, server_of
 
 KEPT_S = 1800
-"""How long a finished operation of the demo is shown."""
+"""How long a finished operation of the demo is shown, in seconds."""
 STOP_S = 5
 QUICK_S = 5
 MAX_QUICK = 3
-"""A worker that dies this often, each time within `QUICK_S`, ends the demo."""
+"""If a worker dies this many times in a row, each time within `QUICK_S`, the demo ends."""
 LOOK_S = 0.1
 
 
 def run(settings: Settings, rounds: int | None) -> None:
-    """Show until told to stop, or until so many rounds are done."""
+    """Run the demo until it is stopped, or until this many rounds are done."""
     check(settings)
     with until_stopped(), ExitStack() as resources:
         listener = resources.enter_context(listen(settings))
@@ -71,10 +71,10 @@ async def _show(settings: Settings, listener: socket.socket, folder: Path, round
 
 
 async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:
-    """Print where to look, once there is something to see."""
+    """Print the addresses to open, once there is something to see."""
     await serving.wait()
     typer.echo(f"\n  The page:    {page}")
-    while not (found := (await store.find(Filters(), limit=1))[0]):  # noqa: ASYNC110 - nobody else knows of us
+    while not (found := (await store.find(Filters(), limit=1))[0]):  # noqa: ASYNC110 - the workers can't notify this process
         await asyncio.sleep(LOOK_S)
     typer.echo(f"  The stream:  curl -N '{page}/v1/operations/{found[0].id}/stream?from=start'")
     typer.echo("  Ctrl-C ends the demo.\n")
@@ -83,7 +83,7 @@ async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:
 async def _work(
     serving: asyncio.Event, settings: Settings, folder: Path, rounds: int | None, server: AnyServer
 ) -> None:
-    """Have the jobs done, and stop the server when they are."""
+    """Run the jobs, and stop the server when they are done."""
     await serving.wait()
     environment = _environment(settings, folder)
     try:
@@ -93,7 +93,7 @@ async def _work(
 
 
 def _environment(settings: Settings, folder: Path) -> dict[str, str]:
-    """Return what workers are told: the same Redis as ours, the same code, and where their files go."""
+    """Return the environment of the workers: the same Redis and code as here, and the directory for their files."""
     work = folder / "work"
     work.mkdir()
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
@@ -102,8 +102,8 @@ def _environment(settings: Settings, folder: Path) -> dict[str, str]:
 
 
 async def _employ(job: str, environment: dict[str, str], rounds: int | None) -> None:
-    """Keep a worker at a job: one that dies is replaced, one that ends well has done its rounds."""
-    # -P: a directory `workers` where the demo was started must not take our own's place.
+    """Keep a worker running for a job: start a new one if it dies, and return when it has done its rounds."""
+    # -P: a directory `workers` in the current directory must not shadow ours.
     command = [sys.executable, "-P", "-m", "progress_cli.demo", job, *(["--rounds", str(rounds)] if rounds else [])]
     quick = 0
     while True:
@@ -113,8 +113,10 @@ async def _employ(job: str, environment: dict[str, str], rounds: int | None) -> 
             return
         quick = quick + 1 if time.monotonic() - began < QUICK_S else 0
         if quick == MAX_QUICK:
-            raise SetupError(f"the worker of the job {job} does not stay up: it ended with {code}")
-        note(f"the worker of the job {job} ended with {code}: another one takes over")
+            raise SetupError(
+                f"the worker of job {job} ended {MAX_QUICK} times right after its start, last with exit code {code}"
+            )
+        note(f"the worker of job {job} ended with exit code {code}; starting another one")
 
 
 async def _run_worker(command: Iterable[str], environment: dict[str, str]) -> int:

@@ -1,1 +1,1 @@
-"""How what is told looks in a terminal."""
+"""Formats output for terminals and pipes."""

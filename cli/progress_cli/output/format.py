@@ -1,4 +1,4 @@
-"""Operations and events in words, for terminals and pipes. What publishers wrote is never let through as it is."""
+"""Formats operations and events as text, for terminals and pipes. Text from publishers is always escaped."""
 
 import time
 from datetime import UTC, datetime
@@ -23,19 +23,19 @@ STYLES = {
 
 
 def plain(value: object) -> str:
-    """Return a value as one line that can't move the cursor or recolour a terminal, whoever wrote it."""
+    """Return a value as one line that can't move the cursor or change colours, whoever wrote it."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
 
 
 def number(value: Any) -> str:
-    """Return a count or measure for people, with thousands set apart."""
+    """Return a count or a measure for people, with thousands separators."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return plain(value)
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for people, to two digits or so."""
+    """Return a duration for people, with about two digits."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -48,12 +48,12 @@ def ago(moment: datetime | None) -> str:
 
 
 def stamp(moment: datetime | None) -> str:
-    """Return a moment's local date and time, and how long ago it was."""
+    """Return the local date and time of a moment, and how long ago it was."""
     return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({ago(moment)})"
 
 
 def progress(told: dict[str, Any] | None, *, message: bool = True) -> str:
-    """Return a `progress` object in a few words; a foreign worker may have put anything into it."""
+    """Return a short text for a `progress` object. Other workers may have put any values into it."""
     if not told:
         return ""
     words = []
@@ -72,7 +72,7 @@ def progress(told: dict[str, Any] | None, *, message: bool = True) -> str:
 
 
 def running_stage(told: dict[str, Any] | None) -> str:
-    """Return the name of the first stage that runs, if any is told."""
+    """Return the name of the first running stage, or an empty text."""
     stages = (told or {}).get("stages")
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict) and stage.get("status") == "running":
@@ -81,7 +81,7 @@ def running_stage(told: dict[str, Any] | None) -> str:
 
 
 def outcome(operation: Operation) -> str:
-    """Return how an operation ended: its result or its error, or nothing."""
+    """Return how an operation ended: its result or its error, or an empty text."""
     if operation.error is not None:
         return _failure(operation.error)
     return "" if operation.result is None else plain(compact(operation.result))
@@ -93,14 +93,14 @@ def _failure(error: dict[str, Any]) -> str:
 
 
 def asked(cancel: Cancel | None) -> str:
-    """Return that work was asked to stop, by whom and why."""
+    """Return that the work was asked to stop, by whom and why."""
     by = f" by {plain(cancel.by)}" if cancel and cancel.by else ""
     why = f": {plain(cancel.reason)}" if cancel and cancel.reason else ""
     return f"asked to stop{by}{why}"
 
 
 def ignored(operation: Operation) -> bool:
-    """Return whether a worker still works though it was asked to stop and had the time to."""
+    """Return whether a worker still works after a cancel, although its time to stop is over."""
     return (
         operation.status is Status.CANCELLING
         and operation.cancel is not None
@@ -114,13 +114,13 @@ def compact(value: object) -> str:
 
 
 def clock(event: Event) -> str:
-    """Return the time of day of an event, here."""
+    """Return the local time of day of an event."""
     moment = datetime.fromtimestamp(milliseconds(event.position) / 1000, UTC).astimezone()
     return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03}"
 
 
 def data(event: Event) -> Any:
-    """Return what an event carries; None if it is not JSON."""
+    """Return the data of an event; None if it is not JSON."""
     try:
         return orjson.loads(event.data)
     except orjson.JSONDecodeError:
@@ -128,13 +128,13 @@ def data(event: Event) -> Any:
 
 
 def status(event: Event) -> str:
-    """Return the status that an event tells; nothing for other events."""
+    """Return the status in an event; an empty text for other events."""
     told = data(event) if event.type in (b"status", b"end") else None
     return plain(told.get("status")) if isinstance(told, dict) else ""
 
 
 def describe(event: Event, before: str = "") -> str:
-    """Return what an event says, in one line; `before` is the status that was told before it, if any was."""
+    """Return one line about an event; `before` is the status before it, if known."""
     told = data(event)
     if not isinstance(told, dict):
         return plain(event.data.decode("utf-8", "replace"))
@@ -162,10 +162,10 @@ def describe(event: Event, before: str = "") -> str:
 def _described_status(told: dict[str, Any], event: Event, before: str) -> str:
     status, attempt = told.get("status"), told.get("attempt")
     if status == Status.STALLED:
-        return "stalled: no sign of its worker"
+        return "stalled: no heartbeat from its worker"
     if status == Status.CANCELLING:
         return f"cancelling: {asked(read_cancel(event.data))}"
     if attempt:
         worker = f" by {plain(told['worker'])}" if told.get("worker") else ""
-        return f"{plain(status)}: attempt {plain(attempt)} begins{worker}"
+        return f"{plain(status)}: attempt {plain(attempt)} started{worker}"
     return f"{plain(status)}{' again' if (before, status) == (Status.STALLED, Status.RUNNING) else ''}"

@@ -1,4 +1,4 @@
-"""How `tail` shows an operation: envelopes for programs, lines for pipes, a live bar for a terminal."""
+"""How `tail` shows an operation: JSON envelopes for programs, lines for pipes, a live bar for a terminal."""
 
 import sys
 from typing import Protocol, Self
@@ -19,16 +19,16 @@ _RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier 
 
 
 class View(Protocol):
-    """What is shown while an operation is followed."""
+    """Shows an operation while it is followed."""
 
     def told(self, operation: Operation) -> None:
-        """Learn which operation it is, before anything is shown."""
+        """Set the operation, before anything is shown."""
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Show the whole operation, and why its history is not shown: `trimmed` or `lost`."""
+        """Show the whole operation, and why its history is missing: `trimmed` or `lost`."""
 
     def event(self, event: Event) -> None:
-        """Show what happened."""
+        """Show an event."""
 
     def __enter__(self) -> Self: ...
 
@@ -36,17 +36,17 @@ class View(Protocol):
 
 
 def choose_view(as_json: bool) -> View:
-    """Return the view that suits where the output goes."""
+    """Return the view that fits the output."""
     if as_json:
         return Envelopes()
     return Bar() if sys.stdout.isatty() else Lines()
 
 
 class Envelopes:
-    """An event a line, as the API tells it."""
+    """One event per line, as the API sends it."""
 
     def told(self, operation: Operation) -> None:
-        """Nothing to prepare."""
+        """Do nothing: there is nothing to prepare."""
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
         """Print the snapshot's envelope."""
@@ -68,28 +68,28 @@ class Envelopes:
 
 
 class Lines(Envelopes):
-    """An event a line, in words."""
+    """One event per line, as text."""
 
     def __init__(self) -> None:
         self._status = ""
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Print where the operation stands."""
+        """Print the operation's current state."""
         typer.echo(_standing(operation, reset))
         self._status = operation.status
 
     def event(self, event: Event) -> None:
-        """Print what happened."""
+        """Print the event."""
         said = format.describe(event, self._status)
         typer.echo(f"{format.clock(event)}  {format.plain(event.type.decode()):<8}  {said}")
         self._status = format.status(event) or self._status
 
 
 class Bar:
-    """A progress bar that moves, below the lines of the log."""
+    """A live progress bar below the lines of the log."""
 
     def __init__(self) -> None:
-        # Drawn when something happens, not by a thread of its own.
+        # Drawn on each event, not by a separate thread.
         self._live = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,12 +101,12 @@ class Bar:
         self._told: dict[str, object] | None = None
 
     def told(self, operation: Operation) -> None:
-        """Name the bar."""
+        """Set the bar's name."""
         self._live.update(self._task, description=format.plain(operation.title or operation.id).replace("[", r"\["))
         self._show(operation.status, None)
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Show where the operation stands."""
+        """Show the operation's current state."""
         if reset or operation.done:
             self._line(_standing(operation, reset), format.STYLES[operation.status])
         self._show(operation.status, operation.progress)
@@ -114,7 +114,7 @@ class Bar:
         self._live.refresh()
 
     def event(self, event: Event) -> None:
-        """Move the bar, or print a line."""
+        """Update the bar, or print a line."""
         told = format.data(event)
         if event.type == b"progress" and isinstance(told, dict):
             self._show(self._status, told)
@@ -125,7 +125,7 @@ class Bar:
         begins_anew = event.type == b"status" and isinstance(told, dict) and told.get("attempt")
         self._show(status or self._status, None if begins_anew else self._told)
         self._before = status or self._before
-        self._live.refresh()  # or the line would be drawn above the bar as it was
+        self._live.refresh()  # otherwise the line would appear above the old bar
         self._line(line, _LEVELS.get(level, "") or format.STYLES.get(status, ""))
 
     def _line(self, line: str, style: str) -> None:

@@ -1,4 +1,4 @@
-"""Operations for people: coloured tables on a terminal, aligned text into a pipe."""
+"""Operations for people: coloured tables in a terminal, aligned text in a pipe."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ def listing(operations: Sequence[Operation]) -> None:
 
 
 def card(operation: Operation) -> None:
-    """Print one operation, whole."""
+    """Print all details of one operation."""
     facts = list(_facts(operation))
     if not sys.stdout.isatty():
         for line in aligned(facts):
@@ -84,7 +84,7 @@ def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
         "started": format.stamp(operation.started_at),
         "changed": format.stamp(operation.updated_at),
         "finished": format.stamp(operation.finished_at),
-        "events": f"{operation.events}, the last at {operation.position}",
+        "events": f"{operation.events}, last position {operation.position}",
     }
     yield from ((name, format.plain(value)) for name, value in named.items() if value)
     stages = progress.get("stages")
@@ -99,7 +99,7 @@ def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
 
 
 def _children(operation: Operation) -> Iterator[tuple[str, str]]:
-    """Yield what the children add up to, and each of those that are listed."""
+    """Yield the totals of the children, and each child that is listed."""
     children = operation.children
     if children is None:
         return
@@ -118,12 +118,12 @@ def _children(operation: Operation) -> Iterator[tuple[str, str]]:
 
 
 def _worker(operation: Operation) -> dict[str, str | None]:
-    """Return who works on it, and what was asked of them."""
+    """Return the worker of an operation, and the requests to it."""
     told = {"worker": operation.worker, "attempt": str(operation.attempt) if operation.attempt > 1 else None}
     if operation.status is Status.STALLED:
-        told["silent"] = f"no sign of its worker since {format.stamp(operation.updated_at)}"
+        told["stalled"] = f"no heartbeat from its worker since {format.stamp(operation.updated_at)}"
     if operation.cancel is not None:
         told["cancel"] = f"{format.asked(operation.cancel)}; {format.stamp(operation.cancel.requested_at)}"
         if format.ignored(operation):
-            told["ignored"] = f"by its worker since {format.stamp(operation.cancel.overdue_at)}"
+            told["overdue"] = f"its worker should have stopped at {format.stamp(operation.cancel.overdue_at)}"
     return told

@@ -1,1 +1,1 @@
-"""A command that is run in the foreground, on behalf of who typed it: its signals, its terminal, its outcome."""
+"""Runs a command in the foreground for a user: its signals, its terminal, its outcome."""

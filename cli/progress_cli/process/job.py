@@ -1,4 +1,4 @@
-"""A command as an operation: what is run, how the operation hears of it, and what to exit with."""
+"""Runs a command as an operation: what to run, how to report it, and the exit code."""
 
 import os
 import signal
@@ -33,11 +33,11 @@ SIGNALLED = 128
 _STOPPING = (Cancelled, Fenced)
 _CTRL_C = (-signal.SIGINT, SIGNALLED + signal.SIGINT)
 _UNREAD = (0, -signal.SIGPIPE, SIGNALLED + signal.SIGPIPE)
-"""What a command, or the shell around it, ends with that was let write no more: that was our doing, not its own."""
+"""Exit codes of a command, or its shell, after its output was closed: we caused this end, not the command."""
 
 
 class Job(NamedTuple):
-    """What is to be run, and how."""
+    """What to run, and how."""
 
     command: list[str]
     pattern: str
@@ -46,16 +46,16 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The command's name, as a kind of work."""
+        """The command's name, as the kind of work."""
         name = "".join(char for char in Path(self.command[0]).name if char.isprintable())
         return name[:MAX_LABEL_CHARS] or "command"
 
     def outputs(self, operation: Reporting) -> tuple[Output, Output]:
-        """Return what tells an operation what the command prints."""
+        """Return the objects that report the command's output to an operation."""
         return make_outputs(operation, pattern=self.pattern, ansi=self.ansi)
 
     def start(self, outputs: tuple[Output, Output]) -> Running:
-        """Start the command, so that its output reaches ours as well."""
+        """Start the command. Its output is also copied to ours."""
         copies = [_descriptor(sys.stdout), _descriptor(sys.stderr)]
         in_one = _same_file(*copies)
         place = Place(stdin=None, with_terminal=True, in_one=in_one, prepare=ending_with_us())
@@ -64,7 +64,7 @@ class Job(NamedTuple):
 
 
 def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NoOperation:
-    """Return the operation, or none if it is not to be had: the work is more than the report of it."""
+    """Return the operation, or the null operation if it can't be created: the work matters more than its report."""
     try:
         return Operation.start(kind, **options)
     except Invalid:
@@ -73,13 +73,13 @@ def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NoOp
         if require:
             raise
         used = isinstance(error, OperationExists | OperationEnded)
-        why = f"the id {options.get('id')} was used before, and is good for one run" if used else error
-        complain(f"the command runs unreported: {why}")
+        why = f"the id {options.get('id')} was already used; an id is valid for one run only" if used else error
+        complain(f"the command runs without being reported: {why}")
         return NOTHING
 
 
 def report(job: Job, operation: Operation | NoOperation, relay: Relay) -> int:
-    """Do the job, tell the operation, and return what to exit with; below zero it is a signal's number."""
+    """Run the job, report it, and return the exit code; a negative number is a signal."""
     code: int | None = None
     try:
         with operation:
@@ -88,12 +88,12 @@ def report(job: Job, operation: Operation | NoOperation, relay: Relay) -> int:
     except (Cancelled, BrokerError) as error:
         if code is None and not isinstance(error, _STOPPING):
             raise
-        complain(str(error) if code is None else f"the operation does not tell how the command ended: {error}")
+        complain(str(error) if code is None else f"the end of the command could not be reported: {error}")
     return CANCELLED if code is None else code
 
 
 def _look(operation: Reporting) -> None:
-    """Raise if somebody does not want the work begun. That Redis has lost the operation, say, is not that."""
+    """Raise if the work is cancelled or fenced. Other errors, such as a loss in Redis, do not stop the work."""
     try:
         operation.raise_if_cancelled()
     except _STOPPING:
@@ -120,18 +120,18 @@ def _do(job: Job, operation: Reporting, relay: Relay) -> int:
         finally:
             forget()
     if terminal is not None and terminal.lent_to is not None and code in _CTRL_C:
-        relay.interrupted = relay.interrupted or Interrupted(signal.SIGINT)  # which it alone has heard
+        relay.interrupted = relay.interrupted or Interrupted(signal.SIGINT)  # only the command received it
     stopped = running.stopped_for or relay.interrupted
     if stopped is None and (lost := _lost(running.copy_errors)) is not None:
         operation.fail(lost)
-        with suppress(OSError):  # nor may standard error be writable
+        with suppress(OSError):  # standard error may not be writable either
             complain(str(lost))
         return FAILED if code in _UNREAD else code
     return _end(operation, stopped, code, job.command, outputs[len(running.copy_errors) - 1].last)
 
 
 def _lost(errors: Sequence[OSError | None]) -> OSError | None:
-    """Return what tells that output was lost, if it was."""
+    """Return an error if output was lost, otherwise None."""
     for name, error in zip(("output", "error"), errors, strict=False):
         if error is not None:
             return OSError(f"standard {name} can't be written: {error.strerror}")
@@ -139,7 +139,7 @@ def _lost(errors: Sequence[OSError | None]) -> OSError | None:
 
 
 def _stop(running: Running, error: Exception) -> None:
-    """Stop the command if somebody wants that."""
+    """Stop the command if the work is cancelled or fenced."""
     if isinstance(error, _STOPPING):
         complain(str(error))
         running.stop(error)
@@ -148,7 +148,7 @@ def _stop(running: Running, error: Exception) -> None:
 def _end(
     operation: Reporting, stopped: BaseException | None, code: int, command: list[str], last: Iterable[str]
 ) -> int:
-    """Tell how it ended, and return what to exit with."""
+    """Report how the command ended, and return the exit code."""
     if stopped is not None:
         operation.fail(stopped)
         return code if isinstance(stopped, Interrupted) else CANCELLED
@@ -160,7 +160,7 @@ def _end(
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
-    """Return a standard stream's descriptor, or None if it was closed before we came."""
+    """Return a standard stream's descriptor, or None if it was closed before this process started."""
     if stream is None:
         return None
     stream.flush()
@@ -168,9 +168,9 @@ def _descriptor(stream: TextIO | None) -> int | None:
 
 
 def _same_file(first: int | None, second: int | None) -> bool:
-    """Return whether two descriptors are of one file or pipe, in which the order of what is written shows.
+    """Return whether two descriptors belong to the same file or pipe, so that the order of writes is visible.
 
-    On a terminal and the like they are kept apart: there it matters more which lines are warnings.
+    Terminals and other character devices return False: there it matters more which lines are warnings.
     """
     if first is None or second is None:
         return False

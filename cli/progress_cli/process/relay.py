@@ -1,4 +1,4 @@
-"""Signals that a process gets while it runs a command for somebody, handed on to that command."""
+"""Forwards signals that this process receives to the command that it runs."""
 
 import signal
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from typing import Self
 from progress_workers.processes.child import Child
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What asks for the end. How soon it comes is up to the command."""
+"""Signals that request the end. The command decides how soon it ends."""
 _PASSING = (signal.SIGTSTP, signal.SIGCONT)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end; `reason` is its name."""
+    """A signal requested the end; `reason` is the signal's name."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -23,18 +23,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Relay:
-    """Takes our signals: until there is a command they end us, by `Interrupted`, and from then on reach it."""
+    """Handles our signals: before the command starts, they end this process by `Interrupted`; later, it gets them."""
 
     def __init__(self) -> None:
         self.interrupted: Interrupted | None = None
-        """The first that asked for the end."""
+        """The first signal that requested the end."""
         self._child: Child | None = None
         self._holding = False
 
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
-        """Take them until the block is left; but not what whoever started us wants ignored, as `nohup` does."""
+        """Handle signals until the block is left. Signals that are ignored on entry, as under `nohup`, stay ignored."""
         relay = cls()
         heard = [number for number in (*ENDING, *_PASSING) if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, relay._heard) for number in heard}
@@ -45,11 +45,11 @@ class Relay:
                 signal.signal(number, handler)
 
     def hold(self) -> None:
-        """Keep what comes, for a child that is about to be: in between, nobody would look after it."""
+        """Keep signals for a child that is about to start: before that, nothing would receive them."""
         self._holding = True
 
     def pass_to(self, child: Child) -> None:
-        """Hand on what has come and what comes."""
+        """Forward the kept signal and all later ones."""
         self._child = child
         if self.interrupted is not None:
             child.signal(self.interrupted.number)

@@ -1,4 +1,4 @@
-"""The terminal a command was started from, which it gets once it wants to read from it."""
+"""The terminal from which a command was started. The command gets it when it wants to read from it."""
 
 import os
 import signal
@@ -10,20 +10,20 @@ from progress_workers.processes.child import Child
 
 
 class Terminal:
-    """Our terminal, while a command runs in a group of its own: the kernel stops who reads without having it.
+    """Our terminal, while a command runs in its own process group. The kernel stops a background process that reads.
 
-    As long as the command does not want it, Ctrl-C and Ctrl-Z reach us. Once it has it, they are the command's.
+    Until the command wants the terminal, Ctrl-C and Ctrl-Z reach this process. After that, they reach the command.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.lent_to: int | None = None
-        """The group that has got it."""
+        """The process group that has the terminal."""
         self._descriptor = descriptor
 
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self | None]:
-        """Yield the terminal, or None if there is none; take it back in the end. To be used in the main thread."""
+        """Yield the terminal, or None if there is none. Take it back at the end. Use this in the main thread."""
         try:
             descriptor = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -37,9 +37,9 @@ class Terminal:
             os.close(descriptor)
 
     def stopped(self, child: Child, number: int) -> None:
-        """Take care of a command that was stopped: give it the terminal, or let whoever stopped it stop us, too."""
+        """Handle a stopped command: give it the terminal, or stop this process too if somebody stopped the command."""
         us, group, wanted = os.getpgrp(), child.pid, number in (signal.SIGTTIN, signal.SIGTTOU)
-        # It may have been continued and stopped again, before it was given what it wants by now.
+        # It may have been continued and stopped again before it got the terminal that it wants now.
         if not wanted or not (self._is_of(us) or self._is_of(group)):
             self._take_back()
             _suspend()
@@ -54,10 +54,10 @@ class Terminal:
             self._give(os.getpgrp())
 
     def _give(self, group: int) -> None:
-        # Who does this from another group than the one in front is stopped, unless it blocks that.
+        # The kernel stops a background process that does this, unless it blocks SIGTTOU.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
         try:
-            with suppress(OSError):  # the terminal is gone, or the group
+            with suppress(OSError):  # the terminal or the group no longer exists
                 os.tcsetpgrp(self._descriptor, group)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -70,7 +70,7 @@ class Terminal:
 
 
 def _suspend() -> None:
-    """Stop our whole group, as Ctrl-Z would have; return when it is continued, or was not to be stopped."""
+    """Stop our whole process group, as Ctrl-Z would. Return when it is continued, or if it can't be stopped."""
     before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.killpg(os.getpgrp(), signal.SIGTSTP)
     signal.signal(signal.SIGTSTP, before)

@@ -1,1 +1,1 @@
-"""`serve`: one process or many, and who supervises them."""
+"""`serve`: one or several server processes, and their supervisor."""

@@ -1,4 +1,4 @@
-"""A child process that serves, as its supervisor sees it."""
+"""A server process, as its supervisor sees it."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from progress_broker.settings import Settings
 
 
 class End(NamedTuple):
-    """How a process ended: in words, how long it had served, and the error it said that kept it from serving."""
+    """How a process ended: a text, how long it served in seconds, and the error that it reported, if any."""
 
     said: str
     served_s: float | None
@@ -26,9 +26,10 @@ class End(NamedTuple):
 
 
 class Replica:
-    """A fresh interpreter rather than a fork: nothing of ours - loop, thread or connection - can be shared by mistake.
+    """A server process: a new interpreter and not a fork, so that no event loop, thread or connection is shared.
 
-    It is in a process group of its own, so that a Ctrl-C reaches it once, through us, and not from the terminal too.
+    It has its own process group, so that Ctrl-C reaches it once, through the supervisor, and not also from the
+    terminal.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Replica:
             undo.callback(ours.close)
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    # -P: a directory `cli` where the server was started must not take our own's place.
+                    # -P: a directory `cli` in the current directory must not shadow ours.
                     *(sys.executable, "-P", "-m", "progress_cli.server.child_main"),
                     stdin=theirs.fileno(),
                     pass_fds=[number],
@@ -62,7 +63,7 @@ class Replica:
         return cls(process, reader, writer)
 
     async def serves(self) -> bool:
-        """Wait until it serves, or return False when it will not."""
+        """Wait until it serves and return True, or False if it can't serve."""
         word = await self._heard()
         if word["error"] is None:
             self._serving_since = time.monotonic()
@@ -72,7 +73,7 @@ class Replica:
         """Wait until it has ended, and return how."""
         code = await self._process.wait()
         if self._error is None:
-            await self._heard()  # what it found out while it served
+            await self._heard()  # an error that it reported while it served
         served_s = None if self._serving_since is None else time.monotonic() - self._serving_since
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         if self._error is not None:
@@ -80,7 +81,7 @@ class Replica:
         return End(f"process {self._process.pid} {how}", served_s, self._error)
 
     async def _heard(self) -> dict[str, Any]:
-        """Return what it says next; keep the error that is told by it."""
+        """Return its next message, and keep the error in it."""
         try:
             word: dict[str, Any] = json.loads(await self._reader.readline() or b'{"error": ""}')
         except OSError:
@@ -90,16 +91,18 @@ class Replica:
         return word
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Have it drain and end, at once where that is what a Ctrl-C asks for."""
-        at_once = number == signal.SIGINT and self._serving_since is not None  # before, Python itself would complain
+        """Ask it to drain and end; a Ctrl-C ends it at once."""
+        at_once = (
+            number == signal.SIGINT and self._serving_since is not None
+        )  # during its start, SIGINT would print a traceback
         self._send(signal.SIGINT if at_once else signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it now."""
         self._send(signal.SIGKILL)
 
     def close(self) -> None:
-        """Give it up, for whatever reason: it does not live on."""
+        """Release it; if it still lives, it is killed."""
         self.kill()
         self._writer.close()
 

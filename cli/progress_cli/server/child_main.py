@@ -1,7 +1,8 @@
-"""One process of many: a whole replica on a listening socket it was handed, told by its supervisor what to be.
+"""One of several server processes. It serves on a socket that it inherits, with settings from its supervisor.
 
-Standard input is a socket to the supervisor. One line comes (settings and listener, as secrets are not for command
-lines), one goes (that it serves, or why it can't), and its end means that the supervisor is no more.
+Standard input is a socket to the supervisor. The supervisor sends one line with the settings and the listener (secrets
+must not be on a command line). This process sends one line: that it serves, or why it can't. If the connection closes,
+the supervisor has died.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from progress_server.server.start import run_loop
 
 
 def main() -> None:
-    """Serve until told to stop, or until the supervisor dies."""
+    """Serve until stopped, or until the supervisor dies."""
     with until_stopped(), socket.socket(fileno=sys.stdin.fileno()) as supervisor:
         line = supervisor.makefile("rb").readline()
         if not line:
@@ -36,7 +37,7 @@ def main() -> None:
         except BrokerError as error:
             _fail(supervisor, error)
         except redis.exceptions.RedisError as error:
-            _fail(supervisor, SetupError(f"Redis refused: {error}"))
+            _fail(supervisor, SetupError(f"Redis returned an error: {error}"))
 
 
 async def _serve(settings: Settings, listener: socket.socket, supervisor: socket.socket) -> None:
@@ -46,7 +47,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervisor: socket
         loop.remove_reader(supervisor)
         signal.raise_signal(signal.SIGTERM)
 
-    # The kernel's own word of a parent's death is Linux' alone, and is lost where it came before we could hear it.
+    # The kernel's signal at a parent's death exists only on Linux, and is lost if it comes before we can handle it.
     loop.add_reader(supervisor, bereft)
     try:
         await serve(settings, listener, lambda: _tell(supervisor, error=None), among_others=True)
@@ -60,7 +61,7 @@ def _fail(supervisor: socket.socket, error: BrokerError) -> None:
 
 
 def _tell(supervisor: socket.socket, **words: str | None) -> None:
-    with suppress(OSError):  # it died meanwhile, which `bereft` sees to
+    with suppress(OSError):  # the supervisor died meanwhile, which `bereft` handles
         supervisor.sendall(json.dumps(words).encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""A replica, or many, run: the listening socket first, then the store, then the server."""
+"""Runs one or several server processes: first the listening socket, then the store, then the server."""
 
 import logging
 import socket
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. Bad keys and a taken port are told before a Redis is started."""
+    """Serve until stopped. Invalid keys and a used port are reported before a Redis is started."""
     log_as(settings)
     for line in misspelled():
         log.warning(line)
@@ -53,10 +53,10 @@ def run(settings: Settings) -> None:
 async def serve(
     settings: Settings, listener: socket.socket, serving: Callable[[], None], *, among_others: bool = False
 ) -> None:
-    """Run a server over a store of its own: at once if Redis is away, and then it waits for that.
+    """Run a server with its own store. If Redis is unavailable, start at once and wait for it.
 
-    It may be one of many processes on its address. Raise `SetupError` for what is wrong for good, whenever that comes
-    out.
+    With `among_others` it is one of several processes on its address. Raises `SetupError` for a permanent error,
+    whenever it is found.
     """
     store, away = await _reach(settings)
     found_wrong: list[SetupError] = []
@@ -74,7 +74,7 @@ async def serve(
 
 
 async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
-    """Return the store; or why Redis can't be used now."""
+    """Return the store, or the reason why Redis can't be used now."""
     try:
         return await Store.reach(settings), None
     except (StorageUnavailable, StorageFull) as error:
@@ -82,15 +82,15 @@ async def _reach(settings: Settings) -> tuple[Store | None, BrokerError | None]:
 
 
 async def serve_on(server: AnyServer, listener: socket.socket) -> None:
-    """Run a server; raise `SetupError` if it can't start. What it logged says why."""
+    """Run a server; raise `SetupError` if it can't start. The log has the reason."""
     try:
         await server.run_on(listener)
     except SystemExit:
-        raise SetupError("the server could not start: the log above says why") from None
+        raise SetupError("the server could not start: see the log above for the reason") from None
 
 
 def address(listener: socket.socket, settings: Settings) -> str:
-    """Return the page's address."""
+    """Return the address of the dashboard."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_cert else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,6 +1,7 @@
-"""Many processes on one address: each a whole replica on a socket of its own. One that dies is replaced.
+"""Several server processes on one address, each with its own listening socket. A process that dies is replaced.
 
-The sockets stay open here, so connections that wait in a dead process' socket are not reset, but served by the next.
+The supervisor keeps the sockets open. So connections that wait in a dead process' socket are not reset, but served by
+its replacement.
 """
 
 import asyncio
@@ -23,50 +24,52 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.1
 MOST_DELAY_S = 5
 STEADY_S = 10
-"""A process that served this long was well: whatever ended it, the next one is started without much delay."""
+"""A process that served longer than this was healthy: its replacement starts without much delay."""
 GRACE_S = 2
-"""How much longer than it waits for its connections a process may take to stop before it is killed."""
+"""How many seconds beyond its drain time a process may take to stop before it is killed."""
 
 
 def supervise(settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
-    """Keep a process on each listener until told to stop; call `serving` once all serve. The listeners are closed.
+    """Keep a process on each listener until stopped. Call `serving` once all of them serve. The listeners are closed.
 
-    Raise the error of one of them if none can start.
+    If no process can start, raise the error of one of them.
     """
     asyncio.run(Supervisor(settings, listeners, serving).run())
-    signal.raise_signal(signal.SIGTERM)  # again, for `until_stopped`: what is left to do is not to be interrupted
+    signal.raise_signal(
+        signal.SIGTERM
+    )  # repeated for `until_stopped`: the rest of the shutdown must not be interrupted
 
 
 class Supervisor:
-    """Who starts the processes, notices their ends, and stops them. It waits for events only, and never polls."""
+    """Starts the processes, notices when they end, and stops them. It waits for events and never polls."""
 
     def __init__(self, settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
         self._settings, self._listeners, self._serving = settings, listeners, serving
         self._replicas: set[Replica] = set()
         self._unserved = set(listeners)
         self._failures: dict[socket.socket, End] = {}
-        """Of each listener whose process can't serve: how that ended."""
+        """How the process of each listener ended, for listeners without a serving process."""
         self._error: BrokerError | None = None
         self._begun = asyncio.Event()
-        """Some process has served, or none will."""
+        """Set when a process has served, or when none will."""
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Supervise until told to stop, by a signal or by a failure of all processes to start, which is raised."""
+        """Supervise until stopped by a signal, or until no process can start; then raise that error."""
         with _signals_call(self.stop):
             await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
         if self._error is not None:
             raise self._error
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Have all processes drain and end; when they are long about it, or this is called again, end them now."""
+        """Ask all processes to drain and end. If they take too long, or on a second call, kill them."""
         if self._stopping.is_set():
             self._kill()
             return
         self._stopping.set()
         self._begun.set()
         for listener in self._listeners:
-            listener.close()  # with the processes' own, so that newcomers are refused rather than left waiting
+            listener.close()  # also here, so that new connections are refused and do not wait
         for replica in self._replicas:
             replica.stop(number)
         asyncio.get_running_loop().call_later(self._settings.drain_s + LEAVE_S + GRACE_S, self._kill)
@@ -76,7 +79,7 @@ class Supervisor:
             replica.kill()
 
     async def _keep(self, listener: socket.socket) -> None:
-        """Have a process serve on this listener, one after the other."""
+        """Keep a process serving on this listener: start a new one when it ends."""
         backoff = Backoff(FIRST_DELAY_S, MOST_DELAY_S)
         while not self._stopping.is_set():
             end = await self._live(listener)
@@ -89,7 +92,7 @@ class Supervisor:
             if backoff.failing:
                 leave_to_others(listener)
             delay_s = backoff.failed()
-            log.warning("%s: another one starts in %.1f s", end.said, delay_s)
+            log.warning("%s; a replacement starts in %.1f s", end.said, delay_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
@@ -119,21 +122,21 @@ class Supervisor:
                 self._serving()
 
     async def _failed(self, listener: socket.socket, end: End) -> None:
-        """Wait until it shows whether others can start; if none can, all of it ends, with the reason they have.
+        """Wait until it is known whether any process can start. If none can, stop everything with their error.
 
-        One that began while Redis was away may find out later that it can never serve.
+        A process that started while Redis was unavailable may find out later that it can never serve.
         """
         self._failures[listener] = end
         if len(self._failures) == len(self._listeners):
             errors = [failure.error for failure in self._failures.values() if failure.error is not None]
-            self._error = errors[0] if errors else SetupError(f"no process stays up: {end.said}")
+            self._error = errors[0] if errors else SetupError(f"no server process keeps running: {end.said}")
             self.stop()
         await self._begun.wait()
 
 
 @contextmanager
 def _signals_call(stop: Callable[[int], None]) -> Iterator[None]:
-    """Have the loop take the signals that end us, and give them back."""
+    """Let the event loop handle the signals that end this process, and restore them afterwards."""
     loop = asyncio.get_running_loop()
     before = {each: signal.getsignal(each) for each in SIGNALS}
     for each in SIGNALS:

@@ -1,5 +1,5 @@
-"""Progress bars people already have, as they are, that report to the current operation as they move.
+"""Existing progress bars, unchanged, that also report to the current operation.
 
-`from progress_workers.bars.tqdm import tqdm, trange` and `from progress_workers.bars.rich import Progress, track` take
-the places of the imports from `tqdm` and `rich.progress`. Outside an operation they are the bars they were.
+Replace the imports from `tqdm` and `rich.progress` by `from progress_workers.bars.tqdm import tqdm, trange` and `from
+progress_workers.bars.rich import Progress, track`. Outside an operation they work as the original bars.
 """

@@ -1,4 +1,4 @@
-"""What one bar is of an operation: its count goes towards the operation's, its description is the message."""
+"""One bar's contribution to an operation: its count adds to the operation's count, its description is the message."""
 
 import weakref
 from threading import RLock
@@ -8,14 +8,14 @@ from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number
 
 _lock = RLock()
-"""Nothing is reported while it is held: the garbage collector, which closes bars, may run with any other lock held."""
+"""Nothing is reported while it is held: the garbage collector closes bars, and may run while any other lock is held."""
 
 
 class Share:
-    """One bar's share in an operation, or in the stage that runs, if one does.
+    """One bar's contribution to an operation, or to its running stage.
 
-    The outermost of nested bars counts, and several one after the other add up, as with `Operation.track`. Bars inside
-    it, and beside it, are told in the message, each with its percentage.
+    With nested bars, the outermost one counts. Bars that follow one another add up, as with `Operation.track`. Inner
+    and parallel bars appear in the message, each with its percentage.
     """
 
     def __init__(self, operation: Reporting) -> None:
@@ -32,7 +32,7 @@ class Share:
             self._book.shares.append(weakref.ref(self))
 
     def tell(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
-        """Say that `n` of `total` are done; None for a total not known. Without `work`, they came for nothing."""
+        """Report that `n` of `total` are done; `total` None: unknown. With `work=False`, the units took no work."""
         done, of = number(n), number(total)
         if not self.is_open or done is None:
             return
@@ -52,7 +52,7 @@ class Share:
             self._operation.update(message=said)
 
     def close(self) -> None:
-        """Note that the bar is gone. What it counted stays."""
+        """Note that the bar is closed. Its count remains."""
         with _lock:
             if not self.is_open:
                 return
@@ -63,18 +63,18 @@ class Share:
             self._operation.update(message=said)
 
     def withdraw(self) -> None:
-        """Take back what was counted: it is told in another way from now on."""
+        """Take back the bar's count: from now on it is reported in another way."""
         self.tell(0, None)
         self.close()
 
     def describe(self, inside: bool) -> str:
-        """Return what the message says of it; of one inside another, also how far it is."""
+        """Return the bar's text in the message; for an inner bar, with its percentage."""
         share = f" {min(100.0, 100 * self._n / self._total):.0f} %" if inside and self._total else ""
         return f"{self._label}{share}" if self._label else ""
 
 
 class NoShare:
-    """The share of a bar that does not report, such as a copy of one that does."""
+    """The contribution of a bar that does not report, such as a copy of a reporting bar."""
 
     is_open = False
 
@@ -86,26 +86,26 @@ class NoShare:
 
 
 class Book:
-    """The bars that count for the same operation or stage, one after the other or one within the other."""
+    """The bars that count for the same operation or stage, one after another or nested."""
 
     def __init__(self, has_total: bool) -> None:
         self.shares: list[weakref.ref[Share]] = []
         self.told_total: float | None = None
-        self._has_total = has_total  # then it was given, and is not the bars' to tell
+        self._has_total = has_total  # then the user set it, and bars must not change it
         self._settled: float = 0
         self._message = ""
 
     def open(self) -> list[Share]:
-        """Return the open bars, the outermost first; one dropped without being closed is open no more."""
+        """Return the open bars, the outermost first. A bar that was garbage-collected counts as closed."""
         return [share for ref in self.shares if (share := ref()) is not None and share.is_open]
 
     def settle(self, share: Share, total: float) -> None:
-        """Note that a bar is closed, and what it came to."""
+        """Note that a bar is closed, and the total that it reached."""
         self._settled += total
         self.shares = [ref for ref in self.shares if ref() not in (None, share)]
 
     def total(self, share: Share) -> float | None:
-        """Return the total of all so far, below zero if it is known no longer; None if there is nothing to say."""
+        """Return the total of all bars so far; negative if it is now unknown; None if it has not changed."""
         total = None if self._has_total or share._total is None else self._settled + share._total
         if total == self.told_total:
             return None
@@ -113,7 +113,7 @@ class Book:
         return -1 if total is None else total
 
     def message(self) -> str | None:
-        """Return what the bars have to say, None if it was said."""
+        """Return the message of the bars; None if it has not changed."""
         labels = (share.describe(inside=depth > 0) for depth, share in enumerate(self.open()))
         message = " > ".join(filter(None, labels))
         if not message or message == self._message:
@@ -126,7 +126,7 @@ _books: weakref.WeakKeyDictionary[Reporting | Stage, Book] = weakref.WeakKeyDict
 
 
 def running_stage(operation: Reporting) -> Stage | None:
-    """Return the stage in whose block the work is, if it is only one."""
+    """Return the running stage, if exactly one stage runs."""
     name = operation._reporter.progress.running_stage
     return None if name is None else operation.stage(name)
 

@@ -1,4 +1,4 @@
-"""The tasks of a `rich.progress.Progress`, as the progress of an operation."""
+"""Reports the tasks of a `rich.progress.Progress` as the progress of an operation."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,16 +14,16 @@ from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number, text
 
 MAX_STAGES = 32
-"""Tasks shown as stages. Further ones aren't reported."""
+"""How many tasks are shown as stages. Further tasks aren't reported."""
 
 
 class Tasks:
-    """One visible task is the operation's progress, and its description the message. Of several, each is a stage.
+    """A single visible task is the operation's progress; its description is the message. Several tasks are stages.
 
-    Then the message is the descriptions of those that run.
+    With stages, the message lists the descriptions of the running tasks.
 
-    A stage has the name that its task's description was at first, and its task's field `weight` as its weight. In the
-    block of a stage, the first task is that stage's progress, and others aren't reported.
+    A stage's name is the first description of its task, and its weight is the task's field `weight`. Inside the block
+    of a stage, the first task is that stage's progress, and other tasks aren't reported.
     """
 
     def __init__(self, operation: Reporting) -> None:
@@ -45,7 +45,7 @@ class Tasks:
                 self._add(task)
 
     def show_all(self, tasks: Sequence[Task]) -> None:
-        """Report all tasks there are; those shown before are gone."""
+        """Report all existing tasks; tasks that were reported before and are missing are over."""
         with self._lock:
             alone = set() if self._alone is None else {self._alone[0].id}
             for gone in (alone | self._stages.keys()) - {task.id for task in tasks}:
@@ -54,7 +54,7 @@ class Tasks:
                 self.show(task)
 
     def forget(self, task: TaskID, error: BaseException | None = None) -> None:
-        """Note that the work of a task is over; by an error, if there is one."""
+        """Note that a task is over, and the error that ended it, if any."""
         with self._lock:
             if self._alone is not None and self._alone[0].id == task:
                 self._alone[1].close()
@@ -64,7 +64,7 @@ class Tasks:
                 self._leave(task, stage, error)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Note that the work of all tasks is over."""
+        """Note that all tasks are over."""
         with self._lock:
             for task in [*self._stages, *([] if self._alone is None else [self._alone[0].id])]:
                 self.forget(task, error)
@@ -73,7 +73,7 @@ class Tasks:
         if self._alone is None and not self._stages:
             share = Share(self._operation)
             self._alone = task, share
-            self._count(task, share, work=False)  # what is done of it as it comes was done elsewhere
+            self._count(task, share, work=False)  # what is already done when the task appears was not done here
         elif self._alone is None:
             self._add_stage(task)
         elif self._alone[1].stage is None:
@@ -111,7 +111,7 @@ class Tasks:
 
     def _say(self) -> None:
         message = ", ".join(filter(None, self._entered.values()))
-        if message and message != self._message:  # what was said last stays when none runs
+        if message and message != self._message:  # the last message stays when no task runs
             self._message = message
             self._operation.update(message=message)
 
@@ -123,7 +123,7 @@ def _shown(description: object) -> str:
     return _text(text(description))
 
 
-@lru_cache(256)  # it is asked for at each step
+@lru_cache(256)  # called at each step
 def _text(markup: str) -> str:
     try:
         return Text.from_markup(markup).plain.strip()

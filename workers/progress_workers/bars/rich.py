@@ -1,9 +1,9 @@
-"""rich's progress bars that report: `from progress_workers.bars.rich import Progress, track` instead of from
-`rich.progress`.
+"""rich's progress bars, which also report.
 
-They draw as rich's do. Tasks added in an operation's block are reported to that operation, whether or not anything is
-drawn: one visible task is its progress, and of several each is a stage. `follow` is for a `Progress` made elsewhere.
-Needs the extra `rich`.
+Replace the import from `rich.progress` by `from progress_workers.bars.rich import Progress, track`. The bars are drawn
+as rich draws them. Tasks that are added in an operation's block are reported to that operation, whether or not anything
+is drawn: a single visible task is the operation's progress, several tasks become stages. `follow` reports a `Progress`
+that other code created. Needs the extra `rich`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 _LOOK_S = 0.1
 _PAUSE_S = 0.05
-"""How often steps are reported that are drawn in the background: what is left over is reported when it is drawn."""
+"""The shortest time between two reports of bars that a background thread draws. Drawing reports the remaining steps."""
 
 
 class Progress(rich.progress.Progress):
-    """rich's own, which reports its tasks to the operation in whose block the first of them is added."""
+    """rich's `Progress`. It reports its tasks to the operation in whose block the first one is added."""
 
     _reported: Tasks | None = None
     _reported_at = 0.0
@@ -63,7 +63,7 @@ class Progress(rich.progress.Progress):
         visible: bool = True,
         **fields: Any,
     ) -> TaskID:
-        """Add a task; in an operation's block it is reported, as a stage of its field `weight` if there are several."""
+        """Add a task. In an operation's block it is reported; one of several is a stage, with its field `weight`."""
         operation = current()
         if self._reported is None and operation.id:
             self._reported = Tasks(operation)
@@ -77,7 +77,7 @@ class Progress(rich.progress.Progress):
         self._report(task_id)
 
     def stop_task(self, task_id: TaskID) -> None:
-        """Stop a task's clock."""
+        """Stop a task's timer."""
         super().stop_task(task_id)
         self._report(task_id)
 
@@ -87,7 +87,7 @@ class Progress(rich.progress.Progress):
         self._report(task_id)
 
     def reset(self, task_id: TaskID, **changes: Any) -> None:
-        """Begin a task anew; see `rich.progress.Progress.reset`."""
+        """Restart a task; see `rich.progress.Progress.reset`."""
         super().reset(task_id, **changes)
         self._report(task_id)
 
@@ -104,7 +104,7 @@ class Progress(rich.progress.Progress):
             self._report(task_id)
 
     def get_renderable(self) -> RenderableType:
-        """Return what is drawn."""
+        """Return what is drawn, after reporting the remaining steps."""
         self._catch_up()
         return super().get_renderable()
 
@@ -164,7 +164,7 @@ def track(
     show_speed: bool = True,
     **options: Any,
 ) -> Iterator[T]:
-    """Return the items one by one under a bar, as `rich.progress.track` does; the other options are `Progress`'s."""
+    """Return the items one by one and draw a bar, as `rich.progress.track` does; other options go to `Progress`."""
     bar = BarColumn(style=style, complete_style=complete_style, finished_style=finished_style, pulse_style=pulse_style)
     columns: list[ProgressColumn] = [TextColumn("[progress.description]{task.description}")] if description else []
     columns += [bar, TaskProgressColumn(show_speed=show_speed), TimeRemainingColumn(elapsed_when_finished=True)]
@@ -178,7 +178,7 @@ def track(
 def follow(progress: rich.progress.Progress, operation: Reporting | None = None) -> Iterator[None]:
     """Report the tasks of any `Progress` while in the block, to the given operation or the current one.
 
-    Nothing tells when they change, so a thread looks at them ten times a second.
+    A `Progress` does not notify about changes, so a thread checks its tasks ten times a second.
     """
     reported_to = current() if operation is None else operation
     if not reported_to.id:

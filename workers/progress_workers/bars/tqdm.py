@@ -1,10 +1,10 @@
-"""tqdm that reports: `from progress_workers.bars.tqdm import tqdm, trange` takes the place of the import from `tqdm`.
+"""tqdm bars that also report: replace the import from `tqdm` by `from progress_workers.bars.tqdm import tqdm, trange`.
 
-It is `tqdm.auto`'s class, so it draws, waits and iterates as that does, in terminals, notebooks and asyncio. Made in an
-operation's block, a bar reports to that operation as it draws; if it is disabled, or there is no terminal, it does so
-all the same. Of nested bars the outermost is the progress of the operation, or of the stage whose block runs; bars one
-after the other add up. Descriptions are the message, with the percentages of inner bars; `set_postfix` sets metrics.
-Needs the extra `tqdm`.
+The class is based on `tqdm.auto`, so drawing, waiting and iterating work as there: in terminals, notebooks and asyncio.
+A bar that is created in an operation's block reports to that operation each time it is drawn. It also reports if it is
+disabled or there is no terminal. With nested bars, the outermost one is the progress of the operation, or of its
+running stage; bars that follow one another add up. The descriptions form the message, with the percentages of inner
+bars. `set_postfix` sets metrics. Needs the extra `tqdm`.
 """
 
 import time
@@ -30,7 +30,7 @@ from progress_workers.values import attempt, number, pairs, text
 T = TypeVar("T")
 
 _DRAWN_S = 0.1
-"""How often a bar that is disabled reports; one that is drawn does so when it is."""
+"""The shortest time between two reports of a disabled bar; other bars report when they are drawn."""
 
 
 if TYPE_CHECKING:
@@ -43,16 +43,18 @@ else:
 
 
 class tqdm(_AutoBar[T]):
-    """tqdm's own bar, which reports to the operation in whose block it is made."""
+    """A tqdm bar that reports to the operation in whose block it is created."""
 
-    if not TYPE_CHECKING:  # to whom a bar is made as tqdm's `__init__` says
+    if not TYPE_CHECKING:  # type checkers use the signature of tqdm's `__init__`
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-            """Return a bar. Outside an operation it is tqdm's, at tqdm's speed, since nothing of it is overridden."""
+            """Return a bar. Outside an operation it is a plain tqdm bar, at tqdm's speed: nothing is overridden."""
             bar = super().__new__(cls, *args, **kwargs)
             operation = current()
-            if operation.id and not issubclass(cls, _Bar):  # it is one where a reporting bar is copied
-                bar.__class__ = _reporting(cls)  # only now, as tqdm keeps its lock and its monitor with `cls`
+            if operation.id and not issubclass(cls, _Bar):  # it already is one when a reporting bar is copied
+                bar.__class__ = _reporting(
+                    cls
+                )  # set after creation, because tqdm stores its lock and its monitor in `cls`
                 bar.__dict__.update(_operation=operation, _share=Share(operation))
             return bar
 
@@ -64,12 +66,12 @@ def trange(*args: int, **kwargs: Any) -> tqdm[int]:
 
 @cache
 def _reporting(cls: type[Any]) -> type[Any]:
-    """Return a class of bars as it is, but reporting."""
+    """Return a subclass of a bar class that reports."""
     return type(cls.__name__, (_Bar, cls), {"__doc__": cls.__doc__, "__module__": cls.__module__})
 
 
 class _Bar(_AutoBar[Any]):
-    """What is different in an operation's block. Stands before the class of bar that was asked for."""
+    """The methods that differ in an operation's block. It comes before the user's bar class in the MRO."""
 
     _operation: Reporting = NOTHING
     _share: Share | NoShare = NoShare()
@@ -78,7 +80,7 @@ class _Bar(_AutoBar[Any]):
     _given: Mapping[str, Any] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A bar that is disabled does not keep these.
+        # A disabled bar does not keep its arguments.
         self._given = {"desc": args[1], **kwargs} if len(args) > 1 else kwargs
         super().__init__(*args, **kwargs)
         self._tell()
@@ -126,7 +128,7 @@ class _Bar(_AutoBar[Any]):
         **kwargs: Any,
     ) -> None:
         if ordered_dict is not None and not issubclass(type(ordered_dict), Mapping):
-            ordered_dict = list(ordered_dict)  # which may be an iterator, and tqdm is to see it as well
+            ordered_dict = list(ordered_dict)  # it may be an iterator, and tqdm needs its items too
         told = [*(pairs(ordered_dict, MAX_NAMES) or ()), *kwargs.items()]
         self._operation.update(metrics={name: _shown(value) for name, value in dict(told).items()})
         super().set_postfix(ordered_dict, refresh, **kwargs)
@@ -146,7 +148,7 @@ class _Bar(_AutoBar[Any]):
     def _tell(self) -> None:
         told = {**self._given, **self.__dict__}
         if "n" not in told:
-            return  # its construction failed
+            return  # the bar's `__init__` failed
         scale = told.get("unit_scale")
         by = 1 if scale is None or isinstance(scale, bool) else scale
         desc, unit = (told.get(name) for name in ("desc", "unit"))

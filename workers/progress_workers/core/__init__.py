@@ -1,1 +1,1 @@
-"""State becomes batches of entries. No I/O, no Redis."""
+"""Turns state into batches of entries. No I/O, no Redis."""

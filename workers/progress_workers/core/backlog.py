@@ -1,4 +1,4 @@
-"""Log lines and events on their way: bounded, the oldest given up first, and what was given up is said."""
+"""A bounded buffer of log lines and events. If it is full, the oldest are dropped, and a log line says how many."""
 
 from collections import deque
 from typing import NamedTuple, get_args
@@ -11,9 +11,9 @@ LEVELS = frozenset(get_args(payloads.Log.model_fields["level"].annotation))
 _SPELLINGS = {"warn": "warning", "err": "error", "fatal": "critical", "notset": "debug"}
 _NUMBERED = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
 MAX_LINES = 10_000
-"""Lines kept of an operation while they can't be sent. Past it the oldest are dropped and counted."""
+"""How many lines of an operation are buffered while they can't be sent. If more arrive, the oldest are dropped."""
 MAX_CHARS = 4 << 20
-"""Characters kept of it in all, likewise."""
+"""How many characters are buffered in total. If more arrive, the oldest lines are dropped."""
 
 
 class Line(NamedTuple):
@@ -23,11 +23,11 @@ class Line(NamedTuple):
     level: str
     stage: str | None
     dropped: int = 0
-    """How many lines before it were dropped, if it is the line that says so."""
+    """How many lines before it were dropped, if this line reports that."""
 
 
 class Backlog:
-    """Lines, and events of the user's own, that wait to be sent. Not locked: its owner does that."""
+    """Log lines and custom events that wait to be sent. It has no lock: its owner locks."""
 
     def __init__(self, max_lines: int = MAX_LINES, max_chars: int = MAX_CHARS) -> None:
         self._waiting: deque[Line | Entry] = deque()
@@ -39,7 +39,7 @@ class Backlog:
         return len(self._waiting)
 
     def append(self, one: Line | Entry) -> None:
-        """Keep one more, at the cost of the oldest where there is no room."""
+        """Add one entry. If there is no room, drop the oldest."""
         self._waiting.append(one)
         self._chars += _size(one)
         while len(self._waiting) > 1 and (len(self._waiting) > self._max_lines or self._chars >= self._max_chars):
@@ -47,23 +47,25 @@ class Backlog:
             self._dropped += 1
 
     def take(self, most: int) -> list[Line | Entry]:
-        """Remove and return the oldest, `most` at most, after a line that tells how many were dropped."""
+        """Remove and return the oldest entries, at most `most`. If some were dropped, a line about it comes first."""
         taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         self._chars -= sum(map(_size, taken))
         if self._dropped:
-            said = f"{self._dropped} log lines or events were dropped: they came faster than they could be sent"
+            said = (
+                f"{self._dropped} log lines or events were dropped because they arrived faster than they could be sent"
+            )
             taken.insert(0, Line(said, "warning", None, self._dropped))
             self._dropped = 0
         return taken
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all entries."""
         self._waiting.clear()
         self._chars = self._dropped = 0
 
 
 def level_of(value: object) -> str | None:
-    """Return a log level as it is spelled here, also that of `logging.WARNING` or "WARN"; None for what is none."""
+    """Return the name of a log level, also for `logging.WARNING` or "WARN"; None if it is not a level."""
     if type(value) is str and value in LEVELS:
         return value
     numbered = number(value)
@@ -75,7 +77,7 @@ def level_of(value: object) -> str | None:
 
 
 def numbered_level(value: float) -> str:
-    """Return the level that one of `logging`'s numbers stands for; one in between counts as the next lower."""
+    """Return the level for one of `logging`'s numbers; a number in between counts as the next lower level."""
     return next((name for least, name in _NUMBERED if value >= least), "debug")
 
 

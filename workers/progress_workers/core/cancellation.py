@@ -1,4 +1,4 @@
-"""Why the work should stop, and who wants to hear of it."""
+"""Why the work should stop, and the callbacks to call then."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class StopSign:
-    """Stands once somebody asked the work to stop, or the operation is no longer this process's to report."""
+    """Set when somebody asked the work to stop, or when this process may no longer report the operation."""
 
     def __init__(self, operation: str, pulse: Pulse, inbox: Inbox) -> None:
         self._operation, self._pulse, self._inbox = operation, pulse, inbox
@@ -22,25 +22,25 @@ class StopSign:
         self.lost: BrokerError | None = None
 
     def error(self) -> Exception | None:
-        """Return what tells the work to stop, None while it may go on."""
+        """Return the exception that stops the work; None while it may continue."""
         if self.lost is not None:
             return self.lost
         return None if self.stop is None else Cancelled(self._operation, *self.stop)
 
     def ask(self, stop: Stop) -> None:
-        """Note that someone asked."""
+        """Record a request to stop."""
         if self.stop is None:
             self.stop = stop
             self._tell()
 
     def lose(self, error: BrokerError) -> None:
-        """Note that the operation is lost to this process."""
+        """Record that this process may no longer report the operation."""
         if self.lost is None:
             self.lost = error
             self._tell()
 
     def on_stop(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
-        """Call back once, as soon as `error` has something to return; return what takes it back."""
+        """Call back once, as soon as `error` returns an exception. Return a function that removes the callback."""
         with self._pulse.lock:
             error = self.error()
             if error is None:
@@ -61,11 +61,11 @@ class StopSign:
         for callback in callbacks:
             try:
                 self._call(callback, error)
-            except BaseException:  # a thread that serves all operations runs it, which must survive even a sys.exit
-                logger.exception("what was to be called at the cancel of operation %s failed", self._operation)
+            except BaseException:  # the calling thread serves all operations and must survive even a sys.exit
+                logger.exception("the cancel callback of operation %s failed", self._operation)
 
     def _call(self, callback: Callable[[Exception], None], error: Exception | None) -> None:
         try:
             callback(error)  # type: ignore[arg-type]
         except Exception:
-            logger.exception("what was to be called at the cancel of operation %s failed", self._operation)
+            logger.exception("the cancel callback of operation %s failed", self._operation)

@@ -1,4 +1,4 @@
-"""What is reported, as JSON within the limits. Whatever users hand over, it can be written."""
+"""Encodes reports as JSON within the limits. Every value that users pass can be encoded."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,12 +17,15 @@ _BULKY = ("metrics", "workers", "stages")
 
 
 def running(worker: str) -> Entry:
-    """Return the event that says that a worker is at work."""
+    """Return the event that reports that a worker has started."""
     return Entry("status", orjson.dumps({"status": "running", **({"worker": worker} if worker else {})}), "running")
 
 
 def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str]]:
-    """Return a `progress` object within `limit` bytes, and the names of what had to be left out: the largest first."""
+    """Encode a `progress` object in at most `limit` bytes. Also return the names of fields that were left out.
+
+    The largest fields are left out first.
+    """
     left_out: list[str] = []
     encoded = orjson.dumps(progress)
     if len(encoded) <= limit:
@@ -44,7 +47,7 @@ def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str
 
 
 def _optional(progress: dict[str, Any], metrics: dict[str, Any]) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the user's own fields and metrics: how many bytes each takes, its name, and what holds it."""
+    """Yield the user's own fields and metrics: the size of each in bytes, its name, and the dict that holds it."""
     own = [name for name in progress if name not in _ESSENTIAL and name not in _BULKY]
     for names, holder in ((own, progress), (metrics, metrics)):
         for name in names:
@@ -52,12 +55,12 @@ def _optional(progress: dict[str, Any], metrics: dict[str, Any]) -> Iterator[tup
 
 
 def room(settings: Settings) -> int:
-    """Return how many characters of a message fit an event for sure: one may take six bytes in JSON."""
+    """Return how many characters of a message always fit an event: in JSON, one character may need six bytes."""
     return max(16, min(MAX_CHARS, settings.max_event_bytes // 8 - 64))
 
 
 def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
-    """Return a line of the log, its message cut to `most` characters."""
+    """Return a log line as JSON, its message cut to `most` characters."""
     data: dict[str, Any] = {"level": line.level, "message": text(line.message, most)}
     if line.stage is not None:
         data["stage"] = line.stage
@@ -67,20 +70,20 @@ def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
 
 
 def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
-    """Return the line that tells why an attempt is over, and when the next one follows."""
+    """Return the log line that reports why an attempt is over, and when the next one follows."""
     why = "" if error is None or error == "" else f": {_described(error)}"
-    return Line(text(f"attempt {attempt} gave up{why}; another follows within {delay_s:g} s"), "warning", None)
+    return Line(text(f"attempt {attempt} failed{why}; the next one follows within {delay_s:g} s"), "warning", None)
 
 
 def succeeded(result: object, settings: Settings) -> tuple[Entry, str]:
-    """Return the end of work that succeeded, and a warning if its result is not told as it is; else an empty text."""
+    """Return the end of work that succeeded, and a warning if its result was changed; otherwise an empty text."""
     said = ""
     try:
         told = tree(result, settings.max_event_bytes - _END_BYTES)
     except TooLarge as error:
         told, said = tree(None, 4), f"the result was left out: {error} (PROGRESS_MAX_EVENT_BYTES)"
     if told.replaced:
-        said = f"the result is not JSON; shown as text: {', '.join(told.replaced)}"
+        said = f"the result is not JSON; these parts are shown as text: {', '.join(told.replaced)}"
     data = {"status": "succeeded", "result": told.value, "error": None}
     return Entry("end", orjson.dumps(data), "succeeded"), said
 
@@ -89,7 +92,7 @@ _END_BYTES = len(orjson.dumps({"status": "succeeded", "result": "", "error": Non
 
 
 def failed(error: BaseException | str, settings: Settings, reason: str | None = None) -> Entry:
-    """Return the end of work that an exception stopped: `cancelled` if that is what it means, for `reason`."""
+    """Return the end of work that an exception ended: `cancelled`, for `reason`, if the exception means a cancel."""
     if not isinstance(error, BaseException):
         status, kind, message = "failed", "failed", text(error)
     elif is_cancellation(error):
@@ -101,13 +104,18 @@ def failed(error: BaseException | str, settings: Settings, reason: str | None = 
 
 
 def custom(type: str, data: object, settings: Settings) -> tuple[Entry, str]:
-    """Return an event of a user's own, and a warning if its data are not told as they are; else an empty text.
+    """Return an event of a user's own type, and a warning if its data were changed; otherwise an empty text.
 
-    Raises `Invalid` for a type that can't be, and `TooLarge`.
+    Raises `Invalid` for an invalid type, and `TooLarge`.
     """
     told = tree(data, settings.max_event_bytes)
     entry = encode_custom(type, told.value, settings)
-    return entry, f"data of {type!r} are shown as text: {', '.join(told.replaced)}" if told.replaced else ""
+    return (
+        entry,
+        f"the data of event {type!r} are not JSON; these parts are shown as text: {', '.join(told.replaced)}"
+        if told.replaced
+        else "",
+    )
 
 
 def _described(error: BaseException | str) -> str:
@@ -116,11 +124,11 @@ def _described(error: BaseException | str) -> str:
 
 def _type(error: BaseException) -> str:
     own = attempt(lambda: getattr(error, "error_type", None), otherwise=lambda _: None)
-    return own if isinstance(own, str) else type_name(error)  # what an exception wants to be called, as `exit-code`
+    return own if isinstance(own, str) else type_name(error)  # an exception may set its own type, such as `exit-code`
 
 
 def _message(error: BaseException) -> str:
-    """Return an exception's message. Its own `__str__` may do anything, and must not hide how the work ended."""
+    """Return an exception's message. Its `__str__` may fail in any way, and must not hide how the work ended."""
     if isinstance(error, SystemExit):
         return exit_described(error)
     found = attempt(str, error, otherwise=lambda fault: f"(its message can't be shown: {type_name(fault)})")

@@ -1,4 +1,4 @@
-"""Signals that have come for an operation and wait to be looked at."""
+"""Signals that arrived for an operation and wait to be read."""
 
 import asyncio
 from collections import deque
@@ -9,11 +9,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 MAX_SIGNALS = 100
-"""Signals kept until somebody looks; past it the oldest is dropped. The stream they come from keeps about as many."""
+"""How many unread signals are kept. If more arrive, the oldest is dropped. Their stream keeps about as many."""
 
 
 class Signal(NamedTuple):
-    """What somebody sent to the work: `pause`, `resume`, or whatever they agreed on."""
+    """A message to the work: `pause`, `resume`, or any other type that sender and worker agree on."""
 
     type: str
     data: Any = None
@@ -21,12 +21,12 @@ class Signal(NamedTuple):
 
 
 class Inbox:
-    """Signals in the order they came, each for whoever takes it first."""
+    """Signals in the order of arrival; each is read once, by the first reader."""
 
     def __init__(self) -> None:
         self._signals: deque[Signal] = deque(maxlen=MAX_SIGNALS)
         self._listeners: dict[Callable[[], None], None] = {}
-        """What tells each who waits. No lock: a thread that died with the interpreter may have held it."""
+        """The callbacks of waiting readers. No lock: a daemon thread that died at shutdown would hold it forever."""
         self._closed = False
 
     def put(self, signal: Signal) -> None:
@@ -35,22 +35,22 @@ class Inbox:
         self._tell()
 
     def close(self) -> None:
-        """Say that none will follow that matters: the work has ended, or has to."""
+        """Note that no further signal matters: the work has ended, or has to end."""
         self._closed = True
         self._tell()
 
     def reborn(self) -> None:
-        """Start anew in a forked child: the parent's readers are not here."""
+        """Restart in a forked child: the readers belong to the parent."""
         self._listeners.clear()
 
     def each(self, timeout: float | None) -> Iterator[Signal]:
-        """Yield signals as they come, until none will or none came for `timeout` seconds."""
+        """Yield signals as they arrive. End when the inbox is closed, or no signal arrived for `timeout` seconds."""
         news = SimpleQueue[None]()
         tell = partial(news.put, None)
         self._listeners[tell] = None
         try:
             while True:
-                with suppress(IndexError):  # somebody else may have taken the last one
+                with suppress(IndexError):  # another reader may have taken the last one
                     while True:
                         yield self._signals.popleft()
                 if self._closed:
@@ -62,7 +62,7 @@ class Inbox:
             self._listeners.pop(tell, None)
 
     async def each_async(self, timeout: float | None) -> AsyncIterator[Signal]:
-        """Yield signals as they come, as `each` does."""
+        """Yield signals as they arrive, as `each` does."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -73,7 +73,7 @@ class Inbox:
         try:
             while True:
                 news.clear()
-                with suppress(IndexError):  # somebody else may have taken the last one
+                with suppress(IndexError):  # another reader may have taken the last one
                     while True:
                         yield self._signals.popleft()
                 if self._closed:

@@ -1,15 +1,16 @@
-"""The worker's side of an operation's lease: when to say that it is alive."""
+"""The worker's side of an operation's lease: when to send heartbeats."""
 
 from math import inf
 
 _BEATS = 3
-"""In the time of a lease, so that one may be lost, and the next come late."""
+"""How many heartbeats are sent per lease, so that one may get lost and the next may be late."""
 _KEPT = 4
-"""Beats in the time after which an operation expires as idle: it must not while somebody holds it, lease or none."""
+"""How many heartbeats are sent per idle limit: an operation that a worker holds must not expire, even without a lease.
+"""
 
 
 class Lease:
-    """Times are monotonic, in seconds."""
+    """When the next heartbeat is due. Times are monotonic, in seconds."""
 
     def __init__(self, lease_s: float | None, idle_limit_s: float, now: float) -> None:
         self.lease_s = lease_s
@@ -18,21 +19,21 @@ class Lease:
         self._look = False
 
     def due_at(self) -> float:
-        """Return when the next beat has to be sent; infinity for never."""
+        """Return when the next heartbeat must be sent; infinity for never."""
         return -inf if self._look else self._heard_at + self._every_s
 
     def heard(self, at: float) -> None:
-        """Note that something was sent, which is as good as a beat."""
+        """Note that something was sent, which replaces a heartbeat."""
         self._heard_at = max(self._heard_at, at)
 
     def look(self) -> None:
-        """Have a beat sent now, because its answer tells whether the operation still is this process's."""
+        """Request a heartbeat now: its reply says whether this process may still report the operation."""
         self._look = True
 
     def beaten(self, now: float) -> None:
-        """Note that a beat is sent."""
+        """Note that a heartbeat was sent."""
         self._look, self._heard_at = False, now
 
     def release(self) -> None:
-        """Note that nobody works here any more. The garbage collector calls it, so it takes no lock."""
+        """Note that nobody works on the operation here. The garbage collector calls this, so it takes no lock."""
         self.lease_s, self._every_s = None, inf

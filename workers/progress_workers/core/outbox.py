@@ -1,4 +1,4 @@
-"""What goes to Redis: one batch at a time, which stays as it is, under the same numbers, until it is acknowledged."""
+"""Sends one batch at a time to Redis. A batch stays unchanged, with the same numbers, until it is acknowledged."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +13,14 @@ from progress_workers.core.progress.dirty import Pulse
 from progress_workers.core.progress_encoder import Telling
 
 BATCH_LINES = 250
-"""Log lines in one batch. So many waiting are sent without waiting for the interval."""
+"""The most log lines in one batch. When this many wait, they are sent without waiting for the interval."""
 
 
 class Outbox:
-    """What waits to be sent, and the batch that is on its way. Times are monotonic, in seconds.
+    """Everything that waits to be sent, and the batch that is being sent. Times are monotonic, in seconds.
 
-    Lines, the end and marks may come from any thread that holds `pulse.lock`. One thread takes and acknowledges.
+    Any thread that holds `pulse.lock` may add lines, the end and marks. A single thread takes batches and acknowledges
+    them.
     """
 
     def __init__(
@@ -28,19 +29,19 @@ class Outbox:
         self.batch: list[Entry] | None = None
         self.backlog = Backlog()
         self.end: Entry | None = None
-        """How the operation ended."""
+        """The end of the operation, once it is reported."""
         self.hold_ms: int | None = None
-        """How long the lease is to be held for the next attempt, once this one gave up."""
+        """How long the lease is extended for the next attempt, after this attempt failed."""
         self.announce = False
-        """Whether that it runs is to be said first."""
+        """Whether to report first that the operation is running."""
         self.interval_s = interval_s
         self.taken_at = taken_at
-        """When a batch was last taken."""
+        """When the last batch was taken."""
         self._pulse = pulse
         self._telling = telling
         self._settings = settings
         self._worker = worker
-        self._parting = False  # the batch is the last of an attempt that gave up
+        self._parting = False  # the batch is the last one of an attempt that failed
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -50,31 +51,31 @@ class Outbox:
 
     @property
     def ended(self) -> bool:
-        """Whether an end was told, or that another attempt follows."""
+        """Whether an end was reported, or a retry."""
         return self.end is not None or self.hold_ms is not None
 
     @property
     def lease_ms(self) -> int | None:
-        """How long the worker may be silent after the batch; None for as long as its lease says."""
+        """How long the worker may be silent after the batch; None: as long as its lease."""
         return self.hold_ms if self._parting else None
 
     def mark(self) -> int:
-        """Return a mark that is reached when all that came before it is acknowledged."""
+        """Return a mark that is reached when everything before it is acknowledged."""
         self._marks += 1
         return self._marks
 
     def reached(self, mark: int) -> bool:
-        """Return whether all before a mark is acknowledged."""
+        """Return whether everything before a mark is acknowledged."""
         return self._reached >= mark
 
     def __len__(self) -> int:
-        """Return how many events are not acknowledged."""
+        """Return how many events are not acknowledged yet."""
         batch = self.batch or []
         end = self.end is not None and not (batch and batch[-1].type == "end")
         return len(batch) + len(self.backlog) + end
 
     def due_at(self, *, counting: bool) -> float:
-        """Return from when there is a batch to take; infinity for never. While `counting`, a falling rate counts."""
+        """Return when there is a batch to take; infinity for never. With `counting`, a falling rate is a reason too."""
         if self.batch or self._marks > self._reached or self.announce or self.ended:
             return -inf
         if len(self.backlog) >= BATCH_LINES:
@@ -84,7 +85,7 @@ class Outbox:
         return self._telling.due_at() if counting else inf
 
     def freeze(self, now: float) -> None:
-        """Make a batch of what waits, as of now."""
+        """Create a batch of everything that waits, as of now."""
         fading = now >= self._telling.due_at()
         with self._pulse.lock:
             marks, announce = self._marks, self.announce
@@ -106,7 +107,7 @@ class Outbox:
             self.taken_at = now
 
     def _put(self, entries: Sequence[Entry], marks: int | None) -> None:
-        """Make entries the batch; with it, once acknowledged, so many marks are reached. None leaves them for later."""
+        """Make entries the batch. When it is acknowledged, `marks` are reached; None leaves the marks for later."""
         if marks is not None:
             self._batch_mark = marks
         if not entries:
@@ -117,14 +118,14 @@ class Outbox:
         self.batch = [replace(entry, producer=self._producer, seq=seq) for seq, entry in numbered]
 
     def acknowledged(self) -> bool:
-        """Note that the batch is stored; return whether it was the last."""
+        """Note that the batch is stored. Return whether it was the last one."""
         last = self._parting or (self.batch or [])[-1].type == "end"
         self.batch = None
         self._reached = self._batch_mark
         return last
 
     def reborn(self) -> None:
-        """Start anew in a forked child, as another producer: what was waiting is the parent's to send."""
+        """Restart in a forked child as a new producer: the parent sends what was waiting."""
         self._begin_anew()
         self.announce = False
         self.backlog.clear()

@@ -1,8 +1,8 @@
-"""The worker's core, without I/O: what an operation is told goes in, calls of the publish script come out.
+"""The worker's core, without I/O: it receives an operation's reports and produces calls of the publish script.
 
-Everything is sent in batches. A batch that was taken stays as it is, with its sequence numbers, until it is
-acknowledged: sent twice, it is stored once. Meanwhile newer progress replaces older, and logs wait in a bounded
-buffer, so a Redis that is away costs no more memory after an hour than after a second.
+Everything is sent in batches. A batch stays unchanged, with its sequence numbers, until it is acknowledged: if it is
+sent twice, it is stored once. Meanwhile newer progress replaces older progress, and logs wait in a bounded buffer. So
+an unavailable Redis needs no more memory after an hour than after a second.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +32,14 @@ from progress_workers.values import brief, text
 from progress_workers.values.complaints import Complaints
 
 INTERVAL_S = 0.1
-"""Progress of one operation is sent no more often than this, by default; the first and the last always are."""
+"""The default shortest time between two progress updates of one operation; the first and the last are always sent."""
 
 
 class Reporter:
     """One operation as this process reports it.
 
-    User threads tell it things; one thread takes batches and acknowledges them, another sends its beats. `wake` is
-    called, from any thread, when there may be something new to take; it must not block.
+    User threads report to it. One thread takes batches and acknowledges them, another one sends its heartbeats. `wake`
+    is called, from any thread, when there may be something new to take; it must not block.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class Reporter:
         wake: "Callable[[Reporter], None] | None" = None,
         trace: NoTrace = NO_TRACE,
     ) -> None:
-        build_shapes()  # as a block may be left at the very end of its process
+        build_shapes()  # now, because a block may be left while the process is already shutting down
         self.operation = operation
         self.trace = trace
         self.keys = keys
         self.attempt = attempt
         self.heard = (0, 0)
-        """The position up to which its signals were heard."""
+        """The position up to which its signals were read."""
         self.succeeded = False
-        """Whether a signal told that another attempt took over."""
+        """Whether a signal reported that another attempt took over."""
         now = (clock := clock or Clock()).monotonic()
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
         self.pulse = Pulse(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.pulse, clock, total=total, unit=unit)
         telling = Telling(operation, self.progress, settings, now)
-        # The first progress need not wait.
+        # The first progress does not wait for the interval.
         self.outbox = Outbox(self.pulse, telling, settings, worker, interval_s, now - interval_s)
         self.outbox.announce = announce
         self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
@@ -85,22 +85,22 @@ class Reporter:
         self._created_ms = created_ms
         self._finished = self._released = False
         if total is not None or unit is not None:
-            self.pulse.dirty = True  # worth telling before the first item is done
+            self.pulse.dirty = True  # reported even before the first item is done
 
-    # What the operation is told, from any thread.
+    # Reports, from any thread.
 
     def log(self, message: str, level: str = "info", stage: str | None = None) -> None:
-        """Keep a line for the log. Without a stage it belongs to the one that runs, if only one does."""
+        """Add a log line. Without a stage, it belongs to the running stage, if exactly one stage runs."""
         said, known = text(message), level_of(level)
         named = None if stage is None else text(stage, MAX_NAME_CHARS)
         if known is None:
             levels = ", ".join(sorted(LEVELS))
-            self.complaints.add("level", f"log level {brief(level)} is shown as info; the levels are {levels}")
+            self.complaints.add("level", f"unknown log level {brief(level)} is shown as info; the levels are {levels}")
         with self.pulse.lock:
             self.publish(Line(said, known or "info", named or self.progress.running_stage))
 
     def publish(self, one: Line | Entry) -> None:
-        """Keep a line, or an event of the user's own."""
+        """Add a log line or a custom event."""
         with self.pulse.lock:
             if self.ended or self.lost is not None:
                 return
@@ -110,11 +110,11 @@ class Reporter:
             self.pulse.wake()
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
-        """Return the stage of this name, made at its first mention."""
+        """Return the stage of this name; the first call creates it."""
         return self.progress.stage(name, weight, total, self.log)
 
     def end(self, outcome: Entry) -> bool:
-        """Keep how the operation ended, to be sent after all else; return whether it was the first to say."""
+        """Store the operation's end, which is sent after everything else. Return whether this was the first end."""
         with self.pulse.lock:
             if self.ended:
                 return False
@@ -123,7 +123,7 @@ class Reporter:
         return True
 
     def retry_in(self, delay_s: float, said: Line) -> None:
-        """Keep that this attempt gave up, to be sent after all else, and that the next one comes so much later."""
+        """Record that this attempt failed and the next one follows within `delay_s`; sent after everything else."""
         with self.pulse.lock:
             if self.ended:
                 return
@@ -132,14 +132,14 @@ class Reporter:
         self._let_go()
 
     def mark(self) -> int:
-        """Return a mark that is reached when all that was told so far is acknowledged."""
+        """Return a mark that is reached when all reports so far are acknowledged."""
         with self.pulse.lock:
             mark = self.outbox.mark()
         self.pulse.wake()
         return mark
 
     def release(self) -> None:
-        """Note that nobody works on it here any more: no beats. The garbage collector calls it, so it takes no lock."""
+        """Stop heartbeats: nobody works on it here any more. The garbage collector calls this, so it takes no lock."""
         self.lease.release()
         self._released = True
 
@@ -148,24 +148,24 @@ class Reporter:
         self.trace.end(self.outbox.end)
         self.pulse.wake()
 
-    # What became of it.
+    # The state of reporting.
 
     @property
     def lost(self) -> BrokerError | None:
-        """Why the operation is no longer this process's to report, if so. Nothing is sent from then on."""
+        """Why this process may no longer report the operation, or None. After this, nothing is sent."""
         return self.sign.lost
 
     @property
     def dropped(self) -> bool:
-        """Whether what it was told is not stored, and never will be.
+        """Whether some reports are not stored and never will be.
 
-        Where another attempt, or somebody else's end, took the operation over, what is late does not count.
+        If another attempt took the operation over, or somebody else ended it, late reports do not count as dropped.
         """
         return self.lost is not None and not isinstance(self.lost, Fenced | OperationEnded)
 
     @property
     def ended(self) -> bool:
-        """Whether an end was told, or that another attempt follows."""
+        """Whether an end was reported, or a retry."""
         return self.outbox.ended
 
     @property
@@ -175,43 +175,43 @@ class Reporter:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing more will be sent, unless someone who still holds it tells it something."""
+        """Whether nothing more will be sent, unless code that still holds the operation reports again."""
         return self._released and self.due_at() == inf
 
     def reached(self, mark: int) -> bool:
-        """Return whether all that was told before the mark is acknowledged, or never will be."""
+        """Return whether everything before the mark is acknowledged, or never will be."""
         return self.done or self.outbox.reached(mark)
 
     def unsent(self) -> int:
-        """Return how many events it keeps that are not acknowledged."""
+        """Return how many buffered events are not acknowledged yet."""
         with self.pulse.lock:
             return len(self.outbox)
 
     def lose(self, error: BrokerError) -> None:
-        """Give the operation up: it is no longer this process's to report."""
+        """Give the operation up: this process may no longer report it."""
         self._silence()
         self.trace.end(self.outbox.end)
         self.sign.lose(error)
 
-    # What is sent, by one thread.
+    # Sending, by one thread.
 
     def due_at(self) -> float:
-        """Return the monotonic time, in seconds, from which there is a batch to take; infinity for never."""
+        """Return the monotonic time, in seconds, at which there is a batch to take; infinity for never."""
         return inf if self.done else self.outbox.due_at(counting=not self._released)
 
     def take(self, now: float) -> list[Entry] | None:
-        """Return the batch to send as of `now`, None if nothing is due; the same again until it is acknowledged."""
+        """Return the batch to send as of `now`; None if nothing is due. It is the same until it is acknowledged."""
         if self.outbox.batch is None and self.due_at() <= now:
             self.outbox.freeze(now)
         return self.outbox.batch
 
     def call(self, now: float) -> Call | None:
-        """Return the call that sends what `take` returns."""
+        """Return the call that sends the batch of `take`."""
         entries = self.take(now)
         return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
 
     def acknowledged(self, answer: Answer) -> None:
-        """Note that the batch last taken is stored."""
+        """Note that the last batch is stored."""
         if self.outbox.batch is None:
             return
         last = self.outbox.acknowledged()
@@ -221,20 +221,20 @@ class Reporter:
             self._finished = True
             self._silence()
 
-    # What keeps its lease, by another thread.
+    # Heartbeats, by another thread.
 
     def beat_at(self) -> float:
-        """Return the monotonic time, in seconds, from which a beat is due; infinity for never."""
+        """Return the monotonic time, in seconds, at which a heartbeat is due; infinity for never."""
         return inf if self.done or self.ended else self.lease.due_at()
 
     def beat(self, now: float) -> Call:
-        """Return the call that says that the worker is alive, and asks whether the operation is still its own."""
+        """Return the heartbeat call. Its reply also says whether this process may still report the operation."""
         self.lease.beaten(now)
         return self._call((), as_observer=self.lease.lease_s is None)
 
     def reborn(self) -> None:
-        """Start anew in a forked child, as another producer; what was waiting is the parent's to send, as are beats."""
-        self.pulse.lock = RLock()  # a thread that is not here may have held it
+        """Restart in a forked child as a new producer. The parent sends what was waiting, and the heartbeats."""
+        self.pulse.lock = RLock()  # a thread that exists only in the parent may hold the old one
         self.outbox.reborn()
         self.lease.release()
         self.inbox.reborn()
@@ -257,9 +257,9 @@ class Reporter:
         )
 
     def heed(self, answer: Answer) -> None:
-        """Note what a beat, or a batch, was answered."""
+        """Process the answer to a heartbeat or a batch."""
         if answer.cancel is not None:
             self.sign.ask(Stop(answer.cancel.reason, answer.cancel.by))
 
     def _silence(self) -> None:
-        self.pulse.dirty = True  # and never cleared again: counting goes on without waking anyone
+        self.pulse.dirty = True  # never cleared again: further counting wakes nobody

@@ -1,1 +1,1 @@
-"""How an operation begins: created, started, taken over, told to its parent."""
+"""How an operation begins: it is created, started or taken over, and its parent is notified."""

@@ -1,4 +1,4 @@
-"""How an operation is created, unless it was created alike before."""
+"""Creates an operation, unless it already exists with the same values."""
 
 import logging
 import secrets
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Created(NamedTuple):
-    """An operation that was created, now or before."""
+    """An operation that exists, whether it is new or was created before."""
 
     link: Link
     operation: str
@@ -31,10 +31,10 @@ class Created(NamedTuple):
     new: bool
     at_ms: int | None
     cancel: Cancel | None
-    """That of its parent, which it has been ended by."""
+    """The cancel of its parent, which has ended this operation too."""
     kind: str
     warnings: list[tuple[str, str]]
-    """About words that were ignored or changed, by their names."""
+    """The names of options that were ignored or changed, each with a warning."""
 
 
 def create(
@@ -46,15 +46,15 @@ def create(
     lease_s: float | Default | None = Default.LEASE,
     **words: Any,
 ) -> Created:
-    """Create an operation, unless it was created alike before. The words are those of `CreateOptions`.
+    """Create an operation, unless it already exists with the same values. The options are those of `CreateOptions`.
 
-    Raises `Invalid`, before anything is created, for an `id`, `parent` or `lease_s` that can't be, and for `tags` that
-    are one text.
+    Raises `Invalid`, before anything is created, if `id`, `parent` or `lease_s` is invalid, or if `tags` is a single
+    string.
     """
     settings = settings or load_settings()
     lease = settings.lease_s if lease_s is Default.LEASE else lease_s
     if unknown := [name for name in words if name not in NewOperation.model_fields]:
-        raise TypeError(f"there is no option {unknown[0]!r}: see `Operation.start`")
+        raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
     given, warnings = readable_words(kind, tags, words)
     try:
         new = NewOperation.model_validate(
@@ -68,14 +68,14 @@ def create(
     try:
         read_answer(reply)
     except OperationExists as error:
-        raise OperationExists(f"{error.detail}: start it just as it was, or choose another id") from None
+        raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
     cancel = note(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
     created_ms = int(reply[5]) if reply[5] else None
     return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, warnings)
 
 
 def create_pending(kind: str, **options: Any) -> str:
-    """Create an operation that nobody works on yet, and return its id."""
+    """Create an operation that no worker has started yet. Return its id."""
     created = create(kind, **options)
     for _, said in created.warnings:
         logger.warning("operation %s: %s", created.operation, said)

@@ -1,4 +1,4 @@
-"""What is said of an operation when it is created, as it may be stored."""
+"""Converts the options of a new operation to values that can be stored."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -10,16 +10,16 @@ from progress_workers.values import attempt, brief, fitted, label, number, text
 
 
 class Words(NamedTuple):
-    """Words that may be stored, and warnings about those that were ignored or changed, by their names."""
+    """The options that can be stored, and warnings about those that were ignored or changed, by name."""
 
     given: dict[str, Any]
     warnings: list[tuple[str, str]]
 
 
 def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
-    """Return a kind, tags and other words such that people can read them; ids stay as they are.
+    """Convert a kind, tags and other options to texts that people can read. Ids stay as they are.
 
-    Raises `Invalid` for tags that are one text.
+    Raises `Invalid` if `tags` is a single string.
     """
     words, warnings = dict(given), list[tuple[str, str]]()
     words["kind"] = label(kind) or "operation"
@@ -34,20 +34,20 @@ def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
 
 
 def _owner(given: object) -> str | None:
-    """Return an owner. One that is too long ends in a hash: two such owners must not become one."""
+    """Return an owner. If it is too long, it ends in a hash, so that two such owners stay different."""
     whole = label(given, 1 << 16)
     return fitted(whole, whole, MAX_LABEL_CHARS) or None
 
 
 def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:
     if isinstance(given, str | bytes):
-        raise Invalid("tags are a list: a single one goes into [ ] too", field="tags")
+        raise Invalid('tags must be a list, even for a single tag: ["tag"]', field="tags")
     if given is None:
         return []
     found: list[object] = []
     fault = attempt(_take, given, found, otherwise=lambda error: error)
     if fault is not None:
-        warnings.append(("tags", f"tags: {brief(given)} can't be read as a list; {len(found)} were taken"))
+        warnings.append(("tags", f"tags: {brief(given)} can't be read as a list; {len(found)} were read"))
     if len(found) > MAX_TAGS:
         warnings.append(("tags", f"tags: only the first {MAX_TAGS} are kept"))
     return [tag for tag in map(label, found[:MAX_TAGS]) if tag]
@@ -55,12 +55,12 @@ def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:
 
 def _take(given: Iterable[object], found: list[object]) -> None:
     for tag in islice(iter(given), MAX_TAGS + 1):
-        found.append(tag)  # noqa: PERF402 - one by one, to keep those before one that fails
+        found.append(tag)  # noqa: PERF402 - one by one, to keep the tags before one that fails
 
 
 def _weight(given: object, warnings: list[tuple[str, str]]) -> float:
     found = number(given)
     if found is None or found <= 0:
-        warnings.append(("weight", f"weight: {brief(given)} was ignored; a finite number above 0 is needed"))
+        warnings.append(("weight", f"weight: {brief(given)} was ignored; expected a finite number greater than 0"))
         return 1
     return min(found, MAX_WEIGHT)

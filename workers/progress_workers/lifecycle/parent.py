@@ -1,4 +1,4 @@
-"""Telling a parent of the child that a worker has just created, by `progress_broker.operations.parent_notice`."""
+"""Notifies a parent of a child that a worker has just created; see `progress_broker.operations.parent_notice`."""
 
 from contextlib import suppress
 
@@ -13,7 +13,7 @@ from progress_workers.transport.connection import Link
 
 
 def note(link: Link, settings: Settings, operation: str, new: NewOperation) -> Cancel | None:
-    """Tell a parent of its new child; if that one was asked to stop, cancel the child, and return the cancel."""
+    """Notify a parent of its new child. If the parent was asked to stop, cancel the child and return the cancel."""
     try:
         cancel = _publish(link, new.parent or "", parent_notice.entry(operation, new))
     except (StorageUnavailable, StorageFull):
@@ -23,7 +23,7 @@ def note(link: Link, settings: Settings, operation: str, new: NewOperation) -> C
         with storage_errors():
             cancel = parent_notice.cancel_of(link.client().hmget(key, parent_notice.STATE))
     except BrokerError:
-        return None  # it is only a label
+        return None  # then the parent's id is only a label
     if cancel is not None:
         _cancel(link, settings, operation, cancel)
     return cancel
@@ -32,7 +32,7 @@ def note(link: Link, settings: Settings, operation: str, new: NewOperation) -> C
 def _cancel(link: Link, settings: Settings, operation: str, cancel: Cancel) -> None:
     try:
         _publish(link, operation, cancellation.ended(settings, Status.PENDING, cancel), Status.PENDING)
-    except Conflict:  # another worker has begun it
+    except Conflict:  # another worker has started it
         with suppress(Invalid, OperationEnded):
             _publish(link, operation, cancellation.requested(settings, cancel))
     except OperationEnded:

@@ -1,4 +1,4 @@
-"""How an operation is begun or joined: a call or two to Redis, before anything runs in the background."""
+"""Starts or joins an operation: one or two calls to Redis, before any background thread is needed."""
 
 import re
 import time
@@ -22,7 +22,7 @@ from progress_workers.values import brief, number
 
 
 class Opened(NamedTuple):
-    """An operation that can be reported on."""
+    """An operation that can be reported."""
 
     link: Link
     reporter: Reporter
@@ -41,9 +41,9 @@ def start(
     interval_s: float = INTERVAL_S,
     **words: Any,
 ) -> Opened:
-    """Create an operation, or find it if it was created alike before, and say that it runs."""
+    """Create an operation, or find it if it already exists with the same values, and mark it as running."""
     settings = settings or load_settings()
-    new_attempt = bool(new_attempt)  # whatever is wrong with an option shows before anything is created
+    new_attempt = bool(new_attempt)  # an invalid option must fail before anything is created
     plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
     created = create(kind, settings=settings, **words)
     link, operation = created.link, created.operation
@@ -59,14 +59,14 @@ def start(
         reporter = _reporter(
             link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
         )
-        reporter.progress.resume(state.progress, percent_only=True)  # its loop begins again, its percentage does not
+        reporter.progress.resume(state.progress, percent_only=True)  # counting restarts, but the percentage continues
         return reporter
 
     try:
         opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
     except OperationEnded:
         if created.new and read_state(link, operation).status is Status.CANCELLED:
-            raise Cancelled(operation) from None  # between its creation and now, most likely with its parent
+            raise Cancelled(operation) from None  # cancelled after its creation, most likely together with its parent
         raise
     for subject, said in (*created.warnings, *warnings):
         opened.reporter.complaints.add(subject, said)
@@ -82,9 +82,9 @@ def attach(
     interval_s: float = INTERVAL_S,
     ends: bool = True,
 ) -> Opened:
-    """Join an operation that exists, and go on from the progress it has."""
+    """Join an existing operation and continue from its progress."""
     if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
-        raise NotFound(f"there is no operation {brief(operation)}: no operation can have this id")
+        raise NotFound(f"there is no operation {brief(operation)}: this is not a valid operation id")
     _, plain_interval_s, warnings = _numbers(None, interval_s)
     settings = settings or load_settings()
     link = link_to(settings)
@@ -105,14 +105,16 @@ def attach(
 
 
 def _numbers(total: object, interval_s: object) -> tuple[float | None, float, list[tuple[str, str]]]:
-    """Return a total and an interval as they can be used, and warnings about what is ignored, by their names."""
+    """Return a valid total and interval, and warnings about invalid ones, by name."""
     warnings: list[tuple[str, str]] = []
     of = number(total)
     if total is not None and of is None:
-        warnings.append(("total", f"total: {brief(total)} was ignored; a finite number is needed"))
+        warnings.append(("total", f"total: {brief(total)} was ignored; expected a finite number"))
     every_s = number(interval_s)
     if every_s is None or every_s < 0:
-        warnings.append(("interval_s", f"interval_s: {brief(interval_s)} was ignored; seconds from 0 up are needed"))
+        warnings.append(
+            ("interval_s", f"interval_s: {brief(interval_s)} was ignored; expected a number of seconds, 0 or greater")
+        )
         every_s = INTERVAL_S
     return of, every_s, warnings
 
@@ -142,7 +144,7 @@ def _reporter(
         created_ms=state.created_ms,
         worker=worker_name(worker) if ends or worker else "",
         announce=state.status in (Status.PENDING, Status.STALLED),
-        # Of several processes on an operation the one that ends it keeps its lease.
+        # If several processes share an operation, only the one that ends it keeps its lease.
         lease_s=state.lease_s if ends else None,
         idle_limit_s=state.idle_limit_s,
         interval_s=interval_s,
@@ -170,7 +172,7 @@ def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[
     try:
         _send_first(link, reporter)
     except (Invalid, OperationEnded):
-        # It changed since it was looked at. If it was cancelled, `running` can't follow, but the worker has to hear.
+        # It changed since it was read. If it was cancelled, Redis rejects `running`; the worker must see the cancel.
         reporter = make(read_state(link, operation))
         _send_first(link, reporter)
     return reporter

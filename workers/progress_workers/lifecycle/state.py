@@ -1,4 +1,4 @@
-"""Where an operation stands in Redis, asked before a worker says anything."""
+"""Reads an operation's state from Redis, before a worker reports anything."""
 
 from progress_broker.operations.worker_view import (
     END_FIELDS,
@@ -13,7 +13,7 @@ from progress_workers.transport.pipeline import errors_that_may_pass
 
 
 def read_state(link: Link, operation: str) -> WorkerView:
-    """Return where an operation stands; raise `NotFound` or `Gone`."""
+    """Return an operation's state; raise `NotFound` or `Gone`."""
     key = link.keyspace().operation(operation).snapshot
     with errors_that_may_pass():
         values = link.client().hmget(key, FIELDS)
@@ -21,7 +21,7 @@ def read_state(link: Link, operation: str) -> WorkerView:
 
 
 def cancelled_at_s(link: Link, operation: str) -> float | None:
-    """Return when an operation was cancelled, in seconds since 1970, or None if it was not, or is not there."""
+    """Return when an operation was cancelled, in seconds since 1970; None if it was not cancelled or does not exist."""
     with storage_errors():
         key = link.keyspace().operation(operation).snapshot
         values = link.client().hmget(key, END_FIELDS)

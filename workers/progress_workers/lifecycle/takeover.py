@@ -1,4 +1,4 @@
-"""Taking an operation over from whoever works on it: a new attempt, which fences the one before."""
+"""Takes an operation over from its current worker: a new attempt, which fences the earlier one."""
 
 import os
 import socket
@@ -19,12 +19,12 @@ _TRIES: Final = 8
 
 
 def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | None) -> WorkerView:
-    """Take an operation over from whoever works on it, and return how it then stands."""
+    """Take an operation over from its current worker. Return its new state."""
     for _ in range(_TRIES):
         if state.status.done or state.status is Status.PENDING:
-            return state  # what nobody has begun is not begun again
+            return state  # an operation that nobody has started needs no new attempt
         attempt, name = state.attempt + 1, worker_name(worker)
-        # One that was asked to stop stays so, and whoever takes it over hears of it.
+        # A cancel stays in effect, and the new attempt learns of it.
         status = Status.CANCELLING if state.status is Status.CANCELLING else Status.RUNNING
         said = orjson.dumps({"status": status, "attempt": attempt, "worker": name})
         entries = [Entry("status", said, "" if status is Status.CANCELLING else "running")]
@@ -33,13 +33,13 @@ def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | N
         try:
             read_answer(link.run(call))
         except Conflict:
-            state = read_state(link, operation)  # it changed since it was looked at
+            state = read_state(link, operation)  # it changed since it was read
         else:
             return state._replace(attempt=attempt, status=status, progress={})
-    raise StorageUnavailable(f"operation {operation} changes too fast to be taken over: try again")
+    raise StorageUnavailable(f"operation {operation} could not be taken over because it keeps changing: try again")
 
 
 def worker_name(worker: str | None) -> str:
-    """Return who works on an operation, as people are shown: as it was called, or else `host:pid`."""
+    """Return the worker's name that people see: the given one, or else `host:pid`."""
     given = "" if worker is None else label(worker)
     return given or label(f"{socket.gethostname()}:{os.getpid()}")

@@ -1,8 +1,8 @@
-"""Commands as part of the work: what they print is the operation's log, and a cancel ends them.
+"""Commands as part of the work: their output is the operation's log, and a cancel ends them.
 
-Bytes come from a pipe (`stream`), become lines as a terminal would leave them (`lines`), which are told to the
-operation (`output`), and may say how far the work is (`patterns`). One loop carries them (`running`) from the child's
-start to its end (`child`).
+`stream` reads bytes from a pipe. `lines` turns them into lines, as a terminal would show them. `output` reports the
+lines to the operation. `patterns` reads the progress from them. `running` is the loop that does this from the start to
+the end of the child process (`child`).
 """
 
 from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed

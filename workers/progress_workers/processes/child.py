@@ -1,4 +1,4 @@
-"""A command as a child process, whose outputs are ours to read."""
+"""A command as a child process, whose output this process reads."""
 
 import os
 import signal
@@ -13,28 +13,28 @@ from progress_broker.errors import Invalid
 
 
 class Place(NamedTuple):
-    """Where and with what a command runs, as `subprocess.Popen` takes it."""
+    """Where and how a command runs, as arguments of `subprocess.Popen`."""
 
     cwd: str | os.PathLike[str] | None = None
     env: Mapping[str, str] | None = None
     stdin: int | IO[Any] | None = subprocess.DEVNULL
     with_terminal: bool = False
-    """Whether it belongs to our terminal, if we have one, from which it then may read when it is let."""
+    """Whether it stays in our terminal, if there is one. It can then read from it while it is in the foreground."""
     in_one: bool = False
-    """Whether stderr goes where stdout does, so that what is written to them keeps its order."""
+    """Whether stderr goes to the same pipe as stdout, so that the order of the output is kept."""
     prepare: Callable[[], None] | None = None
-    """Called in the child before its program begins."""
+    """Called in the child process before its program starts."""
 
 
 class Child:
-    """A child in a process group of its own, which a signal reaches with all it started.
+    """A child process in its own process group. A signal reaches it and everything that it started.
 
     A thread waits for it, and calls `changed` when it stopped or ended.
     """
 
     def __init__(self, command: Sequence[str], place: Place, changed: Callable[[], None]) -> None:
         if isinstance(command, str | bytes) or not command:
-            raise Invalid("a command is a list of words: it is run as it is, without a shell", field="command")
+            raise Invalid("a command must be a list of words: it runs without a shell", field="command")
         apart: dict[str, Any] = {"process_group": 0} if place.with_terminal else {"start_new_session": True}
         self._popen = subprocess.Popen(
             command,
@@ -48,46 +48,46 @@ class Child:
             **apart,
         )
         self.stopped_by: int | None = None
-        """The signal that has stopped it, as Ctrl-Z does, until somebody takes care of it."""
+        """The signal that stopped it, for example by Ctrl-Z, until the stop is handled."""
         self._changed = changed
         self._waiting = Thread(target=self._wait, name="progress-child", daemon=True)
         try:
             self._waiting.start()
-        except BaseException:  # no thread is to be had: then nobody would look after it
+        except BaseException:  # without the thread, nothing would wait for the child
             with self._popen:
                 self._popen.kill()
             raise
 
     @property
     def pid(self) -> int:
-        """Its process, and the group that it leads."""
+        """Its process id, which is also the id of its process group."""
         return self._popen.pid
 
     @property
     def returncode(self) -> int | None:
-        """What it ended with, as `subprocess` has it, or None while it lives."""
+        """Its exit code as in `subprocess`, or None while it runs."""
         return self._popen.returncode
 
     @property
     def outputs(self) -> list[IO[bytes]]:
-        """The reading ends of its stdout and stderr, or of the one pipe that is both."""
+        """The read ends of its stdout and stderr pipes, or of the single pipe for both."""
         return [pipe for pipe in (self._popen.stdout, self._popen.stderr) if pipe is not None]
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and all in its group; nobody there is no error."""
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of the dead
+        """Send a signal to its process group. An empty group is not an error."""
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of dead processes
             os.killpg(self.pid, number)
 
     def ask_to_end(self) -> None:
-        """Have it end: one that is stopped, too."""
+        """Ask it to end, also if it is stopped."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
 
     def group_lives(self) -> bool:
-        """Return whether any in its group is alive, once it has ended itself."""
+        """Return whether any process of its group is still alive, after it has ended itself."""
         with suppress(ChildProcessError):
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
-                pass  # orphans are handed to process 1, and in a container that may be us
+                pass  # process 1 inherits orphans, and in a container that may be this process
         try:
             os.killpg(self.pid, 0)
         except (ProcessLookupError, PermissionError):
@@ -95,7 +95,7 @@ class Child:
         return not _all_dead(self.pid)
 
     def close(self) -> None:
-        """Wait until it has ended, and let go of what it cost."""
+        """Wait until it has ended, and release its resources."""
         self._waiting.join()
         for output in self.outputs:
             output.close()
@@ -105,7 +105,7 @@ class Child:
             try:
                 _, status = os.waitpid(self.pid, os.WUNTRACED)
             except ChildProcessError:
-                status = 0  # this process ignores SIGCHLD, so nobody can know; subprocess says the same
+                status = 0  # this process ignores SIGCHLD, so the status is unknown; subprocess uses 0 too
             if os.WIFSTOPPED(status):
                 self.stopped_by = os.WSTOPSIG(status)
             else:
@@ -114,9 +114,9 @@ class Child:
 
 
 def _all_dead(group: int) -> bool:
-    """Return whether a group is known to be of zombies only, which an idle process 1 may leave there for ever."""
+    """Return whether a group certainly has only zombies, which an idle process 1 may never collect."""
     states = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):  # empty on other systems than Linux
+    for stat in Path("/proc").glob("[0-9]*/stat"):  # empty on systems other than Linux
         with suppress(OSError):
             state, _, theirs = stat.read_text("utf-8", "replace").rpartition(")")[2].split()[:3]
             if int(theirs) == group:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class ProcessFailed(subprocess.CalledProcessError):
-    """A command failed: `returncode` as `subprocess` has it, `cmd`, and the last lines of its `stderr`."""
+    """A command failed: `returncode` as in `subprocess`, `cmd`, and the last lines of its `stderr`."""
 
     error_type: str | None = None
     """The type of the error, as the operation shows it."""
@@ -15,7 +15,7 @@ class ProcessFailed(subprocess.CalledProcessError):
     def __init__(self, returncode: int, command: Sequence[str], last: Iterable[str] = ()) -> None:
         lines = tuple(last)
         super().__init__(returncode, list(command), stderr="\n".join(lines))
-        self.args = (returncode, self.cmd, lines)  # which it is made from again in another process
+        self.args = (returncode, self.cmd, lines)  # pickling recreates the exception from these
 
     def __str__(self) -> str:
         said = f":\n{self.stderr}" if self.stderr else ""
@@ -31,17 +31,17 @@ class ProcessFailed(subprocess.CalledProcessError):
 
 
 class ExitCode(ProcessFailed):
-    """A command ended with another exit code than 0."""
+    """A command ended with an exit code other than 0."""
 
     error_type = "exit-code"
 
 
 class KilledBySignal(ProcessFailed):
-    """A signal ended a command; `returncode` is its number below zero."""
+    """A signal ended a command; `returncode` is the negative number of the signal."""
 
     error_type = "signal"
 
 
 def failure(returncode: int, command: Sequence[str], last: Iterable[str] = ()) -> ProcessFailed:
-    """Return what tells of a command that failed."""
+    """Return the exception for a command that failed."""
     return (KilledBySignal if returncode < 0 else ExitCode)(returncode, command, last)

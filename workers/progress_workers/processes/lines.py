@@ -1,4 +1,4 @@
-"""A stream of bytes as lines, as a terminal would leave them; without I/O, and bounded whatever comes."""
+"""Splits a stream of bytes into lines, as a terminal would show them. No I/O; memory is bounded for any input."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from progress_workers.values import text as readable
 
 MAX_CHARS = 65_536
-"""Characters kept of a line; the rest, up to its end, is dropped."""
+"""The longest line kept, in characters; the rest of a longer line is dropped."""
 
 _UNPRINTED = re.compile(
     r"""\x1b\[[0-?]*[ -/]*(?:[@-~]|$)            # colours, movements of the cursor
@@ -20,36 +20,36 @@ _UNPRINTED = re.compile(
 
 
 class Line(NamedTuple):
-    """A line in its final form, or in the one it has now."""
+    """A line in its final form, or in its current form if it is unfinished."""
 
     text: str
     rewritten: bool
-    """Whether its writer went back to its beginning, with a carriage return, as progress bars do."""
+    """Whether a carriage return moved back to its beginning, as progress bars do."""
 
 
 class Lines:
-    """Cuts what is fed into raw lines, in which `\\r` may occur, for `shown` to read."""
+    """Splits its input into raw lines, which may contain `\\r`; `shown` interprets them."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self.rest = ""
-        """The unfinished line, as far as it matters."""
+        """The unfinished line, without the parts that no longer matter."""
 
     def feed(self, chunk: bytes, *, final: bool = False) -> list[str]:
-        """Return the lines that a chunk completes; with `final` also the last one, should it lack its newline."""
+        """Return the lines that a chunk completes. With `final`, also return the last line if it has no newline."""
         *lines, rest = (self.rest + self._decode(chunk, final)).split("\n")
         self.rest = "" if final else _bounded(rest)
         return [*lines, rest] if final and rest else lines
 
     @property
     def draft(self) -> str:
-        """What stood in the unfinished line before it was last gone back on; empty if it was not, or is not yet."""
+        """The text before the last carriage return of the unfinished line; empty if no new text follows it yet."""
         before, _, last = self.rest.rpartition("\r")
         return before if last else ""
 
 
 def shown(raw: str, *, keep_ansi: bool = False) -> Line:
-    """Return a raw line as it is seen: what was written last, without what is not printed unless that is kept."""
+    """Return a raw line as it is seen: the text after the last carriage return, without escapes unless `keep_ansi`."""
     seen = raw.rstrip("\r")
     _, rewritten, text = seen.rpartition("\r")
     if not keep_ansi and not text.isprintable():
@@ -58,7 +58,7 @@ def shown(raw: str, *, keep_ansi: bool = False) -> Line:
 
 
 def _bounded(rest: str) -> str:
-    """Return an unfinished line without what has been gone back on for good."""
+    """Return an unfinished line without the text that was overwritten for good."""
     before, rewritten, last = rest.rpartition("\r")
     if not rewritten:
         return rest[: MAX_CHARS + 1]

@@ -1,4 +1,4 @@
-"""One of a command's two outputs, told to an operation line by line."""
+"""Reports one of a command's two outputs to an operation, line by line."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,24 +13,26 @@ from progress_workers.values import text as readable
 
 Name = Literal["stdout", "stderr"]
 OnLine = Callable[[str, Name], object]
-"""Called with each line in its final form, and which output it came from."""
+"""Called with each line in its final form, and the name of its output."""
 
 MOST_AT_ONCE = MAX_LINES // 2
-"""Lines told of what comes at once. More would push each other, and that this is so, out of the log's queue."""
+"""How many lines of a burst are reported. More lines, and the warning about them, would push each other out of the log.
+"""
 MOST_PER_S = 10_000.0
-"""Lines told a second while more come for long; the log can't be sent much faster, and a busy command is not kept."""
+"""How many lines a second are reported in a long run. The log can't be sent much faster, and the command must not wait.
+"""
 LEAST_AT_ONCE = 100
-"""Lines told, the last ones, of whatever is read in one go."""
+"""How many lines, the last ones, are always reported from one read."""
 LAST_LINES = 10
-"""Lines kept to tell how a command failed."""
+"""How many lines are kept to explain how a command failed."""
 LAST_CHARS = 300
-"""Characters kept of each of them."""
+"""How many characters of each of these lines are kept."""
 
 _LEVELS: dict[Name, str] = {"stdout": "info", "stderr": "warning"}
 
 
 class Output:
-    """What comes out on `stdout` or `stderr`: its lines become the log, those being rewritten the message."""
+    """The output on `stdout` or `stderr`: its lines go to the log, and lines that are rewritten become the message."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Output:
         self._credit, self._credited_at = float(MOST_AT_ONCE), monotonic()
 
     def feed(self, chunk: bytes, *, final: bool = False) -> None:
-        """Take in what was read; with `final` nothing follows, and a last line needs no newline."""
+        """Process a chunk. With `final`, nothing follows, and the last line may lack its newline."""
         if self._muted:
             return
         lines = self._lines.feed(chunk, final=final)
@@ -63,7 +65,7 @@ class Output:
             self._rewrite(self._lines.draft, unfinished=False)
 
     def look(self) -> None:
-        """Take an unfinished line for what it says, as it has been left standing for a moment."""
+        """Process an unfinished line that has not changed for a moment."""
         rest = self._lines.rest
         if self._muted or rest == self._looked_at:
             return
@@ -74,17 +76,19 @@ class Output:
             self._move(shown(rest).text, rewritten=False, unfinished=True)
 
     def mute(self) -> None:
-        """Let what still comes go unheard."""
+        """Ignore further output."""
         self._muted = True
 
     def _leave_out(self, lines: list[str]) -> None:
-        """Remove the first lines where there are more than the log can take, and say so."""
+        """Remove the first lines if there are more than the log can hold, and log how many."""
         now = monotonic()
         self._credit = min(MOST_AT_ONCE, self._credit + (now - self._credited_at) * MOST_PER_S)
         self._credited_at = now
         left_out = len(lines) - max(LEAST_AT_ONCE, int(self._credit))
         if left_out > 0:
-            self._operation.log(f"{left_out} lines were left out: they came faster than they could be sent", "warning")
+            self._operation.log(
+                f"{left_out} lines were left out because they arrived faster than they could be sent", "warning"
+            )
             del lines[:left_out]
         self._credit = max(0.0, self._credit - len(lines))
 

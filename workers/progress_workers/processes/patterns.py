@@ -1,4 +1,4 @@
-"""What a line of output says of the progress."""
+"""Reads progress from lines of output."""
 
 import re
 from collections.abc import Callable
@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 from progress_broker.errors import Invalid
 
 GROUPS = ("current", "total", "percent", "message", "unit")
-"""Names of groups a pattern may have; it has one of them at least."""
+"""The names that a pattern's groups may have; a pattern needs at least one of them."""
 MAX_CHARS = 4096
-"""Characters of a line that are looked at."""
+"""How many characters of a line are examined."""
 
 _NUMBERS = GROUPS[:3]
 _COUNT = r"(\d{1,3}(?:,\d{3})+|\d{1,15})"
 _RATIO = re.compile(rf"(?<![\w.,/:-]){_COUNT}(?:\s?/\s?|\s+of\s+){_COUNT}(?![\w/:-]|[.,]\d)")
 _PERCENT = re.compile(r"(?<![\w.,/-])(\d{1,3}(?:[.,]\d{1,9})?)\s?%(?!\w)")
 _ROUNDED = 1.0
-"""How far, in percent, a ratio and a percentage that tell the same may be apart."""
+"""How much a ratio and a percentage of the same progress may differ, in percentage points."""
 
 Moves = dict[str, Any]
-"""What an operation's `update` is to be told; empty if nothing."""
+"""The arguments for an operation's `update`; may be empty."""
 
 
 class Pattern(NamedTuple):
@@ -28,17 +28,17 @@ class Pattern(NamedTuple):
 
     find: Callable[[str, bool], Moves]
     everywhere: bool
-    """Whether each line is looked at, or only those that are rewritten."""
+    """Whether every line is examined, or only those that are rewritten."""
 
     def read(self, line: str, *, unfinished: bool = False) -> Moves:
-        """Return what a line says. One that is `unfinished` may go on, so that a number at its very end is none yet."""
+        """Return the progress in a line. An `unfinished` line may continue, so a number at its very end is ignored."""
         return self.find(line[:MAX_CHARS], unfinished or len(line) > MAX_CHARS)
 
 
 def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
-    """Return what `auto`, `bars`, or a regular expression with named groups stands for; None for None and `off`.
+    """Return the pattern for `auto`, `bars` or a regular expression with named groups; None for None and `off`.
 
-    Raises `Invalid` for a regular expression that is none, or whose groups say nothing.
+    Raises `Invalid` for an invalid regular expression, or one without any of the named groups.
     """
     match given:
         case None | "off":
@@ -49,19 +49,19 @@ def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
         regex = re.compile(given)
     except re.error as error:
         raise Invalid(
-            f"the pattern {given!r} is neither bars, auto nor off, and no regular expression: {error}", field="pattern"
+            f"invalid pattern {given!r}: {error} (expected bars, auto, off or a regular expression)", field="pattern"
         ) from None
     if not set(regex.groupindex) & set(GROUPS):
         raise Invalid(
-            f"the pattern {regex.pattern!r} is neither bars, auto nor off, and as a regular expression it needs one of"
-            f" the groups {', '.join(GROUPS)}: (?P<current>…)",
+            f"invalid pattern {regex.pattern!r}: expected bars, auto, off or a regular expression with at least one of"
+            f" the named groups {', '.join(GROUPS)}, for example (?P<current>…)",
             field="pattern",
         )
     return Pattern(lambda text, unfinished: _read_named(regex, text, unfinished), True)
 
 
 def _read_any(text: str, unfinished: bool) -> Moves:
-    """Read `3/10`, `3 of 10` or `30%`. Where a line has both and they differ, the percentage is meant."""
+    """Read `3/10`, `3 of 10` or `30%`. If a line has a ratio and a percentage that differ, the percentage wins."""
     found = _PERCENT.search(text)
     percent = None if found is None else _number(found[1], "percent")
     if percent is not None and percent > 100:
@@ -98,7 +98,7 @@ def _read_named(regex: re.Pattern[str], text: str, unfinished: bool) -> Moves:
 
 
 def _number(text: str, name: str) -> float | None:
-    """Return a number as people write it: 1,234 of a count, 12,5 of a percentage; None for what is none."""
+    """Parse a number as people write it: 1,234 in a count, 12,5 in a percentage. Return None for other text."""
     text = text.strip().replace(",", "." if name == "percent" else "")
     try:
         number = float(text)

@@ -29,31 +29,31 @@ def run_process(
     on_line: OnLine | None = None,
     check: bool = False,
 ) -> int:
-    """Run a command to its end, and tell the operation (the current one unless given) what it prints.
+    """Run a command to its end, and report its output to the operation (by default the current one).
 
-    `command` is a list of words, run as it is and never through a shell. What it writes to stdout becomes log lines
-    of level info, and to stderr warnings: decoded as UTF-8 with `�` for what is none, without escape sequences unless
-    `ansi` is keep, without blank lines, and cut where a line is very long. Where more lines come than can be sent, the
-    log says how many were left out, unless there is an `on_line`. A line that is rewritten after a carriage return,
-    as progress bars do, is the operation's message meanwhile; its last form is logged.
+    `command` is a list of words. It runs as it is, never through a shell. Its stdout becomes log lines of level info,
+    and its stderr becomes warnings. Output is decoded as UTF-8, and `�` replaces invalid bytes. Escape sequences are
+    removed unless `ansi` is keep; blank lines are left out; very long lines are cut. If lines arrive faster than they
+    can be sent, the log says how many were left out; with `on_line`, all are kept. A line that is rewritten after a
+    carriage return, as progress bars do, is the operation's message meanwhile; its last form is logged.
 
-    `pattern` says where progress is read from: `bars` looks for `3/10` and `30%` in lines that are rewritten, `auto`
-    in any line; a regular expression looks in any line for its groups named `current`, `total`, `percent`, `message`
-    or `unit`. By default nowhere, as the operation may count other things. `on_line(text, "stdout" or "stderr")` is
-    called with each line in its last form, in this thread.
+    `pattern` says where progress is read: `bars` looks for `3/10` and `30%` in lines that are rewritten, `auto` in all
+    lines. A regular expression looks in all lines for its groups named `current`, `total`, `percent`, `message` or
+    `unit`. By default no progress is read, because the operation may count other things. `on_line(text, "stdout" or
+    "stderr")` is called with the last form of each line, in this thread.
 
-    `cwd`, `env` and `stdin` are those of `subprocess.Popen`, but that without `stdin` there is nothing to read. The
-    command has a session of its own, so a terminal's Ctrl-C reaches this process only.
+    `cwd`, `env` and `stdin` are as in `subprocess.Popen`, but the default `stdin` is empty. The command gets its own
+    session, so Ctrl-C in a terminal reaches only this process.
 
-    Returns the exit code, below zero the signal's number, as `subprocess.run` does; with `check` one other than 0
-    raises `ProcessFailed`, a `CalledProcessError` that tells the last lines of stderr. Raises `OSError` if the
-    command can't be run. Who leaves the outputs open after its end, such as a daemon it started, is given half a
-    second. If the operation is asked to stop, the command and all it started get SIGTERM, and SIGKILL after `grace_s`
-    seconds; then it raises `Cancelled`, or what else `raise_if_cancelled` would. Any other exception, such as
-    `KeyboardInterrupt`, ends the command likewise.
+    Returns the exit code; as in `subprocess.run`, a negative number is a signal. With `check`, a code other than 0
+    raises `ProcessFailed`, a `CalledProcessError` with the last lines of stderr. Raises `OSError` if the command can't
+    be run. If another process keeps the outputs open after the command's end, such as a daemon that it started, the
+    call waits half a second for it. If the operation is asked to stop, the command and everything it started get
+    SIGTERM, and SIGKILL after `grace_s` seconds. Then the call raises what `raise_if_cancelled` raises, such as
+    `Cancelled`. Any other exception, such as `KeyboardInterrupt`, ends the command in the same way.
 
-    It blocks, so from asyncio it is `await asyncio.to_thread(run_process, …)`, which knows the current operation too.
-    A cancel of the operation ends the command there as well; cancelling the task alone does not.
+    The call blocks. In asyncio, use `await asyncio.to_thread(run_process, …)`, which also knows the current operation.
+    There, too, cancelling the operation ends the command; cancelling only the task does not.
     """
     operation = current() if operation is None else operation
     outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
@@ -75,9 +75,9 @@ def run_process(
 def make_outputs(
     operation: Reporting, *, pattern: str | re.Pattern[str] | None, ansi: str, on_line: OnLine | None = None
 ) -> tuple[Output, Output]:
-    """Return what takes a command's stdout and stderr; raise `Invalid` for a pattern that is none."""
+    """Return the receivers of a command's stdout and stderr; raise `Invalid` for an invalid pattern."""
     if ansi not in ("strip", "keep"):
-        raise Invalid(f"ansi is strip or keep, not {ansi!r}", field="ansi")
+        raise Invalid(f"ansi must be strip or keep, not {ansi!r}", field="ansi")
     finds = make_pattern(pattern)
     out, err = (
         Output(name, operation, pattern=finds, keep_ansi=ansi == "keep", on_line=on_line)

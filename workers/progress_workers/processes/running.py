@@ -1,4 +1,4 @@
-"""A command from its start to its end: one loop that carries its output, and ends it when that is asked for."""
+"""A command from its start to its end: one loop that forwards its output, and ends the command on request."""
 
 import select
 import signal
@@ -15,27 +15,27 @@ from progress_workers.processes.stream import Stream
 from progress_workers.processes.wake import Wake
 
 GRACE_S = 10.0
-"""How long a command that was asked to end may take before it is killed."""
+"""How long a command may take to end after SIGTERM, before it is killed, in seconds."""
 LEFT_OPEN_S = 0.5
-"""How long others may hold the outputs open after the command's end; then we go, and what they still say is lost."""
+"""How long other processes may keep the outputs open after the command's end; then their later output is lost."""
 QUIET_S = 0.1
-"""How long an unfinished line is left alone before it is taken for what it says."""
+"""How long an unfinished line must stay unchanged before it is processed."""
 LOOK_S = 0.05
-"""How often it is seen whether all in the group have ended; nothing tells of that."""
+"""How often the process group is checked for living processes; the system does not notify about this."""
 _LONGEST_S = 3600.0
 
 
 class StoppedChild(Protocol):
-    """What takes care of a child that was stopped, as by Ctrl-Z."""
+    """Handles a child that a signal stopped, for example by Ctrl-Z."""
 
     def stopped(self, child: Child, number: int) -> None:
-        """Take care of it; the signal `number` has stopped it."""
+        """Handle the stop; `number` is the signal that stopped the child."""
 
 
 class Running:
-    """A command that runs: `with Running(…) as running: code = running.finish()`. Left early, it is ended.
+    """A running command: `with Running(…) as running: code = running.finish()`. Leaving the block early ends it.
 
-    `outputs` and `copy_to` are for its stdout and stderr, or one of each if the place has the two in one.
+    `outputs` and `copy_to` have one entry each for stdout and stderr, or a single one if `place.in_one`.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Running:
         copy_to: Sequence[int | None] = (None, None),
     ) -> None:
         if not (isinstance(grace_s, int | float) and grace_s >= 0):
-            raise Invalid(f"grace_s is a number of seconds from 0 up, not {grace_s!r}", field="grace_s")
+            raise Invalid(f"grace_s must be a number of seconds, 0 or greater, not {grace_s!r}", field="grace_s")
         self.stopped_for: BaseException | None = None
-        """Why it was asked to end, if it was."""
+        """Why it was asked to end; None if it was not."""
         self.terminal: StoppedChild | None = None
         self._grace_s, self._outputs = grace_s, outputs
         self._stop: BaseException | None = None
@@ -67,16 +67,19 @@ class Running:
 
     @property
     def copy_errors(self) -> tuple[OSError | None, ...]:
-        """Why a copy of each of its outputs is not whole, where it is for another reason than that its reader left."""
+        """Why the copy of each output is incomplete; None if it is complete, or if its reader closed the pipe."""
         return tuple(stream.copy_error for stream in self._streams)
 
     def stop(self, reason: BaseException) -> None:
-        """Have it end, from any thread: SIGTERM to its group, and SIGKILL after the grace. Has it ended, never mind."""
+        """End the command, from any thread: SIGTERM to its group, then SIGKILL after the grace time.
+
+        If the command has already ended, this does nothing.
+        """
         self._stop = self._stop or reason
         self._wake.call()
 
     def finish(self) -> int:
-        """Carry its output until it has ended; return its exit code, or the number of what killed it below zero."""
+        """Forward its output until it has ended. Return its exit code, or the negative number of a signal."""
         while (code := self._result()) is None:
             self._wait()
             self._attend(monotonic())
@@ -91,7 +94,7 @@ class Running:
         try:
             if error is not None:
                 self._end(error)
-        except BaseException:  # asked again, as by a second Ctrl-C
+        except BaseException:  # interrupted again, for example by a second Ctrl-C
             self.child.signal(signal.SIGKILL)
             raise
         finally:
@@ -105,12 +108,12 @@ class Running:
         self.finish()
 
     def _result(self) -> int | None:
-        """Return what it ended with, once it has, and nothing is to be awaited any more."""
+        """Return its exit code, once it has ended and nothing remains to wait for."""
         if self._leave_at == inf or (self._group_awaited and self.child.group_lives()):
             return None
         if all(stream.wants is None for stream in self._streams):
             return self.child.returncode
-        # Of one that was to end, nothing more is owed to whoever is slow to read it.
+        # After a requested end, the rest of the output does not wait for a slow reader.
         drained = self.stopped_for is not None or all(stream.drained for stream in self._streams)
         return self.child.returncode if drained and monotonic() >= self._leave_at else None
 
@@ -137,7 +140,7 @@ class Running:
         return None if first == inf else ceil(1000 * min(max(0.0, first - now), _LONGEST_S))
 
     def _attend(self, now: float) -> None:
-        """Do what it is time for."""
+        """Do everything that is due."""
         self._wake.heard()
         number, self.child.stopped_by = self.child.stopped_by, None
         if number is not None and self.terminal is not None:
@@ -153,7 +156,7 @@ class Running:
                 output.look()
 
     def _press(self, now: float) -> None:
-        """Ask it to end, if it is to, and kill it if it does not."""
+        """Ask it to end, if requested, and kill it when the grace time is over."""
         if self._stop is not None and self.stopped_for is None and self._leave_at == inf:
             self.stopped_for, self._group_awaited, self._kill_at = self._stop, True, now + self._grace_s
             self.child.ask_to_end()

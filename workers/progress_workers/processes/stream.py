@@ -1,4 +1,4 @@
-"""One of a command's outputs on its way: read without waiting, and copied where it is wanted."""
+"""One output of a command: reads it without blocking, and optionally copies it."""
 
 import fcntl
 import os
@@ -10,12 +10,12 @@ from typing import IO
 from progress_workers.processes.output import Output
 
 ROUND_BYTES = 1 << 20
-"""Read in one go, at most; and held, where a copy has to wait."""
+"""How much is read at once at most, and how much is buffered while a copy has to wait."""
 _CHUNK = 65_536
 
 
 class Stream:
-    """The reading end of a pipe. Nothing more is read while a copy waits to be written, as without us in between."""
+    """The read end of a pipe. While a copy waits to be written, nothing more is read, so the command waits as usual."""
 
     def __init__(self, pipe: IO[bytes], output: Output, copy_to: int | None = None) -> None:
         self.output = output
@@ -23,36 +23,36 @@ class Stream:
         self._uncopied = memoryview(b"")
         self._left: int | None = None
         self.copy_error: OSError | None = None
-        """Why what came could not all be copied, if somebody was there to take it: a full disk, say."""
+        """Why the copy is incomplete, for example a full disk; None if its reader closed it."""
         os.set_blocking(pipe.fileno(), False)
 
     @property
     def wants(self) -> tuple[int, int] | None:
-        """The descriptor and the event to wait for, as `poll` has them; None when all is done."""
+        """The descriptor and the event to wait for, as arguments of `poll`; None when everything is done."""
         if self._uncopied and self._copy_to is not None:
             return self._copy_to, select.POLLOUT
         return None if self._pipe.closed else (self._pipe.fileno(), select.POLLIN)
 
     def go_on(self) -> None:
-        """Do what was waited for."""
+        """Read or copy, now that the awaited event has happened."""
         if not self._uncopied:
             self._read()
         if self._uncopied:
             self._copy()
 
     def command_ended(self) -> None:
-        """Note how much the command has left behind: what comes after that is of others who hold the pipe."""
+        """Record how much output the command left in the pipe; later output comes from other processes."""
         if not self._pipe.closed:
             there = fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, bytes(4))
             (self._left,) = struct.unpack("i", there)
 
     @property
     def drained(self) -> bool:
-        """Whether all was read that the command itself had written when it ended, and copied."""
+        """Whether all output that the command itself had written at its end was read and copied."""
         return not self._uncopied and (self._pipe.closed or (self._left is not None and self._left <= 0))
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if not self._pipe.closed:
             self._pipe.close()
             self.output.feed(b"", final=True)
@@ -80,11 +80,13 @@ class Stream:
         if self._copy_to is None or not _takes(self._copy_to):
             return
         try:
-            written = os.write(self._copy_to, self._uncopied[: select.PIPE_BUF])  # so much never waits, says poll
+            written = os.write(
+                self._copy_to, self._uncopied[: select.PIPE_BUF]
+            )  # after poll, a write of this size does not block
         except BlockingIOError:
             return
         except OSError as error:
-            # Nothing takes it any more. The command hears of that as it would without us: when it writes.
+            # Nobody reads the copy any more. The command notices this at its next write, as it would without us.
             if not isinstance(error, BrokenPipeError):
                 self.copy_error = error
             self._uncopied = memoryview(b"")
@@ -94,7 +96,7 @@ class Stream:
 
 
 def _takes(descriptor: int) -> bool:
-    """Return whether a write won't wait: since it was asked last, another stream may have filled what both go to."""
+    """Return whether a write would not block: since the last poll, another stream may have filled the shared target."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""What wakes a loop that waits for descriptors."""
+"""Wakes a loop that waits for descriptors."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from threading import Lock
 
 
 class Wake:
-    """A pipe to oneself, which any thread may write to at any time."""
+    """A pipe from this process to itself, which any thread may write to at any time."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
@@ -20,19 +20,19 @@ class Wake:
         return self._reading
 
     def call(self) -> None:
-        """Wake the loop, now or as soon as it waits again."""
+        """Wake the loop, now or when it waits next."""
         with self._lock:
             if not self._closed:
-                with suppress(BlockingIOError):  # full of calls it has not heard yet
+                with suppress(BlockingIOError):  # full: the loop will wake anyway
                     os.write(self._writing, b".")
 
     def heard(self) -> None:
-        """Wait for new calls only."""
+        """Discard the calls received so far."""
         with suppress(BlockingIOError):
             os.read(self._reading, 65_536)
 
     def close(self) -> None:
-        """Let go of the pipe."""
+        """Close the pipe."""
         with self._lock:
             self._closed = True
         os.close(self._reading)

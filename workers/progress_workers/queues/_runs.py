@@ -1,4 +1,4 @@
-"""What the adapters share: a task is an operation, each run of it an attempt, and reporting never gets in its way."""
+"""What the adapters share: a task is an operation, each run is an attempt, and reporting never disturbs the task."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -47,68 +47,68 @@ logger = logging.getLogger(__name__)
 Shell = TypeVar("Shell", Operation, AsyncOperation)
 
 LOST = (Fenced, OperationEnded, NotFound, Gone)
-"""Why an operation is no longer this run's to report."""
+"""The errors that mean: this run may no longer report its operation."""
 _CLOCKS_S = 60.0
-"""How far the clocks of two machines may be apart."""
+"""How far the clocks of two machines may differ, in seconds."""
 
 
 class Words(Description, total=False):
-    """What can be said of a task's operation where the task is declared, or enqueued; its id is the task's."""
+    """The options of a task's operation, set where the task is declared or enqueued. Its id is the task's id."""
 
     kind: str
-    """What sort of work it is; by default the task's name."""
+    """The kind of work; by default the task's name."""
     parent: str | None
 
 
-def worded(kind: str, *given: object) -> Words | None:
-    """Return what to say of a task, the later of what was `given` winning; None if one of them is False."""
+def worded(kind: str, *layers: object) -> Words | None:
+    """Merge the options of a task; later ones override earlier ones. Return None if one of them is False."""
     words: Words = {"kind": label(kind)}
-    for each in given:
-        if each is False:
+    for options in layers:
+        if options is False:
             return None
-        if isinstance(each, dict):  # else the name is used for something else there
-            words.update({**each})  # type: ignore[typeddict-item]
+        if isinstance(options, dict):  # otherwise the application uses the name for something else
+            words.update({**options})  # type: ignore[typeddict-item]
     return words
 
 
 def announce(task: str, words: Words) -> None:
-    """Create the operation of a task that was enqueued, as pending."""
+    """Create the pending operation of a task that was enqueued."""
     try:
         create_pending(**words, id=operation_id(task))
     except OperationExists:
-        logger.debug("the operation of task %s was created before, in other words", task)
-    except Exception as error:  # whatever it is, the task is enqueued
-        logger.warning("task %s is enqueued, but is not shown as pending: %s", task, error)
+        logger.debug("the operation of task %s already exists, with other options", task)
+    except Exception as error:  # whatever the error is, the task must be enqueued
+        logger.warning("task %s is enqueued, but not shown as pending: %s", task, error)
 
 
 def begin(shell: type[Shell], task: str, words: Words, enqueued_at: float = 0) -> Shell | NoOperation:
-    """Begin the next attempt at a task's operation; one that takes all and does nothing if it can't be reported.
+    """Begin the next attempt at a task's operation. If it can't be reported, return the null operation.
 
-    Raises `Cancelled` if it was cancelled before: then the task must not run. Where ids are used again, `enqueued_at`,
-    in seconds since 1970, tells what was cancelled before it was enqueued: that was another task.
+    Raises `Cancelled` if the operation was cancelled before: then the task must not run. Where queues reuse ids,
+    `enqueued_at` (seconds since 1970) is the time of enqueueing: a cancel before that time was meant for another task.
     """
     operation = operation_id(task)
     try:
         opened = _opened(operation, words)
-    except Exception as error:  # whatever it is, the task runs
+    except Exception as error:  # whatever the error is, the task must run
         if isinstance(error, OperationEnded) and _was_cancelled(operation, enqueued_at):
             raise Cancelled(operation, "before this run began") from None
         logger.warning("task %s runs without being reported: %s", task, error)
         return NOTHING
     op = shell(opened)
     if op.cancelled:
-        with Operation(opened) as told:
-            told.raise_if_cancelled()
+        with Operation(opened) as cancelled:
+            cancelled.raise_if_cancelled()
     return op
 
 
 def stops(op: Reporting, error: BaseException) -> bool:
-    """Return whether an exception that left a task means that it was stopped, not that it went wrong."""
+    """Return whether an exception that left a task means that it was stopped, and not that it failed."""
     return isinstance(error, Cancelled) or (op.cancelled and isinstance(error, LOST))
 
 
 def seconds(value: object) -> float:
-    """Return a delay that a queue was told, in seconds; 0 for what is not a number, such as a label of another use."""
+    """Return a queue's delay in seconds; 0 if the value is not a number, such as a label with another meaning."""
     found = number(value)
     if found is None:
         found = attempt(lambda: number(float(value)), otherwise=lambda _: None)  # type: ignore[arg-type] # labels are texts
@@ -116,27 +116,27 @@ def seconds(value: object) -> float:
 
 
 def succeed(op: Reporting, result: object) -> None:
-    """Say that a task succeeded, with its result as far as that can be shown."""
+    """Report that a task succeeded, with its result."""
     try:
         op.succeed(result)
-    except Exception:  # the task has done its work, whatever is wrong with the report of it
-        logger.exception("operation %s can't be told its result", op.id)
+    except Exception:  # the task did its work, so a failed report must not fail it
+        logger.exception("the result of operation %s can't be reported", op.id)
 
 
 def leave(op: Operation | NoOperation) -> None:
-    """Leave an operation that was entered, once it was said how it ended."""
+    """Leave an operation's block after its end was reported."""
     with _lost_is_logged(op):
         op.__exit__(None, None, None)
 
 
 async def leave_async(op: AsyncOperation | NoOperation) -> None:
-    """Leave an operation that was entered, once it was said how it ended."""
+    """Leave an operation's block after its end was reported."""
     with _lost_is_logged(op):
         await op.__aexit__(None, None, None)
 
 
 def conclude(task: str, status: Status, kind: str, message: str) -> None:
-    """End a task's operation from elsewhere than where it is worked on; `kind` is the error's type."""
+    """End a task's operation from outside its worker; `kind` is the type of the error."""
     try:
         settings, operation = load_settings(), operation_id(task)
         link = link_to(settings)
@@ -145,23 +145,23 @@ def conclude(task: str, status: Status, kind: str, message: str) -> None:
         keys = link.keyspace().operation(operation)
         read_answer(link.run(publish_call(operation, keys, [entry], as_observer=True)))
     except LOST:
-        logger.debug("the operation of task %s has ended already, or is no more", task)
-    except Exception as error:  # whatever it is, the queue goes on
+        logger.debug("the operation of task %s has already ended or does not exist any more", task)
+    except Exception as error:  # whatever the error is, the queue must continue
         logger.warning("the operation of task %s can't be ended as %s: %s", task, status, error)
 
 
 def hold(task: str, delay_s: float, error: str) -> None:
-    """Have a task's operation wait for its next attempt, though the worker that was on it is gone."""
+    """Keep a task's operation open for its next attempt, after its worker died."""
     try:
         with Operation.attach(operation_id(task)) as op:
             op.retry_in(delay_s, error)
-    except Exception as fault:  # whatever it is, the queue goes on
-        logger.warning("the operation of task %s can't be held for its next attempt: %s", task, fault)
+    except Exception as fault:  # whatever the error is, the queue must continue
+        logger.warning("the operation of task %s can't be kept open for its next attempt: %s", task, fault)
 
 
 @contextmanager
 def last_resort(op: Reporting, after_s: float | None, stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop`, once, if the block still runs `after_s` seconds after the operation was cancelled; None: never."""
+    """Call `stop` once if the block still runs `after_s` seconds after the operation was cancelled; None: never."""
     left, leaving = False, Lock()
     timers: list[Timer] = []
 
@@ -171,7 +171,7 @@ def last_resort(op: Reporting, after_s: float | None, stop: Callable[[], object]
                 stop()
 
     def asked(error: Exception) -> None:
-        # One that lost its operation to a later attempt has the id of that one's task: it must not be stopped.
+        # If a later attempt took over, that attempt's task has the same id, and `stop` would stop it.
         if isinstance(error, Cancelled) and after_s is not None:
             timers.append(Timer(after_s, insist))
             timers[0].daemon = True
@@ -194,7 +194,7 @@ def _opened(operation: str, words: Words) -> Opened:
     except NotFound:
         try:
             return start.start(**words, id=operation, new_attempt=True)
-        except OperationExists:  # created meanwhile, by who enqueued it, in other words
+        except OperationExists:  # the enqueuing process created it meanwhile, with other options
             return start.attach(operation, new_attempt=True)
 
 
@@ -211,4 +211,4 @@ def _lost_is_logged(op: Reporting) -> Iterator[None]:
     try:
         yield
     except BrokerError as error:
-        logger.warning("operation %s was no longer this run's to report: %s", op.id, error)
+        logger.warning("this run could no longer report operation %s: %s", op.id, error)

@@ -12,14 +12,15 @@
     class WorkerSettings:
         functions = [import_rows]
 
-and where jobs are enqueued, with this module's `create_pool` in the place of arq's (in a job, `ctx["redis"]` is one):
+Where jobs are enqueued, use this module's `create_pool` instead of arq's. In a job, `ctx["redis"]` is such a pool:
 
     pool = await create_pool(RedisSettings())
     job = await pool.enqueue_job("import_rows", rows, _progress={"title": "Import of May", "owner": "alice"})
 
-The operation's id is the job's, with what an operation's id may not have in it written otherwise (`operation_id`): a
-cron job's has a colon. Which Redis the progress goes to says `PROGRESS_REDIS_URL`. What else is said of a function's
-operations stands in the settings; `False` is for one that is not to be reported, and is said to both:
+The operation's id is the job's id. Characters that an operation's id can't have are escaped (`operation_id`), such as
+the colon in a cron job's id. `PROGRESS_REDIS_URL` sets which Redis the progress goes to. The worker's settings can hold
+more options for a function's operations. `False` turns reporting off; set it in the settings and where the job is
+enqueued:
 
     @reported
     class WorkerSettings:
@@ -28,19 +29,21 @@ operations stands in the settings; `False` is for one that is not to be reported
 
     await pool.enqueue_job("heartbeat", _progress=False)
 
-**Retries** (`raise Retry(defer=5)`), and jobs that run again because their worker was stopped or died, are further
-attempts at the same operation. arq has a dead worker's job run again after the longest `job_timeout` and ten seconds.
+**Retries** (`raise Retry(defer=5)`) are further attempts at the same operation. So are jobs that run again because
+their worker was stopped or died. arq runs the job of a dead worker again after the longest `job_timeout` plus ten
+seconds.
 
-**Cancelling.** An operation that is cancelled cancels the job's task, as `job.abort()` does; the job fails with
-`progress_workers.Cancelled`, and is not retried. `job.abort()` (with `allow_abort_jobs`) ends the operation as
-cancelled: while it runs, however it is asked for; while it is queued, only for a `Job` of this module, which its pool
-returns.
+**Cancelling.** Cancelling an operation cancels the job's task, as `job.abort()` does. The job fails with
+`progress_workers.Cancelled` and is not retried. `job.abort()` (with `allow_abort_jobs`) ends the operation as
+cancelled. For a running job, any way of aborting does this. For a queued job, only the `Job` of this module does it,
+which this module's pool returns.
 
-**Which arq.** arq 0.26 to 0.28 declare that they need redis below 6, progress-broker needs 8.1 or later: an installer
-that heeds both takes arq 0.25. 0.28 works with it all the same, for who lets an installer overrule what it declares.
+**Which arq.** arq 0.26 to 0.28 declare that they need redis below 6, but progress-broker needs 8.1 or later. An
+installer that respects both chooses arq 0.25. arq 0.28 also works, if you make the installer override its declared
+requirement.
 
-**Limits.** arq keeps a job's id for as long as its result (`keep_result`), an operation's is kept longer: a job that is
-enqueued under the id of an earlier one runs unreported, as that one's operation has ended.
+**Limits.** arq remembers a job's id only as long as the job's result (`keep_result`), but operations are kept longer.
+If a job is enqueued with the id of an earlier job, it runs unreported, because the earlier job's operation has ended.
 """
 
 import asyncio
@@ -81,11 +84,11 @@ __all__ = ["ArqRedis", "Job", "create_pool", "operation_id", "reported"]
 Settings = TypeVar("Settings", bound=type)
 Hook = Callable[[dict[Any, Any]], Awaitable[None]]
 _OUTER, _SINCE = "progress_task", "progress_since"
-"""Where in a job's context the task is that waits for the job's own, and the loop's time just before that began."""
+"""Keys in a job's context: the task that waits for the job's task, and the loop's time just before the job began."""
 
 
 def reported(settings: Settings) -> Settings:
-    """Report the jobs of a worker's settings: a decorator for the class."""
+    """Report the jobs of a worker: a decorator for the `WorkerSettings` class."""
     rules = _Rules(
         getattr(settings, "max_tries", 5),
         getattr(settings, "retry_jobs", True),
@@ -101,7 +104,7 @@ def reported(settings: Settings) -> Settings:
 
 
 async def create_pool(*args: Any, **options: Any) -> "ArqRedis":
-    """Connect as `arq.create_pool` does, for jobs that are operations."""
+    """Connect as `arq.create_pool` does; jobs that are enqueued through this pool are operations."""
     return ArqRedis.of(await arq.connections.create_pool(*args, **options))
 
 
@@ -109,24 +112,24 @@ class Job(arq.jobs.Job):
     """A job that is an operation."""
 
     async def abort(self, **options: Any) -> bool:
-        """Abort the job as arq does, and end its operation if it had not begun."""
+        """Abort the job as arq does. If the job had not begun, end its operation."""
         aborted = await super().abort(**options) or await self._was_aborted()
         if aborted:
             await asyncio.to_thread(conclude, self.job_id, Status.CANCELLED, "cancelled", "aborted")
         return aborted
 
     async def _was_aborted(self) -> bool:
-        # arq looks for the result first and then for the job: it misses both if the job ends in between.
+        # arq looks for the result first and then for the job. If the job ends in between, it finds neither.
         info = await self.result_info()
         return info is not None and isinstance(info.result, asyncio.CancelledError)
 
 
 class ArqRedis(arq.connections.ArqRedis):
-    """A pool that enqueues jobs whose operations are pending at once."""
+    """A pool that creates a pending operation for each job that it enqueues."""
 
     @classmethod
     def of(cls, pool: arq.connections.ArqRedis) -> "ArqRedis":
-        """Return one that uses the connections, and is to be closed instead, of a given one."""
+        """Return a pool that uses the connections of the given pool. Close it instead of the given one."""
         made = cls(
             pool.connection_pool,
             job_serializer=pool.job_serializer,
@@ -148,12 +151,13 @@ class ArqRedis(arq.connections.ArqRedis):
     async def enqueue_job(self, function: str, *args: Any, _progress: Any = None, **options: Any) -> Job | None:
         """Enqueue a job as arq does, and create its operation.
 
-        `_progress` says what is to be said of it (`kind`, `title`, `owner`, `tags`); False: not to report it.
+        `_progress` holds the operation's options (`kind`, `title`, `owner`, `tags`). With False, the job is not
+        reported.
         """
         options["_job_id"] = options.get("_job_id") or uuid4().hex
         words = worded(function, _progress)
         if words is not None:
-            # Before it: a job carries no words, so a worker that was quicker would choose them.
+            # First the operation: a job carries no options, so a worker that starts earlier would set its own.
             await asyncio.to_thread(announce, options["_job_id"], words)
         job = await super().enqueue_job(function, *args, **options)
         if job is None:
@@ -163,7 +167,7 @@ class ArqRedis(arq.connections.ArqRedis):
 
 
 class _Rules(NamedTuple):
-    """What a worker does with jobs that end early, where a function has no rule of its own."""
+    """What a worker does with jobs that end early, if the function has no setting of its own."""
 
     max_tries: int
     retry_jobs: bool
@@ -171,8 +175,8 @@ class _Rules(NamedTuple):
 
 
 def _reported(jobs: Iterable[Any], rules: _Rules, progress: Mapping[str, Any]) -> Iterable[Any]:
-    for each in jobs:
-        job = each if hasattr(each, "next_run") else func(each)  # what has one is a cron job
+    for entry in jobs:
+        job = entry if hasattr(entry, "next_run") else func(entry)  # only cron jobs have a `next_run`
         words = worded(job.name, progress.get(job.name))
         yield job if words is None else replace(job, coroutine=_Reported(job, rules, words).wrapper())
 
@@ -194,7 +198,7 @@ async def _note_job(ctx: dict[Any, Any]) -> None:
 
 
 class _Reported:
-    """What a function does, reported."""
+    """An arq function whose jobs are reported."""
 
     def __init__(self, function: Function, rules: _Rules, words: Words) -> None:
         self._work, self._words = function.coroutine, words
@@ -204,7 +208,7 @@ class _Reported:
         self._timeout_s: float = timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
 
     def wrapper(self) -> Callable[..., Awaitable[Any]]:
-        """Return it as the coroutine function that arq asks for."""
+        """Return the coroutine function that arq calls."""
 
         @functools.wraps(self._work)
         async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
@@ -239,7 +243,7 @@ class _Reported:
         return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
 
     def _tell(self, op: AsyncOperation | NoOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
-        """Say how it went where the exception itself does not tell what arq makes of it."""
+        """Report how the job ended, in the cases where the exception alone does not tell what arq will do."""
         again = self._retry_jobs and ctx["job_try"] < self._max_tries
         if op.cancelled:
             return
@@ -258,6 +262,6 @@ class _Reported:
 
 
 def _stopping(ctx: dict[Any, Any]) -> bool:
-    """Return whether a job was cancelled because its worker stops: then the task that waits for it is cancelled too."""
+    """Return whether a job was cancelled because its worker stops. Then the task that waits for it is cancelled too."""
     outer = ctx.get(_OUTER)
     return outer is not None and outer.cancelling() > 0

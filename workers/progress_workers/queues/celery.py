@@ -12,11 +12,12 @@
         for row in progress_workers.track(rows):
             ...
 
-`install` is called where the app is made, so that both who enqueues and the worker do so; which Redis the progress goes
-to says `PROGRESS_REDIS_URL`. `result = import_rows.delay(rows)` can be followed as `result.id` at once.
+Call `install` where the app is created, so that it runs both in the processes that enqueue and in the worker.
+`PROGRESS_REDIS_URL` sets which Redis the progress goes to. After `result = import_rows.delay(rows)`, the operation can
+be followed as `result.id` at once.
 
-What to say of an operation beside its kind, the task's name, stands where the task is declared or enqueued; `False` is
-for one that is not to be reported:
+An operation's kind is the task's name by default. Set this and other options where the task is declared or enqueued;
+`False` turns reporting off:
 
     @app.task(progress={"kind": "import", "tags": ["nightly"]})
     def import_rows(rows): ...
@@ -29,17 +30,17 @@ for one that is not to be reported:
 **Retries** (`self.retry`, `autoretry_for`), `replace`, redelivery (`acks_late` with `reject_on_worker_lost`, or a
 visibility timeout) and `retry_on_worker_lost` are further attempts at the same operation.
 
-**Cancelling.** `app.control.revoke(id)` ends the operation as cancelled when the worker discards the task. An operation
-that is cancelled stops its task where the task looks: `progress_workers.current().raise_if_cancelled()`; its state is
-then REVOKED. With `install(app, terminate_after_s=10)` a task that still runs so much later is revoked with
-`terminate`, which kills the process that runs it: on the prefork pool only, and Celery advises against it where tasks
-are not idempotent. Without it a task that never looks runs to its end.
+**Cancelling.** `app.control.revoke(id)` ends the operation as cancelled when the worker discards the task. When an
+operation is cancelled, its task stops where it checks: `progress_workers.current().raise_if_cancelled()`; its state is
+then REVOKED. A task that never checks runs to its end. With `install(app, terminate_after_s=10)`, a task that still
+runs 10 seconds after the cancel is revoked with `terminate`, which kills the process that runs it. This works only in
+the prefork pool, and Celery advises against it where tasks are not idempotent.
 
-**Limits.** A lost prefork process (`WorkerLostError`) and a hard time limit end the operation as failed; where the
-whole worker is lost, redelivery takes the operation over, or the broker ends it. A task that raises `Ignore` without
-being replaced ends as cancelled, as Celery knows no outcome either. Tasks called directly, or eagerly
-(`task_always_eager`), are not reported. Celery's signals are the process': with several apps in one, what each of them
-enqueues is created as pending.
+**Limits.** A lost prefork process (`WorkerLostError`) and a hard time limit end the operation as failed. If the whole
+worker is lost, redelivery takes the operation over, or the broker ends it. A task that raises `Ignore` without being
+replaced ends as cancelled, because Celery does not know an outcome either. Tasks that are called directly or eagerly
+(`task_always_eager`) are not reported. Celery's signals belong to the process: if it has several apps, operations are
+created for what every one of them enqueues.
 """
 
 import functools
@@ -85,14 +86,14 @@ __all__ = ["install"]
 let_pass(SoftTimeLimitExceeded)
 
 _OWN = "celery."
-"""What the names of Celery's own tasks begin with, such as those that wait for a chord."""
+"""The prefix of the names of Celery's own tasks, such as those that wait for a chord."""
 
 
 def install(app: Celery, *, terminate_after_s: float | None = None) -> None:
     """Report the tasks of an app. Call it before a worker starts; a second call changes nothing.
 
-    A task that still runs `terminate_after_s` seconds after its operation was cancelled has its process killed; None,
-    the default: never.
+    If a task still runs `terminate_after_s` seconds after its operation was cancelled, its process is killed. With
+    None, the default, this never happens.
     """
     if app in _apps:
         return
@@ -115,12 +116,12 @@ class _Installed:
         self._app, self._terminate_after_s = app, terminate_after_s
 
     def take_over(self, sender: Any, **_: Any) -> None:
-        """Have the tasks of the app's worker reported, now that all are declared."""
+        """Start to report the tasks of the app's worker, when all tasks are declared."""
         if sender.app is self._app:
             self._take_over(self._app, os.getpid())
 
     def take_over_here(self, sender: str, **_: Any) -> None:
-        """Do so in a process of the pool that was not forked from the worker but started anew, with a copy of the app.
+        """Do the same in a pool process that was spawned, not forked from the worker: it has its own copy of the app.
 
         `sender` is the worker's name.
         """
@@ -142,7 +143,7 @@ _apps: dict[Celery, _Installed] = {}
 
 
 class _HandedOn:
-    """Whether a task that runs was enqueued again under its id: to be retried, or replaced."""
+    """Whether a running task was enqueued again with the same id: as a retry, or because it was replaced."""
 
     def __init__(self, task: str) -> None:
         self.task = task
@@ -153,7 +154,7 @@ _running: ContextVar[_HandedOn | None] = ContextVar("progress_celery", default=N
 
 
 class _Reported:
-    """What a task does, reported. It takes the place of `task.run`, as Celery's own automatic retries do."""
+    """A task's function, reported. It replaces `task.run`, as Celery's automatic retries do."""
 
     def __init__(self, task: Task, terminate_after_s: float | None, worker_pid: int | None) -> None:
         self._task, self._run = task, task.run
@@ -190,7 +191,7 @@ class _Reported:
             raise
         except Reject as reject:
             if reject.requeue:
-                op.retry_in(0, "rejected, to be delivered again")
+                op.retry_in(0, "rejected, and will be delivered again")
             else:
                 op.fail(reject)
             raise
@@ -205,9 +206,9 @@ class _Reported:
             if stops(op, error):
                 raise self._revoked(error) from error
             raise
-        except BaseException as error:  # the process is told to end
+        except BaseException as error:  # the process was asked to end
             if os.getpid() != self._worker_pid:
-                raise  # the worker knows why, and what is to become of the task: it says so
+                raise  # the main worker process knows the reason and what follows, and reports it
             if self._task.acks_late:
                 op.retry_in(0, error)
             else:
@@ -239,7 +240,7 @@ def _delay_s(retry: Retry) -> float:
 
 
 def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """Announce what was enqueued. `headers` are the message's, in which protocol 2 tells the task."""
+    """Create the operation of a task that was enqueued. In protocol 2, the message's `headers` name the task."""
     task = (headers or {}).get("id")
     if headers is None or task is None or sender.startswith(_OWN):
         return
@@ -254,12 +255,12 @@ def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> 
 
 
 def _revoked(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
-    said = "expired in the queue" if expired else "terminated" if terminated else "revoked"
-    conclude(request.id, Status.CANCELLED, "cancelled", said)
+    reason = "expired in the queue" if expired else "terminated" if terminated else "revoked"
+    conclude(request.id, Status.CANCELLED, "cancelled", reason)
 
 
 def _failed(task_id: str, exception: BaseException, **_: Any) -> None:
-    """Tell what befell a task whose process can't tell it any more. All other failures it told itself."""
+    """Report a failure that the task's process can no longer report. The process itself reports all other failures."""
     if isinstance(exception, WorkerLostError | TimeLimitExceeded):
         kind = "worker-lost" if isinstance(exception, WorkerLostError) else type(exception).__name__
         conclude(task_id, Status.FAILED, kind, str(exception))

@@ -14,12 +14,12 @@
         for row in progress_workers.track(rows):
             ...
 
-`install` is called where the broker is made, before actors are declared, so that both who sends and the worker do so;
-which Redis the progress goes to says `PROGRESS_REDIS_URL`. `message = import_rows.send(rows)` can be followed as
-`message.message_id` at once.
+Call `install` where the broker is created, before actors are declared, so that it runs both in the processes that send
+and in the worker. `PROGRESS_REDIS_URL` sets which Redis the progress goes to. After `message = import_rows.send(rows)`,
+the operation can be followed as `message.message_id` at once.
 
-What to say of an operation beside its kind, the actor's name, stands where the actor is declared or the message is
-sent; `False` is for what is not to be reported:
+An operation's kind is the actor's name by default. Set this and other options where the actor is declared or the
+message is sent; `False` turns reporting off:
 
     @dramatiq.actor(progress={"kind": "import", "tags": ["nightly"]})
     def import_rows(rows): ...
@@ -29,19 +29,20 @@ sent; `False` is for what is not to be reported:
     @dramatiq.actor(progress=False)
     def heartbeat(): ...
 
-**Retries**, and messages that are delivered again because their worker died, are further attempts at the same
-operation.
+**Retries** are further attempts at the same operation. So are messages that are delivered again because their worker
+died.
 
-**Cancelling.** An operation that is cancelled stops its actor where the actor looks:
-`progress_workers.current().raise_if_cancelled()`. One that still runs `interrupt_after_s` seconds later (10; None for
-never) is interrupted as Dramatiq's time limit does it: `Interrupted` is raised in its thread, between two steps of
-Python, so not in the middle of a call that waits. Either way the message fails and is not retried. Dramatiq itself
-can't revoke a message; what a middleware skips ends as cancelled, or as failed if the middleware failed it, and what it
-interrupts by an `Interrupt` of its own, without a retry, ends as cancelled.
+**Cancelling.** When an operation is cancelled, its actor stops where it checks:
+`progress_workers.current().raise_if_cancelled()`. If it still runs `interrupt_after_s` seconds later (default 10; None:
+never), it is interrupted as Dramatiq's time limit does it: `Interrupted` is raised in its thread, between two steps of
+Python, so not in the middle of a blocking call. In both cases the message fails and is not retried. Dramatiq itself
+can't revoke a message. If a middleware skips a message, its operation ends as cancelled, or as failed if the middleware
+failed the message. If a middleware interrupts an actor with its own `Interrupt`, without a retry, the operation ends as
+cancelled.
 
-**Limits.** In a coroutine, too, `progress_workers.current()` is an `Operation`. With gevent nothing is interrupted. An
-actor's `throws` option is extended by what stops an actor; a message that brings its own `throws` is retried once too
-often.
+**Limits.** In a coroutine, too, `progress_workers.current()` is an `Operation`. With gevent, actors are not
+interrupted. The exceptions that stop an actor are added to its `throws` option. A message that has its own `throws` is
+retried once too often.
 """
 
 from collections.abc import Callable
@@ -75,13 +76,13 @@ let_pass(Interrupt)
 
 
 class Interrupted(Interrupt):
-    """Raised in an actor's thread when its operation was cancelled and it did not stop by itself."""
+    """Raised in an actor's thread when its operation was cancelled and the actor did not stop by itself."""
 
 
 def install(broker: Broker, *, interrupt_after_s: float | None = 10.0) -> None:
     """Report a broker's messages. Call it before actors are declared.
 
-    An actor that still runs `interrupt_after_s` seconds after its operation was cancelled is interrupted; None: never.
+    An actor that still runs `interrupt_after_s` seconds after its operation was cancelled is interrupted. None: never.
     """
     progress = Progress(interrupt_after_s=interrupt_after_s)
     if broker.middleware:
@@ -91,48 +92,48 @@ def install(broker: Broker, *, interrupt_after_s: float | None = 10.0) -> None:
 
 
 class _Run:
-    """A message while its actor works on it."""
+    """A message while its actor processes it."""
 
     def __init__(self, op: Operation | NoOperation, message: str) -> None:
         self.op, self.message = op, message
         self.retry_in_s: float | None = None
-        """When it was enqueued again under its id: how much later it follows, in seconds."""
+        """The delay of the retry, in seconds; None if the message was not enqueued again with its id."""
         self.resort = ExitStack()
 
 
 _run: ContextVar[_Run | None] = ContextVar("progress_dramatiq", default=None)
-"""What the worker's thread works on. Not found by the message's id: one may be delivered while it is worked on."""
+"""The run of this worker thread. It is not looked up by message id: a message may be delivered again while it runs."""
 
 
 def _taken() -> _Run | None:
     run = _run.get()
     _run.set(None)
     if run is not None:
-        # It may be about to interrupt an actor that ends this very moment.
+        # An interrupt may arrive at the moment at which the actor ends.
         with suppress(Interrupted):
             run.resort.close()
     return run
 
 
 class Progress(Middleware):
-    """What `install` adds. It has to stand before all others, so that it hears last what they did with a message."""
+    """The middleware that `install` adds. It stands first, so that after a message it runs last and sees the result."""
 
     def __init__(self, *, interrupt_after_s: float | None = 10.0) -> None:
         self._interrupt_after_s = None if is_gevent_active() else interrupt_after_s  # type: ignore[no-untyped-call]
 
     @property
     def actor_options(self) -> set[str]:
-        """The option that says what is said of an operation."""
+        """The actor option that holds the operation's options."""
         return {"progress"}
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Have what stops an actor not retried."""
+        """Prevent retries after the exceptions that stop an actor."""
         throws = actor.options.get("throws") or ()
         given = throws if isinstance(throws, tuple) else tuple(throws) if isinstance(throws, list) else (throws,)
         actor.options["throws"] = tuple(dict.fromkeys((*given, Cancelled, Interrupted, *LOST)))
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Create the operation, or note that it goes on."""
+        """Create the operation; for a retry, note that it continues."""
         run = _run.get()
         if run is not None and run.message == message.message_id:
             run.retry_in_s = seconds(delay) / 1000
@@ -160,7 +161,7 @@ class Progress(Middleware):
     def after_process_message(
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Say how it went, now that it is known whether it is retried."""
+        """Report how the run ended: only now is it known whether the message is retried."""
         run = _taken()
         if run is None:
             return
@@ -173,7 +174,7 @@ class Progress(Middleware):
         leave(run.op)
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
-        """Say that another middleware had it skipped."""
+        """Report that another middleware skipped the message."""
         run = _taken()
         if run is not None:
             run.op.fail("skipped" if message.failed else Cancelled(run.op.id, "skipped"))
@@ -187,7 +188,7 @@ def _words(broker: Broker, message: Any) -> Any:
 
 
 def _stopped(op: Operation | NoOperation, exception: BaseException) -> Cancelled | None:
-    """Return an interrupt as the cancel that it was, None for any other exception."""
+    """Return `Cancelled` for an interrupt that stopped the actor, None for any other exception."""
     if not isinstance(exception, Interrupt) or isinstance(exception, Shutdown | TimeLimitExceeded):
         return None
     try:

@@ -6,32 +6,35 @@
     queue = Queue("imports", connection=Redis())
     job = queue.enqueue(import_rows, rows)  # can be followed as job.id at once
 
-and the worker is told so, by its option or by `RQ_JOB_CLASS`:
+The worker needs the job class, as an option or in `RQ_JOB_CLASS`:
 
     rq worker --job-class progress_workers.queues.rq.Job imports
 
-The functions need no change: in one `progress_workers.current()` is its operation. Which Redis the progress goes to
-says `PROGRESS_REDIS_URL`. What to say of an operation beside its kind, the function's name, goes into the job's `meta`;
-`False` is for a job that is not to be reported:
+The functions need no change: inside them, `progress_workers.current()` is the job's operation. `PROGRESS_REDIS_URL`
+sets which Redis the progress goes to. An operation's kind is the function's name by default. Set this and other options
+in the job's `meta`; `False` turns reporting off:
 
     queue.enqueue(import_rows, rows, meta={"progress": {"title": "Import of May", "owner": "alice", "tags": ["eu"]}})
 
-**Retries** (`retry=Retry(…)`, or a `Retry` that is returned) are further attempts at the same operation, also after a
-work-horse was killed. Without retries left it ends as failed: `worker-lost` where the work-horse was killed.
+**Retries** (`retry=Retry(…)`, or a `Retry` that the function returns) are further attempts at the same operation, also
+after a work-horse was killed. When no retries are left, the operation ends as failed: as `worker-lost` if the
+work-horse was killed.
 
-**Cancelling.** `job.cancel()` and `send_stop_job_command` end the operation as cancelled, where the job is a `Job` of
-this module and the worker was told of it: `Job.fetch(id, connection)` returns one; RQ's own `cancel_job` does not. An
-operation that is cancelled stops its job where the job looks: `progress_workers.current().raise_if_cancelled()`. A job
-that still runs `Job.stop_after_s` seconds later (10) is stopped by RQ's command, which kills the work-horse. Either way
-its status is `stopped`, and it is not retried. Another time, or None for never, is said by a subclass:
+**Cancelling.** `job.cancel()` and `send_stop_job_command` end the operation as cancelled, if the job is a `Job` of this
+module and the worker uses this job class. `Job.fetch(id, connection)` returns such a job; RQ's own `cancel_job` uses
+another class. When an operation is cancelled, its job stops where it checks:
+`progress_workers.current().raise_if_cancelled()`. If the job still runs `Job.stop_after_s` seconds later (10), RQ's
+stop command kills the work-horse. In both cases the job's status is `stopped`, and it is not retried. To change the
+time, or to set None for never, use a subclass:
 
     class PatientJob(Job):
         stop_after_s = 60
 
-**Limits.** A `SimpleWorker` has no work-horse to kill; a `SpawnWorker` runs RQ's own kind of job, whatever it was told,
-so that nothing is reported and operations stay pending. A job that is requeued after it failed, or repeated
-(`repeat=Repeat(…)`), runs unreported from the second time on, as its operation has ended. A result that RQ can't pickle
-fails the job after its operation succeeded. In a coroutine, too, `progress_workers.current()` is an `Operation`.
+**Limits.** A `SimpleWorker` has no work-horse that could be killed. A `SpawnWorker` ignores the job class and runs RQ's
+own, so nothing is reported, and operations stay pending. If a job is requeued after it failed, or is repeated
+(`repeat=Repeat(…)`), its second and later runs are not reported, because its operation has ended. If RQ can't pickle a
+result, it fails the job after the operation succeeded. In a coroutine, too, `progress_workers.current()` is an
+`Operation`.
 """
 
 from collections.abc import Iterable
@@ -80,14 +83,14 @@ class Job(rq.job.Job):
     """A job that is an operation: for `rq worker --job-class progress_workers.queues.rq.Job`."""
 
     stop_after_s: ClassVar[float | None] = 10.0
-    """How long a job may go on after its operation was cancelled, in seconds; None for as long as it likes."""
+    """How long a job may continue after its operation was cancelled, in seconds; None: without limit."""
 
     _told = _stopped = False
-    """Whether this process said how the run went, and whether it was stopped."""
+    """Whether this process reported how the run ended, and whether the run was stopped."""
 
     @property
     def words(self) -> Words | None:
-        """What is said of its operation; None if it is not reported."""
+        """The options of its operation; None if it is not reported."""
         try:
             kind = self.func_name
         except DeserializationError:
@@ -95,7 +98,7 @@ class Job(rq.job.Job):
         return worded(kind or "job", self.meta.get("progress"))
 
     def perform(self) -> Any:
-        """Do the work as an attempt at the operation."""
+        """Run the job as an attempt at its operation."""
         words = self.words
         if words is None:
             return super().perform()
@@ -113,7 +116,7 @@ class Job(rq.job.Job):
             leave(op)
 
     def set_status(self, status: JobStatus, pipeline: Any = None) -> None:
-        """Set the status, and end the operation if the run is over and could not say so itself."""
+        """Set the status. If the run is over and could not report that itself, end the operation."""
         if status is JobStatus.FAILED and self._stopped:
             status = JobStatus.STOPPED
         super().set_status(status, pipeline=pipeline)
@@ -122,12 +125,12 @@ class Job(rq.job.Job):
         if status in (JobStatus.CANCELED, JobStatus.STOPPED):
             conclude(self.id, Status.CANCELLED, "cancelled", f"the job was {status.value}")
         else:
-            conclude(self.id, Status.FAILED, "worker-lost", "the work-horse ended without a word, or could not start")
+            conclude(self.id, Status.FAILED, "worker-lost", "the work-horse died, or could not start")
 
     def retry(self, queue: rq.Queue, pipeline: Any) -> None:
-        """Enqueue the job again, and keep the operation for its next attempt."""
+        """Enqueue the job again, and keep the operation open for its next attempt."""
         if not self._told and self.words is not None:
-            hold(self.id, self.get_retry_interval(), "the work-horse ended without a word")
+            hold(self.id, self.get_retry_interval(), "the work-horse died")
         super().retry(queue, pipeline)
 
     def _work(self, op: Operation | NoOperation) -> Any:
@@ -144,9 +147,9 @@ class Job(rq.job.Job):
         if not isinstance(result, Retry):
             succeed(op, result)
         elif self.number_of_retries and self.number_of_retries >= result.max:
-            op.fail(f"its {result.max} retries are used up")
+            op.fail(f"all {result.max} retries are used up")
         else:
-            op.retry_in(Retry.get_interval(self.number_of_retries or 0, result.intervals), "it asked for another try")
+            op.retry_in(Retry.get_interval(self.number_of_retries or 0, result.intervals), "the job asked for a retry")
         return result
 
     def _stop(self) -> None:
@@ -158,20 +161,20 @@ class Job(rq.job.Job):
 
 
 class Queue(rq.Queue):
-    """A queue whose jobs are operations, pending as soon as they are enqueued."""
+    """A queue whose jobs are operations. Each operation is pending as soon as its job is enqueued."""
 
     job_class: type[rq.job.Job] = Job
 
     def enqueue_job(self, job: rq.job.Job, *args: Any, **options: Any) -> rq.job.Job:
-        """Enqueue a job, and create its operation."""
+        """Enqueue a job and create its operation."""
         return _announced(super().enqueue_job(job, *args, **options))
 
     def schedule_job(self, job: rq.job.Job, *args: Any, **options: Any) -> rq.job.Job:
-        """Schedule a job, and create its operation."""
+        """Schedule a job and create its operation."""
         return _announced(super().schedule_job(job, *args, **options))
 
     def enqueue_many(self, job_datas: Iterable[Any], *args: Any, **options: Any) -> list[rq.job.Job]:
-        """Enqueue jobs, and create their operations."""
+        """Enqueue jobs and create their operations."""
         return [_announced(job) for job in super().enqueue_many(job_datas, *args, **options)]
 
 

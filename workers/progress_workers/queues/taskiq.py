@@ -11,10 +11,10 @@
         for row in progress_workers.track(rows):
             ...
 
-`task = await import_rows.kiq(rows)` can be followed as `task.task_id` at once. Which Redis the progress goes to says
-`PROGRESS_REDIS_URL`. What to say of an operation beside its kind, the task's name, is said by labels, which are texts:
-`progress_kind`, `progress_title`, `progress_owner` and `progress_tags` (with commas between them), where the task is
-declared or enqueued; `progress=False` is for a task that is not to be reported:
+After `task = await import_rows.kiq(rows)`, the operation can be followed as `task.task_id` at once.
+`PROGRESS_REDIS_URL` sets which Redis the progress goes to. An operation's kind is the task's name by default. Labels,
+which are texts, set this and other options where the task is declared or enqueued: `progress_kind`, `progress_title`,
+`progress_owner` and `progress_tags` (separated by commas). `progress=False` turns reporting off:
 
     @broker.task(progress_kind="import", progress_tags="nightly,eu")
     async def import_rows(rows): ...
@@ -24,19 +24,20 @@ declared or enqueued; `progress=False` is for a task that is not to be reported:
     @broker.task(progress=False)
     async def heartbeat(): ...
 
-In a coroutine `progress_workers.current()` is an `AsyncOperation`, in a plain function, which runs in a thread, an
-`Operation`.
+In a coroutine, `progress_workers.current()` is an `AsyncOperation`. In a plain function, which runs in a thread, it is
+an `Operation`.
 
-**Retries** (`SimpleRetryMiddleware`, `SmartRetryMiddleware`, `context.requeue()`), and messages that are delivered
-again because their worker died, are further attempts at the same operation.
+**Retries** (`SimpleRetryMiddleware`, `SmartRetryMiddleware`, `context.requeue()`) are further attempts at the same
+operation. So are messages that are delivered again because their worker died.
 
-**Cancelling.** An operation that is cancelled cancels its coroutine, whose result is the error
-`progress_workers.Cancelled`; it is not retried. A plain function stops where it looks:
+**Cancelling.** Cancelling an operation cancels its coroutine. The task's result is then the error
+`progress_workers.Cancelled`, and it is not retried. A plain function stops where it checks:
 `progress_workers.current().raise_if_cancelled()`. taskiq itself can't revoke a task.
 
-**Limits.** With a pool of processes (`--use-process-pool`) plain functions are shown as running and how they ended, but
-can't report from within, nor be kept from running. Should another middleware's `pre_execute` fail, a task that has
-begun is ended by the broker once its lease has lapsed: add this middleware last.
+**Limits.** With a process pool (`--use-process-pool`), the start and the end of plain functions are reported, but they
+can't report from inside, and a cancel can't prevent them from running. If the `pre_execute` of a later middleware
+fails, the operation of a task that has begun stays open until its lease expires and the broker ends it: so add this
+middleware last.
 """
 
 import asyncio
@@ -67,29 +68,29 @@ from progress_workers.values import text
 __all__ = ["ProgressMiddleware"]
 
 _REQUEUED = "X-Taskiq-requeue"
-"""The label in which taskiq counts `context.requeue()`."""
+"""The label in which taskiq counts the calls of `context.requeue()`."""
 
 
 class _Run:
-    """A message while its task works on it."""
+    """A message while its task runs."""
 
     def __init__(self, op: AsyncOperation | Operation | NoOperation, message: TaskiqMessage) -> None:
         self.op, self.task = op, message.task_id
         self.error: BaseException | None = None
         self.retry_in_s: float | None = None
-        """When it was enqueued again under its id: how much later it follows, in seconds."""
+        """The delay of the retry, in seconds; None if the message was not enqueued again with its id."""
         self.requeued = message.labels.get(_REQUEUED)
         enter(op)
-        # For the middleware that retries, wherever it stands: what was stopped is not tried again.
+        # This tells the retry middleware, wherever it stands, not to retry a task that was stopped.
         op.on_cancel(lambda _: message.labels.update(retry_on_error=False))
 
     def tell(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Say how it went, now that it is known whether it is retried."""
+        """Report how the run ended: only now is it known whether it is retried."""
         error, again = self.error, self.retry_in_s
         if message.labels.get(_REQUEUED) != self.requeued:
             again = 0
         elif again is None and isinstance(result.error, NoResultError) and not isinstance(error, NoResultError):
-            again = seconds(message.labels.get("delay"))  # a schedule source has it: it is enqueued later
+            again = seconds(message.labels.get("delay"))  # a schedule source holds the message and enqueues it later
         if error is not None and stops(self.op, error):
             self.op.fail(error)
         elif again is not None:
@@ -101,10 +102,10 @@ class _Run:
 
 
 class ProgressMiddleware(TaskiqMiddleware):
-    """Reports the tasks of a broker: for both who enqueues them and the worker."""
+    """Reports the tasks of a broker, both where they are enqueued and in the worker."""
 
     async def post_send(self, message: TaskiqMessage) -> None:
-        """Create the operation, or note that it goes on."""
+        """Create the operation; for a retry, note that it continues."""
         run, words = _run.get(), _words(message)
         if run is not None and run.task == message.task_id:
             run.retry_in_s = seconds(message.labels.get("delay"))
@@ -128,19 +129,19 @@ class ProgressMiddleware(TaskiqMiddleware):
         else:
             _run.set(_Run(op, message))
             _working.set(op)
-        # A plain one is left as it is while it may run: another process would have to be sent what takes its place.
+        # A plain function that may run stays unchanged: a wrapper would have to be sent to the pool's processes.
         if not plain or isinstance(_working.get(), Cancelled):
             task.original_func = _guarded(task.original_func)
         return message
 
     async def on_error(self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException) -> None:
-        """Note what went wrong: the result tells it no more if the task is retried."""
+        """Keep the exception: if the task is retried, the result no longer holds it."""
         run = _run.get()
         if run is not None:
             run.error = exception
 
     async def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """End the operation, or keep it for the next attempt."""
+        """End the operation, or keep it open for the next attempt."""
         run = _run.get()
         if run is None:
             return
@@ -155,11 +156,11 @@ class ProgressMiddleware(TaskiqMiddleware):
 
 _run: ContextVar[_Run | None] = ContextVar("progress_taskiq_run", default=None)
 _working: ContextVar[Reporting | Cancelled | None] = ContextVar("progress_taskiq", default=None)
-"""What the task that is about to run reports to, or why it must not run; None where a task is called directly."""
+"""What the task that starts next reports to, or why it must not run; None for a task that is called directly."""
 
 
 def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a task's function as one that does not run if it must not, and is cancelled with its operation."""
+    """Wrap a task's function: it does not run if its operation was cancelled, and is cancelled with its operation."""
     if isinstance(function, _Guarded) or hasattr(function, "guarded"):
         return function
     if not inspect.iscoroutinefunction(function):
@@ -174,7 +175,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Guarded:
-    """A plain function that does not run if it must not. Unlike a closure it can be sent to another process."""
+    """A plain function that does not run if it was cancelled. Unlike a closure, it can be sent to another process."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -202,7 +203,7 @@ async def _scoped(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 def _taken() -> Reporting | None:
-    """Return what the task reports to, once: a task that it calls directly is a part of it."""
+    """Return what the task reports to, only once: a task that it calls directly belongs to the same operation."""
     working = _working.get()
     _working.set(None)
     if isinstance(working, Cancelled):

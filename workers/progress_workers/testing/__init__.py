@@ -1,4 +1,4 @@
-"""A recording double, for unit tests of code that reports: no Redis, no threads in the background, no waiting.
+"""A recorder for unit tests of code that reports: no Redis, no background threads, no waiting.
 
     from progress_workers.testing import recording
 
@@ -8,10 +8,10 @@
         assert recorded.outcome.status == "succeeded"
         assert [progress["current"] for progress in recorded.progresses] == [1, 2]
 
-In the block, operations are started, joined and found by `progress_workers.current()` as in earnest, whatever the
-settings say of Redis. What they say goes through the real reporter and the real scripts into a Redis in memory, so what
-is recorded is what would be stored, and what would be refused is. It is for one test at a time in a process.
-Needs the extra `testing`.
+In the block, operations are started, joined and found by `progress_workers.current()` as in production. The settings
+for Redis are ignored. Reports go through the real reporter and the real scripts into an in-memory Redis. So the
+recording contains exactly what Redis would store, and what Redis would reject is rejected. Use one recording at a time
+in a process. Needs the extra `testing`.
 """
 
 from progress_workers.testing.recorded import Logged, RecordedEvent, RecordedOperation

@@ -1,4 +1,4 @@
-"""The link to a Redis in memory, whose operations are recorded."""
+"""A link to an in-memory Redis that records its operations."""
 
 import asyncio
 import time
@@ -46,13 +46,13 @@ class _Plan:
     def is_due(self, operation: RecordedOperation) -> bool:
         try:
             return self.when is None or self.when(operation)
-        except (LookupError, TypeError) as error:  # what it asks for is not there yet
+        except (LookupError, TypeError) as error:  # `when` reads something that does not exist yet
             self.missed = error
             return False
 
 
 class RecordingLink(Link):
-    """A link to a Redis in memory, which sends at once, in the thread that reports."""
+    """A link to an in-memory Redis. It sends immediately, in the thread that reports."""
 
     def __init__(self, settings: Settings, *, every: bool) -> None:
         super().__init__(settings)
@@ -64,19 +64,19 @@ class RecordingLink(Link):
         self._followed: dict[str, list[Reporter]] = {}
         self._news: deque[Reporter] = deque()
         self._sending = Lock()
-        self._using = RLock()  # the Redis in memory, which is not for threads
+        self._using = RLock()  # the in-memory Redis is not thread-safe
 
     def client(self) -> Any:
-        """Return a client of the Redis in memory."""
+        """Return a client of the in-memory Redis."""
         return self._redis
 
     def keyspace(self) -> Keyspace:
-        """Return the keys of the Redis in memory."""
+        """Return the keys of the in-memory Redis."""
         with self._using:
             return super().keyspace()
 
     def run(self, call: Call) -> Any:
-        """Run one script, and record what it stored."""
+        """Run one script and record what it stored."""
         with self._using:
             reply = super().run(call)
             if call.script is not META and reply[0] == b"ok":
@@ -84,40 +84,40 @@ class RecordingLink(Link):
         return reply
 
     def follow(self, reporter: Reporter) -> None:
-        """Send for a reporter from now on."""
+        """Send the reports of a reporter from now on."""
         if self._every:
             reporter.outbox.interval_s = 0.0
         self._followed.setdefault(reporter.operation, []).append(reporter)
         self._carry_out()
 
     def wake(self, reporter: Reporter) -> None:
-        """Send what a reporter has to say, unless another thread is about it, which then goes on with this."""
+        """Send what a reporter has to send. If another thread is already sending, that thread sends this too."""
         self._news.append(reporter)
-        # Not waited for: the reporter's lock may be held here, and wanted there.
+        # Non-blocking: this thread may hold the reporter's lock, which the sending thread needs.
         if self._sending.acquire(blocking=False):
             self._send_all()
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
-        """Send all that these (or all) were told."""
-        if reporters is None:  # of a copy, as other threads begin operations
-            reporters = [reporter for some in list(self._followed.values()) for reporter in some]
+        """Send everything that these reporters (or all) have to send."""
+        if reporters is None:  # iterate over a copy: other threads start operations
+            reporters = [reporter for group in list(self._followed.values()) for reporter in group]
         marks = [(reporter, reporter.mark()) for reporter in reporters]
         if self._sending.acquire(timeout=timeout_s):
-            self._send_all()  # by having it we may have kept another thread from it
+            self._send_all()  # while this thread held the lock, another one may have skipped sending
         return all(reporter.reached(mark) and not reporter.dropped for reporter, mark in marks)
 
     def patience_s(self) -> float:
-        """Return how long to wait: everything is sent at once."""
+        """Return how long to wait for storage. It never takes this long: everything is sent immediately."""
         return FLUSH_S
 
     def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], None]:
-        """Send all that a reporter was told, and call back."""
+        """Send everything that a reporter has to send, then call back."""
         self.flush([reporter])
         callback()
         return lambda: None
 
     def snapshot(self, operation: str) -> Operation:
-        """Return an operation as people are shown it."""
+        """Return an operation's snapshot, as people see it."""
         with self._using:
             return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
 
@@ -129,31 +129,31 @@ class RecordingLink(Link):
         return entries
 
     def main(self) -> RecordedOperation | None:
-        """Return the operation that began first, if one did; the others may be its children."""
-        begun = next(iter(list(self._followed)), None)  # a copy, as other threads begin some
+        """Return the operation that started first, or None; the others may be its children."""
+        begun = next(iter(list(self._followed)), None)  # a copy: other threads start operations
         return None if begun is None else self.operations[begun]
 
     def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
-        """Do something to the main operation once it has begun, and `when` is true of it."""
+        """Call `act` with the main operation as soon as it has started and `when` is true for it."""
         self._plans.append(_Plan(when, act))
         self._carry_out()
 
     def check_plans(self) -> None:
-        """Raise `AssertionError` if something was planned for a `when` that never came."""
+        """Raise `AssertionError` if an action was planned whose `when` was never true."""
         for plan in self._plans:
             if plan.when is not None:
-                why = f": last it raised {plan.missed!r}" if plan.missed is not None else ""
-                raise AssertionError(f"a cancel, fence or signal was planned, but its `when` was never true{why}")
+                why = f"; it last raised {plan.missed!r}" if plan.missed is not None else ""
+                raise AssertionError(f"a cancel, fence or signal was planned, but its `when` never became true{why}")
 
     def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
-        """Cancel an operation, as a replica does, and have its worker and its children's hear of it."""
+        """Cancel an operation, as a server does, and notify its worker and the workers of its children."""
         self._ask(lambda store: store.cancel(operation, reason=reason, by=by))
         for id in list(self.operations):
             self._record(id)
             self._look(id)
 
     def fence(self, operation: str) -> None:
-        """Begin another attempt at an operation."""
+        """Start another attempt at an operation."""
         attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
         said = Entry("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
         read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
@@ -168,7 +168,7 @@ class RecordingLink(Link):
             reporter.inbox.put(Signal(signal.type, signal.data, by))
 
     def _send_all(self) -> None:
-        """Send what there is, and then let others: who finds that somebody is about it leaves theirs to them."""
+        """Send everything, then let others send. A thread that finds another one sending leaves its reports to it."""
         mine = True
         while mine:
             try:
@@ -185,7 +185,7 @@ class RecordingLink(Link):
             self._carry_out()
 
     def _look(self, operation: str) -> None:
-        """Have the workers of an operation hear what a beat would tell them."""
+        """Deliver to the workers of an operation what the reply to a heartbeat would contain."""
         for reporter in self._followed.get(operation, ()):
             if not (reporter.done or reporter.ended):
                 with _losing(reporter):
@@ -196,7 +196,7 @@ class RecordingLink(Link):
             self.operations.setdefault(operation, RecordedOperation(operation, self)).read()
 
     def _carry_out(self) -> None:
-        """Do what was planned for the main operation, and is due."""
+        """Run the planned actions that are due for the main operation."""
         main = self.main()
         for plan in list(self._plans) if main is not None and main.outcome is None else ():
             if main is not None and plan.is_due(main) and plan in self._plans:
@@ -210,14 +210,14 @@ class RecordingLink(Link):
             async with Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, self._settings) as store:
                 await question(store)
 
-        # In a thread of its own, as this one may have a loop running.
+        # In a separate thread, because this thread may already run an event loop.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, ask()).result()
 
 
 @contextmanager
 def _losing(reporter: Reporter) -> Iterator[None]:
-    """Have a reporter give its operation up if it is refused."""
+    """Mark the reporter's operation as lost if Redis rejects a call."""
     try:
         yield
     except BrokerError as refusal:

@@ -1,4 +1,4 @@
-"""What was reported of one operation, as a test looks at it."""
+"""What was reported about one operation, for tests to examine."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -10,14 +10,14 @@ from progress_broker.model.payloads import Outcome
 
 
 class RecordedEvent(NamedTuple):
-    """An event of an operation's log."""
+    """An event in an operation's log."""
 
     type: str
     data: Any
 
 
 class Logged(NamedTuple):
-    """A line of an operation's log."""
+    """A log line of an operation."""
 
     message: str
     level: str = "info"
@@ -25,10 +25,10 @@ class Logged(NamedTuple):
 
 
 class Recorder(Protocol):
-    """What keeps what is reported, and acts on operations as others than their workers do."""
+    """Stores what is reported, and does to operations what others than their workers can do."""
 
     def snapshot(self, operation: str) -> Operation:
-        """Return an operation as people are shown it."""
+        """Return an operation's snapshot, as people see it."""
 
     def log_after(self, operation: str, position: bytes) -> list[Any]:
         """Return the entries of an operation's log after a position."""
@@ -37,14 +37,14 @@ class Recorder(Protocol):
         """Cancel an operation."""
 
     def fence(self, operation: str) -> None:
-        """Begin another attempt at an operation."""
+        """Start another attempt at an operation."""
 
     def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
         """Send a signal to an operation's worker."""
 
 
 class RecordedOperation:
-    """What was reported of one operation, and those who do something to it besides its worker."""
+    """What was reported about one operation, and methods to cancel, fence or signal it as somebody else would."""
 
     def __init__(self, id: str, link: Recorder) -> None:
         self.id = id
@@ -55,48 +55,48 @@ class RecordedOperation:
 
     @property
     def snapshot(self) -> Operation:
-        """The operation as people are shown it: its kind, title, parent, status and all else."""
+        """The operation as people see it: its kind, title, parent, status and so on."""
         return self._link.snapshot(self.id)
 
     @property
     def progress(self) -> dict[str, Any]:
-        """The last progress reported; empty if there was none."""
+        """The last progress that was reported; empty if there was none."""
         return self.progresses[-1] if self.progresses else {}
 
     @property
     def progresses(self) -> list[dict[str, Any]]:
-        """Each progress reported, in order."""
+        """Every progress that was reported, in order."""
         return self.data("progress")
 
     @property
     def logs(self) -> list[Logged]:
-        """The lines of its log."""
+        """The lines of the operation's log."""
         return [Logged(line["message"], line["level"], line.get("stage")) for line in self.data("log")]
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended; None if it did not."""
+        """How the operation ended; None if it has not ended."""
         ends = self.data("end")
         return Outcome.model_validate(ends[0]) if ends else None
 
     def data(self, type: str) -> list[Any]:
-        """Return the data of each event of a type."""
+        """Return the data of all events of a type."""
         return [event.data for event in self.events if event.type == type]
 
     def cancel(self, reason: str | None = None, *, by: str | None = None) -> None:
-        """Ask the work, and its children's, to stop."""
+        """Ask the work, and the work of its children, to stop."""
         self._link.cancel(self.id, reason, by)
 
     def fence(self) -> None:
-        """Have another attempt take the operation over: the one here is `Fenced`."""
+        """Let another attempt take the operation over: the code under test gets `Fenced`."""
         self._link.fence(self.id)
 
     def signal(self, type: str, data: object = None, *, by: str | None = None) -> None:
-        """Send the work a signal, such as `pause`."""
+        """Send a signal to the work, such as `pause`."""
         self._link.signal(self.id, NewSignal(type=type, data=data), by)
 
     def read(self) -> None:
-        """Take in what was stored since."""
+        """Read the events that were stored since the last call."""
         for entry in self._link.log_after(self.id, self._position):
             event = read_entry(self.id.encode(), entry)
             if event is not None and event.n > self._n:

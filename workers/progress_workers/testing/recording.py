@@ -1,4 +1,4 @@
-"""What is reported in a block of a test."""
+"""`recording()`: records everything that is reported in a block of a test."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ from progress_workers.transport.registry import stand_ins
 
 
 class Recording:
-    """What is reported in a `with` block. What it tells of one operation, it tells of the first that began."""
+    """Everything that is reported in a `with` block. Most properties are about the operation that started first."""
 
     def __init__(self, *, every: bool = True) -> None:
         self._link = RecordingLink(load_settings(), every=every)
@@ -30,68 +30,69 @@ class Recording:
 
     @property
     def operations(self) -> dict[str, RecordedOperation]:
-        """The operations by their ids, in the order they were created in."""
+        """The operations by id, in the order in which they were created."""
         return dict(self._link.operations)
 
     @property
     def operation(self) -> RecordedOperation:
-        """The operation that began first. Raises `LookupError` if none did."""
+        """The operation that started first. Raises `LookupError` if none started."""
         main = self._link.main()
         if main is None:
-            raise LookupError("no operation was begun: is there an Operation.start or attach in what was called?")
+            raise LookupError("no operation was started: does the code under test call Operation.start or attach?")
         return main
 
     def of_kind(self, kind: str) -> list[RecordedOperation]:
-        """Return the operations of a kind, in the order they were created in."""
+        """Return the operations of a kind, in the order in which they were created."""
         return [operation for operation in self.operations.values() if operation.snapshot.kind == kind]
 
     @property
     def events(self) -> list[RecordedEvent]:
-        """Its events, of all types, in order."""
+        """All events of the first operation, in order."""
         return self.operation.events
 
     @property
     def progress(self) -> dict[str, Any]:
-        """Its last progress; empty if there was none."""
+        """The last progress of the first operation; empty if there was none."""
         return self.operation.progress
 
     @property
     def progresses(self) -> list[dict[str, Any]]:
-        """Each of its progresses, in order."""
+        """Every progress of the first operation, in order."""
         return self.operation.progresses
 
     @property
     def logs(self) -> list[Logged]:
-        """The lines of its log."""
+        """The log lines of the first operation."""
         return self.operation.logs
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended; None if it did not."""
+        """How the first operation ended; None if it has not ended."""
         return self.operation.outcome
 
     def cancel(self, reason: str | None = None, *, by: str | None = None, when: When | None = None) -> None:
-        """Ask the work to stop: at once, or as soon as it begins, or after the first event with which `when` is true.
+        """Ask the work to stop: now, or as soon as it starts, or after the first event for which `when` is true.
 
         `cancel("enough", when=lambda operation: operation.progress["current"] == 3)`
 
-        What `when` asks for may not be there yet. If it was never true, leaving the block raises `AssertionError`.
+        `when` may read values that do not exist yet: a `LookupError` or `TypeError` counts as false. If it never
+        becomes true, leaving the block raises `AssertionError`.
         """
         self._link.plan(when, lambda operation: operation.cancel(reason, by=by))
 
     def fence(self, *, when: When | None = None) -> None:
-        """Have another attempt take it over: at once, or as soon as it begins, or `when`, as with `cancel`."""
+        """Let another attempt take over: now, or as soon as the work starts, or by `when`, as in `cancel`."""
         self._link.plan(when, RecordedOperation.fence)
 
     def signal(self, type: str, data: object = None, *, by: str | None = None, when: When | None = None) -> None:
-        """Send the work a signal: at once, or as soon as it begins, or `when`, as with `cancel`."""
+        """Send a signal to the work: now, or as soon as it starts, or by `when`, as in `cancel`."""
         self._link.plan(when, lambda operation: operation.signal(type, data, by=by))
 
 
 def recording(*, every: bool = True) -> Recording:
-    """Return a recording, to be entered with `with`.
+    """Return a recording, for use in `with`.
 
-    It keeps every progress reported, at about a millisecond each; unless `every`, those that would be sent, ten a
-    second, which is for loops of many thousands.
+    By default it keeps every reported progress, which costs about a millisecond each. With `every=False` it keeps only
+    those that would be sent, ten a second: use this for loops with many thousands of steps.
     """
     return Recording(every=every)

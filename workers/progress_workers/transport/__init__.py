@@ -1,1 +1,1 @@
-"""How batches reach Redis and signals come back."""
+"""Sends batches to Redis and receives signals."""

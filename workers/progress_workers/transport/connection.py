@@ -1,4 +1,4 @@
-"""A Redis as this process uses it: the clients, the keyspace, and the threads that serve the operations."""
+"""One Redis as this process uses it: the clients, the keyspace, and the background threads."""
 
 import weakref
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from progress_workers.transport.sender import Sender
 from progress_workers.transport.signal_reader import Signals
 
 FLUSH_S = 5.0
-"""How long leaving a block, or the process, waits for what was reported to be stored."""
+"""How long leaving a block, or ending the process, waits until all reports are stored."""
 
 
 class Link:
-    """A Redis as this process uses it. Nothing is sent, and no thread started, before there is need."""
+    """One Redis as this process uses it. Connections and threads start only when they are needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Link:
         """Return the client for commands; raise `StorageUnavailable` while no address is known."""
         settings = self._settings if self._settings.redis_url is not None else _locate(self._settings)
         located = self._located
-        # The embedded Redis may come back at another address.
+        # The embedded Redis may restart at another address.
         if located is None or located.redis_url != settings.redis_url:
             self._commands = connect(settings, generation=self._generation)
             self._located = settings
@@ -55,10 +55,10 @@ class Link:
     def _blocking_client(self) -> Any:
         settings = self._settings if self._settings.redis_url is not None else _locate(self._settings)
         connection: Any = connect(settings, blocking=True, generation=self._generation)
-        return unparsed(connection.client())  # of one connection, which CLIENT UNBLOCK can name
+        return unparsed(connection.client())  # a single connection, so that CLIENT UNBLOCK can address it
 
     def keyspace(self) -> Keyspace:
-        """Return the keys that all users of this Redis share; raise `SetupError` if our settings disagree."""
+        """Return the keys that all users of this Redis share; raise `SetupError` if our settings disagree with them."""
         if self._keyspace is None:
             client, located = self.client(), self._located or self._settings
             check_tls(located)
@@ -71,7 +71,7 @@ class Link:
     def _meta(self, client: Any) -> Any:
         with errors_that_may_pass():
             known = client.hmget(meta_key(self._settings.prefix), META_FIELDS)
-        # Written only where nothing is there yet: a Redis that takes no writes can be read.
+        # Write only if nothing is stored yet: so a Redis that rejects writes can still be read.
         return known if is_set_up(known) else self.run(meta_call(self._settings))
 
     def run(self, call: Call) -> Any:
@@ -82,13 +82,13 @@ class Link:
         return reply
 
     def follow(self, reporter: Reporter) -> None:
-        """Send for a reporter from now on, and listen for its operation."""
+        """Send the reports of a reporter from now on, and listen for its operation's signals."""
         self._known.add(reporter)
         self.wake(reporter)
         self._signals.nudge()
 
     def wake(self, reporter: Reporter) -> None:
-        """Say that a reporter may have something to send. A reporter calls it by itself."""
+        """Note that a reporter may have something to send. The reporter itself calls this."""
         if reporter not in self._sender and not reporter.done:
             self._known.add(reporter)
             self._signals.add(reporter)
@@ -96,27 +96,27 @@ class Link:
         self._sender.wake(reporter)
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until what these (or all) were told is stored; return whether it was, within the timeout."""
+        """Wait until everything from these reporters (or all) is stored. Return whether it was, within the timeout."""
         return self._sender.flush(self._sender.pending() if reporters is None else reporters, timeout_s)
 
     def tell_dropped(self) -> bool:
-        """Return whether what was said of an operation was dropped, of those that somebody still has; of each once."""
+        """Return whether reports of an operation that is still in use were dropped since the last call."""
         dropped = {reporter for reporter in list(self._known) if reporter.dropped} - set(self._told)
         self._told.update(dropped)
         return bool(dropped)
 
     def patience_s(self) -> float:
-        """Return how long the end of a block, or of the process, waits until all is stored."""
+        """Return how long the end of a block, or of the process, waits for storage."""
         return self._sender.patience_s(FLUSH_S)
 
     def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], object]:
-        """Call back, from any thread, once what a reporter was told is stored; return what takes it back."""
+        """Call back, from any thread, once a reporter's reports are stored. Returns a function to remove it."""
         return self._sender.when_stored([reporter], callback)
 
     def reborn(self) -> None:
-        """Start anew in a forked child: the connections and threads are the parent's."""
+        """Restart in a forked child: the connections and threads belong to the parent."""
         self._begin()
-        self.tell_dropped()  # those are the parent's to tell
+        self.tell_dropped()  # the parent reports these
         for reporter in list(self._known):
             reporter.reborn()
 
@@ -126,7 +126,7 @@ class Link:
 
 
 def _locate(settings: Settings) -> Settings:
-    from progress_broker.embedded.data_dir import find_address  # not needed with an address
+    from progress_broker.embedded.data_dir import find_address  # imported only if no address is configured
 
     address = find_address(settings)
     return settings if address is None else settings.model_copy(update={"redis_url": SecretStr(address)})

@@ -1,4 +1,4 @@
-"""A thread in the background that serves all operations of this process."""
+"""A background thread that serves all operations of this process."""
 
 import sys
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from threading import Lock, Thread, current_thread
 
 
 class Background:
-    """A daemon thread, started when there is need of it, and again should it have died.
+    """A daemon thread. It starts when it is needed, and restarts if it died.
 
-    What it shares with others has no locks, but dicts and queues that the interpreter keeps whole (`SimpleQueue` may
-    even be put to while it is being put to, by a signal handler or the garbage collector). For when the interpreter
-    ends, this thread stops wherever it is, and what it holds stays held: a block that is closed later would wait for
-    it without end.
+    It shares no locks with other threads, only dicts and queues whose operations are atomic (a signal handler or the
+    garbage collector may even put to a `SimpleQueue` while another put is running). This is because daemon threads stop
+    at any point when the interpreter shuts down. A lock that such a thread holds is never released, so a block that is
+    closed later would wait for it forever.
     """
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
@@ -21,24 +21,24 @@ class Background:
 
     @property
     def running(self) -> bool:
-        """Whether it runs, or is being started. While the interpreter shuts down it does not."""
+        """Whether it runs or is being started. During the interpreter's shutdown it does not run."""
         return not sys.is_finalizing() and (self._starting.locked() or self._alive())
 
     @property
     def here(self) -> bool:
-        """Whether this code is run by it."""
+        """Whether the current thread is this one."""
         return current_thread() is self._thread
 
     def start(self) -> None:
-        """Have it run, if that is still possible."""
-        # Not waited for: a signal handler may be here in the middle of it. Who holds it starts the thread.
+        """Start it, if that is still possible."""
+        # Non-blocking: a signal handler may interrupt this very code. The holder of the lock starts the thread.
         if sys.is_finalizing() or self._alive() or not self._starting.acquire(blocking=False):
             return
         try:
             if not self._alive():
                 self._thread = Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
-        except RuntimeError:  # the interpreter begins to shut down, and starts no more threads
+        except RuntimeError:  # the interpreter is shutting down and starts no more threads
             self._thread = None
         finally:
             self._starting.release()

@@ -1,4 +1,4 @@
-"""The carrier of this process: calls go to Redis in one round trip, and each comes back with a reply of its own."""
+"""Sends calls to Redis in one round trip, and returns a separate reply for each."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,19 +12,19 @@ from progress_broker.storage.scripts import Call
 
 
 class CallRefused(StorageUnavailable):
-    """Redis replied to one call with an error that says nothing of Redis as a whole; others may go through."""
+    """Redis rejected one call with an error that concerns only this call; other calls may succeed."""
 
 
 def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Send calls in one round trip; return for each the script's reply, or the storage error that it failed with.
+    """Send calls in one round trip. Return for each call the script's reply, or the storage error of that call.
 
-    A script refuses by a reply. So whatever Redis calls an error, also one that nobody has heard of, may pass, and is
-    `StorageUnavailable` or `StorageFull`. Raises these if the connection failed, and then any of the calls may have
-    run: only what may be repeated can be carried.
+    A script rejects a call with a normal reply. So every Redis error, known or unknown, counts as temporary: it becomes
+    `StorageUnavailable` or `StorageFull`. If the connection failed, this function raises one of these. Then each of the
+    calls may or may not have run, so callers must only send calls that can be repeated.
     """
     with errors_that_may_pass():
         replies = _pipeline(client, calls)
-        # A restart or a promotion empties the server's cache of scripts.
+        # A restart or a promotion empties the server's script cache.
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
             for text in {calls[i].script.text for i in unknown}:
@@ -37,7 +37,7 @@ def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
 
 @contextmanager
 def errors_that_may_pass() -> Iterator[None]:
-    """Raise every error of Redis or of the network as a storage error."""
+    """Raise every Redis or network error as a storage error."""
     try:
         yield
     except (redis.exceptions.RedisError, OSError) as error:
@@ -54,4 +54,4 @@ def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
 def _translated(reply: Any) -> Any:
     if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
-    return storage_error(reply) or CallRefused(f"Redis refuses the call: {reply}")
+    return storage_error(reply) or CallRefused(f"Redis rejected the call: {reply}")

@@ -1,6 +1,6 @@
-"""The links of this process: one for each set of settings, so usually one; a Redis that is away can't hold up another.
+"""The links of this process: one per set of settings, so usually one. An unavailable Redis can't delay another one.
 
-It also has them flushed when the process ends, and begin anew in a forked child.
+This module also flushes the links when the process ends, and restarts them in a forked child.
 """
 
 import atexit
@@ -19,7 +19,7 @@ _links: dict[Settings, Link] = {}
 _linking = RLock()
 
 stand_ins: list[Link] = []
-"""Links that take the place of every Redis, the last one first: a test's, that records what would be sent."""
+"""Links that replace every Redis; the last one is used. Tests use this to record what would be sent."""
 
 
 def link_to(settings: Settings) -> Link:
@@ -34,10 +34,11 @@ def link_to(settings: Settings) -> Link:
 
 
 def flush(timeout: float = FLUSH_S) -> bool:
-    """Wait until all that this process has reported so far is stored; return whether it was, within `timeout` seconds.
+    """Wait until everything this process has reported is stored. Return whether this happened within `timeout` seconds.
 
-    It was not if an operation was deleted, or lost with the Redis that had it; this is told once of each.
-    Leaving an operation's block and leaving the process do this by themselves; who ends by `os._exit` has to call it.
+    It returns False if an operation was deleted, or was lost together with its Redis; each such loss is returned once.
+    Leaving an operation's block and ending the process flush automatically. Code that ends with `os._exit` must call
+    this.
     """
     stored = _flush(timeout)
     dropped = [link.tell_dropped() for link in list(_links.values())]
@@ -52,19 +53,19 @@ def _flush(timeout: float) -> bool:
 
 def _reborn() -> None:
     global _linking
-    _linking = RLock()  # another thread of the parent may have held it
+    _linking = RLock()  # another thread of the parent may hold the old one
     for link in _links.values():
         link.reborn()
-    # A forked child of `multiprocessing` ends by os._exit, past atexit; what it has instead is set up later than this.
+    # A forked `multiprocessing` child ends by os._exit, which skips atexit. Its finalizers are cleared after this hook.
     children = sys.modules.get("multiprocessing.util")
     if children is not None:
         children.register_after_fork(flush, lambda _: children.Finalize(None, _flush_at_exit, exitpriority=0))
 
 
 def _flush_at_exit() -> None:
-    # Without those that were lost before, of which the log has told.
+    # This ignores operations that were lost before: their loss is already logged.
     if not _flush(max((link.patience_s() for link in _links.values()), default=0.0)):
-        logger.warning("progress that was reported last could not be sent before the process ended")
+        logger.warning("the last progress updates could not be sent before the process ended")
 
 
 os.register_at_fork(after_in_child=_reborn)

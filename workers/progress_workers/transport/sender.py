@@ -1,4 +1,4 @@
-"""The background thread that sends what reporters have to say, many operations in one round trip."""
+"""The background thread that sends the reports, those of many operations in one round trip."""
 
 import logging
 import time
@@ -23,14 +23,14 @@ from progress_workers.transport.pipeline import CallRefused, carry
 logger = logging.getLogger(__name__)
 
 PIPELINE_CALLS = 100
-"""Calls in one round trip."""
+"""How many calls are sent in one round trip."""
 GATHER_S = 0.005
-"""Rounds are at least so far apart: what many operations have to say meanwhile shares a round trip."""
+"""The shortest time between two rounds, in seconds: reports of many operations meanwhile share one round trip."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    """Who wants to know when some reporters' marks are reached."""
+    """A callback to call when all these reporters have reached their marks."""
 
     marks: Sequence[tuple[Reporter, int]]
     callback: Callable[[], None]
@@ -40,7 +40,7 @@ class _Waiter:
 
 
 class _Refused:
-    """A reporter whose calls Redis refuses, but not others': it is tried again by itself, and holds up nobody."""
+    """A reporter whose calls Redis rejects while it accepts others. It is retried separately, and delays no other."""
 
     def __init__(self) -> None:
         self._backoff = Backoff()
@@ -51,15 +51,15 @@ class _Refused:
 
 
 class Sender:
-    """Sends for all reporters of this process, over one client. One thread, started when there is something to send.
+    """Sends for all reporters of this process over one client, in one thread that starts when needed.
 
-    While Redis is away it tries again with growing, jittered delays; the reporters hold what they have.
+    While Redis is unavailable, it retries with growing, jittered delays. The reporters buffer their reports meanwhile.
     """
 
     def __init__(self, client: Callable[[], Any], gone: Callable[[Reporter], None]) -> None:
         self._client, self._gone = client, gone
         self._reporters: dict[Reporter, None] = {}
-        self._news: SimpleQueue[None] = SimpleQueue()  # without a lock: see `Background`
+        self._news: SimpleQueue[None] = SimpleQueue()  # has no lock: see `Background`
         self._waiters: dict[_Waiter, None] = {}
         self._backoff = Backoff()
         self._not_before = -inf
@@ -71,47 +71,47 @@ class Sender:
         return reporter in self._reporters
 
     def wake(self, reporter: Reporter) -> None:
-        """Say that a reporter may have something to send; from now on it is looked after until it is done."""
+        """Note that a reporter may have something to send. The sender serves it from now on, until it is done."""
         self._reporters.setdefault(reporter)
         self._news.put(None)
         self._thread.start()
 
     def pending(self) -> list[Reporter]:
-        """Return the reporters that are looked after."""
+        """Return the reporters that the sender serves."""
         return list(self._reporters)
 
     def flush(self, reporters: Iterable[Reporter], timeout_s: float) -> bool:
-        """Wait until all these were told so far is acknowledged; return whether it was, within the timeout.
+        """Wait until all reports so far are acknowledged. Return whether this happened within the timeout.
 
-        It is not waited for what never will be: that of an operation that was given up.
+        Operations that were given up are not waited for: their reports will never be acknowledged.
         """
         reporters = list(reporters)
         return self._settled(reporters, timeout_s) and not any(reporter.dropped for reporter in reporters)
 
     def _settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
         stored = Event()
-        forget = self.when_stored(reporters, stored.set)  # which starts the thread, if that is still possible
+        forget = self.when_stored(reporters, stored.set)  # this starts the thread, if that is still possible
         try:
-            if self._thread.here:  # a block was closed in it: it sends when it goes on
+            if self._thread.here:  # a block was closed in the sender's thread, which sends when it continues
                 return stored.is_set()
             return stored.wait(timeout_s) if self._thread.running else self._send_here(stored, timeout_s)
         finally:
             forget()
 
     def patience_s(self, most_s: float) -> float:
-        """Return how long to wait for the last of an operation: `most_s` in all, however many wait for this Redis."""
+        """Return how long to wait for an operation's last reports: `most_s` in total, however many blocks wait."""
         since = self._failing_since
         return most_s if since is None else max(0.0, min(most_s, since + most_s - time.monotonic()))
 
     def when_stored(self, reporters: Iterable[Reporter], callback: Callable[[], None]) -> Callable[[], object]:
-        """Call back, from any thread, once all these were told so far is acknowledged; return what takes it back."""
+        """Call back, from any thread, once all reports so far are acknowledged. Returns a function to remove it."""
         waiter = _Waiter([(reporter, reporter.mark()) for reporter in reporters], callback)
         self._waiters[waiter] = None
-        self._settle_waiters()  # it may have been before anybody waited
+        self._settle_waiters()  # everything may already be acknowledged
         return partial(self._forget, waiter)
 
     def _send_here(self, stored: Event, timeout_s: float) -> bool:
-        """Send in this thread, as there is no other any more; return whether all was stored, within the timeout."""
+        """Send in this thread, as no other one runs. Return whether everything was stored within the timeout."""
         until = time.monotonic() + timeout_s
         while not stored.is_set() and (now := time.monotonic()) < until:
             if now >= self._not_before:
@@ -129,7 +129,7 @@ class Sender:
                 with suppress(Empty):
                     self._news.get(timeout=None if wait_s == inf else wait_s)
             time.sleep(max(0.0, began + GATHER_S - time.monotonic()))
-            # Emptied before the reporters are looked at: what comes from here on wakes the next round.
+            # Emptied before the reporters are examined: whatever arrives from now on wakes the next round.
             for _ in range(self._news.qsize()):
                 self._news.get()
 
@@ -137,7 +137,7 @@ class Sender:
         try:
             self._round(now)
         except Exception:  # this thread serves all operations
-            logger.exception("sending failed in a way that was not foreseen")
+            logger.exception("unexpected error while sending progress; it is retried")
             self._not_before = time.monotonic() + self._backoff.failed()
 
     def _due_at(self) -> float:
@@ -157,13 +157,13 @@ class Sender:
                 self._reporters.pop(reporter, None)
                 self._refused.pop(reporter, None)
                 self._gone(reporter)
-                if reporter.due_at() < inf:  # it was told something just now
+                if reporter.due_at() < inf:  # something was reported just now
                     self.wake(reporter)
         self._settle_waiters()
 
     def _settle_waiters(self) -> None:
         for waiter in [waiter for waiter in list(self._waiters) if waiter.settled()]:
-            if self._forget(waiter):  # else another thread calls back
+            if self._forget(waiter):  # otherwise another thread calls back
                 waiter.callback()
 
     def _forget(self, waiter: _Waiter) -> bool:
@@ -174,7 +174,7 @@ class Sender:
         return True
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> bool:
-        """Send a batch of each; return whether Redis took what it was sent."""
+        """Send one batch of each reporter. Return whether Redis accepted them."""
         batches = [(reporter, call) for reporter in reporters if (call := _call(reporter, now)) is not None]
         if not batches:
             return True
@@ -196,19 +196,19 @@ class Sender:
             self._hold(held)
             return False
         if self._backoff.failing:
-            logger.info("progress is sent again")
+            logger.info("Redis accepts progress again")
             self._backoff.succeeded()
             self._failing_since = None
         return True
 
     def _hold_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._refused:
-            logger.warning("progress of operation %s is held back: %s", reporter.operation, error.detail)
+            logger.warning("progress of operation %s is buffered and retried: %s", reporter.operation, error.detail)
         self._refused.setdefault(reporter, _Refused()).again()
 
     def _hold(self, error: BrokerError) -> None:
         if not self._backoff.failing:
-            logger.warning("progress is held back until Redis takes it: %s", error.detail)
+            logger.warning("progress is buffered until Redis accepts it: %s", error.detail)
             self._failing_since = time.monotonic()
         self._not_before = time.monotonic() + self._backoff.failed()
 
@@ -216,22 +216,26 @@ class Sender:
 def _call(reporter: Reporter, now: float) -> Call | None:
     try:
         return reporter.call(now)
-    except Exception as error:  # odd values in one operation must not silence the others
+    except Exception as error:  # an unexpected value in one operation must not stop the others
         logger.exception("operation %s can't be reported any more", reporter.operation)
-        reporter.lose(BrokerError(f"operation {reporter.operation} can't be reported any more: {error!r}"))
+        reporter.lose(
+            BrokerError(
+                f"operation {reporter.operation} can't be reported any more because of an unexpected error: {error!r}"
+            )
+        )
         return None
 
 
 def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> None:
-    """Have the answer to a reporter's call taken; or, if the script refused it, the operation given up."""
+    """Apply Redis' answer to the reporter, or mark its operation as lost."""
     try:
         take(read_answer(reply))
     except NotFound:
         give_up(
             reporter,
             NotFound(
-                f"Redis does not have operation {reporter.operation} any more: a failover or a restart lost it,"
-                " or it was deleted, or its time has passed. What was stored of it is gone, too"
+                f"operation {reporter.operation} no longer exists in Redis: it was deleted, it expired,"
+                " or a failover or restart lost it. Its stored events are lost too"
             ),
         )
     except BrokerError as refusal:
@@ -239,9 +243,9 @@ def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> No
 
 
 def give_up(reporter: Reporter, refusal: BrokerError) -> None:
-    """Report an operation no longer, and say so once, with what is lost by it."""
+    """Stop reporting an operation. Log this once, with the number of events that are lost."""
     if reporter.lost is None:
         unsent = reporter.unsent()
-        dropped = f"; {unsent} events that were not stored yet are dropped" if unsent else ""
+        dropped = f"; {unsent} events that were not stored yet are lost" if unsent else ""
         logger.warning("operation %s is no longer reported: %s%s", reporter.operation, refusal.detail, dropped)
     reporter.lose(refusal)

@@ -1,4 +1,4 @@
-"""The background thread that hears what operations are told: one blocking XREAD over their signals streams."""
+"""The background thread that receives signals: one blocking XREAD over the signal streams of all operations."""
 
 import logging
 import time
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 _COUNT = 100
 _DIGITS = 16
 _NUDGES_S = (0.001, 0.004, 0.016, 0.064)
-"""Pauses between attempts to wake the reader; then it is left to notice by itself, within `BLOCK_MS`."""
+"""Pauses between attempts to wake the reader. After them, it notices the change by itself within `BLOCK_MS`."""
 
 
 class Signals:
-    """Listens for all operations of this process. One thread, that sleeps while there are none.
+    """Listens for all operations of this process: one thread, which sleeps while there are none.
 
-    Each reporter hears what comes after what it has heard, also where several share an operation.
+    Each reporter gets the signals after its own last position, also if several reporters share an operation.
     """
 
     def __init__(
@@ -40,35 +40,35 @@ class Signals:
     ) -> None:
         self._client, self._blocking_client, self._look = client, blocking_client, look
         self._reporters: dict[Reporter, None] = {}
-        self._news: SimpleQueue[None] = SimpleQueue()  # without a lock: see `Background`
+        self._news: SimpleQueue[None] = SimpleQueue()  # has no lock: see `Background`
         self._added = self._heard = 0
-        """How often a reporter was added, and how many of these times the reader has seen."""
+        """How many reporters were added, and how many of them the reader has seen."""
         self._nudging: dict[SimpleQueue[None], None] = {}
-        """Who waits for the reader to see what was added."""
+        """The queues of callers that wait until the reader has seen the added reporters."""
         self._reader_id: int | None = None
         self._thread = Background("progress-signals", self._run)
 
     def add(self, reporter: Reporter) -> None:
-        """Listen for an operation, at first from the beginning of its stream: a cancel may have come. Does not wait."""
+        """Listen for an operation, from the beginning of its stream: a cancel may already be there. Does not block."""
         self._reporters.setdefault(reporter)
         self._added += 1
         self._news.put(None)
         self._thread.start()
 
     def remove(self, reporter: Reporter) -> None:
-        """Stop listening for an operation. The reader is not woken: its next read leaves the stream out."""
+        """Stop listening for an operation. This does not wake the reader: its next read leaves the stream out."""
         self._reporters.pop(reporter, None)
 
     def nudge(self) -> None:
-        """Have the reader take up what was added, now: end its blocking read from another connection, if allowed."""
+        """Make the reader include the added reporters now: end its blocking read, if that is permitted."""
         wanted, seen = self._added, SimpleQueue[None]()
         self._nudging[seen] = None
         try:
             for pause_s in _NUDGES_S:
                 reader = self._reader_id
                 if reader is None or self._heard >= wanted:
-                    return  # it is not reading, or has seen the change
-                # Not allowed, or Redis is away: then it hears of the change when its read ends by itself.
+                    return  # it is not reading, or it has already seen the change
+                # Not permitted, or Redis is unavailable: then it notices the change when its read ends by itself.
                 with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
                     self._client().client_unblock(reader)
                 with suppress(Empty):
@@ -87,14 +87,14 @@ class Signals:
                 logger.debug("signals can't be read: %s", error)
                 self._remove_foreign()
             except Exception:  # this thread serves all operations
-                logger.exception("listening failed in a way that was not foreseen")
+                logger.exception("unexpected error while reading signals; reading is retried")
             self._reader_id = None
             time.sleep(backoff.failed())
 
     def _listen(self, backoff: Backoff) -> None:
         with storage_errors():
             client = self._blocking_client()
-            with suppress(redis.exceptions.ResponseError):  # not everywhere allowed, and only needed for nudges
+            with suppress(redis.exceptions.ResponseError):  # not permitted everywhere, and needed only by `nudge`
                 self._reader_id = int(client.client_id())
             while True:
                 streams = self._streams()
@@ -107,17 +107,17 @@ class Signals:
                     self._deliver(streams[key.decode()], entries)
 
     def _remove_foreign(self) -> None:
-        """Delete what another program wrote in the place of signals: one such key fails the read of all."""
+        """Delete a key that another program wrote where signals belong: one such key makes every read fail."""
         with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
             for key in {reporter.keys.signals for reporter in list(self._reporters)}:
                 if self._client().type(key) not in (b"stream", b"none"):
-                    warn_once(key, "another program wrote something else than signals there; it is deleted")
+                    warn_once(key, "another program wrote a value that is not a signal stream; the key is deleted")
                     self._client().delete(key)
 
     def _streams(self) -> dict[str, list[Reporter]]:
-        """Return who listens to each stream, once there is anything to listen for."""
+        """Return the listeners of each stream, once there are any."""
         while True:
-            # In this order: whoever is added from here on is news, and waits for the next time.
+            # The order matters: a reporter that is added from now on wakes the next call.
             for _ in range(self._news.qsize()):
                 self._news.get()
             self._heard = self._added
@@ -142,11 +142,11 @@ class Signals:
     def _tell(self, reporter: Reporter, told: dict[bytes, bytes]) -> None:
         type = told.get(b"t", b"")
         if reporter.succeeded:
-            return  # what follows is for the attempt that took over
+            return  # later signals are for the attempt that took over
         if type == b"cancel":
             cancel = read_cancel(told.get(b"d", b"{}"))
             reporter.sign.ask(Stop(cancel.reason, cancel.by))
-        elif type == b"changed":  # another attempt began, or it has ended
+        elif type == b"changed":  # another attempt has begun, or the operation has ended
             attempt = told.get(b"a", b"0")
             reporter.succeeded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
             self._look(reporter)
@@ -163,5 +163,5 @@ def _read_signal(type: bytes, told: dict[bytes, bytes]) -> Signal:
     try:
         data = orjson.loads(told.get(b"d", b"null"))
     except orjson.JSONDecodeError:
-        data = None  # a worker in another language may be sent anything
+        data = None  # other programs may send any data
     return Signal(type.decode("utf-8", "replace"), data, told.get(b"b", b"").decode("utf-8", "replace") or None)

@@ -1,11 +1,12 @@
-"""The boundary between users' values and what is reported: nothing a user hands over fails the user's work here.
+"""The boundary between users' values and reports: no value that a user passes can make the user's work fail.
 
-Every value passes one of these functions before it is kept, whichever way it comes in: `text` and `label` make texts
-that UTF-8 can hold, `number` keeps finite numbers, `tree` makes JSON of any object, `fit` holds fields to the
-protocol's shapes, `operation_id` makes ids. They do no I/O and hold no locks. Each is bounded in time and size, and
-calls the user's own code (`__str__`, `__float__`, iterators) by `attempt` only, which keeps what that raises.
+Every value passes through one of these functions before it is stored, whichever way it comes in: `text` and `label`
+make texts that UTF-8 can encode, `number` keeps finite numbers, `tree` turns any object into JSON, `fit` checks fields
+against the protocol's shapes, `operation_id` makes ids. They do no I/O and hold no locks. Each has a limit in time and
+size, and calls the user's own code (`__str__`, `__float__`, iterators) only through `attempt`, which catches its
+exceptions.
 
-What becomes of values that JSON can't hold:
+How values that JSON can't hold are converted:
 
 | value | becomes |
 |---|---|
@@ -17,10 +18,10 @@ What becomes of values that JSON can't hold:
 | NaN and infinities | `"NaN"`, `"Infinity"`, `"-Infinity"` |
 | integer beyond 64 bits | its digits |
 | bytes | the text, if they are UTF-8; otherwise their number and the first few |
-| text that is not UTF-8 (lone surrogates) | the text with `�` in their place |
-| an object that contains itself, or nests deeper than 200 levels | a note in its place |
+| text that is not UTF-8 (lone surrogates) | the text, with each surrogate replaced by `�` |
+| an object that contains itself, or nests deeper than 200 levels | a note that replaces it |
 | iterator, generator | a note; it is never consumed |
-| any other object | its `str()`, cut to 4,096 characters; `<Name>` if it has no text of its own |
+| any other object | its `str()`, cut to 4,096 characters; `<Name>` if its class defines no text |
 """
 
 from progress_workers.values.guard import attempt, let_pass

@@ -1,4 +1,4 @@
-"""Warnings about values that could not be reported as they were given."""
+"""Warnings about values that could not be reported as they are."""
 
 import logging
 from collections.abc import Callable
@@ -6,20 +6,20 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 MAX_SUBJECTS = 100
-"""Different subjects that one operation warns of."""
+"""How many different subjects one operation warns about."""
 
 
 class Complaints:
-    """What an operation warns of: each subject once, in its own log and in Python's."""
+    """The warnings of one operation: each subject appears once, in the operation's log and in Python's `logging`."""
 
     def __init__(self, operation: str, log: Callable[[str], None]) -> None:
         self._operation, self._log = operation, log
         self._made: set[str] = set()
 
-    def add(self, subject: str, said: str) -> None:
-        """Warn, unless the operation has warned of this subject before."""
+    def add(self, subject: str, warning: str) -> None:
+        """Warn, unless the operation has already warned about this subject."""
         if subject in self._made or len(self._made) >= MAX_SUBJECTS:
             return
         self._made.add(subject)
-        logger.warning("operation %s: %s", self._operation, said)
-        self._log(said)
+        logger.warning("operation %s: %s", self._operation, warning)
+        self._log(warning)

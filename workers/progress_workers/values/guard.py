@@ -1,4 +1,4 @@
-"""Calling code of users' objects, such as `__str__`: what it raises must not reach the user's work."""
+"""Calls code of users' objects, such as `__str__`, so that its exceptions do not reach the user's work."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,19 +10,19 @@ _passing: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
 
 
 def let_pass(*kinds: type[BaseException]) -> None:
-    """Have `attempt` raise exceptions of these kinds: a task queue raises them in the middle of anything, to end it."""
+    """Make `attempt` raise exceptions of these kinds. Task queues raise them anywhere in the code, to end a task."""
     global _passing
     _passing = (*_passing, *(kind for kind in kinds if kind not in _passing))
 
 
 def attempt(call: Callable[..., T], *args: object, otherwise: Callable[[BaseException], U]) -> T | U:
-    """Return what the call returns, or what `otherwise` makes of its exception.
+    """Return the result of the call, or the result of `otherwise` for its exception.
 
-    `KeyboardInterrupt` and `SystemExit` are raised: signal handlers raise them, wherever the code is.
+    `KeyboardInterrupt` and `SystemExit` are raised, because signal handlers may raise them at any point of the code.
     """
     try:
         return call(*args)
     except _passing:
         raise
-    except BaseException as error:  # an object may raise anything, `GeneratorExit` too
+    except BaseException as error:  # an object may raise any exception, also `GeneratorExit`
         return otherwise(error)

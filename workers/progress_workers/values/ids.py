@@ -1,4 +1,4 @@
-"""Ids: any text as the id of an operation, always the same one."""
+"""Ids: turns any text into the id of an operation; the same text always gives the same id."""
 
 import hashlib
 import re
@@ -10,10 +10,10 @@ _LONGEST = 128
 
 
 def operation_id(name: object) -> str:
-    """Return a name as an operation's id: as it is, where an id may be so.
+    """Return a valid operation id for a name: the name itself, if it is valid.
 
-    Otherwise each character that may not be in an id is written as `~`, its number in hexadecimal digits and a dot
-    (`a b` is `a~20.b`), and what is too long is cut and ends in its SHA-256.
+    Otherwise each invalid character is written as `~`, its code point in hexadecimal digits and a dot (`a b` becomes
+    `a~20.b`). An id that is too long is cut and ends in its SHA-256.
     """
     found = name if type(name) is str else text(name)
     if re.fullmatch(OPERATION_ID, found):
@@ -25,7 +25,7 @@ def operation_id(name: object) -> str:
 
 
 def fitted(fitting: str, whole: str, most: int = _LONGEST) -> str:
-    """Return a text, if it is short enough; otherwise its beginning, and the SHA-256 of the `whole` it stands for."""
+    """Return a text if it is short enough; otherwise its beginning and the SHA-256 of `whole`, the full text."""
     if len(fitting) <= most:
         return fitting
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()

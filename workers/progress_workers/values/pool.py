@@ -1,4 +1,4 @@
-"""The pool of workers that an operation is spread over, as users tell it."""
+"""The pool of workers that an operation is distributed over, as users describe it."""
 
 import logging
 from typing import Any
@@ -16,7 +16,7 @@ _warned: set[str] = set()
 
 
 class PoolWorker(payloads.PoolWorker):
-    """One worker of a pool: its `id`, and its `status`, `item` and `percent` (0 to 100). Bad values are left out."""
+    """One worker of a pool: its `id`, `status`, `item` and `percent` (0 to 100). Invalid values are left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -27,7 +27,7 @@ class PoolWorker(payloads.PoolWorker):
 
 
 class Pool(payloads.Pool):
-    """The workers an operation is spread over: `active`, `max`, `queue_depth`, `workers`. Bad values are left out."""
+    """The workers that share an operation: `active`, `max`, `queue_depth`, `workers`. Invalid values are left out."""
 
     workers: list[PoolWorker] | None = None  # type: ignore[assignment]
 
@@ -38,7 +38,7 @@ class Pool(payloads.Pool):
 
 
 def shown_pool(pool: object) -> object:
-    """Return a pool as it is shown: without what was not said of it."""
+    """Return a pool as it is shown, without unset fields."""
     if not issubclass(type(pool), payloads.Pool):
         return pool
     return attempt(
@@ -48,15 +48,17 @@ def shown_pool(pool: object) -> object:
 
 
 def _good(model: type[BaseModel], given: Any) -> Any:
-    """Return given fields without what the model refuses; warn once in a process of what that is."""
+    """Return the fields without those that the model rejects. Warn about each rejected field once per process."""
     if not isinstance(given, dict):
         return given
     try:
-        kept, refused = fit(model, tree(given, _MAX_BYTES).value)
+        kept, rejected = fit(model, tree(given, _MAX_BYTES).value)
     except TooLarge as error:
-        kept, refused = {name: text(given[name]) for name in given if name == "id"}, [str(error)]
-    new = [name for name in refused if name not in _warned and len(_warned) < 1000]
+        kept, rejected = {name: text(given[name]) for name in given if name == "id"}, [str(error)]
+    new = [name for name in rejected if name not in _warned and len(_warned) < 1000]
     if new:
         _warned.update(new)
-        logger.warning("%s: ignored, as docs/protocol.md says what is needed: %s", model.__name__, ", ".join(new))
+        logger.warning(
+            "%s: ignored invalid fields (docs/protocol.md has the valid values): %s", model.__name__, ", ".join(new)
+        )
     return kept

@@ -1,4 +1,4 @@
-"""Shapes: fields that clients know, held to what `docs/protocol.md` says of them."""
+"""Shapes: checks fields that clients know against `docs/protocol.md`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,19 +11,21 @@ Path = tuple[int | str, ...]
 
 
 def fit(model: type[BaseModel], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the given fields without the parts that a model refuses, and the names of those parts.
+    """Return the fields without the parts that a model rejects, and the names of those parts.
 
-    The given fields are JSON, as `tree` makes it, and are changed. What is good in a list or an object stays.
+    The fields are JSON, as `tree` makes it, and are modified. The valid items of a list or an object remain.
     """
-    refused: dict[str, None] = {}
+    rejected: dict[str, None] = {}
     for _ in range(_ROUNDS):
         faults = {_existing(given, path) for path in _faults(model, given)}
         if not faults:
-            return given, list(refused)
-        for path in sorted(faults, key=_order, reverse=True):  # the last of a list first: the others keep their places
+            return given, list(rejected)
+        for path in sorted(
+            faults, key=_order, reverse=True
+        ):  # remove the last items of a list first, so that the other indexes stay valid
             _take_out(given, path)
-            refused[".".join(map(str, path))] = None
-    return {}, [*refused, *given]
+            rejected[".".join(map(str, path))] = None
+    return {}, [*rejected, *given]
 
 
 def _faults(model: type[BaseModel], given: dict[str, Any]) -> Iterable[Path]:
@@ -36,7 +38,7 @@ def _faults(model: type[BaseModel], given: dict[str, Any]) -> Iterable[Path]:
 
 
 def _existing(given: Any, path: Path) -> Path:
-    """Return a path as far as it leads to something: pydantic's may end in the name of a type."""
+    """Return the part of a path that leads to a value: Pydantic's paths may end in the name of a type."""
     held = given
     for at, part in enumerate(path):
         there = part in held if isinstance(held, dict) else isinstance(held, list) and isinstance(part, int)
@@ -48,7 +50,7 @@ def _existing(given: Any, path: Path) -> Path:
 
 def _take_out(given: Any, path: Path) -> None:
     if not path:
-        given.clear()  # something is missing that can't be made up
+        given.clear()  # a required field is missing, and no default exists
         return
     for part in path[:-1]:
         given = given[part]

@@ -1,4 +1,4 @@
-"""Texts: any value as characters that UTF-8 can hold."""
+"""Texts: turns any value into characters that UTF-8 can encode."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ from progress_broker.model.operation import MAX_LABEL_CHARS
 from progress_workers.values.guard import attempt
 
 MAX_CHARS = 4096
-"""Longest text kept of a message, a log line or an error; the rest is cut."""
+"""The longest text of a message, a log line or an error; longer ones are cut."""
 _FIRST_BYTES = 16
 _MAX_LEVELS = 50
 _BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", dict: "{}"}
@@ -21,17 +21,17 @@ def text(value: object, most: int = MAX_CHARS) -> str:
         found = found[: most - 1] + "…"
     if found.isascii():
         return found
-    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # which joins pairs of surrogates
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # this also joins surrogate pairs
 
 
 def label(value: object, most: int = MAX_LABEL_CHARS) -> str:
-    """Return a value as one printable line, as kinds, owners and tags are; it may be empty."""
+    """Return a value as one printable line, as kinds, owners and tags must be. It may be empty."""
     found = text(value, most)
     return found if found.isprintable() else "".join(map(_printable, found))
 
 
 def brief(value: object) -> str:
-    """Return a value as a warning names it: its `repr`, cut."""
+    """Return a value's `repr`, cut, for a warning."""
     return label(_Shown(64).add(value), 64)
 
 
@@ -41,7 +41,7 @@ def type_name(value: object) -> str:
 
 
 def bytes_text(value: bytes | bytearray | memoryview) -> str:
-    """Return bytes as the text they are in UTF-8, or else how many there are and the first of them."""
+    """Return bytes decoded as UTF-8; if they are not UTF-8, their number and the first few."""
     data = bytes(value)
     try:
         return data.decode()
@@ -54,7 +54,7 @@ def bytes_text(value: bytes | bytearray | memoryview) -> str:
 def _text_of(value: object, most: int) -> str:
     kind = type(value)
     if issubclass(kind, str):
-        return str.__str__(value)  # without the subclass's own `__str__`; of an enum member it is the value
+        return str.__str__(value)  # not the subclass's own `__str__`; for an enum member this is the value
     if issubclass(kind, bytes | bytearray):
         return bytes(value).decode("utf-8", "replace")  # type: ignore[call-overload, no-any-return]
     if kind in _BRACKETS:
@@ -64,13 +64,13 @@ def _text_of(value: object, most: int) -> str:
 
 
 class _Shown:
-    """A value as `repr` shows it, but given up where it gets longer than `most` characters, or nests deep."""
+    """A value as `repr` shows it, but stopped at `most` characters, or where it nests too deep."""
 
     def __init__(self, most: int) -> None:
         self._left = most
 
     def add(self, value: object, above: tuple[int, ...] = ()) -> str:
-        """Return what is shown of a value; `above` are the ids of those it is in."""
+        """Return the text of a value; `above` has the ids of the objects that contain it."""
         brackets = _BRACKETS.get(type(value))
         if not brackets or not value:
             shown = attempt(repr, value, otherwise=lambda error: _unreadable(value, error))
@@ -84,7 +84,7 @@ class _Shown:
 
     def _items(self, value: Any, above: tuple[int, ...]) -> Iterator[str]:
         pairs = type(value) is dict
-        # A copy, since another thread may change it meanwhile.
+        # A copy, because another thread may change the value meanwhile.
         for item in list(islice(value.items() if pairs else value, max(0, self._left) + 1)):
             if self._left < 0:
                 yield "…"
@@ -97,7 +97,7 @@ def _unreadable(value: object, error: BaseException) -> str:
     if issubclass(type(value), int):
         bits = int.bit_length(value)  # type: ignore[arg-type]
         return int.__repr__(value) if bits < 1000 else f"<an integer of {bits:,} bits>"
-    return f"<{type_name(value)}: its text can't be shown ({type_name(error)})>"
+    return f"<{type_name(value)}: str() failed ({type_name(error)})>"
 
 
 def _printable(char: str) -> str:

@@ -1,4 +1,4 @@
-"""Trees: any object as JSON, bounded in depth and size."""
+"""Trees: turns any object into JSON, with limits on depth and size."""
 
 import array
 from collections import UserString, deque
@@ -23,29 +23,29 @@ from progress_workers.values.guard import attempt
 from progress_workers.values.texts import brief, bytes_text, text, type_name
 
 MAX_DEPTH = 200
-"""Levels of lists and objects that are shown; broker and clients are sure to read about 240."""
+"""How many levels of lists and objects are shown; the broker and its clients can read about 240."""
 
 _KEY_CHARS = 256
 _SIMPLE = (date, time, timedelta, UUID, PurePath, Decimal, IPv4Address, IPv6Address, IPv4Network, IPv6Network)
-"""What Pydantic writes as a text that can be read back."""
+"""Types that Pydantic writes as a text that can be read back."""
 _COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset)
 _ITEMS = (Sequence, Set, ValuesView, deque)
 
 
 class Tree(NamedTuple):
-    """A value as JSON can hold it, and what was put in the place of something else."""
+    """A value as JSON can hold it, and what was replaced in it."""
 
     value: Any
     replaced: tuple[str, ...] = ()
-    """What could not be shown as it is: names of types, mostly."""
+    """What could not be shown as it is; mostly names of types."""
 
 
 class _Pairs(list[tuple[object, object]]):
-    """The keys and values of an object."""
+    """The keys and values of one object."""
 
 
 class _Note(str):
-    """A text in the place of what can't be shown; `what` is what that was."""
+    """A text that replaces a value that can't be shown; `what` describes that value."""
 
     what: str
 
@@ -56,15 +56,15 @@ class _Note(str):
 
 
 def tree(value: object, most: int) -> Tree:
-    """Return a value as JSON of at most `most` bytes can hold it; raise `TooLarge` if that is too little.
+    """Return a value as JSON of at most `most` bytes; raise `TooLarge` if it needs more.
 
-    Raises nothing else: what an object's own code raises becomes a note.
+    Raises nothing else: if an object's own code raises, a note replaces the object.
     """
     walk = _Walk(most)
     try:
         found = walk.at(value, 0)
         size = len(orjson.dumps(found))
-    except (RecursionError, MemoryError) as error:  # the caller's own stack is nearly used up
+    except (RecursionError, MemoryError) as error:  # the caller has nearly used up the stack
         return Tree(f"<{type_name(value)}>", (type_name(error),))
     if size > most:
         raise _too_large(most)
@@ -72,15 +72,15 @@ def tree(value: object, most: int) -> Tree:
 
 
 def pairs(value: object, most: int) -> list[tuple[object, object]] | None:
-    """Return the keys and values that a mapping, or an iterable of pairs, holds; None for anything else.
+    """Return the keys and values of a mapping, or of an iterable of pairs; None for anything else.
 
-    Of more than `most` the first are returned.
+    If there are more than `most`, only the first ones are returned.
     """
     return attempt(_pairs_of, value, most, otherwise=lambda _: None)
 
 
 class _Walk:
-    """One value on its way: how much may still come of it, what it is within, and what was replaced."""
+    """The conversion of one value: the remaining size, the objects around the current one, and what was replaced."""
 
     def __init__(self, most: int) -> None:
         self.replaced: dict[str, None] = {}
@@ -88,8 +88,8 @@ class _Walk:
         self._above: set[int] = set()
 
     def at(self, value: object, depth: int) -> Any:
-        """Return what stands for a value so many levels down."""
-        self._spend(2)  # no value takes less, with the comma after it
+        """Return the JSON for a value at this depth."""
+        self._spend(2)  # the smallest value and its comma take two bytes
         kind = type(value)
         if kind is str:
             return self._text(value)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ class _Walk:
             return [self.at(item, depth) for item in found]
         if type(found) is _Note:
             return self._note(found, found.what)
-        self._left += 2  # spent on what it stands for
+        self._left += 2  # the replacement counts these bytes again
         return self.at(found, depth)
 
     def _object(self, held: _Pairs, depth: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class _Walk:
         taken: dict[str, int] = {}
         for key, value in held:
             name = key if type(key) is str and len(key) <= _KEY_CHARS and key.isascii() else _key(key)
-            if name in named:  # as of 1 and "1"
+            if name in named:  # for example 1 and "1"
                 taken[name] = taken.get(name, 1) + 1
                 name = f"{name} ({taken[name]})"
             self._spend(len(name) + 3)
@@ -156,17 +156,17 @@ class _Walk:
 
 
 def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"it takes more than the {most:,} bytes of JSON that are allowed")
+    return TooLarge(f"it exceeds the limit of {most:,} bytes of JSON")
 
 
 def _opened(value: object, most: int) -> object:
-    """Return what a value holds: pairs, a list, or what stands for it; None for more than `most` items.
+    """Return the content of a value: pairs, a list, or a replacement; None for more than `most` items.
 
-    This is where users' code may be called. Known types are asked by their own methods, whatever a subclass does.
+    The user's code may be called here. Known types are read with their base class's methods, not with a subclass's.
     """
     kind = type(value)
     if issubclass(kind, str):
-        return str.__str__(value)  # of an enum member it is the value
+        return str.__str__(value)  # for an enum member this is the value
     if issubclass(kind, int):
         return int.__int__(value)  # type: ignore[arg-type]
     if issubclass(kind, float):
@@ -191,7 +191,7 @@ def _object_opened(value: Any, kind: type, most: int) -> object:
         return _model(value)
     if hasattr(kind, "__dataclass_fields__"):
         return _Pairs((field.name, getattr(value, field.name)) for field in fields(value))
-    if hasattr(kind, "dtype") and hasattr(kind, "tolist"):  # NumPy's, and those made after it
+    if hasattr(kind, "dtype") and hasattr(kind, "tolist"):  # NumPy arrays, and types modelled on them
         return value.tolist() if prod(value.shape) <= most else None
     if issubclass(kind, array.array):
         return value.tolist() if len(value) <= most else None
@@ -207,16 +207,16 @@ def _object_opened(value: Any, kind: type, most: int) -> object:
 
 
 def _model(value: BaseModel) -> object:
-    """Return what a model shows of itself: it may leave fields out, or hide them."""
+    """Return a model's own dump: the model may leave out or hide fields."""
     dump = type(value).model_dump
     return attempt(
         lambda: dump(value, mode="json", warnings=False),
-        otherwise=lambda _: dump(value, mode="python", warnings=False),  # with all that is no JSON as it is
+        otherwise=lambda _: dump(value, mode="python", warnings=False),  # keeps values that are not JSON
     )
 
 
 def _described(value: object, kind: type) -> str:
-    """Return the text of an object that holds nothing that can be shown."""
+    """Return the text of an object without content that can be shown."""
     if issubclass(kind, BaseException):
         return text(f"{type_name(value)}: {text(value)}")
     if issubclass(kind, Iterator) or (kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__):
@@ -225,18 +225,18 @@ def _described(value: object, kind: type) -> str:
 
 
 def _unopened(value: object, error: BaseException) -> _Note:
-    return _Note(f"<{type_name(value)}: it can't be shown ({type_name(error)})>", type_name(value))
+    return _Note(f"<{type_name(value)}: reading it failed ({type_name(error)})>", type_name(value))
 
 
 def _pairs_of(value: Any, most: int) -> list[tuple[object, object]]:
     if issubclass(type(value), dict):
         return list(islice(dict.items(value), most))
     held = value.items() if issubclass(type(value), Mapping) else value
-    return [(key, each) for key, each in islice(iter(held), most)]
+    return [(key, item) for key, item in islice(iter(held), most)]
 
 
 def _key(value: object) -> str:
-    """Return the key of an object as a text."""
+    """Return an object's key as a text."""
     if issubclass(type(value), Enum):
         value = attempt(lambda: value.value, otherwise=lambda _: value)  # type: ignore[attr-defined]
     if value is None or type(value) is bool:

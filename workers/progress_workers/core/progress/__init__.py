@@ -1,1 +1,1 @@
-"""How far the work is: counts, stages, percentages and rates. No I/O, and no clock of its own."""
+"""How far the work is: counts, stages, percentages and rates. No I/O, and the clock is passed in."""

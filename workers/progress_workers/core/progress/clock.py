@@ -1,4 +1,4 @@
-"""Time, as something that is handed in."""
+"""A clock that is passed in."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Clock(NamedTuple):
-    """Seconds from two sources: one that never goes back, to measure by, and the wall's, to show."""
+    """Seconds from two clocks: a monotonic one for measuring, and the wall clock for display."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time

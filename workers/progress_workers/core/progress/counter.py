@@ -1,4 +1,4 @@
-"""Counting that any thread may do, without a lock and without losing a count."""
+"""A counter that any thread may use, without a lock and without losing a count."""
 
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -12,14 +12,14 @@ from progress_workers.values.numbers import plain
 T = TypeVar("T")
 
 _tracks = itertools.count(-1, -1)
-"""Slots of loops, below zero: a thread's identity is never negative."""
+"""Slots of `track` loops. They are negative, because thread identities never are."""
 
 
 class Gauge:
-    """How much is done, of how much.
+    """How much is done, and the total.
 
-    Each thread counts in a slot that nobody else writes to, and each loop of `track` in one of its own; who reads
-    adds them up. That is why `+=`, which is not atomic, loses nothing here.
+    Each thread counts in its own slot, which no other thread writes to; each loop of `track` has its own slot too.
+    Readers add up the slots. Therefore `+=`, which is not atomic, loses no counts here.
     """
 
     __slots__ = ("_base", "_counts", "_given_total", "_pulse", "skipped", "total")
@@ -37,18 +37,18 @@ class Gauge:
     def current(self) -> float:
         """How much is done."""
         with self._pulse.lock:
-            # list() is one step, whoever counts meanwhile.
+            # list() is atomic, even while other threads count.
             return plain(max(0, self._base + sum(list(self._counts.values()))))
 
     @property
     def percent(self) -> float | None:
-        """How much of the total is done, 0 to 100, or None while that is unknown."""
+        """How much of the total is done, 0 to 100; None while the total is unknown."""
         total = self.total
         return max(0.0, min(100.0, 100.0 * self.current / total)) if total else None
 
     def advance(self, by: float = 1) -> None:
-        """Count `by` more as done."""
-        # Loops call this for each item. A comparison finds negative, very large and infinite numbers, and NaN.
+        """Count `by` more units as done."""
+        # Loops call this for each item. The range check rejects negative, very large and infinite numbers, and NaN.
         if type(by) is int:
             if not 0 <= by <= 1_000_000_000_000_000:
                 return self._correct(by)
@@ -64,7 +64,7 @@ class Gauge:
         return None
 
     def skip(self, by: float = 1) -> None:
-        """Count `by` more as done without work."""
+        """Count `by` more units as done without work."""
         taken = self._number("skip", by)
         if taken is None:
             return
@@ -75,9 +75,9 @@ class Gauge:
         self._pulse.touch()
 
     def set(self, current: float | None = None, total: float | None = None) -> None:
-        """Say how much is done, or of how much; None leaves it. The caller touches the pulse.
+        """Set how much is done, or the total; None changes nothing. The caller must touch the pulse.
 
-        A total below zero means that it is not known.
+        A negative total means that the total is unknown.
         """
         done, of = self.checked(current, total)
         with self._pulse.lock:
@@ -88,7 +88,7 @@ class Gauge:
                 self.total = of if self._given_total else None
 
     def checked(self, current: object, total: object) -> tuple[float | None, float | None]:
-        """Return what `set` takes as plain numbers; None for what is none, of which the pulse is told."""
+        """Return the arguments of `set` as plain numbers; None for an invalid value, which also causes a warning."""
         done = None if current is None else self._number("current", current)
         if done is not None and done < 0:
             self._refuse("current", current)
@@ -96,19 +96,21 @@ class Gauge:
         return done, None if total is None else self._number("total", total)
 
     def expect(self, items: object) -> None:
-        """Count what has a length towards the total, unless the total was given."""
+        """Add the length of items to the total, unless the total was set."""
         if not hasattr(type(items), "__len__"):
             return
         length = attempt(len, items, otherwise=lambda _: None)
         if length is None:
-            self._pulse.complain("track", f"the length of what is tracked, a {type_name(items)}, can't be told")
+            self._pulse.complain(
+                "track", f"track: len() of the {type_name(items)} failed, so its items are not added to the total"
+            )
             return
         with self._pulse.lock:
             if not self._given_total:
                 self.total = plain((self.total or 0) + length)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items; each counts as done when the next is asked for."""
+        """Yield the items; each counts as done when the next one is requested."""
         counts, slot, pulse, done = self._counts, next(_tracks), self._pulse, 0
         try:
             for item in items:
@@ -122,13 +124,13 @@ class Gauge:
                 self._base += counts.pop(slot, 0)
 
     async def track_async(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
-        """Yield the items; each counts as done when the next is asked for."""
+        """Yield the items; each counts as done when the next one is requested."""
         async for item in items:
             yield item
             self.advance()
 
     def _correct(self, by: Any) -> None:
-        """Count what is not an ordinary number from 0 up: of another type, or taken back, down to zero."""
+        """Count a number that is not an ordinary one: of another type, or negative. The count never goes below zero."""
         taken = self._number("advance", by)
         if taken is None:
             return
@@ -143,4 +145,4 @@ class Gauge:
         return found
 
     def _refuse(self, name: str, value: object) -> None:
-        self._pulse.complain(name, f"{name}: {brief(value)} was ignored; a finite number from 0 up is needed")
+        self._pulse.complain(name, f"{name}: {brief(value)} was ignored; expected a finite number, 0 or greater")

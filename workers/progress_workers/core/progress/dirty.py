@@ -1,16 +1,16 @@
-"""Whether there is something new to tell, said by any thread without a lock."""
+"""A flag that says whether there is something new to report; any thread sets it without a lock."""
 
 from collections.abc import Callable
 from threading import RLock
 
 
 class Pulse:
-    """Whether something changed since the reporter last looked, and the lock for all that is not counting.
+    """Whether something changed since the reporter last looked, and the lock for everything but counting.
 
-    `complain(subject, warning)` is called for values that can't be taken.
+    `complain(subject, warning)` is called for invalid values.
 
-    `dirty` is cleared *before* the state is read and looked at *after* it is changed, so a change is either read
-    or announced, with no lock between the two.
+    `dirty` is cleared *before* the state is read, and set *after* the state is changed. So each change is either read
+    or reported later, without a lock.
     """
 
     __slots__ = ("_wake", "complain", "dirty", "lock")
@@ -18,15 +18,15 @@ class Pulse:
     def __init__(self, wake: Callable[[], None], complain: Callable[[str, str], None] = lambda *_: None) -> None:
         self._wake, self.complain = wake, complain
         self.dirty = False
-        # Reentrant, as a signal handler may report in the middle of another report.
+        # Reentrant, because a signal handler may report in the middle of another report.
         self.lock = RLock()
 
     def touch(self) -> None:
-        """Say that something changed."""
+        """Note that something changed."""
         if not self.dirty:
             self.dirty = True
             self._wake()
 
     def wake(self) -> None:
-        """Have the reporter looked at, though no progress was made."""
+        """Wake the sender, although there is no new progress."""
         self._wake()

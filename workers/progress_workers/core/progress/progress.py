@@ -1,4 +1,4 @@
-"""How far an operation is: the state behind its `progress` object, always told whole."""
+"""How far an operation is: the state behind its `progress` object, which is always sent complete."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,20 +14,20 @@ from progress_workers.core.progress.stage import MAX_NAME_CHARS, LogLine, Stage
 from progress_workers.values import brief, fit, number, pairs, text, tree
 
 MAX_BYTES = 16_384
-"""Most JSON that one metric, or one field of a user's own, may take."""
+"""The most JSON that one metric, or one custom field, may take."""
 MAX_NAMES = 1024
-"""Metrics, and fields of a user's own, that are kept. Further names are ignored."""
+"""How many metrics, and how many custom fields, are kept. Further names are ignored."""
 MAX_UNIT_CHARS = 64
 MAX_RESUMED_BYTES = 1 << 20
-"""Largest `progress` that is taken over from another worker, whatever that one was allowed."""
+"""The largest `progress` object that is continued from another worker, whatever limit that worker had."""
 MAX_STAGES = 64
-"""Stages shown of an operation. One more can be entered and counted with, but is not shown."""
+"""How many stages of an operation are shown. Further stages can be entered and counted with, but are not shown."""
 
 _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms", "stages", "metrics")
 
 
 class Progress:
-    """The state of one operation. Its percentage never goes down, whatever its count does."""
+    """The state of one operation. Its percentage never goes down, even if its count does."""
 
     def __init__(self, pulse: Pulse, clock: Clock, *, total: float | None, unit: str | None) -> None:
         self.gauge = Gauge(pulse, total)
@@ -43,7 +43,7 @@ class Progress:
         self._rate, self._pace = Rate(clock.monotonic()), Rate(clock.monotonic())
 
     def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
-        """Go on from a `progress` object told before, perhaps by another process in another language."""
+        """Continue from an earlier `progress` object, perhaps of another process in another language."""
         try:
             progress = tree(progress, MAX_RESUMED_BYTES).value
         except TooLarge:
@@ -77,8 +77,8 @@ class Progress:
         *,
         unit: str | None = None,
     ) -> None:
-        """Take in what the operation was told; None leaves a part as it is, and so does what can't be taken."""
-        # Made readable before the lock is taken, as that may run code of the values' own.
+        """Apply an update. A value that is None or invalid changes nothing."""
+        # Converted before the lock is taken, because the conversion may run users' code.
         told = None if percent is None else self._percentage(percent)
         said = None if message is None else text(message)
         named = None if unit is None else text(unit, MAX_UNIT_CHARS)
@@ -95,7 +95,7 @@ class Progress:
         self._pulse.touch()
 
     def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:
-        """Return the stage of this name, made at its first mention."""
+        """Return the stage of this name; the first call creates it."""
         name = text(name, MAX_NAME_CHARS)
         with self._pulse.lock:
             stage = self._stages.get(name)
@@ -111,7 +111,7 @@ class Progress:
 
     @property
     def running_stage(self) -> str | None:
-        """The stage that runs, if it is only one."""
+        """The name of the running stage, if exactly one stage runs."""
         running = [stage.name for stage in self._stages.values() if stage.status == "running"]
         return running[0] if len(running) == 1 else None
 
@@ -122,7 +122,7 @@ class Progress:
         percent = self._percent(list(stages.values()))
         rate = self._rate.sample(now, current - self.gauge.skipped)
         described: dict[str, Any] = {
-            # Work that counts in its stages alone has no count of its own.
+            # Work that counts only in its stages has no count of its own.
             "current": current if current or total is not None or not stages else None,
             "total": total,
             "unit": self._unit,
@@ -140,7 +140,7 @@ class Progress:
     def _percentage(self, percent: object) -> float | None:
         found = number(percent)
         if found is None:
-            self._pulse.complain("percent", f"percent: {brief(percent)} was ignored; a finite number is needed")
+            self._pulse.complain("percent", f"percent: {brief(percent)} was ignored; expected a finite number")
             return None
         return min(100.0, max(0.0, float(found)))
 
@@ -148,7 +148,7 @@ class Progress:
         """Return metrics as JSON, without those that are too large."""
         given = pairs(metrics, MAX_NAMES)
         if given is None:
-            self._pulse.complain("metrics", f"metrics: {brief(metrics)} was ignored; a mapping is needed")
+            self._pulse.complain("metrics", f"metrics: {brief(metrics)} was ignored; expected a mapping")
             return {}
         measured: dict[str, Any] = {}
         for name, value in given:
@@ -163,16 +163,16 @@ class Progress:
         return measured
 
     def _added(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Return fields as JSON; those that clients know are held to what they expect."""
+        """Return custom fields as JSON; fields that clients know must have the expected shape."""
         added: dict[str, Any] = {}
         for name, value in extra.items():
             try:
-                kept, refused = fit(payloads.Progress, tree({name: value}, MAX_BYTES).value)
+                kept, rejected = fit(payloads.Progress, tree({name: value}, MAX_BYTES).value)
             except TooLarge as error:
                 self._pulse.complain(name, f"{name} was ignored: {error}")
                 continue
-            if refused:
-                said = f"{', '.join(refused)} was ignored; docs/protocol.md says what is needed: {brief(value)}"
+            if rejected:
+                said = f"{', '.join(rejected)}: {brief(value)} was ignored; docs/protocol.md has the valid values"
                 self._pulse.complain(name, said)
             added |= kept
         return added
@@ -182,10 +182,10 @@ class Progress:
             if name in known or len(known) < MAX_NAMES:
                 known[name] = value
             else:
-                self._pulse.complain("names", f"{brief(name)} was ignored: only {MAX_NAMES:,} names are kept")
+                self._pulse.complain("names", f"{brief(name)} was ignored: the limit is {MAX_NAMES:,} names")
 
     def _percent(self, stages: list[dict[str, Any]]) -> float | None:
-        """The operation's own count decides; without a total its stages do, and without those what it was told."""
+        """Use the operation's own count. Without a total, use the reported percentage, or else the sum of stages."""
         percent = self.gauge.percent
         if percent is None and self._given_percent is not None:
             percent = self._given_percent
@@ -197,7 +197,7 @@ class Progress:
         return shown(self._highest)
 
     def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
-        """By the count, where there is a total; else by how fast the percentage grows."""
+        """Use the count if there is a total; otherwise use the growth of the percentage."""
         total = self.gauge.total
         if total is not None:
             return eta_ms(max(0.0, float(total) - float(self.gauge.current)), rate)

@@ -5,33 +5,33 @@ from math import isfinite
 from typing import NamedTuple
 
 WINDOW_S = 15.0
-"""The rate is that of the last so many seconds, or of the last few items, where one takes long."""
+"""The rate covers this many seconds, or the last few items if each one takes long."""
 MAX_ETA_S = 10 * 366 * 86_400
-"""A remaining time beyond this is not told: it is a guess about nothing."""
+"""A longer remaining time is not reported, because it would only be a guess."""
 _APART_S = 0.25
 _FEWEST = 3
 _SOONEST_S = 0.5
 
 
 class Sample(NamedTuple):
-    """How much was done by when, in monotonic seconds."""
+    """How much was done at a time, in monotonic seconds."""
 
     at: float
     done: float
 
 
 class Rate:
-    """How many a second, over a window. While nothing is done for longer than usual it falls, as that is the truth."""
+    """Units per second, over a window. If nothing is done for longer than usual, the rate falls."""
 
     def __init__(self, now: float, done: float = 0) -> None:
         self._samples = deque([Sample(now, float(done))])
 
     def sample(self, now: float, done: float) -> float | None:
-        """Return the rate as of `now`, when so much was done; None while there is nothing to go by."""
+        """Return the rate at `now`, when `done` units are done; None while there are too few samples."""
         done = float(done)
         if not isfinite(done):
             return None
-        if done < self._samples[-1].done:  # somebody began to count again
+        if done < self._samples[-1].done:  # counting started again
             self._samples = deque([Sample(now, done)])
         elif done > self._samples[-1].done:
             self._add(Sample(now, done))
@@ -55,7 +55,7 @@ class Rate:
 
 
 def eta_ms(left: float | None, rate: float | None) -> int | None:
-    """Return how long the rest takes at a rate, in milliseconds; None where nobody can know."""
+    """Return how long the remaining work takes at a rate, in milliseconds; None if it can't be known."""
     if left is None or not rate:
         return None
     seconds = left / rate

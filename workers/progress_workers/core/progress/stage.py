@@ -1,4 +1,4 @@
-"""The parts of an operation, and what they add up to."""
+"""The stages of an operation."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -15,23 +15,23 @@ from progress_workers.errors import exited_well, is_cancellation
 from progress_workers.values import brief, fit, number, tree
 
 MAX_NAME_CHARS = 256
-"""Longest name of a stage; the rest is cut."""
+"""The longest name of a stage; a longer one is cut."""
 MAX_EXTRA_BYTES = 4096
-"""Most JSON that the fields of its own of one stage may take."""
+"""The most JSON that the custom fields of one stage may take."""
 
 
 class LogLine(Protocol):
-    """What takes a line of the operation's log."""
+    """Adds a line to the operation's log."""
 
     def __call__(self, message: str, level: str = "info", stage: str | None = None) -> None:
         """Add a line."""
 
 
 class Stage:
-    """A named part of an operation, with a count of its own: `with op.stage("parse", total=10) as stage: …`.
+    """A named part of an operation with its own count: `with op.stage("parse", total=10) as stage: …`.
 
-    It may be entered again, also by many threads at a time: it runs as long as one of them is in it, and ends as the
-    worst of them did: `failed`, `skipped` (when the work was cancelled) or `succeeded`.
+    It may be entered again, also by many threads at a time. It runs as long as at least one of them is inside. Then it
+    has the worst status of them all: `failed`, `skipped` (when the work was cancelled) or `succeeded`.
     """
 
     def __init__(self, name: str, pulse: Pulse, clock: Clock, log: LogLine) -> None:
@@ -68,15 +68,15 @@ class Stage:
         self._pulse.touch()
 
     def advance(self, by: float = 1) -> None:
-        """Count `by` more of this stage as done."""
+        """Count `by` more units of this stage as done."""
         self.gauge.advance(by)
 
     def skip(self, by: float = 1) -> None:
-        """Count `by` more of this stage as done without work."""
+        """Count `by` more units of this stage as done without work."""
         self.gauge.skip(by)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
-        """Return the items one by one, counting them; their number, where known, is this stage's total."""
+        """Return the items one by one and count them. If no total was set, their number becomes this stage's total."""
         self.gauge.expect(items)
         return self.gauge.track(items)
 
@@ -88,7 +88,7 @@ class Stage:
         in_flight: int | None = None,
         **extra: Any,
     ) -> None:
-        """Say how far this stage is, and how many items are in work at once. `extra` fields are shown as they are."""
+        """Report how far this stage is, and how many items are being processed. Other fields are shown as they are."""
         kept = self._kept(extra if in_flight is None else {"in_flight": in_flight, **extra})
         counts = self.gauge.checked(current, total)
         with self._pulse.lock:
@@ -97,34 +97,36 @@ class Stage:
         self._pulse.touch()
 
     def log(self, message: str, level: str = "info") -> None:
-        """Add a line to the operation's log, told as this stage's."""
+        """Add a line to the operation's log, marked with this stage."""
         self._log(message, level, self.name)
 
     def weigh(self, weight: float) -> None:
-        """Say how much of the operation this stage is, compared with the others."""
+        """Set this stage's share of the operation, relative to the other stages."""
         found = number(weight)
         if found is not None and found > 0:
             self.weight = found
         else:
-            self._pulse.complain("weight", f"weight: {brief(weight)} was ignored; a finite number above 0 is needed")
+            self._pulse.complain(
+                "weight", f"weight: {brief(weight)} was ignored; expected a finite number greater than 0"
+            )
 
     def _kept(self, extra: dict[str, Any]) -> dict[str, Any]:
-        """Return what can be kept of fields: those that clients know are held to what they expect."""
+        """Return the valid custom fields: fields that clients know must have the expected shape."""
         if not extra:
             return extra
         try:
-            kept, refused = fit(payloads.Stage, {**tree(extra, MAX_EXTRA_BYTES).value, "name": self.name})
+            kept, rejected = fit(payloads.Stage, {**tree(extra, MAX_EXTRA_BYTES).value, "name": self.name})
         except TooLarge as error:
             self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {error}")
             return {}
-        if refused:
-            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {', '.join(refused)}")
+        if rejected:
+            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {', '.join(rejected)}")
         kept.pop("name", None)
         return kept
 
     @property
     def percent(self) -> float | None:
-        """How much of it is done, 0 to 100: by its count, or else by having ended."""
+        """How much of the stage is done, 0 to 100, by its count; 100 if it succeeded without counting."""
         percent = self.gauge.percent
         if self.status == "succeeded" and not self.gauge.current:
             return 100.0
