@@ -190,7 +190,7 @@ def test_one_told_to_stop_drains_and_is_replaced(pair: Process, streams: ExitSta
     watching = on_each(streams, url, pids, operation="c")
     os.kill(pids[0], signal.SIGTERM)
     assert told_to_leave(watching[pids[0]])
-    wait_until(lambda: f"process {pids[0]} ended with exit code 0: another" in pair.output(), "its end is told")
+    wait_until(lambda: f"process {pids[0]} ended with exit code 0; a replacement" in pair.output(), "its end is told")
     wait_until(lambda: len(replicas(pair)) == 2, "another one starts")
     on_each(streams, url, replicas(pair), operation="c")
     assert not watching[pids[1]].ended.is_set()
@@ -200,12 +200,12 @@ def test_while_one_keeps_dying_the_others_take_its_connections(pair: Process, st
     url = ready(pair)
     post(url, "/v1/operations", {"id": "d"})
     steady = replicas(pair)[0]
-    before = pair.output().count("another one starts")
+    before = pair.output().count("a replacement starts")
     for deaths in range(1, 4):
         wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
         (pid,) = set(replicas(pair)) - {steady}
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda many=before + deaths: pair.output().count("another one starts") == many, "it is noticed")
+        wait_until(lambda many=before + deaths: pair.output().count("a replacement starts") == many, "it is noticed")
     for _ in range(8):  # until the next one listens; those of before are not left waiting either
         streams.enter_context(Stream(url, operation="d"))
     wait_until(lambda: len(replicas(pair)) == 2, "it is there again")
@@ -257,7 +257,7 @@ def test_told_to_stop_all_drain_and_nothing_is_left(
         assert all(told_to_leave(stream) for stream in watching.values())
         assert not any(Path(f"/proc/{pid}").exists() for pid in started)
         assert "Traceback" not in server.output()
-        assert "another one" not in server.output()
+        assert "a replacement" not in server.output()
     assert not (lonely.folder / "data" / "address").exists()
 
 
