@@ -129,7 +129,7 @@ def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
 def test_a_directory_that_everybody_may_write_to_is_refused(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True)
     settings.data_dir.chmod(0o777)
-    with pytest.raises(SetupError, match="set another PROGRESS_DATA_DIR"):
+    with pytest.raises(SetupError, match="set PROGRESS_DATA_DIR to a private directory"):
         Embedded.start(settings)
 
 
