@@ -51,7 +51,7 @@ class ReplicaCollector(Collector):
             "1 while this replica shuts down and asks its clients to reconnect elsewhere.",
             hub.draining,
         )
-        yield _labelled("build", "Versions of progress-broker and Python; always 1.", _build())
+        yield _labelled("build", "Versions of this package and of Python; always 1.", _build())
 
     def _streams(self) -> Iterator[Metric]:
         hub, tally = self._hub, self._hub.tally
