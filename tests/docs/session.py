@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -95,9 +96,9 @@ class Session:
     def background(self, text: str, url: str) -> None:
         self._count += 1
         command, log = ["bash", "-euc", f"exec env {self._here(text)}"], self._folder.parent / f"{self._count}.log"
-        process = Process(command, log, self._env)
-        process.command = ["env", "-C", str(self._folder), *command]
+        process = Process(["setsid", "env", "-C", str(self._folder), *command], log, self._env)
         self._stack.enter_context(process)
+        self._stack.callback(_kill_group, process.pid)  # the processes that it has started, too
         if url:
             wait_until(lambda: _answers(self._here(url)), f"{text} starts: see {log}", START_S)
 
@@ -131,6 +132,11 @@ class Session:
         if port not in self._ports:
             self._ports[port] = str(free_port())
         return self._ports[port]
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _answers(url: str) -> bool:
