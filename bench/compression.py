@@ -15,9 +15,9 @@ from rich.table import Table
 from bench.harness import Spread, alternating, note, options, read_options, report
 from bench.processes import Cores, PrivateRedis, pin
 from progress_broker.live.channel import Channel
-from progress_broker.live.history import Reads, Room
+from progress_broker.live.history import Loader, RingLimits
 from progress_broker.model.event import Event
-from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import make_frame
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.extensions import Connection
@@ -119,12 +119,12 @@ class NoReads:
         return lambda *_: None
 
 
-TERMS = Terms(15, 60, lambda: 3600, lambda: 2000, time.monotonic, lambda *_: cast(Any, None), lambda *_: None)
+TERMS = StreamPolicy(15, 60, lambda: 3600, lambda: 2000, time.monotonic, lambda *_: cast(Any, None), lambda *_: None)
 
 
 def watched(subscribers: int, variant: str) -> Channel:
     """Return a channel with this number of live subscriptions."""
-    channel = Channel("import-42", cast(Reads, NoReads()), Room(16, 1 << 20))
+    channel = Channel("import-42", cast(Loader, NoReads()), RingLimits(16, 1 << 20))
     channel.loaded_with([])
     for _ in range(subscribers):
         subscription = Subscription(channel, Delivery(), TERMS)

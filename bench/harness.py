@@ -19,7 +19,7 @@ from bench.processes import PrivateRedis
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.schema import meta_call, read_meta
-from progress_workers.transport.pipeline import carry
+from progress_workers.transport.pipeline import run_pipeline
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def settings_for(url: str) -> Settings:
 
 
 def keyspace_of(client: Any, settings: Settings) -> Keyspace:
-    (reply,) = carry(client, [meta_call(settings)])
+    (reply,) = run_pipeline(client, [meta_call(settings)])
     return read_meta(reply, settings)
 
 

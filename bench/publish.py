@@ -18,13 +18,13 @@ from rich.table import Table
 from bench import machine
 from bench.harness import Spread, alternating, keyspace_of, note, options, ratios, read_options, report, settings_for
 from bench.processes import Child, Cores, PrivateRedis, pin, serve
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
 from progress_workers import Operation, flush
-from progress_workers.transport.pipeline import carry
+from progress_workers.transport.pipeline import run_pipeline
 
 CHUNK = 20_000
 LINES_A_FLUSH = 5_000  # below the buffer's limit of 10,000, so that nothing is dropped
@@ -193,7 +193,7 @@ class Worker:
             calls = []
             for number, (name, key) in enumerate(zip(names, keys, strict=True)):
                 first, seqs[number] = seqs[number] + 1, seqs[number] + batch
-                entries = [Entry("log", PAYLOAD, "", "bench", seq) for seq in range(first, first + batch)]
+                entries = [NewEvent("log", PAYLOAD, "", "bench", seq) for seq in range(first, first + batch)]
                 calls.append(publish_call(name, key, entries, attempt=1, worker="bench"))
             self._carry(calls)
 
@@ -211,7 +211,7 @@ class Worker:
         return send, 100
 
     def _carry(self, calls: Iterable[Call]) -> None:
-        for reply in carry(self._client, list(calls)):
+        for reply in run_pipeline(self._client, list(calls)):
             if isinstance(reply, Exception):
                 raise reply
             if reply[0] != b"ok":

@@ -8,16 +8,16 @@ from typing import Any
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
 from progress_broker.errors import BrokerError
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.commands import create_call, publish_call, read_answer
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
-from progress_workers.transport.pipeline import carry
+from progress_workers.transport.pipeline import run_pipeline
 
 TICK_S = 0.001  # events of many independent workers arrive evenly; larger ticks would save readers wake-ups
 PIPELINE_CALLS = 100
-RUNNING = Entry("status", b'{"status":"running"}', "running")
+RUNNING = NewEvent("status", b'{"status":"running"}', "running")
 
 
 def names(operations: int) -> list[str]:
@@ -71,12 +71,12 @@ class Publisher:
         name, keys = self._random.choice(self._operations)
         return publish_call(name, keys, [self._entry()])
 
-    def _entry(self) -> Entry:
-        return Entry("progress", _payload(self._padding))
+    def _entry(self) -> NewEvent:
+        return NewEvent("progress", _payload(self._padding))
 
     def _send(self, calls: list[Call]) -> None:
         for at in range(0, len(calls), PIPELINE_CALLS):
-            for reply in carry(self._client, calls[at : at + PIPELINE_CALLS]):
+            for reply in run_pipeline(self._client, calls[at : at + PIPELINE_CALLS]):
                 if isinstance(reply, BrokerError):
                     raise reply
                 read_answer(reply)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 from bench.harness import keyspace_of, settings_for
 from bench.processes import serve
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.commands import create_call, publish_call, read_answer
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
-from progress_workers.transport.pipeline import carry
+from progress_workers.transport.pipeline import run_pipeline
 
 OPERATION = "operation"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -84,14 +84,14 @@ class Script:
         self._type, self._padding = type, _padding(payload_bytes)
         # Without a lease, so that no heartbeats are needed.
         self._call(create_call(OPERATION, self._keys, NewOperation(id=OPERATION, lease_s=None), settings))
-        self._call(publish_call(OPERATION, self._keys, [Entry("status", b'{"status":"running"}', "running")]))
+        self._call(publish_call(OPERATION, self._keys, [NewEvent("status", b'{"status":"running"}', "running")]))
 
     def send(self, first: int, events: int) -> None:
-        entries = [Entry(self._type, _payload(seq, self._padding)) for seq in range(first, first + events)]
+        entries = [NewEvent(self._type, _payload(seq, self._padding)) for seq in range(first, first + events)]
         self._call(publish_call(OPERATION, self._keys, entries))
 
     def _call(self, call: Call) -> None:
-        for reply in carry(self._client, [call]):
+        for reply in run_pipeline(self._client, [call]):
             read_answer(reply)
 
 

@@ -17,7 +17,7 @@ import pytest
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
-from progress_broker.storage.schema import agree
+from progress_broker.storage.schema import ensure_schema
 from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis
@@ -103,7 +103,7 @@ async def store(backend: str, settings: Settings, request: pytest.FixtureRequest
     else:
         server = fakeredis.FakeServer()
         clients = [fakeredis.aioredis.FakeRedis(server=server, protocol=2) for _ in range(2)]
-        keyspace = await agree(Connections(clients[0], clients[1], 1), settings)
+        keyspace = await ensure_schema(Connections(clients[0], clients[1], 1), settings)
         opened = Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, settings)
     async with opened:
         yield opened

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from progress_broker.access.fact_cache import FactCache
+from progress_broker.access.fact_cache import AttributeCache
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
@@ -18,13 +18,13 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Guard
-from progress_server.callback.authenticator import Callback
+from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.context import Context
 from progress_server.http import problems
 from progress_server.http.methods import answer_heads
 from progress_server.http.openapi import describe
-from progress_server.middleware.stack import ERRORS, stack
-from progress_server.middleware.startup import Starting, log_wrong
+from progress_server.middleware.stack import ERRORS, build_stack
+from progress_server.middleware.startup import Startup, log_wrong
 from progress_server.observability.logs import redact_requests
 from progress_server.observability.metrics import registry_of
 from progress_server.routes import (
@@ -80,7 +80,7 @@ def create_app(
     """
     config = settings or load_settings()
     tally = Tally()
-    callback = Callback(config, tally) if config.auth == "callback" else None
+    callback = CallbackAuthenticator(config, tally) if config.auth == "callback" else None
     guard = Guard(config) if callback is None else Guard(config, callback, callback.admit)
     limiter = Limiter(config, tally)
     redact_requests()
@@ -92,24 +92,24 @@ def create_app(
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
         hub.notes |= notes
         reaper = await resources.enter_async_context(Reaper(ours))
-        await resources.enter_async_context(guard.over(ours, hub))
+        await resources.enter_async_context(guard.running(ours, hub))
         registry = registry_of(hub, reaper, processes=config.processes)
         with suppress(
             TimeoutError
         ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
-        app.state.context = Context(config, ours, hub, registry, FactCache(ours))
+        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.starting = Starting(lambda resources: begin(app, resources), wrong, away)
+        app.state.starting = Startup(lambda resources: begin(app, resources), wrong, away)
         async with app.state.starting:
             with drained_by_signals(app):
                 yield
 
     app = App(
-        stack(config, tally, guard, limiter, callback),
+        build_stack(config, tally, guard, limiter, callback),
         title="Progress broker",
         description="The progress of long-running operations, as resources and as server-sent events.",
         version="1",

@@ -7,7 +7,7 @@ from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
-from progress_broker.access.fact_cache import FactCache
+from progress_broker.access.fact_cache import AttributeCache
 from progress_broker.hub import Hub
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.operations.store import Store
@@ -22,7 +22,7 @@ class Context:
     store: Store
     hub: Hub
     metrics: CollectorRegistry
-    facts: FactCache
+    facts: AttributeCache
 
     @property
     def takes_other_names(self) -> bool:

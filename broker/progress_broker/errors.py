@@ -85,7 +85,7 @@ class Conflict(BrokerError):
     code = "conflict"
 
 
-class Invalid(BrokerError):
+class InvalidInput(BrokerError):
     """The input is invalid. Nothing was stored."""
 
     code = "invalid"
@@ -170,7 +170,7 @@ class SetupError(BrokerError):
     code = "setup"
 
 
-def refusal(code: str, detail: str) -> BrokerError:
+def rejection(code: str, detail: str) -> BrokerError:
     """Return the error for a code that a script replied with."""
     return _BY_CODE[code](detail)
 

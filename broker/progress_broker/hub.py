@@ -7,28 +7,28 @@ from collections.abc import Callable
 from typing import Self
 
 from progress_broker.bundle.bundles import Bundles
-from progress_broker.bundle.placer import Members
+from progress_broker.bundle.placer import MemberPlacer
 from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
 from progress_broker.live.feed import Batch, FeedReader
-from progress_broker.live.loader import Reads
-from progress_broker.live.reconciler import Silence
-from progress_broker.live.resume import Placing
-from progress_broker.operations.probe import Doubt, Probe
+from progress_broker.live.loader import ChannelLoader
+from progress_broker.live.reconciler import Reconciler
+from progress_broker.live.resume import Resumer
+from progress_broker.operations.probe import NotReadyReason, Probe
 from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
-from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import Settings
-from progress_broker.storage.memory import Memory
-from progress_broker.stream.delivery import ALL, Delivery, Start, terms_of
+from progress_broker.storage.memory import MemoryUsage
+from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
-from progress_broker.stream.registry import Streams
+from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.subscription import Subscription
-from progress_broker.stream.traced_source import placed, traced
+from progress_broker.stream.traced_source import positioned, traced
 
 
 class Hub:
@@ -43,7 +43,7 @@ class Hub:
         tally: Tally | None = None,
     ) -> None:
         self.channels = Channels(settings.ring_length, settings.ring_bytes, clock)
-        self.wheel = Wheel(clock)
+        self.wheel = TimerWheel(clock)
         self.connections: set[Connection] = set()
         """The open connections that carry several subscriptions each."""
         self.tally = tally or Tally()
@@ -53,32 +53,34 @@ class Hub:
         self.clock = clock
         readers = store.connections.readers()
         self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
-        self.round_trips = store.connections.trips
+        self.client_metrics = store.connections.trips
         self._tasks = Tasks()
-        self._reads = Reads(store, self._tasks, self.channels.forget)
-        self._placing = Placing(store, settings.page_length)
+        self._loader = ChannelLoader(store, self._tasks, self.channels.forget)
+        self._resumer = Resumer(store, settings.page_length)
         self.families = Families(store, self._tasks, clock)
-        self._silence = Silence(store, self.channels, settings.sweep_s, clock)
-        self.streams = Streams(self.tally, clock)
-        self._terms = terms_of(settings, clock, self._closed, self.tally)
-        members = Members(self.channels, self._reads, self._placing, self._tasks, self._terms, settings.redis_timeout_s)
-        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._terms)
+        self._reconciler = Reconciler(store, self.channels, settings.sweep_s, clock)
+        self.streams = StreamRegistry(self.tally, clock)
+        self._policy = stream_policy(settings, clock, self._closed, self.tally)
+        members = MemberPlacer(
+            self.channels, self._loader, self._resumer, self._tasks, self._policy, settings.redis_timeout_s
+        )
+        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
-        self.memory = Memory(store.connections.commands)
+        self.memory = MemoryUsage(store.connections.commands)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.notes = self._dispatcher.notes
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
-        self.notes[self.probe.name] = self.probe.heard
+        self.notes[self.probe.name] = self.probe.received
 
     # Start and stop
 
     async def __aenter__(self) -> Self:
         for feed, started in zip(self.feeds, self._started, strict=True):
-            self._tasks.keep_up(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
-        self._tasks.keep_up(self.wheel.run)
-        self._tasks.keep_up(self._silence.watch)
-        self._tasks.keep_up(self._prove)
+            self._tasks.keep_running(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
+        self._tasks.keep_running(self.wheel.run)
+        self._tasks.keep_running(self._reconciler.run)
+        self._tasks.keep_running(self._run_probe)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,15 +98,17 @@ class Hub:
         return self._dispatcher.lag_s
 
     @property
-    def doubt(self) -> Doubt | None:
+    def not_ready_reason(self) -> NotReadyReason | None:
         """Why published events may not reach the clients, or None while delivery is proven to work."""
-        return self.probe.doubt if self.connected else self.probe.suspect
+        return self.probe.not_ready_reason if self.connected else self.probe.suspected_reason
 
     @property
     def ready(self) -> bool:
         """Whether this replica accepts new streams. A full Redis does not count: it can still be read, and it is full
         for every replica."""
-        return not self.draining and (self.doubt is None or (self.connected and self.doubt == "redis full"))
+        return not self.draining and (
+            self.not_ready_reason is None or (self.connected and self.not_ready_reason == "redis full")
+        )
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -118,9 +122,9 @@ class Hub:
         self.draining = self.bundles.draining = True
         send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
 
-    async def emptied(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until the last client is disconnected."""
-        await self.streams.none()
+        await self.streams.wait_until_empty()
 
     # Subscribing
 
@@ -135,9 +139,9 @@ class Hub:
         if self.draining:
             raise Draining
         # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
-        channel = self.channels.of(operation, self._reads)
+        channel = self.channels.get_or_create(operation, self._loader)
         source = traced(channel)
-        subscription = Subscription(source, delivery, self._terms)
+        subscription = Subscription(source, delivery, self._policy)
         channel.subscriptions.add(subscription)
         self.streams.made(subscription)
         if delivery.children:
@@ -147,10 +151,10 @@ class Hub:
         try:
             if not self.connected:
                 raise StorageUnavailable("Redis can't be reached now: retry in a moment")
-            await self._reads.until_loaded(channel, self._settings.redis_timeout_s)
+            await self._loader.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)
-            reset = await self._placing.place(subscription, channel, start)
+            reset = await self._resumer.resume(subscription, channel, start)
         except NotFound:
             if not await_creation:
                 subscription.close("not-found")
@@ -166,7 +170,7 @@ class Hub:
         else:
             if reset is not None:
                 self.streams.reset(subscription, start, reset)
-        placed(source, subscription.n)
+        positioned(source, subscription.n)
         self.streams.opened(subscription, start)
         return subscription
 
@@ -195,7 +199,7 @@ class Hub:
         for started in self._started:
             await started.wait()
 
-    async def _prove(self) -> None:
+    async def _run_probe(self) -> None:
         await self.started()  # an earlier probe would be before the position from which the feeds are read
         await self.probe.run()
 
@@ -206,6 +210,6 @@ class Hub:
         await self._dispatcher.dispatch(batch.events)
 
     async def _resync(self, lanes: set[int]) -> None:
-        self.families.doubt()
+        self.families.invalidate()
         lane_of = self._store.keyspace.lane_of
-        await self._silence.compare(channel for channel in self.channels if lane_of(channel.operation) in lanes)
+        await self._reconciler.compare(channel for channel in self.channels if lane_of(channel.operation) in lanes)

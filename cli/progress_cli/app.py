@@ -34,7 +34,7 @@ for command in (serve, demo, ls, show, tail, cancel, signal, publish, script):
 auth = typer.Typer(help="Make tokens and API keys; revoke and restore them.", no_args_is_help=True)
 for command in (credentials.token, credentials.key, revocations.revoke, revocations.restore):
     auth.command()(command)
-auth.command("list")(revocations.list_revoked)
+auth.command("list")(revocations.show_revoked)
 app.add_typer(auth, name="auth")
 app.command("run", context_settings={"allow_interspersed_args": False})(run_command)
 

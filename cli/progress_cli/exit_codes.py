@@ -51,22 +51,22 @@ def exit_code(error: BrokerError) -> int:
     return _CODES.get(type(error), REFUSED)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error on one line, with passwords in addresses replaced."""
     line = re.sub(r"://[^@/\s]*@", "://***@", " ".join(text.split()))
-    VOICE.get()(logging.ERROR, line)
+    PRINTER.get()(logging.ERROR, line)
 
 
-def note(text: str) -> None:
+def print_info(text: str) -> None:
     """Print an information on standard error: standard output is for results."""
-    VOICE.get()(logging.INFO, text)
+    PRINTER.get()(logging.INFO, text)
 
 
 def _plainly(_: int, text: str) -> None:
     typer.echo(f"progress-broker: {text}", err=True)
 
 
-VOICE: ContextVar[Callable[[int, str], None]] = ContextVar("voice", default=_plainly)
+PRINTER: ContextVar[Callable[[int, str], None]] = ContextVar("voice", default=_plainly)
 """How errors and information are printed: as plain lines, or by a server with JSON logs as lines of its log."""
 
 
@@ -79,10 +79,10 @@ class Boundary(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # a closed reader must raise here, not print noise at exit
         except BrokerError as error:
-            complain(error.detail)
+            print_error(error.detail)
             raise typer.Exit(exit_code(error)) from None
         except redis.exceptions.RedisError as error:
-            complain(f"Redis returned an error: {error}")
+            print_error(f"Redis returned an error: {error}")
             raise typer.Exit(STORAGE) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from progress_broker.settings import Settings
-from progress_cli.exit_codes import VOICE
+from progress_cli.exit_codes import PRINTER
 from progress_server.middleware.access_log import REQUEST_ID
 from progress_server.observability.logs import REDACTION
 
@@ -57,7 +57,7 @@ def log_for_machines(level: str = "info") -> None:
     """Write everything that this process prints as lines of JSON: also information, errors and its last exception."""
     _log_by(JsonLines(), level)
     logging.captureWarnings(capture=True)
-    VOICE.set(log.log)
+    PRINTER.set(log.log)
     sys.excepthook = _died
     threading.excepthook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)
     sys.unraisablehook = lambda hooked: _broke(hooked.exc_type, hooked.exc_value, hooked.exc_traceback)

@@ -12,9 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from progress_broker.operations.store import Store
 from progress_server.app import create_app
-from progress_server.limits.admission import Admission
+from progress_server.limits.admission import AdmissionMiddleware
 from progress_server.protocols.adoption import AdoptableProtocol
-from progress_server.protocols.websocket import BoundedProtocol
+from progress_server.protocols.websocket import BoundedWebSocketProtocol
 from tests.api.raw import Client
 from tests.servers import eventually
 
@@ -58,7 +58,7 @@ class Clock:
 def gate_clock(app: Any) -> Clock:
     """Freeze the clock of the admission limit before the app serves, so that no token refills on a slow machine."""
     assert app.middleware_stack is None
-    [gate] = [it for it in app.user_middleware if it.cls is Admission]
+    [gate] = [it for it in app.user_middleware if it.cls is AdmissionMiddleware]
     clock = gate.kwargs["clock"] = Clock()
     return clock
 
@@ -81,7 +81,7 @@ def server_options() -> dict[str, Any]:
 @pytest.fixture
 async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> AsyncIterator[InLoopServer]:
     usual = {"http": OUTLETS[outlet], "port": 0, "log_level": "warning", "timeout_graceful_shutdown": 5}
-    usual |= {"ws": BoundedProtocol, "ws_per_message_deflate": False}
+    usual |= {"ws": BoundedWebSocketProtocol, "ws_per_message_deflate": False}
     server = InLoopServer(uvicorn.Config(app, **(usual | server_options)))
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or serving.done(), "the server starts")

@@ -19,10 +19,10 @@ KEY = "pbk_publisher"
 
 def secured(folder: Path, **changes: Any) -> Settings:
     """Return settings with authentication. The API key `KEY` may only publish."""
-    from progress_server.auth.api_keys import hashed
+    from progress_server.auth.api_keys import hash_key
 
     keys = folder / "keys.toml"
-    keys.write_text(f'[[keys]]\nname = "publisher"\nsha256 = "{hashed(KEY)}"\ngrants = [{{actions = ["publish"]}}]\n')
+    keys.write_text(f'[[keys]]\nname = "publisher"\nsha256 = "{hash_key(KEY)}"\ngrants = [{{actions = ["publish"]}}]\n')
     usual = {"auth": "jwt", "jwt_key": SECRET, "jwt_audience": AUDIENCE, "jwt_cookie": COOKIE, "api_keys": keys}
     return make_settings(**(usual | {"jwt_leeway_s": 0} | changes))
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from progress_broker.errors import AtCapacity
 from progress_broker.settings import Settings
-from progress_server.http.refusals import refusal
-from progress_server.limits.admission import BURST_S, LONGEST_S, Gate
+from progress_server.http.refusals import rejection
+from progress_server.limits.admission import BURST_S, LONGEST_S, TokenBucket
 from tests import sse
 from tests.api.conftest import Clock
 from tests.api.proofs import ALICE, bearing, secured, token
@@ -20,49 +20,49 @@ EVENT_SOURCE = {"Accept": "text/event-stream"}
 
 def test_a_calm_gate_admits_a_burst_and_then_as_many_as_its_rate() -> None:
     clock = Clock()
-    gate = Gate(10, clock)
-    assert [gate.admit() for _ in range(int(10 * BURST_S))] == [0] * int(10 * BURST_S)
-    assert gate.admit() > 0
+    gate = TokenBucket(10, clock)
+    assert [gate.take() for _ in range(int(10 * BURST_S))] == [0] * int(10 * BURST_S)
+    assert gate.take() > 0
     clock.now += 0.25
-    assert [gate.admit() == 0 for _ in range(3)] == [True, True, False]
+    assert [gate.take() == 0 for _ in range(3)] == [True, True, False]
 
 
 def test_those_refused_are_told_turns_of_their_own_at_the_rate() -> None:
-    gate = Gate(10, Clock())
-    while not gate.admit():
+    gate = TokenBucket(10, Clock())
+    while not gate.take():
         pass
-    assert [round(gate.admit(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
+    assert [round(gate.take(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_flood_of_refusals_makes_nobody_wait_for_long() -> None:
     clock = Clock()
-    gate = Gate(10, clock)
+    gate = TokenBucket(10, clock)
     waits = []
     for _ in range(100_000):
         clock.now += 1e-5
-        waits.append(gate.admit())
+        waits.append(gate.take())
     assert max(waits) <= LONGEST_S
     assert len({round(wait, 3) for wait in waits[-1000:] if wait}) > 500, "each a moment of its own"
 
 
 def test_who_comes_back_at_its_turn_is_admitted() -> None:
     clock = Clock()
-    gate = Gate(100, clock)
-    turns = sorted(clock.now + wait_s for wait_s in [gate.admit() for _ in range(1000)] if wait_s)
+    gate = TokenBucket(100, clock)
+    turns = sorted(clock.now + wait_s for wait_s in [gate.take() for _ in range(1000)] if wait_s)
     assert len(turns) == 1000 - 100 * BURST_S < 100 * LONGEST_S
     for turn in turns:
         clock.now = turn
-        assert gate.admit() == 0
+        assert gate.take() == 0
 
 
 @given(st.lists(st.floats(0, 0.2), max_size=200), st.integers(1, 50))
 def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: list[float], rate: int) -> None:
     clock = Clock()
-    gate = Gate(rate, clock)
+    gate = TokenBucket(rate, clock)
     admitted: list[float] = []
     for pause in pauses:
         clock.now += pause
-        if gate.admit() == 0:
+        if gate.take() == 0:
             admitted.append(clock.now)
     for first, begin in enumerate(admitted):
         for last, end in enumerate(admitted[first:], first):
@@ -71,7 +71,7 @@ def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: 
 
 def test_nobody_is_told_to_come_before_their_turn() -> None:
     for _ in range(200):
-        body = bytes(refusal(AtCapacity("full"), "text/event-stream", 1.0004).body)
+        body = bytes(rejection(AtCapacity("full"), "text/event-stream", 1.0004).body)
         assert 1001 <= int(body.split(b"\n")[0].removeprefix(b"retry: ")) <= 1301
 
 

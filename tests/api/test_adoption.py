@@ -21,7 +21,7 @@ from progress_broker.settings import Settings, load_settings
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.adoption import AdoptableProtocol
 from progress_server.server.sockets import check_certificate
-from progress_server.sse.adopted import MAX_UNASKED_BYTES, AdoptedOutlet, UnframedOutlet
+from progress_server.sse.adopted import MAX_UNASKED_BYTES, AdoptedOutlet, Http10Outlet
 from progress_server.sse.asgi import AsgiOutlet
 from tests import sse
 from tests.api.conftest import Connect, InLoopServer
@@ -259,7 +259,7 @@ class TestOtherAnswers:
         status, headers = await client.head()
         assert (status, headers["connection"]) == (200, "close")
         assert not {"transfer-encoding", "content-length"} & set(headers)
-        assert isinstance((await the_one(hub)).outlet, UnframedOutlet)
+        assert isinstance((await the_one(hub)).outlet, Http10Outlet)
         await finish(http, "a")
         body = await client.rest()
         assert body.startswith(b"retry: ")

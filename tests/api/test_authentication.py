@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from progress_broker.errors import SetupError, Unauthenticated
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
-from progress_server.observability.logs import LINES_A_SECOND, RefusedLog
+from progress_server.observability.logs import LINES_A_SECOND, RejectionLog
 from tests.api.proofs import ALICE, AUDIENCE, COOKIE, KEY, SECRET, bearing, create, secured, token, told
 from tests.conftest import make_settings
 
@@ -340,7 +340,7 @@ class TestListing:
 def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "progress_server.observability.logs")
     clock = [7.0]
-    refused = RefusedLog(lambda: clock[0])
+    refused = RejectionLog(lambda: clock[0])
     for moment in (7.1, 8.0):
         clock[0] = moment
         for _ in range(1_000):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from progress_broker.live.family import INTERVAL_S
-from progress_broker.model.children import SHOWN
+from progress_broker.model.children import MAX_SHOWN
 from progress_broker.operations.store import Store
 from progress_broker.stream.stream import Mode
 from tests import sse
@@ -226,12 +226,12 @@ class TestStreams:
     async def test_many_children_fit_whatever_the_encoding(self, http: httpx.AsyncClient, accepts: str) -> None:
         titles = "ä" * 512
         await create(http, id="p")
-        for number in range(SHOWN + 5):
+        for number in range(MAX_SHOWN + 5):
             await create(http, id=f"c{number:03}", parent="p", title=titles)
         async with following(http, headers={"Accept-Encoding": accepts}) as stream:
             await stream.until(lambda it: it.told)
         [told] = stream.told
-        assert (told["total"], len(told["operations"])) == (SHOWN + 5, SHOWN)
+        assert (told["total"], len(told["operations"])) == (MAX_SHOWN + 5, MAX_SHOWN)
         assert len(stream.messages[1].data.encode()) > 65_535, "more than one block of deflate's holds"
 
     async def test_a_parent_that_is_deleted_sends_its_watchers_away(self, app: Any, http: httpx.AsyncClient) -> None:

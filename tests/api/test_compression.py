@@ -17,7 +17,7 @@ from progress_broker.stream.frames import PING, Frame, make_frame, opening_frame
 from progress_server.protocols.extensions import Connection
 from progress_server.sse.adopted import GzipOutlet
 from progress_server.sse.asgi import GzipAsgiOutlet
-from progress_server.sse.encodings import GZIP_HEADER, accepts_gzip, ending
+from progress_server.sse.encodings import GZIP_HEADER, accepts_gzip, trailer
 from progress_server.sse.encodings import gzip as packing
 from tests import sse
 from tests.api.raw import STREAM, Client, request
@@ -79,7 +79,7 @@ class TestWhatIsPacked:
                 sent, text = sent + packed.data, text + frame.wire
                 reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
                 assert reader.decompress(sent) == text  # everything up to here is readable, and nothing is held back
-            assert gzip.decompress(sent + ending(zlib.crc32(text), len(text))) == text
+            assert gzip.decompress(sent + trailer(zlib.crc32(text), len(text))) == text
 
     @given(streams)
     def test_at_once_is_the_same_as_one_by_one(self, payloads: list[bytes | None]) -> None:
@@ -101,7 +101,7 @@ class TestWhatIsPacked:
         assert packing(100).encode((PING,)).data == b"\x00\x08\x00\xf7\xff: ping\n\n\x00\x00\x00\xff\xff"
 
     def test_the_length_in_the_end_is_that_of_four_bytes(self) -> None:
-        assert ending(1, 2**32 + 5) == b"\x03\x00\x01\x00\x00\x00\x05\x00\x00\x00"
+        assert trailer(1, 2**32 + 5) == b"\x03\x00\x01\x00\x00\x00\x05\x00\x00\x00"
 
 
 class TestTheAdoptedOutlet:

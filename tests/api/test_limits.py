@@ -293,7 +293,7 @@ class TestStreams:
         async with http.stream("GET", f"{OPS}/a/stream", headers=BOB) as others:
             assert others.status_code == 200
         clients.pop().close()
-        await eventually(lambda: len(limiter.places) == 1, "its place is free")
+        await eventually(lambda: len(limiter.slots) == 1, "its place is free")
         clients.append(await Client.connect(base_url))
         clients[-1].send(request(STREAM, "X-Principal: ann"))
         await clients[-1].opened()
@@ -301,24 +301,24 @@ class TestStreams:
         for client in clients:
             await client.rest()
             client.close()
-        await eventually(lambda: len(limiter.places) == 0, "all places are free")
+        await eventually(lambda: len(limiter.slots) == 0, "all places are free")
 
     async def test_that_are_not_opened_hold_no_place(self, http: httpx.AsyncClient, limiter: Limiter) -> None:
         for _ in range(5):
             assert (await http.get(f"{OPS}/nope/stream", headers=ANN)).status_code == 404
             assert (await http.get(f"{OPS}/nope/stream?last_event_id=x", headers=ANN)).status_code == 422
-        assert len(limiter.places) == 0
+        assert len(limiter.slots) == 0
 
     async def test_long_polls_count_as_well(self, http: httpx.AsyncClient, limiter: Limiter) -> None:
         position = (await create(http, id="a"))["position"]
         query = {"after": position, "wait": "20"}
         polls = [asyncio.create_task(http.get(f"{OPS}/a/events", params=query, headers=ANN)) for _ in range(2)]
-        await eventually(lambda: len(limiter.places) == 2, "they wait")
+        await eventually(lambda: len(limiter.slots) == 2, "they wait")
         problem(await http.get(f"{OPS}/a/events", params=query, headers=ANN), 429, "too-many-streams")
         assert (await http.get(f"{OPS}/a/events", headers=ANN)).status_code == 200, "who does not wait is let in"
         await finish(http, "a")
         assert [(await poll).status_code for poll in polls] == [200, 200]
-        assert len(limiter.places) == 0
+        assert len(limiter.slots) == 0
 
     async def test_a_long_poll_whose_client_has_left_holds_no_place(
         self, http: httpx.AsyncClient, base_url: str, limiter: Limiter
@@ -327,9 +327,9 @@ class TestStreams:
         for _ in range(4):
             client = await Client.connect(base_url)
             client.send(request(f"{OPS}/a/events?after={position}&wait=20", "X-Principal: ann"))
-            await eventually(lambda: len(limiter.places) == 1, "it waits")
+            await eventually(lambda: len(limiter.slots) == 1, "it waits")
             client.close()
-            await eventually(lambda: len(limiter.places) == 0, "its place is free")
+            await eventually(lambda: len(limiter.slots) == 0, "its place is free")
 
 
 class TestAddresses:
@@ -405,11 +405,11 @@ def test_what_opens_a_stream(path: str, opens: bool) -> None:
 
 
 def test_what_waits() -> None:
-    assert classify(scope(path="/v1/operations/a/events", query_string=b"after=1-0&wait=3")).waits
-    assert classify(scope(path="/v1/operations/a/events", query_string=b"w%61it=3")).waits
-    assert classify(scope(path="/v1/operations/a/events", query_string=b"wait=3", method="HEAD")).waits
-    assert not classify(scope(path="/v1/operations/a/events")).waits
-    assert not classify(scope(path="/v1/operations/a", query_string=b"wait=3")).waits
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"after=1-0&wait=3")).is_long_poll
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"w%61it=3")).is_long_poll
+    assert classify(scope(path="/v1/operations/a/events", query_string=b"wait=3", method="HEAD")).is_long_poll
+    assert not classify(scope(path="/v1/operations/a/events")).is_long_poll
+    assert not classify(scope(path="/v1/operations/a", query_string=b"wait=3")).is_long_poll
 
 
 @pytest.mark.parametrize(

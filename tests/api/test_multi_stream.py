@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from progress_broker.bundle.cursor import Place, parse, write
+from progress_broker.bundle.cursor import LanePosition, parse, write
 from progress_broker.settings import Settings
 from progress_broker.stream.stream import Mode
 from tests import sse
@@ -173,7 +173,7 @@ async def test_a_position_that_storage_has_lost_is_told(http: httpx.AsyncClient,
     await create(http, id="a")
     await finish(http, "a")
     lane = app.state.context.store.keyspace.lane_of("a")
-    messages = await whole(http, operation="a", last_event_id=write({lane: Place(b"99999999999999-1")}).decode())
+    messages = await whole(http, operation="a", last_event_id=write({lane: LanePosition(b"99999999999999-1")}).decode())
     assert messages[1].json["reset"] == "lost"
 
 

@@ -12,9 +12,9 @@ from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
-from progress_server.callback.authenticator import Callback
+from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.http.paths import class_of, classify, has_websocket, note_class, operation_in
-from progress_server.middleware.stack import stack
+from progress_server.middleware.stack import build_stack
 from progress_server.routes import history, streams, websocket
 from tests.conftest import make_settings
 
@@ -40,7 +40,7 @@ def test_whatever_has_a_stream_is_counted_as_one(path: str) -> None:
 
 @pytest.mark.parametrize("path", paths(history.router))
 def test_a_history_is_of_one_operation_and_may_wait(path: str) -> None:
-    assert classify(scope(path, query_string=b"wait=1")).waits
+    assert classify(scope(path, query_string=b"wait=1")).is_long_poll
     assert classify(scope(path)).of_one
     assert not classify(scope(path, method="POST")).of_one
 
@@ -63,20 +63,24 @@ def test_a_class_is_noted_anew_whatever_an_app_around_ours_noted() -> None:
 
 def order(settings: Settings) -> Sequence[Middleware]:
     tally = Tally()
-    callback = Callback(settings, tally) if settings.auth == "callback" else None
-    return stack(settings, tally, Guard(settings, callback), Limiter(settings, tally), callback)
+    callback = CallbackAuthenticator(settings, tally) if settings.auth == "callback" else None
+    return build_stack(settings, tally, Guard(settings, callback), Limiter(settings, tally), callback)
 
 
-OUTSIDE = "Access AnswerHeaders Hosts CORSMiddleware ForeignPages ServerErrorMiddleware UntilStarted"
+OUTSIDE = (
+    "AccessLogMiddleware SecurityHeadersMiddleware TrustedHosts CORSMiddleware CsrfMiddleware ServerErrorMiddleware"
+    " StartupMiddleware"
+)
 
 
 @pytest.mark.parametrize(
     ("changes", "inside"),
     [
-        ({}, "Authentication Admission LimitsMiddleware"),
+        ({}, "AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware"),
         (
             {"auth": "callback", "callback_url": "http://localhost/", "callback_secret": "s" * 32},
-            "Doorstep Admission Visits Authentication LimitsMiddleware",
+            "PreAuthLimits AdmissionMiddleware AuthorizedConnectionMiddleware AuthenticationMiddleware"
+            " LimitsMiddleware",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from progress_broker.access.shared_secret import SharedSecret
 from progress_broker.errors import TooLarge, Unauthenticated
-from progress_broker.model.grants import Action, Facts, Grant, Grants, granted
+from progress_broker.model.grants import Action, Grant, Grants, ResourceAttributes, granted
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_server.auth.jwt import TICKET_TYPE, JwtBearer
@@ -58,7 +58,7 @@ class TestOneTicket:
     async def test_it_carries_who_got_it_and_no_more_than_reading_that(self) -> None:
         ticket, _ = await self.tickets.for_operation(READER, "a")
         for path in ("stream", "events", "ws"):
-            taken = await self.tickets.take(at(f"/v1/operations/a/{path}"), ticket)
+            taken = await self.tickets.verify(at(f"/v1/operations/a/{path}"), ticket)
             assert (taken.name, taken.expires_at, taken.token_id) == ("alice", LATER, "t1")
             assert taken.grants == Grants((Grant(frozenset({Action.READ}), ids=frozenset({"a"})),))
 
@@ -81,7 +81,7 @@ class TestOneTicket:
 
     async def test_one_of_credentials_without_expiry_and_id_has_neither(self) -> None:
         ticket, _ = await self.tickets.for_operation(Principal("worker", READER.grants), "a")
-        taken = await self.tickets.take(STREAM, ticket)
+        taken = await self.tickets.verify(STREAM, ticket)
         assert (taken.name, taken.expires_at, taken.token_id) == ("worker", None, None)
 
     @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ class TestOneTicket:
     async def test_it_opens_nothing_else(self, call: HTTPConnection) -> None:
         ticket, _ = await self.tickets.for_operation(READER, "a")
         with pytest.raises(Unauthenticated, match="ticket"):
-            await self.tickets.take(call, ticket)
+            await self.tickets.verify(call, ticket)
 
     async def test_it_expires_and_never_outlasts_the_token(self) -> None:
         ticket, expires_at = await Tickets(secret, -1).for_operation(READER, "a")
         assert expires_at <= time.time()
         with pytest.raises(Unauthenticated, match="expired"):
-            await self.tickets.take(STREAM, ticket)
+            await self.tickets.verify(STREAM, ticket)
         ends = time.time() + 10.5
         _, expires_at = await self.tickets.for_operation(Principal("alice", READER.grants, ends), "a")
         assert expires_at == math.floor(ends)
@@ -120,10 +120,10 @@ class TestOneTicket:
         unsigned = ticket.rpartition(".")[0]
         for bad in (f"{header}.{other}.{signature}", f"{header}..{signature}", unsigned, f"{unsigned}.", "", "..", "é"):
             with pytest.raises(Unauthenticated):
-                await self.tickets.take(STREAM, bad)
+                await self.tickets.verify(STREAM, bad)
         for i in range(len(ticket)):
             with pytest.raises(Unauthenticated):
-                await self.tickets.take(STREAM, ticket[:i] + ("A" if ticket[i] != "A" else "B") + ticket[i + 1 :])
+                await self.tickets.verify(STREAM, ticket[:i] + ("A" if ticket[i] != "A" else "B") + ticket[i + 1 :])
 
     async def test_another_secret_does_not_take_it(self) -> None:
         async def another() -> bytes:
@@ -131,19 +131,19 @@ class TestOneTicket:
 
         ticket, _ = await self.tickets.for_operation(READER, "a")
         with pytest.raises(Unauthenticated):
-            await Tickets(another, 60).take(STREAM, ticket)
+            await Tickets(another, 60).verify(STREAM, ticket)
 
     async def test_one_for_many_keeps_the_grants_and_what_it_was_limited_to(self) -> None:
         limit = granted(["read"], kinds=["import"])
         ticket, _ = await self.tickets.for_many(READER, READER.grants.narrowed(limit))
         for path in ("/v1/stream", "/v1/ws"):
-            taken = (await self.tickets.take(at(path), ticket)).grants
-            assert taken.allows(Action.READ, Facts("x", "alice", "import"))
-            assert not taken.allows(Action.READ, Facts("x", "alice", "export"))
-            assert not taken.allows(Action.READ, Facts("x", "bob", "import"))
-            assert not taken.allows(Action.CANCEL, Facts("x", "alice", "import"))
+            taken = (await self.tickets.verify(at(path), ticket)).grants
+            assert taken.allows(Action.READ, ResourceAttributes("x", "alice", "import"))
+            assert not taken.allows(Action.READ, ResourceAttributes("x", "alice", "export"))
+            assert not taken.allows(Action.READ, ResourceAttributes("x", "bob", "import"))
+            assert not taken.allows(Action.CANCEL, ResourceAttributes("x", "alice", "import"))
         with pytest.raises(Unauthenticated):
-            await self.tickets.take(STREAM, ticket)
+            await self.tickets.verify(STREAM, ticket)
 
     async def test_one_that_no_url_could_hold_is_refused(self) -> None:
         many = Grants((granted(["read"], ids=[f"operation-{i}" for i in range(500)]),))
@@ -174,7 +174,7 @@ class TestWhatIsNoTicket:
     TICKETS = Tickets(secret, 60)
 
     async def test_what_the_others_differ_from_is_one(self) -> None:
-        assert (await self.TICKETS.take(STREAM, signed())).name == "alice"
+        assert (await self.TICKETS.verify(STREAM, signed())).name == "alice"
 
     @pytest.mark.parametrize(
         "token",
@@ -207,7 +207,7 @@ class TestWhatIsNoTicket:
     )
     async def test_is_refused(self, token: Any) -> None:
         with pytest.raises(Unauthenticated):
-            await self.TICKETS.take(STREAM, token())
+            await self.TICKETS.verify(STREAM, token())
 
     @pytest.mark.parametrize("settings", [{}, {"jwt_audience": AUDIENCE, "jwt_issuer": ISSUER}])
     async def test_a_ticket_is_no_access_token(self, settings: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from progress_broker.access.deny_list import Denial, DenyList, denials, deny, reinstate
+from progress_broker.access.deny_list import DenyList, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import denied_key, meta_key
@@ -78,7 +78,7 @@ async def test_who_is_denied_is_sent_away_and_stays_out(
     client.send(stream(denied))
     await client.opened()
     assert what in ("sub", "jti")
-    await deny(store, "sub" if what == "sub" else "jti", value, 60)
+    await revoke_claim(store, "sub" if what == "sub" else "jti", value, 60)
     assert b'event: reconnect\ndata: {"reason":"revoked"}' in await client.body()
     client.close()
     assert (await http.get(OPS, headers=bearing(denied))).status_code == 401
@@ -99,7 +99,7 @@ async def test_a_long_poll_ends_with_its_proof(http: httpx.AsyncClient, store: S
     expired = await polls[0]
     assert (expired.status_code, expired.content) == (401, usual.content)
     assert not polls[1].done()
-    await deny(store, "jti", "t-1", 60)
+    await revoke_claim(store, "jti", "t-1", 60)
     revoked = await polls[1]
     assert (revoked.status_code, revoked.content) == (401, usual.content)
     assert answer_of(revoked) == answer_of(usual)
@@ -125,7 +125,7 @@ async def test_lines_are_taken_no_longer_than_their_proof_holds(
 
     await eventually(stored, "the first line is stored")
     if ends == "revoked":
-        await deny(store, "jti", "t-1", 60)
+        await revoke_claim(store, "jti", "t-1", 60)
 
     async def is_out() -> bool:
         return (await http.get(OPS, headers=bearing(alice))).status_code == 401
@@ -152,7 +152,7 @@ async def test_a_websocket_is_told_what_ends_it(http: httpx.AsyncClient, base_ur
     await create(http, "a", denied)
     url = base_url.replace("http", "ws")
     async with asyncio.timeout(60), connect(f"{url}{OPS}/a/ws", additional_headers=denied) as socket:
-        await deny(store, "sub", "alice", 60)
+        await revoke_claim(store, "sub", "alice", 60)
         told = await heard(socket)
         assert (told[-1]["event"], told[-1]["reason"]) == ("reconnect", "revoked")
     async with asyncio.timeout(60), connect(f"{url}/v1/ws", additional_headers=denied) as socket:
@@ -167,7 +167,7 @@ async def test_others_streams_stay(http: httpx.AsyncClient, base_url: str, store
     client = await Client.connect(base_url)
     client.send(stream(token("bob", **reads_all)))
     await client.opened()
-    await deny(store, "sub", "alice", 60)
+    await revoke_claim(store, "sub", "alice", 60)
 
     async def is_out() -> bool:
         return (await http.get(OPS, headers=bearing(token("alice", ALICE)))).status_code == 401
@@ -180,7 +180,7 @@ async def test_others_streams_stay(http: httpx.AsyncClient, base_url: str, store
 
 
 async def test_an_api_key_is_revoked_by_its_name(http: httpx.AsyncClient, store: Store) -> None:
-    await deny(store, "sub", "publisher", 60)
+    await revoke_claim(store, "sub", "publisher", 60)
 
     async def is_out() -> bool:
         return (await http.get(OPS, headers=bearing(KEY))).status_code == 401
@@ -214,8 +214,8 @@ async def test_a_revocation_is_listed_and_taken_back(http: httpx.AsyncClient, cl
 
 async def test_revocations_come_in_pages(http: httpx.AsyncClient, store: Store) -> None:
     for number in range(5):
-        await deny(store, "sub", f"p{number}", 60 + number)
-    await reinstate(store, "sub", "p2")
+        await revoke_claim(store, "sub", f"p{number}", 60 + number)
+    await restore_claim(store, "sub", "p2")
     told, cursor, pages = [], "0", 0
     while cursor is not None:
         page = (await http.get("/v1/revocations", params={"limit": 2, "cursor": cursor}, headers=admin())).json()
@@ -247,16 +247,16 @@ class TestTheDenyList:
         clock.now = now
         replica = DenyList(store, 1, clock)
         await replica.refresh()
-        assert not replica.denies("alice", None)
-        await deny(store, "sub", "alice", 60)
-        await deny(store, "jti", "alice", 30)
+        assert not replica.is_revoked("alice", None)
+        await revoke_claim(store, "sub", "alice", 60)
+        await revoke_claim(store, "jti", "alice", 30)
         await replica.refresh()
-        assert replica.denies("alice", None)
-        assert replica.denies("bob", "alice")
-        assert not replica.denies("bob", "bob")
+        assert replica.is_revoked("alice", None)
+        assert replica.is_revoked("bob", "alice")
+        assert not replica.is_revoked("bob", "bob")
         clock.now = now + 45
-        assert not replica.denies("bob", "alice")
-        assert replica.denies("alice", "x")
+        assert not replica.is_revoked("bob", "alice")
+        assert replica.is_revoked("alice", "x")
         clock.now = now + 100
         await replica.refresh()
         assert len(replica) == 0
@@ -264,53 +264,53 @@ class TestTheDenyList:
     async def test_denying_again_does_not_shorten_it(self, store: Store) -> None:
         clock = Clock()
         clock.now = time.time()
-        await deny(store, "sub", "alice", 600)
-        await deny(store, "sub", "alice", 1)
+        await revoke_claim(store, "sub", "alice", 600)
+        await revoke_claim(store, "sub", "alice", 1)
         replica = DenyList(store, 1, clock)
         await replica.refresh()
         clock.now += 60
-        assert replica.denies("alice", None)
+        assert replica.is_revoked("alice", None)
 
     async def test_what_redis_lost_is_still_known(self, store: Store) -> None:
         replica = DenyList(store, 1)
-        await deny(store, "sub", "alice", 60)
+        await revoke_claim(store, "sub", "alice", 60)
         await replica.refresh()
         prefix = store.keyspace.prefix
         await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
         await replica.refresh()
-        assert replica.denies("alice", None)
-        await deny(store, "sub", "bob", 60)
+        assert replica.is_revoked("alice", None)
+        await revoke_claim(store, "sub", "bob", 60)
         await replica.refresh()
-        assert replica.denies("bob", None)
-        assert replica.denies("alice", None)
+        assert replica.is_revoked("bob", None)
+        assert replica.is_revoked("alice", None)
 
     async def test_it_is_read_only_when_it_has_changed(self, store: Store) -> None:
         replica = DenyList(store, 1)
-        await deny(store, "sub", "alice", 60)
+        await revoke_claim(store, "sub", "alice", 60)
         await replica.refresh()
         await store.connections.commands.delete(denied_key(store.keyspace.prefix))
         await replica.refresh()
-        assert replica.denies("alice", None)
+        assert replica.is_revoked("alice", None)
 
     async def test_what_was_taken_back_counts_again_also_where_redis_had_lost_it(self, store: Store) -> None:
         replica = DenyList(store, 1)
         for name in ("alice", "bob", "carol"):
-            await deny(store, "sub", name, 60)
+            await revoke_claim(store, "sub", name, 60)
         await replica.refresh()
-        assert await reinstate(store, "sub", "alice")
+        assert await restore_claim(store, "sub", "alice")
         await replica.refresh()
-        assert not replica.denies("alice", None)
+        assert not replica.is_revoked("alice", None)
         prefix = store.keyspace.prefix
         await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
-        assert not await reinstate(store, "sub", "bob"), "Redis knows of it no more"
+        assert not await restore_claim(store, "sub", "bob"), "Redis knows of it no more"
         await replica.refresh()
-        assert not replica.denies("bob", None)
-        assert replica.denies("carol", None)
+        assert not replica.is_revoked("bob", None)
+        assert replica.is_revoked("carol", None)
 
     async def test_what_is_revoked_and_taken_back_at_once_is_one_or_the_other(self, store: Store) -> None:
         for _ in range(50):
-            calls = (deny(store, "sub", "alice", 60), reinstate(store, "sub", "alice"))
-            await asyncio.gather(*calls, *(deny(store, "jti", f"t-{number}", 60) for number in range(3)))
+            calls = (revoke_claim(store, "sub", "alice", 60), restore_claim(store, "sub", "alice"))
+            await asyncio.gather(*calls, *(revoke_claim(store, "jti", f"t-{number}", 60) for number in range(3)))
             alices = {b"sub:alice", b"-sub:alice"}
             told = await store.connections.commands.zrange(denied_key(store.keyspace.prefix), 0, -1)
             assert len(alices.intersection(told)) == 1
@@ -319,65 +319,65 @@ class TestTheDenyList:
         self, store: Store
     ) -> None:
         replica = DenyList(store, 1)
-        await deny(store, "sub", "alice", 60)
+        await revoke_claim(store, "sub", "alice", 60)
         await replica.refresh()
         prefix = store.keyspace.prefix
         await store.connections.commands.delete(denied_key(prefix), meta_key(prefix))
-        await deny(store, "sub", "bob", 60)
+        await revoke_claim(store, "sub", "bob", 60)
         await replica.refresh()
-        assert replica.denies("bob", None)
+        assert replica.is_revoked("bob", None)
 
     async def test_who_revokes_may_have_a_clock_that_is_wrong(self, store: Store, monkeypatch: Any) -> None:
         for wrong_s in (-3_600, 3_600):
-            await deny(store, "sub", "bob", 60)
+            await revoke_claim(store, "sub", "bob", 60)
             with monkeypatch.context() as patched:
                 wrong = SimpleNamespace(time=lambda wrong_s=wrong_s: time.time() + wrong_s)
                 patched.setattr("progress_broker.access.deny_list.time", wrong)
-                until = (await deny(store, "sub", "alice", 60)).until
+                until = (await revoke_claim(store, "sub", "alice", 60)).until
             assert abs(until - time.time() - 60) < 5
             replica = DenyList(store, 1)
             await replica.refresh()
-            assert replica.denies("alice", None)
-            assert replica.denies("bob", None)
+            assert replica.is_revoked("alice", None)
+            assert replica.is_revoked("bob", None)
 
     async def test_what_was_taken_back_may_be_denied_again(self, store: Store) -> None:
         replica = DenyList(store, 1)
-        await deny(store, "sub", "alice", 600)
-        await reinstate(store, "sub", "alice")
-        again = await deny(store, "sub", "alice", 60)
+        await revoke_claim(store, "sub", "alice", 600)
+        await restore_claim(store, "sub", "alice")
+        again = await revoke_claim(store, "sub", "alice", 60)
         await replica.refresh()
-        assert replica.denies("alice", None)
-        assert await denials(store, 0, 10) == ([Denial("sub", "alice", again.until)], None)
+        assert replica.is_revoked("alice", None)
+        assert await list_revoked(store, 0, 10) == ([RevokedClaim("sub", "alice", again.until)], None)
         assert again.until < time.time() + 61
 
 
 async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
-    from progress_broker.access.fact_cache import FactCache
-    from progress_broker.model.grants import Facts
+    from progress_broker.access.fact_cache import AttributeCache
+    from progress_broker.model.grants import ResourceAttributes
     from progress_broker.model.operation import NewOperation
 
     class Counting:
         settings = store.settings
         reads = 0
 
-        async def facts(self, operation: str) -> Facts | None:
+        async def facts(self, operation: str) -> ResourceAttributes | None:
             self.reads += 1
-            return await store.facts(operation)
+            return await store.attributes(operation)
 
     await store.create(NewOperation(id="a", owner="alice", kind="k", tags=["t"]))
     counting = Counting()
-    cache = FactCache(counting)  # type: ignore[arg-type]
-    found = await asyncio.gather(*(cache.of("a", lambda facts: facts.owner == "alice") for _ in range(1_000)))
-    found += [await cache.of("a", lambda facts: facts.owner == "alice")]
+    cache = AttributeCache(counting)  # type: ignore[arg-type]
+    found = await asyncio.gather(*(cache.get("a", lambda facts: facts.owner == "alice") for _ in range(1_000)))
+    found += [await cache.get("a", lambda facts: facts.owner == "alice")]
     assert all(it == found[0] for it in found)
-    assert found[0] == Facts("a", "alice", "k", ["t"])
+    assert found[0] == ResourceAttributes("a", "alice", "k", ["t"])
     assert counting.reads == 1
-    await cache.of("a", lambda facts: facts.owner == "bob")
+    await cache.get("a", lambda facts: facts.owner == "bob")
     assert counting.reads > 1  # without permission the rejection takes as long as for an unknown operation
     counting.reads = 0
-    assert await cache.of("b", lambda _: True) is None
+    assert await cache.get("b", lambda _: True) is None
     unknown, counting.reads = counting.reads, 0
-    await cache.of("a", lambda _: False)
+    await cache.get("a", lambda _: False)
     assert counting.reads == unknown
 
 

@@ -19,13 +19,13 @@ from websockets.exceptions import ConnectionClosed
 
 from progress_broker.settings import Settings
 from progress_broker.stream.subscription import Subscription
-from progress_server.limits.admission import Allowance
+from progress_server.limits.admission import DebtBucket
 from progress_server.protocols import websocket
-from progress_server.protocols.websocket import MAX_QUEUED, BoundedProtocol
+from progress_server.protocols.websocket import MAX_QUEUED, BoundedWebSocketProtocol
 from progress_server.websocket import socket
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
-from progress_server.websocket.outlet import Member
-from progress_server.websocket.send_queue import Outbox
+from progress_server.websocket.outlet import WebSocketMember
+from progress_server.websocket.send_queue import SendQueue
 from progress_server.websocket.session import FAULTS
 from progress_server.websocket.socket import Socket
 from tests.api.conftest import InLoopServer
@@ -232,13 +232,13 @@ class TestManyOnOneSocket:
             self, app: Any, http: httpx.AsyncClient, dial: Connect, monkeypatch: pytest.MonkeyPatch
         ) -> None:
             held = [0]
-            put = Outbox.put
+            put = SendQueue.put
 
             def measured(self: Any, texts: Any, size: int) -> None:
                 put(self, texts, size)
                 held[0] = max(held[0], self._size)
 
-            monkeypatch.setattr(Outbox, "put", measured)
+            monkeypatch.setattr(SendQueue, "put", measured)
             names = [f"op-{i}" for i in range(30)]
             async with dial(max_queue=1) as peer:
                 for name in names:
@@ -380,7 +380,7 @@ class TestMessages:
 
 def test_an_allowance_lets_pass_what_it_holds_and_then_what_comes_in_time() -> None:
     now = 0.0
-    allowance = Allowance(10, 3, lambda: now)
+    allowance = DebtBucket(10, 3, lambda: now)
     assert [allowance.take() for _ in range(3)] == [0, 0, 0]
     assert [allowance.take() for _ in range(2)] == pytest.approx([0.1, 0.2])
     now = 0.2
@@ -460,7 +460,7 @@ class TestItsEnd:
                 await eventually(lambda: not hub.channels, "its subscription is forgotten")
                 await eventually(lambda: not hub.connections, "so is its socket")
                 await eventually(
-                    lambda: not any(isinstance(each, BoundedProtocol) for each in left), "and the connection"
+                    lambda: not any(isinstance(each, BoundedWebSocketProtocol) for each in left), "and the connection"
                 )
         await eventually(lambda: not server.server_state.tasks, "and its task")
 
@@ -511,7 +511,7 @@ class TestItsEnd:
     @pytest.mark.usefixtures("uncollected")
     async def test_leaves_nothing_for_the_collector(self, hub: Any, dial: Connect) -> None:
         def census() -> Counter[str]:
-            kinds = (Socket, Member, Outbox, Subscription, BoundedProtocol)
+            kinds = (Socket, WebSocketMember, SendQueue, Subscription, BoundedWebSocketProtocol)
             return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
         before = census()
@@ -521,8 +521,8 @@ class TestItsEnd:
         await eventually(lambda: census() <= before, "all is gone")
 
 
-def the_one(server: InLoopServer) -> BoundedProtocol:
-    [connection] = [each for each in server.server_state.connections if isinstance(each, BoundedProtocol)]
+def the_one(server: InLoopServer) -> BoundedWebSocketProtocol:
+    [connection] = [each for each in server.server_state.connections if isinstance(each, BoundedWebSocketProtocol)]
     return connection
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from progress_broker.model.event import Event
-from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.subscription import Subscription
@@ -37,11 +37,11 @@ class Outlet:
         self.frames += frames
         self.held += len(frames)
         if self.held >= self.room:
-            self.subscription.filled()
+            self.subscription.pause_writing()
 
     def drain(self) -> None:
         self.held = 0
-        self.subscription.drained()
+        self.subscription.resume_writing()
 
     def close(self) -> None:
         self.closed = True
@@ -92,10 +92,10 @@ class Timers:
             if not timer.cancelled:
                 timer.run()
 
-    def terms(self, closed: list[str] | None = None, **changes: float) -> Terms:
+    def terms(self, closed: list[str] | None = None, **changes: float) -> StreamPolicy:
         reasons: list[str] = [] if closed is None else closed
         times = {"ping_s": 15.0, "stuck_timeout_s": 60.0} | changes
-        return Terms(
+        return StreamPolicy(
             **times,
             max_age_s=lambda: 3600,
             retry_ms=lambda: 2000,

@@ -6,14 +6,14 @@ import orjson
 import pytest
 
 from progress_broker.bundle.bundle import Bundle
-from progress_broker.bundle.cursor import Place, parse, write
-from progress_broker.bundle.query import Query
-from progress_broker.errors import Draining, Ended, Gone, Invalid, NotFound
+from progress_broker.bundle.cursor import LanePosition, parse, write
+from progress_broker.bundle.query import OperationQuery
+from progress_broker.errors import Draining, Ended, Gone, InvalidInput, NotFound
 from progress_broker.hub import Hub
 from progress_broker.live.feed import Batch
 from progress_broker.model.entry import encode
 from progress_broker.model.event import CREATED, Event
-from progress_broker.model.index_terms import Facts
+from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.operation import NewOperation, Operation
 from progress_broker.model.position import order
 from progress_broker.operations.commands import create_call, delete_call, publish_call
@@ -26,7 +26,7 @@ from progress_broker.stream.stream import Mode
 from tests.conftest import make_settings
 from tests.servers import eventually
 
-MINE = Query(terms=frozenset({b"owner:ann"}))
+MINE = OperationQuery(terms=frozenset({b"owner:ann"}))
 
 
 @pytest.fixture
@@ -50,11 +50,11 @@ class Client:
         self.text += data
         self.held += len(data)
         if self.held >= self.room:
-            self.bundle.filled()
+            self.bundle.pause_writing()
 
     def drain(self) -> None:
         self.held = 0
-        self.bundle.drained()
+        self.bundle.resume_writing()
 
     def close(self) -> None:
         self.closed = True
@@ -86,12 +86,12 @@ class Client:
         return [-int(str(it["n"])) if it["event"] == "snapshot" else int(str(it["n"])) for it in mine]
 
 
-def named(*ids: str) -> Query:
-    return Query(ids)
+def named(*ids: str) -> OperationQuery:
+    return OperationQuery(ids)
 
 
 async def watch(
-    hub: Hub, query: Query, cursor: str | None = None, delivery: Delivery = ALL, room: int = 1 << 40
+    hub: Hub, query: OperationQuery, cursor: str | None = None, delivery: Delivery = ALL, room: int = 1 << 40
 ) -> Client:
     bundle = await hub.bundles.open(query, Start(cursor), delivery)
     client = Client(bundle, room)
@@ -230,7 +230,7 @@ async def test_a_trimmed_log_and_a_lost_position_are_told(store: Store, hub: Hub
     assert again.events("snapshot")[0]["reset"] == "trimmed"
     again.leave()
     lanes = [store.keyspace.lane_of(id) for id in ("a", "b")]
-    lost = await watch(hub, named("a", "b"), write(dict.fromkeys(lanes, Place(b"99999999999999-0"))).decode())
+    lost = await watch(hub, named("a", "b"), write(dict.fromkeys(lanes, LanePosition(b"99999999999999-0"))).decode())
     await told(lost, "a", 421)
     await told(lost, "b", 1)
     assert [event["reset"] for event in lost.events("snapshot")] == ["lost", "lost"]
@@ -268,7 +268,7 @@ async def test_who_is_cut_off_before_a_reset_is_told_it_when_it_comes_back(
     for id in (a, b):
         await told(client, id, 1)
     if client_is == "slow":
-        client.bundle.filled()
+        client.bundle.pause_writing()
     else:
         client.leave()
     await publish(store, a, 30)  # more than the ring holds
@@ -337,7 +337,7 @@ async def test_nothing_follows_where_what_had_not_ended_was_deleted_meanwhile(st
 async def test_what_may_not_be_seen_looks_like_what_is_not_there(store: Store, hub: Hub) -> None:
     await create(store, "a", "secret")
 
-    def admit(facts: Facts) -> bool:
+    def admit(facts: IndexedOperation) -> bool:
         return facts.operation != "secret" and facts.labels("owner") == ["ann"]
 
     with pytest.raises(NotFound):
@@ -376,7 +376,7 @@ async def test_a_lost_position_is_told_also_where_the_feed_has_passed_it_since(s
     await publish(store, "a", 2)
     lane = store.keyspace.lane_of("a")
     at = (await store.get("a")).position.encode()
-    await eventually(lambda: hub.bundles.frontier[lane] == at, "the feed has brought what came since")
+    await eventually(lambda: hub.bundles.watermarks[lane] == at, "the feed has brought what came since")
     again = await watch(hub, named("a"), client.cursor)
     await told(again, "a", 3)
     assert again.numbers("a") == [-3]
@@ -396,14 +396,14 @@ async def test_what_is_created_while_a_lost_position_is_looked_into_hides_no_end
     client.leave()
     await finish(store, "ends")
     ended = (await store.get("ends")).position.encode()
-    lanes = hub.bundles.frontier
+    lanes = hub.bundles.watermarks
     await eventually(lambda: lanes[lane_of("ends")] == ended, "the feed has brought it")
     lanes[lane_of(other)] = b"0-0"  # the client comes from a replica that was ahead of this one
     opening = asyncio.create_task(hub.bundles.open(MINE, Start(client.cursor)))
     await asyncio.sleep(0)
     beside = next(id for id in (f"new-{i}" for i in range(100)) if lane_of(id) == lane_of("ends"))
     later = lanes[lane_of("ends")] = b"%d-0" % (int(ended.partition(b"-")[0]) + 1)
-    hub.bundles.hear([Event(beside.encode(), later, 0, CREATED, b"owner:ann")])
+    hub.bundles.dispatch([Event(beside.encode(), later, 0, CREATED, b"owner:ann")])
     again = Client(await opening)
     again.bundle.attach(again)
     await told(again, "ends", 2)
@@ -452,7 +452,7 @@ async def test_a_thousand_are_found_followed_and_resumed_and_no_more(store: Stor
     await create(store, "one-more")
     await eventually(lambda: again.closed, "it is sent away")
     assert again.events("reconnect")[0]["reason"] == "too-many-operations"
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidInput):
         await hub.bundles.open(MINE, Start())
 
 
@@ -460,12 +460,12 @@ async def test_what_was_created_while_the_feed_was_interrupted_is_found(store: S
     await create(store, "a")
     client = await watch(hub, MINE)
     await told(client, "a", 1)
-    hear, hub.bundles.hear = hub.bundles.hear, lambda events: None  # type: ignore[method-assign]
+    hear, hub.bundles.dispatch = hub.bundles.dispatch, lambda events: None  # type: ignore[method-assign]
     await create(store, "b")
     await publish(store, "b", 2)
     await finish(store, "a")
     await told(client, "a", 2)
-    hub.bundles.hear = hear  # type: ignore[method-assign]
+    hub.bundles.dispatch = hear  # type: ignore[method-assign]
     assert client.numbers("b") == []
     for feed in hub.feeds:
         hub.bundles.handed_on(feed.positions, Batch([], tuple(range(store.keyspace.lanes))))
@@ -527,7 +527,7 @@ async def test_a_snapshot_holds_all_there_was_where_its_lane_begins(
     await eventually(lambda: len(reads) == 1, "it is read")
     await publish(store, "a", 2)
     lane, last = store.keyspace.lane_of("a"), (await read("a")).position.encode()
-    await eventually(lambda: order(hub.bundles.frontier[lane]) >= order(last), "the feed has come there")
+    await eventually(lambda: order(hub.bundles.watermarks[lane]) >= order(last), "the feed has come there")
     late = await watch(hub, named("a"))
     await eventually(lambda: len(reads) == 2, "it is read again")
     may_answer.set()
@@ -568,7 +568,7 @@ async def test_where_a_feed_goes_back_twice_at_once_a_cursor_does_not_say_that_a
     for end in (b"1000-0", b"999-0"):
         hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): end}, Batch([], (lane,), lost=(lane,)))
         place = parse(client.bundle.merge.cursor().decode(), store.keyspace.lanes)[lane]
-        assert place == Place(end, partial=True, lost=True)
+        assert place == LanePosition(end, partial=True, lost=True)
     await publish(store, "a")
     await told(client, "a", 2)
     assert [event.get("reset") for event in client.events("snapshot")] == [None, "lost"]

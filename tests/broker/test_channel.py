@@ -1,5 +1,5 @@
 from progress_broker.live.channel import Channel
-from progress_broker.live.history import Room
+from progress_broker.live.history import RingLimits
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
@@ -27,7 +27,7 @@ class Reads:
 
 def make(ring: int = 4, size: int = 1_000_000) -> tuple[Channel, Reads]:
     reads = Reads()
-    return Channel("a", reads, Room(ring, size)), reads
+    return Channel("a", reads, RingLimits(ring, size)), reads
 
 
 def watch(channel: Channel, n: int = 0) -> Outlet:
@@ -200,7 +200,7 @@ def test_what_the_feed_told_and_storage_lost_is_not_asked_for_again_and_again() 
 
 
 def test_a_silent_channel_lets_go_of_what_there_is_no_room_for() -> None:
-    room = Room(100, 1_000_000)
+    room = RingLimits(100, 1_000_000)
     channel = Channel("a", Reads(), room)
     channel.loaded_with([event(n, data=b'"' + b"x" * 1000 + b'"') for n in range(1, 50)])
     assert 1000 < channel.typical_bytes() < 1200

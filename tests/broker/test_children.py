@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_broker.live.family import INTERVAL_S, Family, Onlooker
+from progress_broker.live.family import INTERVAL_S, Family, FamilyWatcher
 from progress_broker.model.children import (
-    GENERATIONS,
-    LOOKED_AT,
-    SHOWN,
+    MAX_GENERATIONS,
+    MAX_READ,
+    MAX_SHOWN,
     Child,
     Tree,
     mean,
     read_child,
     read_note,
-    rolled_up,
-    told_percent,
+    reported_percent,
+    with_rollup,
 )
 from progress_broker.model.event import Event
 from progress_broker.model.operation import ChildrenSummary, Status
@@ -101,7 +101,7 @@ class TestAddingUp:
     def test_what_lies_too_deep_does_not_count(self) -> None:
         family = tree(child("c1"))
         for depth in range(1, 2_000):
-            family.add_one(f"c{depth}", child(f"c{depth + 1}", 60 if depth == GENERATIONS else None))
+            family.add_one(f"c{depth}", child(f"c{depth + 1}", 60 if depth == MAX_GENERATIONS else None))
         found = family.summary("p")
         assert found is not None
         assert found.percent == 0
@@ -129,7 +129,7 @@ class TestReading:
         ],
     )
     def test_how_far_a_worker_says_it_is(self, progress: dict[str, object], percent: float | None) -> None:
-        assert told_percent(progress) == percent
+        assert reported_percent(progress) == percent
 
     @given(st.tuples(*(st.none() | st.binary(max_size=20) for _ in range(6))))
     def test_whatever_redis_holds_is_a_child_or_none(self, state: tuple[bytes | None, ...]) -> None:
@@ -148,15 +148,15 @@ class TestReading:
         assert read_note(data) is None
 
     def test_the_list_is_bounded_and_holds_those_at_work(self) -> None:
-        ended = [child(f"e{n}", status="succeeded", created=n) for n in range(SHOWN)]
-        waiting = [child(f"w{n}", status="pending", created=n) for n in range(SHOWN - 1)]
-        shown = tree(*ended, *waiting, child("busy", created=SHOWN)).shown("p")
+        ended = [child(f"e{n}", status="succeeded", created=n) for n in range(MAX_SHOWN)]
+        waiting = [child(f"w{n}", status="pending", created=n) for n in range(MAX_SHOWN - 1)]
+        shown = tree(*ended, *waiting, child("busy", created=MAX_SHOWN)).shown("p")
         assert [it.id for it in shown] == [*(it.id for it in waiting), "busy"]
 
     def test_no_more_is_kept_of_progress_than_is_shown(self) -> None:
         it = child("a", status="succeeded")
         it.progress = orjson.dumps({"percent": 7, "message": "m" * 5_000, "more": "x" * 5_000})
-        assert (it.percent, it.progress, it.told) == (100, None, (7, "m" * 200))
+        assert (it.percent, it.progress, it.describe) == (100, None, (7, "m" * 200))
 
     def test_what_nests_too_deep_is_ignored(self) -> None:
         deep = b'{"operation":"a","percent":7,"kind":' + b"[" * 900 + b"]" * 900 + b"}"
@@ -173,22 +173,22 @@ class TestReading:
 class TestHearing:
     def test_the_newest_counts(self) -> None:
         it = child("a")
-        assert it.hear(event(2, "progress", "a", b'{"percent":7}'))
-        assert not it.hear(event(1, "progress", "a", b'{"percent":5}'))
-        assert not it.hear(event(3, "log", "a", b'{"message":"m"}'))
+        assert it.apply(event(2, "progress", "a", b'{"percent":7}'))
+        assert not it.apply(event(1, "progress", "a", b'{"percent":5}'))
+        assert not it.apply(event(3, "log", "a", b'{"message":"m"}'))
         assert it.percent == 7
-        assert it.hear(event(4, "status", "a", b'{"status":"stalled"}'))
+        assert it.apply(event(4, "status", "a", b'{"status":"stalled"}'))
         assert it.status is Status.STALLED
 
     def test_another_attempt_begins_anew(self) -> None:
         it = child("a", 60)
-        it.hear(event(2, "status", "a", b'{"status":"running","attempt":2}'))
+        it.apply(event(2, "status", "a", b'{"status":"running","attempt":2}'))
         assert it.percent is None
 
     @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"status":"odd"}', b"\xff"])
     def test_an_end_stays_one_whatever_it_says(self, data: bytes) -> None:
         it = child("a", 60)
-        it.hear(event(2, "end", "a", data))
+        it.apply(event(2, "end", "a", data))
         assert (it.status, it.percent) == (Status.FAILED, 60)
 
 
@@ -197,16 +197,16 @@ class TestShowing:
 
     @pytest.mark.parametrize("progress", [None, {}, {"percent": None, "message": "m"}, {"current": 3}])
     def test_who_tells_no_percentage_is_shown_with_its_children_s(self, progress: dict[str, object] | None) -> None:
-        shown = rolled_up(progress, self.TOLD, Status.RUNNING)
+        shown = with_rollup(progress, self.TOLD, Status.RUNNING)
         assert shown == (progress or {}) | {"percent": 30, "rolled_up": True}
 
     @pytest.mark.parametrize("progress", [{"percent": 0}, {"current": 0, "total": 3}])
     def test_who_tells_how_far_it_is_knows_best(self, progress: dict[str, object]) -> None:
-        assert rolled_up(progress, self.TOLD, Status.RUNNING) == progress
+        assert with_rollup(progress, self.TOLD, Status.RUNNING) == progress
 
     def test_who_succeeded_is_whole(self) -> None:
-        assert rolled_up(None, self.TOLD, Status.SUCCEEDED) == {"percent": 100, "rolled_up": True}
-        assert rolled_up(None, None, Status.SUCCEEDED) is None
+        assert with_rollup(None, self.TOLD, Status.SUCCEEDED) == {"percent": 100, "rolled_up": True}
+        assert with_rollup(None, None, Status.SUCCEEDED) is None
 
 
 class Watcher:
@@ -220,12 +220,12 @@ class Watcher:
         self.percents: list[float] = []
         self.aside = self.look_on()
 
-    def look_on(self, interval_s: float = 0) -> Onlooker:
-        return Onlooker(self.family, self, interval_s)  # type: ignore[arg-type]
+    def look_on(self, interval_s: float = 0) -> FamilyWatcher:
+        return FamilyWatcher(self.family, self, interval_s)  # type: ignore[arg-type]
 
-    def nudge(self, *, last: bool = False) -> None:
+    def flush_side(self, *, last: bool = False) -> None:
         if self.live:
-            frames = self.aside.news(last=last)
+            frames = self.aside.pending(last=last)
             self.percents += [orjson.loads(frame.envelope)["data"]["percent"] for frame in frames]
 
     def read(self, family: Family) -> None:
@@ -244,10 +244,10 @@ class Watcher:
         self.family.take(tree(*children))
 
     def hear(self, n: int, percent: float, id: str = "a") -> None:
-        self.family.hear(event(n, "progress", id, b'{"percent":%d}' % percent))
+        self.family.apply(event(n, "progress", id, b'{"percent":%d}' % percent))
 
     def note(self, n: int, id: str, parent: str = "p") -> None:
-        self.family.hear(event(n, "child", parent, orjson.dumps({"operation": id, "kind": "k", "weight": 1})))
+        self.family.apply(event(n, "child", parent, orjson.dumps({"operation": id, "kind": "k", "weight": 1})))
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ class TestPacing:
 
     def test_what_changes_nothing_to_see_is_not_shown(self, watcher: Watcher) -> None:
         watcher.hear(1, 10)
-        watcher.family.hear(event(2, "log", "a"))
+        watcher.family.apply(event(2, "log", "a"))
         watcher.timers.advance(1)
         assert watcher.percents == [10]
 
@@ -284,14 +284,14 @@ class TestPacing:
             watcher.hear(n, percent)
             watcher.timers.advance(1)
         watcher.live = True
-        watcher.nudge()
-        watcher.nudge()
+        watcher.flush_side()
+        watcher.flush_side()
         assert watcher.percents == [10, 40]
 
     def test_a_longer_interval_is_kept_but_before_the_end(self, watcher: Watcher) -> None:
         watcher.aside.leave()
         watcher.aside = watcher.look_on(interval_s=5)
-        watcher.nudge()
+        watcher.flush_side()
         watcher.hear(1, 20)
         watcher.timers.advance(1)
         watcher.hear(2, 30)
@@ -300,15 +300,15 @@ class TestPacing:
         watcher.timers.advance(1)
         assert watcher.percents == [10, 10, 30]
         watcher.hear(3, 40)
-        watcher.nudge(last=True)
-        watcher.nudge(last=True)
+        watcher.flush_side(last=True)
+        watcher.flush_side(last=True)
         assert watcher.percents == [10, 10, 30, 40]
 
     def test_the_last_tells_what_nobody_was_shown_yet(self, watcher: Watcher) -> None:
         watcher.hear(1, 20)
         watcher.timers.advance(0)
         watcher.hear(2, 30)
-        watcher.nudge(last=True)
+        watcher.flush_side(last=True)
         assert watcher.percents == [10, 20, 30]
 
     def test_a_new_child_is_followed_from_its_note_on_and_read(self, watcher: Watcher) -> None:
@@ -326,10 +326,10 @@ class TestPacing:
     ) -> None:
         monkeypatch.setattr(watcher, "follow", None)
         monkeypatch.setattr(Tree, "add", None)
-        monkeypatch.setattr("progress_broker.live.family.LOOKED_AT", 10)
+        monkeypatch.setattr("progress_broker.live.family.MAX_READ", 10)
         for n in range(20):
             watcher.note(n, f"b{n}")
-        assert len(watcher.followed) == 10 < LOOKED_AT
+        assert len(watcher.followed) == 10 < MAX_READ
         watcher.timers.advance(0)
         assert watcher.reads == 3
 
@@ -340,7 +340,7 @@ class TestPacing:
         watcher.hear(1, 20)
         watcher.timers.advance(10)
         assert watcher.reads == reads
-        watcher.family.hear(event(2, "status", "a", b'{"status":"running","attempt":2}'))
+        watcher.family.apply(event(2, "status", "a", b'{"status":"running","attempt":2}'))
         watcher.timers.advance(10)
         assert watcher.reads == reads + 1
 
@@ -363,7 +363,7 @@ class TestPacing:
         with monkeypatch.context() as broken:
             broken.setattr(Tree, "listed", None)
             watcher.hear(1, 20)
-            watcher.nudge(last=True)
+            watcher.flush_side(last=True)
         assert (watcher.percents, watcher.reads) == ([10], 2)
         watcher.timers.advance(10)
         assert watcher.reads == 3
@@ -396,7 +396,7 @@ class TestPacing:
 
     def test_what_was_heard_of_what_storage_lost_is_forgotten(self, watcher: Watcher) -> None:
         watcher.hear(5, 90)
-        watcher.family.doubt()
+        watcher.family.invalidate()
         watcher.timers.advance(0)
         assert watcher.reads == 3
         watcher.hear(3, 60)
@@ -405,9 +405,9 @@ class TestPacing:
         assert watcher.percents[-1] == 60
 
     def test_what_was_read_while_storage_lost_it_is_forgotten_too(self, watcher: Watcher) -> None:
-        watcher.family.doubt()
+        watcher.family.invalidate()
         watcher.timers.advance(1)
-        watcher.family.doubt()  # the read in progress may be from the lost server
+        watcher.family.invalidate()  # the read in progress may be from the lost server
         watcher.take(child("a", 90, position=b"1009-0"))
         watcher.timers.advance(1)
         watcher.take(child("a", 50, position=b"1002-0"))
@@ -415,7 +415,7 @@ class TestPacing:
         assert watcher.percents[-1] == 50
 
     def test_one_that_is_deleted_is_missed(self, watcher: Watcher) -> None:
-        watcher.family.hear(Event(b"a", b"9-0", 0, b"gone", b"null"))
+        watcher.family.apply(Event(b"a", b"9-0", 0, b"gone", b"null"))
         watcher.timers.advance(0)
         assert watcher.reads == 3
         watcher.take()
@@ -431,10 +431,10 @@ class TestPacing:
 
     def test_one_who_leaves_leaves_no_timer(self, watcher: Watcher) -> None:
         other = watcher.look_on(interval_s=60)
-        other.news()
+        other.pending()
         watcher.hear(1, 20)
         watcher.timers.advance(1)
-        other.news()
+        other.pending()
         watcher.note(2, "b")
         for onlooker in (other, watcher.aside):
             assert not watcher.left
@@ -447,5 +447,5 @@ class TestPacing:
         watcher.family.begin()
         watcher.take()
         watcher.timers.advance(1)
-        watcher.nudge(last=True)
+        watcher.flush_side(last=True)
         assert watcher.percents == []

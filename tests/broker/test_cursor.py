@@ -3,27 +3,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_broker.bundle import cursor
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.query import Queries, Query
-from progress_broker.errors import Invalid
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.query import OperationQuery, QueryIndex
+from progress_broker.errors import InvalidInput
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
 POSITIONS = st.tuples(NUMBERS, NUMBERS).map(lambda it: b"%d-%d" % it)
 MARKS = st.sampled_from([(), (True, False), (True, True)]) | st.tuples(st.just(False), st.just(False), POSITIONS)
 PLACES = st.dictionaries(
-    st.integers(0, 255), st.builds(lambda at, mark: Place(at, *mark), POSITIONS, MARKS), min_size=1
+    st.integers(0, 255), st.builds(lambda at, mark: LanePosition(at, *mark), POSITIONS, MARKS), min_size=1
 )
 
 
 @given(PLACES)
-def test_a_cursor_is_read_as_it_was_written_and_fits_into_a_header_and_a_query(places: dict[int, Place]) -> None:
+def test_a_cursor_is_read_as_it_was_written_and_fits_into_a_header_and_a_query(places: dict[int, LanePosition]) -> None:
     written = cursor.write(places)
     assert cursor.parse(written.decode(), 256) == places
     assert set(written) <= set(b"BLTabcdefghijklmnopqrstuvwxyz0123456789._")
 
 
 def test_a_cursor_from_before_there_were_marks_is_one() -> None:
-    assert cursor.parse("3.k_a.z.1", 16) == {3: Place(b"20-0"), 10: Place(b"35-1")}
+    assert cursor.parse("3.k_a.z.1", 16) == {3: LanePosition(b"20-0"), 10: LanePosition(b"35-1")}
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ def test_a_cursor_from_before_there_were_marks_is_one() -> None:
     ],
 )
 def test_what_is_no_cursor_is_refused(text: str) -> None:
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(InvalidInput) as refused:
         cursor.parse(text, 16)
     assert len(refused.value.detail) < 250
 
 
 def test_a_new_operation_finds_those_who_ask_for_all_that_it_is_and_only_those() -> None:
-    queries: Queries[str] = Queries()
+    queries: QueryIndex[str] = QueryIndex()
     asked = {
-        "ann": Query(terms=frozenset({b"owner:ann"})),
-        "ann's imports": Query(terms=frozenset({b"owner:ann", b"kind:import"})),
-        "bob": Query(terms=frozenset({b"owner:bob"})),
-        "imports in the EU": Query(terms=frozenset({b"kind:import", b"tag:eu"})),
-        "a and b": Query(("a", "b")),
+        "ann": OperationQuery(terms=frozenset({b"owner:ann"})),
+        "ann's imports": OperationQuery(terms=frozenset({b"owner:ann", b"kind:import"})),
+        "bob": OperationQuery(terms=frozenset({b"owner:bob"})),
+        "imports in the EU": OperationQuery(terms=frozenset({b"kind:import", b"tag:eu"})),
+        "a and b": OperationQuery(("a", "b")),
     }
     for name, query in asked.items():
         queries.add(query, name)

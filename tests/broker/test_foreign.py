@@ -11,13 +11,13 @@ import orjson
 import pytest
 from redis.exceptions import ResponseError
 
-from progress_broker.access.takeover import Newest
-from progress_broker.bundle.query import Query
-from progress_broker.errors import BrokerError, Invalid, NotFound
+from progress_broker.access.takeover import Takeover
+from progress_broker.bundle.query import OperationQuery
+from progress_broker.errors import BrokerError, InvalidInput, NotFound
 from progress_broker.hub import Hub
 from progress_broker.limits import limiter as limiter_module
 from progress_broker.limits.limiter import Limiter
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import CREATED, Event, read_entry
 from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
 from progress_broker.operations import event_log, index_search, rollup
@@ -34,7 +34,7 @@ from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import eventually
 
-RUNNING = Entry("status", b'{"status":"running"}', "running")
+RUNNING = NewEvent("status", b'{"status":"running"}', "running")
 LANES = 2
 
 
@@ -129,10 +129,10 @@ class Others:
                 found += page
             assert {*ids} <= {operation.id for operation in found}, filters
         wanted = frozenset({b"owner:ann", b"kind:job"})
-        facts = (await index_search.by_terms(self.store, wanted, {}, range(LANES), 10)).facts
+        facts = (await index_search.by_terms(self.store, wanted, {}, range(LANES), 10)).operations
         assert {*ids} <= {fact.operation for fact in facts}
         named = await index_search.by_ids(self.store, ["odd", *ids])
-        assert {*ids} <= {fact.operation for fact in named.facts}
+        assert {*ids} <= {fact.operation for fact in named.operations}
 
     async def live_on(self, hub: Hub, *ids: str) -> None:
         for id in ids:
@@ -178,7 +178,7 @@ async def is_survived(store: Store) -> None:
             await asked
 
     await ask(store.get("odd"))
-    await ask(store.facts("odd"))
+    await ask(store.attributes("odd"))
     await ask(store.family("odd"))
     await ask(event_log.kept(store, "odd", 10))
     await ask(event_log.after(store, "odd", "0-0", 10))
@@ -226,7 +226,7 @@ async def test_a_key_of_a_lane_of_any_type_harms_no_other_lane_and_comes_back(
             await eventually(lambda: hub.feeds[0].interruptions and hub.connected, "the feeds are read again")
         await others.are_listed(others.elsewhere)
         await others.are_reaped(others.elsewhere)
-        await store.publish(others.beside, [Entry("status", b'{"status":"stalled"}', "stalled")], as_observer=True)
+        await store.publish(others.beside, [NewEvent("status", b'{"status":"stalled"}', "stalled")], as_observer=True)
         await store.publish(others.beside, [RUNNING])  # this updates it in all its indexes
         await others.live_on(hub, others.elsewhere, others.beside)
         await others.are_listed(others.beside)
@@ -300,7 +300,7 @@ async def test_garbage_of_any_kind_harms_no_other(store: Store, redis: Any, seed
     await redis.zadd(store.keyspace.operation("odd").lane.leases, {"odd": 1})
     async with Hub(store, store.settings) as hub:
         await hub.started()
-        watcher = await hub.bundles.open(Query(terms=frozenset({b"kind:job"})), Start())
+        watcher = await hub.bundles.open(OperationQuery(terms=frozenset({b"kind:job"})), Start())
         for _ in range(12):
             await scribble(redis, store.keyspace.operation("odd"), chance)
         await others.are_listed(*ids)
@@ -346,8 +346,8 @@ def test_a_reserved_type_in_redis_is_no_control_frame(type: str) -> None:
 @pytest.mark.parametrize("type", sorted(RESERVED_TYPES - {"child"}))
 async def test_the_script_refuses_a_reserved_type(store: Store, type: str) -> None:
     await store.create(NewOperation(id="a"))
-    with pytest.raises(Invalid, match=type):
-        await store.publish("a", [encode("log", {"message": "with it"}, store.settings), Entry(type, b"{}")])
+    with pytest.raises(InvalidInput, match=type):
+        await store.publish("a", [encode("log", {"message": "with it"}, store.settings), NewEvent(type, b"{}")])
     assert (await store.get("a")).events == 1
     assert len(await event_log.kept(store, "a", 10)) == 1
 
@@ -443,7 +443,7 @@ async def test_a_log_in_a_distant_future_does_not_take_its_lane_along(store: Sto
 async def test_a_caller_s_key_of_any_type_leaves_limits_together(
     store: Store, redis: Any, field: str, type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limiter_module, "PATIENCE_S", 30)  # however busy the machine is
+    monkeypatch.setattr(limiter_module, "TIMEOUT_S", 30)  # however busy the machine is
     tally = Tally()
     settings = make_settings(requests_per_s=1, sent_bytes_per_s=1, max_streams_per_principal=5)
     limiter = Limiter(settings, tally)
@@ -454,7 +454,7 @@ async def test_a_caller_s_key_of_any_type_leaves_limits_together(
         for who in ("ann", "mallory"):
             limiter.requests.take(who, 1, limiter.clock())
             limiter.sent.take(who, 1, limiter.clock())
-            (await limiter.place(who, "10.0.0.1")).give_back()
+            (await limiter.stream_slot(who, "10.0.0.1")).release()
         await limiter.settle()
         assert tally.limits_kept["alone"] == 0
         assert await redis.exists(store.keyspace.caller("ann").requests)
@@ -463,17 +463,17 @@ async def test_a_caller_s_key_of_any_type_leaves_limits_together(
 
 @pytest.mark.parametrize("type", TYPES)
 async def test_an_identifier_s_key_of_any_type_hinders_nobody(store: Store, redis: Any, type: str) -> None:
-    async with Newest(store) as newest:
+    async with Takeover(store) as newest:
         gone: list[str] = []
-        await newest.come("ann", "1", lambda: gone.append("ann"))
-        await newest.come("tab", "2", lambda: gone.append("2"))
+        await newest.claim("ann", "1", lambda: gone.append("ann"))
+        await newest.claim("tab", "2", lambda: gone.append("2"))
         for key in [key async for key in redis.scan_iter(match="pb:newest:*")]:
             if await redis.get(key) == b"2":
                 await redis.delete(key)
                 await TYPES[type](redis, key.decode())
-        await newest.look()
-        await newest.come("tab", "3", lambda: gone.append("3"))
-        await newest.look()
+        await newest.check_all()
+        await newest.claim("tab", "3", lambda: gone.append("3"))
+        await newest.check_all()
         assert "ann" not in gone
 
 

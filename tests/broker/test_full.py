@@ -10,12 +10,12 @@ import redis
 
 from progress_broker.access import deny_list
 from progress_broker.access.shared_secret import SharedSecret
-from progress_broker.access.takeover import Newest
-from progress_broker.bundle.query import Query
+from progress_broker.access.takeover import Takeover
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import Gone, StorageFull
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.operations import event_log
 from progress_broker.operations.listing import Filters
@@ -23,14 +23,14 @@ from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
-from progress_broker.storage.memory import Memory
+from progress_broker.storage.memory import MemoryUsage
 from progress_broker.stream.delivery import Start
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually, free_port, wait_until
 
-RUNNING = Entry("status", b'{"status":"running"}', "running")
-STALLED = Entry("status", b'{"status":"stalled"}', "stalled")
+RUNNING = NewEvent("status", b'{"status":"running"}', "running")
+STALLED = NewEvent("status", b'{"status":"stalled"}', "stalled")
 MIB = 1 << 20
 
 
@@ -94,31 +94,31 @@ async def test_what_it_holds_is_read_watched_and_listed(full: Filled) -> None:
     await full.begin("a", owner="ann")
     await full.begin("child", parent="a")
     await SharedSecret(full.store).get()
-    await deny_list.deny(full.store, "sub", "bob", 60)
+    await deny_list.revoke_claim(full.store, "sub", "bob", 60)
     limiter = Limiter(make_settings(requests_per_s=10, max_streams_per_principal=1), Tally())
-    async with limiter.shared(full.store), Newest(full.store) as newest, Hub(full.store, full.store.settings) as hub:
+    async with limiter.shared(full.store), Takeover(full.store) as newest, Hub(full.store, full.store.settings) as hub:
         await hub.started()
         await full.fill()
         assert (await full.store.get("a", list_children=True)).children is not None
-        assert await full.store.facts("a") is not None
+        assert await full.store.attributes("a") is not None
         assert len((await full.store.find(Filters(owner="ann")))[0]) == 1
         assert [event.n for event in await event_log.kept(full.store, "a", 10)] == [1, 2, 3, 4]
         assert await SharedSecret(full.store).get()
         denied = deny_list.DenyList(full.store, 1)
         await denied.refresh()
-        assert denied.denies("bob", None)
+        assert denied.is_revoked("bob", None)
         gone: list[str] = []
-        await newest.come("tab", "1", lambda: gone.append("1"))
-        await newest.come("tab", "2", lambda: gone.append("2"))
+        await newest.claim("tab", "1", lambda: gone.append("1"))
+        await newest.claim("tab", "2", lambda: gone.append("2"))
         assert gone == ["1"]
-        place = await limiter.place("ann", "10.0.0.1")
+        place = await limiter.stream_slot("ann", "10.0.0.1")
         outlet, _ = await watch(hub, Start(beginning=True))
         assert outlet.numbers == [1, 2, 3, 4]
-        bundle = await hub.bundles.open(Query(terms=frozenset({b"owner:ann"})), Start())
+        bundle = await hub.bundles.open(OperationQuery(terms=frozenset({b"owner:ann"})), Start())
         await full.store.cancel("a")
         await eventually(lambda: outlet.numbers[-1] == 5, "what is stored comes by")
         bundle.close("client")
-        place.give_back()
+        place.release()
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
@@ -232,18 +232,18 @@ async def test_a_distant_deadline_keeps_no_other_from_being_reaped(full: Filled)
 
 async def test_a_replica_says_that_redis_is_full_and_goes_on_serving(full: Filled) -> None:
     async with Hub(full.store, full.store.settings) as hub:
-        await eventually(lambda: hub.doubt is None, "delivery is proved")
+        await eventually(lambda: hub.not_ready_reason is None, "delivery is proved")
         await full.fill()
-        await eventually(lambda: hub.doubt == "redis full", "it is noticed")
+        await eventually(lambda: hub.not_ready_reason == "redis full", "it is noticed")
         assert hub.probe.full
         assert hub.ready
         await full.redis.config_set("maxmemory", 0)
-        await eventually(lambda: hub.doubt is None, "there is room again")
+        await eventually(lambda: hub.not_ready_reason is None, "there is room again")
         assert not hub.probe.full
 
 
 async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
-    memory = Memory(full.redis)
+    memory = MemoryUsage(full.redis)
     assert memory.used != memory.used  # NaN: not read yet
     await full.redis.config_set("maxmemory", 100 * MIB)
     await memory.refresh()
@@ -254,7 +254,7 @@ async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
 async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Settings) -> None:
     await full.redis.execute_command("ACL", "SETUSER", "mute", "on", "nopass", "~*", "+@all", "-info")
     async with await Store.open(settings) as store:
-        memory = Memory(store.connections.commands)
+        memory = MemoryUsage(store.connections.commands)
         await memory.refresh()
         known = memory.used
         await store.connections.commands.execute_command("AUTH", "mute", "")
@@ -273,7 +273,7 @@ async def test_a_disk_that_is_full_refuses_writes_and_leaves_reading(tmp_path: P
         with redis.Redis.from_url(server.url) as client:
             async with await Store.open(settings) as store, Hub(store, settings) as hub:
                 await store.create(NewOperation(id="a"))
-                await eventually(lambda: hub.doubt is None, "delivery is proved")
+                await eventually(lambda: hub.not_ready_reason is None, "delivery is proved")
                 client.config_set("save", "3600 1")
                 shutil.rmtree(data)
                 client.bgsave()
@@ -286,8 +286,8 @@ async def test_a_disk_that_is_full_refuses_writes_and_leaves_reading(tmp_path: P
                     with pytest.raises(StorageFull, match="disk"):
                         await asked
                 assert (await store.get("a")).status is Status.PENDING
-                await store.lapsed()
+                await store.expired_leases()
                 outlet, _ = await watch(hub)
                 assert outlet.types == ["snapshot"]
-                await eventually(lambda: hub.doubt == "redis full", "it is noticed")
+                await eventually(lambda: hub.not_ready_reason == "redis full", "it is noticed")
                 assert hub.ready

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_broker.model.grants import EVERYTHING, NOTHING, Action, Facts, Grant, Grants, granted
+from progress_broker.model.grants import EVERYTHING, NOTHING, Action, Grant, Grants, ResourceAttributes, granted
 
-FACTS = Facts("import-42", "alice", "import", ("eu", "big"))
+FACTS = ResourceAttributes("import-42", "alice", "import", ("eu", "big"))
 
 NAMES = st.sampled_from(["a", "b", "ab"])
 SETS = st.none() | st.frozensets(NAMES, max_size=2)
@@ -20,7 +20,9 @@ GRANTS = st.builds(
     tags=SETS,
 )
 MANY = st.builds(Grants, given=st.lists(GRANTS, max_size=3).map(tuple), limits=st.lists(GRANTS, max_size=2).map(tuple))
-OPERATIONS = st.builds(Facts, id=NAMES, owner=st.none() | NAMES, kind=NAMES, tags=st.frozensets(NAMES, max_size=2))
+OPERATIONS = st.builds(
+    ResourceAttributes, id=NAMES, owner=st.none() | NAMES, kind=NAMES, tags=st.frozensets(NAMES, max_size=2)
+)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +65,17 @@ def test_an_unknown_action_is_none() -> None:
 
 
 @given(MANY, st.sampled_from(Action), OPERATIONS)
-def test_the_id_alone_decides_as_the_facts_would(grants: Grants, action: Action, facts: Facts) -> None:
-    assert grants.decides(action, facts.id) in (None, grants.allows(action, facts))
+def test_the_id_alone_decides_as_the_facts_would(grants: Grants, action: Action, facts: ResourceAttributes) -> None:
+    assert grants.decide_by_id(action, facts.id) in (None, grants.allows(action, facts))
 
 
 @given(MANY, GRANTS, st.sampled_from(Action), OPERATIONS)
-def test_a_limit_never_widens(grants: Grants, limit: Grant, action: Action, facts: Facts) -> None:
+def test_a_limit_never_widens(grants: Grants, limit: Grant, action: Action, facts: ResourceAttributes) -> None:
     within = grants.narrowed(limit).allows(action, facts)
     assert within <= grants.allows(action, facts)
     assert within <= Grants((limit,)).allows(action, facts)
 
 
 @given(MANY, st.sampled_from(Action), OPERATIONS)
-def test_what_is_allowed_everywhere_is_allowed_here(grants: Grants, action: Action, facts: Facts) -> None:
+def test_what_is_allowed_everywhere_is_allowed_here(grants: Grants, action: Action, facts: ResourceAttributes) -> None:
     assert not grants.allows_everywhere(action) or grants.allows(action, facts)

@@ -10,7 +10,7 @@ from progress_broker.errors import Ended
 from progress_broker.hub import Hub
 from progress_broker.live.channel import Channel
 from progress_broker.live.feed import COUNT, Batch
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations import event_log
@@ -30,7 +30,7 @@ def settings() -> Settings:
     return make_settings(ring_length=8, page_length=5, history_length=200)
 
 
-def line(store: Store, message: str = "m") -> Entry:
+def line(store: Store, message: str = "m") -> NewEvent:
     return encode("log", {"message": message}, store.settings)
 
 
@@ -325,7 +325,7 @@ async def test_draining_over_a_time_sends_each_away_at_a_moment_of_its_own(store
         await publish(store, 1)
         stay = [outlet for outlet in outlets if not outlet.closed]
         async with asyncio.timeout(60):
-            await hub.emptied()
+            await hub.wait_until_empty()
         assert all(outlet.reasons() == ["draining"] and outlet.closed for outlet in outlets)
         assert any(outlet.numbers[-1] == 2 for outlet in stay)
         assert len(hub.wheel) == 0
@@ -342,7 +342,7 @@ async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(
         await hub.started()
         monkeypatch.setattr(event_log, "tail", never)
         waiting = asyncio.create_task(hub.subscribe("a", Start()))
-        await eventually(lambda: len(hub._reads) == 1, "the log is being read")
+        await eventually(lambda: len(hub._loader) == 1, "the log is being read")
     with pytest.raises(errors.Draining):
         await waiting
 
@@ -350,40 +350,40 @@ async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(
 async def test_draining_without_clients_takes_no_time(store: Store) -> None:
     async with Hub(store, store.settings) as hub:
         hub.drain(1000)
-        await hub.emptied()
+        await hub.wait_until_empty()
 
 
 async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
     hub = Hub(store, store.settings, clock=lambda: 0.0)
-    channel = Channel("a", hub._reads, hub.channels._room)
+    channel = Channel("a", hub._loader, hub.channels._room)
     sweep_s = store.settings.sweep_s
     asked = []
     for sweep in range(40):
-        if hub._silence._suspect(channel, now=sweep * sweep_s):
+        if hub._reconciler._suspect(channel, now=sweep * sweep_s):
             channel.asked_at = sweep * sweep_s
             asked.append(sweep)
     assert asked == [1, 2, 4, 8, 16, 24, 32]
     channel.heard_at = 40 * sweep_s
-    assert not hub._silence._suspect(channel, now=40.5 * sweep_s)
-    assert hub._silence._suspect(channel, now=41 * sweep_s)
+    assert not hub._reconciler._suspect(channel, now=40.5 * sweep_s)
+    assert hub._reconciler._suspect(channel, now=41 * sweep_s)
 
 
 async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 1_000_000}))
-    hub._reads._settings = hub._settings
-    channel = Channel("a", hub._reads, hub.channels._room)
-    assert hub._reads._page_length(channel) == store.settings.page_length, "nothing is known"
+    hub._loader._settings = hub._settings
+    channel = Channel("a", hub._loader, hub.channels._room)
+    assert hub._loader._page_length(channel) == store.settings.page_length, "nothing is known"
     for size, length in ((100, 5), (50_000, 2), (30_000, 4)):
         channel.loaded_with([Event(b"a", b"1-0", 1, b"log", b'"' + b"x" * size + b'"')])
-        assert hub._reads._page_length(channel) == length
+        assert hub._loader._page_length(channel) == length
 
 
 async def test_channels_that_are_silent_share_the_room_with_those_that_come(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 100_000, "ring_length": 100}))
-    channels = [Channel(f"{number}", hub._reads, hub.channels._room) for number in range(100)]
+    channels = [Channel(f"{number}", hub._loader, hub.channels._room) for number in range(100)]
     for channel in channels:
         hub.channels._channels[channel.name] = channel
-        hub.channels._share_room()
+        hub.channels._set_ring_limits()
         tail = [Event(channel.name, b"%d-0" % n, n, b"log", b'"' + b"x" * 900 + b'"') for n in range(1, 51)]
         channel.loaded_with(tail)
     assert sum(channel._ring.bytes for channel in channels) <= 200_000

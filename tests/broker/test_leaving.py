@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.stream.drain import send_away
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import Timers
@@ -28,7 +28,7 @@ def test_a_connection_is_told_once_and_its_subscriptions_are_left_to_it() -> Non
     channel, _ = make()
     carried, alone = [watch(channel) for _ in range(3)], watch(channel)
     connection, idle = Carrying(*(outlet.subscription for outlet in carried)), Carrying()
-    send_away([channel], {connection, idle}, Wheel(Timers().clock), 0)
+    send_away([channel], {connection, idle}, TimerWheel(Timers().clock), 0)
     assert connection.told == idle.told == [("draining", True)]
     assert alone.reasons() == ["draining"]
     assert not any(outlet.reasons() for outlet in carried)
@@ -36,7 +36,7 @@ def test_a_connection_is_told_once_and_its_subscriptions_are_left_to_it() -> Non
 
 async def test_over_a_time_they_leave_at_moments_of_their_own() -> None:
     timers = Timers()
-    wheel = Wheel(timers.clock)
+    wheel = TimerWheel(timers.clock)
     connections = {Carrying() for _ in range(100)}
     send_away([], connections, wheel, 10)
     left: list[int] = []

@@ -31,7 +31,7 @@ def settings() -> Settings:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Increase the timeout, so that no replica applies limits alone because the machine is busy."""
-    monkeypatch.setattr(module, "PATIENCE_S", 20)
+    monkeypatch.setattr(module, "TIMEOUT_S", 20)
 
 
 def settled_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,31 +148,35 @@ class TestStreams:
 
     async def test_a_principal_has_so_many_at_all_replicas_together(self, store: Store) -> None:
         async with Replicas(store, 2) as (one, other):
-            places = [await one.place("ann", "a"), await one.place("ann", "a"), await other.place("ann", "b")]
+            places = [
+                await one.stream_slot("ann", "a"),
+                await one.stream_slot("ann", "a"),
+                await other.stream_slot("ann", "b"),
+            ]
             for limiter in (one, other):
                 with pytest.raises(TooManyStreams) as caught:
-                    await limiter.place("ann", "c")
+                    await limiter.stream_slot("ann", "c")
                 assert caught.value.retry_s
-            await one.place("bob", "a")
-            places.pop().give_back()
+            await one.stream_slot("bob", "a")
+            places.pop().release()
             await eventually(lambda: placed(one, "ann"), "it is free elsewhere")
-            places.pop().give_back()
+            places.pop().release()
             assert await placed(one, "ann"), "it is free here at once"
 
     async def test_a_place_is_given_back_once(self, store: Store) -> None:
         async with Replicas(store, 1) as (one,):
-            place = await one.place("ann", "a")
-            await one.place("ann", "a")
-            place.give_back()
-            place.give_back()
-            assert len(one.places) == 1
+            place = await one.stream_slot("ann", "a")
+            await one.stream_slot("ann", "a")
+            place.release()
+            place.release()
+            assert len(one.slots) == 1
             assert [await placed(one, "ann") for _ in range(3)] == [True, True, False]
 
     async def test_leases_are_renewed(self, store: Store) -> None:
         one, other = Limiter(store.settings, Tally()), Limiter(store.settings, Tally())
         async with one.shared(store), other.shared(store):
             for _ in range(3):
-                await one.place("ann", "a")
+                await one.stream_slot("ann", "a")
             after_s = await lasts_s(store, one) + store.settings.stream_lease_s
 
             async def renewed() -> bool:
@@ -185,24 +189,24 @@ class TestStreams:
         dead, other = Replicas(store, 2).all
         dead._store = other._store = store  # it does not synchronize, renew or release anything
         for _ in range(3):
-            await dead.place("ann", "a")
+            await dead.stream_slot("ann", "a")
         assert not await placed(other, "ann")
         await eventually(lambda: placed(other, "ann"), "they are free")
 
     async def test_those_of_a_replica_that_ended_are_free_at_once(self, store: Store) -> None:
         async with Replicas(store, 1) as (other,):
             async with Replicas(store, 1) as (ending,):
-                places = [await ending.place("ann", "a") for _ in range(3)]
+                places = [await ending.stream_slot("ann", "a") for _ in range(3)]
                 for place in places:
-                    place.give_back()
+                    place.release()
             assert await placed(other, "ann")
 
     async def test_who_asks_again_and_again_keeps_the_leases_it_has(self, store: Store) -> None:
         one, other = Limiter(store.settings, Tally()), Limiter(store.settings, Tally())
         async with one.shared(store), other.shared(store):
             for _ in range(2):
-                await one.place("ann", "a")
-            await other.place("ann", "a")
+                await one.stream_slot("ann", "a")
+            await other.stream_slot("ann", "a")
             after_s = await lasts_s(store, one) + store.settings.stream_lease_s
 
             async def renewed() -> bool:
@@ -232,15 +236,15 @@ class TestStreams:
 
     async def test_who_has_no_name_has_no_limit_but_the_address(self) -> None:
         limiter = Limiter(make_settings(max_streams_per_principal=1, max_streams_per_address=2, max_streams=4), Tally())
-        places = [await limiter.place("", "a") for _ in range(2)]
+        places = [await limiter.stream_slot("", "a") for _ in range(2)]
         with pytest.raises(TooManyStreams):
-            await limiter.place("", "a")
-        await limiter.place("", "b")
-        await limiter.place("", "b")
+            await limiter.stream_slot("", "a")
+        await limiter.stream_slot("", "b")
+        await limiter.stream_slot("", "b")
         with pytest.raises(AtCapacity):
-            await limiter.place("", "c")
-        places.pop().give_back()
-        assert await limiter.place("", "c")
+            await limiter.stream_slot("", "c")
+        places.pop().release()
+        assert await limiter.stream_slot("", "c")
 
 
 async def lasts_s(store: Store, limiter: Limiter) -> float:
@@ -252,7 +256,7 @@ async def lasts_s(store: Store, limiter: Limiter) -> float:
 
 async def placed(limiter: Limiter, principal: str) -> bool:
     try:
-        await limiter.place(principal, "x")
+        await limiter.stream_slot(principal, "x")
     except TooManyStreams:
         return False
     return True
@@ -272,7 +276,7 @@ class TestWithoutRedis:
             settings = settings.model_copy(update={"redis_url": make_settings(redis_url=redis.url).redis_url})
             one, other = Limiter(settings, tally), Limiter(settings, Tally())
             async with await Store.open(settings) as store, one.shared(store), other.shared(store):
-                held = await one.place("ann", "a")
+                held = await one.stream_slot("ann", "a")
                 await asyncio.to_thread(redis.stop)
                 assert await placed(one, "ann"), "it is let in all the same"
                 assert [await placed(one, "ann") for _ in range(3)] == [True, False, False]
@@ -284,7 +288,7 @@ class TestWithoutRedis:
                 await asyncio.to_thread(redis.start)
                 await eventually(lambda: tally.limits_kept["together"], "Redis is back")
                 await eventually(lambda: _refused(other, "ann"), "the others know what is held here")
-                held.give_back()
+                held.release()
                 await eventually(lambda: placed(other, "ann"), "and what is not")
 
     async def test_a_redis_that_hangs_keeps_nobody_waiting(
@@ -292,7 +296,7 @@ class TestWithoutRedis:
     ) -> None:
         import signal
 
-        monkeypatch.setattr(module, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
         with RealRedis(folder / "redis") as redis:
             own = make_settings(redis_url=redis.url, redis_timeout_s=60)  # everything else would wait for this long
             settings = settings.model_copy(update=own.model_dump(include={"redis_url", "redis_timeout_s"}))
@@ -314,15 +318,15 @@ class TestWithoutRedis:
         await store.connections.commands.script_flush()
         async with Replicas(store, 1) as (one,):
             taken(one, tries=5)
-            await one.place("ann", "a")
+            await one.stream_slot("ann", "a")
             await one.settle()
             assert one._tally.limits_kept["alone"] == 0
 
 
 async def _refused(limiter: Limiter, principal: str) -> bool:
     try:
-        place = await limiter.place(principal, "x")
+        place = await limiter.stream_slot(principal, "x")
     except TooManyStreams:
         return True
-    place.give_back()
+    place.release()
     return False

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation, Status
 from progress_broker.operations.listing import Filters, _read_cursor, _write_cursor
@@ -71,7 +71,7 @@ async def test_an_ended_operation_moves_to_its_new_status(store: Store) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", "YWJj", "MTExMTExMTExMTExMTExMTExMTExMTExMTEgYQ=="])
 async def test_a_cursor_of_somebody_elses_is_refused(store: Store, cursor: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidInput):
         await store.find(Filters(), cursor=cursor)
 
 

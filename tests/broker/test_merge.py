@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from progress_broker.bundle import cursor
 from progress_broker.bundle.bundle import Bundle
-from progress_broker.bundle.cursor import Place
+from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.discovery import begin
 from progress_broker.bundle.lane import Lane
-from progress_broker.bundle.member import Member
-from progress_broker.bundle.merge import Searching
-from progress_broker.bundle.query import Query
+from progress_broker.bundle.member import BundleMember
+from progress_broker.bundle.merge import SearchGuard
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.live.channel import Channel
-from progress_broker.live.history import Room
+from progress_broker.live.history import RingLimits
 from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event
-from progress_broker.model.index_terms import Facts
+from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import order
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
@@ -40,7 +40,7 @@ class Log:
         self.loading = False
         self.pages: list[bytes] = []
         self.snapshots = 0
-        self.channel = Channel(name, self, Room(ring, 1_000_000))
+        self.channel = Channel(name, self, RingLimits(ring, 1_000_000))
         self.channel.loaded_with(self.events[-ring:])
 
     def load(self, channel: Channel) -> None:
@@ -123,12 +123,12 @@ class Client:
         self.frames += frames
         self.held += len(frames)
         if self.held >= self.room:
-            self.bundle.filled()
+            self.bundle.pause_writing()
 
     def drain(self) -> None:
         assert self.bundle is not None
         self.held = 0
-        self.bundle.drained()
+        self.bundle.resume_writing()
 
     def close(self) -> None: ...
 
@@ -149,7 +149,7 @@ class Client:
         self.frames = []
 
     @property
-    def places(self) -> dict[int, Place]:
+    def places(self) -> dict[int, LanePosition]:
         return cursor.parse(self.cursor, LANES) if self.cursor else {}
 
     def _check(self) -> None:
@@ -209,32 +209,32 @@ class World:
         self.time = 1_000
         self.logs: dict[str, Log] = {}
         self.feeds: list[list[tuple[str, Event]]] = [[] for _ in range(LANES)]
-        self.frontier = dict.fromkeys(range(LANES), b"1000-0")
-        self.places: list[tuple[Bundle, Member, bytes | None, str | None]] = []
-        self.placing: list[tuple[Bundle, Member, bytes | None]] = []
-        self.searches: list[tuple[Bundle, Lane, Searching]] = []
+        self.watermarks = dict.fromkeys(range(LANES), b"1000-0")
+        self.places: list[tuple[Bundle, BundleMember, bytes | None, str | None]] = []
+        self.placing: list[tuple[Bundle, BundleMember, bytes | None]] = []
+        self.searches: list[tuple[Bundle, Lane, SearchGuard]] = []
         self.client = Client(room)
         self.client.logs = self.logs
         self.connect()
 
     # bundle.Home
 
-    def stir(self, bundle: Bundle) -> None: ...
+    def mark_dirty(self, bundle: Bundle) -> None: ...
 
     def forget(self, bundle: Bundle, reason: str) -> None: ...
 
-    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
+    def place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None = None) -> None:
         self.places.append((bundle, member, after, reset))
 
     # What happens
 
     def connect(self) -> None:
-        self.bundle = Bundle(Query(terms=TERMS), ALL, Timers().terms(), self, 1_000)
+        self.bundle = Bundle(OperationQuery(terms=TERMS), ALL, Timers().terms(), self, 1_000)
         places = self.client.places
         for lane in range(LANES):
             self.bundle.merge.lane(lane, places.get(lane))
         facts = [
-            Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
+            IndexedOperation(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
             for name, log in self.logs.items()
             if not log.gone
         ]
@@ -292,13 +292,13 @@ class World:
         for what, event in some:
             name = event.operation.decode()
             if what == "created":
-                self.bundle.appeared(Facts(name, TERMS, False, event.position, event.position), lane)
+                self.bundle.appeared(IndexedOperation(name, TERMS, False, event.position, event.position), lane)
             elif what == "gone":
                 self.logs[name].channel.gone()
             else:
                 self.logs[name].channel.accept([event])
         if some:
-            self.frontier[lane] = some[-1][1].position
+            self.watermarks[lane] = some[-1][1].position
         self.bundle.handed_on()
         self.bundle.flush()
 
@@ -311,21 +311,21 @@ class World:
             elif lane_of(name) == lane and log.channel.n != len(log.events):
                 log.channel.reload()
         if missed:
-            self.frontier[lane] = missed[-1][1].position
+            self.watermarks[lane] = missed[-1][1].position
         searching = self.bundle.merge.searching([lane])
         self.bundle.handed_on()
         self.searches.append((self.bundle, self.bundle.merge.lane(lane), searching))
 
-    def look_again(self, lane: Lane, searching: Searching) -> None:
+    def look_again(self, lane: Lane, searching: SearchGuard) -> None:
         for name, log in self.logs.items():
             if lane_of(name) == lane.number and not log.gone:
-                facts = Facts(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
+                facts = IndexedOperation(name, TERMS, log.done, log.events[-1].position, log.events[0].position)
                 at = order(lane.position)
                 if not (facts.done and order(facts.position) <= at):
                     self.bundle.follow(facts, lane.number, lane.position if order(facts.first) <= at else None)
         with searching:
             pass
-        self.bundle.stir(lane)
+        self.bundle.mark_dirty(lane)
         self.bundle.flush()
 
     def answer(self) -> None:
@@ -375,7 +375,7 @@ class World:
 class Reasons(list[str]):
     """Notifies a member's bundle why its subscription has closed, as `on_close` does."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: BundleMember) -> None:
         super().__init__()
         self.member = member
 
@@ -509,9 +509,9 @@ def test_a_replica_that_is_behind_the_one_before_repeats_nothing() -> None:
     for _ in range(3):
         world.publish("0", "log")
     ahead = {
-        0: Place(world.position),
-        1: Place(b"1000-0"),
-        2: Place(b"1000-0"),
+        0: LanePosition(world.position),
+        1: LanePosition(b"1000-0"),
+        2: LanePosition(b"1000-0"),
     }  # it has not received the first one yet
     world.client.cursor = cursor.write(ahead).decode()
     world.client.next["0"] = 5
@@ -531,7 +531,7 @@ def test_who_begins_again_at_a_replica_that_is_behind_hears_of_no_end_from_befor
         world.create()
     world.deliver(0, 4)
     world.publish("3", "end")  # this replica has not received it yet
-    began = {lane: Place(world.position, partial=True) for lane in range(LANES)}
+    began = {lane: LanePosition(world.position, partial=True) for lane in range(LANES)}
     world.client.cursor = cursor.write(began).decode()
     world.connect()
     world.answer()
@@ -550,12 +550,12 @@ def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that()
     world = World(ring=5, room=1_000)
     world.create()
     world.deliver(0, 1)
-    world.bundle.appeared(Facts("0", TERMS, False, b"2000-0", b"2000-0"), 0)
+    world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
     (_, deleted, *_), (_, anew, *_) = world.places
     assert not world.bundle.has(deleted)
     assert world.bundle.has(anew)
     assert [frame.type for frame in anew.pending] == [MISSING]
-    world.bundle.appeared(Facts("0", TERMS, False, b"2000-0", b"2000-0"), 0)
+    world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
     assert len(world.places) == 2, "who is heard of twice is followed once"
 
 
@@ -568,7 +568,7 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     world.answer()
     deleted = world.bundle.merge.lane(0).members["0"]
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
-    world.bundle.appeared(Facts("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
+    world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
     assert not world.bundle.has(deleted)
     _, anew, *_ = world.places[-1]
     assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]
@@ -591,7 +591,7 @@ def test_a_cursor_from_before_lost_history_was_told_has_all_of_its_lane_told_aga
         world.create()
     for _ in range(4):
         world.settle()
-    told, rewritten = world.frontier[0], world.logs["0"]
+    told, rewritten = world.watermarks[0], world.logs["0"]
     rewritten.events[0] = world.event("0", 1, "log")  # as if Redis was restored and the worker continued
     world.publish("3", "log")
     world.publish("0", "log")
@@ -605,4 +605,4 @@ def test_a_cursor_from_before_lost_history_was_told_has_all_of_its_lane_told_aga
     place = cursor.parse([frame.wire[4:-1] for frame in frames if frame.wire.startswith(b"id: ")][-1].decode(), LANES)[
         0
     ]
-    assert place == Place(told, partial=True, lost=True)
+    assert place == LanePosition(told, partial=True, lost=True)

@@ -37,20 +37,20 @@ class Bench:
         self.sent.append((lane, Event(name.encode(), b"1-0", 1, b"probe", data)))
 
     def come_back(self) -> None:
-        self.probe.heard(self.sent[-1][1])
+        self.probe.received(self.sent[-1][1])
 
 
 async def test_delivery_is_proved_once_a_probe_is_back_and_for_three_periods() -> None:
     bench = Bench()
-    assert bench.probe.doubt == "redis away"
+    assert bench.probe.not_ready_reason == "redis away"
     await bench.probe.once()
-    assert bench.probe.doubt == "feed silent"
+    assert bench.probe.not_ready_reason == "feed silent"
     bench.come_back()
-    assert bench.probe.doubt is None
+    assert bench.probe.not_ready_reason is None
     bench.timers.advance(3)
-    assert bench.probe.doubt is None
+    assert bench.probe.not_ready_reason is None
     bench.timers.advance(0.1)
-    assert bench.probe.doubt == "feed silent"
+    assert bench.probe.not_ready_reason == "feed silent"
 
 
 async def test_one_that_is_long_on_its_way_proves_nothing() -> None:
@@ -58,20 +58,20 @@ async def test_one_that_is_long_on_its_way_proves_nothing() -> None:
     await bench.probe.once()
     bench.timers.advance(3.1)
     bench.come_back()
-    assert bench.probe.doubt == "feed silent"
+    assert bench.probe.not_ready_reason == "feed silent"
 
 
 async def test_who_is_at_fault_is_told() -> None:
     bench = Bench()
     bench.refusal = errors.StorageUnavailable("away")
     await bench.probe.once()
-    assert bench.probe.doubt == "redis away"
+    assert bench.probe.not_ready_reason == "redis away"
     bench.refusal = ValueError("the script is broken")
     await bench.probe.once()
-    assert bench.probe.doubt == "publish fails"
+    assert bench.probe.not_ready_reason == "publish fails"
     bench.refusal = errors.StorageFull("full")
     await bench.probe.once()
-    assert bench.probe.doubt == "redis full"
+    assert bench.probe.not_ready_reason == "redis full"
     assert bench.probe.full
 
 
@@ -83,15 +83,15 @@ async def test_a_full_redis_is_told_while_the_next_probe_is_under_way_but_not_fo
     bench.answers.clear()
     sending = asyncio.create_task(bench.probe.once())
     await asyncio.sleep(0)
-    assert bench.probe.doubt == "redis full"
+    assert bench.probe.not_ready_reason == "redis full"
     bench.timers.advance(3.1)
-    assert bench.probe.doubt == "redis away"  # it hangs
+    assert bench.probe.not_ready_reason == "redis away"  # it hangs
     bench.answers.set()
     await sending
-    assert bench.probe.doubt == "feed silent"
+    assert bench.probe.not_ready_reason == "feed silent"
     await bench.probe.once()
     bench.come_back()
-    assert bench.probe.doubt is None
+    assert bench.probe.not_ready_reason is None
 
 
 async def test_a_full_redis_is_told_and_proves_nothing() -> None:
@@ -102,14 +102,14 @@ async def test_a_full_redis_is_told_and_proves_nothing() -> None:
     await bench.probe.once()
     assert bench.probe.full
     bench.timers.advance(3.1)
-    assert bench.probe.doubt == "redis full"
+    assert bench.probe.not_ready_reason == "redis full"
     bench.refusal = errors.StorageUnavailable("away")
     await bench.probe.once()
-    assert bench.probe.doubt == "redis away"
+    assert bench.probe.not_ready_reason == "redis away"
     assert bench.probe.full  # as far as is known
     bench.refusal = None
     await bench.probe.once()
-    assert bench.probe.doubt == "feed silent"
+    assert bench.probe.not_ready_reason == "feed silent"
     assert not bench.probe.full
 
 
@@ -123,8 +123,8 @@ async def test_all_lanes_have_their_turn() -> None:
 @pytest.mark.parametrize("data", [b"x", b"nan", b"null", b"-1e999"])
 async def test_what_a_foreign_hand_writes_in_its_name_proves_nothing(data: bytes) -> None:
     bench = Bench()
-    bench.probe.heard(Event(bench.probe.name, b"1-0", 0, b"probe", data))
-    assert bench.probe.doubt == "redis away"
+    bench.probe.received(Event(bench.probe.name, b"1-0", 0, b"probe", data))
+    assert bench.probe.not_ready_reason == "redis away"
 
 
 async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> None:
@@ -133,11 +133,11 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
     before = [key async for key in store.connections.commands.scan_iter()]
     async with Hub(store, settings) as hub, Hub(store, store.settings) as other:
         await hub.started()
-        assert hub.doubt is not None
+        assert hub.not_ready_reason is not None
         outlet, _ = await watch(hub)
         seen: list[Event] = []
         other.notes[other.probe.name] = seen.append
-        await eventually(lambda: hub.doubt is None, "its probe is back")
+        await eventually(lambda: hub.not_ready_reason is None, "its probe is back")
         await eventually(lambda: len(seen) == 1, "the other sees its own")
         assert seen[0].operation == other.probe.name
         assert outlet.numbers == [-1]  # a snapshot
@@ -154,13 +154,13 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
 async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = store.settings.model_copy(update={"probe_s": 0.05})
     async with Hub(store, settings) as hub:
-        await eventually(lambda: hub.doubt is None, "it is proved")
+        await eventually(lambda: hub.not_ready_reason is None, "it is proved")
         with monkeypatch.context() as broken:
             text = "return redis.error_reply('ERR no longer what it was')"
             script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
             broken.setattr(commands, "PUBLISH", script)
-            await eventually(lambda: hub.doubt == "publish fails", "a script that breaks is noticed")
-        await eventually(lambda: hub.doubt is None, "and that it works again")
+            await eventually(lambda: hub.not_ready_reason == "publish fails", "a script that breaks is noticed")
+        await eventually(lambda: hub.not_ready_reason is None, "and that it works again")
 
 
 async def test_what_it_publishes_to_is_bounded_however_often(store: Store) -> None:

@@ -54,5 +54,5 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
         await eventually(nothing_left, "everything is swept")
         assert not hub.channels
         assert len(hub.wheel) == 0
-        assert len(hub._reads) == 0
-        assert len(hub._placing._flights) == 0
+        assert len(hub._loader) == 0
+        assert len(hub._resumer._flights) == 0

@@ -12,9 +12,9 @@ import redis.exceptions
 from progress_broker import errors
 from progress_broker.hub import Hub
 from progress_broker.live.family import Family
-from progress_broker.model.children import GENERATIONS, SHOWN
-from progress_broker.model.entry import Entry, encode
-from progress_broker.model.operation import Answer, Children, ChildrenSummary, NewOperation, Operation, Status
+from progress_broker.model.children import MAX_GENERATIONS, MAX_SHOWN
+from progress_broker.model.entry import NewEvent, encode
+from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
 from progress_broker.operations import event_log, rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
@@ -81,14 +81,14 @@ class TestNoting:
         await begin(store, "p")
         keys = store.keyspace.operation("p")
         await store.connections.commands.zadd(keys.lane.leases, {"p": 1})
-        stalled = Entry("status", b'{"status":"stalled"}', "stalled")
+        stalled = NewEvent("status", b'{"status":"stalled"}', "stalled")
         await store.publish("p", [stalled], lease_expired=True, expect="running")
         await store.create(NewOperation(id="a", parent="p"))
         assert (await store.get("p")).status is Status.STALLED
 
     async def test_nobody_else_may_tell_of_children(self, store: Store) -> None:
         for type in ("child", "children"):
-            with pytest.raises(errors.Invalid):
+            with pytest.raises(errors.InvalidInput):
                 encode(type, {"operation": "a"}, store.settings)
 
 
@@ -145,9 +145,9 @@ class TestRollingUp:
 
     async def test_depth_is_bounded(self, store: Store) -> None:
         await begin(store, "g0", percent=None)
-        for depth in range(1, GENERATIONS + 3):
+        for depth in range(1, MAX_GENERATIONS + 3):
             await begin(store, f"g{depth}", f"g{depth - 1}", percent=None)
-        assert len((await store.family("g0")).children) == GENERATIONS
+        assert len((await store.family("g0")).children) == MAX_GENERATIONS
 
     async def test_operations_that_are_each_other_s_parents_are_shown(self, store: Store) -> None:
         for id, parent in (("x", "z"), ("y", "x"), ("z", "y"), ("x2", "x")):
@@ -202,7 +202,7 @@ class TestRollingUp:
         await begin(store, "p", percent=None)
         for number in range(160):
             await begin(store, f"c{number}", "p", 100 if number < 80 else 0)
-        monkeypatch.setattr(rollup, "LOOKED_AT", 32)
+        monkeypatch.setattr(rollup, "MAX_READ", 32)
         tree, now = await store.family("p"), await store.get("p")
         assert not tree.whole
         assert len(tree.children) <= 32 + store.keyspace.lanes
@@ -229,11 +229,11 @@ class TestRollingUp:
 
     async def test_a_long_list_is_cut(self, store: Store) -> None:
         await begin(store, "p", percent=None)
-        for number in range(SHOWN + 10):
+        for number in range(MAX_SHOWN + 10):
             await store.create(NewOperation(id=f"c{number}", parent="p"))
         now = await store.get("p", list_children=True)
         assert isinstance(now.children, Children)
-        assert (now.children.total, len(now.children.operations)) == (SHOWN + 10, SHOWN)
+        assert (now.children.total, len(now.children.operations)) == (MAX_SHOWN + 10, MAX_SHOWN)
 
 
 class TestWatching:
@@ -350,7 +350,7 @@ class TestCancelling:
             await begin(store, id, parent)
         key, publish = store.keyspace.operation("b").snapshot, store.publish
 
-        async def refused(operation: str, *args: Any, **more: Any) -> Answer:
+        async def refused(operation: str, *args: Any, **more: Any) -> PublishResult:
             if operation == "b":
                 raise errors.Conflict("it has changed")
             return await publish(operation, *args, **more)
@@ -371,7 +371,7 @@ class TestCancelling:
             await begin(store, id, "p")
         publish, asked = store.publish, list[str]()
 
-        async def away(operation: str, *args: Any, **more: Any) -> Answer:
+        async def away(operation: str, *args: Any, **more: Any) -> PublishResult:
             asked.append(operation)
             if operation != "p":
                 raise errors.StorageUnavailable("away")

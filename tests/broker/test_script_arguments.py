@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from progress_broker.errors import Conflict, NotFound, Unreadable
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.operations.commands import all_keys
 from progress_broker.operations.listing import Filters
@@ -14,7 +14,7 @@ from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL, Call
 
-RUNNING = Entry("status", b'{"status":"running"}', "running")
+RUNNING = NewEvent("status", b'{"status":"running"}', "running")
 SCRIPTS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}
 ASKED: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "create": lambda store: store.create(NewOperation(id="a", lease_s=None)),

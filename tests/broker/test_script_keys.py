@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from progress_broker.access import deny_list
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.operations import index_search
 from progress_broker.operations.commands import publish_call
@@ -23,8 +23,8 @@ from progress_broker.storage.scripts import HOLD, SPEND, VERBS, Call
 from tests.conftest import make_settings
 from tests.servers import RealRedis
 
-RUNNING = Entry("status", b'{"status":"running"}', "running")
-STALLED = Entry("status", b'{"status":"stalled"}', "stalled")
+RUNNING = NewEvent("status", b'{"status":"running"}', "running")
+STALLED = NewEvent("status", b'{"status":"stalled"}', "stalled")
 
 
 class Run(NamedTuple):
@@ -85,16 +85,16 @@ async def use_everything(store: Store) -> None:
     await store.publish("a", [], lease_ms=70_000)
     for seq in (1, 2):
         for _ in range(2):
-            await store.publish("a", [Entry("log", b"{}", "", "p", seq)])
-    await store.publish("a", [Entry("log", b"{}", "", "p", 1)])
-    await store.publish("a", [Entry("log", b"{}", "", f"p{n}", 1) for n in range(257)])
+            await store.publish("a", [NewEvent("log", b"{}", "", "p", seq)])
+    await store.publish("a", [NewEvent("log", b"{}", "", "p", 1)])
+    await store.publish("a", [NewEvent("log", b"{}", "", f"p{n}", 1) for n in range(257)])
     await redis.xadd(keys.log, {"n": "9", "t": "log", "d": "{}"}, id="99999999999999-0")
     await store.publish("a", [log])
     await store.signal("a", NewSignal(type="pause"), by="ann")
     await store.cancel("a")
     await run(redis, publish_call("a", keys, [], attempt=2, begins=True, worker="w"))
     await redis.zadd(keys.lane.leases, {"nobody": 1, "a": 9e15})
-    assert await store.lapsed() == []
+    assert await store.expired_leases() == []
     await index_search.by_terms(store, frozenset({b"kind:job"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
     await store.publish("a", [encode("end", {"status": "succeeded"}, store.settings)])
     await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
@@ -111,8 +111,8 @@ async def use_everything(store: Store) -> None:
     caller = store.keyspace.caller("ann")
     await run(redis, Call(SPEND, (caller.requests,), ("1000", "1000000")))
     await run(redis, Call(HOLD, (caller.streams,), ("r", "1", "5000", "1", "LIMIT", "2")))
-    await deny_list.deny(store, "sub", "bob", 60)
-    await deny_list.reinstate(store, "sub", "bob")
+    await deny_list.revoke_claim(store, "sub", "bob", 60)
+    await deny_list.restore_claim(store, "sub", "bob")
 
 
 async def test_each_key_was_declared_or_looked_at_before_the_first_write(

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_broker import errors
-from progress_broker.model.entry import encode, read_publication
+from progress_broker.model.entry import encode, read_publish_request
 from progress_broker.model.position import parse
-from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.runtime.tasks import end
-from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import load_settings
 from progress_broker.storage import schema
 from progress_broker.storage.keys import Keyspace, hash_slot, lane_tags
@@ -65,7 +65,7 @@ class TestPositions:
         ],
     )
     def test_garbage_is_refused(self, text: str) -> None:
-        with pytest.raises(errors.Invalid) as caught:
+        with pytest.raises(errors.InvalidInput) as caught:
             parse(text)
         assert len(caught.value.detail) < 200
 
@@ -131,7 +131,7 @@ class TestErrors:
         }
 
     def test_a_refusal_is_the_error_of_its_code(self) -> None:
-        assert isinstance(errors.refusal("fenced", "x"), errors.Fenced)
+        assert isinstance(errors.rejection("fenced", "x"), errors.Fenced)
 
 
 class TestPublications:
@@ -160,8 +160,8 @@ class TestPublications:
         ],
     )
     def test_bad_ones_name_the_field(self, value: object, field: str | None) -> None:
-        with pytest.raises(errors.Invalid) as caught:
-            read_publication(value, make_settings())
+        with pytest.raises(errors.InvalidInput) as caught:
+            read_publish_request(value, make_settings())
         assert caught.value.field == field
 
     def test_unknown_parts_of_progress_pass_through(self) -> None:
@@ -195,7 +195,7 @@ class Ticker:
 class TestTheWheel:
     async def test_ticks_what_is_due_and_never_early(self) -> None:
         now = 100.0
-        wheel = Wheel(lambda: now)
+        wheel = TimerWheel(lambda: now)
         items = [Ticker(1) for _ in range(2000)]
         for i, item in enumerate(items):
             wheel.add(item, i / 1000)
@@ -209,7 +209,7 @@ class TestTheWheel:
 
     async def test_ticks_again_until_told_enough_and_catches_up_after_a_pause(self) -> None:
         now = 0.0
-        wheel = Wheel(lambda: now)
+        wheel = TimerWheel(lambda: now)
         item, removed = Ticker(3), Ticker(3)
         wheel.add(item, 1)
         wheel.add(removed, 1)
@@ -227,7 +227,7 @@ class TestTheWheel:
                 raise RuntimeError("broken")
 
         now = 0.0
-        wheel = Wheel(lambda: now)
+        wheel = TimerWheel(lambda: now)
         items = [Ticker(1) for _ in range(20)]
         for item in (*items[:10], Broken(), *items[10:]):
             wheel.add(item, 1)
@@ -238,7 +238,7 @@ class TestTheWheel:
 
 class TestFlights:
     async def test_many_share_one_read(self) -> None:
-        flights, reads, go = Flights(), 0, asyncio.Event()
+        flights, reads, go = SingleFlight(), 0, asyncio.Event()
 
         async def read() -> int:
             nonlocal reads
@@ -254,7 +254,7 @@ class TestFlights:
         assert (reads, len(flights)) == (1, 0)
 
     async def test_a_failure_reaches_all_and_is_not_kept(self) -> None:
-        flights = Flights()
+        flights = SingleFlight()
 
         async def fail() -> None:
             raise errors.NotFound("no")

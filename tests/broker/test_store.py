@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from progress_broker import errors
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import TERMINAL, TRANSITIONS, NewOperation, Status
 from progress_broker.operations import event_log
 from progress_broker.operations.event_log import UNREADABLE
@@ -14,20 +14,20 @@ from progress_broker.stream.frames import snapshot_frame
 from tests.servers import eventually
 
 
-def entry(kind: str, data: object, store: Store, **more: object) -> Entry:
+def entry(kind: str, data: object, store: Store, **more: object) -> NewEvent:
     return encode(kind, data, store.settings, **more)  # type: ignore[arg-type]
 
 
-def progress(store: Store, current: int = 1, **more: object) -> Entry:
+def progress(store: Store, current: int = 1, **more: object) -> NewEvent:
     return entry("progress", {"current": current}, store, **more)
 
 
-def end(store: Store, status: str = "succeeded", **more: object) -> Entry:
+def end(store: Store, status: str = "succeeded", **more: object) -> NewEvent:
     return entry("end", {"status": status}, store, **more)
 
 
-def bringing(status: str) -> Entry:
-    return Entry("end" if status in TERMINAL else "status", b'{"status":"%b"}' % status.encode(), status)
+def bringing(status: str) -> NewEvent:
+    return NewEvent("end" if status in TERMINAL else "status", b'{"status":"%b"}' % status.encode(), status)
 
 
 async def numbers(store: Store, operation: str) -> list[int]:
@@ -159,13 +159,13 @@ class TestPublishing:
             try:
                 await store.publish(name, [bringing(after)])
                 allowed = True
-            except (errors.Invalid, errors.OperationEnded):
+            except (errors.InvalidInput, errors.OperationEnded):
                 allowed = False
             assert allowed == (after in TRANSITIONS[before]), name
 
     async def test_a_stalled_operation_runs_again_when_its_worker_reports(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
-        await store.publish("a", [Entry("status", b"{}", "running"), Entry("status", b"{}", "stalled")])
+        await store.publish("a", [NewEvent("status", b"{}", "running"), NewEvent("status", b"{}", "stalled")])
         await store.publish("a", [entry("log", {"message": "back"}, store)])
         assert (await store.get("a")).status is Status.RUNNING
         assert (await event_log.kept(store, "a", 10))[-2].data == b'{"status":"running"}'
@@ -384,15 +384,15 @@ class TestForeignHands:
     @pytest.mark.parametrize("data", [b"\xff", b"{}", b"null", b'{"status":"failed"}', b'{"status":'])
     async def test_an_end_that_does_not_say_so_is_refused(self, store: Store, data: bytes) -> None:
         await store.create(NewOperation(id="a"))
-        with pytest.raises(errors.Invalid):
-            await store.publish("a", [Entry("end", data, "succeeded")])
-        with pytest.raises(errors.Invalid):
-            await store.publish("a", [Entry("log", b'{"status":"succeeded"}', "succeeded")])
+        with pytest.raises(errors.InvalidInput):
+            await store.publish("a", [NewEvent("end", data, "succeeded")])
+        with pytest.raises(errors.InvalidInput):
+            await store.publish("a", [NewEvent("log", b'{"status":"succeeded"}', "succeeded")])
         assert await numbers(store, "a") == [1]
 
     async def test_an_outcome_of_another_shape_is_shown_all_the_same(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
-        await store.publish("a", [Entry("end", b'{"status":"failed","error":"no room"}', "failed")])
+        await store.publish("a", [NewEvent("end", b'{"status":"failed","error":"no room"}', "failed")])
         assert (await store.get("a")).error == {"type": "malformed", "message": "no room"}
 
     @pytest.mark.parametrize("spec", [b"{}", b"not json", b"[]", b'{"kind":5}', b"\xff"])
@@ -424,7 +424,7 @@ class TestForeignHands:
         await client.hset(keyspace.operation("a").snapshot, "n", "x")
         await client.delete(keyspace.operation("b").snapshot)
         await client.set(keyspace.operation("b").snapshot, "not a hash", ex=100)
-        told = await event_log.stands(store, ["a", "b", "c", "d"])
+        told = await event_log.last_events(store, ["a", "b", "c", "d"])
         assert [stand and stand.n for stand in told] == [UNREADABLE.n, UNREADABLE.n, 1, None]
         await client.delete(keyspace.operation("b").snapshot)
 
@@ -450,12 +450,12 @@ class TestDepth:
         deep: object = 1
         for _ in range(250):
             deep = [deep]
-        with pytest.raises(errors.Invalid):
+        with pytest.raises(errors.InvalidInput):
             entry(kind, {"x": deep}, store)
 
     async def test_what_a_foreign_hand_stored_all_the_same_hides_nothing(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
-        await store.publish("a", [Entry("progress", b'{"x":' + b"[" * 252 + b"]" * 252 + b"}")])
+        await store.publish("a", [NewEvent("progress", b'{"x":' + b"[" * 252 + b"]" * 252 + b"}")])
         now = await store.get("a")
         assert now.progress is None
         snapshot_frame(now)

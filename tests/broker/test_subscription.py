@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from progress_broker.live.channel import Channel
-from progress_broker.live.history import Room
+from progress_broker.live.history import RingLimits
 from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
@@ -41,7 +41,7 @@ class Log:
         self.pages: list[bytes] = []
         self.snapshots = 0
         self.emptied = 0
-        self.channel = Channel("a", self, Room(ring, 1_000_000))
+        self.channel = Channel("a", self, RingLimits(ring, 1_000_000))
         self.channel.loaded_with(self.events[-ring:])
 
     def publish(self, type: str = "progress", *, missed: bool = False, data: bytes = b"{}") -> Event:
@@ -150,7 +150,7 @@ def test_a_slow_client_far_behind_gets_the_newest_progress_and_every_other_event
     assert logs == [50, 100, 150, 200]
     assert len(outlet.numbers) < CONFLATE_OVER
     assert outlet.numbers == sorted(set(outlet.numbers))
-    tally = subscription._terms.tally
+    tally = subscription._policy.tally
     assert tally.conflated == 200 - len(outlet.numbers)
     assert (tally.slowed, tally.caught_up) == ({"test": 1}, 1)
 
@@ -208,8 +208,8 @@ def test_the_end_closes_it_once() -> None:
     subscription.close("client")
     assert (outlet.types[-1], outlet.closed, closed, log.emptied) == ("end", True, ["ended"], 1)
     subscription.offer([frame(2)])
-    subscription.filled()
-    subscription.drained()
+    subscription.pause_writing()
+    subscription.resume_writing()
     subscription.pump()
     subscription.reset("lost")
     subscription.take_page([frame(2)])
@@ -251,7 +251,7 @@ def test_awaiting_in_vain_it_says_so() -> None:
     subscription = placed(log)
     subscription.wait()
     outlet = attached(subscription)
-    subscription.give_up()
+    subscription.stop_awaiting()
     assert outlet.reasons() == ["not-found"]
     assert outlet.closed
 

@@ -12,13 +12,13 @@ from progress_broker.model.grants import EVERYTHING
 from progress_broker.runtime.tally import Tally
 from progress_broker.stream.delivery import ALL
 from progress_server.auth.principal import Principal
-from progress_server.callback.client import Trouble
-from progress_server.callback.connection import NO_VISIT, Visit
-from progress_server.callback.decision_cache import MOST, Verdicts
-from progress_server.callback.disconnect_events import MOST_WAITING, TRIES, Farewells
-from progress_server.callback.fair_queue import LONGEST_S, Line
-from progress_server.limits.admission import MOST as MOST_ADDRESSES
-from progress_server.limits.admission import Threshold
+from progress_server.callback.client import AuthorizerError
+from progress_server.callback.connection import NO_CONNECTION, AuthorizedConnection
+from progress_server.callback.decision_cache import MAX_ENTRIES, DecisionCache
+from progress_server.callback.disconnect_events import MAX_QUEUED, TRIES, DisconnectEvents
+from progress_server.callback.fair_queue import LONGEST_S, FairQueue
+from progress_server.limits.admission import MAX_ADDRESSES as MOST_ADDRESSES
+from progress_server.limits.admission import PerAddressRate
 from tests.servers import eventually
 
 ALICE = Principal("alice", EVERYTHING)
@@ -34,11 +34,11 @@ class Clock:
 
 class TestALine:
     async def test_serves_so_many_at_a_time_and_all_that_wait(self) -> None:
-        line, now, most = Line("abc", 5), 0, 0
+        line, now, most = FairQueue("abc", 5), 0, 0
 
         async def one() -> None:
             nonlocal now, most
-            async with line.place():
+            async with line.slot():
                 now += 1
                 most = max(most, now)
                 await asyncio.sleep(0)
@@ -49,16 +49,16 @@ class TestALine:
 
     async def test_refuses_those_who_would_wait_for_long_each_with_a_turn_of_its_own(self) -> None:
         clock = Clock()
-        line = Line("ab", 2.5, clock)
+        line = FairQueue("ab", 2.5, clock)
         for _ in range(60):  # it learns that each takes a second
-            async with line.place():
+            async with line.slot():
                 clock.now += 1
         leave = asyncio.Event()
         waits: list[float] = []
 
         async def one() -> None:
             try:
-                async with line.place():
+                async with line.slot():
                     await leave.wait()
             except AuthorizerUnavailable as refused:
                 waits.append(refused.retry_s or 0)
@@ -70,17 +70,17 @@ class TestALine:
         assert apart == pytest.approx([0.5] * len(apart), abs=0.01)  # at the rate they are served at
         leave.set()
         await asyncio.gather(*tasks)
-        async with line.place():
+        async with line.slot():
             pass
 
     async def test_makes_nobody_wait_for_long_or_all_for_the_same_time(self) -> None:
         clock = Clock()
-        line = Line("a", 2.5, clock)
+        line = FairQueue("a", 2.5, clock)
         for _ in range(60):
-            async with line.place():
+            async with line.slot():
                 clock.now += 1
         waits = []
-        async with line.place():
+        async with line.slot():
             queue = [asyncio.create_task(self.enter(line)) for _ in range(2)]
             await asyncio.sleep(0)
             for _ in range(1000):
@@ -92,13 +92,13 @@ class TestALine:
         await asyncio.gather(*queue)
 
     @staticmethod
-    async def enter(line: Line[str]) -> None:
-        async with line.place():
+    async def enter(line: FairQueue[str]) -> None:
+        async with line.slot():
             pass
 
     async def test_one_who_stops_waiting_leaves_no_trace(self) -> None:
-        line = Line("a", 5)
-        async with line.place():
+        line = FairQueue("a", 5)
+        async with line.slot():
             for _ in range(30):  # more than may wait at one moment
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.enter(line), 0.001)
@@ -107,23 +107,23 @@ class TestALine:
 
 class TestALineThatIsShared:
     async def test_serves_one_of_each_address_in_turn(self) -> None:
-        line, served = Line("a", 5, shared=True), list[str]()
+        line, served = FairQueue("a", 5, shared=True), list[str]()
 
         async def one(address: str) -> None:
-            async with line.place(address):
+            async with line.slot(address):
                 served.append(address)
 
-        async with line.place("x"):
+        async with line.slot("x"):
             tasks = [asyncio.create_task(one(address)) for address in "aaaabbc"]
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert "".join(served) == "abcabaa"
 
     async def test_gives_an_address_half_of_its_places(self) -> None:
-        line, leave, now = Line("abcd", 5, shared=True), asyncio.Event(), Counter[str]()
+        line, leave, now = FairQueue("abcd", 5, shared=True), asyncio.Event(), Counter[str]()
 
         async def one(address: str) -> None:
-            async with line.place(address):
+            async with line.slot(address):
                 now[address] += 1
                 await leave.wait()
 
@@ -135,10 +135,10 @@ class TestALineThatIsShared:
         assert now == {"x": 5, "y": 3, "z": 1}
 
     async def test_refuses_nobody_because_many_wait_of_another_address(self) -> None:
-        line, leave = Line("ab", 5, shared=True), asyncio.Event()
+        line, leave = FairQueue("ab", 5, shared=True), asyncio.Event()
 
         async def one(address: str) -> None:
-            async with line.place(address):
+            async with line.slot(address):
                 await leave.wait()
 
         flood = [asyncio.create_task(one("x")) for _ in range(100)]
@@ -152,10 +152,10 @@ class TestALineThatIsShared:
         assert {type(it) for it in refused} == {AuthorizerUnavailable}
 
     async def test_loses_no_place_whenever_one_leaves_it(self) -> None:
-        line = Line("ab", 5, shared=True)
+        line = FairQueue("ab", 5, shared=True)
 
         async def one(address: str) -> None:
-            async with line.place(address):
+            async with line.slot(address):
                 await asyncio.sleep(0)
 
         for turns in range(12):
@@ -165,26 +165,26 @@ class TestALineThatIsShared:
             for task in tasks[::2]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        async with asyncio.timeout(5), line.place("x"), line.place("y"):
+        async with asyncio.timeout(5), line.slot("x"), line.slot("y"):
             pass
 
 
 class TestAThreshold:
     def test_is_each_addresses_own_and_bounded(self) -> None:
         clock = Clock()
-        threshold = Threshold(1, Tally(), clock)
+        threshold = PerAddressRate(1, Tally(), clock)
         for address in ("x", "y"):
-            threshold.step_over(address)
+            threshold.check(address)
             with pytest.raises(RateLimited):
-                threshold.step_over(address)
+                threshold.check(address)
         for number in range(MOST_ADDRESSES):
-            threshold.step_over(str(number))
-        threshold.step_over("x")  # forgotten
+            threshold.check(str(number))
+        threshold.check("x")  # forgotten
 
     def test_may_be_none(self) -> None:
-        threshold = Threshold(0, Tally(), Clock())
+        threshold = PerAddressRate(0, Tally(), Clock())
         for _ in range(1000):
-            threshold.step_over("x")
+            threshold.check("x")
 
 
 class TestVerdicts:
@@ -197,14 +197,14 @@ class TestVerdicts:
             await asyncio.sleep(0)
             return ALICE
 
-        verdicts = Verdicts(5, clock)
-        assert await asyncio.gather(*(verdicts.of(b"k", ask) for _ in range(20))) == [ALICE] * 20
+        verdicts = DecisionCache(5, clock)
+        assert await asyncio.gather(*(verdicts.get(b"k", ask) for _ in range(20))) == [ALICE] * 20
         clock.now += 4.9
-        await verdicts.of(b"k", ask)
+        await verdicts.get(b"k", ask)
         assert asked == 1
         clock.now += 0.2
-        await verdicts.of(b"k", ask)
-        await verdicts.of(b"other", ask)
+        await verdicts.get(b"k", ask)
+        await verdicts.get(b"other", ask)
         assert asked == 3
 
     async def test_hold_no_longer_than_what_they_are_of(self) -> None:
@@ -215,11 +215,11 @@ class TestVerdicts:
             asked += 1
             return Principal("alice", EVERYTHING, clock.now + 1)
 
-        verdicts = Verdicts(5, clock)
+        verdicts = DecisionCache(5, clock)
         for expected in (1, 2):
-            await verdicts.of(b"k", ask)
+            await verdicts.get(b"k", ask)
             clock.now += 0.9
-            await verdicts.of(b"k", ask)
+            await verdicts.get(b"k", ask)
             assert asked == expected
             clock.now += 0.2
 
@@ -231,10 +231,10 @@ class TestVerdicts:
             asked += 1
             raise Unauthenticated("no")
 
-        verdicts = Verdicts(5, Clock())
+        verdicts = DecisionCache(5, Clock())
         for _ in range(3):
             with pytest.raises(Unauthenticated):
-                await verdicts.of(b"k", ask)
+                await verdicts.get(b"k", ask)
         assert asked == 1
 
     async def test_that_could_not_be_had_do_not(self) -> None:
@@ -247,10 +247,10 @@ class TestVerdicts:
                 raise AuthorizerUnavailable("away")
             return ALICE
 
-        verdicts = Verdicts(5, Clock())
+        verdicts = DecisionCache(5, Clock())
         with pytest.raises(AuthorizerUnavailable):
-            await verdicts.of(b"k", ask)
-        assert await verdicts.of(b"k", ask) is ALICE
+            await verdicts.get(b"k", ask)
+        assert await verdicts.get(b"k", ask) is ALICE
 
     async def test_are_bounded(self) -> None:
         asked: list[bytes] = []
@@ -260,13 +260,13 @@ class TestVerdicts:
                 asked.append(key)
                 return ALICE
 
-            await verdicts.of(key, ask)
+            await verdicts.get(key, ask)
 
-        verdicts = Verdicts(5, Clock())
-        for number in range(MOST + 1):
+        verdicts = DecisionCache(5, Clock())
+        for number in range(MAX_ENTRIES + 1):
             await look(b"%d" % number)
         asked.clear()
-        await look(b"%d" % MOST)
+        await look(b"%d" % MAX_ENTRIES)
         await look(b"0")  # the oldest made room
         assert asked == [b"0"]
 
@@ -281,9 +281,9 @@ class TestFarewells:
             return 200
 
         tally = Tally()
-        async with Farewells(tell, tally) as farewells:
+        async with DisconnectEvents(tell, tally) as farewells:
             for number in range(100):
-                farewells.say(b"%d" % number)
+                farewells.enqueue(b"%d" % number)
         assert sorted(told) == sorted(b"%d" % number for number in range(100))
         assert +tally.callbacks == {("disconnect", "told"): 100}
 
@@ -305,11 +305,11 @@ class TestFarewells:
             ids.add(message_id)
             status = left.pop(0)
             if not status:
-                raise Trouble("unreachable", "away")
+                raise AuthorizerError("unreachable", "away")
             return status
 
-        async with Farewells(tell, tally, pause_s=0.001) as farewells:
-            farewells.say(b"x")
+        async with DisconnectEvents(tell, tally, pause_s=0.001) as farewells:
+            farewells.enqueue(b"x")
         assert (len(statuses) - len(left), +tally.callbacks) == (tries, {("disconnect", outcome): 1})
         assert len(ids) == 1  # so that a back end can tell that it is the same one
 
@@ -323,29 +323,29 @@ class TestFarewells:
             await asyncio.Event().wait()
             return 200
 
-        async with Farewells(tell, tally) as farewells:
-            for _ in range(MOST_WAITING + 7):
-                farewells.say(b"x")
+        async with DisconnectEvents(tell, tally) as farewells:
+            for _ in range(MAX_QUEUED + 7):
+                farewells.enqueue(b"x")
             assert +tally.callbacks == {("disconnect", "dropped"): 7}
             await asyncio.sleep(0)
-        assert +tally.callbacks == {("disconnect", "dropped"): MOST_WAITING + 7}
-        assert str(MOST_WAITING) in caplog.text
+        assert +tally.callbacks == {("disconnect", "dropped"): MAX_QUEUED + 7}
+        assert str(MAX_QUEUED) in caplog.text
 
 
 class TestAVisit:
     def test_ends_once(self) -> None:
         ends: list[str] = []
-        visit = Visit("c", lambda reason, _: ends.append(reason))
+        visit = AuthorizedConnection("c", lambda reason, _: ends.append(reason))
         visit.end("draining")
         visit.end("client")
         assert ends == ["draining"]
 
     def test_that_is_replaced_before_it_lasts_makes_way_then(self) -> None:
         made_way: list[bool] = []
-        visit = Visit("c", lambda *_: None)
+        visit = AuthorizedConnection("c", lambda *_: None)
         visit.replaced()
-        visit.last_until(lambda: made_way.append(True))
+        visit.on_replaced(lambda: made_way.append(True))
         assert made_way == [True]
 
     def test_where_nobody_is_asked_changes_nothing(self) -> None:
-        assert NO_VISIT.delivery(ALL) is ALL
+        assert NO_CONNECTION.delivery(ALL) is ALL

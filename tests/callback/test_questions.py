@@ -11,10 +11,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import SetupError
-from progress_broker.model.grants import Action, Facts
+from progress_broker.model.grants import Action, ResourceAttributes
 from progress_broker.settings import Settings, load_settings
-from progress_server.callback.decision import MOST_EVENTS, read_answer
-from progress_server.callback.payloads import Who, new_connection, opening_in, who_in
+from progress_server.callback.decision import MAX_EVENTS, read_decision
+from progress_server.callback.payloads import Caller, caller_in, connect_request_in, new_connection
 from progress_server.callback.signature import Signer, new_message_id
 from tests.callback.backend import SECRET
 
@@ -43,7 +43,7 @@ class TestAnOpening:
         ],
     )
     def test_is_a_stream_or_a_websocket(self, path: str, operation: str | None) -> None:
-        opening = opening_in(scope(path))
+        opening = connect_request_in(scope(path))
         assert opening is not None
         assert (opening.operation, opening.url) == (operation, path)
 
@@ -58,14 +58,14 @@ class TestAnOpening:
         ],
     )
     def test_is_nothing_else(self, path: str, method: str) -> None:
-        assert opening_in(scope(path, method=method)) is None
+        assert connect_request_in(scope(path, method=method)) is None
 
     def test_tells_the_query_without_a_ticket(self) -> None:
-        opening = opening_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
+        opening = connect_request_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
         assert opening is not None
         assert opening.url == "/v1/stream?tag=a%26b&owner="
-        assert opening_in(scope("/v1/stream", b"%74icket=secret")).url == "/v1/stream"  # type: ignore[union-attr]
-        assert opening_in(scope("/v1/stream", b"tag=x%2fy")).url == "/v1/stream?tag=x%2fy"  # type: ignore[union-attr]
+        assert connect_request_in(scope("/v1/stream", b"%74icket=secret")).url == "/v1/stream"  # type: ignore[union-attr]
+        assert connect_request_in(scope("/v1/stream", b"tag=x%2fy")).url == "/v1/stream?tag=x%2fy"  # type: ignore[union-attr]
 
     def test_has_an_id_that_sorts_by_time(self) -> None:
         first = new_connection()
@@ -76,22 +76,22 @@ class TestAnOpening:
 class TestWho:
     def test_is_told_by_four_headers_as_they_were_sent(self) -> None:
         request = scope("/", authorization="Bearer x", cookie="a=1", user_agent="u", origin="https://o", accept="*/*")
-        who = who_in(HTTPConnection(request))
+        who = caller_in(HTTPConnection(request))
         assert who.headers == {"authorization": "Bearer x", "cookie": "a=1", "user-agent": "u", "origin": "https://o"}
         assert "Bearer" not in repr(who)
 
     def test_has_a_key_of_all_that_is_told(self) -> None:
         keys = [
-            Who(client, headers, principal).key()
+            Caller(client, headers, principal).key()
             for client in ("1", "2")
             for headers in ({}, {"cookie": "a"}, {"cookie": "b"}, {"authorization": "a"})
             for principal in (None, "p")
         ]
         assert len(set(keys)) == len(keys) == 16
-        assert Who("1", {"cookie": "a", "origin": "o"}).key() == Who("1", {"origin": "o", "cookie": "a"}).key()
+        assert Caller("1", {"cookie": "a", "origin": "o"}).key() == Caller("1", {"origin": "o", "cookie": "a"}).key()
 
     def test_a_call_does_not_tell_which(self) -> None:
-        assert set(json.loads(Who("1", {}).calls())) == {"action", "principal", "client", "headers"}
+        assert set(json.loads(Caller("1", {}).calls())) == {"action", "principal", "client", "headers"}
 
 
 class TestASignature:
@@ -160,32 +160,32 @@ class TestAnAnswer:
     )
     def test_that_can_not_be_read_allows_nothing(self, body: bytes, fault: str) -> None:
         with pytest.raises(ValueError, match=fault):
-            read_answer(body)
+            read_decision(body)
 
     def test_holds_so_many_events(self) -> None:
-        events = [{"type": "a"}] * (MOST_EVENTS + 1)
+        events = [{"type": "a"}] * (MAX_EVENTS + 1)
         with pytest.raises(ValueError, match="events"):
-            read_answer(json.dumps({"allow": True, "principal": "a", "events": events}).encode())
+            read_decision(json.dumps({"allow": True, "principal": "a", "events": events}).encode())
 
     def test_may_say_more_than_is_known(self) -> None:
-        assert read_answer(b'{"allow": false, "why": "later versions may tell"}').allow is False
+        assert read_decision(b'{"allow": false, "why": "later versions may tell"}').allow is False
 
     def test_grants_what_it_says(self) -> None:
-        answer = read_answer(
+        answer = read_decision(
             b'{"allow": true, "principal": "a", "scope": "read", "grants": [{"actions": ["cancel"], "ids": ["x"]}]}'
         )
-        grants = answer.whom().grants
-        assert grants.allows(Action.READ, Facts("y", owner="a"))
-        assert not grants.allows(Action.READ, Facts("y", owner="b"))
-        assert grants.allows(Action.CANCEL, Facts("x", owner="b"))
-        assert not grants.allows(Action.CANCEL, Facts("y", owner="a"))
+        grants = answer.principal_of().grants
+        assert grants.allows(Action.READ, ResourceAttributes("y", owner="a"))
+        assert not grants.allows(Action.READ, ResourceAttributes("y", owner="b"))
+        assert grants.allows(Action.CANCEL, ResourceAttributes("x", owner="b"))
+        assert not grants.allows(Action.CANCEL, ResourceAttributes("y", owner="a"))
 
     def test_grants_nothing_unless_it_says_so(self) -> None:
-        grants = read_answer(b'{"allow": true, "principal": "a"}').whom().grants
-        assert not any(grants.allows(action, Facts("y", owner="a")) for action in Action)
+        grants = read_decision(b'{"allow": true, "principal": "a"}').principal_of().grants
+        assert not any(grants.allows(action, ResourceAttributes("y", owner="a")) for action in Action)
 
     def test_first_events_can_not_break_the_framing_and_have_no_id(self) -> None:
-        [event] = read_answer(
+        [event] = read_decision(
             json.dumps({"allow": True, "principal": "a", "events": [{"type": "hi", "data": "a\n\nid: 9"}]}).encode()
         ).events
         frame = event.frame()
@@ -226,7 +226,7 @@ class TestSettings:
 
     def test_both_are_needed(self) -> None:
         from progress_broker.runtime.tally import Tally
-        from progress_server.callback.client import Backend
+        from progress_server.callback.client import AuthorizerClient
 
         with pytest.raises(SetupError, match="PROGRESS_CALLBACK_SECRET"):
-            Backend(Settings(_env_file=None, callback_url="http://x"), Tally())
+            AuthorizerClient(Settings(_env_file=None, callback_url="http://x"), Tally())

@@ -136,7 +136,7 @@ class TestPlaces:
         problem(there.result(), 401, "unauthenticated")
         for task in here:
             assert (await task).status_code in (401, 429)
-        assert len(limiter.places) == 0
+        assert len(limiter.slots) == 0
 
     async def test_are_kept_by_streams_and_given_back_in_the_end(
         self, theirs: TheirBackend, limiter: Limiter, http: httpx.AsyncClient
@@ -144,9 +144,9 @@ class TestPlaces:
         async with following(http, **HERE) as one, following(http, **HERE) as two:
             for stream in (one, two):
                 await until(stream, b"snapshot")
-            assert len(limiter.places) == 2
+            assert len(limiter.slots) == 2
             problem(await http.get(STREAM, headers=HERE), 429, "too-many-streams")
-        await eventually(lambda: len(limiter.places) == 0, "they are given back")
+        await eventually(lambda: len(limiter.slots) == 0, "they are given back")
         assert len(theirs.of("connect")) == 2
 
     async def test_are_had_by_long_polls_too(
@@ -154,7 +154,7 @@ class TestPlaces:
     ) -> None:
         poll = f"{OPS}/a/events?wait=0.2"
         assert (await http.get(poll, headers=HERE)).status_code == 200
-        assert len(limiter.places) == 0
+        assert len(limiter.slots) == 0
 
 
 class TestABackEndThatHangs:

@@ -11,7 +11,7 @@ from tests.api.named import name_callers
 
 
 def main() -> None:
-    limiter.PATIENCE_S = 20  # on a busy machine it would now and then keep its limits alone
+    limiter.TIMEOUT_S = 20  # on a busy machine it would now and then keep its limits alone
     settings = load_settings()
     app = name_callers(create_app(settings))
     with listen(settings) as listener:

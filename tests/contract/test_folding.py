@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from progress_broker.errors import BrokerError
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
 from progress_broker.operations import event_log
 from progress_broker.operations.commands import publish_call, read_answer
@@ -83,7 +83,7 @@ class Life:
             attempt, worker = now.attempt + 1, f"host:{chance.randrange(9)}"
             said = json.dumps({"status": "running", "attempt": attempt, "worker": worker}).encode()
             keys = self.store.keyspace.operation(self.id)
-            entries = [Entry("status", said, "running")]
+            entries = [NewEvent("status", said, "running")]
             call = publish_call(self.id, keys, entries, attempt=attempt, begins=True, worker=worker, expect=now.status)
             read_answer(await run(self.store.connections.commands, call))
 

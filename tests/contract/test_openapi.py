@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from progress_broker import errors
 from progress_broker.errors import BrokerError
 from progress_server.app import create_app
-from progress_server.http.problems import PASSING, STATUS_OF_CODE, problem
+from progress_server.http.problems import RETRYABLE, STATUS_OF_CODE, problem
 from tests.conftest import make_settings
 
 CALLS = {
@@ -115,9 +115,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 def test_a_problem_is_one(code: str) -> None:
     answer = problem(code, "what happened", field="part")
     assert (answer.status_code, answer.media_type) == (STATUS_OF_CODE[code], "application/problem+json")
-    assert ("retry-after" in answer.headers) == (code in PASSING)
-    assert all(STATUS_OF_CODE[passing] in (429, 503) for passing in PASSING)
-    assert {passing for passing, status in STATUS_OF_CODE.items() if status in (429, 503)} == PASSING
+    assert ("retry-after" in answer.headers) == (code in RETRYABLE)
+    assert all(STATUS_OF_CODE[passing] in (429, 503) for passing in RETRYABLE)
+    assert {passing for passing, status in STATUS_OF_CODE.items() if status in (429, 503)} == RETRYABLE
 
 
 def test_each_refusal_is_a_problem(document: dict[str, Any]) -> None:

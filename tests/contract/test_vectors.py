@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.children import Child, Tree
-from progress_broker.model.entry import read_publication
+from progress_broker.model.entry import read_publish_request
 from progress_broker.model.event import Event
 from progress_broker.model.operation import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
@@ -45,7 +45,7 @@ def test_positions_sort_as_redis_sorts_them() -> None:
 
 @pytest.mark.parametrize("text", POSITIONS["invalid"])
 def test_what_is_no_position(text: str) -> None:
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(InvalidInput) as refused:
         parse(text)
     assert refused.value.field == "position"
     assert len(refused.value.detail) < 400
@@ -62,8 +62,8 @@ class TestTypes:
 
     @pytest.mark.parametrize("type", TYPES["invalid"] + TYPES["reserved"])
     def test_not_to_be_published(self, settings: Settings, type: str) -> None:
-        with pytest.raises(Invalid) as refused:
-            read_publication({"type": type, "data": {}}, settings)
+        with pytest.raises(InvalidInput) as refused:
+            read_publish_request({"type": type, "data": {}}, settings)
         assert refused.value.field == "type"
 
     def test_reserved(self) -> None:

@@ -21,7 +21,7 @@ from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
-from progress_broker.storage.schema import agree
+from progress_broker.storage.schema import ensure_schema
 from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
 from progress_server.observability.metrics import registry_of
@@ -139,7 +139,7 @@ def metrics_page() -> str:
 async def _metrics() -> list[Metric]:
     settings = make_settings()
     redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-    keyspace = await agree(Connections(redis, redis, 1), settings)
+    keyspace = await ensure_schema(Connections(redis, redis, 1), settings)
     async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
         hub = Hub(store, settings)
         hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.position import parse
 from tests import sse
 from tests.e2e.harness import Api
@@ -340,7 +340,7 @@ async def check_garbage(case: Case, garbage: bytes) -> None:
 def is_position(text: str) -> bool:
     try:
         parse(text)
-    except Invalid:
+    except InvalidInput:
         return False
     return True
 

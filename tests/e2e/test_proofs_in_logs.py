@@ -12,7 +12,7 @@ import redis as redislib
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from progress_server.auth.api_keys import hashed
+from progress_server.auth.api_keys import hash_key
 from tests.e2e.harness import OPS
 from tests.servers import ApiReplica, RealRedis
 
@@ -41,7 +41,7 @@ def wrong(token: str) -> list[str]:
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_the_log_has_no_proof(tmp_path: Path, form: str) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text(f'[[keys]]\nname = "w"\nsha256 = "{hashed(API_KEY)}"\ngrants = [{{actions = ["read"]}}]\n')
+    keys.write_text(f'[[keys]]\nname = "w"\nsha256 = "{hash_key(API_KEY)}"\ngrants = [{{actions = ["read"]}}]\n')
     settings = {"auth": "jwt", "jwt_key": JWT_KEY, "jwt_audience": "us", "api_keys": keys, "requests_per_s": 0}
     settings |= {"ticket_secret": TICKET_SECRET, "log_level": "debug", "log_format": form, "drain_s": 0.5}
     settings |= {"stream_max_age_s": 0.2, "denials_s": 0.1}

@@ -52,7 +52,7 @@ class Connection:
             asyncio.get_running_loop().call_soon(self._stream.close)
         elif self._held >= self._room:
             self.was_slow = True
-            self._stream.filled()
+            self._stream.pause_writing()
 
     def close(self) -> None:
         self.over = True
@@ -69,7 +69,7 @@ class Connection:
             await asyncio.sleep(0.01)
             if self._held and random.random() < 0.5:
                 self._held = 0
-                self._stream.drained()
+                self._stream.resume_writing()
         self.leave()
 
     def leave(self) -> None:

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from progress_broker.bundle import cursor
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.query import Query
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import Ended, Gone, NotFound, StorageUnavailable
 from progress_broker.stream.delivery import Delivery, Start
 from tests.fuzz.account import Account
@@ -19,7 +19,7 @@ from tests.fuzz.running import SEEDS, STEADY_REDIS, Run, running
 from tests.servers import RealRedis, eventually
 
 IDS = tuple(f"j{number}" for number in range(10))
-JOBS = Query(terms=frozenset({b"kind:job"}))
+JOBS = OperationQuery(terms=frozenset({b"kind:job"}))
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def server(tmp_path: Path) -> Iterator[RealRedis]:
 class Client:
     """Follows what a query asks for."""
 
-    def __init__(self, run: Run, name: str, query: Query, interval_s: float = 0) -> None:
+    def __init__(self, run: Run, name: str, query: OperationQuery, interval_s: float = 0) -> None:
         self.account = Account(name, run.published)
         self._run, self._query, self._delivery = run, query, Delivery(interval_s=interval_s)
         self._random = Random(run.random.random())
         self._cursor: str | None = None
-        self._places: dict[int, Place] = {}  # where it stood when it connected
+        self._places: dict[int, LanePosition] = {}  # where it stood when it connected
         self._connection: Connection | None = None
         self._was_slow = False  # on the connection before this one
         self._listed = False  # whether this connection has told what it follows
@@ -143,7 +143,7 @@ async def test_a_client_that_is_cut_anywhere_misses_nothing_unnoticed(
     async with running(server, seed) as run:
         clients = [
             Client(run, "query", JOBS),
-            Client(run, "named", Query(ids=IDS[:6])),
+            Client(run, "named", OperationQuery(ids=IDS[:6])),
             Client(run, "paced", JOBS, interval_s=0.05),
         ]
         await run.play(IDS, [client.follow for client in clients], redis_is)

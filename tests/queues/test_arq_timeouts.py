@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from progress_broker.model.operation import Status
-from progress_workers.queues._runs import announce, begin
+from progress_workers.queues._runs import begin, create_for_task
 from tests.workers.harness import Broker
 
 TIMEOUT_S = 0.2
@@ -32,7 +32,7 @@ async def job(broker: Broker, before: Any = None) -> None:
             await asyncio.sleep(TIMEOUT_S / 4)  # the timeout does not include this
 
     settings: Any = Settings
-    announce("late", {"kind": "work"})
+    create_for_task("late", {"kind": "work"})
     ctx: Context = {"job_id": "late", "job_try": 1, "enqueue_time": datetime.now(UTC)}
     await settings.on_job_start(ctx)
     if before is not None:

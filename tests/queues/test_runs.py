@@ -10,8 +10,16 @@ import pytest
 
 from progress_broker.model.operation import OPERATION_ID, Status
 from progress_workers import Cancelled, Operation
-from progress_workers.null import NOTHING
-from progress_workers.queues._runs import announce, begin, conclude, last_resort, leave, operation_id, worded
+from progress_workers.null import NULL_OPERATION
+from progress_workers.queues._runs import (
+    begin,
+    create_for_task,
+    end_from_outside,
+    force_stop_after,
+    leave,
+    merge_options,
+    operation_id,
+)
 from tests.queues.queues import QUEUES, ROOT
 from tests.servers import wait_until
 from tests.workers.harness import Broker
@@ -31,12 +39,12 @@ def test_other_ids_are_written_so_that_they_stay_apart() -> None:
 
 
 def test_what_is_said_later_of_a_task_wins_and_false_says_nothing() -> None:
-    assert worded("count", {"kind": "import", "owner": "ada"}, None, {"owner": "grace"}) == {
+    assert merge_options("count", {"kind": "import", "owner": "ada"}, None, {"owner": "grace"}) == {
         "kind": "import",
         "owner": "grace",
     }
-    assert worded("count", None) == {"kind": "count"}
-    assert worded("count", False, {"owner": "grace"}) is None
+    assert merge_options("count", None) == {"kind": "count"}
+    assert merge_options("count", False, {"owner": "grace"}) is None
 
 
 def test_a_task_that_was_cancelled_between_two_attempts_ends_and_does_not_run(broker: Broker) -> None:
@@ -53,9 +61,9 @@ def test_a_task_that_was_cancelled_between_two_attempts_ends_and_does_not_run(br
 def test_a_task_that_ended_otherwise_runs_again_unreported(broker: Broker) -> None:
     with begin(Operation, "again", {"kind": "count"}):
         pass
-    assert begin(Operation, "again", {"kind": "count"}) is NOTHING
+    assert begin(Operation, "again", {"kind": "count"}) is NULL_OPERATION
     broker.delete("again")
-    assert begin(Operation, "again", {"kind": "count"}) is NOTHING
+    assert begin(Operation, "again", {"kind": "count"}) is NULL_OPERATION
 
 
 def test_a_run_that_lost_its_operation_leaves_it_without_an_error(broker: Broker, caplog: Any) -> None:
@@ -71,10 +79,10 @@ def test_a_run_that_lost_its_operation_leaves_it_without_an_error(broker: Broker
 
 
 def test_what_ends_a_task_elsewhere_changes_no_end(broker: Broker) -> None:
-    announce("done", {"kind": "count"})
-    conclude("done", Status.CANCELLED, "cancelled", "revoked")
-    conclude("done", Status.FAILED, "worker-lost", "too late")
-    conclude("unknown", Status.FAILED, "worker-lost", "never heard of")
+    create_for_task("done", {"kind": "count"})
+    end_from_outside("done", Status.CANCELLED, "cancelled", "revoked")
+    end_from_outside("done", Status.FAILED, "worker-lost", "too late")
+    end_from_outside("unknown", Status.FAILED, "worker-lost", "never heard of")
     shown = broker.show("done")
     assert (shown.status, shown.error) == (Status.CANCELLED, {"type": "cancelled", "message": "revoked"})
 
@@ -84,7 +92,7 @@ def test_the_last_resort_is_for_tasks_that_go_on_after_their_operation_was_cance
     broker: Broker, after_s: float | None
 ) -> None:
     stopped = Event()
-    with begin(Operation, f"stubborn-{after_s}", {"kind": "count"}) as op, last_resort(op, after_s, stopped.set):
+    with begin(Operation, f"stubborn-{after_s}", {"kind": "count"}) as op, force_stop_after(op, after_s, stopped.set):
         broker.cancel(op.id)
         wait_until(lambda: op.cancelled, "it is heard")
         if after_s is not None:

@@ -159,7 +159,7 @@ def test_each_signal_is_heard_once_whoever_joins_later(broker: Broker, op: Opera
     broker.signal("op", "toggle")
     assert next(op.signals(timeout=30)).type == "toggle"
     for _ in range(3):
-        helper = Operation.attach("op", ends=False, settings=broker.settings)
+        helper = Operation.attach("op", end_on_exit=False, settings=broker.settings)
         assert next(helper.signals(timeout=30)).type == "toggle"  # this reader has not read any signal yet
     broker.signal("op", "again")
     assert next(op.signals(timeout=30)).type == "again"
@@ -177,7 +177,7 @@ def test_a_signal_for_the_attempt_that_took_over_is_not_for_the_one_before(broke
 @pytest.mark.parametrize("how", ["ended by its worker", "deleted"])
 def test_who_helps_hears_at_once_that_it_is_over(broker: Broker, how: str) -> None:
     op = Operation.start("work", id="op", lease_s=None, settings=broker.settings)
-    helper = Operation.attach("op", ends=False, settings=broker.settings)
+    helper = Operation.attach("op", end_on_exit=False, settings=broker.settings)
     if how == "deleted":
         broker.delete("op")
     else:

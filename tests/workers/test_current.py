@@ -6,9 +6,9 @@ import threading
 
 import progress_workers
 from progress_workers import AsyncOperation, Operation, current, track
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.stage import Stage
-from progress_workers.null import NO_STAGE, NOTHING
+from progress_workers.null import NULL_OPERATION, NULL_STAGE
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker
 
@@ -27,7 +27,7 @@ def test_a_library_reports_to_the_operation_whose_block_it_is_called_in(run: Run
     progress = broker.data("op", "progress")[-1]
     assert (progress["current"], progress["total"]) == (3, 3)
     assert progress["stages"][0]["name"] == "polish"
-    assert current() is NOTHING
+    assert current() is NULL_OPERATION
 
 
 def test_outside_an_operation_it_reports_nowhere() -> None:
@@ -38,7 +38,12 @@ def test_outside_an_operation_it_reports_nowhere() -> None:
 
 
 def test_all_that_can_be_said_of_an_operation_can_be_said_of_none() -> None:
-    for real, none in ((Reporting, NOTHING), (Operation, NOTHING), (AsyncOperation, NOTHING), (Stage, NO_STAGE)):
+    for real, none in (
+        (BaseOperation, NULL_OPERATION),
+        (Operation, NULL_OPERATION),
+        (AsyncOperation, NULL_OPERATION),
+        (Stage, NULL_STAGE),
+    ):
         for name in vars(real):
             if not name.startswith("_") and name not in ("create", "start", "attach"):
                 assert hasattr(none, name), name
@@ -52,7 +57,7 @@ def test_all_that_can_be_said_of_an_operation_can_be_said_of_none() -> None:
         "track": ([],),
         "child": ("x",),
     }
-    for name, method in inspect.getmembers(NOTHING, inspect.ismethod):
+    for name, method in inspect.getmembers(NULL_OPERATION, inspect.ismethod):
         if not name.startswith("_"):
             method(*said.get(name, ()))
 
@@ -74,12 +79,12 @@ async def test_each_task_has_its_own(broker: Broker) -> None:
 
 
 def test_a_plain_thread_has_none_unless_it_is_handed_one(broker: Broker) -> None:
-    seen: list[Reporting] = []
+    seen: list[BaseOperation] = []
     with Operation.start("work", settings=broker.settings):
         thread = threading.Thread(target=lambda: seen.append(current()))
         thread.start()
         thread.join()
-    assert seen == [NOTHING]
+    assert seen == [NULL_OPERATION]
 
 
 def test_events_of_one_s_own_are_stored_as_they_are(run: Run, broker: Broker) -> None:
@@ -88,14 +93,14 @@ def test_events_of_one_s_own_are_stored_as_they_are(run: Run, broker: Broker) ->
 
 
 def test_what_took_no_work_is_no_part_of_the_rate(run: Run, broker: Broker) -> None:
-    def work(op: Reporting) -> None:
+    def work(op: BaseOperation) -> None:
         op.skip(900)
         op.advance(1)
 
     run(work, "work", id="op", total=1000, settings=broker.settings, interval_s=3600)
     progress = broker.data("op", "progress")[-1]
     assert (progress["current"], progress["percent"]) == (901, 90.1)
-    assert progress_workers.current() is NOTHING
+    assert progress_workers.current() is NULL_OPERATION
 
 
 def test_blocks_may_be_left_in_any_order(broker: Broker) -> None:
@@ -105,4 +110,4 @@ def test_blocks_may_be_left_in_any_order(broker: Broker) -> None:
     first.__exit__(None, None, None)
     assert current() is second
     second.__exit__(None, None, None)
-    assert current() is NOTHING
+    assert current() is NULL_OPERATION

@@ -13,7 +13,7 @@ from progress_workers import (
     Cancelled,
     Fenced,
     Gone,
-    Invalid,
+    InvalidInput,
     NotFound,
     Operation,
     OperationEnded,
@@ -207,9 +207,9 @@ def test_starting_with_other_words_or_after_the_end_is_refused(run: Run, broker:
         run(nothing, "import", id="taken", settings=broker.settings)
     with pytest.raises(OperationEnded, match="succeeded"):
         run(nothing, "taken", how="attach", settings=broker.settings)
-    with pytest.raises(Invalid, match="id"):
+    with pytest.raises(InvalidInput, match="id"):
         run(nothing, "import", id="not an id", settings=broker.settings)
-    with pytest.raises(Invalid, match="tags"):
+    with pytest.raises(InvalidInput, match="tags"):
         run(nothing, "import", tags="eu", settings=broker.settings)
     assert_whole(broker.events("taken"))
 
@@ -369,7 +369,7 @@ def test_a_dropped_operation_stops_its_beats(broker: Broker) -> None:
     assert [event.type for event in broker.events(id)] == ["status", "status"]  # nothing else is stored
     del op
     assert reporter.idle
-    assert reporter.beat_at() == float("inf")
+    assert reporter.heartbeat_due_at() == float("inf")
 
 
 def test_a_pipeline_can_be_told_in_full(run: Run, broker: Broker) -> None:

@@ -12,7 +12,7 @@ from progress_cli.app import app
 from progress_workers import Operation
 from progress_workers.lifecycle import start
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, ReportOptions, StartOptions
-from progress_workers.queues._runs import Words
+from progress_workers.queues._runs import OperationOptions
 from progress_workers.tracked import _TEMPLATES
 
 FIELDS = set(NewOperation.model_fields)
@@ -33,7 +33,7 @@ def test_the_sdk_creates_with_what_an_operation_is_made_of() -> None:
 
 
 def test_a_task_says_all_but_its_id() -> None:
-    assert names(Words) | {"id"} == FIELDS
+    assert names(OperationOptions) | {"id"} == FIELDS
 
 
 def test_starting_is_creating_and_reporting() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.model.operation import Status
 from progress_workers import Operation
-from progress_workers.core.progress.counter import Gauge
-from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.counter import Counter
+from progress_workers.core.progress.dirty import DirtyFlag
 from tests.workers.harness import Broker, assert_whole, finished, python
 
 
@@ -43,7 +43,7 @@ def test_every_example_of_the_guide_and_of_the_docstrings_works_as_written(redis
 
 
 def test_no_count_is_lost_between_threads() -> None:
-    gauge = Gauge(Pulse(lambda: None))
+    gauge = Counter(DirtyFlag(lambda: None))
 
     def count() -> None:
         for _ in range(20_000):
@@ -58,7 +58,7 @@ def test_no_count_is_lost_between_threads() -> None:
         gauge.set(gauge.current)  # an update during counting must not lose later counts
         assert gauge.current >= 0
     assert gauge.current <= 8 * 40_000
-    exact = Gauge(Pulse(lambda: None))
+    exact = Counter(DirtyFlag(lambda: None))
     threads = [threading.Thread(target=lambda: [exact.advance(1) for _ in range(20_000)]) for _ in range(8)]
     for thread in threads:
         thread.start()

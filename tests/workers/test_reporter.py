@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_broker.errors import Fenced
-from progress_broker.model.entry import Entry
-from progress_broker.model.operation import Answer, Cancel
+from progress_broker.model.entry import NewEvent
+from progress_broker.model.operation import Cancel, PublishResult
 from progress_broker.model.payloads import Progress
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
@@ -23,11 +23,11 @@ from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.progress import MAX_STAGES
 from progress_workers.core.progress.rate import Rate
 from progress_workers.core.reporter import Reporter
-from progress_workers.errors import Cancelled, Stop
+from progress_workers.errors import CancelInfo, Cancelled
 
 SETTINGS = Settings(_env_file=None)
-END = Entry("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")
-TAKEN = Answer(position="1-1", events=1, cancel_requested=False)
+END = NewEvent("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")
+TAKEN = PublishResult(position="1-1", events=1, cancel_requested=False)
 
 
 class Bench:
@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, **options: Any) -> None:
         self.now = 100.0
         self.woken = 0
-        self.stored: list[Entry] = []
+        self.stored: list[NewEvent] = []
         self._last: dict[str, int] = {}
         keys = Keyspace("pb", 16).operation("op")
         clock = Clock(lambda: self.now, lambda: 1.7e9 + self.now)
@@ -45,7 +45,7 @@ class Bench:
     def _woken(self, _: Reporter) -> None:
         self.woken += 1
 
-    def send(self, *, arrives: bool = True, answered: bool = True) -> list[Entry] | None:
+    def send(self, *, arrives: bool = True, answered: bool = True) -> list[NewEvent] | None:
         batch = self.reporter.take(self.now)
         if batch is None or not arrives:
             return batch
@@ -164,32 +164,32 @@ def test_the_end_comes_last_and_nothing_after_it() -> None:
 
 def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
     bench = Bench(lease_s=15)
-    assert bench.reporter.beat_at() == bench.now + 5
+    assert bench.reporter.heartbeat_due_at() == bench.now + 5
     bench.now += 3
     bench.reporter.progress.gauge.advance(3)
     bench.send()
-    assert bench.reporter.beat_at() == bench.now + 5  # a batch replaces a heartbeat
+    assert bench.reporter.heartbeat_due_at() == bench.now + 5  # a batch replaces a heartbeat
     bench.now += 5
-    assert list(bench.reporter.beat(bench.now).args) == ["op", "ATTEMPT", "1"]
-    assert bench.reporter.beat_at() == bench.now + 5
+    assert list(bench.reporter.heartbeat(bench.now).args) == ["op", "ATTEMPT", "1"]
+    assert bench.reporter.heartbeat_due_at() == bench.now + 5
     bench.reporter.release()
-    assert bench.reporter.beat_at() == inf
+    assert bench.reporter.heartbeat_due_at() == inf
 
 
 def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expiring() -> None:
     bench = Bench()
     rare = bench.now + SETTINGS.idle_limit_s / 4
-    assert bench.reporter.beat_at() == rare
-    bench.reporter.lease.look()  # a check for fencing is still possible
-    assert bench.reporter.beat_at() <= bench.now
-    assert bench.reporter.beat(bench.now).args[-1] == "OBSERVER"  # this does not extend the lease
-    assert bench.reporter.beat_at() == rare
+    assert bench.reporter.heartbeat_due_at() == rare
+    bench.reporter.lease.check_now()  # a check for fencing is still possible
+    assert bench.reporter.heartbeat_due_at() <= bench.now
+    assert bench.reporter.heartbeat(bench.now).args[-1] == "OBSERVER"  # this does not extend the lease
+    assert bench.reporter.heartbeat_due_at() == rare
 
 
 def test_an_operation_that_ended_is_not_beaten_for() -> None:
     bench = Bench(lease_s=15)
     bench.reporter.end(END)
-    assert bench.reporter.beat_at() == inf
+    assert bench.reporter.heartbeat_due_at() == inf
 
 
 def test_work_that_stands_still_is_told_again_ever_more_rarely_with_a_falling_rate() -> None:
@@ -232,28 +232,28 @@ def test_an_attempt_that_gives_up_says_so_last_and_holds_the_lease_for_the_next(
 def test_events_of_one_s_own_keep_their_place_among_the_lines() -> None:
     bench = Bench()
     bench.reporter.log("before")
-    bench.reporter.publish(Entry("thumbnail", b'{"url":"/1.png"}'))
+    bench.reporter.publish(NewEvent("thumbnail", b'{"url":"/1.png"}'))
     bench.reporter.log("after")
     bench.drain()
     assert bench.types() == ["log", "thumbnail", "log"]
 
 
-@pytest.mark.parametrize("stop", [Stop("enough", "bob"), Fenced("another attempt")])
-def test_who_wants_to_hear_of_a_stop_hears_once_and_at_once_if_it_is_past(stop: Stop | Fenced) -> None:
+@pytest.mark.parametrize("stop", [CancelInfo("enough", "bob"), Fenced("another attempt")])
+def test_who_wants_to_hear_of_a_stop_hears_once_and_at_once_if_it_is_past(stop: CancelInfo | Fenced) -> None:
     bench = Bench()
     heard: list[Exception] = []
-    bench.reporter.sign.on_stop(heard.append)
-    bench.reporter.sign.on_stop(lambda _: 1 / 0)  # an error in one callback must not affect the others
-    forget = bench.reporter.sign.on_stop(heard.append)
+    bench.reporter.cancellation.on_stop(heard.append)
+    bench.reporter.cancellation.on_stop(lambda _: 1 / 0)  # an error in one callback must not affect the others
+    forget = bench.reporter.cancellation.on_stop(heard.append)
     forget()
     for _ in range(2):
-        if isinstance(stop, Stop):
-            bench.reporter.sign.ask(stop)
+        if isinstance(stop, CancelInfo):
+            bench.reporter.cancellation.request(stop)
         else:
             bench.reporter.lose(stop)
     assert len(heard) == 1
-    bench.reporter.sign.on_stop(heard.append)
-    assert [type(error) for error in heard] == [Cancelled if isinstance(stop, Stop) else Fenced] * 2
+    bench.reporter.cancellation.on_stop(heard.append)
+    assert [type(error) for error in heard] == [Cancelled if isinstance(stop, CancelInfo) else Fenced] * 2
 
 
 def test_a_lost_operation_says_nothing_more_and_tells_why() -> None:
@@ -264,7 +264,7 @@ def test_a_lost_operation_says_nothing_more_and_tells_why() -> None:
     bench.reporter.end(END)
     assert bench.reporter.done
     assert bench.send() is None
-    assert isinstance(bench.reporter.sign.error(), Fenced)
+    assert isinstance(bench.reporter.cancellation.error(), Fenced)
 
 
 def test_a_cancel_is_heard_from_a_publish_s_answer_with_its_reason() -> None:
@@ -272,8 +272,8 @@ def test_a_cancel_is_heard_from_a_publish_s_answer_with_its_reason() -> None:
     bench.reporter.progress.gauge.advance(1)
     bench.send(answered=False)
     asked = Cancel(reason="enough", by="bob")
-    bench.reporter.acknowledged(Answer(position="1-0", events=2, cancel_requested=True, cancel=asked))
-    error = bench.reporter.sign.error()
+    bench.reporter.acknowledged(PublishResult(position="1-0", events=2, cancel_requested=True, cancel=asked))
+    error = bench.reporter.cancellation.error()
     assert isinstance(error, Cancelled)
     assert (error.reason, error.by) == ("enough", "bob")
 
@@ -302,7 +302,7 @@ def test_a_forked_child_is_another_producer_and_leaves_the_rest_to_its_parent() 
     bench.reporter.progress.gauge.advance(1)
     bench.send(answered=False)
     bench.reporter.log("the parent's")
-    bench.reporter.reborn()
+    bench.reporter.after_fork()
     assert bench.reporter.due_at() == inf
     bench.reporter.progress.gauge.advance(1)
     bench.drain()
@@ -521,7 +521,7 @@ def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: l
         else:
             bench.send(arrives=values[0] != "lost", answered=values[0] == "answered")
     final = bench.reporter.progress.gauge.current
-    changed = bench.reporter.pulse.dirty
+    changed = bench.reporter.dirty_flag.dirty
     bench.reporter.end(END)
     bench.drain()
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from progress_broker.model.operation import Status
-from progress_workers import AsyncOperation, Cancelled, Gone, Invalid, Operation, current
+from progress_workers import AsyncOperation, Cancelled, Gone, InvalidInput, Operation, current
 from progress_workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
 from progress_workers.processes.lines import MAX_CHARS, Line, Lines, shown
 from progress_workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
@@ -156,13 +156,13 @@ def test_no_pattern_is_none(off: str | None) -> None:
     [{"pattern": "("}, {"pattern": r"(?P<rows>\d+)"}, {"ansi": "some"}, {"grace_s": -1}, {"grace_s": float("nan")}],
 )
 def test_what_can_not_be_meant_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidInput):
         run_process(["true"], **wrong)
 
 
 @pytest.mark.parametrize("command", ["ls -l", b"ls", []])
 def test_a_command_is_a_list_of_words(command: Any) -> None:
-    with pytest.raises(Invalid, match="must be a list of words"):
+    with pytest.raises(InvalidInput, match="must be a list of words"):
         run_process(command)
 
 
@@ -436,7 +436,7 @@ def test_nothing_is_left_of_it() -> None:
     def once() -> None:
         run_process(["sh", "-c", "echo out; echo err >&2; exit 1"])
         for wrong in (["no-such-command"], []):
-            with suppress(OSError, Invalid):
+            with suppress(OSError, InvalidInput):
                 run_process(wrong)
         with suppress(ZeroDivisionError):
             run_process(["echo", "1"], on_line=lambda *_: 1 / 0)
@@ -563,13 +563,13 @@ def test_a_failure_may_be_sent_to_another_process(error: ProcessFailed, text: st
 
 @pytest.mark.parametrize("grace_s", ["x", None, -1, float("nan")])
 def test_a_grace_that_is_none_is_refused(grace_s: Any) -> None:
-    with pytest.raises(Invalid, match="grace_s must be a number of seconds"):
+    with pytest.raises(InvalidInput, match="grace_s must be a number of seconds"):
         run_process(["true"], grace_s=grace_s)
 
 
 @pytest.mark.parametrize("pattern", ["auot", "("])
 def test_a_pattern_that_is_none_is_refused_with_what_there_is(pattern: str) -> None:
-    with pytest.raises(Invalid, match="expected bars, auto, off or a regular expression"):
+    with pytest.raises(InvalidInput, match="expected bars, auto, off or a regular expression"):
         make_pattern(pattern)
 
 

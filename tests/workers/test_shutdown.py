@@ -78,7 +78,7 @@ def test_a_dropped_operation_is_not_kept_alive_by_who_wants_to_hear_of_its_cance
     reporter = op._reporter
     del op
     gc.collect()
-    assert reporter.beat_at() == float("inf")
+    assert reporter.heartbeat_due_at() == float("inf")
 
 
 def test_whatever_is_called_back_does_not_stop_the_threads_that_serve_everybody(broker: Broker) -> None:

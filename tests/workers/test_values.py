@@ -18,7 +18,7 @@ from progress_broker.model.operation import OPERATION_ID, Status
 from progress_broker.model.payloads import Progress
 from progress_workers import (
     AsyncOperation,
-    Invalid,
+    InvalidInput,
     LogHandler,
     NotFound,
     Operation,
@@ -329,7 +329,7 @@ def test_numbers_that_are_none_leave_the_count_as_it_was(broker: Broker) -> None
 
 def test_a_bad_option_is_found_before_anything_is_created(broker: Broker) -> None:
     for options in ({"id": "a b"}, {"parent": "a b"}, {"lease_s": -1}, {"tags": "eu"}, {"id": "\udce9"}):
-        with pytest.raises(Invalid):
+        with pytest.raises(InvalidInput):
             Operation.start("zoo", settings=broker.settings, **options)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unknown option 'colour'"):
         Operation.start("zoo", settings=broker.settings, colour="red")  # type: ignore[call-arg]

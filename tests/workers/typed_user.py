@@ -7,7 +7,7 @@ from typing import assert_type
 from progress_workers import (
     AsyncOperation,
     Cancelled,
-    Invalid,
+    InvalidInput,
     LogHandler,
     Operation,
     Pool,
@@ -46,7 +46,7 @@ def plain(rows: list[str]) -> int:
             op.raise_if_cancelled()
         except Cancelled as error:
             assert_type(error.reason, str | None)
-        except Invalid as error:
+        except InvalidInput as error:
             assert_type(error.field, str | None)
         op.succeed({"imported": 1})
     assert_type(Operation.create("later"), str)
@@ -65,7 +65,7 @@ async def asynchronous(rows: AsyncIterator[bytes]) -> None:
         async for signal in op.signals():
             assert_type(signal, Signal)
         assert_type(await op.flush(), bool)
-    assert_type(await AsyncOperation.attach("import-42", new_attempt=True, ends=False), AsyncOperation)
+    assert_type(await AsyncOperation.attach("import-42", new_attempt=True, end_on_exit=False), AsyncOperation)
     assert_type(await AsyncOperation.create("later"), str)
 
 

@@ -69,7 +69,7 @@ operation, nothing happens.
 **Never in the way.** Reporting never blocks. Once an operation has started, no report raises an exception. Any object
 may be returned, counted, logged or used as a name. Numbers that are not finite are ignored, values that JSON can't hold
 are shown as readable texts, and values that are too large are left out. The operation's log and Python's `logging` then
-say so, once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `Invalid` for an
+say so, once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `InvalidInput` for an
 invalid id, parent or lease, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded;
 any other exit ends it as failed.
 
@@ -105,7 +105,7 @@ from progress_broker.errors import (
     BrokerError,
     Fenced,
     Gone,
-    Invalid,
+    InvalidInput,
     NotFound,
     OperationEnded,
     OperationExists,
@@ -143,7 +143,7 @@ __all__ = [
     "Cancelled",
     "Fenced",
     "Gone",
-    "Invalid",
+    "InvalidInput",
     "LogHandler",
     "NotFound",
     "Operation",

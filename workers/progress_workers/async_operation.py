@@ -8,12 +8,12 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.inbox import Signal
 from progress_workers.current import enter, leave
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
-from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.start import Handle
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
 from progress_workers.transport.connection import FLUSH_S
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 Register = Callable[[Callable[[Exception], None]], Callable[[], None]]
 
 
-class AsyncOperation(Reporting):
+class AsyncOperation(BaseOperation):
     """An operation that asyncio code reports: `async with AsyncOperation.start("import") as op: …`.
 
     Methods that wait are coroutines. Everything else works as in `Operation`, with one difference: when the work is
@@ -36,19 +36,21 @@ class AsyncOperation(Reporting):
         return await asyncio.to_thread(partial(create_pending, kind, **options))
 
     @classmethod
-    def start(cls, kind: str, **options: Unpack[StartOptions]) -> "Opening":
+    def start(cls, kind: str, **options: Unpack[StartOptions]) -> "PendingOperation":
         """Create an operation, as `Operation.start` does. Await the result, or use it in `async with`."""
-        return Opening(cls, partial(start.start, kind, **options))
+        return PendingOperation(cls, partial(start.start, kind, **options))
 
     @classmethod
-    def attach(cls, id: str, **options: Unpack[AttachOptions]) -> "Opening":
+    def attach(cls, id: str, **options: Unpack[AttachOptions]) -> "PendingOperation":
         """Join an operation, as `Operation.attach` does. Await the result, or use it in `async with`."""
-        return Opening(cls, partial(start.attach, id, **options))
+        return PendingOperation(cls, partial(start.attach, id, **options))
 
-    def child(self, kind: str, **options: Unpack[ChildOptions]) -> "Opening":
+    def child(self, kind: str, **options: Unpack[ChildOptions]) -> "PendingOperation":
         """Start a part of this operation, as `Operation.child` does. Await the result, or use it in `async with`."""
         self.raise_if_cancelled()
-        return Opening(type(self), partial(start.start, kind, parent=self.id, settings=self._settings, **options))
+        return PendingOperation(
+            type(self), partial(start.start, kind, parent=self.id, settings=self._settings, **options)
+        )
 
     @overload
     def track(self, items: Iterable[T]) -> Iterator[T]: ...
@@ -95,16 +97,16 @@ class AsyncOperation(Reporting):
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         leave(self)
         stopped = self._scope.leave(error)
-        self._leave(stopped or error)
-        self._left(stopped or error, await self.flush(self._link.patience_s()))
+        self._finish(stopped or error)
+        self._check_flushed(stopped or error, await self.flush(self._link.exit_timeout_s()))
         if stopped is not None:
             raise stopped from error
 
 
-class Opening:
+class PendingOperation:
     """An `AsyncOperation` that is not started yet: await it, or use it in `async with`."""
 
-    def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
+    def __init__(self, made: type[AsyncOperation], open: Callable[[], Handle]) -> None:
         self._made, self._open = made, open
         self._operation: AsyncOperation | None = None
 
@@ -120,7 +122,7 @@ class Opening:
             await self._operation.__aexit__(kind, error, traceback)
 
     async def _opened(self) -> AsyncOperation:
-        claim = _Claim(self._made, self._open)
+        claim = _AbandonableStart(self._made, self._open)
         try:
             opened = await asyncio.to_thread(claim.open)
         except asyncio.CancelledError as error:
@@ -129,22 +131,22 @@ class Opening:
         return self._made(opened)
 
 
-class _Claim:
+class _AbandonableStart:
     """An operation that a thread starts for a task. The task, or even its loop, may be gone when the start finishes."""
 
-    def __init__(self, made: type[AsyncOperation], open: Callable[[], Opened]) -> None:
+    def __init__(self, made: type[AsyncOperation], open: Callable[[], Handle]) -> None:
         self._made, self._open = made, open
         self._lock = Lock()
-        self._opened: Opened | None = None
+        self._opened: Handle | None = None
         self._abandoned: BaseException | None = None
 
-    def open(self) -> Opened:
+    def open(self) -> Handle:
         """Start the operation. If nobody waits for it any more, end it at once."""
         opened = self._open()
         with self._lock:
             self._opened, abandoned = opened, self._abandoned
         if abandoned is not None:
-            self._made(opened)._leave(abandoned)
+            self._made(opened)._finish(abandoned)
         return opened
 
     def abandon(self, error: BaseException) -> None:
@@ -152,7 +154,7 @@ class _Claim:
         with self._lock:
             self._abandoned, opened = error, self._opened
         if opened is not None:
-            self._made(opened)._leave(error)
+            self._made(opened)._finish(error)
 
 
 class TaskScope:

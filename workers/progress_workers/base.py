@@ -6,16 +6,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from progress_broker.errors import Invalid, TooLarge
+from progress_broker.errors import InvalidInput, TooLarge
 from progress_workers.core import encoding
 from progress_workers.core.progress.stage import Stage
-from progress_workers.errors import Stop, exited_well, is_cancellation
+from progress_workers.errors import CancelInfo, exited_well, is_cancellation
 from progress_workers.tracing import NoTrace
 from progress_workers.values import brief, number, text
 from progress_workers.values.pool import Pool, shown_pool
 
 if TYPE_CHECKING:
-    from progress_workers.lifecycle.start import Opened
+    from progress_workers.lifecycle.start import Handle
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ MAX_DELAY_S = 366 * 86_400
 """The longest time for which an operation waits for its next attempt, in seconds."""
 
 
-class Reporting:
+class BaseOperation:
     """Everything that can be reported about an operation, from any thread or task. No method here blocks or raises.
 
     This holds while Redis is unavailable, and for any value. A value that can't be shown as it is gets replaced by a
@@ -33,7 +33,7 @@ class Reporting:
     then report this once. Only `raise_if_cancelled` raises, in order to stop the work.
     """
 
-    def __init__(self, opened: "Opened") -> None:
+    def __init__(self, opened: "Handle") -> None:
         if isinstance(opened, str):
             raise TypeError(
                 f"create an operation with {type(self).__name__}.start({opened!r}), not by calling the class"
@@ -67,15 +67,15 @@ class Reporting:
     @property
     def cancelled(self) -> bool:
         """Whether the work should stop: somebody cancelled it, or this process may no longer report the operation."""
-        return self._reporter.sign.error() is not None
+        return self._reporter.cancellation.error() is not None
 
     def raise_if_cancelled(self) -> None:
         """Raise `Cancelled` if somebody asked the work to stop.
 
         If this process may no longer report the operation, raise the reason: `Fenced`, `OperationEnded`, `NotFound`,
-        `Gone` or `Invalid`.
+        `Gone` or `InvalidInput`.
         """
-        error = self._reporter.sign.error()
+        error = self._reporter.cancellation.error()
         if error is not None:
             raise error
 
@@ -99,7 +99,7 @@ class Reporting:
             self._callbacks.pop(key, None)
             unregister()
 
-        unregister = self._reporter.sign.on_stop(call)
+        unregister = self._reporter.cancellation.on_stop(call)
         return forget
 
     def advance(self, by: float = 1) -> None:
@@ -164,7 +164,7 @@ class Reporting:
         name = text(type, 128)
         try:
             entry, said = encoding.custom(name, data, self._settings)
-        except (Invalid, TooLarge) as error:
+        except (InvalidInput, TooLarge) as error:
             self._reporter.complaints.add(f"publish {name}", f"an event of type {brief(name)} was left out: {error}")
             return
         self._reporter.publish(entry)
@@ -187,7 +187,7 @@ class Reporting:
         """End the operation as failed, with the exception's type and message; or as cancelled, if it means a cancel."""
         if self._reporter.ended:
             return
-        stop = self._reporter.sign.stop
+        stop = self._reporter.cancellation.stop
         self._reporter.end(encoding.failed(error, self._settings, stop.reason if stop else None))
 
     def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
@@ -198,7 +198,7 @@ class Reporting:
         held_s = min(MAX_DELAY_S, max(0.0, number(delay_s) or 0.0))
         self._reporter.retry_in(held_s, encoding.given_up(error, held_s, self.attempt))
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _finish(self, error: BaseException | None) -> None:
         # A forked child process that leaves the block must not end the operation of its parent process.
         if not self._ends or self._reporter.ended or os.getpid() != self._pid:
             return
@@ -206,10 +206,12 @@ class Reporting:
             self.succeed()
         else:
             if is_cancellation(error):
-                self._reporter.sign.ask(Stop())  # other parts of the work, such as a command or a thread, must stop too
+                self._reporter.cancellation.request(
+                    CancelInfo()
+                )  # other parts of the work, such as a command or a thread, must stop too
             self.fail(error)
 
-    def _left(self, error: BaseException | None, flushed: bool) -> None:
+    def _check_flushed(self, error: BaseException | None, flushed: bool) -> None:
         if not self._ends:
             self._reporter.release()
             self.trace.end(None)

@@ -16,7 +16,7 @@ _REASONS = (
 )
 
 
-class Stop(NamedTuple):
+class CancelInfo(NamedTuple):
     """A request to stop the work, with the reason and the requester."""
 
     reason: str | None = None
@@ -54,7 +54,7 @@ def cancel_reason(error: BaseException) -> str | None:
     return said or None
 
 
-def stop_described(error: BaseException) -> str:
+def describe_cancel(error: BaseException) -> str:
     """Return a description of an exception that stopped the work, for when nobody gave a reason."""
     first = next(_grouped(error), error)
     return next((said for kind, said in _REASONS if isinstance(first, kind)), "it was cancelled")
@@ -70,7 +70,7 @@ def exited_well(error: BaseException | None) -> bool:
     )  # any other code is printed, and the status is 1
 
 
-def exit_described(error: SystemExit) -> str:
+def describe_exit(error: SystemExit) -> str:
     """Return the argument of `sys.exit`, for people to read."""
     code = attempt(lambda: error.code, otherwise=lambda fault: fault)
     return f"it exited with status {int(code or 0)}" if code is None or isinstance(code, int) else text(code)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO
 
 from progress_workers._passed import PassedBytes
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.stage import Stage
 from progress_workers.current import current
 from progress_workers.values import attempt, number
@@ -29,7 +29,7 @@ class CountedFile(BinaryIO):
     Closing it closes the file.
     """
 
-    def __init__(self, file: IO[bytes], counts: Reporting | Stage) -> None:
+    def __init__(self, file: IO[bytes], counts: BaseOperation | Stage) -> None:
         self._file: Any = file
         self._counts = counts
         self._passed = PassedBytes()
@@ -199,7 +199,9 @@ io.BufferedIOBase.register(
 )  # for isinstance checks; as a base class it would close a file that it did not open
 
 
-def reading(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
+def reading(
+    file: IO[bytes], operation: BaseOperation | Stage | None = None, *, total: int | None = None
+) -> CountedFile:
     """Wrap a file so that each byte counts as done when it is read, for an operation or a stage.
 
     By default this is the current operation. The file's size is added to the total if the size is known: for an
@@ -209,7 +211,9 @@ def reading(file: IO[bytes], operation: Reporting | Stage | None = None, *, tota
     return _counted(file, operation, size(file) if total is None else total)
 
 
-def writing(file: IO[bytes], operation: Reporting | Stage | None = None, *, total: int | None = None) -> CountedFile:
+def writing(
+    file: IO[bytes], operation: BaseOperation | Stage | None = None, *, total: int | None = None
+) -> CountedFile:
     """Wrap a file so that each byte counts as done when it is written; `total` is the number of bytes it will hold."""
     _check(file, "write", "writing(open(path, 'wb'))")
     return _counted(file, operation, total)
@@ -247,7 +251,7 @@ def _check(file: object, method: str, example: str) -> None:
         raise TypeError(f"expected a file object, not {type(file).__name__}: {example}")
 
 
-def _counted(file: IO[bytes], operation: Reporting | Stage | None, total: int | None) -> CountedFile:
+def _counted(file: IO[bytes], operation: BaseOperation | Stage | None, total: int | None) -> CountedFile:
     counts = current() if operation is None else operation
     counted = CountedFile(file, counts)
     expected = number(total)

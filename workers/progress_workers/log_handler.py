@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.backlog import numbered_level
 from progress_workers.current import current
 from progress_workers.values import MAX_CHARS, attempt
@@ -25,7 +25,7 @@ class LogHandler(logging.Handler):
     In `logging.config.dictConfig` it is `{"class": "progress_workers.LogHandler", "level": "INFO"}`.
     """
 
-    def __init__(self, level: int | str = logging.NOTSET, operation: Reporting | None = None) -> None:
+    def __init__(self, level: int | str = logging.NOTSET, operation: BaseOperation | None = None) -> None:
         super().__init__(level)
         self._operation = operation
 

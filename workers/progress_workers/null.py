@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.stage import Stage
 from progress_workers.tracing import NO_TRACE
 
 T = TypeVar("T")
 
 
-class NoStage(Stage):
+class NullStage(Stage):
     """A stage of the null operation."""
 
     percent = None
@@ -18,7 +18,7 @@ class NoStage(Stage):
     def __init__(self) -> None:
         self.name = ""
 
-    def __enter__(self) -> "NoStage":
+    def __enter__(self) -> "NullStage":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,7 +40,7 @@ class NoStage(Stage):
         """Do nothing."""
 
 
-class NoOperation(Reporting):
+class NullOperation(BaseOperation):
     """The null operation. It is never cancelled, and its id is empty."""
 
     id = ""
@@ -73,9 +73,9 @@ class NoOperation(Reporting):
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return the null stage."""
-        return NO_STAGE
+        return NULL_STAGE
 
-    def child(self, kind: str, **_: Any) -> "NoOperation":
+    def child(self, kind: str, **_: Any) -> "NullOperation":
         """Return itself."""
         return self
 
@@ -102,18 +102,18 @@ class NoOperation(Reporting):
         """Return True: there is nothing to store."""
         return True
 
-    def __enter__(self) -> "NoOperation":
+    def __enter__(self) -> "NullOperation":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    async def __aenter__(self) -> "NoOperation":
+    async def __aenter__(self) -> "NullOperation":
         return self
 
     async def __aexit__(self, *_: object) -> None:
         pass
 
 
-NO_STAGE = NoStage()
-NOTHING = NoOperation()
+NULL_STAGE = NullStage()
+NULL_OPERATION = NullOperation()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.inbox import Signal
 from progress_workers.current import enter, leave
 from progress_workers.lifecycle import start
@@ -13,7 +13,7 @@ from progress_workers.options import AttachOptions, ChildOptions, CreateOptions,
 from progress_workers.transport.connection import FLUSH_S
 
 
-class Operation(Reporting):
+class Operation(BaseOperation):
     """An operation that synchronous code reports, from any of its threads.
 
     In a `with` block the operation ends with the block: as `succeeded`, as `failed` with the exception that left the
@@ -43,7 +43,7 @@ class Operation(Reporting):
 
         Options: those of `create`, and `total`, `unit`, `new_attempt`, `worker`, `interval_s`. Raises
         `StorageUnavailable`, `OperationExists`, `OperationEnded`, `Gone` or `SetupError`, and `Cancelled` if the
-        `parent` was asked to stop. Raises `Invalid`, before anything is created, if `id`, `parent` or `lease_s` is
+        `parent` was asked to stop. Raises `InvalidInput`, before anything is created, if `id`, `parent` or `lease_s` is
         invalid, or if `tags` is a single string. Any other invalid value is ignored, and the log reports it.
         """
         return cls(start.start(kind, **options))
@@ -89,5 +89,5 @@ class Operation(Reporting):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         leave(self)
-        self._leave(error)
-        self._left(error, self.flush(self._link.patience_s()))
+        self._finish(error)
+        self._check_flushed(error, self.flush(self._link.exit_timeout_s()))

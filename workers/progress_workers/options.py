@@ -57,7 +57,7 @@ class AttachOptions(ReportOptions, total=False):
     """The options of joining an operation."""
 
     settings: Settings | None
-    ends: bool
+    end_on_exit: bool
     """Whether leaving the block ends the operation (the default). Pass False in all but one of several processes.
 
     Every process reports the progress that it sees. So let only one of them count, or give each process a child

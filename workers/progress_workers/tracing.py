@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.runtime import tracing
 
 with suppress(ImportError):  # without OpenTelemetry, `progress_broker.runtime.tracing` is never on
@@ -20,7 +20,7 @@ class NoTrace:
 
     leave = enter
 
-    def end(self, outcome: Entry | None) -> None:
+    def end(self, outcome: NewEvent | None) -> None:
         """Do nothing."""
 
 
@@ -42,7 +42,7 @@ class Trace(NoTrace):
         if self._before:  # a token would not work: a block may be left in another context than it was entered in
             context.attach(self._before.pop())
 
-    def end(self, outcome: Entry | None) -> None:
+    def end(self, outcome: NewEvent | None) -> None:
         """End the span, once, with the operation's outcome. Without an outcome, another process continues the work."""
         if not self._span.is_recording():
             return

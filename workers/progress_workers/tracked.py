@@ -14,10 +14,10 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.current import current, leave
 from progress_workers.errors import Cancelled
-from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.start import Handle
 from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions
@@ -260,7 +260,7 @@ def _refuse(function: object) -> None:
         )
 
 
-def _warn_of_later_work(operation: Reporting, result: object) -> None:
+def _warn_of_later_work(operation: BaseOperation, result: object) -> None:
     """Log a warning if the work of the result is not done yet."""
     if issubclass(type(result), GeneratorType | AsyncGeneratorType | Awaitable):
         operation.log(
@@ -272,7 +272,7 @@ def _warn_of_later_work(operation: Reporting, result: object) -> None:
 
 async def _awaited(operation: Operation, result: Coroutine[Any, Any, Any]) -> Any:
     """Await the coroutine that a plain function returned, as part of the same operation."""
-    opened = Opened(operation._link, operation._reporter, operation._settings, operation._ends)
+    opened = Handle(operation._link, operation._reporter, operation._settings, operation._ends)
     async with AsyncOperation(opened) as rest:
         result = await result
         rest.succeed(result)

@@ -50,7 +50,7 @@ class ApiKeys:
 
     def verify(self, key: str) -> Principal:
         """Return the principal of a key; raise `Unauthenticated`. It takes the same time for every key."""
-        digest, found = hashed(key), None
+        digest, found = hash_key(key), None
         for known, principal in self._principals:
             if hmac.compare_digest(digest, known):
                 found = principal
@@ -64,7 +64,7 @@ def new_key() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def hashed(key: str) -> str:
+def hash_key(key: str) -> str:
     """Return what the file holds of a key: with 256 random bits there is nothing to guess, so no salt and no delay."""
     return hashlib.sha256(key.encode()).hexdigest()
 

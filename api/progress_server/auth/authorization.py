@@ -3,7 +3,7 @@
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import Forbidden
-from progress_broker.model.grants import Action, Facts
+from progress_broker.model.grants import Action, ResourceAttributes
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.snapshot import missing
 from progress_server.auth.principal import Principal, principal_of
@@ -18,38 +18,38 @@ _VERBS = {
 }
 
 
-async def permit(connection: HTTPConnection, context: Context, action: Action, operation: str) -> None:
+async def require_permission(connection: HTTPConnection, context: Context, action: Action, operation: str) -> None:
     """Return if the caller may do this to an operation. It need not exist if the grants allow it by the id alone.
 
     Raises `NotFound`, after the same work and with the same text, for an operation that the caller may not read and
     for one that does not exist; `Forbidden` for one that the caller may read.
     """
-    await permit_principal(principal_of(connection), context, action, operation)
+    await require_permission_of(principal_of(connection), context, action, operation)
 
 
-async def permit_principal(principal: Principal, context: Context, action: Action, operation: str) -> None:
+async def require_permission_of(principal: Principal, context: Context, action: Action, operation: str) -> None:
     """Do what `permit` does, for a principal."""
     grants = principal.grants
-    decided = grants.decides(action, operation)
+    decided = grants.decide_by_id(action, operation)
     if decided:
         return
-    if decided is None or grants.decides(Action.READ, operation) is not False:
-        facts = await context.facts.of(operation, lambda facts: grants.allows(action, facts))
+    if decided is None or grants.decide_by_id(Action.READ, operation) is not False:
+        facts = await context.facts.get(operation, lambda facts: grants.allows(action, facts))
         if facts is not None:
             if grants.allows(action, facts):
                 return
             if grants.allows(Action.READ, facts):
-                raise refused(action, operation)
+                raise forbidden(action, operation)
     raise missing(operation)
 
 
-def permit_everywhere(connection: HTTPConnection, action: Action) -> None:
+def require_permission_everywhere(connection: HTTPConnection, action: Action) -> None:
     """Return if the caller may do this to all operations; raise `Forbidden`."""
     if not principal_of(connection).grants.allows_everywhere(action):
         raise Forbidden(f"this call needs a grant of the action {action} on all operations")
 
 
-async def permit_creation(connection: HTTPConnection, context: Context, new: NewOperation) -> NewOperation:
+async def require_creation(connection: HTTPConnection, context: Context, new: NewOperation) -> NewOperation:
     """Return the operation as the caller may create it: the caller is its owner, unless it names another.
 
     A parent shows the progress of its children, so the caller must be allowed to publish to it.
@@ -57,14 +57,14 @@ async def permit_creation(connection: HTTPConnection, context: Context, new: New
     principal = principal_of(connection)
     if new.owner is None and principal.name:
         new = new.model_copy(update={"owner": principal.name})
-    if not principal.grants.allows(Action.CREATE, Facts(new.id or "", new.owner, new.kind, new.tags)):
+    if not principal.grants.allows(Action.CREATE, ResourceAttributes(new.id or "", new.owner, new.kind, new.tags)):
         what = f"operation {new.id}" if new.id else "an operation"
         raise Forbidden(f"your grants don't allow you to create {what} of this owner, kind and tags")
     if new.parent is not None:
-        await permit_principal(principal, context, Action.PUBLISH, new.parent)
+        await require_permission_of(principal, context, Action.PUBLISH, new.parent)
     return new
 
 
-def refused(action: Action, operation: str) -> Forbidden:
+def forbidden(action: Action, operation: str) -> Forbidden:
     """Return the error for a caller that may read an operation, but not do this to it."""
     return Forbidden(f"you may not {_VERBS[action]} operation {operation}: that needs a grant of the action {action}")

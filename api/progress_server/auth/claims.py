@@ -68,13 +68,13 @@ class Claims:
         token_id = claims.get("jti")
         return Principal(
             name,
-            Grants((*owned(name, claims.get(self.scope)), *(claim.grant() for claim in wider))),
+            Grants((*scope_grant(name, claims.get(self.scope)), *(claim.grant() for claim in wider))),
             min(float(claims["exp"]) + leeway_s, LATEST_S),
             token_id if isinstance(token_id, str) else None,
         )
 
 
-def owned(name: str, scope: object) -> Sequence[Grant]:
+def scope_grant(name: str, scope: object) -> Sequence[Grant]:
     """Return the grant of a scope's actions on what a principal owns. Other words in the scope are ignored."""
     words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else ()
     actions = _ACTIONS.intersection(word for word in words if isinstance(word, str))

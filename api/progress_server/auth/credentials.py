@@ -5,7 +5,7 @@ from collections.abc import Collection
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import Unauthenticated
-from progress_server.http.origins import Caller, caller_of
+from progress_server.http.origins import RequestOrigin, request_origin
 
 MAX_TOKEN = 8192
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -19,16 +19,16 @@ def bearer(connection: HTTPConnection) -> str | None:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("the Authorization header has no bearer token")
-    return sized(token.strip())
+    return checked_length(token.strip())
 
 
-def bearer_or_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
+def bearer_or_cookie(connection: HTTPConnection, name: str, trusted_origins: Collection[str]) -> str | None:
     """Return the token of the `Authorization` header, else that of a cookie, if one has a name; None without either."""
     token = bearer(connection)
-    return from_cookie(connection, name, friends) if token is None and name else token
+    return from_cookie(connection, name, trusted_origins) if token is None and name else token
 
 
-def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str]) -> str | None:
+def from_cookie(connection: HTTPConnection, name: str, trusted_origins: Collection[str]) -> str | None:
     """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
 
     A browser sends cookies with every request, whichever page caused it. So a request that changes something must come
@@ -37,18 +37,18 @@ def from_cookie(connection: HTTPConnection, name: str, friends: Collection[str])
     token = connection.cookies.get(name)
     if token is None:
         return None
-    if not is_meant(connection, friends):
+    if not is_same_origin_request(connection, trusted_origins):
         raise Unauthenticated("the cookie came with a request that may be from a page of another site")
-    return sized(token)
+    return checked_length(token)
 
 
-def is_meant(connection: HTTPConnection, friends: Collection[str]) -> bool:
+def is_same_origin_request(connection: HTTPConnection, trusted_origins: Collection[str]) -> bool:
     """Return whether cookies are accepted: the request changes nothing, or comes from our own or friends' pages."""
     reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
-    return reads or caller_of(connection.headers, friends) is Caller.OURS
+    return reads or request_origin(connection.headers, trusted_origins) is RequestOrigin.OURS
 
 
-def sized(token: str) -> str:
+def checked_length(token: str) -> str:
     """Return a token; raise `Unauthenticated` if it is too long to be a real one."""
     if len(token) > MAX_TOKEN:
         raise Unauthenticated(f"the token is over {MAX_TOKEN} bytes")

@@ -10,23 +10,23 @@ from base64 import urlsafe_b64encode
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 
 
-class Seal:
+class CursorCipher:
     """Encrypts and decrypts cursors, on any replica that has the same secret."""
 
     def __init__(self, secret: bytes) -> None:
         self._fernet = Fernet(urlsafe_b64encode(hmac.digest(secret, b"progress-broker seal 1", hashlib.sha256)))
 
-    def close(self, cursor: str | None) -> str | None:
+    def encrypt(self, cursor: str | None) -> str | None:
         """Return a cursor, encrypted."""
         return None if cursor is None else self._fernet.encrypt(cursor.encode()).decode()
 
-    def open(self, cursor: str | None) -> str | None:
-        """Return a cursor, decrypted; raise `Invalid` for one that this server did not give out."""
+    def decrypt(self, cursor: str | None) -> str | None:
+        """Return a cursor, decrypted; raise `InvalidInput` for one that this server did not give out."""
         try:
             return None if cursor is None else self._fernet.decrypt(cursor).decode()
         except InvalidToken:
             words = "invalid cursor: send `next_cursor` of the page before, unchanged"
-            raise Invalid(words, field="cursor") from None
+            raise InvalidInput(words, field="cursor") from None

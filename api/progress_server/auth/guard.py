@@ -14,14 +14,14 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_server.auth.api_keys import PREFIX, ApiKeys, read_keys
 from progress_server.auth.credentials import bearer
-from progress_server.auth.cursors import Seal
+from progress_server.auth.cursors import CursorCipher
 from progress_server.auth.jwt import jwt_bearer
-from progress_server.auth.principal import ANYONE, Principal
-from progress_server.auth.revocation import Revocation
+from progress_server.auth.principal import ANONYMOUS, Principal
+from progress_server.auth.revocation import RevocationCheck
 from progress_server.auth.tickets import Tickets
 
 
-class ClientLeft(Exception):
+class ClientDisconnect(Exception):
     """The client has disconnected before it could be answered."""
 
 
@@ -29,16 +29,16 @@ class Authenticator(Protocol):
     """Finds the principal of a connection."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal; raise `Unauthenticated`, whose text is for the log alone, or `ClientLeft`."""
+        """Return the principal; raise `Unauthenticated`, whose text is for the log alone, or `ClientDisconnect`."""
         ...
 
 
-class Open:
+class Anonymous:
     """Accepts everybody: for one machine, or behind a proxy that authenticates."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return the principal that may do everything."""
-        return ANYONE
+        return ANONYMOUS
 
 
 Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
@@ -54,36 +54,36 @@ class Guard:
         self._settings = settings
         self._admit = admit
         self._authenticator = authenticator or authenticator_of(settings)
-        self._open = isinstance(self._authenticator, Open)
+        self._open = isinstance(self._authenticator, Anonymous)
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
         self._secret: SharedSecret | None = None
-        self.revocation = Revocation(settings.denials_s)
+        self.revocation = RevocationCheck(settings.denials_s)
         self.tickets = Tickets(self._ticket_secret, settings.ticket_s)
 
     @asynccontextmanager
-    async def over(self, store: Store, hub: Hub) -> AsyncIterator[None]:
+    async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
         """Share tickets and revocations with the other replicas of a store, and end the streams of who is revoked."""
         self._secret = SharedSecret(store)
         if self._open:
             yield
             return
-        async with self.revocation.over(store, hub):
+        async with self.revocation.running(store, hub):
             yield
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return the principal; raise `Unauthenticated`, or `StorageUnavailable` if that can't be decided now."""
         if self._open:
-            return ANYONE
-        principal = await self._proved(connection)
-        if self.revocation.denies(principal):
+            return ANONYMOUS
+        principal = await self._authenticated(connection)
+        if self.revocation.is_revoked(principal):
             raise Unauthenticated("the credentials are revoked")
         return principal
 
-    async def _proved(self, connection: HTTPConnection) -> Principal:
+    async def _authenticated(self, connection: HTTPConnection) -> Principal:
         query = connection.scope["query_string"]
         given = parse_qs(query.decode("latin-1")) if b"ticket=" in query or b"token=" in query else {}
         if "ticket" in given:
-            principal = await self.tickets.take(connection, given["ticket"][0])
+            principal = await self.tickets.verify(connection, given["ticket"][0])
             return principal if self._admit is None else await self._admit(connection, principal)
         if given.keys() & {"token", "access_token"}:  # it would be in logs and histories, and is valid for long
             raise Unauthenticated("the URL has a token: only tickets are accepted there")
@@ -92,9 +92,9 @@ class Guard:
             return self._keys.verify(token)
         return await self._authenticator.authenticate(connection)
 
-    async def seal(self) -> Seal:
+    async def cursor_cipher(self) -> CursorCipher:
         """Return what encrypts cursors."""
-        return Seal(await self._ticket_secret())
+        return CursorCipher(await self._ticket_secret())
 
     async def _ticket_secret(self) -> bytes:
         given = self._settings.ticket_secret
@@ -105,7 +105,7 @@ class Guard:
         return await self._secret.get()
 
 
-class NoTokens:
+class ApiKeysOnly:
     """Accepts no tokens: only workers with API keys may call."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
@@ -120,14 +120,14 @@ def authenticator_of(settings: Settings) -> Authenticator:
             if getattr(settings, name) is not None:
                 keeps = f"PROGRESS_{name.upper()} has no effect while PROGRESS_AUTH is none"
                 raise SetupError(f"{keeps}: set PROGRESS_AUTH={auth}, or remove it")
-        return Open()
+        return Anonymous()
     tokens = jwt_bearer(settings)
     if tokens is None and settings.api_keys is None:
         raise SetupError(
             "PROGRESS_AUTH=jwt needs a key to verify tokens with:"
             " set PROGRESS_JWT_KEY or PROGRESS_JWT_JWKS, or PROGRESS_API_KEYS if only workers call"
         )
-    return tokens or NoTokens()
+    return tokens or ApiKeysOnly()
 
 
 def guard_of(connection: HTTPConnection) -> Guard:

@@ -22,7 +22,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from jwt import PyJWK, PyJWKSet, PyJWTError
 
 from progress_broker.errors import SetupError, StorageUnavailable
-from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.settings import LOOPBACK
 from progress_server.http.outgoing import UNPACKED, read_body
 
@@ -125,7 +125,7 @@ class KeySet:
         self._period_s, self._clock = period_s, clock
         self._keys: Keys = {}
         self._tried_at = self._read_at = float("-inf")
-        self._flights = Flights()
+        self._flights = SingleFlight()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def key(self, name: str | None) -> Key | None:

@@ -4,26 +4,26 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import BrokerError, Unauthenticated
-from progress_server.auth.guard import ClientLeft, Guard
+from progress_server.auth.guard import ClientDisconnect, Guard
 from progress_server.auth.principal import STATE
 from progress_server.http.paths import class_of
 from progress_server.http.refusals import COME_BACK_S, reject
-from progress_server.observability.logs import RefusedLog
+from progress_server.observability.logs import RejectionLog
 
 
-class Authentication:
+class AuthenticationMiddleware:
     """Middleware that rejects requests without valid credentials, and notes the principal of the others."""
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
-        self._log = RefusedLog()
+        self._log = RejectionLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find the principal and go on; or reject the request."""
         if scope["type"] in ("http", "websocket") and not class_of(scope).is_open:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
-            except ClientLeft:
+            except ClientDisconnect:
                 return
             except BrokerError as error:
                 if isinstance(error, Unauthenticated):

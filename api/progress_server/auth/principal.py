@@ -24,7 +24,7 @@ class Principal:
     """The id that its credentials can be revoked by, beside the name."""
 
 
-ANYONE = Principal("", EVERYTHING)
+ANONYMOUS = Principal("", EVERYTHING)
 """The principal of all callers where no credentials are asked for."""
 
 

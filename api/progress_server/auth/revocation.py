@@ -10,10 +10,10 @@ from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.stream.delivery import Delivery
-from progress_server.auth.principal import ANYONE, Principal
+from progress_server.auth.principal import ANONYMOUS, Principal
 
 
-class Revocation:
+class RevocationCheck:
     """Tells whose credentials are revoked or expired. Before it is `over` a store nobody is revoked."""
 
     def __init__(self, period_s: float) -> None:
@@ -21,39 +21,39 @@ class Revocation:
         self._denied: DenyList | None = None
 
     @asynccontextmanager
-    async def over(self, store: Store, hub: Hub) -> AsyncIterator[None]:
+    async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
         """Share the deny list with the other replicas of a store, and end the streams of principals on it."""
         denied, tasks = DenyList(store, self._period_s), Tasks()
         self._denied = denied
-        tasks.keep_up(lambda: denied.run(lambda: self._end_streams(hub)))
+        tasks.keep_running(lambda: denied.run(lambda: self._end_streams(hub)))
         try:
             yield
         finally:
             await tasks.close()
 
-    def denies(self, principal: Principal) -> bool:
+    def is_revoked(self, principal: Principal) -> bool:
         """Return whether a principal, or its token, is revoked."""
-        return self._denied is not None and self._denied.denies(principal.name, principal.token_id)
+        return self._denied is not None and self._denied.is_revoked(principal.name, principal.token_id)
 
-    def ended(self, principal: Principal) -> bool:
+    def is_expired_or_revoked(self, principal: Principal) -> bool:
         """Return whether the credentials of a principal are revoked or expired."""
         expires_at = principal.expires_at
-        return self.denies(principal) or (expires_at is not None and expires_at <= time.time())
+        return self.is_revoked(principal) or (expires_at is not None and expires_at <= time.time())
 
     def _end_streams(self, hub: Hub) -> None:
         for connection in (*hub.connections, *hub.bundles):
-            if connection.holder is not None and self.denies(connection.holder):
+            if connection.holder is not None and self.is_revoked(connection.holder):
                 connection.close("revoked", reconnect=True)
         for channel in hub.channels:
             for subscription in tuple(channel.subscriptions):
                 holder = subscription.delivery.holder
-                if holder is not None and self.denies(holder):
+                if holder is not None and self.is_revoked(holder):
                     subscription.close("revoked", reconnect=True)
 
 
-def held(delivery: Delivery, principal: Principal, hub: Hub) -> Delivery:
+def bind_to_principal(delivery: Delivery, principal: Principal, hub: Hub) -> Delivery:
     """Return a delivery that ends when its principal's credentials expire, and can be found when they are revoked."""
-    if principal is ANYONE:
+    if principal is ANONYMOUS:
         return delivery
     if principal.expires_at is None:
         return replace(delivery, holder=principal)

@@ -67,7 +67,7 @@ class Tickets:
             raise TooLarge("your grants are too many for a ticket, which stands in a URL: name the operations")
         return ticket, expires_at
 
-    async def take(self, connection: HTTPConnection, ticket: str) -> Principal:
+    async def verify(self, connection: HTTPConnection, ticket: str) -> Principal:
         """Return whom a ticket was issued to, with no grants but to read what it opens; raise `Unauthenticated`."""
         claims = await self._verified(ticket)
         scope = connection.scope

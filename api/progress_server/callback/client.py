@@ -11,8 +11,8 @@ import httpx
 from progress_broker.errors import AuthorizerUnavailable, SetupError, Unauthenticated
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
-from progress_server.callback.decision import Answer, read_answer
-from progress_server.callback.fair_queue import LONGEST_S, Line, Wait
+from progress_server.callback.decision import Decision, read_decision
+from progress_server.callback.fair_queue import LONGEST_S, FairQueue, Wait
 from progress_server.callback.signature import Signer, new_message_id
 from progress_server.http.outgoing import UNPACKED, read_body
 
@@ -30,7 +30,7 @@ _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"} | 
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
-class Trouble(Exception):
+class AuthorizerError(Exception):
     """The back end gave no answer that can be used. It is counted under `outcome`."""
 
     def __init__(self, outcome: str, detail: str, retry_s: float | None = None) -> None:
@@ -38,7 +38,7 @@ class Trouble(Exception):
         self.outcome, self.retry_s = outcome, retry_s
 
 
-class Backend:
+class AuthorizerClient:
     """Asks the back end. Use it as an async context manager."""
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
@@ -51,8 +51,8 @@ class Backend:
         # A client for each place: a pool for all would look at each of its connections for every request.
         tls = ssl.create_default_context()
         self._clients = [_client(self._timeout_s, tls) for _ in range(settings.callback_concurrency + SENDERS)]
-        self._line = Line(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
-        self._telling = Line(self._clients[:SENDERS], self._timeout_s)
+        self._line = FairQueue(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
+        self._telling = FairQueue(self._clients[:SENDERS], self._timeout_s)
         self._trouble: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,14 +62,14 @@ class Backend:
         for client in self._clients:
             await client.aclose()
 
-    async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Answer:
+    async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Decision:
         """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is no answer.
 
         The question is about a caller of this address; its turn is waited for by `wait`.
         """
         try:
-            answer = await self._answer(body, address, wait)
-        except Trouble as trouble:
+            answer = await self._request(body, address, wait)
+        except AuthorizerError as trouble:
             self._tally.callbacks[action, trouble.outcome] += 1
             self._note(str(trouble))
             raise AuthorizerUnavailable(
@@ -85,26 +85,26 @@ class Backend:
         self._tally.callbacks[action, "allowed"] += 1
         return answer
 
-    async def tell(self, message_id: str, body: bytes) -> int:
-        """Send a notice, which needs no answer; return the status of the response. Raises `Trouble`."""
+    async def notify(self, message_id: str, body: bytes) -> int:
+        """Send a notice, which needs no answer; return the status of the response. Raises `AuthorizerError`."""
         try:
-            async with self._telling.place() as client, asyncio.timeout(self._timeout_s):
+            async with self._telling.slot() as client, asyncio.timeout(self._timeout_s):
                 return (await self._post(client, message_id, body))[0]
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
 
-    async def _answer(self, body: bytes, address: str, wait: Wait) -> Answer:
+    async def _request(self, body: bytes, address: str, wait: Wait) -> Decision:
         try:
-            async with self._line.place(address, wait) as client, asyncio.timeout(self._timeout_s):
+            async with self._line.slot(address, wait) as client, asyncio.timeout(self._timeout_s):
                 status, content = await self._post_again(client, body)
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
         if status in DENIED:
-            return Answer(allow=False)
+            return Decision(allow=False)
         try:
-            return read_answer(content)
+            return read_decision(content)
         except ValueError as error:
-            raise Trouble("malformed", f"its answer can't be used: {error}") from None
+            raise AuthorizerError("malformed", f"its answer can't be used: {error}") from None
 
     async def _post_again(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
         """Send it; again if the connection was cut, as one that was kept alive may have been closed at that moment."""
@@ -115,7 +115,7 @@ class Backend:
             status, content, retry_after = await self._post(client, message_id, body)
         if status != 200 and status not in DENIED:
             retry_s = min(float(retry_after), LONGEST_S) if retry_after.isdecimal() else None
-            raise Trouble("malformed", f"it answers with the status {status}", retry_s)
+            raise AuthorizerError("malformed", f"it answers with the status {status}", retry_s)
         return status, content
 
     async def _post(self, client: httpx.AsyncClient, message_id: str, body: bytes) -> tuple[int, bytes, str]:
@@ -124,13 +124,13 @@ class Backend:
             try:
                 content = await read_body(answer, MAX_ANSWER_BYTES)
             except ValueError as error:
-                raise Trouble("malformed", str(error)) from None
+                raise AuthorizerError("malformed", str(error)) from None
         return answer.status_code, content, answer.headers.get("retry-after", "")
 
-    def _away(self, error: Exception) -> Trouble:
+    def _away(self, error: Exception) -> AuthorizerError:
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return Trouble("timeout", f"it does not answer within {self._timeout_s:g} s")
-        return Trouble("unreachable", f"it can't be reached: {error or type(error).__name__}")
+            return AuthorizerError("timeout", f"it does not answer within {self._timeout_s:g} s")
+        return AuthorizerError("unreachable", f"it can't be reached: {error or type(error).__name__}")
 
     def _note(self, trouble: str | None) -> None:
         """Log what is wrong when that changes: not once for each caller that is refused."""

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from progress_broker.model.grants import Grants
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Label
-from progress_broker.model.validation import showable
+from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.stream.frames import Frame
-from progress_server.auth.claims import MAX_GRANTS, GrantClaim, owned
+from progress_server.auth.claims import MAX_GRANTS, GrantClaim, scope_grant
 from progress_server.auth.principal import Principal
 
-MOST_EVENTS = 20
+MAX_EVENTS = 20
 _OPERATIONS_OWN = RESERVED_TYPES | {"progress", "log", "status", "end"}
 
 
@@ -35,7 +35,7 @@ class FirstEvent(BaseModel):
     @field_validator("data")
     @classmethod
     def _can_be_said_again(cls, value: Any) -> Any:
-        if not showable(value):
+        if not fits_nesting_limit(value):
             raise ValueError("it is nested too deeply")
         return value
 
@@ -46,7 +46,7 @@ class FirstEvent(BaseModel):
         return Frame(0, b"", self.type.encode(), head + orjson.dumps(told) + b"\n\n", len(head))
 
 
-class Answer(BaseModel):
+class Decision(BaseModel):
     """What a back end decided."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -57,25 +57,25 @@ class Answer(BaseModel):
     grants: Annotated[list[GrantClaim], Field(max_length=MAX_GRANTS)] = Field(default_factory=list)
     expires_in_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
     identifier: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    events: Annotated[list[FirstEvent], Field(max_length=MOST_EVENTS)] = Field(default_factory=list)
+    events: Annotated[list[FirstEvent], Field(max_length=MAX_EVENTS)] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _names_whom_it_allows(self) -> "Answer":
+    def _names_whom_it_allows(self) -> "Decision":
         if self.allow and self.principal is None:
             raise ValueError("`principal`, the name of the caller, is missing")
         return self
 
-    def whom(self) -> Principal:
+    def principal_of(self) -> Principal:
         """Return the principal. As in a token's claims `scope` is for what it owns, and `grants` go beyond."""
         name = self.principal or ""
-        grants = Grants((*owned(name, self.scope), *(claim.grant() for claim in self.grants)))
+        grants = Grants((*scope_grant(name, self.scope), *(claim.grant() for claim in self.grants)))
         return Principal(name, grants, None if self.expires_in_s is None else time.time() + self.expires_in_s)
 
 
-def read_answer(body: bytes) -> Answer:
+def read_decision(body: bytes) -> Decision:
     """Return the answer in a body; raise `ValueError`, which says what is wrong and quotes nothing of the body."""
     try:
-        return Answer.model_validate(orjson.loads(body))
+        return Decision.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError:
         raise ValueError("it is not JSON") from None
     except ValidationError as error:

@@ -4,23 +4,23 @@ import time
 from collections.abc import Awaitable, Callable
 
 from progress_broker.errors import Unauthenticated
-from progress_broker.runtime.single_flight import Flights
-from progress_server.auth.guard import ClientLeft
+from progress_broker.runtime.single_flight import SingleFlight
+from progress_server.auth.guard import ClientDisconnect
 from progress_server.auth.principal import Principal
 
-MOST = 10_000
+MAX_ENTRIES = 10_000
 
 
-class Verdicts:
+class DecisionCache:
     """Recent decisions, by what the back end was told. That it could not be asked is not cached."""
 
     def __init__(self, kept_s: float, clock: Callable[[], float] = time.time) -> None:
         self._kept_s = kept_s
         self._clock = clock
         self._verdicts: dict[bytes, tuple[float, Principal | None]] = {}
-        self._flights = Flights()
+        self._flights = SingleFlight()
 
-    async def of(
+    async def get(
         self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool] = lambda: False
     ) -> Principal:
         """Return the principal, asked for now unless it is cached; raise `Unauthenticated`, or what asking raises.
@@ -40,7 +40,7 @@ class Verdicts:
         while True:
             try:
                 return await self._flights.share(key, lambda: self._found(key, ask))
-            except ClientLeft:
+            except ClientDisconnect:
                 if has_left():
                     raise
 
@@ -54,7 +54,7 @@ class Verdicts:
         if principal is not None and principal.expires_at is not None:
             until = min(until, principal.expires_at)
         self._verdicts.pop(key, None)  # so that the oldest come first
-        if len(self._verdicts) >= MOST:
+        if len(self._verdicts) >= MAX_ENTRIES:
             del self._verdicts[next(iter(self._verdicts))]
         self._verdicts[key] = until, principal
         return self._verdicts[key]

@@ -9,7 +9,7 @@ from typing import Self
 
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
-from progress_server.callback.client import SENDERS, Trouble
+from progress_server.callback.client import SENDERS, AuthorizerError
 from progress_server.callback.signature import new_message_id
 
 log = logging.getLogger(__name__)
@@ -18,14 +18,14 @@ TRIES = 3
 PAUSE_S = 1.0
 """Pause before the second attempt, about; twice as long before the third."""
 AGAIN = (408, 429)
-MOST_WAITING = 20_000
+MAX_QUEUED = 20_000
 FLUSH_S = 1.5
 """How long a process that stops goes on sending: less than a supervisor waits for it."""
 
 ACTION = "disconnect"
 
 
-class Farewells:
+class DisconnectEvents:
     """A queue of notices to send. Use it as an async context manager: on exit it sends what it can."""
 
     def __init__(self, tell: Callable[[str, bytes], Awaitable[int]], tally: Tally, pause_s: float = PAUSE_S) -> None:
@@ -41,7 +41,7 @@ class Farewells:
 
     async def __aenter__(self) -> Self:
         for _ in range(SENDERS):
-            self._tasks.keep_up(self._send)
+            self._tasks.keep_running(self._send)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -53,9 +53,9 @@ class Farewells:
             log.warning("the back end was not told of %d connections that have ended", untold)
         await self._tasks.close()
 
-    def say(self, body: bytes) -> None:
+    def enqueue(self, body: bytes) -> None:
         """Queue a notice. When too many wait it is dropped, and counted."""
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_QUEUED:
             self._tally.callbacks[ACTION, "dropped"] += 1
             return
         self._waiting.append(body)
@@ -84,7 +84,7 @@ class Farewells:
         for left in reversed(range(TRIES)):
             try:
                 status = await self._tell(message_id, body)
-            except Trouble:
+            except AuthorizerError:
                 status = 0
             if 200 <= status < 300:
                 return True

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from starlette.types import Message, Receive, Scope
 
-from progress_server.auth.guard import ClientLeft
+from progress_server.auth.guard import ClientDisconnect
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ _STATE = "presence"
 _ENDS = ("http.disconnect", "websocket.disconnect")
 
 
-class Presence:
+class DisconnectWatcher:
     """Watches one client. Messages that come meanwhile are kept for the app, which must `receive` from here."""
 
     def __init__(self, receive: Receive) -> None:
@@ -43,7 +43,7 @@ class Presence:
         return self._heard.pop(0) if self._heard else await self._receive()
 
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator["Presence"]:
+    async def watched(self) -> AsyncIterator["DisconnectWatcher"]:
         """Watch whether it disconnects."""
         leaving = self._leaving = asyncio.create_task(self._listen())
         try:
@@ -53,13 +53,13 @@ class Presence:
             leaving.cancel()
             await asyncio.wait((leaving,))  # or it could take a message that is for the app
 
-    async def while_here(self, waiting: Awaitable[T]) -> T:
-        """Return what is waited for; raise `ClientLeft` if the client, which is watched, disconnects before."""
+    async def run_while_connected(self, waiting: Awaitable[T]) -> T:
+        """Return what is waited for; raise `ClientDisconnect` if the client, which is watched, disconnects before."""
         wanted = asyncio.ensure_future(waiting)
         try:
             await asyncio.wait((wanted, *filter(None, (self._leaving,))), return_when=asyncio.FIRST_COMPLETED)
             if not wanted.done():
-                raise ClientLeft
+                raise ClientDisconnect
             return wanted.result()
         finally:
             wanted.cancel()
@@ -81,7 +81,7 @@ async def _silence() -> Message:
     return {}
 
 
-def presence_in(scope: Scope) -> Presence:
+def disconnect_watcher_in(scope: Scope) -> DisconnectWatcher:
     """Return the watcher of a connection; a client without one is taken to stay."""
-    found: Presence | None = scope.get("state", {}).get(_STATE)
-    return found or Presence(_silence)
+    found: DisconnectWatcher | None = scope.get("state", {}).get(_STATE)
+    return found or DisconnectWatcher(_silence)

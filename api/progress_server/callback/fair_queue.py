@@ -33,7 +33,7 @@ async def _to_the_end(waiting: Awaitable[Any]) -> Any:
     return await waiting
 
 
-class Line(Generic[T]):
+class FairQueue(Generic[T]):
     """Places, and the callers that wait for one. A caller that would wait for too long is refused at once."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Line(Generic[T]):
         self._turn = clock()
 
     @asynccontextmanager
-    async def place(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
+    async def slot(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
         """Have a place; raise `AuthorizerUnavailable` if there is none for long. It says when to retry.
 
         A caller that has to wait does so by `wait`, and leaves the queue with what that raises.

@@ -13,16 +13,16 @@ from progress_broker.access.takeover import NAME
 from progress_broker.errors import AtCapacity, RateLimited, TooManyStreams
 from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
-from progress_server.callback.connection import visit_in
-from progress_server.callback.disconnect_watcher import Presence
+from progress_server.callback.connection import connection_in
+from progress_server.callback.disconnect_watcher import DisconnectWatcher
 from progress_server.http.paths import class_of
 from progress_server.http.query_names import position_in
 from progress_server.http.refusals import reject
-from progress_server.limits.admission import Threshold
-from progress_server.limits.slots import address_of, holding
+from progress_server.limits.admission import PerAddressRate
+from progress_server.limits.slots import address_of, slot_held
 
 
-class Visits:
+class AuthorizedConnectionMiddleware:
     """Stands around authentication. An adopted stream outlives its request, and ends its visit itself."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,8 +33,8 @@ class Visits:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        if Presence.watchable(scope):
-            presence = Presence(receive)
+        if DisconnectWatcher.watchable(scope):
+            presence = DisconnectWatcher(receive)
             presence.enter(scope)
             receive = presence.receive
         if not class_of(scope).streams:
@@ -46,8 +46,8 @@ class Visits:
         try:
             await self._app(scope, receive, send)
         finally:
-            visit = visit_in(scope)
-            if not visit.held:
+            visit = connection_in(scope)
+            if not visit.transferred:
                 visit.end("client" if scope["type"] == "websocket" else "refused")
 
 
@@ -59,26 +59,26 @@ def _was_replaced(scope: Scope) -> bool:
     return position == name
 
 
-class Doorstep:
+class PreAuthLimits:
     """Middleware before the handshake limit of the replica, which one address alone could use up."""
 
-    def __init__(self, app: ASGIApp, threshold: Threshold, limiter: Limiter, tally: Tally) -> None:
+    def __init__(self, app: ASGIApp, threshold: PerAddressRate, limiter: Limiter, tally: Tally) -> None:
         self._app, self._threshold, self._limiter, self._tally = app, threshold, limiter, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; one that opens a stream, or waits for long, has a place then."""
         request = class_of(scope)
-        if not (request.streams or request.waits):
+        if not (request.streams or request.is_long_poll):
             await self._app(scope, receive, send)
             return
         address = address_of(scope)
         try:
             if request.streams:  # other calls are counted when they cost a question
-                self._threshold.step_over(address)
-            room = self._limiter.room(address)
+                self._threshold.check(address)
+            room = self._limiter.address_slot(address)
         except (AtCapacity, RateLimited, TooManyStreams) as fault:
-            self._tally.refused[fault.code] += 1
+            self._tally.rejected[fault.code] += 1
             await reject(fault, scope, receive, send)
             return
-        with holding(scope, room):
+        with slot_held(scope, room):
             await self._app(scope, receive, send)

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from progress_broker.errors import Unauthenticated
-from progress_server.auth.credentials import is_meant, sized
+from progress_server.auth.credentials import checked_length, is_same_origin_request
 from progress_server.http.paths import class_of, operation_in
 
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
@@ -29,7 +29,7 @@ def new_connection() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class ConnectRequest:
     """A connection that is to be opened: a stream or a WebSocket."""
 
     connection: str
@@ -49,7 +49,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Caller:
     """The caller, as far as the request tells."""
 
     client: str | None
@@ -57,7 +57,7 @@ class Who:
     principal: str | None = None
     """The principal of credentials that we checked ourselves, such as a ticket."""
 
-    def opens(self, opening: Opening) -> bytes:
+    def opens(self, opening: ConnectRequest) -> bytes:
         """Return the question whether a connection may be opened."""
         told: dict[str, Any] = {"action": "connect", "connection": opening.connection, "url": opening.url}
         return orjson.dumps(told | {"method": opening.method, "operation": opening.operation} | self._told())
@@ -74,31 +74,31 @@ class Who:
         return {"principal": self.principal, "client": self.client, "headers": self.headers}
 
 
-def who_in(
+def caller_in(
     connection: HTTPConnection, friends: Collection[str] = (), principal: str | None = None, token_cookie: str = ""
-) -> Who:
+) -> Caller:
     """Return the caller; raise `Unauthenticated` if a page of another site may have sent the request.
 
     A token that the browser keeps in a cookie (`POST /v1/session`) is passed on as if it came in `Authorization`.
     """
     headers = connection.headers
     told = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
-    if "cookie" in told and not is_meant(connection, friends):
+    if "cookie" in told and not is_same_origin_request(connection, friends):
         if "authorization" not in told:
             raise Unauthenticated("the cookie came with a request that may be from a page of another site")
         del told["cookie"]
     if "authorization" not in told and (token := connection.cookies.get(token_cookie)):
-        told["authorization"] = f"Bearer {sized(token)}"
-    return Who(connection.client.host if connection.client else None, told, principal)
+        told["authorization"] = f"Bearer {checked_length(token)}"
+    return Caller(connection.client.host if connection.client else None, told, principal)
 
 
-def opening_in(scope: Scope, principal: str | None = None) -> Opening | None:
+def connect_request_in(scope: Scope, principal: str | None = None) -> ConnectRequest | None:
     """Return the connection that a request is to open, or None if it is a plain call."""
     request = class_of(scope)
     if not request.streams:
         return None
     client = scope.get("client")
-    return Opening(
+    return ConnectRequest(
         connection=new_connection(),
         url=_url(scope),
         method=scope.get("method", "GET"),

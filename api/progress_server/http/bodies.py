@@ -65,7 +65,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def read_model(request: Request, model: type[M], *, required: bool = True) -> M:
     """Return the JSON body of a request as a model. Without `required` the body may be empty.
 
-    Raise `Invalid` or `TooLarge`.
+    Raise `InvalidInput` or `TooLarge`.
     """
     body = await read_body(request, context_of(request).settings.max_body_bytes)
     try:

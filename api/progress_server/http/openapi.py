@@ -48,7 +48,7 @@ _PROBLEM = {
 Responses = dict[int | str, dict[str, Any]]
 
 
-def refused(*codes: str) -> Responses:
+def rejections(*codes: str) -> Responses:
     """Return the OpenAPI responses of a call that may be rejected with these codes."""
     named: dict[int, list[str]] = {}
     for code in codes:
@@ -77,7 +77,7 @@ def _complete(document: dict[str, Any]) -> None:
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             responses = call["responses"]
-            for status, response in refused(*_codes_of(path, method)).items():
+            for status, response in rejections(*_codes_of(path, method)).items():
                 if str(status) not in responses or "application/json" in responses[str(status)].get("content", {}):
                     responses[str(status)] = response
     schemas = document["components"]["schemas"]

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 _PORTS = {"http": ":80", "https": ":443"}
 
 
-class Caller(Enum):
+class RequestOrigin(Enum):
     """Who sent a request, according to its headers."""
 
     OURS = "a page of this origin, or of an origin on the allow list"
@@ -20,24 +20,24 @@ class Caller(Enum):
     NO_BROWSER = "a client that is not a browser"
 
 
-def caller_of(headers: Headers, friends: Collection[str]) -> Caller:
+def request_origin(headers: Headers, trusted_origins: Collection[str]) -> RequestOrigin:
     """Return who sent a request. Newer browsers say it by Fetch Metadata headers, older ones by `Origin`.
 
     Pages of the origins in `friends` may do what our own pages may.
     """
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin is not None and origin in friends:
-        return Caller.OURS
+    if origin is not None and origin in trusted_origins:
+        return RequestOrigin.OURS
     if site is not None:
-        return {"same-origin": Caller.OURS, "none": Caller.USER}.get(site, Caller.FOREIGN)
+        return {"same-origin": RequestOrigin.OURS, "none": RequestOrigin.USER}.get(site, RequestOrigin.FOREIGN)
     if origin is None:
-        return Caller.NO_BROWSER
-    return Caller.OURS if allowed(origin, headers.get("host"), friends) else Caller.FOREIGN
+        return RequestOrigin.NO_BROWSER
+    return RequestOrigin.OURS if allowed(origin, headers.get("host"), trusted_origins) else RequestOrigin.FOREIGN
 
 
-def may_connect(headers: Headers, friends: Collection[str]) -> bool:
+def may_connect(headers: Headers, trusted_origins: Collection[str]) -> bool:
     """Return whether a WebSocket may be opened. CORS does not cover WebSockets, so only the origin decides."""
-    return allowed(headers.get("origin"), headers.get("host"), friends)
+    return allowed(headers.get("origin"), headers.get("host"), trusted_origins)
 
 
 def allowed(origin: str | None, host: str | None, allow_list: Collection[str]) -> bool:

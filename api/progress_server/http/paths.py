@@ -36,7 +36,7 @@ class RequestClass(NamedTuple):
     """Whether limits apply to it."""
     streams: bool = False
     """Whether it opens a long-lived stream of events: server-sent events or a WebSocket."""
-    waits: bool = False
+    is_long_poll: bool = False
     """Whether it may be a long poll."""
     of_one: bool = False
     """Whether it reads the events of exactly one operation."""
@@ -48,7 +48,7 @@ _CALL = RequestClass(limited=True)
 _STREAMS_ONE = RequestClass(limited=True, streams=True, of_one=True)
 _STREAMS_MANY = RequestClass(limited=True, streams=True)
 _HISTORY = RequestClass(limited=True, of_one=True)
-_LONG_POLL = RequestClass(limited=True, waits=True, of_one=True)
+_LONG_POLL = RequestClass(limited=True, is_long_poll=True, of_one=True)
 
 
 def classify(scope: Scope) -> RequestClass:

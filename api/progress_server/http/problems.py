@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from progress_broker.errors import BrokerError, Invalid, Unauthenticated
+from progress_broker.errors import BrokerError, InvalidInput, Unauthenticated
 from progress_broker.model.validation import located
 from progress_server.http.methods import methods_of
 
@@ -44,12 +44,12 @@ STATUS_OF_CODE = {
     "misdirected": 421,
 }
 
-PASSING = frozenset(
+RETRYABLE = frozenset(
     {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
 )
 """Codes of temporary errors. The response has `Retry-After`, and an EventSource is asked to reconnect."""
 
-PROVE = (
+CREDENTIALS_HINT = (
     "Missing, expired or invalid credentials."
     " Send `Authorization: Bearer <token>`, or `?ticket=` where tickets are accepted."
 )
@@ -57,14 +57,14 @@ PROVE = (
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
-def described(code: str, detail: str, field: str | None) -> dict[str, Any]:
+def problem_body(code: str, detail: str, field: str | None) -> dict[str, Any]:
     """Return the members of a problem."""
     title = code.replace("-", " ").capitalize()
     body = {"type": code, "title": title, "status": STATUS_OF_CODE[code], "detail": detail}
     return body if field is None else body | {"field": field}
 
 
-class Refusing(Response):
+class ProblemResponse(Response):
     """An error response. It stores its code in the request's state, where the access log counts it."""
 
     def __init__(
@@ -83,9 +83,11 @@ def problem(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> Response:
     """Return a problem response. Its `type` is the error code; `members` are added to the body."""
-    body = described(code, detail, field)
-    headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in PASSING else {}
-    return Refusing(code, orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json")
+    body = problem_body(code, detail, field)
+    headers = {"Retry-After": str(math.ceil(retry_s or random.uniform(0, 5)))} if code in RETRYABLE else {}
+    return ProblemResponse(
+        code, orjson.dumps(body | members), STATUS_OF_CODE[code], headers, "application/problem+json"
+    )
 
 
 def unauthenticated() -> Response:
@@ -93,7 +95,7 @@ def unauthenticated() -> Response:
 
     It never says why: the reason would help an attacker who guesses credentials.
     """
-    answer = problem(Unauthenticated.code, PROVE)
+    answer = problem(Unauthenticated.code, CREDENTIALS_HINT)
     answer.headers.update({"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
     return answer
 
@@ -115,14 +117,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
         return problem(
-            Invalid.code, "the client disconnected before its request was complete"
+            InvalidInput.code, "the client disconnected before its request was complete"
         )  # nobody receives it, but without a handler the error would be logged
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
         fault: dict[str, Any] = error.errors()[0]
         bad = located(fault["loc"][1:], fault["msg"])
-        return problem(Invalid.code, bad.detail, field=bad.field)
+        return problem(InvalidInput.code, bad.detail, field=bad.field)
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:

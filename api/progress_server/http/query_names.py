@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 
 POSITION = "last_event_id"
 
@@ -25,7 +25,7 @@ _SHOWN = 100
 def values_of(
     query: bytes, names: Collection[str], lists: Collection[str] = (), *, others: bool = False
 ) -> dict[str, Any]:
-    """Return the values of a query by name; names in `lists` get a list. Raise `Invalid` for unknown or repeated names.
+    """Return a query's values; those in `lists` as lists. Raise `InvalidInput` for unknown or repeated names.
 
     With `others` unknown names are allowed: a back end receives the URL and may use them.
     """
@@ -37,7 +37,7 @@ def values_of(
             values.setdefault(name, []).append(value)
             continue
         if given in seen:
-            raise Invalid(f"query parameter {given[:_SHOWN]!r} appears more than once; send it once", field=name)
+            raise InvalidInput(f"query parameter {given[:_SHOWN]!r} appears more than once; send it once", field=name)
         seen.add(given)
         if name is None:
             if not others:
@@ -63,10 +63,10 @@ def _meant(given: str, names: Collection[str]) -> str | None:
     return POSITION if is_position else None
 
 
-def _unknown(given: str, names: Collection[str]) -> Invalid:
+def _unknown(given: str, names: Collection[str]) -> InvalidInput:
     name = given[:_SHOWN]
     takes = f"this call accepts {', '.join(sorted(names))}" if names else "this call accepts none"
-    return Invalid(f"unknown query parameter {name!r}: {takes}", field=name)
+    return InvalidInput(f"unknown query parameter {name!r}: {takes}", field=name)
 
 
 class CheckedRoute(APIRoute):

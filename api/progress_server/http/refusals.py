@@ -17,7 +17,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from progress_broker.errors import BrokerError, Unauthenticated
 from progress_broker.stream.frames import reconnect_frame
 from progress_server.http.headers import EVENT_STREAM
-from progress_server.http.problems import PASSING, PROVE, STATUS_OF_CODE, Refusing, described, problem, problem_of
+from progress_server.http.problems import (
+    CREDENTIALS_HINT,
+    RETRYABLE,
+    STATUS_OF_CODE,
+    ProblemResponse,
+    problem,
+    problem_body,
+    problem_of,
+)
 
 ENDED = 1000
 """Close code: nothing will follow; the client must not reconnect."""
@@ -25,7 +33,7 @@ ENDED = 1000
 REPLACED = 4009
 """Close code: a newer connection has replaced this one; the client must not reconnect."""
 
-ABUSE = 1008
+POLICY_VIOLATION = 1008
 """Close code: the client has sent too many invalid messages."""
 
 COME_BACK_S = 2.0
@@ -53,28 +61,30 @@ async def reject(
     if scope["type"] == "websocket":
         await reject_websocket(WebSocket(scope, receive, send), fault, retry_s=retry_s)
         return
-    answer = refusal(fault, Headers(scope=scope).get("accept"), retry_s)
+    answer = rejection(fault, Headers(scope=scope).get("accept"), retry_s)
     answer.raw_headers += headers or ()
     await answer(scope, receive, send)
 
 
-def refusal(fault: BrokerError, accept: str | None, retry_s: float) -> Response:
+def rejection(fault: BrokerError, accept: str | None, retry_s: float) -> Response:
     """Return the error response.
 
     A client that accepts only `text/event-stream` gets a temporary error as a stream, which asks it to reconnect and
     ends.
     """
-    if fault.code not in PASSING:
+    if fault.code not in RETRYABLE:
         return problem_of(fault)
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
     if accept is not None and accept.strip() == "text/event-stream":
-        return Refusing(fault.code, reconnect_frame(fault.code, math.ceil(wait_s * 1000)).wire, 200, EVENT_STREAM)
+        return ProblemResponse(
+            fault.code, reconnect_frame(fault.code, math.ceil(wait_s * 1000)).wire, 200, EVENT_STREAM
+        )
     return problem(fault.code, fault.detail, retry_s=wait_s)
 
 
 async def reject_websocket(websocket: WebSocket, fault: BrokerError, *, retry_s: float = 1) -> None:
     """Reject a WebSocket that has not been accepted yet."""
-    detail = PROVE if isinstance(fault, Unauthenticated) else fault.detail
+    detail = CREDENTIALS_HINT if isinstance(fault, Unauthenticated) else fault.detail
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
     with suppress(WebSocketDisconnect, OSError):  # OSError if the client left before the accept (ASGI, "send")
         await websocket.accept()
@@ -86,8 +96,8 @@ def problem_message(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> str:
     """Return an error as a WebSocket message, with the members of a problem; temporary errors also have `retry_ms`."""
-    retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in PASSING else {}
-    told = described(code, detail, field) | members | retry
+    retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in RETRYABLE else {}
+    told = problem_body(code, detail, field) | members | retry
     return orjson.dumps({"event": "problem"} | {name: it for name, it in told.items() if it is not None}).decode()
 
 
@@ -96,6 +106,6 @@ def close_code(reason: str) -> int:
     if reason == "draining":
         return _RESTART
     status = STATUS_OF_CODE.get(reason)
-    if status is None or reason in PASSING:
+    if status is None or reason in RETRYABLE:
         return _LATER
     return _OURS + status - 400 if status < 500 else _BROKEN  # 4001 unauthenticated, 4004 not found, 4010 gone

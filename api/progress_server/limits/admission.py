@@ -21,11 +21,11 @@ BURST_S = 1.0
 LONGEST_S = 30.0
 """Maximum retry delay. Without it, clients that never retry would push the turns of others hours ahead."""
 
-MOST = 10_000
+MAX_ADDRESSES = 10_000
 """Maximum addresses tracked at a time. Beyond it, the least recently seen address is dropped."""
 
 
-class Gate:
+class TokenBucket:
     """A token bucket with a virtual queue: a rejected caller gets the delay after which its turn comes."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class Gate:
         self._places = rate * BURST_S
         self._at = self._turn = clock()
 
-    def admit(self) -> float:
+    def take(self) -> float:
         """Take a token and return 0; or, without a token, return the seconds after which to retry."""
         now = self._clock()
         self._places = min(self._places + (now - self._at) * self._rate, self._rate * BURST_S)
@@ -47,18 +47,18 @@ class Gate:
         return wait_s if wait_s < LONGEST_S else random.uniform(LONGEST_S / 2, LONGEST_S)
 
 
-class Admission:
+class AdmissionMiddleware:
     """Middleware that limits new streams per second. It runs before all expensive work: a rejection must be cheap."""
 
     def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
         self._app, self._tally = app, tally
-        self._gate = Gate(rate, clock)
+        self._gate = TokenBucket(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, unless it opens a stream and exceeds the rate."""
-        wait_s = self._gate.admit() if class_of(scope).streams else 0
+        wait_s = self._gate.take() if class_of(scope).streams else 0
         if wait_s:
-            self._tally.refused["at-capacity"] += 1
+            self._tally.rejected["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
             detail = "too many new streams at this server (PROGRESS_HANDSHAKES_PER_S); retry after the given delay"
             await reject(AtCapacity(detail, retry_s=wait_s), scope, receive, send)
@@ -66,28 +66,28 @@ class Admission:
             await self._app(scope, receive, send)
 
 
-class Threshold:
+class PerAddressRate:
     """A token bucket per address. Without a rate there is no limit."""
 
     def __init__(self, rate: float, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._tally, self._clock = rate, tally, clock
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[str, TokenBucket] = {}
 
-    def step_over(self, address: str) -> None:
+    def check(self, address: str) -> None:
         """Count a call. Raise `RateLimited`, with the delay after which to retry, if there were too many."""
         if not self._rate:
             return
-        gate = self._gates.pop(address, None) or Gate(self._rate, self._clock)
-        if len(self._gates) >= MOST:
+        gate = self._gates.pop(address, None) or TokenBucket(self._rate, self._clock)
+        if len(self._gates) >= MAX_ADDRESSES:
             del self._gates[next(iter(self._gates))]
         self._gates[address] = gate  # at the end: most recently seen
-        wait_s = gate.admit()
+        wait_s = gate.take()
         if wait_s:
             self._tally.limited["questions"] += 1
             raise RateLimited("too many requests from your address; retry after the given delay", retry_s=wait_s)
 
 
-class Allowance:
+class DebtBucket:
     """A token bucket that may go below zero: the caller then waits."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:

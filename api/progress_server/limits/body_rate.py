@@ -21,7 +21,7 @@ PATIENCE_S = 5.0
 """How long a piece may wait for its turn, for a body that is read completely before it is handled."""
 
 
-class Meter:
+class BodyRateLimiter:
     """Receives one body at the caller's rate.
 
     With `lines` (NDJSON, which may have no end) it waits as long as needed. Any other body is rejected if a piece

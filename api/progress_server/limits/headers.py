@@ -16,7 +16,7 @@ REQUESTS, SENT = "requests", "sent-bytes"
 BYTES = ';qu="content-bytes"'
 
 
-class Quotas:
+class RateLimitHeaders:
     """Builds the rate limit headers from token buckets."""
 
     def __init__(self, requests: Buckets | None, sent: Buckets | None) -> None:

@@ -14,9 +14,9 @@ from progress_broker.runtime.tally import Tally
 from progress_server.http.bodies import NDJSON
 from progress_server.http.paths import class_of
 from progress_server.http.refusals import reject
-from progress_server.limits.body_rate import Meter
-from progress_server.limits.headers import Quotas, stream_headers
-from progress_server.limits.slots import address_of, holding, place_in
+from progress_server.limits.body_rate import BodyRateLimiter
+from progress_server.limits.headers import RateLimitHeaders, stream_headers
+from progress_server.limits.slots import address_of, slot_held, slot_in
 
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
@@ -26,7 +26,7 @@ class LimitsMiddleware:
 
     def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
         self._app, self._limiter, self._tally = app, limiter, tally
-        self._quotas = Quotas(limiter.requests, limiter.sent)
+        self._quotas = RateLimitHeaders(limiter.requests, limiter.sent)
         self._rated = limiter.requests is not None or limiter.sent is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +47,7 @@ class LimitsMiddleware:
         fault = self._over(who, sends=sends)
         if fault is not None:
             if class_of(scope).streams:
-                self._tally.refused[fault.code] += 1
+                self._tally.rejected[fault.code] += 1
             await reject(fault, scope, receive, send, headers=self._quotas.headers(who, limiter.clock()))
             return
         if sends:
@@ -86,7 +86,7 @@ class LimitsMiddleware:
             # At most the burst: a longer body is rejected for its size.
             sent.charge(who, min(float(size), sent.rate.burst), clock())
             return receive
-        return Meter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
+        return BodyRateLimiter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
 
     async def _asked(self, who: str, receive: Receive) -> Message:
         """Count each WebSocket message as a request. Messages beyond the rate are delayed."""
@@ -111,19 +111,19 @@ class LimitsMiddleware:
     async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. A stream or a long poll first takes a slot, and holds it until it ends."""
         request = class_of(scope)
-        if not (request.streams or request.waits):
+        if not (request.streams or request.is_long_poll):
             await self._app(scope, receive, send)
             return
         name = _name(scope)
         try:
-            place = await self._limiter.place(name, address_of(scope), place_in(scope))
+            place = await self._limiter.stream_slot(name, address_of(scope), slot_in(scope))
         except (AtCapacity, TooManyStreams) as fault:
-            self._tally.refused[fault.code] += 1
+            self._tally.rejected[fault.code] += 1
             most = self._limiter.limits.streams_per_principal
             headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
             await reject(fault, scope, receive, send, headers=headers)
             return
-        with holding(scope, place):
+        with slot_held(scope, place):
             await self._app(scope, receive, send)
 
 

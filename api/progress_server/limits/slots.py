@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 
 from starlette.types import Scope
 
-from progress_broker.limits.slots import Place
+from progress_broker.limits.slots import Slot
 
 IPV6_BITS = 64
 """IPv6 clients are counted by network of this prefix length: one customer usually has all addresses in it."""
@@ -35,14 +35,14 @@ def _counted(text: str) -> str:
     return f"{IPv6Address(network)}/{IPV6_BITS}"
 
 
-def place_in(scope: Scope) -> Place | None:
+def slot_in(scope: Scope) -> Slot | None:
     """Return the slot that a request holds, if any."""
-    place: Place | None = scope.get("state", {}).get(_PLACE)
+    place: Slot | None = scope.get("state", {}).get(_PLACE)
     return place
 
 
 @contextmanager
-def holding(scope: Scope, place: Place) -> Iterator[None]:
+def slot_held(scope: Scope, place: Slot) -> Iterator[None]:
     """Hold a slot for a request, and release it after the block.
 
     It is not released if a connection that outlives the request has taken it over (`kept`).
@@ -51,6 +51,6 @@ def holding(scope: Scope, place: Place) -> Iterator[None]:
     try:
         yield
     finally:
-        held = place_in(scope)  # the block may have replaced it by another slot that includes it
-        if held is None or not held.kept:
-            place.give_back()
+        held = slot_in(scope)  # the block may have replaced it by another slot that includes it
+        if held is None or not held.transferred:
+            place.release()

@@ -28,7 +28,7 @@ _NOT_STARTED = 499
 """Status in the log for a request whose client disconnected before the response. It is counted as 4xx."""
 
 
-class Access:
+class AccessLogMiddleware:
     """The outermost middleware, so that it sees rejections and internal errors too.
 
     `level` is the level of its log lines.
@@ -47,7 +47,7 @@ class Access:
         note_class(scope)  # in the outermost middleware, because all inner layers read the class
         id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
         REQUEST_ID.set(id)
-        answer = Answer(self, scope, send, id, span_of(scope) if self._traced else None)
+        answer = ResponseObserver(self, scope, send, id, span_of(scope) if self._traced else None)
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # the server logs the traceback
@@ -57,12 +57,14 @@ class Access:
             answer.ended()
 
 
-class Answer:
+class ResponseObserver:
     """Observes the response of one request until it begins."""
 
     __slots__ = ("_access", "_began", "_scope", "_send", "_span", "_started", "id")
 
-    def __init__(self, access: Access, scope: Scope, send: Send, id: str, span: RequestSpan | None) -> None:
+    def __init__(
+        self, access: AccessLogMiddleware, scope: Scope, send: Send, id: str, span: RequestSpan | None
+    ) -> None:
         self._access, self._scope, self._send, self.id, self._span = access, scope, send, id, span
         self._began = time.perf_counter()
         self._started = False

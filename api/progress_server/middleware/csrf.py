@@ -8,17 +8,17 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import Forbidden
-from progress_server.http.origins import Caller, caller_of
+from progress_server.http.origins import RequestOrigin, request_origin
 from progress_server.http.refusals import reject
 
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 
 
-class ForeignPages:
+class CsrfMiddleware:
     """Middleware that rejects changing requests (all but GET, HEAD and OPTIONS) from pages of untrusted origins."""
 
-    def __init__(self, app: ASGIApp, friends: tuple[str, ...]) -> None:
-        self._app, self._friends = app, friends
+    def __init__(self, app: ASGIApp, trusted_origins: tuple[str, ...]) -> None:
+        self._app, self._friends = app, trusted_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, unless a foreign page sends a changing request."""
@@ -29,4 +29,4 @@ class ForeignPages:
             await reject(Forbidden(detail), scope, receive, send)
 
     def _is_foreign(self, scope: Scope) -> bool:
-        return caller_of(Headers(scope=scope), self._friends) is Caller.FOREIGN
+        return request_origin(Headers(scope=scope), self._friends) is RequestOrigin.FOREIGN

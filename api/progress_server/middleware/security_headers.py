@@ -35,7 +35,7 @@ _ANSWER = {
 _HTTPS_ONLY = {"Strict-Transport-Security": f"max-age={365 * 86_400}"}
 
 
-class AnswerHeaders:
+class SecurityHeadersMiddleware:
     """Middleware that adds these headers to every response, including streams and errors."""
 
     def __init__(self, app: ASGIApp, *, https_only: bool) -> None:

@@ -10,16 +10,16 @@ from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import LOOPBACK, Settings
 from progress_server.auth.guard import Guard
-from progress_server.auth.middleware import Authentication
-from progress_server.callback.authenticator import Callback
-from progress_server.callback.middleware import Doorstep, Visits
-from progress_server.limits.admission import Admission
+from progress_server.auth.middleware import AuthenticationMiddleware
+from progress_server.callback.authenticator import CallbackAuthenticator
+from progress_server.callback.middleware import AuthorizedConnectionMiddleware, PreAuthLimits
+from progress_server.limits.admission import AdmissionMiddleware
 from progress_server.limits.middleware import LimitsMiddleware
-from progress_server.middleware.access_log import Access
-from progress_server.middleware.csrf import ForeignPages
-from progress_server.middleware.security_headers import AnswerHeaders
-from progress_server.middleware.startup import UntilStarted
-from progress_server.middleware.trusted_hosts import Hosts, names_answered
+from progress_server.middleware.access_log import AccessLogMiddleware
+from progress_server.middleware.csrf import CsrfMiddleware
+from progress_server.middleware.security_headers import SecurityHeadersMiddleware
+from progress_server.middleware.startup import StartupMiddleware
+from progress_server.middleware.trusted_hosts import TrustedHosts, names_answered
 
 PREFLIGHT_S = 7200
 """How long a browser may cache a preflight response. Browsers accept no longer time."""
@@ -46,8 +46,8 @@ _TOLD = (
 )
 
 
-def stack(
-    settings: Settings, tally: Tally, guard: Guard, limiter: Limiter, callback: Callback | None
+def build_stack(
+    settings: Settings, tally: Tally, guard: Guard, limiter: Limiter, callback: CallbackAuthenticator | None
 ) -> list[Middleware]:
     """Return the middleware that a request passes before its route, the outermost first.
 
@@ -57,25 +57,27 @@ def stack(
     Authentication comes before the limits, so that unauthenticated clients take no slots. With `auth=callback` the
     order is different: limits come before the call to the back end, to protect it from too many calls.
     """
-    admission = Middleware(Admission, rate=settings.handshakes_per_s, tally=tally)
+    admission = Middleware(AdmissionMiddleware, rate=settings.handshakes_per_s, tally=tally)
     return [
-        Middleware(Access, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
-        Middleware(AnswerHeaders, https_only=_is_https_only(settings)),
+        Middleware(AccessLogMiddleware, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
+        Middleware(SecurityHeadersMiddleware, https_only=_is_https_only(settings)),
         *_hosts(settings),
         *_cors(settings),
-        Middleware(ForeignPages, friends=() if _any_may_read(settings) else settings.cors_origins),
+        Middleware(CsrfMiddleware, trusted_origins=() if _any_may_read(settings) else settings.cors_origins),
         ERRORS,
-        Middleware(UntilStarted),
+        Middleware(StartupMiddleware),
         *([] if callback is None else _before_the_question(callback, limiter, tally, admission)),
-        Middleware(Authentication, guard=guard),
+        Middleware(AuthenticationMiddleware, guard=guard),
         *([admission] if callback is None else []),
         Middleware(LimitsMiddleware, limiter=limiter, tally=tally),
     ]
 
 
-def _before_the_question(callback: Callback, limiter: Limiter, tally: Tally, admission: Middleware) -> list[Middleware]:
-    doorstep = Middleware(Doorstep, threshold=callback.threshold, limiter=limiter, tally=tally)
-    return [doorstep, admission, Middleware(Visits)]
+def _before_the_question(
+    callback: CallbackAuthenticator, limiter: Limiter, tally: Tally, admission: Middleware
+) -> list[Middleware]:
+    doorstep = Middleware(PreAuthLimits, threshold=callback.threshold, limiter=limiter, tally=tally)
+    return [doorstep, admission, Middleware(AuthorizedConnectionMiddleware)]
 
 
 def _is_https_only(settings: Settings) -> bool:
@@ -85,7 +87,7 @@ def _is_https_only(settings: Settings) -> bool:
 
 def _hosts(settings: Settings) -> list[Middleware]:
     names = names_answered(settings)
-    return [] if names is None else [Middleware(Hosts, names=names)]
+    return [] if names is None else [Middleware(TrustedHosts, names=names)]
 
 
 def _cors(settings: Settings) -> list[Middleware]:

@@ -21,7 +21,7 @@ from progress_server.http.refusals import COME_BACK_S, reject
 log = logging.getLogger(__name__)
 
 
-class Starting:
+class Startup:
     """Starts what needs Redis, and retries until it succeeds. Use it as an async context manager.
 
     The block is entered when the start has succeeded, or when it is known that Redis is unavailable. If the caller
@@ -87,7 +87,7 @@ def log_wrong(error: SetupError) -> None:
     log.error("this server can't become ready; fix this and restart it: %s", error.detail)
 
 
-class UntilStarted:
+class StartupMiddleware:
     """Middleware that rejects requests that need Redis, until the start has succeeded."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -103,6 +103,6 @@ class UntilStarted:
 
 def not_started(scope: Scope) -> StorageUnavailable:
     """Return the error for a request that needs Redis before the start has succeeded."""
-    starting: Starting | None = getattr(scope["app"].state, "starting", None)
+    starting: Startup | None = getattr(scope["app"].state, "starting", None)
     why = f": {starting.reason}" if starting is not None and starting.reason else ""
     return StorageUnavailable(f"this server has no connection to Redis yet{why}", retry_s=COME_BACK_S)

@@ -27,7 +27,7 @@ def names_answered(settings: Settings) -> frozenset[str] | None:
     return given | {"localhost"} if unguarded else given
 
 
-class Hosts:
+class TrustedHosts:
     """Middleware that rejects requests for host names that are not ours.
 
     IP addresses are accepted: DNS rebinding needs a name, and probes and scrapers often know only the address. Requests

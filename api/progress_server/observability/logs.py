@@ -54,7 +54,7 @@ LINES_A_SECOND = 20
 """Limit of log lines about rejected callers: unauthenticated clients must not be able to fill the disk."""
 
 
-class RefusedLog:
+class RejectionLog:
     """Logs rejected callers, at most `LINES_A_SECOND` lines per second.
 
     The first line of the next second reports how many were left out.

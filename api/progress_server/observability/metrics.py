@@ -80,7 +80,7 @@ class ReplicaCollector(Collector):
         yield _counters("streams_opened", "Streams opened, by the position where they started.", "start", tally.opened)
         yield _counters("streams_closed", "Streams closed, by reason.", "reason", tally.closed)
         yield _counters(
-            "streams_refused", "Requests for a stream that were rejected, by error code.", "reason", tally.refused
+            "streams_refused", "Requests for a stream that were rejected, by error code.", "reason", tally.rejected
         )
         yield _counters("limited", "Times a caller exceeded a limit, by limit.", "limit", tally.limited)
         yield _counters(
@@ -186,7 +186,7 @@ class ReplicaCollector(Collector):
         yield GaugeMetricFamily(
             f"{PREFIX}redis_memory_max_bytes", "Maximum memory of Redis; 0 means no limit.", memory.maximum
         )
-        trips = hub.round_trips
+        trips = hub.client_metrics
         took = HistogramMetricFamily(
             f"{PREFIX}redis_seconds", "Duration of Redis calls in seconds, by call.", labels=("call",)
         )

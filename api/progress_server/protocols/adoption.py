@@ -18,10 +18,10 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from progress_server.protocols.extensions import ADOPTION, Connection
-from progress_server.protocols.http import BoundedProtocol
+from progress_server.protocols.http import BoundedHttpProtocol
 
 
-class Offer:
+class ConnectionHandover:
     """An offer of a connection. The request's scope refers to it, so it refers to nothing but weakly."""
 
     __slots__ = ("_cycle", "_protocol")
@@ -55,10 +55,10 @@ class Offer:
                 await cycle.flow.drain()
         if transport.is_closing():
             cycle.disconnected = True  # uvicorn is told so later
-        return None if cycle.disconnected or cycle.response_complete else protocol.let_go(cycle)
+        return None if cycle.disconnected or cycle.response_complete else protocol.detach(cycle)
 
 
-class OpenCycle(RequestResponseCycle):
+class DisconnectAwareCycle(RequestResponseCycle):
     """A request and its response, which checks before each message whether the connection is closed.
 
     A client may leave, or send invalid HTTP, while its request is being answered. uvicorn is told so one turn of the
@@ -72,7 +72,7 @@ class OpenCycle(RequestResponseCycle):
         await super().send(message)
 
 
-class AdoptableProtocol(BoundedProtocol):
+class AdoptableProtocol(BoundedHttpProtocol):
     """uvicorn's HTTP/1.1 protocol with bounds, which offers its connections to the application."""
 
     def on_headers_complete(self) -> None:
@@ -82,12 +82,12 @@ class AdoptableProtocol(BoundedProtocol):
         cycle, scope = self.cycle, self.scope
         if cycle is before:
             return
-        cycle.__class__ = OpenCycle
+        cycle.__class__ = DisconnectAwareCycle
         if scope["method"] == "GET":
             extensions: dict[str, Any] = scope.setdefault("extensions", {})
-            extensions[ADOPTION] = Offer(self, cycle)
+            extensions[ADOPTION] = ConnectionHandover(self, cycle)
 
-    def let_go(self, cycle: RequestResponseCycle) -> Connection:
+    def detach(self, cycle: RequestResponseCycle) -> Connection:
         """Hand the connection over. For uvicorn the response is complete, as after an upgrade to a WebSocket."""
         cycle.response_complete = True
         cycle.message_event.set()

@@ -44,9 +44,9 @@ def websocket_protocol() -> ProtocolClass | None:
     """Return uvicorn's `ws`, None if nothing serves WebSockets."""
     if missing_from(BOUNDED_WEBSOCKETS) is not None:
         return _first_of(_THEIR_WEBSOCKETS)
-    from progress_server.protocols.websocket import BoundedProtocol
+    from progress_server.protocols.websocket import BoundedWebSocketProtocol
 
-    return BoundedProtocol
+    return BoundedWebSocketProtocol
 
 
 def _first_of(paths: tuple[str, ...]) -> ProtocolClass | None:

@@ -44,7 +44,7 @@ class _TooMuch(Exception):
     """Raised out of the parser, to which uvicorn then answers as to what can't be parsed: by `send_400_response`."""
 
 
-class BoundedProtocol(UpgradeProtocol):
+class BoundedHttpProtocol(UpgradeProtocol):
     """uvicorn's HTTP/1.1 protocol, with bounds."""
 
     bounds: ClassVar[Bounds] = Bounds()

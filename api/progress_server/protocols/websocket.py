@@ -38,7 +38,7 @@ class _AtDebug(logging.LoggerAdapter[logging.Logger]):
         return self.logger.level
 
 
-class BoundedProtocol(WebSocketsSansIOProtocol):
+class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     """A WebSocket's server side."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -5,14 +5,14 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from progress_broker.model.grants import Action
-from progress_broker.operations.probe import Doubt
-from progress_server.auth.authorization import permit_everywhere
+from progress_broker.operations.probe import NotReadyReason
+from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext, context_of
-from progress_server.http.openapi import refused
+from progress_server.http.openapi import rejections
 from progress_server.http.problems import problem
 from progress_server.middleware.startup import not_started
 
-DETAILS: dict[Doubt, str] = {
+DETAILS: dict[NotReadyReason, str] = {
     "redis away": "Redis does not accept writes; check that it is running",
     "redis full": "Redis is out of memory or disk and rejects new events; operations can still be read and deleted",
     "publish fails": "Redis responds but rejects writes; see this server's log for the reason",
@@ -28,7 +28,7 @@ async def livez() -> Response:
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/readyz", responses=refused("draining", "storage-unavailable"))
+@router.get("/readyz", responses=rejections("draining", "storage-unavailable"))
 async def readyz(request: Request) -> Response:
     """Readiness check: 200 while this replica accepts new streams and receives published events through its feeds.
 
@@ -40,7 +40,7 @@ async def readyz(request: Request) -> Response:
     hub = context_of(request).hub
     if hub.draining:
         return problem("draining", "this server is shutting down", reason="draining")
-    doubt = hub.doubt
+    doubt = hub.not_ready_reason
     if doubt is None:
         return JSONResponse({"status": "ready"})
     if hub.ready:
@@ -51,7 +51,7 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, context: InContext) -> Response:
     """Metrics of this process, in the Prometheus text format, or in OpenMetrics if the client accepts it."""
-    permit_everywhere(request, Action.METRICS)
+    require_permission_everywhere(request, Action.METRICS)
     await context.hub.memory.refresh()
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

@@ -22,10 +22,10 @@ from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.subscription import Subscription
-from progress_server.auth.authorization import permit
+from progress_server.auth.authorization import require_permission
 from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
-from progress_server.auth.revocation import held
+from progress_server.auth.revocation import bind_to_principal
 from progress_server.context import Context, Id, InContext, context_of
 from progress_server.http.answers import answer
 from progress_server.http.paths import EVENTS
@@ -48,7 +48,7 @@ class Alarm:
     def write(self, frames: Sequence[Frame]) -> None:
         """Signal at the first event. The event itself is dropped: the call reads it from the log."""
         if any(frame.n for frame in frames):
-            self._subscription.filled()
+            self._subscription.pause_writing()
             self.rung.set()
 
     def close(self) -> None:
@@ -85,12 +85,12 @@ async def history(
     If the position is unknown, or the events after it are no longer stored, `reset` is the reason and `snapshot` is
     the current state of the operation. Continue from the snapshot's position.
     """
-    await permit(request, context, Action.READ, operation)
+    await require_permission(request, context, Action.READ, operation)
     if after is not None:
         parse_position(after)
     asked = read_types(types)
     principal = principal_of(request)
-    delivery = held(ALL, principal, context.hub)
+    delivery = bind_to_principal(ALL, principal, context.hub)
     until = time.monotonic() + min(wait, context.settings.max_wait_s)
     while True:
         page = await _read(operation, context, after, limit)
@@ -101,7 +101,7 @@ async def history(
             after = page.events[-1].position.decode()
         elif (left_s := until - time.monotonic()) > 0:
             await _wait(request, operation, after or START, left_s, delivery)
-            if guard_of(request).revocation.ended(principal):
+            if guard_of(request).revocation.is_expired_or_revoked(principal):
                 raise Unauthenticated("credentials expired or were revoked during a long poll")
         else:
             break

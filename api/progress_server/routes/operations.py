@@ -12,15 +12,15 @@ from progress_broker.errors import OperationExists
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
 from progress_broker.operations.listing import Filters
-from progress_broker.operations.snapshot import facts_of
-from progress_server.auth.authorization import permit, permit_creation
+from progress_broker.operations.snapshot import attributes_of
+from progress_server.auth.authorization import require_creation, require_permission
 from progress_server.auth.guard import Guard, guard_of
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
 from progress_server.http.answers import answer
 from progress_server.http.bodies import read_model
 from progress_server.http.cancellation import CancelRequest
-from progress_server.http.openapi import refused
+from progress_server.http.openapi import rejections
 from progress_server.http.query_names import CheckedRoute
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
@@ -46,13 +46,13 @@ def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
     status_code=201,
     response_model=Operation,
     openapi_extra=_body_of(NewOperation, required=False),
-    responses=refused("operation-exists", "gone"),
+    responses=rejections("operation-exists", "gone"),
 )
 async def create(request: Request, context: InContext) -> Response:
     """Create an operation. Repeating the call with the same id and the same body succeeds and changes nothing."""
     new = await read_model(request, NewOperation, required=False)
-    operation, made = await context.store.create(await permit_creation(request, context, new))
-    if not made and not principal_of(request).grants.allows(Action.READ, facts_of(operation)):
+    operation, made = await context.store.create(await require_creation(request, context, new))
+    if not made and not principal_of(request).grants.allows(Action.READ, attributes_of(operation)):
         raise OperationExists(f"operation {operation.id} already exists")  # the caller may not read its state
     location = f"{router.prefix}/{operation.id}"
     return answer(operation, 201, {"Location": location, "Operation-Location": location})
@@ -98,9 +98,9 @@ async def _sealed(
 
     The cursor is encrypted: it can contain the id and the time of an operation that the caller may not read.
     """
-    seal = await guard.seal()
-    operations, following = await context.store.find(filters, limit=limit, cursor=seal.open(cursor))
-    return operations, seal.close(following)
+    seal = await guard.cursor_cipher()
+    operations, following = await context.store.find(filters, limit=limit, cursor=seal.decrypt(cursor))
+    return operations, seal.encrypt(following)
 
 
 @router.get(
@@ -117,11 +117,13 @@ async def get(
     ] = None,
 ) -> Response:
     """Get an operation. While it is not done, `Retry-After` says when to poll again."""
-    await permit(request, context, Action.READ, operation)
+    await require_permission(request, context, Action.READ, operation)
     now = await context.store.get(operation, list_children=include is not None)
     if isinstance(now.children, Children):
         grants = principal_of(request).grants
-        now.children.operations = [it for it in now.children.operations if grants.allows(Action.READ, facts_of(it))]
+        now.children.operations = [
+            it for it in now.children.operations if grants.allows(Action.READ, attributes_of(it))
+        ]
     headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "private, no-cache"}
     if not now.done:
         headers["Retry-After"] = str(POLL_S)
@@ -138,10 +140,10 @@ def _tag(now: Operation) -> str:
     return f"{now.position}.{blake2s(now.children.model_dump_json().encode(), digest_size=8).hexdigest()}"
 
 
-@router.delete("/{id}", status_code=204, responses=refused("operation-running"))
+@router.delete("/{id}", status_code=204, responses=rejections("operation-running"))
 async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
     """Delete an operation that has ended; with `force`, any operation. Its id then returns `gone` for a while."""
-    await permit(request, context, Action.ADMIN, operation)
+    await require_permission(request, context, Action.ADMIN, operation)
     await context.store.delete(operation, force=force)
     return Response(status_code=204)
 
@@ -158,7 +160,7 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
 
     An operation that no worker has started ends immediately.
     """
-    await permit(request, context, Action.CANCEL, operation)
+    await require_permission(request, context, Action.CANCEL, operation)
     asked = await read_model(request, CancelRequest, required=False)
     by = principal_of(request).name or asked.by
     now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
@@ -170,11 +172,11 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     status_code=202,
     response_class=Response,
     openapi_extra=_body_of(NewSignal, required=True),
-    responses=refused("operation-ended"),
+    responses=rejections("operation-ended"),
 )
 async def signal(operation: Id, request: Request, context: InContext) -> Response:
     """Send a signal, such as `pause`, to the worker of an operation. The worker decides how to react."""
-    await permit(request, context, Action.CANCEL, operation)
+    await require_permission(request, context, Action.CANCEL, operation)
     sent = await read_model(request, NewSignal)
     await context.store.signal(operation, sent, by=principal_of(request).name or None)
     return Response(status_code=202)

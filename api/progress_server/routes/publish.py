@@ -7,18 +7,18 @@ from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from progress_broker.errors import BrokerError, Invalid, Unauthenticated
-from progress_broker.model.entry import Entry, Publication, read_publication
+from progress_broker.errors import BrokerError, InvalidInput, Unauthenticated
+from progress_broker.model.entry import NewEvent, PublishRequest, read_publish_request
 from progress_broker.model.grants import Action
-from progress_broker.model.operation import Answer
+from progress_broker.model.operation import PublishResult
 from progress_broker.model.validation import read_json
 from progress_broker.runtime.ndjson import LineBuffer
-from progress_server.auth.authorization import permit
+from progress_server.auth.authorization import require_permission
 from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
 from progress_server.http.bodies import NDJSON, chunks, read_body
-from progress_server.http.openapi import refused
+from progress_server.http.openapi import rejections
 from progress_server.http.paths import EVENTS
 from progress_server.http.problems import problem
 from progress_server.http.query_names import CheckedRoute
@@ -31,7 +31,7 @@ MAX_BATCH = 1000
 STORED = "stored"
 """The outcome of published events that were stored. All other outcomes are error codes."""
 
-_SCHEMA = Publication.model_json_schema()
+_SCHEMA = PublishRequest.model_json_schema()
 _PUBLISH_BODY = {
     "requestBody": {
         "required": True,
@@ -45,39 +45,41 @@ _PUBLISH_BODY = {
 
 @router.post(
     EVENTS,
-    response_model=Answer,
+    response_model=PublishResult,
     openapi_extra=_PUBLISH_BODY,
-    responses=refused("operation-ended", "fenced", "conflict"),
+    responses=rejections("operation-ended", "fenced", "conflict"),
 )
 async def publish(operation: Id, request: Request, context: InContext) -> Response:
     """Publish one event, a list (all events or none are stored), or NDJSON lines, which are stored as they arrive.
 
     An empty list is a heartbeat: it only reports that the worker is alive.
     """
-    await permit(request, context, Action.PUBLISH, operation)
+    await require_permission(request, context, Action.PUBLISH, operation)
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type in NDJSON:
         return await _publish_lines(operation, request, context)
     value = read_json(await read_body(request, context.settings.max_body_bytes))
     events = value if isinstance(value, list) else [value]
     if len(events) > MAX_BATCH:
-        raise Invalid(f"a list may hold at most {MAX_BATCH} events, this one has {len(events)}; send NDJSON for more")
-    entries = [read_publication(event, context.settings) for event in events]
-    answer = await take(context, operation, entries)
+        raise InvalidInput(
+            f"a list may hold at most {MAX_BATCH} events, this one has {len(events)}; send NDJSON for more"
+        )
+    entries = [read_publish_request(event, context.settings) for event in events]
+    answer = await publish_counted(context, operation, entries)
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _publish_lines(operation: str, request: Request, context: Context) -> Response:
-    answer: Answer | None = None
+    answer: PublishResult | None = None
     taken, principal, revocation = 0, principal_of(request), guard_of(request).revocation
     try:
         async for lines in _lines(request, LineBuffer.of_events(context.settings)):
-            if revocation.ended(principal):  # lines may arrive for days
+            if revocation.is_expired_or_revoked(principal):  # lines may arrive for days
                 raise Unauthenticated("credentials expired or were revoked during an NDJSON upload")
             entries = []
             for number, line in lines:
                 try:
-                    entries.append(read_publication(read_json(line), context.settings))
+                    entries.append(read_publish_request(read_json(line), context.settings))
                 except BrokerError as error:
                     # Store the lines before it in the same chunk: how lines are cut into chunks must not matter.
                     answer, taken = await _store(operation, entries, context, answer, taken)
@@ -90,16 +92,16 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     except ClientDisconnect:
         pass  # received lines are stored; nobody is left to receive the response
     if answer is None:
-        raise Invalid("the body contains no events; send one event per line")
+        raise InvalidInput("the body contains no events; send one event per line")
     return Response(orjson.dumps(answer.model_dump() | {"accepted": taken}), media_type="application/json")
 
 
 async def _store(
-    operation: str, entries: list[Entry], context: Context, answer: Answer | None, taken: int
-) -> tuple[Answer | None, int]:
+    operation: str, entries: list[NewEvent], context: Context, answer: PublishResult | None, taken: int
+) -> tuple[PublishResult | None, int]:
     for at in range(0, len(entries), MAX_BATCH):
         batch = entries[at : at + MAX_BATCH]
-        answer = await take(context, operation, batch)
+        answer = await publish_counted(context, operation, batch)
         taken += len(batch)
     return answer, taken
 
@@ -114,7 +116,7 @@ async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tupl
         yield found
 
 
-async def take(context: Context, operation: str, entries: Sequence[Entry]) -> Answer:
+async def publish_counted(context: Context, operation: str, entries: Sequence[NewEvent]) -> PublishResult:
     """Publish events to an operation, and count them. Raises the errors of `Store.publish`."""
     outcome = "internal"
     try:

@@ -7,15 +7,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from progress_broker.access.deny_list import LONGEST_S, Claim, Denial, denials, deny, reinstate
+from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.errors import NotFound
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import Label, Time
-from progress_server.auth.authorization import permit_everywhere
+from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext
 from progress_server.http.answers import answer
 from progress_server.http.bodies import read_model
-from progress_server.http.openapi import Responses, refused
+from progress_server.http.openapi import Responses, rejections
 from progress_server.http.query_names import CheckedRoute
 
 router = APIRouter(prefix="/v1/revocations", tags=["revocations"], route_class=CheckedRoute)
@@ -52,7 +52,7 @@ class Revocations(BaseModel):
 _BODY = {
     "requestBody": {"content": {"application/json": {"schema": NewRevocation.model_json_schema()}}, "required": True}
 }
-_NONE: Responses = {404: refused("not-found")[404] | {"description": "There is no such revocation (`not-found`)."}}
+_NONE: Responses = {404: rejections("not-found")[404] | {"description": "There is no such revocation (`not-found`)."}}
 
 
 @router.get("", response_model=Revocations)
@@ -66,8 +66,8 @@ async def revocations(
 
     A page may hold fewer than `limit` revocations and still not be the last: follow `next_cursor` until it is null.
     """
-    permit_everywhere(request, Action.ADMIN)
-    page, following = await denials(context.store, cursor, limit)
+    require_permission_everywhere(request, Action.ADMIN)
+    page, following = await list_revoked(context.store, cursor, limit)
     described = [_described(denial) for denial in page]
     return answer({"revocations": described, "next_cursor": None if following is None else str(following)})
 
@@ -75,22 +75,22 @@ async def revocations(
 @router.post("", status_code=201, response_model=Revocation, openapi_extra=_BODY)
 async def revoke(request: Request, context: InContext) -> Response:
     """Revoke a principal or a token for a time. Its streams are closed on all replicas within seconds."""
-    permit_everywhere(request, Action.ADMIN)
+    require_permission_everywhere(request, Action.ADMIN)
     new = await read_model(request, NewRevocation)
-    return answer(_described(await deny(context.store, new.claim, new.value, new.for_s)), 201)
+    return answer(_described(await revoke_claim(context.store, new.claim, new.value, new.for_s)), 201)
 
 
 @router.delete("", status_code=204, responses=_NONE)
-async def take_back(request: Request, context: InContext, claim: Claim, value: Label) -> Response:
+async def restore(request: Request, context: InContext, claim: Claim, value: Label) -> Response:
     """Withdraw a revocation. The principal or token is accepted again on all replicas within seconds."""
-    permit_everywhere(request, Action.ADMIN)
-    if not await reinstate(context.store, claim, value):
+    require_permission_everywhere(request, Action.ADMIN)
+    if not await restore_claim(context.store, claim, value):
         raise NotFound(
             f"{claim} {value!r} is not revoked: it never was, or the revocation expired or was already withdrawn"
         )
     return Response(status_code=204)
 
 
-def _described(denial: Denial) -> dict[str, Any]:
+def _described(denial: RevokedClaim) -> dict[str, Any]:
     until = datetime.fromtimestamp(denial.until, UTC)
     return Revocation(claim=denial.claim, value=denial.value, until=until).model_dump(mode="json")

@@ -19,7 +19,7 @@ from progress_server.auth.credentials import bearer_or_cookie
 from progress_server.auth.principal import Principal, principal_of
 from progress_server.context import Context, InContext
 from progress_server.http.answers import answer
-from progress_server.http.openapi import refused
+from progress_server.http.openapi import rejections
 
 router = APIRouter(tags=["session"])
 
@@ -29,7 +29,7 @@ MOST_BYTES = 3_800
 _BY: dict[str, Literal["nobody", "token", "back-end"]] = {"none": "nobody", "jwt": "token", "callback": "back-end"}
 
 
-class Session(BaseModel):
+class SignedIn(BaseModel):
     """The identity of the caller, as the server sees it."""
 
     principal: str
@@ -46,14 +46,14 @@ class SignIn(BaseModel):
     url: str | None
 
 
-@router.get("/v1/session", response_model=Session)
+@router.get("/v1/session", response_model=SignedIn)
 async def session(request: Request, context: InContext) -> Response:
     """Return the identity of the caller, and when its credentials expire."""
     by_cookie = "authorization" not in request.headers and _token_of(request, context) is not None
     return _told(principal_of(request), kept=by_cookie)
 
 
-@router.post("/v1/session", status_code=201, response_model=Session, responses=refused("too-large"))
+@router.post("/v1/session", status_code=201, response_model=SignedIn, responses=rejections("too-large"))
 async def sign_in(request: Request, context: InContext) -> Response:
     """Store the token of this request in a session cookie, until the token expires.
 
@@ -104,4 +104,4 @@ def _set_cookie(response: Response, request: Request, name: str, value: str, lef
 
 def _told(principal: Principal, status: int = 200, *, kept: bool) -> Response:
     ends = None if principal.expires_at is None else datetime.fromtimestamp(principal.expires_at, UTC)
-    return answer(Session(principal=principal.name, expires_at=ends, kept=kept), status)
+    return answer(SignedIn(principal=principal.name, expires_at=ends, kept=kept), status)

@@ -6,21 +6,21 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from progress_broker.bundle.bundle import Admit, anything
-from progress_broker.bundle.query import Query
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import BrokerError, Ended, NotFound
-from progress_broker.model.grants import Action, Facts
-from progress_broker.model.index_terms import Facts as Found
+from progress_broker.model.grants import Action, ResourceAttributes
+from progress_broker.model.index_terms import IndexedOperation as Found
 from progress_broker.stream.frames import reconnect_frame
-from progress_server.auth.authorization import permit
+from progress_server.auth.authorization import require_permission
 from progress_server.auth.principal import principal_of
-from progress_server.auth.revocation import held
-from progress_server.callback.connection import visit_in
+from progress_server.auth.revocation import bind_to_principal
+from progress_server.callback.connection import connection_in
 from progress_server.context import Id, context_of
 from progress_server.http.headers import EVENT_STREAM
-from progress_server.http.openapi import Responses, refused
+from progress_server.http.openapi import Responses, rejections
 from progress_server.http.paths import STREAM_OF_MANY, STREAM_OF_ONE
-from progress_server.sse.query import MultiQuery, described, read_multi_query, read_query
-from progress_server.sse.response import not_opened, opened
+from progress_server.sse.query import MultiQuery, query_parameters, read_multi_query, read_query
+from progress_server.sse.response import stream_rejected, stream_response
 
 router = APIRouter(tags=["events"])
 
@@ -38,12 +38,12 @@ EVENT = {
 _OF_ONE: Responses = {
     200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
     204: {"description": "The position is that of the end: nothing will follow, and EventSource stops."},
-    **refused("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
+    **rejections("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
 }
 _OF_MANY: Responses = {
     200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
     204: {"description": "Every named operation was deleted, or ended before the cursor: nothing will follow."},
-    **refused(
+    **rejections(
         "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"
     ),
 }
@@ -52,19 +52,19 @@ _OF_MANY: Responses = {
 # The query is parsed without FastAPI, whose parsing would double the cost of a request. It matters when all clients
 # reconnect at once.
 @router.head(STREAM_OF_ONE, include_in_schema=False)
-@router.get(STREAM_OF_ONE, response_class=Response, responses=_OF_ONE, openapi_extra={"parameters": described()})
+@router.get(STREAM_OF_ONE, response_class=Response, responses=_OF_ONE, openapi_extra={"parameters": query_parameters()})
 async def stream(operation: Id, request: Request) -> Response:
     """Follow an operation.
 
     The stream begins with a snapshot or, with a position, with the events after it. Then each event follows as it
     happens.
     """
-    context, visit = context_of(request), visit_in(request.scope)
+    context, visit = context_of(request), connection_in(request.scope)
     try:
-        await permit(request, context, Action.READ, operation)
+        await require_permission(request, context, Action.READ, operation)
         query = read_query(request.scope["query_string"], others=context.takes_other_names)
         start = query.start(request.headers.get("last-event-id"))
-        delivery = held(visit.delivery(query.delivery()), principal_of(request), context.hub)
+        delivery = bind_to_principal(visit.delivery(query.delivery()), principal_of(request), context.hub)
         subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
@@ -74,13 +74,16 @@ async def stream(operation: Id, request: Request) -> Response:
             # Permission depends on the operation's owner, which is unknown until it is created. So the client has to
             # wait by reconnecting.
             return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, EVENT_STREAM)
-        return not_opened(request, error)
-    return opened(request, subscription, query.wait_s)
+        return stream_rejected(request, error)
+    return stream_response(request, subscription, query.wait_s)
 
 
 @router.head(STREAM_OF_MANY, include_in_schema=False)
 @router.get(
-    STREAM_OF_MANY, response_class=Response, responses=_OF_MANY, openapi_extra={"parameters": described(MultiQuery)}
+    STREAM_OF_MANY,
+    response_class=Response,
+    responses=_OF_MANY,
+    openapi_extra={"parameters": query_parameters(MultiQuery)},
 )
 async def multi_stream(request: Request) -> Response:
     """Follow many operations.
@@ -89,21 +92,21 @@ async def multi_stream(request: Request) -> Response:
     happens.
     """
     context = context_of(request)
-    settings, visit = context.settings, visit_in(request.scope)
+    settings, visit = context.settings, connection_in(request.scope)
     try:
         asked = read_multi_query(request.scope["query_string"], others=context.takes_other_names)
         bundle = await context.hub.bundles.open(
             within(asked.query(settings.max_operations_per_stream), request),
             asked.start(request.headers.get("last-event-id")),
-            held(visit.delivery(asked.delivery()), principal_of(request), context.hub),
+            bind_to_principal(visit.delivery(asked.delivery()), principal_of(request), context.hub),
             admit=admit_of(request),
             wait=asked.wait_s > 0,
         )
     except Ended:
         return Response(status_code=204)
     except BrokerError as error:
-        return not_opened(request, error)
-    return opened(request, bundle, asked.wait_s)
+        return stream_rejected(request, error)
+    return stream_response(request, bundle, asked.wait_s)
 
 
 def admit_of(request: Request) -> Admit:
@@ -114,7 +117,7 @@ def admit_of(request: Request) -> Admit:
     return lambda facts: grants.allows(Action.READ, _as_grants_see(facts))
 
 
-def within(query: Query, request: Request) -> Query:
+def within(query: OperationQuery, request: Request) -> OperationQuery:
     """Return the query, limited to what the caller may read.
 
     Otherwise operations that the caller may not read could fill the limit of the stream.
@@ -126,6 +129,6 @@ def within(query: Query, request: Request) -> Query:
     return replace(query, within=frozenset(f"{field}:{value}".encode() for field, value in sources))
 
 
-def _as_grants_see(found: Found) -> Facts:
+def _as_grants_see(found: Found) -> ResourceAttributes:
     owner, kind = (next(iter(found.labels(field)), None) for field in ("owner", "kind"))
-    return Facts(found.operation, owner, kind, found.labels("tag"))
+    return ResourceAttributes(found.operation, owner, kind, found.labels("tag"))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from progress_broker.model.grants import Action, Grant, Grants
 from progress_broker.model.operation import Label, OperationId, Time
-from progress_server.auth.authorization import permit
+from progress_server.auth.authorization import require_permission
 from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
@@ -30,7 +30,7 @@ class Ticket(BaseModel):
     expires_at: Time
 
 
-class Query(BaseModel):
+class TicketQuery(BaseModel):
     """Filters for the operations of a stream. A filter that is omitted matches every operation."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +46,7 @@ class NewTicket(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     operations: Annotated[list[OperationId], Field(min_length=1, max_length=MAX_OPERATIONS)] | None = None
-    query: Annotated[Query, WithJsonSchema(Query.model_json_schema())] | None = None
+    query: Annotated[TicketQuery, WithJsonSchema(TicketQuery.model_json_schema())] | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "NewTicket":
@@ -71,7 +71,7 @@ async def operation_ticket(operation: Id, request: Request, context: InContext) 
 
     Open the connection within a minute: the ticket then expires.
     """
-    await permit(request, context, Action.READ, operation)
+    await require_permission(request, context, Action.READ, operation)
     return _given(*await guard_of(request).tickets.for_operation(principal_of(request), operation))
 
 
@@ -86,7 +86,7 @@ async def ticket(request: Request, context: InContext) -> Response:
 
 async def _permit_all(request: Request, context: Context, operations: list[str]) -> None:
     for operation in operations:
-        await permit(request, context, Action.READ, operation)
+        await require_permission(request, context, Action.READ, operation)
 
 
 def _given(ticket: str, expires_at: float) -> Response:

@@ -4,7 +4,7 @@ import re
 
 from fastapi import APIRouter, WebSocket
 
-from progress_broker.errors import BrokerError, Forbidden, Invalid
+from progress_broker.errors import BrokerError, Forbidden, InvalidInput
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.settings import Settings
 from progress_server.context import context_of
@@ -13,7 +13,7 @@ from progress_server.http.paths import WEBSOCKET_OF_MANY, WEBSOCKET_OF_ONE
 from progress_server.http.query_names import values_of
 from progress_server.http.refusals import reject_websocket
 from progress_server.sse.query import read_query
-from progress_server.websocket.session import Conversation
+from progress_server.websocket.session import Session
 from progress_server.websocket.socket import Socket
 
 router = APIRouter()
@@ -27,14 +27,14 @@ async def follow(websocket: WebSocket) -> None:
     try:
         _check_origin(websocket, context.settings)
         if re.fullmatch(OPERATION_ID, operation) is None:
-            raise Invalid(f"invalid operation id: it has to match {OPERATION_ID}", field="id")
+            raise InvalidInput(f"invalid operation id: it has to match {OPERATION_ID}", field="id")
         query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:
         await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=True)
-    conversation = Conversation(socket, websocket, context, operation)
+    conversation = Session(socket, websocket, context, operation)
 
     async def listen() -> None:
         await conversation.follow(operation, query, start)
@@ -46,7 +46,7 @@ async def follow(websocket: WebSocket) -> None:
 
 
 @router.websocket(WEBSOCKET_OF_MANY)
-async def converse(websocket: WebSocket) -> None:
+async def run_session(websocket: WebSocket) -> None:
     """Follow any number of operations on request, and cancel them."""
     context = context_of(websocket)
     try:
@@ -56,7 +56,7 @@ async def converse(websocket: WebSocket) -> None:
         await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=False)
-    conversation = Conversation(socket, websocket, context)
+    conversation = Session(socket, websocket, context)
 
     async def listen() -> None:
         await socket.opened()

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from progress_broker.settings import Settings
 from progress_server.context import Context
 from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
-from progress_server.server.server import Interruptible
+from progress_server.server.server import ShutdownMiddleware
 from progress_server.server.signals import Handler, context_now, take_signals
 
 
@@ -36,7 +36,7 @@ class PlainServer:
     ) -> None:
         self._app, self._drain_s, self._serving, self._among_others = app, settings.drain_s, serving, among_others
         app.state.server_drains = True
-        noticing = Noticing(Interruptible(app, lambda: self.should_exit), self._started)
+        noticing = Noticing(ShutdownMiddleware(app, lambda: self.should_exit), self._started)
         self._server = uvicorn.Server(config_of(noticing, settings))
         self._draining: asyncio.Task[None] | None = None
         self._told = False
@@ -79,7 +79,7 @@ class PlainServer:
     async def _drained(self, context: Context, stop: Callable[[], Any]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
-                await context.hub.emptied()
+                await context.hub.wait_until_empty()
         stop()
 
 

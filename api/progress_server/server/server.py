@@ -19,7 +19,7 @@ from progress_broker.errors import Draining
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
-from progress_server.callback.authenticator import Callback
+from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.http.refusals import reject
 from progress_server.protocols.choice import warn_of_missing_names
 from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         *,
         among_others: bool = False,
     ) -> None:
-        super().__init__(config_of(Interruptible(app, lambda: self.should_exit), settings))
+        super().__init__(config_of(ShutdownMiddleware(app, lambda: self.should_exit), settings))
         self._app = app
         app.state.server_drains = True
         self._drain_s = settings.drain_s
@@ -120,12 +120,12 @@ class Server(uvicorn.Server):
     async def _drained(self) -> None:
         """Wait until all streams have been sent away and the requests under way then have been answered."""
         if (context := context_now(self._app)) is not None:
-            await context.hub.emptied()
+            await context.hub.wait_until_empty()
         if self.server_state.tasks:
             await asyncio.wait(tuple(self.server_state.tasks))
 
 
-class Interruptible:
+class ShutdownMiddleware:
     """The whole app. Requests that are cancelled because the server stops are answered with `draining`."""
 
     def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
@@ -155,5 +155,5 @@ def check(settings: Settings) -> None:
     Log a warning for undocumented names that the installed packages lack: a server can do without them.
     """
     check_certificate(settings)
-    Guard(settings, Callback(settings, Tally()) if settings.auth == "callback" else None)
+    Guard(settings, CallbackAuthenticator(settings, Tally()) if settings.auth == "callback" else None)
     warn_of_missing_names()

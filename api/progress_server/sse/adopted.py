@@ -4,10 +4,10 @@ import asyncio
 import zlib
 from typing import ClassVar
 
-from progress_broker.limits.slots import Place
-from progress_broker.stream.outlet import TEXT, Encoding, Writer
+from progress_broker.limits.slots import Slot
+from progress_broker.stream.outlet import TEXT, Encoding, OutletOwner
 from progress_server.protocols.extensions import Connection
-from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, Packed, chunk, chunked_gzip, ending
+from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, GzipChunk, chunk, chunked_gzip, trailer
 
 MAX_UNASKED_BYTES = 65_536
 """Maximum bytes that a client may send after its request. They are ignored; more of them abort the connection."""
@@ -22,22 +22,22 @@ class AdoptedOutlet(asyncio.Protocol):
     linger_s: ClassVar[float] = 5
     """Time limit for sending the rest of a response that has ended, and for the client to close the connection."""
 
-    def __init__(self, subscription: Writer, connection: Connection) -> None:
+    def __init__(self, subscription: OutletOwner, connection: Connection) -> None:
         transport, connections = connection
         self._subscription = subscription
         self._transport = transport
         self._connections = connections
         self._unasked = 0
         self._lingering: asyncio.TimerHandle | None = None
-        self._place: Place | None = None
+        self._place: Slot | None = None
         transport.set_protocol(self)
         connections.add(self)
 
-    def keep(self, place: Place | None) -> None:
+    def keep(self, place: Slot | None) -> None:
         """Hold the stream's slot in the limits for as long as the connection lasts."""
         if place is not None:
             self._place = place
-            place.kept = True
+            place.transferred = True
 
     # What the subscription calls
 
@@ -65,11 +65,11 @@ class AdoptedOutlet(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Pause the subscription: the transport's buffer is full."""
-        self._subscription.filled()
+        self._subscription.pause_writing()
 
     def resume_writing(self) -> None:
         """Resume the subscription."""
-        self._subscription.drained()
+        self._subscription.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Ignore data: the response has `Connection: close`, so no other request follows. Too much data aborts it."""
@@ -83,7 +83,7 @@ class AdoptedOutlet(asyncio.Protocol):
         if self._lingering is not None:
             self._lingering.cancel()
         if self._place is not None:
-            self._place.give_back()
+            self._place.release()
         self._subscription.close()
 
     # What the server calls
@@ -100,12 +100,12 @@ class ChunkedOutlet(AdoptedOutlet):
 
     encoding: Encoding = CHUNKED
 
-    def __init__(self, subscription: Writer, connection: Connection) -> None:
+    def __init__(self, subscription: OutletOwner, connection: Connection) -> None:
         super().__init__(subscription, connection)
         self.write = connection.transport.write
 
 
-class UnframedOutlet(ChunkedOutlet):
+class Http10Outlet(ChunkedOutlet):
     """The outlet of an HTTP/1.0 client, for which the end of the connection ends the body."""
 
     __slots__ = ()
@@ -122,12 +122,12 @@ class GzipOutlet(AdoptedOutlet):
 
     __slots__ = ("_crc", "_size", "encoding")
 
-    def __init__(self, subscription: Writer, connection: Connection, over: int) -> None:
+    def __init__(self, subscription: OutletOwner, connection: Connection, over: int) -> None:
         super().__init__(subscription, connection)
         self._crc = self._size = 0
         self.encoding = chunked_gzip(over)
 
-    def write(self, packed: Packed) -> None:
+    def write(self, packed: GzipChunk) -> None:
         """Write compressed frames, which all clients share. The gzip header goes before the first."""
         data, text = packed
         if not self._size:
@@ -139,4 +139,4 @@ class GzipOutlet(AdoptedOutlet):
     def last(self) -> bytes:
         """Return the bytes that end the gzip stream and the response."""
         header = b"" if self._size else GZIP_HEADER
-        return chunk(header + ending(self._crc, self._size)) + LAST_CHUNK
+        return chunk(header + trailer(self._crc, self._size)) + LAST_CHUNK

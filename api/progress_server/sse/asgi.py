@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from progress_broker.stream.outlet import TEXT, Encoding, Writer
+from progress_broker.stream.outlet import TEXT, Encoding, OutletOwner
 from progress_server.protocols.event_source import QuietEventSourceResponse
-from progress_server.sse.encodings import GZIP_HEADER, Packed, ending, gzip
+from progress_server.sse.encodings import GZIP_HEADER, GzipChunk, gzip, trailer
 
 
 class AsgiOutlet:
@@ -19,7 +19,7 @@ class AsgiOutlet:
     kind = "asgi"
     encoding: Encoding = TEXT
 
-    def __init__(self, subscription: Writer, limit: int) -> None:
+    def __init__(self, subscription: OutletOwner, limit: int) -> None:
         self.aborted = anyio.CancelScope()
         self._subscription = subscription
         self._limit = limit
@@ -37,7 +37,7 @@ class AsgiOutlet:
         self._size += len(data)
         self._news.set()
         if self._size >= self._limit:
-            self._subscription.filled()
+            self._subscription.pause_writing()
 
     def close(self) -> None:
         """End the response after the buffered data."""
@@ -59,7 +59,7 @@ class AsgiOutlet:
                 self._chunks.clear()
                 self._size = 0
                 yield data
-                self._subscription.drained()
+                self._subscription.resume_writing()
             if self._closed and not self._chunks:
                 return
 
@@ -67,13 +67,13 @@ class AsgiOutlet:
 class GzipAsgiOutlet(AsgiOutlet):
     """The outlet of a client that accepts gzip."""
 
-    def __init__(self, subscription: Writer, limit: int, over: int) -> None:
+    def __init__(self, subscription: OutletOwner, limit: int, over: int) -> None:
         super().__init__(subscription, limit)
         self.encoding = gzip(over)
         self._crc = self._length = 0
         self._chunks.append(GZIP_HEADER)
 
-    def write(self, packed: Packed) -> None:
+    def write(self, packed: GzipChunk) -> None:
         """Buffer compressed frames, which all clients share."""
         self._crc = zlib.crc32(packed.text, self._crc)
         self._length += len(packed.text)
@@ -81,14 +81,14 @@ class GzipAsgiOutlet(AsgiOutlet):
 
     def close(self) -> None:
         """End the gzip stream, and then the response, after the buffered data."""
-        self._chunks.append(ending(self._crc, self._length))
+        self._chunks.append(trailer(self._crc, self._length))
         super().close()
 
 
 class AsgiStream(QuietEventSourceResponse):
     """An ASGI response that carries a subscription. When it ends, for any reason, it closes the subscription."""
 
-    def __init__(self, subscription: Writer, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, subscription: OutletOwner, outlet: AsgiOutlet, headers: list[tuple[bytes, bytes]]) -> None:
         self._subscription = subscription
         self._outlet = outlet
         # Pings come from the timer wheel, which is one task for all streams.

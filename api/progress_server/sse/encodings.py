@@ -60,7 +60,7 @@ _CONTROL_OVER = 4_096
 """Control frames from this size on are compressed. Only a long list of operations is that large."""
 
 
-class Packed(NamedTuple):
+class GzipChunk(NamedTuple):
     """Compressed frames, as passed to an outlet."""
 
     data: bytes
@@ -82,9 +82,9 @@ class Gzip:
     def __init__(self, over: int) -> None:
         self._over = over
 
-    def encode(self, frames: Sequence[Frame]) -> Packed:
+    def encode(self, frames: Sequence[Frame]) -> GzipChunk:
         """Return the part of the stream."""
-        return Packed(b"".join([self._pack(frame) for frame in frames]), TEXT.encode(frames))
+        return GzipChunk(b"".join([self._pack(frame) for frame in frames]), TEXT.encode(frames))
 
     def _pack(self, frame: Frame) -> bytes:
         if frame.packed is None:
@@ -99,17 +99,17 @@ class Gzip:
 class ChunkedGzip(Gzip):
     """Encodes frames as gzip in one chunk."""
 
-    def encode(self, frames: Sequence[Frame]) -> Packed:
+    def encode(self, frames: Sequence[Frame]) -> GzipChunk:
         """Return the chunk."""
         data, text = super().encode(frames)
-        return Packed(chunk(data), text)
+        return GzipChunk(chunk(data), text)
 
 
 gzip = cache(Gzip)
 chunked_gzip = cache(ChunkedGzip)  # one instance per setting, because clients share frames by encoding
 
 
-def ending(crc: int, size: int) -> bytes:
+def trailer(crc: int, size: int) -> bytes:
     """Return the end of a gzip stream, for a text with this CRC-32 and length."""
     return _LAST_BLOCK + struct.pack("<II", crc, size & 0xFFFFFFFF)
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from progress_broker.bundle.query import Query
-from progress_broker.errors import Invalid
+from progress_broker.bundle.query import OperationQuery
+from progress_broker.errors import InvalidInput
 from progress_broker.model.event import CHILDREN
 from progress_broker.model.operation import EVENT_TYPE, Label, OperationId
 from progress_broker.model.position import parse as parse_position
@@ -77,7 +77,7 @@ _NAMES_OF_ONE = frozenset(field.alias or name for name, field in StreamQuery.mod
 
 
 def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
-    """Return the parsed query; raise `Invalid`. With `others` it may have unknown parameters."""
+    """Return the parsed query; raise `InvalidInput`. With `others` it may have unknown parameters."""
     if not query:
         return ANYTHING
     try:
@@ -86,7 +86,7 @@ def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
         raise invalid(error) from None
 
 
-def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
+def query_parameters(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
     """Return a query's parameters as OpenAPI describes them."""
     header = {
         "name": "Last-Event-ID",
@@ -103,12 +103,12 @@ def described(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
 
 
 def read_types(text: str | None) -> frozenset[bytes] | None:
-    """Return the event types in a comma-separated list, or None for all; raise `Invalid`."""
+    """Return the event types in a comma-separated list, or None for all; raise `InvalidInput`."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) > MAX_TYPES or not all(re.fullmatch(EVENT_TYPE, name) for name in names):
-        raise Invalid(f"`types` must be up to {MAX_TYPES} event types, separated by commas", field="types")
+        raise InvalidInput(f"`types` must be up to {MAX_TYPES} event types, separated by commas", field="types")
     return frozenset(name.encode() for name in names)
 
 
@@ -139,25 +139,25 @@ class MultiQuery(BaseModel):
         "comment", description="The form of keep-alive pings: a comment or an event."
     )
 
-    def query(self, most: int) -> Query:
-        """Return which operations to follow; raise `Invalid`."""
+    def query(self, most: int) -> OperationQuery:
+        """Return which operations to follow; raise `InvalidInput`."""
         filters = [("owner", self.owner), ("kind", self.kind), ("parent", self.parent)]
         filters += [("tag", tag) for tag in self.tag]
         terms = frozenset(f"{field}:{value}".encode() for field, value in filters if value is not None)
         ids = tuple(dict.fromkeys(self.operation))
         if bool(terms) is bool(ids):
-            raise Invalid(
+            raise InvalidInput(
                 "choose operations either by id, with `operation` (repeatable), or by `owner`, `kind`, `tag` or"
                 " `parent`; not both",
                 field="operation",
             )
         if len(ids) > most:
-            raise Invalid(
+            raise InvalidInput(
                 f"{len(ids)} operations requested, but a stream carries at most {most}"
                 " (PROGRESS_MAX_OPERATIONS_PER_STREAM); open several streams",
                 field="operation",
             )
-        return Query(ids, terms)
+        return OperationQuery(ids, terms)
 
     def start(self, last_event_id: str | None) -> Start:
         """Return where to begin. The header wins: an EventSource that reconnects sends its newest position in it."""
@@ -174,7 +174,7 @@ _LISTS = frozenset({"operation", "tag"})
 
 
 def read_multi_query(query: bytes, *, others: bool = False) -> MultiQuery:
-    """Return the parsed query; raise `Invalid`. With `others` it may have unknown parameters."""
+    """Return the parsed query; raise `InvalidInput`. With `others` it may have unknown parameters."""
     try:
         return MultiQuery.model_validate(values_of(query, _NAMES_OF_MANY, _LISTS, others=others))
     except ValidationError as error:

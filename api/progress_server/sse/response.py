@@ -8,16 +8,16 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from progress_broker.errors import BrokerError
-from progress_broker.stream.outlet import Writer
+from progress_broker.stream.outlet import OutletOwner
 from progress_broker.stream.stream import Stream
-from progress_server.callback.connection import visit_in
+from progress_server.callback.connection import connection_in
 from progress_server.context import context_of
 from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
-from progress_server.http.problems import PASSING
-from progress_server.http.refusals import refusal
-from progress_server.limits.slots import place_in
+from progress_server.http.problems import RETRYABLE
+from progress_server.http.refusals import rejection
+from progress_server.limits.slots import slot_in
 from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
-from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, UnframedOutlet
+from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, Http10Outlet
 from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from progress_server.sse.encodings import accepts_gzip
 
@@ -34,7 +34,7 @@ class StreamResponse(Response):
     `opened` is awaited once the client has its stream.
     """
 
-    def __init__(self, subscription: Writer, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
+    def __init__(self, subscription: OutletOwner, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
         self.status_code = 200
         self.background = None
         self._subscription = subscription
@@ -69,7 +69,7 @@ class StreamResponse(Response):
             if connection is None:
                 return False
             outlet = self._outlet(connection, scope)
-            outlet.keep(place_in(scope))
+            outlet.keep(slot_in(scope))
             self._subscription.attach(outlet)
         except BaseException:
             self._subscription.close("refused")
@@ -79,7 +79,7 @@ class StreamResponse(Response):
     def _outlet(self, connection: Connection, scope: Scope) -> ChunkedOutlet | GzipOutlet:
         if self._packed:
             return GzipOutlet(self._subscription, connection, self._gzip_over)
-        outlet = UnframedOutlet if scope["http_version"] == "1.0" else ChunkedOutlet
+        outlet = Http10Outlet if scope["http_version"] == "1.0" else ChunkedOutlet
         return outlet(self._subscription, connection)
 
     async def _over_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,25 +115,25 @@ def _without_head(send: Send) -> Send:
     return send_body
 
 
-def opened(request: Request, stream: Stream, wait_s: float) -> Response:
+def stream_response(request: Request, stream: Stream, wait_s: float) -> Response:
     """Return the response of a stream.
 
     If the operation does not exist yet, the stream waits `wait_s` for it. The authorized connection ends with the
     stream.
     """
     context = context_of(request)
-    settings, visit = context.settings, visit_in(request.scope)
-    visit.last_as(stream, context.hub.streams)
+    settings, visit = context.settings, connection_in(request.scope)
+    visit.bind_stream(stream, context.hub.streams)
     if wait_s > 0:
-        asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.give_up)
+        asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.stop_awaiting)
     claim = None if request.method == "HEAD" else visit.claim and visit.opened
     return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over, claim)
 
 
-def not_opened(request: Request, error: BrokerError) -> Response:
+def stream_rejected(request: Request, error: BrokerError) -> Response:
     """Count a rejected stream. Return the response of a temporary error; raise any other error."""
     context = context_of(request)
-    context.hub.tally.refused[error.code] += 1
-    if error.code not in PASSING:
+    context.hub.tally.rejected[error.code] += 1
+    if error.code not in RETRYABLE:
         raise error
-    return refusal(error, request.headers.get("accept"), context.settings.retry_ms / 1000)
+    return rejection(error, request.headers.get("accept"), context.settings.retry_ms / 1000)

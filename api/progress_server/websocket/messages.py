@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from progress_broker.errors import Invalid, TooLarge
+from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model.operation import OperationId
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.settings import Settings
@@ -71,7 +71,7 @@ class Unsubscribe(_Request):
     operation: OperationId
 
 
-class Cancel(CancelRequest, _Request):
+class CancelMessage(CancelRequest, _Request):
     """Ask an operation's worker to stop. On a WebSocket of one operation, `operation` may be omitted."""
 
     type: Literal["cancel"]
@@ -84,22 +84,24 @@ class Ping(_Request):
     type: Literal["ping"]
 
 
-Request = Subscribe | Unsubscribe | Cancel | Ping
+Request = Subscribe | Unsubscribe | CancelMessage | Ping
 _REQUESTS: dict[str, type[Request]] = {
-    "subscribe": Subscribe, "unsubscribe": Unsubscribe, "cancel": Cancel, "ping": Ping
+    "subscribe": Subscribe, "unsubscribe": Unsubscribe, "cancel": CancelMessage, "ping": Ping
 }  # fmt: skip
 
 
 def read_request(text: str | None) -> Request:
-    """Return the request in a message; raise `Invalid` or `TooLarge`."""
+    """Return the request in a message; raise `InvalidInput` or `TooLarge`."""
     if text is None:
-        raise Invalid("messages must be JSON text; this one is binary")
+        raise InvalidInput("messages must be JSON text; this one is binary")
     if len(text) > MAX_MESSAGE_BYTES:
         raise TooLarge(f"message exceeds {MAX_MESSAGE_BYTES} bytes")
     content = read_json(text.encode())
     type = content.get("type") if isinstance(content, dict) else None
     if not isinstance(type, str) or type not in _REQUESTS:
-        raise Invalid(f"a message must be a JSON object whose `type` is one of {', '.join(_REQUESTS)}", field="type")
+        raise InvalidInput(
+            f"a message must be a JSON object whose `type` is one of {', '.join(_REQUESTS)}", field="type"
+        )
     try:
         return _REQUESTS[type].model_validate(content)
     except ValidationError as error:
@@ -110,7 +112,7 @@ def named_in(text: str | None) -> tuple[str | None, Ref]:
     """Return the operation and the `ref` of an invalid message, if they are present and short enough."""
     try:
         content = read_json((text or "").encode()) if len(text or "") <= MAX_MESSAGE_BYTES else None
-    except Invalid:
+    except InvalidInput:
         content = None
     if not isinstance(content, dict):
         return None, None

@@ -64,14 +64,14 @@ class Carrier(Protocol):
     def carry(self, said: Said) -> None:
         """Send the frames; pause the subscriptions if the send buffer is full."""
 
-    def left(self, member: "Member", why: str) -> None:
+    def left(self, member: "WebSocketMember", why: str) -> None:
         """Remove a member whose subscription has ended."""
 
     def abort(self, reason: str) -> None:
         """Cut the connection."""
 
 
-class Member:
+class WebSocketMember:
     """The outlet of one subscription over a WebSocket."""
 
     kind = "websocket"

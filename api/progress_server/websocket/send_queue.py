@@ -14,7 +14,7 @@ class Closing(NamedTuple):
     reason: str
 
 
-class Outbox:
+class SendQueue:
     """Holds up to `limit` bytes. A writer can exceed that by one write, because it checks `full` afterwards."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:

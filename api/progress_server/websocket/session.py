@@ -6,18 +6,18 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
-from progress_broker.errors import BrokerError, Ended, Invalid, TooLarge
+from progress_broker.errors import BrokerError, Ended, InvalidInput, TooLarge
 from progress_broker.model.grants import Action
 from progress_broker.stream.delivery import Start
-from progress_server.auth.authorization import permit
+from progress_server.auth.authorization import require_permission
 from progress_server.auth.principal import principal_of
-from progress_server.auth.revocation import held
+from progress_server.auth.revocation import bind_to_principal
 from progress_server.context import Context
-from progress_server.http.refusals import ABUSE, close_code, problem_message
-from progress_server.limits.admission import Allowance
+from progress_server.http.refusals import POLICY_VIOLATION, close_code, problem_message
+from progress_server.limits.admission import DebtBucket
 from progress_server.sse.query import StreamQuery
 from progress_server.websocket.messages import (
-    Cancel,
+    CancelMessage,
     Ping,
     Ref,
     Request,
@@ -35,7 +35,7 @@ FAULTS = 20
 _FAULTS_PER_S = 1 / 6
 
 
-class Conversation:
+class Session:
     """Handles the requests of one client. `only` is the operation of a WebSocket that follows just one."""
 
     def __init__(self, socket: Socket, websocket: WebSocket, context: Context, only: str | None = None) -> None:
@@ -43,62 +43,63 @@ class Conversation:
         self._socket, self._websocket, self._context = socket, websocket, context
         self._only = only
         # The burst lets a client subscribe to the maximum of operations at once. Beyond it, messages are delayed.
-        self._messages = Allowance(settings.messages_per_s, settings.max_operations_per_stream)
-        self._faults = Allowance(_FAULTS_PER_S, FAULTS)
+        self._messages = DebtBucket(settings.messages_per_s, settings.max_operations_per_stream)
+        self._faults = DebtBucket(_FAULTS_PER_S, FAULTS)
 
     async def listen(self) -> None:
         """Handle each message until the client disconnects."""
         while (received := await self._socket.receive()) is not None:
             await asyncio.sleep(self._messages.take())
             if not self._socket.closing:
-                await self._hear(received if isinstance(received, str) else None)
+                await self.handle(received if isinstance(received, str) else None)
 
     async def follow(self, operation: str, query: StreamQuery, start: Start) -> None:
         """Follow the only operation. If that fails, close the WebSocket."""
         try:
             await self._subscribe(operation, query, start)
         except BrokerError as error:
-            self._refuse(error, operation)
+            self._reject(error, operation)
             self._socket.finish(close_code(error.code), error.code)
 
-    async def _hear(self, text: str | None) -> None:
+    async def handle(self, text: str | None) -> None:
+        """Handle one message of the client; reply with a problem if it is invalid."""
         try:
             request = read_request(text)
-        except (Invalid, TooLarge) as error:
-            self._refuse(error, *named_in(text))
+        except (InvalidInput, TooLarge) as error:
+            self._reject(error, *named_in(text))
             if self._faults.take():
-                self._socket.finish(ABUSE, "too many invalid messages")
+                self._socket.finish(POLICY_VIOLATION, "too many invalid messages")
             return
         operation = None if isinstance(request, Ping) else request.operation or self._only
         try:
-            await self._answer(request, operation)
+            await self._handle_request(request, operation)
         except BrokerError as error:
-            self._refuse(error, operation, request.ref)
+            self._reject(error, operation, request.ref)
 
-    async def _answer(self, request: Request, operation: str | None) -> None:
+    async def _handle_request(self, request: Request, operation: str | None) -> None:
         socket = self._socket
         if isinstance(request, Ping):
             socket.say(message("pong", ref=request.ref))
         elif operation is None:
-            raise Invalid("`operation` is missing; set it to the operation's id", field="operation")
-        elif isinstance(request, Cancel):
+            raise InvalidInput("`operation` is missing; set it to the operation's id", field="operation")
+        elif isinstance(request, CancelMessage):
             await self._cancel(request, operation)
         elif self._only is not None:
-            raise Invalid("this WebSocket follows only one operation; connect to /v1/ws to follow others")
+            raise InvalidInput("this WebSocket follows only one operation; connect to /v1/ws to follow others")
         elif isinstance(request, Subscribe):
             query = request.query()
             await self._subscribe(operation, query, query.start(None), request.ref)
         elif socket.detach(operation):
             socket.say(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
         else:
-            raise Invalid(f"operation {operation} is not subscribed on this WebSocket", field="operation")
+            raise InvalidInput(f"operation {operation} is not subscribed on this WebSocket", field="operation")
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
         socket, hub, settings = self._socket, self._context.hub, self._context.settings
-        await permit(self._websocket, self._context, Action.READ, operation)
+        await require_permission(self._websocket, self._context, Action.READ, operation)
         if len(socket) >= settings.max_operations_per_stream and operation not in socket:
             limit = settings.max_operations_per_stream
-            raise Invalid(
+            raise InvalidInput(
                 f"a WebSocket follows at most {limit} operations (PROGRESS_MAX_OPERATIONS_PER_STREAM);"
                 " open another for more",
                 field="operation",
@@ -106,14 +107,14 @@ class Conversation:
         try:
             delivery = replace(query.delivery(), connection=socket.connection)
             subscription = await hub.subscribe(
-                operation, start, held(delivery, socket.holder, hub), await_creation=query.wait_s > 0
+                operation, start, bind_to_principal(delivery, socket.holder, hub), await_creation=query.wait_s > 0
             )
         except Ended:
             socket.detach(operation)
             socket.told_all(operation, "ended", ref)
             return
         except BrokerError as error:
-            hub.tally.refused[error.code] += 1
+            hub.tally.rejected[error.code] += 1
             raise
         if socket.closing:  # it may have been closed during the `await`
             subscription.close("client")
@@ -122,15 +123,15 @@ class Conversation:
             socket.say(message("subscribed", operation=operation, ref=ref))
         socket.attach(subscription)
         if query.wait_s > 0:
-            asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.give_up)
+            asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.stop_awaiting)
 
-    async def _cancel(self, request: Cancel, operation: str) -> None:
-        await permit(self._websocket, self._context, Action.CANCEL, operation)
+    async def _cancel(self, request: CancelMessage, operation: str) -> None:
+        await require_permission(self._websocket, self._context, Action.CANCEL, operation)
         by = principal_of(self._websocket).name or request.by
         now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
         self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))
 
-    def _refuse(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:
+    def _reject(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:
         problem = problem_message(
             error.code, error.detail, field=error.field, retry_s=error.retry_s, operation=operation, ref=ref
         )

@@ -11,15 +11,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from progress_broker.stream.delivery import ALL
 from progress_broker.stream.subscription import Subscription
 from progress_server.auth.principal import principal_of
-from progress_server.auth.revocation import held
-from progress_server.callback.connection import visit_in
+from progress_server.auth.revocation import bind_to_principal
+from progress_server.callback.connection import connection_in
 from progress_server.context import Context
 from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.refusals import ENDED, REPLACED, close_code
 from progress_server.protocols.extensions import ABORT
 from progress_server.websocket.messages import message, retry_ms
-from progress_server.websocket.outlet import WRAPPED, Member, Said
-from progress_server.websocket.send_queue import Closing, Outbox
+from progress_server.websocket.outlet import WRAPPED, Said, WebSocketMember
+from progress_server.websocket.send_queue import Closing, SendQueue
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +42,20 @@ class Socket:
         self._websocket = websocket
         self._hub, self._settings = context.hub, context.settings
         self._single = single
-        self._outbox = Outbox(self._settings.client_buffer_bytes, self._hub.clock)
-        self._members: dict[str, Member] = {}
+        self._outbox = SendQueue(self._settings.client_buffer_bytes, self._hub.clock)
+        self._members: dict[str, WebSocketMember] = {}
         self._waiting: dict[
-            Member, None
+            WebSocketMember, None
         ] = {}  # members that wait for room in the queue; the longest waiting comes first
         self._cut = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
-        self._visit = visit_in(websocket.scope)
+        self._visit = connection_in(websocket.scope)
         self.connection = self._hub.streams.name()
         """The connection name in log lines, for the client, and for all subscriptions of this WebSocket."""
         self.holder = principal_of(websocket)
         """The authenticated caller. The WebSocket is closed when the caller's credentials are revoked."""
-        self._deadline = held(ALL, self.holder, self._hub).deadline
+        self._deadline = bind_to_principal(ALL, self.holder, self._hub).deadline
         max_age_s = self._settings.stream_max_age_s * random.uniform(0.9, 1)
         self._expires_at = min(self._hub.clock() + max_age_s, self._deadline)
 
@@ -91,7 +91,7 @@ class Socket:
         self.say(message("open", retry_ms=retry_ms(self._settings), connection=self.connection))
         if self._visit.first:
             self.carry(WRAPPED.encode(self._visit.first))
-        self._visit.last_until(self._replaced)
+        self._visit.on_replaced(self._replaced)
         if hub.draining:
             self.close("draining", reconnect=True)
         try:
@@ -186,7 +186,7 @@ class Socket:
     def attach(self, subscription: Subscription) -> None:
         """Add a subscription. It replaces one of the same operation."""
         self.detach(subscription.operation)
-        member = self._members[subscription.operation] = Member(subscription, self)
+        member = self._members[subscription.operation] = WebSocketMember(subscription, self)
         subscription.attach(member)
 
     def detach(self, operation: str) -> bool:
@@ -204,9 +204,9 @@ class Socket:
             for member in tuple(self._members.values()):
                 if member not in self._waiting:
                     self._waiting[member] = None
-                    member.subscription.filled()
+                    member.subscription.pause_writing()
 
-    def left(self, member: Member, why: str) -> None:
+    def left(self, member: WebSocketMember, why: str) -> None:
         """Remove a member whose subscription has ended.
 
         If only its operation has ended, the WebSocket stays open. Any other reason closes the WebSocket.
@@ -233,7 +233,7 @@ class Socket:
                 return
             if member in self._waiting:  # resuming another may have removed it
                 del self._waiting[member]
-                member.subscription.drained()
+                member.subscription.resume_writing()
 
     # Called by the timer wheel
 

@@ -23,7 +23,7 @@ from progress_broker.storage.scripts import DENY, Call
 
 VERSION = "denials"
 LONGEST_S = 366 * 86_400.0
-TAKEN_BACK = "-"
+RESTORED = "-"
 """The prefix of a withdrawn revocation. A missing entry proves nothing, because Redis may have lost it."""
 _TOLD_S = 3_600.0
 """The minimum time that a withdrawal stays in the list, for replicas that are disconnected."""
@@ -31,7 +31,7 @@ _TOLD_S = 3_600.0
 Claim = Literal["sub", "jti"]
 
 
-class Denial(NamedTuple):
+class RevokedClaim(NamedTuple):
     """A principal (`sub`) or a token (`jti`) that is revoked until a time, in seconds since 1970."""
 
     claim: Claim
@@ -50,7 +50,7 @@ class DenyList:
     def __len__(self) -> int:
         return len(self._until)
 
-    def denies(self, name: str, token_id: str | None) -> bool:
+    def is_revoked(self, name: str, token_id: str | None) -> bool:
         """Return whether a principal or its token is revoked."""
         if not self._until:
             return False
@@ -87,25 +87,25 @@ class DenyList:
 
     def _take(self, listed: dict[str, float]) -> None:
         """Merge a list into the copy. Entries that are not in the list stay, because Redis may have lost them."""
-        self._until |= {entry: until for entry, until in listed.items() if not entry.startswith(TAKEN_BACK)}
+        self._until |= {entry: until for entry, until in listed.items() if not entry.startswith(RESTORED)}
         for entry in listed:
-            if entry.startswith(TAKEN_BACK) and (name := entry.removeprefix(TAKEN_BACK)) not in listed:
+            if entry.startswith(RESTORED) and (name := entry.removeprefix(RESTORED)) not in listed:
                 self._until.pop(name, None)
 
 
-async def deny(store: Store, claim: Claim, value: str, for_s: float) -> Denial:
+async def revoke_claim(store: Store, claim: Claim, value: str, for_s: float) -> RevokedClaim:
     """Revoke a principal (`sub`) or a token (`jti`) for `for_s` seconds. A longer existing revocation stays."""
     until_ms, _ = await _change(store, f"{claim}:{value}", "DENY", for_s)
-    return Denial(claim, value, until_ms / 1000)
+    return RevokedClaim(claim, value, until_ms / 1000)
 
 
-async def reinstate(store: Store, claim: Claim, value: str) -> bool:
+async def restore_claim(store: Store, claim: Claim, value: str) -> bool:
     """Withdraw a revocation; return whether there was one."""
     _, before_ms = await _change(store, f"{claim}:{value}", "ALLOW", _TOLD_S)
     return before_ms > 0
 
 
-async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], int | None]:
+async def list_revoked(store: Store, start: int, count: int) -> tuple[list[RevokedClaim], int | None]:
     """Return a page of revocations, last expiry first, and the start of the next page or None."""
     with storage_errors():
         key, client = denied_key(store.keyspace.prefix), store.connections.commands
@@ -113,7 +113,7 @@ async def denials(store: Store, start: int, count: int) -> tuple[list[Denial], i
             key, "+inf", f"({time.time() * 1000}", start=start, num=count, withscores=True
         )
     pairs = [(entry.decode("utf-8", "replace").partition(":"), ms / 1000) for entry, ms in found]
-    page = [Denial(claim, value, until) for (claim, _, value), until in pairs if claim in get_args(Claim)]
+    page = [RevokedClaim(claim, value, until) for (claim, _, value), until in pairs if claim in get_args(Claim)]
     return page, start + count if len(found) == count else None
 
 

@@ -4,16 +4,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from progress_broker.model.grants import Facts
+from progress_broker.model.grants import ResourceAttributes
 from progress_broker.operations.store import Store
-from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.single_flight import SingleFlight
 
 KEPT_S = 5.0
 """How long attributes are cached: a new operation may get the id of a deleted one."""
-MOST = 10_000
+MAX_ENTRIES = 10_000
 
 
-class FactCache:
+class AttributeCache:
     """Recently read attributes.
 
     The cache is used only for callers with access. For others Redis is read each time, as for an operation that does
@@ -23,10 +23,10 @@ class FactCache:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
         self._kept_s = min(KEPT_S, store.settings.tombstone_s)
-        self._kept: OrderedDict[str, tuple[float, Facts]] = OrderedDict()
-        self._flights = Flights()
+        self._kept: OrderedDict[str, tuple[float, ResourceAttributes]] = OrderedDict()
+        self._flights = SingleFlight()
 
-    async def of(self, operation: str, suit: Callable[[Facts], bool]) -> Facts | None:
+    async def get(self, operation: str, suit: Callable[[ResourceAttributes], bool]) -> ResourceAttributes | None:
         """Return an operation's attributes, or None if it does not exist. Cached ones are used only if they `suit`."""
         until, kept = self._kept.get(operation, (0.0, None))
         if kept is not None and self._clock() < until and suit(kept):
@@ -36,11 +36,11 @@ class FactCache:
             facts = await self._read(operation)
         return facts
 
-    async def _read(self, operation: str) -> Facts | None:
-        facts = await self._store.facts(operation)
+    async def _read(self, operation: str) -> ResourceAttributes | None:
+        facts = await self._store.attributes(operation)
         if facts is not None:
             self._kept[operation] = self._clock() + self._kept_s, facts
             self._kept.move_to_end(operation)
-            if len(self._kept) > MOST:
+            if len(self._kept) > MAX_ENTRIES:
                 self._kept.popitem(last=False)
         return facts

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.operations.store import Store
-from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.storage.keys import secrets_key
 from progress_broker.storage.redis_errors import storage_errors
 
@@ -22,7 +22,7 @@ class SharedSecret:
         self._store, self._clock = store, clock
         self._kept: bytes | None = None
         self._until = 0.0
-        self._flights = Flights()
+        self._flights = SingleFlight()
 
     async def get(self) -> bytes:
         """Return it. While Redis is unavailable, the cached one is used; without one, raise `StorageUnavailable`."""

@@ -34,7 +34,7 @@ FRAME = Frame(0, b"", NAME, _HEAD + b"{}\n\n", len(_HEAD))
 
 _AGAIN_S = 0.1
 
-LOOK_EVERY_S = 15.0
+CHECK_EVERY_S = 15.0
 KEPT_S = 60
 _AT_ONCE = 500
 
@@ -50,10 +50,10 @@ def replace(stream: Stream) -> None:
     stream.close("replaced")
 
 
-class Newest:
+class Takeover:
     """The connections of this replica that have an identifier. Use it as an async context manager."""
 
-    def __init__(self, store: Store, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, store: Store, look_every_s: float = CHECK_EVERY_S) -> None:
         self._store = store
         self._look_every_s = look_every_s
         self._ours: dict[str, tuple[str, Callable[[], None]]] = {}
@@ -63,13 +63,13 @@ class Newest:
         return len(self._ours)
 
     async def __aenter__(self) -> Self:
-        self._tasks.keep_up(self._look)
+        self._tasks.keep_running(self._keep_checking)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
 
-    async def come(self, identifier: str, connection: str, replaced: Callable[[], None]) -> None:
+    async def claim(self, identifier: str, connection: str, replaced: Callable[[], None]) -> None:
         """Make a connection the newest of its identifier. `replaced` is called once when another one takes over.
 
         The connection is already open. It stays open if Redis is unavailable: the next check then updates Redis.
@@ -80,7 +80,7 @@ class Newest:
             before = await self._replace_key(key, connection)
             if before is not None and before != connection.encode():
                 with storage_errors():
-                    await self._note(before)
+                    await self._announce(before)
         except StorageFull:  # a check notifies the other replicas once Redis has memory again
             self._replace_here(key, connection)
         except StorageUnavailable:  # the next check updates Redis
@@ -101,17 +101,17 @@ class Newest:
             if theirs == key and other < connection:
                 self._replace(other)
 
-    async def _note(self, connection: bytes) -> None:
+    async def _announce(self, connection: bytes) -> None:
         lane = crc32(connection) % self._store.keyspace.lanes
         feed, length = self._store.keyspace.lane(lane).feed, self._store.settings.feed_length
         entry = {"o": REPLACED, "t": "replaced", "d": connection}
         await self._store.connections.commands.xadd(feed, entry, maxlen=length, approximate=True)
 
-    def leave(self, connection: str) -> None:
+    def release(self, connection: str) -> None:
         """Remove a connection that has closed."""
         self._ours.pop(connection, None)
 
-    def heard(self, event: Event) -> None:
+    def received(self, event: Event) -> None:
         """Receive a note from a feed: the connection in it is not the newest any more."""
         self._replace(event.data.decode("latin-1"))
 
@@ -120,13 +120,13 @@ class Newest:
         if replaced is not None:
             replaced()
 
-    async def _look(self) -> None:
+    async def _keep_checking(self) -> None:
         while True:
             await asyncio.sleep(self._look_every_s)
             with suppress(StorageUnavailable, StorageFull):
-                await self.look()
+                await self.check_all()
 
-    async def look(self) -> None:
+    async def check_all(self) -> None:
         """Refresh the keys of this replica's connections, and close those that are not the newest any more."""
         ours = iter([(connection, key) for connection, (key, _) in self._ours.items()])
         while group := tuple(islice(ours, _AT_ONCE)):

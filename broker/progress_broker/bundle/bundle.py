@@ -11,15 +11,15 @@ from math import inf
 from typing import Any, Protocol
 
 from progress_broker.bundle.lane import Lane
-from progress_broker.bundle.member import LEAST_SHARE_BYTES, Member
+from progress_broker.bundle.member import LEAST_SHARE_BYTES, BundleMember
 from progress_broker.bundle.merge import Merge
-from progress_broker.bundle.query import Query
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.model.event import MISSING, OPERATIONS
-from progress_broker.model.index_terms import Facts
+from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.position import order
 from progress_broker.stream.batching import SLICE_BYTES
-from progress_broker.stream.delivery import Delivery, Terms
-from progress_broker.stream.frames import Frame, id_frame, told_frame
+from progress_broker.stream.delivery import Delivery, StreamPolicy
+from progress_broker.stream.frames import Frame, control_frame, id_frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
 from progress_broker.stream.subscription import Subscription
@@ -28,26 +28,26 @@ from progress_broker.stream.throttle import Cancellable
 HOLD_BYTES = 262_144
 """About how much all members together may buffer. Each gets an equal share, but at least one frame."""
 
-Admit = Callable[[Facts], bool]
+Admit = Callable[[IndexedOperation], bool]
 """Whether the client may read an operation. To a client, an operation that it may not read does not exist."""
 
 
-def anything(_: Facts) -> bool:
+def anything(_: IndexedOperation) -> bool:
     """Allow every operation."""
     return True
 
 
-class Home(Protocol):
+class BundleHost(Protocol):
     """What a bundle needs from its hub."""
 
     @property
-    def frontier(self) -> Mapping[int, bytes]:
+    def watermarks(self) -> Mapping[int, bytes]:
         """The position up to which each lane's feed has been delivered."""
 
-    def stir(self, bundle: "Bundle") -> None:
+    def mark_dirty(self, bundle: "Bundle") -> None:
         """Call `flush` soon, and also when the current batch has been delivered."""
 
-    def place(self, bundle: "Bundle", member: Member, after: bytes | None, reset: str | None = None) -> None:
+    def place(self, bundle: "Bundle", member: BundleMember, after: bytes | None, reset: str | None = None) -> None:
         """Start a new member's subscription after a position, or with a snapshot."""
 
 
@@ -55,7 +55,13 @@ class Bundle(Stream):
     """One client's position in many operations' logs, as a `Subscription` is for one operation."""
 
     def __init__(
-        self, query: Query, delivery: Delivery, terms: Terms, home: Home, most: int, admit: Admit = anything
+        self,
+        query: OperationQuery,
+        delivery: Delivery,
+        terms: StreamPolicy,
+        home: BundleHost,
+        most: int,
+        admit: Admit = anything,
     ) -> None:
         super().__init__(delivery, terms)
         self.query, self.admit = query, admit
@@ -102,7 +108,7 @@ class Bundle(Stream):
 
     # Members
 
-    def follow(self, facts: Facts, number: int, after: bytes | None, reset: str | None = None) -> None:
+    def follow(self, facts: IndexedOperation, number: int, after: bytes | None, reset: str | None = None) -> None:
         """Add an operation as a member. The client has its events up to `after`, or none if that is None."""
         if self.mode is Mode.CLOSED:
             return
@@ -116,15 +122,15 @@ class Bundle(Stream):
             self.close("too-many-operations", reconnect=True)
             return
         self.awaited.discard(facts.operation)
-        member = Member(facts.operation, number, self, facts.first)
+        member = BundleMember(facts.operation, number, self, facts.first)
         self.merge.add(member, known=after is not None)
         self._home.place(self, member, after, reset)
 
-    def has(self, member: Member) -> bool:
+    def has(self, member: BundleMember) -> bool:
         """Whether a member can still send events."""
         return self.mode is not Mode.CLOSED and not member.closed and self.merge.has(member)
 
-    def appeared(self, facts: Facts, number: int) -> None:
+    def appeared(self, facts: IndexedOperation, number: int) -> None:
         """Follow an operation that was just created, if the client may read it and does not know it yet."""
         lane = self.merge.lane(number)
         if order(facts.first) <= order(lane.position) or not self.admit(facts):
@@ -133,43 +139,43 @@ class Bundle(Stream):
 
     def missing(self, operation: str, reason: str) -> None:
         """Send a `missing` event: the operation does not exist, or no longer exists."""
-        frame = told_frame(MISSING, {"operation": operation, "reason": reason})
+        frame = control_frame(MISSING, {"operation": operation, "reason": reason})
         if self.outlet is NO_OUTLET:
             self._first.append(frame)
         else:
             self._write([frame])
 
-    def stirred(self, member: Member) -> None:
+    def member_changed(self, member: BundleMember) -> None:
         """Mark a member's lane: it may have frames to send."""
         lane = self.merge.lanes[member.lane]
-        if lane not in self.merge.stirred:
-            self.stir(lane)
+        if lane not in self.merge.dirty:
+            self.mark_dirty(lane)
 
-    def resetting(self, member: Member, reason: str) -> None:
+    def member_resetting(self, member: BundleMember, reason: str) -> None:
         """Record that the client must get a reset for a member."""
         self.merge.resetting(member, lost=reason == "lost")
 
-    def finished(self, member: Member) -> None:
+    def member_finished(self, member: BundleMember) -> None:
         """Handle a member's end."""
         if self.mode is not Mode.CLOSED:
             if not member.pending:  # its end has already been sent
                 self.merge.drop(member)
-            self.stirred(member)
+            self.member_changed(member)
 
     def draining(self) -> None:
         """Disconnect the client, because of a shutdown."""
         self.close("draining", reconnect=True)
 
-    def stir(self, lane: Lane) -> None:
+    def mark_dirty(self, lane: Lane) -> None:
         """Mark a lane: it may have frames to send."""
-        self.merge.stir(lane)
-        self._home.stir(self)
+        self.merge.mark_dirty(lane)
+        self._home.mark_dirty(self)
 
     # Sending
 
     def handed_on(self) -> None:
         """Send the frames that waited for the feed, which has delivered more events."""
-        self.merge.stir_waiting()
+        self.merge.mark_waiting_dirty()
         self.flush()
 
     def flush(self) -> None:
@@ -188,22 +194,22 @@ class Bundle(Stream):
             self.close("ended")
         wait_s = self.merge.wait_s()
         if wait_s is not None and self._timer is None and self.mode is not Mode.CLOSED:
-            self._timer = self._terms.call_later(wait_s, self._beat)
+            self._timer = self._policy.call_later(wait_s, self._next_flush)
 
-    def _beat(self) -> None:
+    def _next_flush(self) -> None:
         self._timer = None
         self.flush()
 
     # What the outlet calls
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """Continue to write: the outlet's buffer has room again."""
         if self.full and self.mode is not Mode.CLOSED:
             self.mode, self.full_since = Mode.LIVE, None
-            self.merge.stir_all()
+            self.merge.mark_all_dirty()
             self.flush()
 
-    def give_up(self) -> None:
+    def stop_awaiting(self) -> None:
         """Stop waiting for operations, if none of them exists."""
         if self.mode is not Mode.CLOSED and not self.merge.count and not self.query.endless:
             self.close("not-found", reconnect=True)
@@ -213,17 +219,17 @@ class Bundle(Stream):
     def _begin(self, opening: list[Frame]) -> None:
         self.mode = Mode.LIVE
         first, self._first = self._first, []
-        data: dict[str, object] = {"operations": self.merge.names()}
+        data: dict[str, object] = {"operations": self.merge.open_ids()}
         if self.reset is not None:
             data["reset"] = self.reset
-        self._write([*opening, id_frame(self.merge.cursor()), told_frame(OPERATIONS, data), *first])
-        self.merge.stir_all()
+        self._write([*opening, id_frame(self.merge.cursor()), control_frame(OPERATIONS, data), *first])
+        self.merge.mark_all_dirty()
         self.flush()
 
     def _stop(self) -> None:
         self.mode = Mode.CATCHING_UP
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self.merge.empty()

@@ -8,29 +8,29 @@ from dataclasses import replace
 
 from progress_broker.bundle import cursor
 from progress_broker.bundle.bundle import Admit, Bundle, anything
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.discovery import Missed, TooManyEnded, begin, check_number, tell_missing
-from progress_broker.bundle.member import Member
-from progress_broker.bundle.placer import Members
-from progress_broker.bundle.query import Queries, Query
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.discovery import MissedSearch, TooManyEnded, begin, check_number, tell_missing
+from progress_broker.bundle.member import BundleMember
+from progress_broker.bundle.placer import MemberPlacer
+from progress_broker.bundle.query import OperationQuery, QueryIndex
 from progress_broker.bundle.search import Search
 from progress_broker.errors import Draining, StorageUnavailable
 from progress_broker.live.feed import Batch
 from progress_broker.model.event import CREATED, Event
-from progress_broker.model.index_terms import Facts, read_terms
+from progress_broker.model.index_terms import IndexedOperation, read_terms
 from progress_broker.model.position import order
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
-from progress_broker.runtime.timer_wheel import Wheel
+from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import Settings
-from progress_broker.stream.delivery import ALL, Delivery, Start, Terms
-from progress_broker.stream.registry import Streams
+from progress_broker.stream.delivery import ALL, Delivery, Start, StreamPolicy
+from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.stream import Mode
 
 log = logging.getLogger(__name__)
 
 
-TOO_MANY = "too-many"
+TOO_MANY_RESET = "too-many"
 """The reset reason if more operations ended during a client's absence than one stream may follow."""
 
 
@@ -41,23 +41,23 @@ class Bundles:
         self,
         store: Store,
         settings: Settings,
-        members: Members,
+        members: MemberPlacer,
         tasks: Tasks,
-        wheel: Wheel,
-        streams: Streams,
-        terms: Terms,
+        wheel: TimerWheel,
+        streams: StreamRegistry,
+        terms: StreamPolicy,
     ) -> None:
         self.draining = False
-        self.frontier: dict[int, bytes] = {}
+        self.watermarks: dict[int, bytes] = {}
         """The position up to which each lane's feed has been delivered."""
         self.members = members
         self._settings = settings
         self._search = Search(store)
-        self._missed = Missed(self._search, tasks)
+        self._missed = MissedSearch(self._search, tasks)
         self._wheel, self._streams = wheel, streams
         self._terms = replace(terms, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
-        self._queries: Queries[Bundle] = Queries()
+        self._queries: QueryIndex[Bundle] = QueryIndex()
         self._bundles: set[Bundle] = set()
         self._stirred: set[Bundle] = set()
         self._waiting: set[Bundle] = set()
@@ -71,32 +71,38 @@ class Bundles:
         return iter(tuple(self._bundles))
 
     async def open(
-        self, query: Query, start: Start, delivery: Delivery = ALL, *, admit: Admit = anything, wait: bool = False
+        self,
+        query: OperationQuery,
+        start: Start,
+        delivery: Delivery = ALL,
+        *,
+        admit: Admit = anything,
+        wait: bool = False,
     ) -> Bundle:
         """Return a bundle at the start that its client wants; `attach` an outlet to it, or `close` it.
 
         Raises `NotFound` (unless `wait` is set) or `Gone` if none of the operations exists, `Ended` if nothing can
-        follow the cursor, `Invalid` for an invalid cursor or too many operations, and `StorageUnavailable`.
+        follow the cursor, `InvalidInput` for an invalid cursor or too many operations, and `StorageUnavailable`.
         """
         try:
             bundle = await self._open(query, start, delivery, admit, wait=wait)
         except TooManyEnded:  # their ends are not sent: an operation that is missing in the new list has ended
             bundle = await self._open(query, Start(), delivery, admit, wait=wait)
-            bundle.reset = TOO_MANY
-            self._streams.reset(bundle, start, TOO_MANY)
+            bundle.reset = TOO_MANY_RESET
+            self._streams.reset(bundle, start, TOO_MANY_RESET)
         self._streams.opened(bundle, start)
         return bundle
 
     # What the hub calls
 
-    def hear(self, events: Iterable[Event]) -> None:
+    def dispatch(self, events: Iterable[Event]) -> None:
         """Add operations that were created to the bundles whose query matches."""
         if not self._queries:
             return
         for event in events:
             if not event.n and event.type == CREATED:
                 name, at = event.operation.decode(), event.position
-                facts = Facts(name, read_terms(event.data), False, at, at)
+                facts = IndexedOperation(name, read_terms(event.data), False, at, at)
                 for bundle in self._queries.followers(name, facts.terms):
                     bundle.appeared(facts, self._search.lane_of(name))
 
@@ -107,15 +113,15 @@ class Bundles:
         """
         self._losses += len(batch.lost)
         for feed, position in positions.items():
-            self.frontier[self._lane_of_feed[feed]] = position
+            self.watermarks[self._lane_of_feed[feed]] = position
         for lane in batch.resync:
             for bundle in self:
                 if (theirs := bundle.merge.lanes.get(lane)) is None:
                     continue
                 if lane in batch.lost:
-                    self._missed.look_again(bundle, theirs, self.frontier[lane])
+                    self._missed.search_again(bundle, theirs, self.watermarks[lane])
                 else:
-                    self._missed.look(bundle, theirs)
+                    self._missed.search(bundle, theirs)
         self._flush()
         if self._waiting:
             waiting, self._waiting = self._waiting, set()
@@ -124,20 +130,22 @@ class Bundles:
 
     # What a bundle calls (`bundle.Home`)
 
-    def stir(self, bundle: Bundle) -> None:
+    def mark_dirty(self, bundle: Bundle) -> None:
         """Let a bundle send soon, together with everything else that arrives at this moment."""
         self._stirred.add(bundle)
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_soon(self._flush)
 
-    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None = None) -> None:
+    def place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None = None) -> None:
         """Start a member's subscription."""
         self.members.place(bundle, member, after, reset)
 
     # Internal
 
-    async def _open(self, query: Query, start: Start, delivery: Delivery, admit: Admit, *, wait: bool) -> Bundle:
-        if len(self.frontier) < len(self._lane_of_feed):
+    async def _open(
+        self, query: OperationQuery, start: Start, delivery: Delivery, admit: Admit, *, wait: bool
+    ) -> Bundle:
+        if len(self.watermarks) < len(self._lane_of_feed):
             raise StorageUnavailable("Redis can't be reached now: retry in a moment")
         most = self._settings.max_operations_per_stream
         places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
@@ -155,23 +163,23 @@ class Bundles:
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
             for number in lost:
-                since = min(places[number].position, self.frontier[number], key=order)
-                places[number] = Place(since, partial=True, lost=True)
+                since = min(places[number].position, self.watermarks[number], key=order)
+                places[number] = LanePosition(since, partial=True, lost=True)
             await self._begin(bundle, places, wait=wait, resuming=start.position is not None)
         except BaseException:
             bundle.close("refused")
             raise
         return bundle
 
-    async def _lost(self, places: Mapping[int, Place]) -> frozenset[int]:
+    async def _lost(self, places: Mapping[int, LanePosition]) -> frozenset[int]:
         """Return the lanes that have lost the client's position. The bundle is notified of later losses."""
         while True:
             losses = self._losses
-            lost = await self._search.lost(places, self.frontier)
+            lost = await self._search.lost(places, self.watermarks)
             if losses == self._losses:
                 return lost
 
-    async def _begin(self, bundle: Bundle, places: Mapping[int, Place], *, wait: bool, resuming: bool) -> None:
+    async def _begin(self, bundle: Bundle, places: Mapping[int, LanePosition], *, wait: bool, resuming: bool) -> None:
         """Search for existing operations, and follow them from the client's position in each lane."""
         merge, lanes = bundle.merge, self._search.lanes(bundle.query)
         since = {number: merge.lane(number, places.get(number)).since for number in lanes}
@@ -180,7 +188,7 @@ class Bundles:
             check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
             if bundle.mode is Mode.CLOSED:  # it follows nothing, but the operations may exist
                 raise Draining("this stream was closed before it started: retry in a moment")
-            seen = begin(bundle, found.facts, self._search.lane_of)
+            seen = begin(bundle, found.operations, self._search.lane_of)
             tell_missing(bundle, found, wait=wait, seen=seen)
 
     def _forget(self, bundle: Bundle, reason: str) -> None:

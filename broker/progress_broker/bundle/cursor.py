@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.position import order
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -24,7 +24,7 @@ _NUMBER = "(0|[1-9a-z][0-9a-z]{0,12})"  # of 64 bits, in base 36
 _PART = re.compile(rf"{_NUMBER}\.{_NUMBER}(?:\.{_NUMBER})?(?:([BL])|T{_NUMBER}(?:\.{_NUMBER})?)?")
 
 
-class Place(NamedTuple):
+class LanePosition(NamedTuple):
     """A client's position in a lane."""
 
     position: bytes
@@ -47,12 +47,12 @@ def join(parts: Iterable[bytes]) -> bytes:
     return b"_".join(parts)
 
 
-def write(places: Mapping[int, Place]) -> bytes:
+def write(places: Mapping[int, LanePosition]) -> bytes:
     """Return the cursor for the positions in these lanes."""
     return join(part_of(lane, place) for lane, place in places.items())
 
 
-def part_of(lane: int, place: Place) -> bytes:
+def part_of(lane: int, place: LanePosition) -> bytes:
     """Return the part of a cursor for a lane."""
     written = part(lane, place.position)
     if place.trimmed_since is not None:
@@ -62,9 +62,9 @@ def part_of(lane: int, place: Place) -> bytes:
     return written
 
 
-def parse(text: str, lanes: int) -> dict[int, Place]:
-    """Return the position in each lane; raise `Invalid`."""
-    places: dict[int, Place] = {}
+def parse(text: str, lanes: int) -> dict[int, LanePosition]:
+    """Return the position in each lane; raise `InvalidInput`."""
+    places: dict[int, LanePosition] = {}
     for written in text.split("_", lanes):
         match = _PART.fullmatch(written)
         if match is None:
@@ -73,7 +73,7 @@ def parse(text: str, lanes: int) -> dict[int, Place]:
         since = None if since_ms is None else _position(text, since_ms, since_seq)
         if (number := int(lane, 36)) >= lanes or number in places:
             raise _invalid(text)
-        places[number] = Place(_position(text, ms, seq), mark is not None, mark == _LOST, since)
+        places[number] = LanePosition(_position(text, ms, seq), mark is not None, mark == _LOST, since)
     return places
 
 
@@ -89,9 +89,9 @@ def _written(position: bytes) -> str:
     return f"{_base36(ms)}.{_base36(seq)}" if seq else _base36(ms)
 
 
-def _invalid(text: str) -> Invalid:
+def _invalid(text: str) -> InvalidInput:
     shown = text if len(text) <= 60 else text[:60] + "…"
-    return Invalid(
+    return InvalidInput(
         f"{shown!r} is not a valid cursor: send the id of an event of a stream of several operations, unchanged",
         field="last_event_id",
     )

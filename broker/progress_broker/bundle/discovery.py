@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.lane import Lane
-from progress_broker.bundle.merge import Searching
+from progress_broker.bundle.merge import SearchGuard
 from progress_broker.bundle.search import Search
-from progress_broker.errors import Ended, Gone, Invalid, NotFound
-from progress_broker.model.index_terms import Facts, Found
+from progress_broker.errors import Ended, Gone, InvalidInput, NotFound
+from progress_broker.model.index_terms import Found, IndexedOperation
 from progress_broker.model.position import order
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
@@ -22,22 +22,22 @@ class TooManyEnded(Exception):
 
 
 def check_number(found: Found, most: int, *, resuming: bool) -> None:
-    """Raise `Invalid` if there are more operations than a stream may follow.
+    """Raise `InvalidInput` if there are more operations than a stream may follow.
 
     Raise `TooManyEnded` if there are too many only because of operations that ended during the client's absence.
     """
-    if len(found.facts) <= most:
+    if len(found.operations) <= most:
         return
-    if resuming and sum(not facts.done for facts in found.facts) <= most:
+    if resuming and sum(not facts.done for facts in found.operations) <= most:
         raise TooManyEnded
-    raise Invalid(
-        f"the query matches at least {len(found.facts)} operations, but one stream may follow at most {most}"
+    raise InvalidInput(
+        f"the query matches at least {len(found.operations)} operations, but one stream may follow at most {most}"
         " (max_operations_per_stream): use a narrower query, or open several streams",
         field="operation",
     )
 
 
-def begin(bundle: Bundle, found: Iterable[Facts], lane_of: Callable[[str], int]) -> int:
+def begin(bundle: Bundle, found: Iterable[IndexedOperation], lane_of: Callable[[str], int]) -> int:
     """Follow the found operations, from the client's position in their lane or with a snapshot.
 
     Return how many of them have ended, with an end that the client has received.
@@ -67,7 +67,7 @@ def tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None
     Raises `NotFound` (unless `wait` is set) or `Gone` if none exists, and `Ended` if all have ended and the client has
     received their ends (`seen` is their number).
     """
-    there = {facts.operation for facts in found.facts}
+    there = {facts.operation for facts in found.operations}
     ids = [id for id in bundle.query.ids if id not in there]
     bundle.awaited |= set(ids) - found.gone.keys()
     for id in found.gone:
@@ -84,17 +84,17 @@ def tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None
         bundle.missing(id, "gone" if id in found.gone else "not-found")
 
 
-class Missed:
+class MissedSearch:
     """Searches again for a bundle's operations after a feed was interrupted; retries until Redis answers."""
 
     def __init__(self, search: Search, tasks: Tasks) -> None:
         self._search, self._tasks = search, tasks
 
-    def look(self, bundle: Bundle, lane: Lane) -> None:
+    def search(self, bundle: Bundle, lane: Lane) -> None:
         """Search for a lane's operations that were missed."""
         self._look(bundle, lane, lane.position, [], lost=False)
 
-    def look_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
+    def search_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
         """Restart a lane with snapshots, because Redis has lost the events after a position."""
         before = bundle.merge.restart(lane, position)
         self._look(bundle, lane, lane.since, before, lost=True)
@@ -104,7 +104,7 @@ class Missed:
         self._tasks.spawn(self._follow(bundle, lane, since, before, searching, lost=lost))
 
     async def _follow(
-        self, bundle: Bundle, lane: Lane, since: bytes, before: Sequence[str], searching: Searching, *, lost: bool
+        self, bundle: Bundle, lane: Lane, since: bytes, before: Sequence[str], searching: SearchGuard, *, lost: bool
     ) -> None:
         with searching:
             try:
@@ -113,16 +113,16 @@ class Missed:
                 log.exception("searching for a stream's operations failed; its client is disconnected")
                 bundle.close("storage-unavailable", reconnect=True)
                 return
-            for facts in found.facts:
+            for facts in found.operations:
                 again = facts.operation in before
                 if again or not (facts.done and order(facts.position) <= order(since)):
                     self._follow_found(bundle, lane, facts, lost=lost)
-            for name in set(before) - {facts.operation for facts in found.facts}:
+            for name in set(before) - {facts.operation for facts in found.operations}:
                 bundle.merge.told(lane, name)
                 bundle.missing(name, "gone")
-        bundle.stir(lane)
+        bundle.mark_dirty(lane)
 
-    def _follow_found(self, bundle: Bundle, lane: Lane, facts: Facts, *, lost: bool) -> None:
+    def _follow_found(self, bundle: Bundle, lane: Lane, facts: IndexedOperation, *, lost: bool) -> None:
         if lost:
             bundle.merge.needs_snapshot(lane, facts.operation)
         known = not lost and order(facts.first) <= order(lane.position)

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
 
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.member import Member
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.member import BundleMember
 from progress_broker.model.event import MISSING, PROGRESS
 from progress_broker.model.position import order as read_order
 from progress_broker.stream.batching import SLICE_BYTES
 from progress_broker.stream.frames import Frame
 
-Leaving = tuple[Member, Frame]
+Outgoing = tuple[BundleMember, Frame]
 
 order = lru_cache(maxsize=8192)(read_order)  # bundles that follow the same operations look up the same positions
 
@@ -42,7 +42,7 @@ class Lane:
         "waiting",
     )
 
-    def __init__(self, number: int, place: Place | None, frontier: bytes) -> None:
+    def __init__(self, number: int, place: LanePosition | None, frontier: bytes) -> None:
         self.number = number
         self.needs_snapshots = place is None or place.partial
         """Whether its operations start with snapshots."""
@@ -53,10 +53,10 @@ class Lane:
         """The position up to which the client has received everything."""
         self.lost = place is not None and place.lost
         """Whether it needs snapshots because Redis has lost history."""
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, BundleMember] = {}
         self.untold: set[str] = set()
         """Operations whose snapshot must be sent before the position is valid."""
-        self.resetting: set[Member] = set()
+        self.resetting: set[BundleMember] = set()
         """Members for which a snapshot with a reset is due, or may be due: a client may have disconnected before it got
         one. That snapshot is ahead of the lane, so other events are sent before it."""
         self.trimmed_since = None if place is None else place.trimmed_since
@@ -70,17 +70,17 @@ class Lane:
         self._paced: dict[str, Frame] = {}  # the newest `progress` of each member, in order
 
     @property
-    def place(self) -> Place:
+    def cursor_position(self) -> LanePosition:
         """The lane's part of the cursor."""
         if self.untold:
-            return Place(self.since, partial=True, lost=self.lost)
+            return LanePosition(self.since, partial=True, lost=self.lost)
         if not self.resetting:
-            return Place(self.position)
+            return LanePosition(self.position)
         if self.history_lost:  # Redis can't tell whose history was lost, so all snapshots are sent again
-            return Place(self.trimmed_since or self.position, partial=True, lost=True)
-        return Place(self.position, trimmed_since=self.trimmed_since)
+            return LanePosition(self.trimmed_since or self.position, partial=True, lost=True)
+        return LanePosition(self.position, trimmed_since=self.trimmed_since)
 
-    def restart(self, position: bytes) -> list[Member]:
+    def restart(self, position: bytes) -> list[BundleMember]:
         """Restart with snapshots, because Redis has lost the events after a position. Return the former members."""
         # Positions come from a clock that did not go back, so an end after both positions has not been sent.
         self.since = min(self.position, position, key=order)
@@ -90,21 +90,21 @@ class Lane:
         self.untold.update(member.operation for member in members)
         return members
 
-    def clear(self) -> list[Member]:
+    def clear(self) -> list[BundleMember]:
         """Remove and return the members. `untold` stays unchanged."""
         members, self.members, self._paced = list(self.members.values()), {}, {}
         self.resetting.clear()
         self.trimmed_since, self.history_lost = None, False
         return members
 
-    def owe_reset(self, member: Member, *, lost: bool) -> None:
+    def owe_reset(self, member: BundleMember, *, lost: bool) -> None:
         """Record that a reset is due. Until it is sent, the position is not valid for this member."""
         if not self.resetting:
             self.trimmed_since = self.position
         self.resetting.add(member)
         self.history_lost |= lost
 
-    def settle_reset(self, member: Member) -> bool:
+    def settle_reset(self, member: BundleMember) -> bool:
         """Record that no reset is due for a member; return whether one was or may have been due."""
         if member not in self.resetting:
             return False
@@ -113,7 +113,7 @@ class Lane:
             self.trimmed_since, self.history_lost = None, False
         return True
 
-    def moved(self, member: Member, frame: Frame) -> bool:
+    def sent(self, member: BundleMember, frame: Frame) -> bool:
         """Record that a frame was sent; return whether the cursor has changed by it."""
         further = False
         if frame.wire.startswith(b"id: "):
@@ -130,7 +130,7 @@ class Lane:
         self.untold.discard(member.operation)
         return further and not self.untold
 
-    def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Leaving], bool]:
+    def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Outgoing], bool]:
         """Return what may be sent now, at most a slice and one frame, and whether there may be more.
 
         `frontier` is the position up to which the feed has been delivered.
@@ -138,7 +138,7 @@ class Lane:
         self.waiting = True
         if self.searches:
             return [], False
-        pending: list[Member] = []
+        pending: list[BundleMember] = []
         for member in self.members.values():
             if member.pending:
                 pending.append(member)
@@ -147,7 +147,7 @@ class Lane:
         bound = order(frontier)
         heads = [(_key(member.pending[0]), member.operation, member) for member in pending]
         heapify(heads)
-        leaving: list[Leaving] = []
+        leaving: list[Outgoing] = []
         while heads and heads[0][0] <= bound:
             member = heads[0][2]
             frame = member.pop()
@@ -166,24 +166,24 @@ class Lane:
         self.waiting = bool(heads)
         return leaving, False
 
-    def pace(self, leaving: Iterable[Leaving]) -> list[Leaving]:
+    def hold_progress(self, leaving: Iterable[Outgoing]) -> list[Outgoing]:
         """Hold back each member's newest progress; return the other frames, with the progress that precedes them."""
-        passing: list[Leaving] = []
+        passing: list[Outgoing] = []
         for member, frame in leaving:
             if frame.type == PROGRESS:
                 self._paced.pop(member.operation, None)
                 self._paced[member.operation] = frame
                 continue
-            passing += self.unpace()
+            passing += self.release_progress()
             passing.append((member, frame))
         return passing
 
     @property
-    def paced(self) -> bool:
+    def holds_progress(self) -> bool:
         """Whether any progress is held back."""
         return bool(self._paced)
 
-    def unpace(self) -> list[Leaving]:
+    def release_progress(self) -> list[Outgoing]:
         """Return and release the progress that is held back."""
         paced, self._paced = self._paced, {}
         return [(self.members[name], frame) for name, frame in paced.items() if name in self.members]

@@ -12,8 +12,8 @@ from progress_broker.live.channel import Channel
 from progress_broker.model.event import MISSING, SNAPSHOT
 from progress_broker.model.position import order
 from progress_broker.stream.batching import conflate
-from progress_broker.stream.delivery import Delivery, Terms
-from progress_broker.stream.frames import Frame, told_frame
+from progress_broker.stream.delivery import Delivery, StreamPolicy
+from progress_broker.stream.frames import Frame, control_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
@@ -22,7 +22,7 @@ LEAST_SHARE_BYTES = 2_048
 """How much each member may buffer at least, however many members there are."""
 
 
-class Home(Protocol):
+class MemberHost(Protocol):
     """What a member reports to its bundle."""
 
     @property
@@ -33,13 +33,13 @@ class Home(Protocol):
     def share_bytes(self) -> int:
         """How many bytes each member may buffer."""
 
-    def stirred(self, member: "Member") -> None:
+    def member_changed(self, member: "BundleMember") -> None:
         """Handle new frames of a member, or that it has caught up: its lane may have frames to send."""
 
-    def resetting(self, member: "Member", reason: str) -> None:
+    def member_resetting(self, member: "BundleMember", reason: str) -> None:
         """Handle that a member's history can't be replayed: the client must get a snapshot with the reason."""
 
-    def finished(self, member: "Member") -> None:
+    def member_finished(self, member: "BundleMember") -> None:
         """Handle a member's end: its last frame is pending or sent."""
 
     def draining(self) -> None:
@@ -51,7 +51,7 @@ class MemberSubscription(Subscription):
 
     __slots__ = ("member",)
 
-    def __init__(self, channel: Channel, delivery: Delivery, terms: Terms, member: "Member") -> None:
+    def __init__(self, channel: Channel, delivery: Delivery, terms: StreamPolicy, member: "BundleMember") -> None:
         super().__init__(channel, delivery, terms)
         self.member = member
 
@@ -71,12 +71,12 @@ class MemberSubscription(Subscription):
         """Send what is missing while there is room, and notify the bundle when nothing is missing."""
         super().pump()
         if self.mode is Mode.LIVE:
-            self.member.stirred()
+            self.member.mark_dirty()
 
     def _take(self, frames: Sequence[Frame]) -> None:
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
-            self._terms.tally.conflated += every - len(frames)
+            self._policy.tally.conflated += every - len(frames)
         # The other frames are read again later, from the ring or a page. That is cheaper than to buffer them here.
         room, count = self.member.home.share_bytes, 0
         while count < len(frames) and room > 0:
@@ -85,7 +85,7 @@ class MemberSubscription(Subscription):
         super()._take(frames if count == len(frames) else frames[:count])
 
 
-class Member:
+class BundleMember:
     """One operation of a bundle, and the outlet of its subscription."""
 
     __slots__ = (
@@ -105,7 +105,7 @@ class Member:
     kind = "member"
     encoding = UNENCODED
 
-    def __init__(self, operation: str, lane: int, home: Home, first: bytes = b"0-0") -> None:
+    def __init__(self, operation: str, lane: int, home: MemberHost, first: bytes = b"0-0") -> None:
         self.operation, self.lane, self.home = operation, lane, home
         self.first = first
         """The position of its operation's start. It tells apart operations that had the same id one after the other."""
@@ -125,21 +125,21 @@ class Member:
         subscription, channel = self.subscription, self.channel
         return channel is not None and channel.loaded and subscription is not None and subscription.mode is Mode.LIVE
 
-    def follow(self, channel: Channel, delivery: Delivery, terms: Terms) -> MemberSubscription:
+    def follow(self, channel: Channel, delivery: Delivery, terms: StreamPolicy) -> MemberSubscription:
         """Subscribe to a channel."""
         self.channel = channel
         self.subscription = MemberSubscription(channel, delivery, terms, self)
         channel.subscriptions.add(self.subscription)
         return self.subscription
 
-    def stirred(self) -> None:
+    def mark_dirty(self) -> None:
         """Notify the bundle."""
-        self.home.stirred(self)
+        self.home.member_changed(self)
 
     def tell(self, frame: Frame) -> None:
         """Send a control frame after the pending frames."""
         self.pending.append(frame)
-        self.home.stirred(self)
+        self.home.member_changed(self)
 
     def pop(self) -> Frame:
         """Remove and return the oldest pending frame."""
@@ -150,7 +150,7 @@ class Member:
     def refill(self) -> None:
         """Continue, if it was paused."""
         if self.subscription is not None:
-            self.subscription.drained()
+            self.subscription.resume_writing()
 
     def leave(self) -> None:
         """Stop following its operation."""
@@ -166,7 +166,7 @@ class Member:
         if reason == "lost":  # Redis has lost the pending events: the snapshot may be older than they are
             self.pending.clear()
             self._held_bytes = 0
-        self.home.resetting(self, reason)
+        self.home.member_resetting(self, reason)
 
     def reset_told_by(self, frame: Frame) -> bool:
         """Whether the client has received the reset once this frame is sent."""
@@ -182,7 +182,7 @@ class Member:
         pending frames."""
         if not self.closed:  # the feed, and the placer that reads it, may both learn that it was deleted
             self.closed = True
-            self.tell(told_frame(MISSING, {"operation": self.operation, "reason": reason}))
+            self.tell(control_frame(MISSING, {"operation": self.operation, "reason": reason}))
 
     def left(self, reason: str) -> None:
         """End it, because its subscription has closed for this reason."""
@@ -192,7 +192,7 @@ class Member:
             self.home.draining()
         elif reason == "ended":
             self.closed = True
-            self.home.finished(self)
+            self.home.member_finished(self)
         else:
             self.fail("gone" if reason == "gone" else "unreadable")
 
@@ -211,10 +211,10 @@ class Member:
         subscription = self.subscription
         if subscription is not None:
             if self.home.full:
-                subscription.filled()
+                subscription.pause_writing()
             elif self._held_bytes >= LEAST_SHARE_BYTES and self._held_bytes >= self.home.share_bytes:
                 subscription.hold()
-        self.home.stirred(self)
+        self.home.member_changed(self)
 
     def close(self) -> None:
         """Do nothing: the subscription's `on_close` notifies the bundle."""

@@ -4,26 +4,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from progress_broker.bundle import cursor
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.lane import Lane, Leaving
-from progress_broker.bundle.member import Member
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.lane import Lane, Outgoing
+from progress_broker.bundle.member import BundleMember
 from progress_broker.model.event import MISSING
-from progress_broker.model.index_terms import Facts
+from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.position import order
 from progress_broker.stream.batching import SLICE_BYTES
 from progress_broker.stream.frames import Frame, id_frame, strip_id
 from progress_broker.stream.subscription import Subscription
 
 
-class Feeds(Protocol):
+class FeedPositions(Protocol):
     """The state of the feeds."""
 
     @property
-    def frontier(self) -> Mapping[int, bytes]:
+    def watermarks(self) -> Mapping[int, bytes]:
         """The position up to which each lane's feed has been delivered."""
 
 
-class Searching:
+class SearchGuard:
     """A search for members of some lanes: in progress from the creation of this object until its block ends."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
@@ -41,9 +41,9 @@ class Searching:
 class Merge:
     """A bundle's lanes and their members. Only this class changes a lane."""
 
-    def __init__(self, feeds: Feeds, interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, feeds: FeedPositions, interval_s: float, clock: Callable[[], float]) -> None:
         self.lanes: dict[int, Lane] = {}
-        self.stirred: set[Lane] = set()
+        self.dirty: set[Lane] = set()
         """Lanes that may have frames to send."""
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
@@ -52,15 +52,15 @@ class Merge:
 
     # Members
 
-    def lane(self, number: int, place: Place | None = None) -> Lane:
+    def lane(self, number: int, place: LanePosition | None = None) -> Lane:
         """Return a lane. A new lane starts at the client's position, or at the feed's."""
         lane = self.lanes.get(number)
         if lane is None:
             self._parts = None
-            lane = self.lanes[number] = Lane(number, place, self._feeds.frontier[number])
+            lane = self.lanes[number] = Lane(number, place, self._feeds.watermarks[number])
         return lane
 
-    def names(self) -> list[str]:
+    def open_ids(self) -> list[str]:
         """Return the ids of members that have not ended."""
         return [name for lane in self.lanes.values() for name, member in lane.members.items() if not member.closed]
 
@@ -69,7 +69,7 @@ class Merge:
         members = (member for lane in self.lanes.values() for member in lane.members.values())
         return (member.subscription for member in members if member.subscription is not None)
 
-    def follows(self, facts: Facts, number: int) -> bool:
+    def follows(self, facts: IndexedOperation, number: int) -> bool:
         """Whether an operation is already a member. An ended member may be an earlier operation with the same id."""
         lane = self.lanes.get(number)
         member = None if lane is None else lane.members.get(facts.operation)
@@ -78,12 +78,12 @@ class Merge:
         last = member.pending[-1] if member.pending else None
         return last is not None and last.type != MISSING and order(last.position) > order(facts.first)
 
-    def has(self, member: Member) -> bool:
+    def has(self, member: BundleMember) -> bool:
         """Whether this object is a member."""
         lane = self.lanes.get(member.lane)
         return lane is not None and lane.members.get(member.operation) is member
 
-    def add(self, member: Member, *, known: bool) -> None:
+    def add(self, member: BundleMember, *, known: bool) -> None:
         """Add a member. `known`: the client has the operation's events up to its position in the lane."""
         lane = self.lane(member.lane)
         before = lane.members.get(member.operation)
@@ -98,7 +98,7 @@ class Merge:
             self._parts = None
             lane.resetting.add(member)
 
-    def drop(self, member: Member) -> None:
+    def drop(self, member: BundleMember) -> None:
         """Remove a member whose last frame was sent."""
         if self.has(member):
             lane = self.lanes[member.lane]
@@ -119,13 +119,13 @@ class Merge:
         """Remove all members."""
         for lane in self.lanes.values():
             self._let_go(lane.clear())
-        self.stirred.clear()
+        self.dirty.clear()
 
     # Snapshots and resets that are due
 
-    def searching(self, numbers: Iterable[int]) -> "Searching":
+    def searching(self, numbers: Iterable[int]) -> "SearchGuard":
         """Hold back the frames of some lanes until a search for members has ended. Use it as a context manager."""
-        return Searching([self.lanes[number] for number in numbers])
+        return SearchGuard([self.lanes[number] for number in numbers])
 
     def restart(self, lane: Lane, position: bytes) -> list[str]:
         """Restart a lane with snapshots, because Redis has lost the events after a position.
@@ -145,27 +145,27 @@ class Merge:
             self._parts = None
             lane.untold.discard(operation)
 
-    def resetting(self, member: Member, *, lost: bool) -> None:
+    def resetting(self, member: BundleMember, *, lost: bool) -> None:
         """Record in the cursor that a reset is due for a member, until it has been sent."""
         if self.has(member):
             self._parts = None
             self.lanes[member.lane].owe_reset(member, lost=lost)
 
-    def trimmed_since(self, member: Member) -> bytes | None:
+    def trimmed_since(self, member: BundleMember) -> bytes | None:
         """Return the position after which a member's log must be complete, or else a reset is due; or None."""
         lane = self.lanes[member.lane]
         return lane.trimmed_since if member in lane.resetting else None
 
-    def placed(self, member: Member) -> None:
+    def placed(self, member: BundleMember) -> None:
         """Record that a member has started. If its log is complete, no reset is due for it."""
         if member.reset is None:
             self._settle(self.lanes[member.lane], member)
 
-    def _settle(self, lane: Lane, member: Member) -> None:
+    def _settle(self, lane: Lane, member: BundleMember) -> None:
         if lane.settle_reset(member):
             self._parts = None
 
-    def _let_go(self, members: Sequence[Member]) -> list[str]:
+    def _let_go(self, members: Sequence[BundleMember]) -> list[str]:
         self._parts = None
         self.count -= len(members)
         for member in members:
@@ -179,55 +179,55 @@ class Merge:
         """Whether frames are held back until the feed has delivered more."""
         return any(lane.waiting for lane in self.lanes.values())
 
-    def stir(self, lane: Lane) -> None:
+    def mark_dirty(self, lane: Lane) -> None:
         """Check a lane again."""
-        self.stirred.add(lane)
+        self.dirty.add(lane)
 
-    def stir_waiting(self) -> None:
+    def mark_waiting_dirty(self) -> None:
         """Check all lanes again that held frames back."""
-        self.stirred.update(lane for lane in self.lanes.values() if lane.waiting)
+        self.dirty.update(lane for lane in self.lanes.values() if lane.waiting)
 
-    def stir_all(self) -> None:
+    def mark_all_dirty(self) -> None:
         """Check all lanes again."""
-        self.stirred.update(self.lanes.values())
+        self.dirty.update(self.lanes.values())
 
     def cursor(self) -> bytes:
         """Return the cursor: the client's position in all lanes."""
         if self._parts is None:
-            self._parts = {number: cursor.part_of(number, lane.place) for number, lane in self.lanes.items()}
+            self._parts = {number: cursor.part_of(number, lane.cursor_position) for number, lane in self.lanes.items()}
         return cursor.join(self._parts.values())
 
     def slices(self) -> Iterator[list[Frame]]:
         """Yield what may be sent, a slice at a time. Yielded frames count as sent; the others stay."""
         frames: list[Frame] = []
         size = 0
-        while self.stirred:
-            lane = self.stirred.pop()
-            leaving, more = lane.take(self._feeds.frontier[lane.number])
+        while self.dirty:
+            lane = self.dirty.pop()
+            leaving, more = lane.take(self._feeds.watermarks[lane.number])
             if more:
-                self.stirred.add(lane)
-            size += self._add(frames, lane, lane.pace(leaving) if self._interval_s else leaving)
+                self.dirty.add(lane)
+            size += self._add(frames, lane, lane.hold_progress(leaving) if self._interval_s else leaving)
             if size >= SLICE_BYTES:
                 yield frames
                 frames, size = [], 0
         if self.wait_s() == 0:
             self._paced_at = self._clock()
             for lane in self.lanes.values():
-                self._add(frames, lane, lane.unpace())
+                self._add(frames, lane, lane.release_progress())
         if frames:
             yield frames
 
     def wait_s(self) -> float | None:
         """Return for how many more seconds progress is held back, or None if none is."""
-        if self._interval_s and any(lane.paced for lane in self.lanes.values()):
+        if self._interval_s and any(lane.holds_progress for lane in self.lanes.values()):
             return max(0.0, self._paced_at + self._interval_s - self._clock())
         return None
 
-    def _add(self, frames: list[Frame], lane: Lane, leaving: Sequence[Leaving]) -> int:
+    def _add(self, frames: list[Frame], lane: Lane, leaving: Sequence[Outgoing]) -> int:
         """Append the frames to send, with ids; return their size."""
         size = 0
         for member, frame in leaving:
-            if lane.moved(member, frame):
+            if lane.sent(member, frame):
                 frames.append(id_frame(self._cursor(lane)))
             frames.append(strip_id(frame))
             size += len(frame.wire)
@@ -240,6 +240,8 @@ class Merge:
         """Return the cursor after this lane has changed."""
         if self._parts is not None:
             clean = not lane.resetting  # nearly always: then it costs only a cache look-up
-            part = cursor.part(lane.number, lane.position) if clean else cursor.part_of(lane.number, lane.place)
+            part = (
+                cursor.part(lane.number, lane.position) if clean else cursor.part_of(lane.number, lane.cursor_position)
+            )
             self._parts[lane.number] = part
         return self.cursor()

@@ -7,58 +7,64 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from progress_broker.bundle.bundle import Bundle
-from progress_broker.bundle.member import Member, MemberSubscription
+from progress_broker.bundle.member import BundleMember, MemberSubscription
 from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
-from progress_broker.live.loader import Reads
-from progress_broker.live.resume import Placing
+from progress_broker.live.loader import ChannelLoader
+from progress_broker.live.resume import Resumer
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
-from progress_broker.stream.delivery import Terms
+from progress_broker.stream.delivery import StreamPolicy
 from progress_broker.stream.stream import Mode
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 """Maximum members that are started at the same time, over all bundles: half of the connections to Redis."""
 
 
 class _New(NamedTuple):
     """A member to start."""
 
-    member: Member
+    member: BundleMember
     after: bytes | None
     reset: str | None
     tries: int = 0
 
 
-class Members:
+class MemberPlacer:
     """Starts members; retries until Redis answers or the member is no longer needed.
 
     Bundles take turns, so that a large bundle does not delay small ones.
     """
 
     def __init__(
-        self, channels: Channels, reads: Reads, placing: Placing, tasks: Tasks, terms: Terms, timeout_s: float
+        self,
+        channels: Channels,
+        reads: ChannelLoader,
+        placing: Resumer,
+        tasks: Tasks,
+        terms: StreamPolicy,
+        timeout_s: float,
     ) -> None:
         self.tally = Tally(resets=terms.tally.resets)
         """Counters of the members. They are separate, because the bundle itself counts streams and slow clients."""
         self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
         self._tasks = tasks
-        self._terms = replace(terms, on_close=_left, max_age_s=lambda: float("inf"), tally=self.tally)
+        self._terms = replace(terms, on_close=_on_close, max_age_s=lambda: float("inf"), tally=self.tally)
         self._waiting: dict[Bundle, deque[_New]] = {}  # the next bundle comes first
         self._placers = 0
 
-    def place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+    def place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None) -> None:
         """Start a member after a position of its lane, or with a snapshot.
 
         If the lane itself is starting, the snapshot has the current state. Otherwise it has the operation's state at
         its creation, which is after everything that was sent of the lane.
         """
         self._queue(bundle, _New(member, after, reset))
-        if self._placers < AT_ONCE:
+        if self._placers < MAX_CONCURRENT:
             self._placers += 1
             self._tasks.spawn(self._place_all())
 
@@ -99,9 +105,9 @@ class Members:
             log.exception("reading operation %s failed; bundles report it as unreadable", member.operation)
             member.fail("unreadable")
 
-    async def _place(self, bundle: Bundle, member: Member, after: bytes | None, reset: str | None) -> None:
+    async def _place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None) -> None:
         # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
-        channel = self._channels.of(member.operation, self._reads)
+        channel = self._channels.get_or_create(member.operation, self._reads)
         subscription = member.follow(channel, bundle.members_delivery, self._terms)
         subscription.connection = bundle.connection
         try:
@@ -127,18 +133,18 @@ class Members:
         member = subscription.member
         lane = bundle.merge.lane(member.lane)
         if member.operation in lane.untold:
-            await self._placing.place_anew(subscription, member.operation, reset, lane.position)
+            await self._placing.resume_with_snapshot(subscription, member.operation, reset, lane.position)
         elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
-            await self._placing.place_at_creation(subscription, member.operation, member.first)
+            await self._placing.resume_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset during an earlier attempt to start it
-            await self._placing.place_anew(subscription, member.operation, member.reset)
+            await self._placing.resume_with_snapshot(subscription, member.operation, member.reset)
         else:
             since = bundle.merge.trimmed_since(member)
-            reset = await self._placing.place_beyond(subscription, channel, after, since)
+            reset = await self._placing.resume_after(subscription, channel, after, since)
             if reset is not None:
                 member.owe_reset(reset)
         return reset
 
 
-def _left(subscription: Any, reason: str) -> None:
+def _on_close(subscription: Any, reason: str) -> None:
     subscription.member.left(reason)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from progress_broker.bundle.bundle import Bundle
-from progress_broker.bundle.cursor import Place
-from progress_broker.bundle.query import Query
+from progress_broker.bundle.cursor import LanePosition
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.model.index_terms import Found
 from progress_broker.model.position import START, was_lost
 from progress_broker.operations import event_log, index_search
@@ -19,7 +19,7 @@ class Search:
         self._store = store
         self._most = store.settings.max_operations_per_stream + 1  # one more, to detect that there are too many
 
-    def lanes(self, query: Query) -> Sequence[int]:
+    def lanes(self, query: OperationQuery) -> Sequence[int]:
         """Return the lanes in which operations may match."""
         if query.endless:
             return range(self._store.keyspace.lanes)
@@ -29,9 +29,9 @@ class Search:
         """Return the matching operations of some lanes. A query by index omits those that ended before `since`."""
         found = await self._find(bundle.query, lanes, since)
         gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
-        return Found([facts for facts in found.facts if bundle.admit(facts)], gone)
+        return Found([facts for facts in found.operations if bundle.admit(facts)], gone)
 
-    async def lost(self, places: Mapping[int, Place], frontier: Mapping[int, bytes]) -> frozenset[int]:
+    async def lost(self, places: Mapping[int, LanePosition], frontier: Mapping[int, bytes]) -> frozenset[int]:
         """Return the lanes whose feed has lost the client's position. `frontier` is our position in each feed."""
         asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
         before = await event_log.up_to(self._store, asked) if asked else []
@@ -42,7 +42,7 @@ class Search:
             if position != START.encode() and was_lost(position, found, length, kept)
         )
 
-    async def _find(self, query: Query, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
+    async def _find(self, query: OperationQuery, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         if not query.endless:
             mine = set(lanes)
             return await index_search.by_ids(self._store, [id for id in query.ids if self.lane_of(id) in mine])

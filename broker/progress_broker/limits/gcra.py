@@ -42,18 +42,18 @@ class Bucket:
         self.unsettled_s = 0.0
         """What was spent since the last report to Redis, as the time that it takes to refill."""
 
-    def lacks_s(self, now: float) -> float:
+    def deficit_s(self, now: float) -> float:
         """Return the time until it is full."""
         return max(0.0, self._full_at - now)
 
     def wait_s(self, rate: Rate, cost: float, now: float) -> float:
         """Return the time until the bucket has enough for a cost; 0 if it has."""
-        wait_s = self.lacks_s(now) + min(cost / rate.per_s, rate.burst_s) - rate.burst_s
+        wait_s = self.deficit_s(now) + min(cost / rate.per_s, rate.burst_s) - rate.burst_s
         return wait_s if wait_s > _GRAIN_S else 0.0
 
     def left(self, rate: Rate, now: float) -> int:
         """Return how much may be spent now."""
-        return max(0, int(rate.burst - self.lacks_s(now) * rate.per_s))
+        return max(0, int(rate.burst - self.deficit_s(now) * rate.per_s))
 
     def spend(self, rate: Rate, cost: float, now: float) -> None:
         """Spend a cost, even if the bucket does not have enough."""
@@ -67,7 +67,7 @@ class Bucket:
 
     def put_back(self, charge_s: float, now: float) -> None:
         """Keep a charge that could not be reported, minus what has been refilled meanwhile."""
-        self.unsettled_s = min(self.unsettled_s + charge_s, self.lacks_s(now))
+        self.unsettled_s = min(self.unsettled_s + charge_s, self.deficit_s(now))
 
 
 class Buckets:
@@ -106,7 +106,7 @@ class Buckets:
     def left(self, who: str, now: float) -> tuple[int, float]:
         """Return how much a caller may spend now, and the time until its bucket is full."""
         bucket = self._known(who)
-        return (int(self.rate.burst), 0.0) if bucket is None else (bucket.left(self.rate, now), bucket.lacks_s(now))
+        return (int(self.rate.burst), 0.0) if bucket is None else (bucket.left(self.rate, now), bucket.deficit_s(now))
 
     def _known(self, who: str) -> Bucket | None:
         """Return a caller's bucket, or the shared one if there are too many; None if the caller can get a new one."""
@@ -117,19 +117,19 @@ class Buckets:
         unsettled, self._unsettled = self._unsettled, {}
         return unsettled
 
-    def again(self, who: str, bucket: Bucket) -> None:
+    def keep_unsettled(self, who: str, bucket: Bucket) -> None:
         """Report a bucket again next time."""
         if bucket.unsettled_s:
             self._unsettled[who] = bucket
 
     def forget_full(self, now: float) -> None:
         """Remove full buckets: an unknown caller's bucket counts as full."""
-        full = [who for who, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.lacks_s(now))]
+        full = [who for who, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.deficit_s(now))]
         for who in full:
             del self._buckets[who]
 
 
-class Charge:
+class SpendReport:
     """A report to Redis of what a caller spent at this replica."""
 
     __slots__ = ("_bucket", "_buckets", "_charge_s", "_field", "_who")
@@ -151,4 +151,4 @@ class Charge:
     def failed(self, now: float) -> None:
         """Keep the charge for the next report."""
         self._bucket.put_back(self._charge_s, now)
-        self._buckets.again(self._who, self._bucket)
+        self._buckets.keep_unsettled(self._who, self._bucket)

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, TooManyStreams
-from progress_broker.limits.gcra import Buckets, Charge
+from progress_broker.limits.gcra import Buckets, SpendReport
 from progress_broker.limits.policy import Limits
-from progress_broker.limits.slots import COME_BACK_S, Place, Places
-from progress_broker.limits.stream_leases import StreamLeases, Word
+from progress_broker.limits.slots import RETRY_AFTER_S, Slot, Slots
+from progress_broker.limits.stream_leases import LeaseReport, StreamLeases
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 0.25
 """How often replicas synchronize. Until then, a caller may spend its full limit at each replica."""
-PATIENCE_S = 0.5
+TIMEOUT_S = 0.5
 """How long Redis may take to answer before this replica applies the limits alone."""
 RETRY_S = 1.0
 """How often Redis is asked again then."""
@@ -40,7 +40,7 @@ _TOGETHER = 500  # calls per pipeline
 _AWAY = (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.RedisError)
 
 
-class Settlement(Protocol):
+class Report(Protocol):
     """A report to Redis about one caller. It may fail and is then sent again."""
 
     def call(self, keyspace: Keyspace) -> Call:
@@ -60,7 +60,7 @@ class Limiter:
         self.limits = Limits.of(settings)
         self.requests = Buckets(self.limits.requests) if self.limits.requests else None
         self.sent = Buckets(self.limits.sent) if self.limits.sent else None
-        self.places = Places(self.limits, tally)
+        self.slots = Slots(self.limits, tally)
         self.clock = clock
         self._leases = StreamLeases(settings.stream_lease_s)
         self._tally = tally
@@ -74,7 +74,7 @@ class Limiter:
         self._store = store
         tasks = Tasks()
         if self.requests or self.sent or self.limits.streams_per_principal:
-            tasks.keep_up(self._keep_settled)
+            tasks.keep_running(self._keep_settled)
         try:
             yield
         finally:
@@ -85,39 +85,39 @@ class Limiter:
 
     # Streams
 
-    def room(self, address: str) -> Place:
+    def address_slot(self, address: str) -> Slot:
         """Reserve a stream for an address, before the caller is known; raise `AtCapacity` or `TooManyStreams`."""
-        self.places.take(address)
-        return Place(lambda: self.places.leave(address))
+        self.slots.take(address)
+        return Slot(lambda: self.slots.release(address))
 
-    async def place(self, principal: str, address: str, room: Place | None = None) -> Place:
+    async def stream_slot(self, principal: str, address: str, room: Slot | None = None) -> Slot:
         """Reserve a stream for a principal and its address; raise `AtCapacity` or `TooManyStreams`.
 
         An unauthenticated caller has an empty principal, and is limited by its address only. `room` is a reservation
         that was made before the caller was known; it is released together with the result.
         """
-        room = room or self.room(address)
+        room = room or self.address_slot(address)
         leased = bool(principal and self.limits.streams_per_principal)
         try:
             if leased:
                 await self._lease(principal)
         except BaseException:
-            room.give_back()
+            room.release()
             raise
 
         def give_back() -> None:
-            room.give_back()
+            room.release()
             if leased:
                 self._leases.remove(principal)
 
-        return Place(give_back)
+        return Slot(give_back)
 
     async def _lease(self, principal: str) -> None:
         limit = self.limits.streams_per_principal
         allowed = self._leases.add(principal) <= limit
         try:
             if allowed and self._store is not None and not self._alone:
-                allowed = await self._ask(Word(self._leases, principal, limit))
+                allowed = await self._ask(LeaseReport(self._leases, principal, limit))
             elif allowed:
                 self._leases.change(principal)
         except BaseException:
@@ -129,11 +129,11 @@ class Limiter:
             raise TooManyStreams(
                 f"you have {limit} streams open, the maximum per principal (max_streams_per_principal): close one,"
                 " or follow many operations with one stream",
-                retry_s=COME_BACK_S,
+                retry_s=RETRY_AFTER_S,
             )
 
-    async def _ask(self, word: Word) -> bool:
-        replies = await self._tell([word])
+    async def _ask(self, word: LeaseReport) -> bool:
+        replies = await self._send([word])
         if replies is None:  # without Redis, the count of this replica decides
             return True
         [(is_so, _)] = replies
@@ -145,7 +145,7 @@ class Limiter:
         """Report to Redis what was spent and is held here, and read the totals of all replicas."""
         due, now = list(self._due()), self.clock()
         for at in range(0, len(due), _TOGETHER):
-            if await self._tell(due[at : at + _TOGETHER]) is None:
+            if await self._send(due[at : at + _TOGETHER]) is None:
                 for one in due[at + _TOGETHER :]:
                     one.failed(now)
                 return
@@ -159,33 +159,33 @@ class Limiter:
             await asyncio.sleep(RETRY_S if self._alone else SETTLE_S)
             await self.settle()
 
-    def _due(self) -> Iterator[Settlement]:
+    def _due(self) -> Iterator[Report]:
         if self.requests is not None:
             for who, bucket in self.requests.unsettled().items():
-                yield Charge(self.requests, "requests", who, bucket)
+                yield SpendReport(self.requests, "requests", who, bucket)
         if self.sent is not None:
             for who, bucket in self.sent.unsettled().items():
-                yield Charge(self.sent, "sent", who, bucket)
+                yield SpendReport(self.sent, "sent", who, bucket)
         for name in self._leases.due(self.clock()):
-            yield Word(self._leases, name)
+            yield LeaseReport(self._leases, name)
 
-    async def _tell(self, settlements: Sequence[Settlement]) -> list[Any] | None:
+    async def _send(self, settlements: Sequence[Report]) -> list[Any] | None:
         """Return the replies; or None if Redis does not answer: then this replica applies the limits alone."""
         assert self._store is not None  # noqa: S101 - only called within `shared`
         keyspace = self._store.keyspace
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 replies = await self._replies([one.call(keyspace) for one in settlements])
         except BaseException as error:
             for one in settlements:
                 one.failed(self.clock())
             if not isinstance(error, _AWAY):
                 raise
-            self._keep_alone(error)
+            self._limit_alone(error)
             return None
         for one, reply in zip(settlements, replies, strict=True):
             one.replied(reply, self.clock())
-        self._keep_together()
+        self._limit_together()
         return replies
 
     async def _replies(self, calls: Sequence[Call]) -> list[Any]:
@@ -195,14 +195,14 @@ class Limiter:
             return [await run(commands, calls[0])]
         return await run_all(commands, calls)
 
-    def _keep_alone(self, error: BaseException) -> None:
+    def _limit_alone(self, error: BaseException) -> None:
         if not self._alone:
             self._alone = True
             self._tally.limits_kept["alone"] += 1
             why = str(error) or type(error).__name__
             log.warning("Redis does not answer; this replica applies limits alone: %s", why, extra={"error": why})
 
-    def _keep_together(self) -> None:
+    def _limit_together(self) -> None:
         if self._alone:
             self._alone = False
             self._tally.limits_kept["together"] += 1

@@ -7,28 +7,28 @@ from progress_broker.errors import AtCapacity, TooManyStreams
 from progress_broker.limits.policy import Limits
 from progress_broker.runtime.tally import Tally
 
-COME_BACK_S = 10.0
+RETRY_AFTER_S = 10.0
 """When a client should retry after it was rejected for too many streams."""
 
 
-class Place:
+class Slot:
     """A stream's slot within the limits. It is released when the stream ends."""
 
-    __slots__ = ("_give_back", "kept")
+    __slots__ = ("_give_back", "transferred")
 
     def __init__(self, give_back: Callable[[], None]) -> None:
         self._give_back: Callable[[], None] | None = give_back
-        self.kept = False
+        self.transferred = False
         """Whether another owner, which lives longer than the request, will release it."""
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release it, once."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
 
 
-class Places:
+class Slots:
     """The slots of one replica."""
 
     def __init__(self, limits: Limits, tally: Tally) -> None:
@@ -46,19 +46,19 @@ class Places:
         if self._taken >= self._limits.streams:
             self._tally.limited["replica"] += 1
             raise AtCapacity(
-                "this replica has its maximum number of streams (max_streams): retry in a moment", retry_s=COME_BACK_S
+                "this replica has its maximum number of streams (max_streams): retry in a moment", retry_s=RETRY_AFTER_S
             )
         if most and self._addresses[address] >= most:
             self._tally.limited["address"] += 1
             raise TooManyStreams(
                 f"your address has {most} streams open, the maximum (max_streams_per_address): close one,"
                 " or follow many operations with one stream",
-                retry_s=COME_BACK_S,
+                retry_s=RETRY_AFTER_S,
             )
         self._taken += 1
         self._addresses[address] += 1
 
-    def leave(self, address: str) -> None:
+    def release(self, address: str) -> None:
         """Release a slot."""
         self._taken -= 1
         self._addresses[address] -= 1

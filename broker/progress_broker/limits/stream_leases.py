@@ -16,7 +16,7 @@ RENEWALS = 2.5
 """How often a lease is renewed before it expires. One renewal may be lost."""
 
 
-class Held:
+class _Count:
     """A principal's streams at this replica."""
 
     __slots__ = ("count", "renew_at")
@@ -33,7 +33,7 @@ class StreamLeases:
         self.replica = token_hex(8)
         self.lease_ms = str(round(lease_s * 1000))
         self._period_s = lease_s / RENEWALS
-        self._held: dict[str, Held] = {}  # in the order of their last renewal
+        self._held: dict[str, _Count] = {}  # in the order of their last renewal
         self._changed: dict[str, None] = {}
         self._numbers = itertools.count(1)
 
@@ -49,7 +49,7 @@ class StreamLeases:
         """Count one more stream, and return the new number."""
         held = self._held.get(name)
         if held is None:
-            held = self._held[name] = Held()
+            held = self._held[name] = _Count()
         held.count += 1
         return held.count
 
@@ -62,11 +62,11 @@ class StreamLeases:
         """Report a principal soon."""
         self._changed[name] = None
 
-    def word(self) -> int:
+    def next_number(self) -> int:
         """Return the number of the next report. Redis ignores reports that arrive out of order."""
         return next(self._numbers)
 
-    def told(self, name: str, now: float) -> None:
+    def reported(self, name: str, now: float) -> None:
         """Record that a principal was reported just now."""
         held = self._held.pop(name, None)
         if held is not None and held.count:
@@ -89,14 +89,14 @@ class StreamLeases:
             held.renew_at = 0.0
 
 
-class Word:
+class LeaseReport:
     """A report of a principal's streams at this replica. With a limit, it asks Redis whether they are allowed."""
 
     __slots__ = ("_count_and_number", "_leases", "_limit", "name")
 
     def __init__(self, leases: StreamLeases, name: str, limit: int | None = None) -> None:
         self._leases, self._limit, self.name = leases, limit, name
-        self._count_and_number = str(leases.count(name)), str(leases.word())
+        self._count_and_number = str(leases.count(name)), str(leases.next_number())
 
     def call(self, keyspace: Keyspace) -> Call:
         """Return the call that reports it."""
@@ -108,7 +108,7 @@ class Word:
     def replied(self, reply: Any, now: float) -> None:
         """Schedule the renewal. If Redis rejected the streams, it changed nothing."""
         if reply[0]:
-            self._leases.told(self.name, now)
+            self._leases.reported(self.name, now)
 
     def failed(self, now: float) -> None:
         """Report it again soon."""

@@ -4,8 +4,8 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from progress_broker.live.fanout import Live
-from progress_broker.live.history import History, Reads, Room
+from progress_broker.live.fanout import Fanout
+from progress_broker.live.history import History, Loader, RingLimits
 from progress_broker.model.event import END, Event
 from progress_broker.model.position import START, order
 from progress_broker.stream.batching import slices
@@ -21,12 +21,12 @@ class Channel(History):
 
     __slots__ = ("_ahead", "_early", "_live", "_stale", "asked_at", "heard_at", "subscriptions")
 
-    def __init__(self, operation: str, reads: Reads, room: Room) -> None:
+    def __init__(self, operation: str, reads: Loader, room: RingLimits) -> None:
         super().__init__(operation, reads, room)
         self.subscriptions: set[Subscription] = set()
         self.heard_at = 0.0
         self.asked_at = float("-inf")
-        self._live = Live()
+        self._live = Fanout()
         self._ahead: set[Subscription] = set()  # subscriptions that have newer events than this channel
         self._early: deque[Event] = deque(maxlen=room.frames)  # events from the feed while the log is being read
         self._stale = False
@@ -111,7 +111,7 @@ class Channel(History):
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
-    # What subscriptions call (`subscription.Source`; a part of it is in `History`)
+    # What subscriptions call (`subscription.FrameSource`; a part of it is in `History`)
 
     def wake(self, subscription: Subscription) -> None:
         """Call `pump` of a subscription when there is a new frame."""
@@ -140,7 +140,9 @@ class Channel(History):
             began = self.n == 0
             if frames[-1].type == END:
                 for subscription in list(self._live):
-                    subscription.nudge(last=True)  # before the position is changed, because this may fill its buffer
+                    subscription.flush_side(
+                        last=True
+                    )  # before the position is changed, because this may fill its buffer
             for frame in frames:
                 self._ring.append(frame)
             # A write may fill a live subscription's buffer. It then copies this position, so set the position first.

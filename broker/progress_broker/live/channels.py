@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from progress_broker.live.channel import Channel
-from progress_broker.live.history import Reads, Room
+from progress_broker.live.history import Loader, RingLimits
 
 
 class Channels:
@@ -12,7 +12,7 @@ class Channels:
     def __init__(self, ring_length: int, ring_bytes: int, clock: Callable[[], float]) -> None:
         self._channels: dict[bytes, Channel] = {}
         self._ring_bytes = self._trimmed_to = ring_bytes
-        self._room = Room(ring_length, ring_bytes)
+        self._room = RingLimits(ring_length, ring_bytes)
         self._clock = clock
 
     def __len__(self) -> int:
@@ -25,14 +25,14 @@ class Channels:
         """Return the channel of a watched operation, or None."""
         return self._channels.get(name)
 
-    def of(self, operation: str, reads: Reads) -> Channel:
+    def get_or_create(self, operation: str, reads: Loader) -> Channel:
         """Return the channel of an operation. A new channel starts to read the operation's log."""
         channel = self._channels.get(operation.encode())
         if channel is None:
             channel = Channel(operation, reads, self._room)
             channel.heard_at = self._clock()
             self._channels[channel.name] = channel
-            self._share_room()
+            self._set_ring_limits()
             reads.load(channel)
         return channel
 
@@ -40,9 +40,9 @@ class Channels:
         """Remove a channel without subscriptions."""
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
-            self._share_room()
+            self._set_ring_limits()
 
-    def _share_room(self) -> None:
+    def _set_ring_limits(self) -> None:
         share = self._room.bytes = self._ring_bytes // max(1, len(self._channels))
         if share <= self._trimmed_to // 2:  # rings without new events would otherwise keep their old, larger share
             for channel in self._channels.values():

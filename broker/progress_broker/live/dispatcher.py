@@ -14,10 +14,10 @@ from progress_broker.runtime.tally import Tally
 _DELIVERIES_A_TURN = 500  # then other tasks of the event loop run, and the written data leaves through the sockets
 
 
-class Listener(Protocol):
+class BundleListener(Protocol):
     """Receives all events before the channels do."""
 
-    def hear(self, events: Sequence[Event]) -> None:
+    def dispatch(self, events: Sequence[Event]) -> None:
         """Receive the events of one read of the feeds."""
 
 
@@ -25,7 +25,7 @@ class Dispatcher:
     """Distributes events in the order of the feed."""
 
     def __init__(
-        self, channels: Channels, families: Families, bundles: Listener, tally: Tally, clock: Callable[[], float]
+        self, channels: Channels, families: Families, bundles: BundleListener, tally: Tally, clock: Callable[[], float]
     ) -> None:
         self.lag_s = 0.0
         """The age of the last batch's newest event when it was received."""
@@ -38,8 +38,8 @@ class Dispatcher:
     async def dispatch(self, events: Sequence[Event]) -> None:
         """Distribute events."""
         if self._families:  # before a parent's `end`, so that its last frame has the final state of its children
-            self._families.hear(events)
-        self._bundles.hear(events)
+            self._families.dispatch(events)
+        self._bundles.dispatch(events)
         if events:
             self.lag_s = age_s(events[-1])
         now, deliveries, sampled = self._clock(), 0, False

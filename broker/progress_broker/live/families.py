@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from progress_broker.errors import NotFound
-from progress_broker.live.family import Family, Onlooker
+from progress_broker.live.family import Family, FamilyWatcher
 from progress_broker.model.children import Tree
 from progress_broker.model.event import Event
 from progress_broker.operations.store import Store
@@ -35,11 +35,11 @@ class Families:
         """Send the state of the operation's children to a subscription until it closes."""
         family = self._families.get(parent)
         if family is not None:
-            subscription.aside = Onlooker(family, subscription, interval_s)
+            subscription.side = FamilyWatcher(family, subscription, interval_s)
             return
         loop = asyncio.get_running_loop()
         family = self._families[parent] = Family(parent, self, self._clock, loop.call_later)
-        subscription.aside = Onlooker(family, subscription, interval_s)
+        subscription.side = FamilyWatcher(family, subscription, interval_s)
         self.follow(family, ())
         family.begin()
 
@@ -50,19 +50,19 @@ class Families:
         if read is not None:
             await asyncio.wait({read}, timeout=timeout_s)
 
-    def hear(self, events: Iterable[Event]) -> None:
+    def dispatch(self, events: Iterable[Event]) -> None:
         """Pass events to the families that follow their operations."""
         hearing = self._hearing
         for event in events:
             families = hearing.get(event.operation)
             if families is not None:
                 for family in tuple(families):
-                    _hear(family, event)
+                    _dispatch(family, event)
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Reload all families, because the feed was interrupted."""
         for family in tuple(self._families.values()):
-            family.doubt()
+            family.invalidate()
 
     # What a family calls (`family.Home`)
 
@@ -77,7 +77,7 @@ class Families:
         names = self._names[family] = {id.encode() for id in (family.parent, *ids)}
         for name in names - before:
             self._hearing.setdefault(name, set()).add(family)
-        self._unhear(family, before - names)
+        self._unsubscribe(family, before - names)
 
     def follow_also(self, family: Family, id: str) -> None:
         """Pass the events of one more operation to a family."""
@@ -88,11 +88,11 @@ class Families:
     def empty(self, family: Family) -> None:
         """Remove a family."""
         del self._families[family.parent]
-        self._unhear(family, self._names.pop(family))
+        self._unsubscribe(family, self._names.pop(family))
 
     # Internal
 
-    def _unhear(self, family: Family, names: Iterable[bytes]) -> None:
+    def _unsubscribe(self, family: Family, names: Iterable[bytes]) -> None:
         for name in names:
             families = self._hearing[name]
             families.discard(family)
@@ -101,8 +101,8 @@ class Families:
 
     async def _read(self, family: Family) -> None:
         try:
-            tree = await until_back(lambda: self._store.family(family.parent), wanted=lambda: family.onlookers)
-            if tree is not None and family.onlookers:
+            tree = await until_back(lambda: self._store.family(family.parent), wanted=lambda: family.watchers)
+            if tree is not None and family.watchers:
                 family.take(tree)
         except NotFound:  # another program has overwritten the parent's data
             family.take(Tree())
@@ -115,14 +115,14 @@ class Families:
             del self._reads[family]
 
 
-def _hear(family: Family, event: Event) -> None:
+def _dispatch(family: Family, event: Event) -> None:
     """Pass an event to a family. If that fails, the family is reloaded, and other streams are not affected."""
     try:
-        family.hear(event)
+        family.apply(event)
     except Exception:
         log.exception(
             "applying an event of operation %r to the children of %s failed; they are read again",
             event.operation,
             family.parent,
         )
-        family.doubt()
+        family.invalidate()

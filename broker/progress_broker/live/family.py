@@ -11,7 +11,7 @@ from typing import Protocol
 
 import orjson
 
-from progress_broker.model.children import LOOKED_AT, Child, Tree, read_note
+from progress_broker.model.children import MAX_READ, Child, Tree, read_note
 from progress_broker.model.event import CHILD, Event
 from progress_broker.model.operation import ChildrenSummary
 from progress_broker.model.position import START, milliseconds, order
@@ -28,7 +28,7 @@ _REST_AFTER_FAULT_S = 10.0
 _NOBODY = ChildrenSummary(total=0, done=0, failed=0, cancelled=0, running=0, percent=0)
 
 
-class Home(Protocol):
+class FamilyHost(Protocol):
     """What a family needs from its hub."""
 
     def read(self, family: "Family") -> None:
@@ -62,20 +62,20 @@ class Family:
         "call_later",
         "clock",
         "frame",
-        "onlookers",
         "parent",
         "version",
+        "watchers",
     )
 
     def __init__(
         self,
         parent: str,
-        home: Home,
+        home: FamilyHost,
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
     ) -> None:
         self.parent = parent
-        self.onlookers: set[Onlooker] = set()
+        self.watchers: set[FamilyWatcher] = set()
         self.frame: Frame | None = None
         self.version = 0
         """How many frames were made."""
@@ -98,7 +98,7 @@ class Family:
         self._stale, self._reading, self._began = False, True, self.clock()
         self._home.read(self)
 
-    def hear(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Apply an event of the parent or of one of its descendants."""
         operation = event.operation.decode()
         child = self._tree.children.get(operation)
@@ -108,7 +108,7 @@ class Family:
             self._stale = True
         elif child is not None:
             reported = self._tells_for_its_children(child, self._tree)
-            self._changed |= child.hear(event)
+            self._changed |= child.apply(event)
             self._stale |= reported and child.percent is None
         self._arm()
 
@@ -125,7 +125,7 @@ class Family:
         self._tree, self._changed = tree, True
         if self._doubted:  # this result may be from before a loss, so it must not win over the next read
             self._doubted = False
-            self._distrust()
+            self._read_again()
         self._home.follow(self, tree.children)
         self.rest(now)
 
@@ -135,9 +135,9 @@ class Family:
         self._read_at = now + max(INTERVAL_S, _REST_PER_READ * (now - self._began))
         self._arm()
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Read the children again, because events may have been missed or lost."""
-        self._distrust()
+        self._read_again()
         self._doubted = self._reading
         self._stale = True
         self._arm()
@@ -154,19 +154,19 @@ class Family:
         except Exception:
             log.exception("making the `children` event of operation %s failed; it is tried again", self.parent)
             self._read_at = self.clock() + _REST_AFTER_FAULT_S
-            self.doubt()
+            self.invalidate()
 
-    def leave(self, onlooker: "Onlooker") -> None:
+    def leave(self, onlooker: "FamilyWatcher") -> None:
         """Remove a watcher."""
-        self.onlookers.discard(onlooker)
-        if not self.onlookers:
+        self.watchers.discard(onlooker)
+        if not self.watchers:
             if self._timer is not None:
                 self._timer.cancel()
             self._home.empty(self)
 
     # Internal
 
-    def _distrust(self) -> None:
+    def _read_again(self) -> None:
         for child in self._tree.children.values():
             child.position = START.encode()
 
@@ -191,7 +191,7 @@ class Family:
         self._stale = True
         child = read_note(event.data)
         known = self._tree.children
-        if child is None or child.id in known or child.id == parent or len(known) >= LOOKED_AT:
+        if child is None or child.id in known or child.id == parent or len(known) >= MAX_READ:
             return
         child.created = milliseconds(event.position)
         self._tree.add_one(parent, child)
@@ -200,7 +200,7 @@ class Family:
     def _arm(self) -> None:
         due = [self._read_at] if self._stale and not self._reading else []
         due += [self._show_at] if self._changed else []
-        if due and self.onlookers and self._timer is None:
+        if due and self.watchers and self._timer is None:
             self._timer = self.call_later(max(0.0, min(due) - self.clock()), self._fire)
 
     def _fire(self) -> None:
@@ -212,12 +212,12 @@ class Family:
             self.refresh()
             self._show_at = now + max(INTERVAL_S, _REST_PER_READ * (self.clock() - now))
             if self.version != version:
-                for onlooker in tuple(self.onlookers):
-                    onlooker.look()
+                for onlooker in tuple(self.watchers):
+                    onlooker.wake()
         self._arm()
 
 
-class Onlooker:
+class FamilyWatcher:
     """One client that watches a family (`subscription.Aside`). It gets the newest frame while it is live."""
 
     __slots__ = ("_family", "_interval_s", "_seen", "_sent_at", "_subscription", "_timer")
@@ -227,13 +227,13 @@ class Onlooker:
         self._seen = 0
         self._sent_at = float("-inf")
         self._timer: Cancellable | None = None
-        family.onlookers.add(self)
+        family.watchers.add(self)
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Send the newest frame, because there is a new one or because the client's interval is over."""
-        self._subscription.nudge()
+        self._subscription.flush_side()
 
-    def news(self, *, last: bool = False) -> Sequence[Frame]:
+    def pending(self, *, last: bool = False) -> Sequence[Frame]:
         """Return the newest frame, unless it was sent already or the client's interval is not over."""
         family = self._family
         if last:
@@ -259,4 +259,4 @@ class Onlooker:
 
     def _look_again(self) -> None:
         self._timer = None
-        self.look()
+        self.wake()

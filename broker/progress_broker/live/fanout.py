@@ -13,7 +13,7 @@ from progress_broker.stream.subscription import Audience, Subscription
 log = logging.getLogger(__name__)
 
 
-class Live:
+class Fanout:
     """Writes each new frame to all live subscriptions. Each group gets the same bytes, so a group encodes only once."""
 
     __slots__ = ("_audiences", "_paced")
@@ -27,7 +27,7 @@ class Live:
 
     def join(self, subscription: Subscription) -> None:
         """Start to write to a subscription."""
-        if subscription.pace is not None:
+        if subscription.throttle is not None:
             self._paced.add(subscription)
         else:
             self._audiences.setdefault(subscription.audience, {})[subscription] = subscription.outlet.write

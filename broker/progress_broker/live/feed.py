@@ -105,7 +105,7 @@ class FeedReader:
         early_s = self._read_at + READ_EVERY_S - self._clock()
         if early_s > 0:
             await self._sleep(early_s)
-        reply = await self._connection.ask(self._xread + packed(positions.values()))
+        reply = await self._connection.request(self._xread + packed(positions.values()))
         self._read_at = self.answered_at = self._clock()
         self.reads += 1
         events: list[Event] = []

@@ -23,7 +23,7 @@ class FeedConnection:
         self._pool = pool
         self._connection: Any = None
 
-    async def ask(self, command: bytes) -> Any:
+    async def request(self, command: bytes) -> Any:
         """Send an encoded command, and return the reply."""
         if self._connection is None:
             self._connection = await self._pool.get_connection()
@@ -39,10 +39,10 @@ class FeedConnection:
         """Return the position of a feed's newest entry."""
         try:
             with storage_errors():
-                entries = await self.ask(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
+                entries = await self.request(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
         except Unreadable:  # this one key would make reading all feeds fail
             warn_once(feed.decode(), "another program has overwritten this feed with something else; it is deleted")
-            await self.ask(_command(b"DEL", feed))
+            await self.request(_command(b"DEL", feed))
             entries = []
         position: bytes = entries[0][0] if entries else _EMPTY
         return position
@@ -51,13 +51,13 @@ class FeedConnection:
         """Whether a feed, which ends at `last`, has lost the entry that it had at a position (see `was_lost`)."""
         if position in (last, _EMPTY):
             return False
-        entries = await self.ask(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
-        length = await self.ask(_command(b"XLEN", feed))
+        entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
+        length = await self.request(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
 
     async def trimmed_past(self, feed: bytes, first: bytes) -> bool:
         """Whether the first entry that was read is the feed's oldest one. Then older ones may have been trimmed."""
-        entries = await self.ask(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
+        entries = await self.request(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
         return not entries or order(entries[0][0]) >= order(first)
 
 

@@ -18,7 +18,7 @@ from progress_broker.stream.subscription import Subscription
 
 
 @dataclass(slots=True)
-class Room:
+class RingLimits:
     """The current size limits of each channel's ring. All channels share one memory budget."""
 
     frames: int
@@ -30,7 +30,7 @@ class Ring:
 
     __slots__ = ("_frames", "_room", "bytes")
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: RingLimits) -> None:
         self.bytes = 0
         self._room = room
         self._frames: deque[Frame] = deque()
@@ -89,7 +89,7 @@ class Ring:
         self.bytes = 0
 
 
-class Reads(Protocol):
+class Loader(Protocol):
     """The reads that a channel requests from its hub. Subscriptions that need the same data share one read."""
 
     def load(self, channel: Any) -> None:
@@ -110,7 +110,7 @@ class History:
 
     __slots__ = ("_pages", "_reads", "_ring", "_snapshots", "loaded", "n", "name", "operation", "position")
 
-    def __init__(self, operation: str, reads: Reads, room: Room) -> None:
+    def __init__(self, operation: str, reads: Loader, room: RingLimits) -> None:
         self.operation = operation
         self.name = operation.encode()
         self.n = 0

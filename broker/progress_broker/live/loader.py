@@ -20,7 +20,7 @@ _LOADS = 3  # a load may be followed by another one at once, if events were miss
 T = TypeVar("T")
 
 
-class Reads:
+class ChannelLoader:
     """Reads operations and their logs for channels (`history.Reads`)."""
 
     def __init__(self, store: Store, tasks: Tasks, on_empty: Callable[[Channel], None]) -> None:

@@ -9,21 +9,21 @@ from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.operations import event_log
-from progress_broker.operations.event_log import UNREADABLE, Stand
+from progress_broker.operations.event_log import UNREADABLE, LastEvent
 from progress_broker.operations.store import Store
 
 _SWEEPS_APART = 8  # an operation that has been silent for long is checked only every eighth sweep
 _ASKED_AT_ONCE = 500  # operations per pipeline
 
 
-class Silence:
+class Reconciler:
     """Compares the positions of channels with those of their operations in Redis."""
 
     def __init__(self, store: Store, channels: Channels, sweep_s: float, clock: Callable[[], float]) -> None:
         self._store, self._channels = store, channels
         self._sweep_s, self._clock = sweep_s, clock
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Check silent operations until cancelled."""
         while True:
             await asyncio.sleep(self._sweep_s)
@@ -49,17 +49,17 @@ class Silence:
 
     async def _compare(self, channels: Sequence[Channel]) -> None:
         before = [channel.n for channel in channels]
-        stands = await event_log.stands(self._store, [channel.operation for channel in channels])
+        stands = await event_log.last_events(self._store, [channel.operation for channel in channels])
         for channel, n, stand in zip(channels, before, stands, strict=True):
             if stand is UNREADABLE:
                 continue
             if stand is None:
                 channel.gone()
-            elif _apart(channel, n, stand):
+            elif _differs(channel, n, stand):
                 channel.reload()
 
 
-def _apart(channel: Channel, n_before: int, stand: Stand) -> bool:
+def _differs(channel: Channel, n_before: int, stand: LastEvent) -> bool:
     """Whether a channel's events differ from those in Redis. It had `n_before` events when Redis was asked."""
     if stand.n > channel.n:
         return True

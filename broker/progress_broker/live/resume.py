@@ -6,23 +6,23 @@ from progress_broker.model.event import END
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import START
 from progress_broker.operations import event_log, index_search
-from progress_broker.operations.event_log import Beyond, Page
+from progress_broker.operations.event_log import EventsAfter, Page
 from progress_broker.operations.store import Store
-from progress_broker.runtime.single_flight import Flights
+from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.stream.delivery import Start
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.subscription import Subscription
 
 
-class Placing:
+class Resumer:
     """Sets the start position of subscriptions. Equal reads at the same time are shared."""
 
     def __init__(self, store: Store, page_length: int) -> None:
         self._store = store
         self._page_length = page_length
-        self._flights = Flights()
+        self._flights = SingleFlight()
 
-    async def place(self, subscription: Subscription, channel: Channel, start: Start) -> str | None:
+    async def resume(self, subscription: Subscription, channel: Channel, start: Start) -> str | None:
         """Start a subscription where its client wants, or with a snapshot; then return the reason for that."""
         operation, reset = channel.operation, None
         if start.beginning:
@@ -46,19 +46,19 @@ class Placing:
             )
             reset = page.reset
             if page.at or page.events:  # if the operation does not exist, both are empty
-                _resume(subscription, operation, position, page)
+                _resume_at(subscription, operation, position, page)
                 return None
-        await self.place_anew(subscription, operation, reset)
+        await self.resume_with_snapshot(subscription, operation, reset)
         return reset
 
-    async def place_anew(
+    async def resume_with_snapshot(
         self, subscription: Subscription, operation: str, reset: str | None, since: bytes | None = None
     ) -> None:
         """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`."""
         snapshot, frame = await self._snapshot(operation, reset, since)
         subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
 
-    async def place_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
+    async def resume_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
         """Start a subscription with a snapshot of the operation right after its creation; all its events follow.
 
         `first` is the position of its first event. An older read in progress may return an earlier operation with the
@@ -68,11 +68,11 @@ class Placing:
             ("created", operation, first), lambda: index_search.as_created(self._store, operation)
         )
         if created is None:  # it was created by a version that did not store this position
-            await self.place_anew(subscription, operation, None)
+            await self.resume_with_snapshot(subscription, operation, None)
         else:
             subscription.begin(1, created.position.encode(), [snapshot_frame(created)])
 
-    async def place_beyond(
+    async def resume_after(
         self, subscription: Subscription, channel: Channel, position: bytes, whole_since: bytes | None = None
     ) -> str | None:
         """Start a subscription after a position of its lane, or with a snapshot; then return the reason for that.
@@ -81,15 +81,15 @@ class Placing:
         """
         operation, since = channel.operation, whole_since or position
 
-        async def read() -> tuple[int, Beyond]:
+        async def read() -> tuple[int, EventsAfter]:
             n = channel.n
-            return n, await event_log.beyond(self._store, operation, position, self._page_length, since)
+            return n, await event_log.after_lane_position(self._store, operation, position, self._page_length, since)
 
         n, found = await self._flights.share(("beyond", operation, position, since), read)
         lost = found.last is None or found.last.n < n  # the feed has not reported it yet
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
-            await self.place_anew(subscription, operation, reset)
+            await self.resume_with_snapshot(subscription, operation, reset)
             return reset
         if found.events and found.events[0].n == 1:  # its first event is newer than the client's position
             raise Gone(f"operation {operation} was deleted, and a new operation has its id")
@@ -112,7 +112,7 @@ class Placing:
             return await read()
 
 
-def _resume(subscription: Subscription, operation: str, position: str, page: Page) -> None:
+def _resume_at(subscription: Subscription, operation: str, position: str, page: Page) -> None:
     if page.at is not None:
         if page.at.type == END:
             raise Ended(f"operation {operation} has ended, and the client has received its end")

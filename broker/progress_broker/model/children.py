@@ -10,14 +10,14 @@ import orjson
 from progress_broker.model.event import END, PROGRESS, Event
 from progress_broker.model.operation import ChildrenSummary, Status
 from progress_broker.model.position import START, is_canonical, milliseconds, order
-from progress_broker.model.validation import showable
+from progress_broker.model.validation import fits_nesting_limit
 
-LOOKED_AT = 4_000
+MAX_READ = 4_000
 """About how many children are read per generation, over all lanes. If there are more, only a sample is read: every
 second child, every third, and so on."""
-GENERATIONS = 4
+MAX_GENERATIONS = 4
 """How many levels of descendants are read: a child that reports no progress itself gets that of its own children."""
-SHOWN = 100
+MAX_SHOWN = 100
 """The maximum number of children that are listed one by one."""
 _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
 _MAX_WEIGHT = 1e9
@@ -25,7 +25,7 @@ _LATEST_MS = 1 << 53
 _AT_WORK = frozenset({Status.RUNNING, Status.STALLED, Status.CANCELLING})
 
 
-def told_percent(progress: Mapping[str, Any]) -> float | None:
+def reported_percent(progress: Mapping[str, Any]) -> float | None:
     """Return the percentage that a worker reported, 0 to 100, or None. A worker may have reported any value."""
     percent, current, total = (_number(progress.get(name)) for name in ("percent", "current", "total"))
     if percent is None and current is not None and total:
@@ -57,27 +57,27 @@ class Child:
     is_parent: bool = False
     stands_for: float = 1
     """How many children it represents, where only a sample of the children is read."""
-    _told: tuple[float | None, str | None] = (None, None)
+    _shown: tuple[float | None, str | None] = (None, None)
 
     @property
-    def told(self) -> tuple[float | None, str | None]:
+    def describe(self) -> tuple[float | None, str | None]:
         """The last reported percentage and message. Only these are kept, because progress may be large."""
         if self.progress is not None:
-            self._told, self.progress = _kept(_object(self.progress)), None
-        return self._told
+            self._shown, self.progress = _kept(_object(self.progress)), None
+        return self._shown
 
     @property
     def percent(self) -> float | None:
         """The percentage that it reported itself."""
-        percent, _ = self.told
+        percent, _ = self.describe
         return 100.0 if self.status is Status.SUCCEEDED else percent
 
     def catch_up(self, later: "Child") -> None:
         """Copy the newer state of another record of this child."""
         self.status, self.position = later.status, later.position
-        self.progress, self._told = None, later.told
+        self.progress, self._shown = None, later.describe
 
-    def hear(self, event: Event) -> bool:
+    def apply(self, event: Event) -> bool:
         """Apply an event; return whether the child looks different now."""
         if order(event.position) <= order(self.position):
             return False
@@ -93,7 +93,7 @@ class Child:
         except ValueError:
             self.status = Status.FAILED if ended else self.status  # an `end` ends it even if its data is invalid
         if "attempt" in change:
-            self.progress, self._told = None, (None, None)  # a new attempt starts at zero
+            self.progress, self._shown = None, (None, None)  # a new attempt starts at zero
         return True
 
 
@@ -176,14 +176,14 @@ class Tree:
 
     def percent(self, child: Child, above: tuple[str, ...] = ()) -> float | None:
         """Return a child's percentage: what it reported itself, else that of its children, else None."""
-        if child.percent is not None or child.id in above or len(above) >= GENERATIONS:  # a cycle, or too deep
+        if child.percent is not None or child.id in above or len(above) >= MAX_GENERATIONS:  # a cycle, or too deep
             return child.percent
         summary = self.summary(child.id, above)
         return None if summary is None else summary.percent
 
     def shown(self, parent: str) -> list[Child]:
         """Return the children to list, oldest first. If there are too many, running ones go first, then pending."""
-        chosen = sorted(self.of(parent), key=lambda child: _urgency(child.status))[:SHOWN]
+        chosen = sorted(self.of(parent), key=lambda child: _urgency(child.status))[:MAX_SHOWN]
         return sorted(chosen, key=lambda child: (child.created, child.id))
 
     def listed(self, parent: str) -> list[dict[str, Any]]:
@@ -191,7 +191,7 @@ class Tree:
         return [self._brief(child, parent) for child in self.shown(parent)]
 
     def _brief(self, child: Child, parent: str) -> dict[str, Any]:
-        percent, (_, message) = self.percent(child, (parent,)), child.told
+        percent, (_, message) = self.percent(child, (parent,)), child.describe
         brief = {
             "id": child.id,
             "kind": child.kind[:_KIND_CHARS],
@@ -203,11 +203,11 @@ class Tree:
         return brief if message is None else brief | {"message": message}
 
 
-def rolled_up(
+def with_rollup(
     progress: dict[str, Any] | None, children: ChildrenSummary | None, status: Status
 ) -> dict[str, Any] | None:
     """Return the `progress` to show. If the operation reports no percentage, that of its children is filled in."""
-    if children is None or told_percent(progress or {}) is not None:
+    if children is None or reported_percent(progress or {}) is not None:
         return progress
     percent = 100.0 if status is Status.SUCCEEDED else children.percent
     return (progress or {}) | {"percent": percent, "rolled_up": True}
@@ -219,7 +219,7 @@ def _urgency(status: Status) -> int:
 
 def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
     message = progress.get("message")
-    return told_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
+    return reported_percent(progress), message[:_MESSAGE_CHARS] if isinstance(message, str) else None
 
 
 def _weight(fields: Mapping[str, Any]) -> float:
@@ -240,4 +240,4 @@ def _object(data: bytes | None) -> dict[str, Any]:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:
         value = None
-    return value if isinstance(value, dict) and showable(value) else {}
+    return value if isinstance(value, dict) and fits_nesting_limit(value) else {}

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from progress_broker.errors import Invalid, TooLarge
+from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model import payloads
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
-from progress_broker.model.validation import invalid, showable
+from progress_broker.model.validation import fits_nesting_limit, invalid
 from progress_broker.settings import Settings
 
 MAX_SEQ = (1 << 53) - 1  # the largest integer that Lua and JavaScript represent exactly
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NewEvent:
     """An event ready to be stored.
 
     `data` is JSON. `status` is the operation's new status, or empty. `seq` increases with each event of a producer.
@@ -44,10 +44,12 @@ def build_shapes() -> None:
         shape.model_rebuild()
 
 
-def encode(type: str, data: object, settings: Settings, *, producer: str = "", seq: int | None = None) -> Entry:
-    """Return the entry for an event; raise `Invalid` or `TooLarge`."""
+def encode(type: str, data: object, settings: Settings, *, producer: str = "", seq: int | None = None) -> NewEvent:
+    """Return the entry for an event; raise `InvalidInput` or `TooLarge`."""
     if type in RESERVED_TYPES:
-        raise Invalid(f"event type {type!r} is reserved for EventSource or the server: use another name", field="type")
+        raise InvalidInput(
+            f"event type {type!r} is reserved for EventSource or the server: use another name", field="type"
+        )
     status = ""
     if type in _SHAPES:
         try:
@@ -58,27 +60,27 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
             status = shaped.status
         if isinstance(shaped, payloads.Outcome):
             data = shaped.model_dump(mode="json")
-    return Entry(type, encode_data(type, data, settings), status, producer, seq)
+    return NewEvent(type, encode_data(type, data, settings), status, producer, seq)
 
 
-def encode_custom(type: str, data: object, settings: Settings) -> Entry:
-    """Return the entry for an event of a custom type; raise `Invalid` or `TooLarge`."""
+def encode_custom(type: str, data: object, settings: Settings) -> NewEvent:
+    """Return the entry for an event of a custom type; raise `InvalidInput` or `TooLarge`."""
     if re.fullmatch(EVENT_TYPE, type) is None or type in _SHAPES or type in RESERVED_TYPES:
-        raise Invalid(
+        raise InvalidInput(
             f"{type!r} can't be the type of a custom event: it is reserved, or it is not made of a-z, 0-9, _ . -",
             field="type",
         )
-    return Entry(type, encode_data(type, data, settings))
+    return NewEvent(type, encode_data(type, data, settings))
 
 
 def encode_data(type: str, data: object, settings: Settings) -> bytes:
-    """Return an event's data as JSON; raise `Invalid` or `TooLarge`."""
+    """Return an event's data as JSON; raise `InvalidInput` or `TooLarge`."""
     try:
         encoded = orjson.dumps(data)
     except (TypeError, ValueError) as error:
-        raise Invalid(f"data can't be encoded as JSON: {error}", field="data") from None
-    if not showable(data):
-        raise Invalid("data is nested too deeply: at most about 240 levels are allowed", field="data")
+        raise InvalidInput(f"data can't be encoded as JSON: {error}", field="data") from None
+    if not fits_nesting_limit(data):
+        raise InvalidInput("data is nested too deeply: at most about 240 levels are allowed", field="data")
     limit = settings.max_progress_bytes if type == "progress" else settings.max_event_bytes
     if len(encoded) > limit:
         option = "max_progress_bytes" if type == "progress" else "max_event_bytes"
@@ -88,7 +90,7 @@ def encode_data(type: str, data: object, settings: Settings) -> bytes:
     return encoded
 
 
-class Publication(BaseModel):
+class PublishRequest(BaseModel):
     """An event as a publisher sends it over HTTP."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
@@ -99,12 +101,12 @@ class Publication(BaseModel):
     seq: Annotated[int, Field(ge=1, le=MAX_SEQ)] | None = None
 
 
-def read_publication(value: object, settings: Settings) -> Entry:
-    """Return the entry for an event given as plain values; raise `Invalid` or `TooLarge`."""
+def read_publish_request(value: object, settings: Settings) -> NewEvent:
+    """Return the entry for an event given as plain values; raise `InvalidInput` or `TooLarge`."""
     try:
-        event = Publication.model_validate(value)
+        event = PublishRequest.model_validate(value)
     except ValidationError as error:
         raise invalid(error) from None
     if (event.producer is None) != (event.seq is None):
-        raise Invalid("send producer and seq together: they are used to detect repeated events", field="seq")
+        raise InvalidInput("send producer and seq together: they are used to detect repeated events", field="seq")
     return encode(event.type, event.data, settings, producer=event.producer or "", seq=event.seq)

@@ -25,7 +25,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ResourceAttributes:
     """The attributes of an operation that grants look at. They never change after its creation."""
 
     id: str
@@ -58,7 +58,7 @@ class Grant:
         """Whether the id is enough to decide."""
         return self.owners is None and self.kinds is None and self.tags is None
 
-    def picks(self, facts: Facts) -> bool:
+    def picks(self, facts: ResourceAttributes) -> bool:
         """Return whether the grant covers an operation."""
         return (
             self.picks_id(facts.id)
@@ -75,13 +75,13 @@ class Grants:
     given: tuple[Grant, ...] = ()
     limits: tuple[Grant, ...] = ()
 
-    def allows(self, action: Action, facts: Facts) -> bool:
+    def allows(self, action: Action, facts: ResourceAttributes) -> bool:
         """Return whether an action on an operation is allowed."""
         return any(grant.names(action) and grant.picks(facts) for grant in self.given) and all(
             limit.names(action) and limit.picks(facts) for limit in self.limits
         )
 
-    def decides(self, action: Action, id: str) -> bool | None:
+    def decide_by_id(self, action: Action, id: str) -> bool | None:
         """Return whether an action is allowed, or None if the id is not enough to decide."""
         grants = [grant for grant in self.given if grant.names(action) and grant.picks_id(id)]
         if not grants or not all(limit.names(action) and limit.picks_id(id) for limit in self.limits):

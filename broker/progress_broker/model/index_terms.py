@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-Terms = frozenset[bytes]
+IndexTerms = frozenset[bytes]
 """Indexes that list an operation, each as `field:value`. They never change after creation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class IndexedOperation:
     """The data that decides whether a client follows an operation, and from which position."""
 
     operation: str
-    terms: Terms
+    terms: IndexTerms
     done: bool
     position: bytes
     """The position of its last event."""
@@ -29,12 +29,12 @@ class Facts:
 class Found:
     """The result of a search for operations to follow."""
 
-    facts: Sequence[Facts]
-    gone: Mapping[str, Facts] = field(default_factory=dict)
+    operations: Sequence[IndexedOperation]
+    gone: Mapping[str, IndexedOperation] = field(default_factory=dict)
     """Deleted operations by id, with the attributes that are still known. They decide which clients may learn of the
     deletion."""
 
 
-def read_terms(lines: bytes) -> Terms:
+def read_terms(lines: bytes) -> IndexTerms:
     """Return the indexes from a text with one index per line."""
     return frozenset(line for line in lines.split(b"\n") if line)

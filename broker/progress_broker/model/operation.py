@@ -200,7 +200,7 @@ class Children(ChildrenSummary):
     operations: list[Operation]
 
 
-class Answer(BaseModel):
+class PublishResult(BaseModel):
     """The response to a publish: the position of the last event, the number of events, and whether to stop."""
 
     model_config = ConfigDict(defer_build=True)

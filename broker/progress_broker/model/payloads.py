@@ -9,13 +9,13 @@ Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
 
 
-class Open(BaseModel):
+class OpenModel(BaseModel):
     """A model whose unknown fields pass through untouched."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
 
 
-class Stage(Open):
+class Stage(OpenModel):
     """A part of the work. Stages are listed in the order in which they are done."""
 
     name: str
@@ -29,7 +29,7 @@ class Stage(Open):
     duration_ms: Number | None = None
 
 
-class PoolWorker(Open):
+class PoolWorker(OpenModel):
     """One worker of a pool."""
 
     id: int | str
@@ -38,7 +38,7 @@ class PoolWorker(Open):
     percent: Percent | None = None
 
 
-class Pool(Open):
+class Pool(OpenModel):
     """The workers that share an operation's work."""
 
     active: Annotated[int, Field(ge=0)] | None = None
@@ -47,7 +47,7 @@ class Pool(Open):
     workers: list[PoolWorker] | None = None
 
 
-class Progress(Open):
+class Progress(OpenModel):
     """An operation's progress. Each event has the whole state: the newest one replaces the one before."""
 
     current: Number | None = None
@@ -62,7 +62,7 @@ class Progress(Open):
     metrics: dict[str, Any] | None = None
 
 
-class Log(Open):
+class Log(OpenModel):
     """A line of an operation's log."""
 
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -78,7 +78,7 @@ class Running(BaseModel):
     status: Literal["running"]
 
 
-class Failure(Open):
+class Failure(OpenModel):
     """Why an operation did not succeed."""
 
     type: str

@@ -2,7 +2,7 @@
 
 import re
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 
 START = "0-0"
 """The position before the first event."""
@@ -12,14 +12,14 @@ _LIMIT = 1 << 64  # Redis keeps both halves as unsigned 64-bit integers
 
 
 def parse(text: str) -> tuple[int, int]:
-    """Return the position as a pair that sorts in Redis' order; raise `Invalid` if it is not in canonical form."""
+    """Return the position as a pair that sorts in Redis' order; raise `InvalidInput` if it is not in canonical form."""
     match = _CANONICAL.fullmatch(text)
     if match is not None:
         pair = int(match[1]), int(match[2])
         if max(pair) < _LIMIT:
             return pair
     shown = text if len(text) <= 60 else text[:60] + "…"
-    raise Invalid(
+    raise InvalidInput(
         f"{shown!r} is not a valid position: send the id of an event, such as 1732150000000-0",
         field="position",
     )
@@ -29,7 +29,7 @@ def is_canonical(position: bytes) -> bool:
     """Return whether bytes from Redis are a valid position. Any program may have written them."""
     try:
         parse(position.decode())
-    except (UnicodeDecodeError, Invalid):
+    except (UnicodeDecodeError, InvalidInput):
         return False
     return True
 

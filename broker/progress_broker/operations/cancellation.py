@@ -9,8 +9,8 @@ from typing import Protocol
 import orjson
 
 from progress_broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable, Unreadable
-from progress_broker.model.entry import Entry, encode
-from progress_broker.model.operation import Answer, Cancel, Operation, Status
+from progress_broker.model.entry import NewEvent, encode
+from progress_broker.model.operation import Cancel, Operation, PublishResult, Status
 from progress_broker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ class Operations(Protocol):
         """Return an operation's snapshot; raise `NotFound` or `Gone`."""
 
     async def publish(
-        self, operation: str, entries: Iterable[Entry], *, expect: str = "", as_observer: bool = False
-    ) -> Answer:
+        self, operation: str, entries: Iterable[NewEvent], *, expect: str = "", as_observer: bool = False
+    ) -> PublishResult:
         """Append entries to an operation, if it has the expected status."""
 
     async def children(self, operation: str) -> Sequence[str]:
@@ -53,13 +53,13 @@ async def cancel(store: Operations, operation: str, asked: Cancel, *, force: boo
     while waiting:
         parent, created = waiting.pop()
         children: Sequence[str] = ()
-        with _noting_faults(parent, faults):
+        with _logging_faults(parent, faults):
             children = await store.children(parent)
         for id in children:
             if id in seen:
                 continue
             since: datetime | None = created  # also for the descendants of a child that can't be read
-            with _noting_faults(id, faults):
+            with _logging_faults(id, faults):
                 since = await _cancel_child(store, id, asked, created, force=force)
             if since is not None:
                 seen.add(id)
@@ -70,7 +70,7 @@ async def cancel(store: Operations, operation: str, asked: Cancel, *, force: boo
 
 
 @contextmanager
-def _noting_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
+def _logging_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
     try:
         yield
     except Unreadable as error:
@@ -118,13 +118,13 @@ async def cancel_one(
     raise _TooFast(f"operation {operation} changed during each of {_TRIES} attempts to cancel it: try again")
 
 
-def requested(settings: Settings, asked: Cancel) -> Entry:
+def requested(settings: Settings, asked: Cancel) -> NewEvent:
     """Return the event that requests an operation's worker to stop."""
     data = {"status": "cancelling", **asked.model_dump(), "force_after_s": settings.force_after_s}
-    return Entry("status", orjson.dumps(data), "cancelling")
+    return NewEvent("status", orjson.dumps(data), "cancelling")
 
 
-def ended(settings: Settings, before: Status, asked: Cancel) -> Entry:
+def ended(settings: Settings, before: Status, asked: Cancel) -> NewEvent:
     """Return the event that ends an operation without its worker."""
     why = "cancelled before it began" if before is Status.PENDING else "ended by force"
     error = {"type": "cancelled", "message": asked.reason or why, **({"by": asked.by} if asked.by else {})}

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from progress_broker.errors import refusal
-from progress_broker.model.entry import Entry, encode_data
-from progress_broker.model.operation import Answer, Cancel, NewOperation, NewSignal
+from progress_broker.errors import rejection
+from progress_broker.model.entry import NewEvent, encode_data
+from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
@@ -71,7 +71,7 @@ def probe_call(keys: OperationKeys, settings: Settings) -> Call:
 def publish_call(
     operation: str,
     keys: OperationKeys,
-    entries: Iterable[Entry],
+    entries: Iterable[NewEvent],
     *,
     attempt: int | None = None,
     begins: bool = False,
@@ -119,11 +119,13 @@ def publish_call(
     return Call(PUBLISH, all_keys(keys), args)
 
 
-def read_answer(reply: Sequence[Any]) -> Answer:
+def read_answer(reply: Sequence[Any]) -> PublishResult:
     """Return what a call of create or publish answered; raise the error it stands for if it was refused."""
     check_refusal(reply)
     cancel = read_cancel(reply[3]) if reply[3] else None
-    return Answer(position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel)
+    return PublishResult(
+        position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel
+    )
 
 
 def read_cancel(data: bytes) -> Cancel:
@@ -139,4 +141,4 @@ def read_cancel(data: bytes) -> Cancel:
 def check_refusal(reply: Sequence[Any]) -> None:
     """Raise the error that a script's reply stands for, if it is a refusal."""
     if reply[0] != b"ok":
-        raise refusal(reply[0].decode(), reply[1].decode("utf-8", "replace"))
+        raise rejection(reply[0].decode(), reply[1].decode("utf-8", "replace"))

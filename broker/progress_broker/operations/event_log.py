@@ -11,15 +11,15 @@ from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.redis_errors import storage_errors
 
 
-class Stand(NamedTuple):
+class LastEvent(NamedTuple):
     """An operation's state in Redis: its number of events, and the position of the last one."""
 
     n: int
     position: bytes
 
 
-UNREADABLE = Stand(-1, b"")
-"""The `Stand` of an operation whose data another program has overwritten."""
+UNREADABLE = LastEvent(-1, b"")
+"""The `LastEvent` of an operation whose data another program has overwritten."""
 
 
 class HistoryLost(Exception):
@@ -103,7 +103,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncIterator[E
         position = entries[-1][0].decode()  # also of an entry that another program wrote
 
 
-async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
+async def last_events(store: Store, operations: Sequence[str]) -> list[LastEvent | None]:
     """Return the state of each operation: None if it does not exist or was deleted, or `UNREADABLE`."""
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         for operation in operations:
@@ -113,7 +113,7 @@ async def stands(store: Store, operations: Sequence[str]) -> list[Stand | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class EventsAfter:
     """An operation's events after a position, which may be that of another operation in its lane."""
 
     events: Sequence[Event]
@@ -123,7 +123,7 @@ class Beyond:
     """Whether some of the events may have been trimmed."""
 
 
-async def beyond(store: Store, operation: str, position: bytes, count: int, since: bytes) -> Beyond:
+async def after_lane_position(store: Store, operation: str, position: bytes, count: int, since: bytes) -> EventsAfter:
     """Return at most `count` events of an operation's log after a position of its lane.
 
     It is `trimmed` if events after `since` may have been trimmed. `since` is the position or an older one.
@@ -136,7 +136,7 @@ async def beyond(store: Store, operation: str, position: bytes, count: int, sinc
         with storage_errors():
             last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
     trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(since)
-    return Beyond(after, last[0] if last else None, trimmed)
+    return EventsAfter(after, last[0] if last else None, trimmed)
 
 
 async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:
@@ -151,13 +151,13 @@ async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes |
     return [(entries[0][0] if entries else None, length) for entries, length in zip(replies, replies, strict=True)]
 
 
-def _read_stand(state: Any) -> Stand | None:
+def _read_stand(state: Any) -> LastEvent | None:
     if not isinstance(state, list):
         return UNREADABLE
     n, position = state
     if n is None:
         return None
-    return Stand(int(n), position or b"") if n.isdigit() and len(n) < _DIGITS else UNREADABLE
+    return LastEvent(int(n), position or b"") if n.isdigit() and len(n) < _DIGITS else UNREADABLE
 
 
 async def _entries(read: Awaitable[list[Any]]) -> list[Any]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from progress_broker.model.index_terms import Facts, Found, Terms, read_terms
+from progress_broker.model.index_terms import Found, IndexedOperation, IndexTerms, read_terms
 from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
 from progress_broker.model.position import is_canonical
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
@@ -22,8 +22,8 @@ _ASKED_AT_ONCE = 500
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
     """Return those of these operations that exist, and those that were deleted."""
-    facts: list[Facts] = []
-    gone: dict[str, Facts] = {}
+    facts: list[IndexedOperation] = []
+    gone: dict[str, IndexedOperation] = {}
     asked = list(ids)
     for at in range(0, len(asked), _ASKED_AT_ONCE):
         group = asked[at : at + _ASKED_AT_ONCE]
@@ -37,11 +37,13 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
             if read is not None:
                 facts.append(read)
             elif isinstance(state, list) and state[-1] is not None:
-                gone[operation] = Facts(operation, read_terms(state[-2] or b""), True, b"0-0", b"0-0")
+                gone[operation] = IndexedOperation(operation, read_terms(state[-2] or b""), True, b"0-0", b"0-0")
     return Found(facts, gone)
 
 
-async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int) -> Found:
+async def by_terms(
+    store: Store, terms: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
+) -> Found:
     """Return the operations of some lanes that are listed in all these indexes, at most `most` per lane.
 
     Operations that have ended are included if they ended after the lane's position in `since`.
@@ -51,21 +53,23 @@ async def by_terms(store: Store, terms: Terms, since: Mapping[int, bytes], lanes
 
 
 async def within(
-    store: Store, terms: Terms, places: Terms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
+    store: Store, terms: IndexTerms, places: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
 ) -> Found:
     """Like `by_terms`, but only operations in one of `places`. Other operations do not count for `most`."""
     mine = set(lanes)
     ids = [place.removeprefix(b"id:").decode() for place in places if place.startswith(b"id:")]
-    named = (await by_ids(store, [id for id in ids if store.keyspace.lane_of(id) in mine])).facts
+    named = (await by_ids(store, [id for id in ids if store.keyspace.lane_of(id) in mine])).operations
     found = {facts.operation: facts for facts in named if terms <= facts.terms}
     for place in places:
         if not place.startswith(b"id:"):
-            listed = (await by_terms(store, terms | {place}, since, mine, most)).facts
+            listed = (await by_terms(store, terms | {place}, since, mine, most)).operations
             found |= {facts.operation: facts for facts in listed}
     return Found(list(found.values()))
 
 
-async def _in_lane(store: Store, lane: int, terms: Terms, since: bytes | None, most: int) -> list[Facts]:
+async def _in_lane(
+    store: Store, lane: int, terms: IndexTerms, since: bytes | None, most: int
+) -> list[IndexedOperation]:
     keys = store.keyspace.lane(lane)
     args: list[str | bytes] = [keys.operations, str(most)]
     if since:
@@ -94,13 +98,13 @@ async def as_created(store: Store, operation: str) -> Operation | None:
     return created if first else None
 
 
-def _read(operation: str, state: Any) -> Facts | None:
+def _read(operation: str, state: Any) -> IndexedOperation | None:
     if not isinstance(state, list):
         return None
     status, position, first, created, indexes, gone = state
     if gone is not None or status not in _STATUSES or not is_canonical(position or b""):
         return None
     first = first or b"%b-0" % (created or b"0")  # it was created by a version that did not store `first`
-    return Facts(
+    return IndexedOperation(
         operation, read_terms(indexes or b""), status in _ENDS, position, first if is_canonical(first) else position
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from progress_broker.errors import Gone, Invalid, NotFound
+from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
 from progress_broker.model.operation import Operation, Status, is_id
 from progress_broker.operations import rollup
-from progress_broker.operations.snapshot import FIELDS, facts_of, is_parent, read_snapshot
+from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.redis_errors import storage_errors
@@ -43,7 +43,7 @@ class Filters:
     grants: Grants | None = None
     """The caller's grants: they must allow reading the operation."""
 
-    def chosen(self) -> list[list["Source"]]:
+    def chosen(self) -> list[list["IndexKey"]]:
         """Return the possible scans: each is a list of indexes that together have every matching operation."""
         found = [[("tag", tag)] for tag in _each(self.tag)]
         pairs = (("owner", self.owner), ("parent", self.parent), ("kind", self.kind))
@@ -60,7 +60,7 @@ class Filters:
             and self.kind in (None, operation.kind)
             and self.parent in (None, operation.parent)
             and all(tag in operation.tags for tag in _each(self.tag))
-            and (self.grants is None or self.grants.allows(Action.READ, facts_of(operation)))
+            and (self.grants is None or self.grants.allows(Action.READ, attributes_of(operation)))
         )
 
 
@@ -78,9 +78,9 @@ _BYTES = ("utf-8", "surrogateescape")
 Mark = tuple[int, str]
 """A position in a listing: the time of the last change, and the id, for operations of the same millisecond."""
 
-Source = tuple[str, str]
+IndexKey = tuple[str, str]
 """An index, as field and value, or a single operation, as `id` and its id."""
-WHOLE: Source = ("", "")
+WHOLE: IndexKey = ("", "")
 
 Loaded = tuple[Operation, bool]
 """An operation, and whether it has children."""
@@ -94,7 +94,7 @@ def _read_cursor(cursor: str) -> Mark:
             raise ValueError("the time is out of range")
         return mark
     except (binascii.Error, ValueError):
-        raise Invalid(
+        raise InvalidInput(
             "invalid cursor: send the `next_cursor` of the previous page, unchanged", field="cursor"
         ) from None
 
@@ -143,7 +143,7 @@ async def _page(
     return found, _write_cursor(mark) if mark else None
 
 
-async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[Source]:
+async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[IndexKey]:
     """Return the indexes to scan: those that the grants name, so that only readable operations are scanned, else those
     of the filter with the fewest operations."""
     named = None if filters.grants is None else filters.grants.sources(Action.READ)
@@ -152,7 +152,7 @@ async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequenc
     return await _rarest(client, keyspace, filters)
 
 
-async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Source]:
+async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[IndexKey]:
     chosen = filters.chosen()
     if len(chosen) < 2:
         return chosen[0] if chosen else [WHOLE]
@@ -166,7 +166,7 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Sou
 
 
 async def _walk(
-    client: Any, keyspace: Keyspace, sources: Sequence[Source], mark: Mark | None, limit: int
+    client: Any, keyspace: Keyspace, sources: Sequence[IndexKey], mark: Mark | None, limit: int
 ) -> list[Mark]:
     """Return the next `limit` marks after a mark, over all lanes. If there are fewer, the end is reached."""
     ids = [value for field, value in sources if field == "id"]
@@ -186,7 +186,7 @@ async def _walk(
     return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
 
 
-def _indexes(keyspace: Keyspace, sources: Sequence[Source]) -> Iterator[str]:
+def _indexes(keyspace: Keyspace, sources: Sequence[IndexKey]) -> Iterator[str]:
     for field, value in sources:
         if field != "id":
             for lane in map(keyspace.lane, range(keyspace.lanes)):
@@ -208,6 +208,6 @@ def _snapshot(operation: str, values: list[bytes | None] | None) -> Loaded | Non
     if values is None:
         return None
     try:
-        return read_snapshot(operation, values), is_parent(values)
+        return read_snapshot(operation, values), has_children(values)
     except (NotFound, Gone):
         return None  # its index entry will be removed soon

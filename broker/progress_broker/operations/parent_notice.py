@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 
 from progress_broker.errors import BrokerError, OperationEnded, StorageFull, StorageUnavailable
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation
 from progress_broker.operations.commands import read_cancel
@@ -37,10 +37,10 @@ def is_due(new: NewOperation, reply: Sequence[Any]) -> bool:
     return new.parent not in (None, new.id) and (bool(reply[4]) or int(reply[2]) == 1)
 
 
-def entry(operation: str, new: NewOperation) -> Entry:
+def entry(operation: str, new: NewOperation) -> NewEvent:
     """Return the event that notifies a parent of a child. If the reply has a cancel, it is for the child, too."""
     data = {"operation": operation, "kind": new.kind, "title": new.title, "weight": new.weight}
-    return Entry("child", orjson.dumps(data))
+    return NewEvent("child", orjson.dumps(data))
 
 
 def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
@@ -51,7 +51,7 @@ def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
     return Cancel() if status == Status.CANCELLED.encode() else None
 
 
-async def note(store: Parents, operation: str, new: NewOperation) -> None:
+async def notify_parent(store: Parents, operation: str, new: NewOperation) -> None:
     """Notify a parent of its new child, and cancel the child if the parent was cancelled.
 
     If the parent does not exist, or has ended in another way, nothing happens: `parent` is only a label then.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PROOF_PERIODS = 3
 """A probe must come back within this many periods. Its proof is valid for the same time."""
 
-Doubt = Literal["redis away", "redis full", "publish fails", "feed silent"]
+NotReadyReason = Literal["redis away", "redis full", "publish fails", "feed silent"]
 
 
 class Probe:
@@ -40,22 +40,22 @@ class Probe:
         self._period_s = period_s
         self._clock = clock
         self._proved_at = -math.inf
-        self._suspect: Doubt = "redis away"
+        self._suspect: NotReadyReason = "redis away"
         self._refused_at = -math.inf  # when Redis was full
         self.full = False
         """Whether Redis was full at the last probe that it answered."""
 
     @property
-    def doubt(self) -> Doubt | None:
+    def not_ready_reason(self) -> NotReadyReason | None:
         """Why delivery may be failing, or None while it is proven to work."""
         since = self._clock() - PROOF_PERIODS * self._period_s
         if self._proved_at >= since:
             return None
         # Also while the next probe is in progress, and until an accepted probe has come back.
-        return "redis full" if self._refused_at >= since else self.suspect
+        return "redis full" if self._refused_at >= since else self.suspected_reason
 
     @property
-    def suspect(self) -> Doubt:
+    def suspected_reason(self) -> NotReadyReason:
         """The likely cause if delivery fails: the reason why the last probe was not stored, else the feed."""
         return self._suspect
 
@@ -88,7 +88,7 @@ class Probe:
             log.info("Redis has memory again; events can be published")
         self._suspect, self.full = "feed silent", False
 
-    def heard(self, event: Event) -> None:
+    def received(self, event: Event) -> None:
         """Receive a probe from the feed."""
         now = self._clock()
         try:

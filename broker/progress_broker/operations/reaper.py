@@ -14,7 +14,7 @@ from typing import Self
 import redis.exceptions
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
-from progress_broker.model.entry import Entry, encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 """After Redis was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
 
-_STALLED = Entry("status", b'{"status":"stalled"}', "stalled")
+_STALLED = NewEvent("status", b'{"status":"stalled"}', "stalled")
 _LOST = {"type": "worker-lost", "message": "the worker stopped sending heartbeats and did not come back"}
 _LOST_WHEN_ASKED = {
     "type": "worker-lost",
@@ -48,8 +48,8 @@ class Reaper:
         self.stalled = self.lost = self.swept = 0
 
     async def __aenter__(self) -> Self:
-        self._tasks.keep_up(self._reap)
-        self._tasks.keep_up(self._sweep)
+        self._tasks.keep_running(self._reap)
+        self._tasks.keep_running(self._sweep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -57,7 +57,7 @@ class Reaper:
 
     async def reap(self) -> None:
         """Change each operation whose lease has expired: from running to stalled, or from another status to its end."""
-        for operation, status in await self._store.lapsed():
+        for operation, status in await self._store.expired_leases():
             try:
                 await self._store.publish(
                     operation, [self._step(status)], expect=status, lease_expired=True, lease_ms=self._wait_ms
@@ -77,7 +77,7 @@ class Reaper:
                 log.info("operation %s (%s) is ended: its worker sends no heartbeat", operation, status)
                 self.lost += 1
 
-    def _step(self, status: Status) -> Entry:
+    def _step(self, status: Status) -> NewEvent:
         if status is Status.RUNNING:
             return _STALLED
         if status is Status.CANCELLING:
@@ -93,7 +93,7 @@ class Reaper:
                 if loop.time() >= not_before:
                     await self.reap()
                 else:
-                    await self._store.lapsed(most=1)
+                    await self._store.expired_leases(most=1)
             except (StorageUnavailable, StorageFull):
                 not_before = loop.time() + self._grace_s
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from progress_broker.model.children import GENERATIONS, LOOKED_AT, Tree, read_child, rolled_up
+from progress_broker.model.children import MAX_GENERATIONS, MAX_READ, Tree, read_child, with_rollup
 from progress_broker.model.operation import Operation, is_id
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
@@ -20,7 +20,7 @@ async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) ->
     tree = await _load(client, keyspace, created)
     for operation in parents:
         operation.children = tree.summary(operation.id)
-        operation.progress = rolled_up(operation.progress, operation.children, operation.status)
+        operation.progress = with_rollup(operation.progress, operation.children, operation.status)
     return tree
 
 
@@ -32,7 +32,7 @@ async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
 async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
     """Like `load`, for operations given with their time of creation in ms."""
     tree, wanted = Tree(), dict(created)
-    for _ in range(GENERATIONS):
+    for _ in range(MAX_GENERATIONS):
         if not wanted:
             break
         await _load_generation(client, keyspace, tree, wanted)
@@ -72,7 +72,7 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
 
     A child that is older than its parent is ignored: its `parent` is only a label.
     """
-    most = str(max(1, LOOKED_AT // keyspace.lanes))
+    most = str(max(1, MAX_READ // keyspace.lanes))
     calls = []
     for number in range(keyspace.lanes):
         lane = keyspace.lane(number)

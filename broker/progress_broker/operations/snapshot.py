@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from progress_broker.errors import Gone, Invalid, NotFound, Unreadable
-from progress_broker.model.grants import Facts
+from progress_broker.errors import Gone, InvalidInput, NotFound, Unreadable
+from progress_broker.model.grants import ResourceAttributes
 from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
-from progress_broker.model.validation import showable
+from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.schema import check_schema_of
@@ -40,7 +40,7 @@ FIELDS = (
 )
 
 
-FACTS = ("spec", "indexes")
+ATTRIBUTE_FIELDS = ("spec", "indexes")
 """The hash fields to read for an operation's attributes. `indexes` stays after a deletion, so that callers that were
 allowed to read the operation get `gone`."""
 
@@ -50,22 +50,24 @@ def missing(operation: str) -> NotFound:
     return NotFound(f"there is no operation {operation}: it was never created, or its retention has passed")
 
 
-def facts_of(operation: Operation) -> Facts:
+def attributes_of(operation: Operation) -> ResourceAttributes:
     """Return the attributes of an operation that grants look at."""
-    return Facts(operation.id, operation.owner, operation.kind, operation.tags)
+    return ResourceAttributes(operation.id, operation.owner, operation.kind, operation.tags)
 
 
-def read_facts(operation: str, values: list[bytes | None]) -> Facts | None:
-    """Return an operation's attributes from the values of `FACTS`; None if it does not exist."""
+def read_attributes(operation: str, values: list[bytes | None]) -> ResourceAttributes | None:
+    """Return an operation's attributes from the values of `ATTRIBUTE_FIELDS`; None if it does not exist."""
     spec, indexes = values
     if spec is not None:
         created_with = _given(spec)
-        return Facts(operation, created_with.owner, created_with.kind, created_with.tags)
+        return ResourceAttributes(operation, created_with.owner, created_with.kind, created_with.tags)
     if indexes is None:
         return None
     pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]
     first = dict(reversed(pairs))
-    return Facts(operation, first.get("owner"), first.get("kind"), [value for name, value in pairs if name == "tag"])
+    return ResourceAttributes(
+        operation, first.get("owner"), first.get("kind"), [value for name, value in pairs if name == "tag"]
+    )
 
 
 def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
@@ -81,14 +83,14 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
     check_schema_of(operation, fields["schema"])
     try:
         return _read(operation, fields)
-    except (KeyError, ValueError, TypeError, OverflowError, OSError, Invalid) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, InvalidInput) as error:
         warn_once(f"the data of operation {operation} in Redis is invalid", str(error).partition("\n")[0])
         raise Unreadable(
             f"the data of operation {operation} in Redis is invalid: another program has overwritten it"
         ) from None
 
 
-def is_parent(values: list[bytes | None]) -> bool:
+def has_children(values: list[bytes | None]) -> bool:
     """Return whether an operation has children, from the values of `FIELDS`."""
     return values[FIELDS.index("has_children")] is not None
 
@@ -169,4 +171,4 @@ def _object(data: bytes | None) -> dict[str, Any] | None:
         value = orjson.loads(data) if data is not None else None
     except orjson.JSONDecodeError:
         return None
-    return value if isinstance(value, dict) and showable(value) else None
+    return value if isinstance(value, dict) and fits_nesting_limit(value) else None

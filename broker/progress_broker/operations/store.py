@@ -10,9 +10,9 @@ import redis.exceptions
 
 from progress_broker.errors import SetupError, StorageUnavailable, Unreadable
 from progress_broker.model.children import Tree
-from progress_broker.model.entry import Entry
-from progress_broker.model.grants import Facts
-from progress_broker.model.operation import Answer, Cancel, Children, NewOperation, NewSignal, Operation, Status
+from progress_broker.model.entry import NewEvent
+from progress_broker.model.grants import ResourceAttributes
+from progress_broker.model.operation import Cancel, Children, NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_refusal,
@@ -23,7 +23,7 @@ from progress_broker.operations.commands import (
     read_answer,
     signal_call,
 )
-from progress_broker.operations.snapshot import FACTS, FIELDS, is_parent, read_facts, read_snapshot
+from progress_broker.operations.snapshot import ATTRIBUTE_FIELDS, FIELDS, has_children, read_attributes, read_snapshot
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
@@ -32,7 +32,7 @@ from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
-from progress_broker.storage.schema import agree, ending_what_is_wrong_for_good
+from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
 
 
@@ -69,10 +69,10 @@ class Store:
         """Connect like `open`, but raise `StorageUnavailable` or `StorageFull` for errors that may be temporary."""
         connections = Connections.open(settings, lanes=1)
         try:
-            with ending_what_is_wrong_for_good():
+            with setup_errors():
                 await asyncio.to_thread(check_tls, settings)
                 try:
-                    keyspace = await agree(connections, settings)
+                    keyspace = await ensure_schema(connections, settings)
                 except StorageUnavailable as error:
                     raise await asyncio.to_thread(explained, settings, error) from None
         finally:
@@ -100,7 +100,7 @@ class Store:
         reply = await self._run(call)
         check_refusal(reply)
         if parent_notice.is_due(new, reply):
-            await parent_notice.note(self, operation, new)
+            await parent_notice.notify_parent(self, operation, new)
         return await self.get(operation), bool(reply[4])
 
     async def get(self, operation: str, *, list_children: bool = False) -> Operation:
@@ -109,7 +109,7 @@ class Store:
         with storage_errors():
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
         snapshot = read_snapshot(operation, values)
-        if is_parent(values):
+        if has_children(values):
             tree = await rollup.fill(self.connections.commands, self.keyspace, [snapshot])
             if list_children and snapshot.children is not None:
                 first = [child.id for child in tree.shown(operation)]
@@ -117,11 +117,13 @@ class Store:
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
 
-    async def facts(self, operation: str) -> Facts | None:
+    async def attributes(self, operation: str) -> ResourceAttributes | None:
         """Return the attributes that grants look at, also of a deleted operation; None if the id is unknown."""
         with storage_errors():
-            values = await self.connections.commands.hmget(self.keyspace.operation(operation).snapshot, FACTS)
-        return read_facts(operation, values)
+            values = await self.connections.commands.hmget(
+                self.keyspace.operation(operation).snapshot, ATTRIBUTE_FIELDS
+            )
+        return read_attributes(operation, values)
 
     async def family(self, operation: str) -> Tree:
         """Return an operation's children, and the own children of those that report no percentage themselves."""
@@ -139,24 +141,24 @@ class Store:
     ) -> tuple[list[Operation], str | None]:
         """Return a page of operations, last changed first, and the cursor of the next page, or None at the end.
 
-        A page may have fewer than `limit` operations and still have a next one. Raises `Invalid` for a bad cursor.
+        A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
         """
         return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
 
     async def publish(
         self,
         operation: str,
-        entries: Iterable[Entry],
+        entries: Iterable[NewEvent],
         *,
         attempt: int | None = None,
         expect: str = "",
         lease_expired: bool = False,
         lease_ms: int | None = None,
         as_observer: bool = False,
-    ) -> Answer:
+    ) -> PublishResult:
         """Append entries to an operation, all or none. Without entries it is a heartbeat. See `publish_call`.
 
-        Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `Invalid` for a status that is not allowed next, and
+        Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `InvalidInput` for a status that is not allowed next, and
         `Conflict` if the status is not the expected one.
         """
         keys = self.keyspace.operation(operation)
@@ -208,7 +210,7 @@ class Store:
         await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
         check_refusal(await self._run(probe_call(keys, self.settings)))
-        read_answer(await self._run(publish_call(name, keys, [Entry("probe", data)], as_observer=True)))
+        read_answer(await self._run(publish_call(name, keys, [NewEvent("probe", data)], as_observer=True)))
 
     async def sweep(self, *, most: int = 200) -> int:
         """Remove the remains of expired operations, at most `most` per lane; return their number."""
@@ -220,7 +222,7 @@ class Store:
                 swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
         return swept
 
-    async def lapsed(self, *, most: int = 200) -> list[tuple[str, Status]]:
+    async def expired_leases(self, *, most: int = 200) -> list[tuple[str, Status]]:
         """Return operations whose lease has expired, at most `most` per lane."""
         found = []
         for number in range(self.keyspace.lanes):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Flights:
+class SingleFlight:
     """The reads in progress, by key."""
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class Flights:
         if task is None:
             task = asyncio.create_task(read())
             self._under_way[key] = task
-            task.add_done_callback(lambda done: self._landed(key, done))
+            task.add_done_callback(lambda done: self._forget(key, done))
         # A caller that stops waiting must not cancel the read of the others.
         answer: T = await asyncio.shield(task)
         return answer
 
-    def _landed(self, key: Hashable, task: "asyncio.Task[Any]") -> None:
+    def _forget(self, key: Hashable, task: "asyncio.Task[Any]") -> None:
         del self._under_way[key]
         if not task.cancelled():
             task.exception()  # mark it as retrieved, also if no caller waits any more

@@ -38,15 +38,15 @@ class Histogram:
 
 
 @dataclass(slots=True, eq=False)
-class Written:
+class BytesWritten:
     """How much was written to outlets of one kind."""
 
     bytes: int = 0
 
 
-class _ByKind(dict[str, Written]):
-    def __missing__(self, kind: str) -> Written:
-        return self.setdefault(kind, Written())
+class _ByKind(dict[str, BytesWritten]):
+    def __missing__(self, kind: str) -> BytesWritten:
+        return self.setdefault(kind, BytesWritten())
 
 
 def _zeros(*names: str) -> Counter[str]:
@@ -79,7 +79,7 @@ class Tally:
     closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
     callbacks: Counter[tuple[str, str]] = field(default_factory=lambda: Counter(dict.fromkeys(CALLBACKS, 0)))
     """Requests to the user's own back end, by action and outcome."""
-    refused: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
+    rejected: Counter[str] = field(default_factory=lambda: _zeros("at-capacity", "storage-unavailable", "not-found"))
     limited: Counter[str] = field(
         default_factory=lambda: _zeros(
             "requests", "sent-bytes", "streams", "address", "replica", "handshakes", "questions"
@@ -93,7 +93,7 @@ class Tally:
     resets: Counter[str] = field(default_factory=lambda: _zeros("trimmed", "lost", "too-many"))
     events: int = 0
     deliveries: int = 0
-    written: dict[str, Written] = field(default_factory=_ByKind)
+    written: dict[str, BytesWritten] = field(default_factory=_ByKind)
     slowed: Counter[str] = field(default_factory=Counter)
     caught_up: int = 0
     conflated: int = 0

@@ -40,7 +40,7 @@ class Tasks:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def keep_up(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def keep_running(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something that must not end. If it fails, log that and run it again."""
 
         async def again() -> None:

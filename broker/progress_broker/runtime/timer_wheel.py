@@ -11,7 +11,7 @@ RESOLUTION_S = 0.25
 _YIELD_EVERY = 500  # after this many ticks, other tasks of the event loop run
 
 
-class Ticking(Protocol):
+class Tickable(Protocol):
     """An object that the wheel calls."""
 
     bucket: int
@@ -21,23 +21,23 @@ class Ticking(Protocol):
         """Do what is due; return the seconds until the next tick, or None to stop."""
 
 
-class Wheel:
+class TimerWheel:
     """Timers in buckets of a quarter of a second. Adding and removing are O(1)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._buckets: dict[int, set[Ticking]] = {}
+        self._buckets: dict[int, set[Tickable]] = {}
         self._turned = self._bucket(clock())
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
-    def add(self, item: Ticking, delay_s: float) -> None:
+    def add(self, item: Tickable, delay_s: float) -> None:
         """Let an item tick after a delay. It may be late by up to `RESOLUTION_S`."""
         item.bucket = max(self._bucket(self._clock() + delay_s) + 1, self._turned + 1)
         self._buckets.setdefault(item.bucket, set()).add(item)
 
-    def remove(self, item: Ticking) -> None:
+    def remove(self, item: Tickable) -> None:
         """Stop an item."""
         bucket = self._buckets.get(item.bucket)
         if bucket is not None:

@@ -48,12 +48,12 @@ def parent(headers: Mapping[str, str]) -> Any:
     return TraceContextTextMapPropagator().extract(headers)
 
 
-def here() -> Any:
+def current_connection() -> Any:
     """Return the current context, to be the parent of later spans."""
     return context.get_current()
 
 
-class Deliveries:
+class DeliverySpans:
     """Records a span for each event of a sampled trace, from its publish to its write to this replica's streams."""
 
     def __init__(self) -> None:
@@ -83,6 +83,6 @@ class Deliveries:
         ).end(now)
 
 
-def deliveries() -> Deliveries | None:
+def deliveries() -> DeliverySpans | None:
     """Return the recorder of deliveries if tracing is on, else None."""
-    return Deliveries() if is_on() else None
+    return DeliverySpans() if is_on() else None

@@ -15,8 +15,8 @@ from redis.retry import Retry
 
 from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.settings import Settings
-from progress_broker.storage.failover import Generation, inquire_by, pool_options
-from progress_broker.storage.instrumented import RoundTrips, counted
+from progress_broker.storage.failover import ConnectionGeneration, inquire_by, pool_options
+from progress_broker.storage.instrumented import ClientMetrics, counted
 from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.server_kind import NotMaster
 
@@ -84,20 +84,20 @@ class Connections:
         commands: "aioredis.Redis",
         reader: "aioredis.Redis",
         lanes: int,
-        trips: RoundTrips | None = None,
+        trips: ClientMetrics | None = None,
     ) -> None:
-        self.trips = trips or RoundTrips()
+        self.trips = trips or ClientMetrics()
         """Statistics of the calls to Redis. They stay empty if the clients that were passed in do not count."""
         self.commands: Any = unparsed(commands)  # `Any`, because the library's types describe parsed replies
         self._reader = unparsed(reader)
         self._lanes = lanes
-        self._generation: Generation | None = None  # None for clients that were passed in
+        self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
         self._address = ""
 
     @classmethod
     def open(cls, settings: Settings, lanes: int) -> "Connections":
         """Return connections to the Redis of the settings. Nothing is sent yet."""
-        trips, generation = RoundTrips(), Generation()
+        trips, generation = ClientMetrics(), ConnectionGeneration()
         address, options = _address(settings), _options(settings, AsyncRetry)
         counting = {"redis_connect_func": trips.on_connect}
         bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}
@@ -134,7 +134,7 @@ class Connections:
             try:
                 await inquire_by(self.commands.execute_command, self._address)
             except NotMaster:
-                self._generation.leave(number)
+                self._generation.invalidate(number)
                 raise
 
     async def close(self) -> None:
@@ -143,7 +143,9 @@ class Connections:
         await self._reader.aclose()
 
 
-def connect(settings: Settings, *, blocking: bool = False, generation: Generation | None = None) -> "redis.Redis":
+def connect(
+    settings: Settings, *, blocking: bool = False, generation: ConnectionGeneration | None = None
+) -> "redis.Redis":
     """Return a synchronous client, for worker processes. `blocking` sets the timeout for blocking reads.
 
     Clients that share a `generation` disconnect from a demoted server together.
@@ -151,5 +153,5 @@ def connect(settings: Settings, *, blocking: bool = False, generation: Generatio
     address, options = _address(settings), _options(settings, Retry)
     if blocking:
         options["socket_timeout"] = BLOCK_MS / 1000 + settings.redis_timeout_s
-    kept = pool_options(address, redis.Connection, generation or Generation(), strict=blocking)
+    kept = pool_options(address, redis.Connection, generation or ConnectionGeneration(), strict=blocking)
     return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))

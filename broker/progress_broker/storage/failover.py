@@ -2,8 +2,9 @@
 
 After a failover, a proxy or a service may direct its address to another server, but existing connections stay open. The
 demoted master still answers them: READONLY to writes, and old data to reads. So the clients of one Redis share a
-`Generation`. The first connection that detects the demotion ends the generation, and each connection reconnects before
-it sends again. A new connection first asks the server for its kind (`broker/progress_broker/storage/server_kind.py`).
+`ConnectionGeneration`. The first connection that detects the demotion ends the generation, and each connection
+reconnects before it sends again. A new connection first asks the server for its kind
+(`broker/progress_broker/storage/server_kind.py`).
 """
 
 import time
@@ -19,7 +20,7 @@ import redis.exceptions
 from progress_broker.storage.redis_errors import text_of
 from progress_broker.storage.server_kind import Inquiry, inquire
 
-APART_S = 0.5
+MIN_INTERVAL_S = 0.5
 """The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get
 endless new connections."""
 
@@ -33,7 +34,7 @@ _DEMOTED = (
 _DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
-class Generation:
+class ConnectionGeneration:
     """The connections that were made while one server was known as the master."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,17 +42,17 @@ class Generation:
         self._clock = clock
         self._not_before = float("-inf")
 
-    def hear(self, error: redis.exceptions.RedisError, number: int | None) -> None:
+    def check_reply(self, error: redis.exceptions.RedisError, number: int | None) -> None:
         """End this generation if an error of one of its connections says that the server is not the master."""
         if isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES):
-            self.leave(number)
+            self.invalidate(number)
 
-    def leave(self, number: int | None) -> None:
-        """End a generation, unless it has already ended, or the one before it ended less than `APART_S` ago."""
+    def invalidate(self, number: int | None) -> None:
+        """End a generation, unless it has already ended, or the one before it ended less than `MIN_INTERVAL_S` ago."""
         now = self._clock()
         if number == self.number and now >= self._not_before:
             self.number += 1
-            self._not_before = now + APART_S
+            self._not_before = now + MIN_INTERVAL_S
 
 
 async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
@@ -67,14 +68,14 @@ async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
             command = inquiry.send(reply)
 
 
-class _Kept:
+class _FailoverAware:
     """The common part of asyncio and synchronous connections.
 
     A `strict` connection fails when its generation has ended. Other connections reconnect and continue, because they do
     not depend on earlier replies.
     """
 
-    def __init__(self, *, generation: Generation, address: str, strict: bool = False, **options: Any) -> None:
+    def __init__(self, *, generation: ConnectionGeneration, address: str, strict: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._generation, self._address, self._strict = generation, address, strict
         self._made_in: int | None = None
@@ -91,7 +92,7 @@ class _Kept:
             raise redis.exceptions.ConnectionError("the connected server is no longer the master")
 
 
-class _KeptAsync(_Kept):
+class _FailoverAwareAsync(_FailoverAware):
     async def on_connect(self) -> None:
         """Do the library's handshake, then check the server's kind."""
         self._made_in, number = None, self._generation.number
@@ -120,11 +121,11 @@ class _KeptAsync(_Kept):
         try:
             return await super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
-            self._generation.hear(error, self._made_in)
+            self._generation.check_reply(error, self._made_in)
             raise
 
 
-class _KeptSync(_Kept):
+class _FailoverAwareSync(_FailoverAware):
     def on_connect(self) -> None:
         """Do the library's handshake, then check the server's kind."""
         self._made_in, number = None, self._generation.number
@@ -162,7 +163,7 @@ class _KeptSync(_Kept):
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
-            self._generation.hear(error, self._made_in)
+            self._generation.check_reply(error, self._made_in)
             raise
 
 
@@ -174,21 +175,23 @@ def _begin_sync(connection: Any) -> None:
     connection.on_connect()
 
 
-def _kept(shell: type[Any], base: type[Any]) -> type[Any]:
+def _failover_aware(shell: type[Any], base: type[Any]) -> type[Any]:
     return type(f"Kept{base.__name__}", (shell, base), {})
 
 
 _CLASSES = {
-    base: _kept(shell, base)
+    base: _failover_aware(shell, base)
     for shell, bases in (
-        (_KeptAsync, (aioredis.Connection, aioredis.SSLConnection, aioredis.UnixDomainSocketConnection)),
-        (_KeptSync, (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)),
+        (_FailoverAwareAsync, (aioredis.Connection, aioredis.SSLConnection, aioredis.UnixDomainSocketConnection)),
+        (_FailoverAwareSync, (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)),
     )
     for base in bases
 }
 
 
-def pool_options(address: str, base: type[Any], generation: Generation, *, strict: bool = False) -> dict[str, Any]:
+def pool_options(
+    address: str, base: type[Any], generation: ConnectionGeneration, *, strict: bool = False
+) -> dict[str, Any]:
     """Return the options of a pool whose connections end when their server is demoted.
 
     `base` is the library's class for plain TCP.

@@ -14,7 +14,7 @@ from progress_broker.storage.scripts import VERBS
 BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class RoundTrips:
+class ClientMetrics:
     """Counts since the process started, by call: a script's verb, `command` for a single command, or `pipeline`."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class RoundTrips:
         self.connected += 1
         await connection.on_connect()
 
-    def took(self, call: str, since: float) -> None:
+    def record(self, call: str, since: float) -> None:
         """Count a successful call."""
         self.took_s[call].observe(time.perf_counter() - since)
 
@@ -37,7 +37,7 @@ class RoundTrips:
 class CountedRedis(aioredis.Redis):
     """A client that counts its calls."""
 
-    trips: RoundTrips
+    trips: ClientMetrics
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command."""
@@ -49,7 +49,7 @@ class CountedRedis(aioredis.Redis):
             if not isinstance(error, NoScriptError):  # expected: then the script is loaded
                 self.trips.failed[call] += 1
             raise
-        self.trips.took(call, began)
+        self.trips.record(call, began)
         return reply
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "CountedPipeline":
@@ -59,7 +59,7 @@ class CountedRedis(aioredis.Redis):
         return pipeline
 
 
-def counted(pool: Any, trips: RoundTrips) -> CountedRedis:
+def counted(pool: Any, trips: ClientMetrics) -> CountedRedis:
     """Return a client that owns this pool and counts its calls."""
     client: Any = CountedRedis.from_pool(pool)
     client.trips = trips
@@ -69,7 +69,7 @@ def counted(pool: Any, trips: RoundTrips) -> CountedRedis:
 class CountedPipeline(Pipeline):
     """A pipeline that counts its calls."""
 
-    trips: RoundTrips
+    trips: ClientMetrics
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the commands, and return the replies."""
@@ -79,5 +79,5 @@ class CountedPipeline(Pipeline):
         except BaseException:
             self.trips.failed["pipeline"] += 1
             raise
-        self.trips.took("pipeline", began)
+        self.trips.record("pipeline", began)
         return replies

@@ -13,7 +13,7 @@ from progress_broker.storage.redis_errors import storage_errors
 PATIENCE_S = 1.0
 
 
-class Memory:
+class MemoryUsage:
     """Redis' used memory and its maximum, in bytes. A maximum of 0 is no limit; NaN is unknown."""
 
     def __init__(self, client: Any) -> None:

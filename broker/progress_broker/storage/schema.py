@@ -20,7 +20,7 @@ META_FIELDS = ("schema", "lanes", "tags")
 _SCHEMA = str(SCHEMA).encode()
 
 
-async def agree(connections: Connections, settings: Settings) -> Keyspace:
+async def ensure_schema(connections: Connections, settings: Settings) -> Keyspace:
     """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise.
 
     Raises `StorageUnavailable` or `StorageFull` where that can't be known.
@@ -36,7 +36,7 @@ async def agree(connections: Connections, settings: Settings) -> Keyspace:
 
 
 @contextmanager
-def ending_what_is_wrong_for_good() -> Iterator[None]:
+def setup_errors() -> Iterator[None]:
     """Raise as `SetupError` what does not pass by itself."""
     try:
         yield

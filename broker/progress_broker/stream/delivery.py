@@ -54,7 +54,7 @@ ALL = Delivery()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class StreamPolicy:
     """The settings that all streams share. Times are in seconds; `clock` and `call_later` can be replaced in tests."""
 
     ping_s: float
@@ -68,11 +68,11 @@ class Terms:
     tally: Tally = field(default_factory=Tally)
 
 
-def terms_of(
+def stream_policy(
     settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally
-) -> Terms:
+) -> StreamPolicy:
     """Return the shared settings. Some times are randomized, so that clients do not reconnect at the same moment."""
-    return Terms(
+    return StreamPolicy(
         ping_s=settings.ping_s,
         stuck_timeout_s=settings.stuck_timeout_s,
         max_age_s=lambda: settings.stream_max_age_s * random.uniform(0.9, 1),

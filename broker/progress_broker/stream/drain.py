@@ -4,10 +4,10 @@ import random
 from collections.abc import Iterable, Set
 from typing import Any, Protocol
 
-from progress_broker.runtime.timer_wheel import RESOLUTION_S, Wheel
+from progress_broker.runtime.timer_wheel import RESOLUTION_S, TimerWheel
 from progress_broker.stream.subscription import Subscription
 
-WHY = "draining"
+REASON = "draining"
 """The close reason that the client gets."""
 
 
@@ -34,7 +34,7 @@ class Connection(Protocol):
         """Close it and its subscriptions, once. With `reconnect` the client gets the reason and reconnects."""
 
 
-class Leaving:
+class DrainTimer:
     """The timer that disconnects one client during a shutdown."""
 
     __slots__ = ("_client", "bucket")
@@ -45,11 +45,11 @@ class Leaving:
 
     def tick(self, now: float) -> float | None:
         """Disconnect the client. It reconnects to another replica and resumes from its position."""
-        self._client.close(WHY, reconnect=True)
+        self._client.close(REASON, reconnect=True)
         return None
 
 
-def send_away(channels: Iterable[Watched], connections: Set[Connection], wheel: Wheel, over_s: float) -> None:
+def send_away(channels: Iterable[Watched], connections: Set[Connection], wheel: TimerWheel, over_s: float) -> None:
     """Disconnect every client, at random moments within `over_s` seconds, or at once if that is 0."""
     carried = {subscription for connection in connections for subscription in connection.subscriptions}
     alone = [one for channel in channels for one in channel.subscriptions if one not in carried]
@@ -57,6 +57,6 @@ def send_away(channels: Iterable[Watched], connections: Set[Connection], wheel: 
     clients: list[Subscription | Connection] = [*connections, *alone]
     for client in clients:
         if spread_s <= 0:
-            client.close(WHY, reconnect=True)
+            client.close(REASON, reconnect=True)
         else:
-            wheel.add(Leaving(client), random.uniform(0, spread_s))
+            wheel.add(DrainTimer(client), random.uniform(0, spread_s))

@@ -7,7 +7,7 @@ import orjson
 
 from progress_broker.model.event import CHILDREN, END, PROGRESS, SNAPSHOT, Event
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, TERMINAL, Operation
-from progress_broker.model.validation import showable
+from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.storage.foreign import warn_once
 
 _TYPE = re.compile(EVENT_TYPE.encode())
@@ -54,7 +54,7 @@ def id_frame(id: bytes) -> Frame:
     return Frame(0, b"", b"", b"id: %b\n" % id)
 
 
-def told_frame(type: bytes, data: object) -> Frame:
+def control_frame(type: bytes, data: object) -> Frame:
     """Return a control frame. It has no id, so the client keeps its position."""
     head = b"event: %b\ndata: " % type
     return Frame(0, b"", type, b"%b%b\n\n" % (head, orjson.dumps(data)), len(head))
@@ -109,7 +109,7 @@ def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
         outcome = orjson.loads(data.decode("utf-8", "replace"))
     except orjson.JSONDecodeError:
         outcome = None
-    if not (_is_outcome(outcome) and showable(outcome)):
+    if not (_is_outcome(outcome) and fits_nesting_limit(outcome)):
         outcome = {"status": "failed", "result": None, "error": {"type": "malformed", "message": reason}}
     return type, orjson.dumps(outcome)
 

@@ -38,7 +38,7 @@ class Outlet(Protocol):
         """End the response now; written data may be lost."""
 
 
-class Writer(Protocol):
+class OutletOwner(Protocol):
     """The stream that writes to an outlet, and is notified about its buffer: a subscription or a bundle."""
 
     connection: str
@@ -47,10 +47,10 @@ class Writer(Protocol):
     def attach(self, outlet: Outlet) -> None:
         """Start to write to an outlet."""
 
-    def filled(self) -> None:
+    def pause_writing(self) -> None:
         """Stop writing: the send buffer is full."""
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """Continue to write: the send buffer has room again."""
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:

@@ -12,10 +12,10 @@ from progress_broker.stream.stream import Mode, Stream
 
 log = logging.getLogger(__name__)
 
-_NOTABLE = frozenset({"stuck", "broken"})  # close reasons that may need attention: logged at level info
+_LOGGED_REASONS = frozenset({"stuck", "broken"})  # close reasons that may need attention: logged at level info
 
 
-class Streams:
+class StreamRegistry:
     """Counts and logs the start and the end of each stream."""
 
     def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
@@ -29,7 +29,7 @@ class Streams:
     def __len__(self) -> int:
         return self._count
 
-    async def none(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until no stream is open."""
         await self._none.wait()
 
@@ -76,7 +76,7 @@ class Streams:
         if stream.opened_at is None:
             return
         self._tally.closed[reason] += 1
-        level = logging.INFO if reason in _NOTABLE else logging.DEBUG
+        level = logging.INFO if reason in _LOGGED_REASONS else logging.DEBUG
         if log.isEnabledFor(level):
             lasted_s = self._clock() - stream.opened_at
             fields = _fields(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}

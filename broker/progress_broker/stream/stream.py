@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import Enum
 
-from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, opening_frame, reconnect_frame
 from progress_broker.stream.outlet import NO_OUTLET, Outlet, size
 
@@ -22,7 +22,7 @@ class Stream:
 
     __slots__ = (
         "_expires_at",
-        "_terms",
+        "_policy",
         "bucket",
         "connection",
         "delivery",
@@ -32,7 +32,7 @@ class Stream:
         "outlet",
     )
 
-    def __init__(self, delivery: Delivery, terms: Terms) -> None:
+    def __init__(self, delivery: Delivery, terms: StreamPolicy) -> None:
         self.delivery = delivery
         self.mode = Mode.CATCHING_UP
         self.outlet: Outlet = NO_OUTLET
@@ -43,7 +43,7 @@ class Stream:
         """When it got its start position, by the hub's clock; None before that."""
         self.full_since: float | None = None
         """Since when its outlet's buffer has been full, by the hub's clock; None if it has room."""
-        self._terms = terms
+        self._policy = terms
         self._expires_at = delivery.deadline
 
     @property
@@ -59,15 +59,15 @@ class Stream:
             outlet.close()
             return
         self.outlet = outlet
-        self._expires_at = min(self._terms.clock() + self._terms.max_age_s(), self.delivery.deadline)
-        self._begin([opening_frame(self._terms.retry_ms()), *self.delivery.first])
+        self._expires_at = min(self._policy.clock() + self._policy.max_age_s(), self.delivery.deadline)
+        self._begin([opening_frame(self._policy.retry_ms()), *self.delivery.first])
 
-    def filled(self) -> None:
+    def pause_writing(self) -> None:
         """Stop writing: the outlet's buffer is full."""
         if self.mode is not Mode.CLOSED:
             if self.full_since is None:
-                self.full_since = self._terms.clock()
-                self._terms.tally.slowed[self.outlet.kind] += 1
+                self.full_since = self._policy.clock()
+                self._policy.tally.slowed[self.outlet.kind] += 1
             self._stop()
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
@@ -75,7 +75,7 @@ class Stream:
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
             if reconnect:
-                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._terms.retry_ms()),)))
+                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._policy.retry_ms()),)))
             outlet.close()
 
     def abort(self, reason: str) -> None:
@@ -95,17 +95,17 @@ class Stream:
             self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
         elif self.full_since is None:
             self._write((self.delivery.ping,))
-        elif now - self.full_since >= self._terms.stuck_timeout_s:
+        elif now - self.full_since >= self._policy.stuck_timeout_s:
             self.abort("stuck")
-        return None if self.mode is Mode.CLOSED else min(self._terms.ping_s, self._expires_at - now)
+        return None if self.mode is Mode.CLOSED else min(self._policy.ping_s, self._expires_at - now)
 
     # What subclasses implement
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """Continue to write: the outlet's buffer has room again."""
         raise NotImplementedError
 
-    def give_up(self) -> None:
+    def stop_awaiting(self) -> None:
         """Stop waiting for operations that do not exist yet."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class Stream:
         """Send nothing until the buffer has room again."""
         raise NotImplementedError
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         """Release everything except the outlet: the stream has closed."""
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class Stream:
     def _write(self, frames: Sequence[Frame]) -> None:
         if frames:
             data = self.outlet.encoding.encode(frames)
-            self._terms.tally.written[self.outlet.kind].bytes += size(data)
+            self._policy.tally.written[self.outlet.kind].bytes += size(data)
             self.outlet.write(data)
 
     def _leave(self, reason: str) -> bool:
@@ -134,6 +134,6 @@ class Stream:
         if self.mode is Mode.CLOSED:
             return False
         self.mode = Mode.CLOSED
-        self._let_go()
-        self._terms.on_close(self, reason)
+        self._detach()
+        self._policy.on_close(self, reason)
         return True

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from progress_broker.model.event import END, SNAPSHOT
-from progress_broker.runtime.tally import Written
+from progress_broker.runtime.tally import BytesWritten
 from progress_broker.stream.batching import Types, conflate, slices, wanted
-from progress_broker.stream.delivery import Delivery, Terms
+from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
 from progress_broker.stream.stream import Mode, Stream
-from progress_broker.stream.throttle import Pace
+from progress_broker.stream.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ CONFLATE_OVER = 32
 """If a slow client is more frames behind than this, it gets only the newest of consecutive `progress` events."""
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Where a subscription reads its frames: its channel."""
 
     @property
@@ -67,13 +67,13 @@ class Source(Protocol):
         """Forget the subscription."""
 
 
-class Aside(Protocol):
+class SideChannel(Protocol):
     """A source of frames that are not in the log: state of which the client needs only the newest version.
 
     The frames have no position. They are sent only to a client that has caught up.
     """
 
-    def news(self, *, last: bool = False) -> Sequence[Frame]:
+    def pending(self, *, last: bool = False) -> Sequence[Frame]:
         """Return the frames to send now, if there are any. `last` means that the `end` follows."""
 
     def leave(self) -> None:
@@ -85,7 +85,7 @@ class Audience(NamedTuple):
 
     encoding: Encoding
     types: Types
-    written: Written
+    written: BytesWritten
 
 
 class Subscription(Stream):
@@ -102,19 +102,19 @@ class Subscription(Stream):
         "_reading",
         "_slow",
         "_source",
-        "aside",
         "n",
-        "pace",
         "position",
+        "side",
+        "throttle",
     )
 
-    def __init__(self, source: Source, delivery: Delivery, terms: Terms) -> None:
+    def __init__(self, source: FrameSource, delivery: Delivery, terms: StreamPolicy) -> None:
         super().__init__(delivery, terms)
         self.n = 0
         """The number of the last event that was sent. While it is live, its source's `n` counts instead."""
         self.position = b"0-0"
-        self.pace: Pace | None = None
-        self.aside: Aside | None = None
+        self.throttle: Throttle | None = None
+        self.side: SideChannel | None = None
         self._source = source
         self._first: Sequence[Frame] = ()
         self._has_room = False
@@ -125,7 +125,7 @@ class Subscription(Stream):
     @property
     def audience(self) -> Audience:
         """The group of live subscriptions that get the same bytes."""
-        return Audience(self.outlet.encoding, self.delivery.types, self._terms.tally.written[self.outlet.kind])
+        return Audience(self.outlet.encoding, self.delivery.types, self._policy.tally.written[self.outlet.kind])
 
     @property
     def operation(self) -> str:
@@ -149,8 +149,8 @@ class Subscription(Stream):
 
     def offer(self, frames: Sequence[Frame]) -> None:
         """Accept new frames while it is live and has a minimum interval."""
-        if self.pace is not None:
-            self.pace.take(wanted(frames, self.delivery.types))
+        if self.throttle is not None:
+            self.throttle.take(wanted(frames, self.delivery.types))
 
     def ended(self) -> None:
         """Close it: it was live and the `end` has been written."""
@@ -180,7 +180,7 @@ class Subscription(Stream):
             self._overtaken = reason
             return
         if reason is not None:
-            self._terms.tally.resets[reason] += 1
+            self._policy.tally.resets[reason] += 1
             # The channel logs lost history once, because all its subscriptions lose it at the same moment.
             level = logging.DEBUG if reason == "lost" else logging.INFO
             fields = {"connection": self.connection, "operation": self.operation, "reason": reason}
@@ -204,8 +204,8 @@ class Subscription(Stream):
         """Receive the requested snapshot. If the operation has ended, its `end` follows."""
         if self._arrived():
             return
-        if self.pace is not None:
-            self.pace.drop()
+        if self.throttle is not None:
+            self.throttle.drop()
         self.n, self.position = frame.n - done, frame.position
         if self.outlet is NO_OUTLET:
             self._first = (frame,)  # sent when there is an outlet
@@ -213,11 +213,11 @@ class Subscription(Stream):
             self._write((frame,))
         self.pump()
 
-    def nudge(self, *, last: bool = False) -> None:
+    def flush_side(self, *, last: bool = False) -> None:
         """Send the frames that are not in the log, if it has caught up. `last` means that the `end` follows."""
-        if self.aside is not None and self.mode is Mode.LIVE:
+        if self.side is not None and self.mode is Mode.LIVE:
             try:
-                self._write(self.aside.news(last=last))
+                self._write(self.side.pending(last=last))
             except Exception:
                 log.exception("writing to a client failed; it is disconnected")
                 self.abort("broken")
@@ -236,20 +236,20 @@ class Subscription(Stream):
                 return
             else:
                 self.mode = Mode.LIVE
-                self._terms.tally.caught_up += self._slow
+                self._policy.tally.caught_up += self._slow
                 self._slow = False
                 self._source.join(self)
-                self.nudge()
+                self.flush_side()
 
     # What the outlet calls
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """Continue to write: the outlet's buffer has room again."""
         if not self._has_room and self.mode is not Mode.CLOSED:
             self._has_room, self.full_since = True, None
             self.pump()
 
-    def give_up(self) -> None:
+    def stop_awaiting(self) -> None:
         """Stop waiting for an operation that still does not exist."""
         if self.mode is Mode.AWAITING:
             self.close("not-found", reconnect=True)
@@ -259,7 +259,7 @@ class Subscription(Stream):
     def _begin(self, opening: list[Frame]) -> None:
         self._has_room = True
         if self.delivery.interval_s:
-            self.pace = Pace(self.delivery.interval_s, self._terms.clock, self._terms.call_later, self._write)
+            self.throttle = Throttle(self.delivery.interval_s, self._policy.clock, self._policy.call_later, self._write)
         first, self._first = self._first, ()
         if first and first[0].type == SNAPSHOT:
             opening += first
@@ -272,12 +272,12 @@ class Subscription(Stream):
         self._has_room, self._slow = False, True
         self.fall_back()
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         self._source.leave(self)
-        if self.aside is not None:
-            self.aside.leave()
-        if self.pace is not None:
-            self.pace.drop()
+        if self.side is not None:
+            self.side.leave()
+        if self.throttle is not None:
+            self.throttle.drop()
 
     # Internal
 
@@ -292,15 +292,15 @@ class Subscription(Stream):
     def _take(self, frames: Sequence[Frame]) -> None:
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
-            self._terms.tally.conflated += every - len(frames)
+            self._policy.tally.conflated += every - len(frames)
         for part in slices(frames, self.n):
             if not self._has_room or self.mode is Mode.CLOSED:
                 return
             last = part[-1]
             self.n, self.position = last.n, last.position
-            if last.type == END and self.aside is not None:
-                part = [*part[:-1], *self.aside.news(last=True), last]
-            if self.pace is None:
+            if last.type == END and self.side is not None:
+                part = [*part[:-1], *self.side.pending(last=True), last]
+            if self.throttle is None:
                 self._write(wanted(part, self.delivery.types))
             else:
                 self.offer(part)

@@ -14,7 +14,7 @@ class Cancellable(Protocol):
         """Stop it."""
 
 
-class Pace:
+class Throttle:
     """Delays `progress` events. It holds at most one of them."""
 
     __slots__ = ("_call_later", "_clock", "_held", "_interval_s", "_sent_at", "_timer", "_write")

@@ -9,15 +9,15 @@ from typing import Any
 
 from progress_broker.runtime import tracing
 from progress_broker.stream.frames import Frame
-from progress_broker.stream.subscription import Source, Subscription
+from progress_broker.stream.subscription import FrameSource, Subscription
 
 
-class TracedSource:
+class TracedFrameSource:
     """Wraps a subscription's channel, and records a span each time the subscription catches up with any event."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FrameSource) -> None:
         self._source = source
-        self._within = tracing.here()
+        self._within = tracing.current_connection()
         self._began: int | None = time.time_ns()
         """When it started to catch up, in ns since 1970; None while it is live."""
         self._after: int | None = None
@@ -104,12 +104,12 @@ class TracedSource:
             span.end()
 
 
-def placed(source: Source, n: int) -> None:
+def positioned(source: FrameSource, n: int) -> None:
     """Notify a traced source that its subscription starts after the n-th event."""
-    if isinstance(source, TracedSource):
+    if isinstance(source, TracedFrameSource):
         source.begins(n)
 
 
-def traced(source: Source) -> Source:
+def traced(source: FrameSource) -> FrameSource:
     """Return a traced source if tracing is on, else the source itself, which costs nothing."""
-    return TracedSource(source) if tracing.is_on() else source
+    return TracedFrameSource(source) if tracing.is_on() else source

@@ -13,7 +13,7 @@ from progress_broker.model.operation import Label
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.settings import Settings
 from progress_cli.durations import seconds
-from progress_cli.exit_codes import note
+from progress_cli.exit_codes import print_info
 from progress_cli.options import with_settings
 
 _NAME: TypeAdapter[str] = TypeAdapter(Label)
@@ -68,11 +68,11 @@ def key(
     grants: Grants = '[{"actions": ["read", "publish", "create"]}]',
 ) -> None:
     """Make an API key for a worker. Prints the key and the lines to add to the TOML file of PROGRESS_API_KEYS."""
-    from progress_server.auth.api_keys import hashed, new_key
+    from progress_server.auth.api_keys import hash_key, new_key
 
     name, told, made = _name(name), _grants(grants), new_key()
-    entry = {"name": name, "sha256": hashed(made), "grants": told}
-    note("this key is shown only now; add the lines below it to the file of PROGRESS_API_KEYS")
+    entry = {"name": name, "sha256": hash_key(made), "grants": told}
+    print_info("this key is shown only now; add the lines below it to the file of PROGRESS_API_KEYS")
     typer.echo(made)
     typer.echo()
     typer.echo("[[keys]]")

@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from progress_broker.errors import BrokerError
-from progress_broker.model.entry import Entry, read_publication
-from progress_broker.model.operation import Answer, NewOperation
+from progress_broker.model.entry import NewEvent, read_publish_request
+from progress_broker.model.operation import NewOperation, PublishResult
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.operations.store import Store
 from progress_broker.runtime.ndjson import LineBuffer
@@ -78,24 +78,26 @@ def _new(id: str, words: dict[str, Any]) -> NewOperation:
         raise invalid(error) from None
 
 
-def _event(type: str, data: str | None, settings: Settings) -> Entry:
+def _event(type: str, data: str | None, settings: Settings) -> NewEvent:
     value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
-    return read_publication({"type": type, "data": value}, settings)
+    return read_publish_request({"type": type, "data": value}, settings)
 
 
-Batches = Iterator[tuple[str, list[Entry]]]
+Batches = Iterator[tuple[str, list[NewEvent]]]
 """Entries that are stored together, all or none, each batch with the place to name if it is rejected."""
 
 
-def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Batches) -> Answer | None:
+def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Batches) -> PublishResult | None:
     """Publish batch by batch. Reading may block forever, so it happens between runs of the event loop, not inside."""
-    answer: Answer | None = None
+    answer: PublishResult | None = None
     with asyncio.Runner() as runner:
         store = runner.run(Store.open(settings))
         try:
             if new is not None:
                 made, _ = runner.run(store.create(new))
-                answer = Answer(position=made.position, events=made.events, cancel_requested=made.cancel_requested)
+                answer = PublishResult(
+                    position=made.position, events=made.events, cancel_requested=made.cancel_requested
+                )
             for place, entries in batches:
                 try:
                     answer = runner.run(store.publish(id, entries))
@@ -112,10 +114,10 @@ def _lines(settings: Settings) -> Batches:
     A bad line raises an error after the events before it were yielded.
     """
     for lines in _chunks(LineBuffer.of_events(settings)):
-        entries: list[Entry] = []
+        entries: list[NewEvent] = []
         for number, line in lines:
             try:
-                entries.append(read_publication(read_json(line), settings))
+                entries.append(read_publish_request(read_json(line), settings))
             except BrokerError as error:
                 if entries:
                     yield f"up to line {number - 1}: ", entries

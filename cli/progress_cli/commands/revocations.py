@@ -8,8 +8,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from progress_broker.access.deny_list import LONGEST_S, Claim, Denial, denials, deny, reinstate
-from progress_broker.errors import Invalid, NotFound
+from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
+from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
@@ -39,11 +39,11 @@ def revoke(
     claim, value = _named(sub, jti)
     for_s = seconds(last)
     if for_s > LONGEST_S:
-        raise Invalid(f"--for {last} is too long: a revocation lasts {LONGEST_S / 86_400:.0f} days at most")
+        raise InvalidInput(f"--for {last} is too long: a revocation lasts {LONGEST_S / 86_400:.0f} days at most")
 
     async def run() -> None:
         async with await Store.open(connect.locate(settings)) as store:
-            await deny(store, claim, value, for_s)
+            await revoke_claim(store, claim, value, for_s)
 
     asyncio.run(run())
     typer.echo(f"{claim} {value!r} is revoked for {last}")
@@ -56,7 +56,7 @@ def restore(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
 
     async def run() -> bool:
         async with await Store.open(connect.locate(settings)) as store:
-            return await reinstate(store, claim, value)
+            return await restore_claim(store, claim, value)
 
     if not asyncio.run(run()):
         raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker auth list` shows what is")
@@ -64,7 +64,7 @@ def restore(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
 
 
 @with_settings(*CLIENT)
-def list_revoked(settings: Settings, as_json: AsJson = False) -> None:
+def show_revoked(settings: Settings, as_json: AsJson = False) -> None:
     """List the revoked principals and tokens, and until when they are revoked."""
 
     async def run() -> None:
@@ -75,15 +75,15 @@ def list_revoked(settings: Settings, as_json: AsJson = False) -> None:
     asyncio.run(run())
 
 
-async def _all(store: Store) -> AsyncIterator[Denial]:
+async def _all(store: Store) -> AsyncIterator[RevokedClaim]:
     start: int | None = 0
     while start is not None:
-        page, start = await denials(store, start, _PAGE)
+        page, start = await list_revoked(store, start, _PAGE)
         for denial in page:
             yield denial
 
 
-def _tell(denial: Denial, *, as_json: bool) -> None:
+def _tell(denial: RevokedClaim, *, as_json: bool) -> None:
     until = datetime.fromtimestamp(denial.until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if as_json:
         typer.echo(orjson.dumps({"claim": denial.claim, "value": denial.value, "until": until}).decode())
@@ -93,9 +93,9 @@ def _tell(denial: Denial, *, as_json: bool) -> None:
 
 def _named(sub: str | None, jti: str | None) -> tuple[Claim, str]:
     if (sub is None) is (jti is None):
-        raise Invalid("give either --sub NAME or --jti ID")
+        raise InvalidInput("give either --sub NAME or --jti ID")
     claim: Claim = "jti" if sub is None else "sub"
     value = (jti if sub is None else sub) or ""
     if not value or not value.isprintable():  # for example a shell variable that is not set
-        raise Invalid(f"invalid --{claim} {value!r}: it is empty or has control characters")
+        raise InvalidInput(f"invalid --{claim} {value!r}: it is empty or has control characters")
     return claim, value

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.settings import Settings
 from progress_cli.operation_options import with_new_operation
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.process.job import SIGNALLED, Job, report, start
 from progress_cli.process.relay import Interrupted, Relay
-from progress_workers.null import NOTHING
+from progress_workers.null import NULL_OPERATION
 from progress_workers.processes.running import GRACE_S
 
 
@@ -77,11 +77,11 @@ def run(
     """
     job = Job(command, pattern, ansi, grace_s)
     try:
-        job.outputs(NOTHING)  # reports an invalid pattern before anything is started
-    except Invalid as error:
-        raise Invalid(f"--{error.field}: {error.detail}", field=error.field) from None
+        job.outputs(NULL_OPERATION)  # reports an invalid pattern before anything is started
+    except InvalidInput as error:
+        raise InvalidInput(f"--{error.field}: {error.detail}", field=error.field) from None
     if "" in words.get("tags", ()):
-        raise Invalid("--tag: a tag must not be empty", field="tags")
+        raise InvalidInput("--tag: a tag must not be empty", field="tags")
     kind = words.pop("kind", None) or job.name
     logging.basicConfig(format="progress-broker: %(message)s", level=logging.WARNING)
     try:

@@ -7,7 +7,7 @@ import orjson
 import typer
 from pydantic import ValidationError
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewSignal
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.operations.store import Store
@@ -41,7 +41,7 @@ def signal(
 
 def _signal(type: str, data: str | None) -> NewSignal:
     if type == "cancel":
-        raise Invalid("`cancel` is not a signal type; use `progress-broker cancel ID`", field="type")
+        raise InvalidInput("`cancel` is not a signal type; use `progress-broker cancel ID`", field="type")
     value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
     try:
         return NewSignal.model_validate({"type": type, "data": value})

@@ -22,7 +22,7 @@ from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.exit_codes import OUTCOMES, complain
+from progress_cli.exit_codes import OUTCOMES, print_error
 from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.live import View, choose_view
@@ -100,7 +100,7 @@ class Following:
     async def _begin(self, beginning: str | None) -> None:
         """Find the position to begin at. If the history is not available, show the operation's snapshot."""
         operation = await self._store.get(self._id)
-        self._view.told(operation)
+        self._view.summary(operation)
         if beginning == "start":
             return
         if beginning is None:
@@ -131,7 +131,7 @@ class Following:
             except StorageUnavailable as error:
                 if away_since is None:
                     away_since = time.monotonic()
-                    complain(f"{error.detail}; retrying for {PATIENCE_S} s")
+                    print_error(f"{error.detail}; retrying for {PATIENCE_S} s")
                 elif time.monotonic() - away_since > PATIENCE_S:
                     raise
                 await asyncio.sleep(backoff_s(tries))

@@ -28,7 +28,7 @@ class Counter:
         return len(data)
 
 
-class Desks:
+class WorkerSlots:
     """The busy and idle threads, as the `workers` part of the progress shows them."""
 
     def __init__(self, op: Operation, files: int) -> None:
@@ -69,7 +69,7 @@ def archive_library(op: Operation, tree: Path | None = None) -> None:
     files = list(find_files(root))
     sizes = {file: file.stat().st_size for file in files}
     op.update(total=sum(sizes.values()), message=f"{len(files):,} files below {root.name}")
-    desks = Desks(op, len(files))
+    desks = WorkerSlots(op, len(files))
     digest, packed = hashlib.sha256(), 0
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = {pool.submit(_archive, op, desks, file, root): file for file in files}
@@ -96,7 +96,7 @@ def find_files(root: Path) -> Iterator[Path]:
             yield file
 
 
-def _archive(op: Operation, desks: Desks, file: Path, root: Path) -> tuple[bytes, int]:
+def _archive(op: Operation, desks: WorkerSlots, file: Path, root: Path) -> tuple[bytes, int]:
     desk = desks.take(str(file.relative_to(root)))
     try:
         op.raise_if_cancelled()

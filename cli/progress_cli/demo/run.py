@@ -22,7 +22,7 @@ from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.demo.jobs import JOBS
-from progress_cli.exit_codes import note
+from progress_cli.exit_codes import print_info
 from progress_cli.server.run import address, serve_on
 from progress_cli.shutdown import until_stopped
 from progress_server.app import create_app
@@ -48,7 +48,7 @@ def run(settings: Settings, rounds: int | None) -> None:
         private = {"data_dir": folder / "redis", "retention_s": KEPT_S, "log_level": "warning", "redis_url": None}
         settings = settings.model_copy(update=private)
         embedded = resources.enter_context(Embedded.start(settings))
-        note(f"Redis: {embedded.description}")
+        print_info(f"Redis: {embedded.description}")
         run_loop(_show(connect.at(settings, embedded.url), listener, folder, rounds))
 
 
@@ -116,7 +116,7 @@ async def _employ(job: str, environment: dict[str, str], rounds: int | None) -> 
             raise SetupError(
                 f"the worker of job {job} ended {MAX_QUICK} times right after its start, last with exit code {code}"
             )
-        note(f"the worker of job {job} ended with exit code {code}; starting another one")
+        print_info(f"the worker of job {job} ended with exit code {code}; starting another one")
 
 
 async def _run_worker(command: Iterable[str], environment: dict[str, str]) -> int:

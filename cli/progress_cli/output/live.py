@@ -21,7 +21,7 @@ _RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier 
 class View(Protocol):
     """Shows an operation while it is followed."""
 
-    def told(self, operation: Operation) -> None:
+    def summary(self, operation: Operation) -> None:
         """Set the operation, before anything is shown."""
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
@@ -45,7 +45,7 @@ def choose_view(as_json: bool) -> View:
 class Envelopes:
     """One event per line, as the API sends it."""
 
-    def told(self, operation: Operation) -> None:
+    def summary(self, operation: Operation) -> None:
         """Do nothing: there is nothing to prepare."""
 
     def snapshot(self, operation: Operation, reset: str | None) -> None:
@@ -100,7 +100,7 @@ class Bar:
         self._status = self._before = ""
         self._told: dict[str, object] | None = None
 
-    def told(self, operation: Operation) -> None:
+    def summary(self, operation: Operation) -> None:
         """Set the bar's name."""
         self._live.update(self._task, description=format.plain(operation.title or operation.id).replace("[", r"\["))
         self._show(operation.status, None)

@@ -13,15 +13,15 @@ from typing import Any, Literal, NamedTuple, TextIO
 import redis.exceptions
 
 from progress_broker.embedded.server_process import ending_with_us
-from progress_broker.errors import BrokerError, Fenced, Invalid, OperationEnded, OperationExists
+from progress_broker.errors import BrokerError, Fenced, InvalidInput, OperationEnded, OperationExists
 from progress_broker.model.operation import MAX_LABEL_CHARS
-from progress_cli.exit_codes import CANCELLED, FAILED, complain
+from progress_cli.exit_codes import CANCELLED, FAILED, print_error
 from progress_cli.process.relay import Interrupted, Relay
 from progress_cli.process.terminal import Terminal
 from progress_workers import Cancelled, Operation
-from progress_workers.base import Reporting
-from progress_workers.null import NOTHING, NoOperation
-from progress_workers.processes.child import Place
+from progress_workers.base import BaseOperation
+from progress_workers.null import NULL_OPERATION, NullOperation
+from progress_workers.processes.child import SpawnOptions
 from progress_workers.processes.errors import failure
 from progress_workers.processes.output import Output
 from progress_workers.processes.run import make_outputs
@@ -50,7 +50,7 @@ class Job(NamedTuple):
         name = "".join(char for char in Path(self.command[0]).name if char.isprintable())
         return name[:MAX_LABEL_CHARS] or "command"
 
-    def outputs(self, operation: Reporting) -> tuple[Output, Output]:
+    def outputs(self, operation: BaseOperation) -> tuple[Output, Output]:
         """Return the objects that report the command's output to an operation."""
         return make_outputs(operation, pattern=self.pattern, ansi=self.ansi)
 
@@ -58,27 +58,27 @@ class Job(NamedTuple):
         """Start the command. Its output is also copied to ours."""
         copies = [_descriptor(sys.stdout), _descriptor(sys.stderr)]
         in_one = _same_file(*copies)
-        place = Place(stdin=None, with_terminal=True, in_one=in_one, prepare=ending_with_us())
+        place = SpawnOptions(stdin=None, with_terminal=True, in_one=in_one, prepare=ending_with_us())
         pipes = slice(1 if in_one else 2)
         return Running(self.command, list(outputs)[pipes], place=place, grace_s=self.grace_s, copy_to=copies[pipes])
 
 
-def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NoOperation:
+def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NullOperation:
     """Return the operation, or the null operation if it can't be created: the work matters more than its report."""
     try:
         return Operation.start(kind, **options)
-    except Invalid:
+    except InvalidInput:
         raise
     except (BrokerError, redis.exceptions.RedisError) as error:
         if require:
             raise
         used = isinstance(error, OperationExists | OperationEnded)
         why = f"the id {options.get('id')} was already used; an id is valid for one run only" if used else error
-        complain(f"the command runs without being reported: {why}")
-        return NOTHING
+        print_error(f"the command runs without being reported: {why}")
+        return NULL_OPERATION
 
 
-def report(job: Job, operation: Operation | NoOperation, relay: Relay) -> int:
+def report(job: Job, operation: Operation | NullOperation, relay: Relay) -> int:
     """Run the job, report it, and return the exit code; a negative number is a signal."""
     code: int | None = None
     try:
@@ -88,11 +88,11 @@ def report(job: Job, operation: Operation | NoOperation, relay: Relay) -> int:
     except (Cancelled, BrokerError) as error:
         if code is None and not isinstance(error, _STOPPING):
             raise
-        complain(str(error) if code is None else f"the end of the command could not be reported: {error}")
+        print_error(str(error) if code is None else f"the end of the command could not be reported: {error}")
     return CANCELLED if code is None else code
 
 
-def _look(operation: Reporting) -> None:
+def _look(operation: BaseOperation) -> None:
     """Raise if the work is cancelled or fenced. Other errors, such as a loss in Redis, do not stop the work."""
     try:
         operation.raise_if_cancelled()
@@ -102,14 +102,14 @@ def _look(operation: Reporting) -> None:
         pass
 
 
-def _do(job: Job, operation: Reporting, relay: Relay) -> int:
+def _do(job: Job, operation: BaseOperation, relay: Relay) -> int:
     outputs = job.outputs(operation)
     relay.hold()
     try:
         running = job.start(outputs)
     except OSError as error:
         operation.fail(error)
-        complain(f"{job.command[0]}: {error.strerror}")
+        print_error(f"{job.command[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
     with running, Terminal.open() as terminal:
         running.terminal = terminal
@@ -125,7 +125,7 @@ def _do(job: Job, operation: Reporting, relay: Relay) -> int:
     if stopped is None and (lost := _lost(running.copy_errors)) is not None:
         operation.fail(lost)
         with suppress(OSError):  # standard error may not be writable either
-            complain(str(lost))
+            print_error(str(lost))
         return FAILED if code in _UNREAD else code
     return _end(operation, stopped, code, job.command, outputs[len(running.copy_errors) - 1].last)
 
@@ -141,12 +141,12 @@ def _lost(errors: Sequence[OSError | None]) -> OSError | None:
 def _stop(running: Running, error: Exception) -> None:
     """Stop the command if the work is cancelled or fenced."""
     if isinstance(error, _STOPPING):
-        complain(str(error))
+        print_error(str(error))
         running.stop(error)
 
 
 def _end(
-    operation: Reporting, stopped: BaseException | None, code: int, command: list[str], last: Iterable[str]
+    operation: BaseOperation, stopped: BaseException | None, code: int, command: list[str], last: Iterable[str]
 ) -> int:
     """Report how the command ended, and return the exit code."""
     if stopped is not None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 
 from progress_broker.embedded.server_process import ending_with_us
-from progress_broker.errors import BrokerError, refusal
+from progress_broker.errors import BrokerError, rejection
 from progress_broker.settings import Settings
 
 
@@ -87,7 +87,7 @@ class Replica:
         except OSError:
             word = {"error": ""}
         if word["error"]:
-            self._error = refusal(word["error"], word["detail"])
+            self._error = rejection(word["error"], word["detail"])
         return word
 
     def stop(self, number: int = signal.SIGTERM) -> None:

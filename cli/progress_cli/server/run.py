@@ -13,7 +13,7 @@ from progress_broker.errors import BrokerError, SetupError, StorageFull, Storage
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.exit_codes import note
+from progress_cli.exit_codes import print_info
 from progress_cli.logging import log_as
 from progress_cli.server.supervisor import supervise
 from progress_cli.shutdown import until_stopped
@@ -39,11 +39,11 @@ def run(settings: Settings) -> None:
             resources.enter_context(listener)
         if settings.redis_url is None:
             embedded = resources.enter_context(Embedded.start(settings))
-            note(f"Redis: {embedded.description}")
+            print_info(f"Redis: {embedded.description}")
             settings = connect.at(settings, embedded.url)
         where = f"serving on {address(listeners[0], settings)}{f' - {settings.processes} processes' if many else ''}"
         said = f"{where} - Ctrl-C stops it"
-        ready = partial(note if settings.log_format == "json" else typer.echo, said)
+        ready = partial(print_info if settings.log_format == "json" else typer.echo, said)
         if many:
             supervise(settings, listeners, ready)
         else:

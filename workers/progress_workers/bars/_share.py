@@ -3,7 +3,7 @@
 import weakref
 from threading import RLock
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number
 
@@ -11,14 +11,14 @@ _lock = RLock()
 """Nothing is reported while it is held: the garbage collector closes bars, and may run while any other lock is held."""
 
 
-class Share:
+class BarContribution:
     """One bar's contribution to an operation, or to its running stage.
 
     With nested bars, the outermost one counts. Bars that follow one another add up, as with `Operation.track`. Inner
     and parallel bars appear in the message, each with its percentage.
     """
 
-    def __init__(self, operation: Reporting) -> None:
+    def __init__(self, operation: BaseOperation) -> None:
         self.stage = running_stage(operation)
         self.is_open = True
         self._operation = operation
@@ -27,7 +27,7 @@ class Share:
         self._total: float | None = None
         self._unit = self._label = ""
         with _lock:
-            self._book = _book_of(self._counts)
+            self._book = _group_of(self._counts)
             self._outermost = not self._book.open()
             self._book.shares.append(weakref.ref(self))
 
@@ -73,7 +73,7 @@ class Share:
         return f"{self._label}{share}" if self._label else ""
 
 
-class NoShare:
+class NoContribution:
     """The contribution of a bar that does not report, such as a copy of a reporting bar."""
 
     is_open = False
@@ -85,26 +85,26 @@ class NoShare:
         """Do nothing."""
 
 
-class Book:
+class BarGroup:
     """The bars that count for the same operation or stage, one after another or nested."""
 
     def __init__(self, has_total: bool) -> None:
-        self.shares: list[weakref.ref[Share]] = []
+        self.shares: list[weakref.ref[BarContribution]] = []
         self.told_total: float | None = None
         self._has_total = has_total  # then the user set it, and bars must not change it
         self._settled: float = 0
         self._message = ""
 
-    def open(self) -> list[Share]:
+    def open(self) -> list[BarContribution]:
         """Return the open bars, the outermost first. A bar that was garbage-collected counts as closed."""
         return [share for ref in self.shares if (share := ref()) is not None and share.is_open]
 
-    def settle(self, share: Share, total: float) -> None:
+    def settle(self, share: BarContribution, total: float) -> None:
         """Note that a bar is closed, and the total that it reached."""
         self._settled += total
         self.shares = [ref for ref in self.shares if ref() not in (None, share)]
 
-    def total(self, share: Share) -> float | None:
+    def total(self, share: BarContribution) -> float | None:
         """Return the total of all bars so far; negative if it is now unknown; None if it has not changed."""
         total = None if self._has_total or share._total is None else self._settled + share._total
         if total == self.told_total:
@@ -122,18 +122,18 @@ class Book:
         return message
 
 
-_books: weakref.WeakKeyDictionary[Reporting | Stage, Book] = weakref.WeakKeyDictionary()
+_groups: weakref.WeakKeyDictionary[BaseOperation | Stage, BarGroup] = weakref.WeakKeyDictionary()
 
 
-def running_stage(operation: Reporting) -> Stage | None:
+def running_stage(operation: BaseOperation) -> Stage | None:
     """Return the running stage, if exactly one stage runs."""
     name = operation._reporter.progress.running_stage
     return None if name is None else operation.stage(name)
 
 
-def _book_of(counts: Reporting | Stage) -> Book:
-    book = _books.get(counts)
+def _group_of(counts: BaseOperation | Stage) -> BarGroup:
+    book = _groups.get(counts)
     if book is None:
         gauge = counts.gauge if isinstance(counts, Stage) else counts._reporter.progress.gauge
-        book = _books[counts] = Book(gauge.total is not None)
+        book = _groups[counts] = BarGroup(gauge.total is not None)
     return book

@@ -8,8 +8,8 @@ from rich.errors import MarkupError
 from rich.progress import Task, TaskID
 from rich.text import Text
 
-from progress_workers.bars._share import Share
-from progress_workers.base import Reporting
+from progress_workers.bars._share import BarContribution
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number, text
 
@@ -26,10 +26,10 @@ class Tasks:
     of a stage, the first task is that stage's progress, and other tasks aren't reported.
     """
 
-    def __init__(self, operation: Reporting) -> None:
+    def __init__(self, operation: BaseOperation) -> None:
         self._operation = operation
         self._lock = RLock()
-        self._alone: tuple[Task, Share] | None = None
+        self._alone: tuple[Task, BarContribution] | None = None
         self._stages: dict[TaskID, Stage] = {}
         self._entered: dict[TaskID, str] = {}
         self._message = ""
@@ -71,7 +71,7 @@ class Tasks:
 
     def _add(self, task: Task) -> None:
         if self._alone is None and not self._stages:
-            share = Share(self._operation)
+            share = BarContribution(self._operation)
             self._alone = task, share
             self._count(task, share, work=False)  # what is already done when the task appears was not done here
         elif self._alone is None:
@@ -115,7 +115,7 @@ class Tasks:
             self._message = message
             self._operation.update(message=message)
 
-    def _count(self, task: Task, share: Share, *, work: bool) -> None:
+    def _count(self, task: Task, share: BarContribution, *, work: bool) -> None:
         share.tell(task.completed, task.total, _shown(task.description), work=work)
 
 

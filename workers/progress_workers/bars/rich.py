@@ -33,7 +33,7 @@ except ModuleNotFoundError:
     raise
 
 from progress_workers.bars._tasks import Tasks
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.current import current
 
 T = TypeVar("T")
@@ -175,7 +175,7 @@ def track(
 
 
 @contextmanager
-def follow(progress: rich.progress.Progress, operation: Reporting | None = None) -> Iterator[None]:
+def follow(progress: rich.progress.Progress, operation: BaseOperation | None = None) -> Iterator[None]:
     """Report the tasks of any `Progress` while in the block, to the given operation or the current one.
 
     A `Progress` does not notify about changes, so a thread checks its tasks ten times a second.

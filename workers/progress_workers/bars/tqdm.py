@@ -20,11 +20,11 @@ except ModuleNotFoundError:
     require("tqdm", __name__)
     raise
 
-from progress_workers.bars._share import NoShare, Share
-from progress_workers.base import Reporting
+from progress_workers.bars._share import BarContribution, NoContribution
+from progress_workers.base import BaseOperation
 from progress_workers.core.progress.progress import MAX_NAMES
 from progress_workers.current import current
-from progress_workers.null import NOTHING
+from progress_workers.null import NULL_OPERATION
 from progress_workers.values import attempt, number, pairs, text
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class tqdm(_AutoBar[T]):
                 bar.__class__ = _reporting(
                     cls
                 )  # set after creation, because tqdm stores its lock and its monitor in `cls`
-                bar.__dict__.update(_operation=operation, _share=Share(operation))
+                bar.__dict__.update(_operation=operation, _share=BarContribution(operation))
             return bar
 
 
@@ -73,8 +73,8 @@ def _reporting(cls: type[Any]) -> type[Any]:
 class _Bar(_AutoBar[Any]):
     """The methods that differ in an operation's block. It comes before the user's bar class in the MRO."""
 
-    _operation: Reporting = NOTHING
-    _share: Share | NoShare = NoShare()
+    _operation: BaseOperation = NULL_OPERATION
+    _share: BarContribution | NoContribution = NoContribution()
     _begun = False
     _told_at = 0.0
     _given: Mapping[str, Any] = {}

@@ -4,7 +4,7 @@ from collections import deque
 from typing import NamedTuple, get_args
 
 from progress_broker.model import payloads
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_workers.values import number, text
 
 LEVELS = frozenset(get_args(payloads.Log.model_fields["level"].annotation))
@@ -30,7 +30,7 @@ class Backlog:
     """Log lines and custom events that wait to be sent. It has no lock: its owner locks."""
 
     def __init__(self, max_lines: int = MAX_LINES, max_chars: int = MAX_CHARS) -> None:
-        self._waiting: deque[Line | Entry] = deque()
+        self._waiting: deque[Line | NewEvent] = deque()
         self._chars = 0
         self._dropped = 0
         self._max_lines, self._max_chars = max_lines, max_chars
@@ -38,7 +38,7 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def append(self, one: Line | Entry) -> None:
+    def append(self, one: Line | NewEvent) -> None:
         """Add one entry. If there is no room, drop the oldest."""
         self._waiting.append(one)
         self._chars += _size(one)
@@ -46,7 +46,7 @@ class Backlog:
             self._chars -= _size(self._waiting.popleft())
             self._dropped += 1
 
-    def take(self, most: int) -> list[Line | Entry]:
+    def take(self, most: int) -> list[Line | NewEvent]:
         """Remove and return the oldest entries, at most `most`. If some were dropped, a line about it comes first."""
         taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         self._chars -= sum(map(_size, taken))
@@ -81,5 +81,5 @@ def numbered_level(value: float) -> str:
     return next((name for least, name in _NUMBERED if value >= least), "debug")
 
 
-def _size(one: Line | Entry) -> int:
+def _size(one: Line | NewEvent) -> int:
     return len(one.message) + len(one.stage or "") if isinstance(one, Line) else len(one.data)

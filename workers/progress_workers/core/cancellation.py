@@ -6,19 +6,19 @@ from contextlib import suppress
 
 from progress_broker.errors import BrokerError
 from progress_workers.core.inbox import Inbox
-from progress_workers.core.progress.dirty import Pulse
-from progress_workers.errors import Cancelled, Stop
+from progress_workers.core.progress.dirty import DirtyFlag
+from progress_workers.errors import CancelInfo, Cancelled
 
 logger = logging.getLogger(__name__)
 
 
-class StopSign:
+class Cancellation:
     """Set when somebody asked the work to stop, or when this process may no longer report the operation."""
 
-    def __init__(self, operation: str, pulse: Pulse, inbox: Inbox) -> None:
+    def __init__(self, operation: str, pulse: DirtyFlag, inbox: Inbox) -> None:
         self._operation, self._pulse, self._inbox = operation, pulse, inbox
         self._callbacks: list[Callable[[Exception], None]] = []
-        self.stop: Stop | None = None
+        self.stop: CancelInfo | None = None
         self.lost: BrokerError | None = None
 
     def error(self) -> Exception | None:
@@ -27,7 +27,7 @@ class StopSign:
             return self.lost
         return None if self.stop is None else Cancelled(self._operation, *self.stop)
 
-    def ask(self, stop: Stop) -> None:
+    def request(self, stop: CancelInfo) -> None:
         """Record a request to stop."""
         if self.stop is None:
             self.stop = stop

@@ -6,19 +6,19 @@ from typing import Any
 import orjson
 
 from progress_broker.errors import TooLarge
-from progress_broker.model.entry import Entry, encode, encode_custom
+from progress_broker.model.entry import NewEvent, encode, encode_custom
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Line
-from progress_workers.errors import cancel_reason, exit_described, is_cancellation, stop_described
+from progress_workers.errors import cancel_reason, describe_cancel, describe_exit, is_cancellation
 from progress_workers.values import MAX_CHARS, attempt, text, tree, type_name
 
 _ESSENTIAL = ("current", "total", "unit", "percent", "message", "rate", "eta_ms")
 _BULKY = ("metrics", "workers", "stages")
 
 
-def running(worker: str) -> Entry:
+def running(worker: str) -> NewEvent:
     """Return the event that reports that a worker has started."""
-    return Entry("status", orjson.dumps({"status": "running", **({"worker": worker} if worker else {})}), "running")
+    return NewEvent("status", orjson.dumps({"status": "running", **({"worker": worker} if worker else {})}), "running")
 
 
 def progress_json(progress: dict[str, Any], limit: int) -> tuple[bytes, list[str]]:
@@ -75,7 +75,7 @@ def given_up(error: BaseException | str | None, delay_s: float, attempt: int) ->
     return Line(text(f"attempt {attempt} failed{why}; the next one follows within {delay_s:g} s"), "warning", None)
 
 
-def succeeded(result: object, settings: Settings) -> tuple[Entry, str]:
+def succeeded(result: object, settings: Settings) -> tuple[NewEvent, str]:
     """Return the end of work that succeeded, and a warning if its result was changed; otherwise an empty text."""
     said = ""
     try:
@@ -85,28 +85,28 @@ def succeeded(result: object, settings: Settings) -> tuple[Entry, str]:
     if told.replaced:
         said = f"the result is not JSON; these parts are shown as text: {', '.join(told.replaced)}"
     data = {"status": "succeeded", "result": told.value, "error": None}
-    return Entry("end", orjson.dumps(data), "succeeded"), said
+    return NewEvent("end", orjson.dumps(data), "succeeded"), said
 
 
 _END_BYTES = len(orjson.dumps({"status": "succeeded", "result": "", "error": None}))
 
 
-def failed(error: BaseException | str, settings: Settings, reason: str | None = None) -> Entry:
+def failed(error: BaseException | str, settings: Settings, reason: str | None = None) -> NewEvent:
     """Return the end of work that an exception ended: `cancelled`, for `reason`, if the exception means a cancel."""
     if not isinstance(error, BaseException):
         status, kind, message = "failed", "failed", text(error)
     elif is_cancellation(error):
-        status, kind, message = "cancelled", "cancelled", cancel_reason(error) or reason or stop_described(error)
+        status, kind, message = "cancelled", "cancelled", cancel_reason(error) or reason or describe_cancel(error)
     else:
         status, kind, message = "failed", _type(error), _message(error)
     data = {"status": status, "error": {"type": text(kind, 256), "message": text(message, room(settings))}}
     return encode("end", data, settings)
 
 
-def custom(type: str, data: object, settings: Settings) -> tuple[Entry, str]:
+def custom(type: str, data: object, settings: Settings) -> tuple[NewEvent, str]:
     """Return an event of a user's own type, and a warning if its data were changed; otherwise an empty text.
 
-    Raises `Invalid` for an invalid type, and `TooLarge`.
+    Raises `InvalidInput` for an invalid type, and `TooLarge`.
     """
     told = tree(data, settings.max_event_bytes)
     entry = encode_custom(type, told.value, settings)
@@ -130,6 +130,6 @@ def _type(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     """Return an exception's message. Its `__str__` may fail in any way, and must not hide how the work ended."""
     if isinstance(error, SystemExit):
-        return exit_described(error)
+        return describe_exit(error)
     found = attempt(str, error, otherwise=lambda fault: f"(its message can't be shown: {type_name(fault)})")
     return text(found)

@@ -39,7 +39,7 @@ class Inbox:
         self._closed = True
         self._tell()
 
-    def reborn(self) -> None:
+    def after_fork(self) -> None:
         """Restart in a forked child: the readers belong to the parent."""
         self._listeners.clear()
 

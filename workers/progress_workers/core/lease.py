@@ -2,7 +2,7 @@
 
 from math import inf
 
-_BEATS = 3
+_HEARTBEATS_PER_LEASE = 3
 """How many heartbeats are sent per lease, so that one may get lost and the next may be late."""
 _KEPT = 4
 """How many heartbeats are sent per idle limit: an operation that a worker holds must not expire, even without a lease.
@@ -14,7 +14,7 @@ class Lease:
 
     def __init__(self, lease_s: float | None, idle_limit_s: float, now: float) -> None:
         self.lease_s = lease_s
-        self._every_s = min(inf if lease_s is None else lease_s / _BEATS, idle_limit_s / _KEPT)
+        self._every_s = min(inf if lease_s is None else lease_s / _HEARTBEATS_PER_LEASE, idle_limit_s / _KEPT)
         self._heard_at = now
         self._look = False
 
@@ -26,11 +26,11 @@ class Lease:
         """Note that something was sent, which replaces a heartbeat."""
         self._heard_at = max(self._heard_at, at)
 
-    def look(self) -> None:
+    def check_now(self) -> None:
         """Request a heartbeat now: its reply says whether this process may still report the operation."""
         self._look = True
 
-    def beaten(self, now: float) -> None:
+    def heartbeat_sent(self, now: float) -> None:
         """Note that a heartbeat was sent."""
         self._look, self._heard_at = False, now
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from math import inf
 from secrets import token_hex
 
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Backlog, Line
 from progress_workers.core.encoding import log_json, room, running
-from progress_workers.core.progress.dirty import Pulse
-from progress_workers.core.progress_encoder import Telling
+from progress_workers.core.progress.dirty import DirtyFlag
+from progress_workers.core.progress_encoder import ProgressEncoder
 
 BATCH_LINES = 250
 """The most log lines in one batch. When this many wait, they are sent without waiting for the interval."""
@@ -24,11 +24,17 @@ class Outbox:
     """
 
     def __init__(
-        self, pulse: Pulse, telling: Telling, settings: Settings, worker: str, interval_s: float, taken_at: float
+        self,
+        pulse: DirtyFlag,
+        telling: ProgressEncoder,
+        settings: Settings,
+        worker: str,
+        interval_s: float,
+        taken_at: float,
     ) -> None:
-        self.batch: list[Entry] | None = None
+        self.batch: list[NewEvent] | None = None
         self.backlog = Backlog()
-        self.end: Entry | None = None
+        self.end: NewEvent | None = None
         """The end of the operation, once it is reported."""
         self.hold_ms: int | None = None
         """How long the lease is extended for the next attempt, after this attempt failed."""
@@ -96,7 +102,7 @@ class Outbox:
             self._parting = self.hold_ms is not None and not rest
             progress = self._telling.describe(now) if changed or fading else None
         entries, most = [running(self._worker)] if announce else [], room(self._settings)
-        entries += (Entry("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
+        entries += (NewEvent("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
         if progress is not None:
             entries += self._telling.entries(progress, now, changed=changed)
         if end is not None:
@@ -106,7 +112,7 @@ class Outbox:
         if entries:
             self.taken_at = now
 
-    def _put(self, entries: Sequence[Entry], marks: int | None) -> None:
+    def _put(self, entries: Sequence[NewEvent], marks: int | None) -> None:
         """Make entries the batch. When it is acknowledged, `marks` are reached; None leaves the marks for later."""
         if marks is not None:
             self._batch_mark = marks
@@ -124,7 +130,7 @@ class Outbox:
         self._reached = self._batch_mark
         return last
 
-    def reborn(self) -> None:
+    def after_fork(self) -> None:
         """Restart in a forked child as a new producer: the parent sends what was waiting."""
         self._begin_anew()
         self.announce = False

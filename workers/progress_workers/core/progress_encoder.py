@@ -4,7 +4,7 @@ import logging
 from math import inf
 from typing import Any
 
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import log_json, progress_json, room
@@ -16,7 +16,7 @@ FADING_S = 5.0
 """How soon unchanged progress is sent again, because its rate falls; then after twice the time, and so on."""
 
 
-class Telling:
+class ProgressEncoder:
     """Encodes one operation's progress as entries. Times are monotonic, in seconds."""
 
     def __init__(self, operation: str, progress: Progress, settings: Settings, now: float) -> None:
@@ -44,15 +44,15 @@ class Telling:
                 logger.exception("the progress of operation %s can't be described", self._operation)
             return None
 
-    def entries(self, progress: dict[str, Any], now: float, *, changed: bool) -> list[Entry]:
+    def entries(self, progress: dict[str, Any], now: float, *, changed: bool) -> list[NewEvent]:
         """Return the progress and, the first time that something does not fit, a log line that reports it."""
         data, left_out = progress_json(progress, self._settings.max_progress_bytes)
-        entries = [Entry("progress", data)]
+        entries = [NewEvent("progress", data)]
         if left_out and not self._complained:
             self._complained = True
             said = f"the progress is too large; these fields were left out: {', '.join(left_out)}"
             logger.warning("operation %s: %s", self._operation, said)
-            entries.insert(0, Entry("log", log_json(Line(said, "warning", None), room(self._settings))))
+            entries.insert(0, NewEvent("log", log_json(Line(said, "warning", None), room(self._settings))))
         self._fade(progress, now, changed)
         return entries
 

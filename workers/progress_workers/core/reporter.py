@@ -10,23 +10,23 @@ from math import inf
 from threading import RLock
 
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
-from progress_broker.model.entry import Entry, build_shapes
-from progress_broker.model.operation import Answer
+from progress_broker.model.entry import NewEvent, build_shapes
+from progress_broker.model.operation import PublishResult
 from progress_broker.operations.commands import publish_call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import Call
 from progress_workers.core.backlog import LEVELS, Line, level_of
-from progress_workers.core.cancellation import StopSign
+from progress_workers.core.cancellation import Cancellation
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
 from progress_workers.core.outbox import BATCH_LINES, Outbox
 from progress_workers.core.progress.clock import Clock
-from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress.progress import Progress
 from progress_workers.core.progress.stage import MAX_NAME_CHARS, Stage
-from progress_workers.core.progress_encoder import Telling
-from progress_workers.errors import Stop
+from progress_workers.core.progress_encoder import ProgressEncoder
+from progress_workers.errors import CancelInfo
 from progress_workers.tracing import NO_TRACE, NoTrace
 from progress_workers.values import brief, text
 from progress_workers.values.complaints import Complaints
@@ -53,7 +53,7 @@ class Reporter:
         attempt: int = 1,
         created_ms: int | None = None,
         worker: str = "",
-        announce: bool = False,
+        publish_running: bool = False,
         lease_s: float | None = None,
         idle_limit_s: float | None = None,
         interval_s: float = INTERVAL_S,
@@ -68,24 +68,24 @@ class Reporter:
         self.attempt = attempt
         self.heard = (0, 0)
         """The position up to which its signals were read."""
-        self.succeeded = False
+        self.superseded = False
         """Whether a signal reported that another attempt took over."""
         now = (clock := clock or Clock()).monotonic()
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
-        self.pulse = Pulse(lambda: wake(self) if wake else None, self.complaints.add)
-        self.progress = Progress(self.pulse, clock, total=total, unit=unit)
-        telling = Telling(operation, self.progress, settings, now)
+        self.dirty_flag = DirtyFlag(lambda: wake(self) if wake else None, self.complaints.add)
+        self.progress = Progress(self.dirty_flag, clock, total=total, unit=unit)
+        telling = ProgressEncoder(operation, self.progress, settings, now)
         # The first progress does not wait for the interval.
-        self.outbox = Outbox(self.pulse, telling, settings, worker, interval_s, now - interval_s)
-        self.outbox.announce = announce
+        self.outbox = Outbox(self.dirty_flag, telling, settings, worker, interval_s, now - interval_s)
+        self.outbox.announce = publish_running
         self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
         self.inbox = Inbox()
-        self.sign = StopSign(operation, self.pulse, self.inbox)
+        self.cancellation = Cancellation(operation, self.dirty_flag, self.inbox)
         self._worker = worker
         self._created_ms = created_ms
         self._finished = self._released = False
         if total is not None or unit is not None:
-            self.pulse.dirty = True  # reported even before the first item is done
+            self.dirty_flag.dirty = True  # reported even before the first item is done
 
     # Reports, from any thread.
 
@@ -96,46 +96,46 @@ class Reporter:
         if known is None:
             levels = ", ".join(sorted(LEVELS))
             self.complaints.add("level", f"unknown log level {brief(level)} is shown as info; the levels are {levels}")
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             self.publish(Line(said, known or "info", named or self.progress.running_stage))
 
-    def publish(self, one: Line | Entry) -> None:
+    def publish(self, one: Line | NewEvent) -> None:
         """Add a log line or a custom event."""
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             if self.ended or self.lost is not None:
                 return
             self.outbox.backlog.append(one)
             waiting = len(self.outbox.backlog)
         if waiting in (1, BATCH_LINES):
-            self.pulse.wake()
+            self.dirty_flag.wake()
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return the stage of this name; the first call creates it."""
         return self.progress.stage(name, weight, total, self.log)
 
-    def end(self, outcome: Entry) -> bool:
+    def end(self, outcome: NewEvent) -> bool:
         """Store the operation's end, which is sent after everything else. Return whether this was the first end."""
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             if self.ended:
                 return False
             self.outbox.end = outcome
-        self._let_go()
+        self._close()
         return True
 
     def retry_in(self, delay_s: float, said: Line) -> None:
         """Record that this attempt failed and the next one follows within `delay_s`; sent after everything else."""
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             if self.ended:
                 return
             self.publish(said)
             self.outbox.hold_ms = round(1000 * (delay_s + (self.lease.lease_s or 0.0)))
-        self._let_go()
+        self._close()
 
     def mark(self) -> int:
         """Return a mark that is reached when all reports so far are acknowledged."""
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             mark = self.outbox.mark()
-        self.pulse.wake()
+        self.dirty_flag.wake()
         return mark
 
     def release(self) -> None:
@@ -143,17 +143,17 @@ class Reporter:
         self.lease.release()
         self._released = True
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         self.inbox.close()
         self.trace.end(self.outbox.end)
-        self.pulse.wake()
+        self.dirty_flag.wake()
 
     # The state of reporting.
 
     @property
     def lost(self) -> BrokerError | None:
         """Why this process may no longer report the operation, or None. After this, nothing is sent."""
-        return self.sign.lost
+        return self.cancellation.lost
 
     @property
     def dropped(self) -> bool:
@@ -184,14 +184,14 @@ class Reporter:
 
     def unsent(self) -> int:
         """Return how many buffered events are not acknowledged yet."""
-        with self.pulse.lock:
+        with self.dirty_flag.lock:
             return len(self.outbox)
 
     def lose(self, error: BrokerError) -> None:
         """Give the operation up: this process may no longer report it."""
-        self._silence()
+        self._finish()
         self.trace.end(self.outbox.end)
-        self.sign.lose(error)
+        self.cancellation.lose(error)
 
     # Sending, by one thread.
 
@@ -199,7 +199,7 @@ class Reporter:
         """Return the monotonic time, in seconds, at which there is a batch to take; infinity for never."""
         return inf if self.done else self.outbox.due_at(counting=not self._released)
 
-    def take(self, now: float) -> list[Entry] | None:
+    def take(self, now: float) -> list[NewEvent] | None:
         """Return the batch to send as of `now`; None if nothing is due. It is the same until it is acknowledged."""
         if self.outbox.batch is None and self.due_at() <= now:
             self.outbox.freeze(now)
@@ -210,40 +210,40 @@ class Reporter:
         entries = self.take(now)
         return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
 
-    def acknowledged(self, answer: Answer) -> None:
+    def acknowledged(self, answer: PublishResult) -> None:
         """Note that the last batch is stored."""
         if self.outbox.batch is None:
             return
         last = self.outbox.acknowledged()
         self.lease.heard(self.outbox.taken_at)
-        self.heed(answer)
+        self.apply_answer(answer)
         if last:
             self._finished = True
-            self._silence()
+            self._finish()
 
     # Heartbeats, by another thread.
 
-    def beat_at(self) -> float:
+    def heartbeat_due_at(self) -> float:
         """Return the monotonic time, in seconds, at which a heartbeat is due; infinity for never."""
         return inf if self.done or self.ended else self.lease.due_at()
 
-    def beat(self, now: float) -> Call:
+    def heartbeat(self, now: float) -> Call:
         """Return the heartbeat call. Its reply also says whether this process may still report the operation."""
-        self.lease.beaten(now)
+        self.lease.heartbeat_sent(now)
         return self._call((), as_observer=self.lease.lease_s is None)
 
-    def reborn(self) -> None:
+    def after_fork(self) -> None:
         """Restart in a forked child as a new producer. The parent sends what was waiting, and the heartbeats."""
-        self.pulse.lock = RLock()  # a thread that exists only in the parent may hold the old one
-        self.outbox.reborn()
+        self.dirty_flag.lock = RLock()  # a thread that exists only in the parent may hold the old one
+        self.outbox.after_fork()
         self.lease.release()
-        self.inbox.reborn()
-        self.pulse.dirty = False
+        self.inbox.after_fork()
+        self.dirty_flag.dirty = False
         self._finished = self._finished or self.ended
         if self.done:
-            self._silence()
+            self._finish()
 
-    def _call(self, entries: Sequence[Entry], *, lease_ms: int | None = None, as_observer: bool = False) -> Call:
+    def _call(self, entries: Sequence[NewEvent], *, lease_ms: int | None = None, as_observer: bool = False) -> Call:
         return publish_call(
             self.operation,
             self.keys,
@@ -256,10 +256,10 @@ class Reporter:
             traceparent=self.trace.traceparent if entries else "",
         )
 
-    def heed(self, answer: Answer) -> None:
+    def apply_answer(self, answer: PublishResult) -> None:
         """Process the answer to a heartbeat or a batch."""
         if answer.cancel is not None:
-            self.sign.ask(Stop(answer.cancel.reason, answer.cancel.by))
+            self.cancellation.request(CancelInfo(answer.cancel.reason, answer.cancel.by))
 
-    def _silence(self) -> None:
-        self.pulse.dirty = True  # never cleared again: further counting wakes nobody
+    def _finish(self) -> None:
+        self.dirty_flag.dirty = True  # never cleared again: further counting wakes nobody

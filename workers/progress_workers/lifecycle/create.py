@@ -13,8 +13,8 @@ from progress_broker.operations import parent_notice
 from progress_broker.operations.commands import create_call, read_answer
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings, load_settings
-from progress_workers.lifecycle.creation_fields import readable_words
-from progress_workers.lifecycle.parent import note
+from progress_workers.lifecycle.creation_fields import readable_fields
+from progress_workers.lifecycle.parent import notify_parent
 from progress_workers.options import Default
 from progress_workers.transport.connection import Link
 from progress_workers.transport.registry import link_to
@@ -48,14 +48,14 @@ def create(
 ) -> Created:
     """Create an operation, unless it already exists with the same values. The options are those of `CreateOptions`.
 
-    Raises `Invalid`, before anything is created, if `id`, `parent` or `lease_s` is invalid, or if `tags` is a single
-    string.
+    Raises `InvalidInput`, before anything is created, if `id`, `parent` or `lease_s` is invalid, or if `tags` is a
+    single string.
     """
     settings = settings or load_settings()
     lease = settings.lease_s if lease_s is Default.LEASE else lease_s
     if unknown := [name for name in words if name not in NewOperation.model_fields]:
         raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
-    given, warnings = readable_words(kind, tags, words)
+    given, warnings = readable_fields(kind, tags, words)
     try:
         new = NewOperation.model_validate(
             {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given}
@@ -69,7 +69,7 @@ def create(
         read_answer(reply)
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
-    cancel = note(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
+    cancel = notify_parent(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
     created_ms = int(reply[5]) if reply[5] else None
     return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, warnings)
 

@@ -4,22 +4,22 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import MAX_LABEL_CHARS, MAX_TAGS, MAX_TITLE_CHARS, MAX_WEIGHT
 from progress_workers.values import attempt, brief, fitted, label, number, text
 
 
-class Words(NamedTuple):
+class CreationFields(NamedTuple):
     """The options that can be stored, and warnings about those that were ignored or changed, by name."""
 
     given: dict[str, Any]
     warnings: list[tuple[str, str]]
 
 
-def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
+def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> CreationFields:
     """Convert a kind, tags and other options to texts that people can read. Ids stay as they are.
 
-    Raises `Invalid` if `tags` is a single string.
+    Raises `InvalidInput` if `tags` is a single string.
     """
     words, warnings = dict(given), list[tuple[str, str]]()
     words["kind"] = label(kind) or "operation"
@@ -30,7 +30,7 @@ def readable_words(kind: object, tags: object, given: dict[str, Any]) -> Words:
         words["owner"] = _owner(words["owner"])
     if "weight" in words:
         words["weight"] = _weight(words["weight"], warnings)
-    return Words(words, warnings)
+    return CreationFields(words, warnings)
 
 
 def _owner(given: object) -> str | None:
@@ -41,7 +41,7 @@ def _owner(given: object) -> str | None:
 
 def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:
     if isinstance(given, str | bytes):
-        raise Invalid('tags must be a list, even for a single tag: ["tag"]', field="tags")
+        raise InvalidInput('tags must be a list, even for a single tag: ["tag"]', field="tags")
     if given is None:
         return []
     found: list[object] = []

@@ -2,8 +2,8 @@
 
 from contextlib import suppress
 
-from progress_broker.errors import BrokerError, Conflict, Invalid, OperationEnded, StorageFull, StorageUnavailable
-from progress_broker.model.entry import Entry
+from progress_broker.errors import BrokerError, Conflict, InvalidInput, OperationEnded, StorageFull, StorageUnavailable
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, NewOperation, Status
 from progress_broker.operations import cancellation, parent_notice
 from progress_broker.operations.commands import publish_call, read_answer
@@ -12,7 +12,7 @@ from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.transport.connection import Link
 
 
-def note(link: Link, settings: Settings, operation: str, new: NewOperation) -> Cancel | None:
+def notify_parent(link: Link, settings: Settings, operation: str, new: NewOperation) -> Cancel | None:
     """Notify a parent of its new child. If the parent was asked to stop, cancel the child and return the cancel."""
     try:
         cancel = _publish(link, new.parent or "", parent_notice.entry(operation, new))
@@ -33,12 +33,12 @@ def _cancel(link: Link, settings: Settings, operation: str, cancel: Cancel) -> N
     try:
         _publish(link, operation, cancellation.ended(settings, Status.PENDING, cancel), Status.PENDING)
     except Conflict:  # another worker has started it
-        with suppress(Invalid, OperationEnded):
+        with suppress(InvalidInput, OperationEnded):
             _publish(link, operation, cancellation.requested(settings, cancel))
     except OperationEnded:
         pass
 
 
-def _publish(link: Link, operation: str, entry: Entry, expect: str = "") -> Cancel | None:
+def _publish(link: Link, operation: str, entry: NewEvent, expect: str = "") -> Cancel | None:
     keys = link.keyspace().operation(operation)
     return read_answer(link.run(publish_call(operation, keys, [entry], expect=expect, as_observer=True))).cancel

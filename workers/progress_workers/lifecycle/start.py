@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from progress_broker.errors import Invalid, NotFound, OperationEnded
+from progress_broker.errors import InvalidInput, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
 from progress_broker.operations.commands import read_answer
 from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
-from progress_workers.errors import Cancelled, Stop
+from progress_workers.errors import CancelInfo, Cancelled
 from progress_workers.lifecycle.create import create
-from progress_workers.lifecycle.state import read_state
+from progress_workers.lifecycle.state import load_snapshot
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
 from progress_workers.transport.connection import Link
@@ -21,13 +21,13 @@ from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
 
 
-class Opened(NamedTuple):
+class Handle(NamedTuple):
     """An operation that can be reported."""
 
     link: Link
     reporter: Reporter
     settings: Settings
-    ends: bool
+    end_on_exit: bool
 
 
 def start(
@@ -40,7 +40,7 @@ def start(
     worker: str | None = None,
     interval_s: float = INTERVAL_S,
     **words: Any,
-) -> Opened:
+) -> Handle:
     """Create an operation, or find it if it already exists with the same values, and mark it as running."""
     settings = settings or load_settings()
     new_attempt = bool(new_attempt)  # an invalid option must fail before anything is created
@@ -50,7 +50,7 @@ def start(
     if created.cancel is not None:
         raise Cancelled(operation, created.cancel.reason, created.cancel.by)
     new = WorkerView(lease_s=created.lease_s, created_ms=created.at_ms)
-    state = new if created.new else read_state(link, operation)
+    state = new if created.new else load_snapshot(link, operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, created.kind, state.traceparent)
@@ -63,9 +63,9 @@ def start(
         return reporter
 
     try:
-        opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, True)
+        opened = Handle(link, _announced(link, operation, state, reporter, trace), settings, True)
     except OperationEnded:
-        if created.new and read_state(link, operation).status is Status.CANCELLED:
+        if created.new and load_snapshot(link, operation).status is Status.CANCELLED:
             raise Cancelled(operation) from None  # cancelled after its creation, most likely together with its parent
         raise
     for subject, said in (*created.warnings, *warnings):
@@ -80,8 +80,8 @@ def attach(
     new_attempt: bool = False,
     worker: str | None = None,
     interval_s: float = INTERVAL_S,
-    ends: bool = True,
-) -> Opened:
+    end_on_exit: bool = True,
+) -> Handle:
     """Join an existing operation and continue from its progress."""
     if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
         raise NotFound(f"there is no operation {brief(operation)}: this is not a valid operation id")
@@ -90,15 +90,15 @@ def attach(
     link = link_to(settings)
 
     def reporter(state: WorkerView) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, ends=ends)
+        reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, end_on_exit=end_on_exit)
         reporter.progress.resume(state.progress)
         return reporter
 
-    state = read_state(link, operation)
+    state = load_snapshot(link, operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, traceparent=state.traceparent)
-    opened = Opened(link, _announced(link, operation, state, reporter, trace), settings, ends)
+    opened = Handle(link, _announced(link, operation, state, reporter, trace), settings, end_on_exit)
     for subject, said in warnings:
         opened.reporter.complaints.add(subject, said)
     return opened
@@ -130,7 +130,7 @@ def _reporter(
     *,
     total: float | None = None,
     unit: str | None = None,
-    ends: bool = True,
+    end_on_exit: bool = True,
 ) -> Reporter:
     if state.status.done:
         raise OperationEnded(f"operation {operation} is already {state.status}: choose another id")
@@ -142,17 +142,17 @@ def _reporter(
         unit=unit,
         attempt=state.attempt,
         created_ms=state.created_ms,
-        worker=worker_name(worker) if ends or worker else "",
-        announce=state.status in (Status.PENDING, Status.STALLED),
+        worker=worker_name(worker) if end_on_exit or worker else "",
+        publish_running=state.status in (Status.PENDING, Status.STALLED),
         # If several processes share an operation, only the one that ends it keeps its lease.
-        lease_s=state.lease_s if ends else None,
+        lease_s=state.lease_s if end_on_exit else None,
         idle_limit_s=state.idle_limit_s,
         interval_s=interval_s,
         wake=link.wake,
         trace=trace,
     )
     if state.cancel is not None:
-        reporter.sign.ask(Stop(state.cancel.reason, state.cancel.by))
+        reporter.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
     return reporter
 
 
@@ -171,9 +171,9 @@ def _announced(
 def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[WorkerView], Reporter]) -> Reporter:
     try:
         _send_first(link, reporter)
-    except (Invalid, OperationEnded):
+    except (InvalidInput, OperationEnded):
         # It changed since it was read. If it was cancelled, Redis rejects `running`; the worker must see the cancel.
-        reporter = make(read_state(link, operation))
+        reporter = make(load_snapshot(link, operation))
         _send_first(link, reporter)
     return reporter
 

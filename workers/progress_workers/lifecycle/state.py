@@ -12,7 +12,7 @@ from progress_workers.transport.connection import Link
 from progress_workers.transport.pipeline import errors_that_may_pass
 
 
-def read_state(link: Link, operation: str) -> WorkerView:
+def load_snapshot(link: Link, operation: str) -> WorkerView:
     """Return an operation's state; raise `NotFound` or `Gone`."""
     key = link.keyspace().operation(operation).snapshot
     with errors_that_may_pass():

@@ -7,11 +7,11 @@ from typing import Final
 import orjson
 
 from progress_broker.errors import Conflict, StorageUnavailable
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Status
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.worker_view import WorkerView
-from progress_workers.lifecycle.state import read_state
+from progress_workers.lifecycle.state import load_snapshot
 from progress_workers.transport.connection import Link
 from progress_workers.values import label
 
@@ -27,13 +27,13 @@ def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | N
         # A cancel stays in effect, and the new attempt learns of it.
         status = Status.CANCELLING if state.status is Status.CANCELLING else Status.RUNNING
         said = orjson.dumps({"status": status, "attempt": attempt, "worker": name})
-        entries = [Entry("status", said, "" if status is Status.CANCELLING else "running")]
+        entries = [NewEvent("status", said, "" if status is Status.CANCELLING else "running")]
         keys = link.keyspace().operation(operation)
         call = publish_call(operation, keys, entries, attempt=attempt, begins=True, worker=name, expect=state.status)
         try:
             read_answer(link.run(call))
         except Conflict:
-            state = read_state(link, operation)  # it changed since it was read
+            state = load_snapshot(link, operation)  # it changed since it was read
         else:
             return state._replace(attempt=attempt, status=status, progress={})
     raise StorageUnavailable(f"operation {operation} could not be taken over because it keeps changing: try again")

@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any, NamedTuple
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 
 
-class Place(NamedTuple):
+class SpawnOptions(NamedTuple):
     """Where and how a command runs, as arguments of `subprocess.Popen`."""
 
     cwd: str | os.PathLike[str] | None = None
@@ -32,9 +32,9 @@ class Child:
     A thread waits for it, and calls `changed` when it stopped or ended.
     """
 
-    def __init__(self, command: Sequence[str], place: Place, changed: Callable[[], None]) -> None:
+    def __init__(self, command: Sequence[str], place: SpawnOptions, changed: Callable[[], None]) -> None:
         if isinstance(command, str | bytes) or not command:
-            raise Invalid("a command must be a list of words: it runs without a shell", field="command")
+            raise InvalidInput("a command must be a list of words: it runs without a shell", field="command")
         apart: dict[str, Any] = {"process_group": 0} if place.with_terminal else {"start_new_session": True}
         self._popen = subprocess.Popen(
             command,

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Literal
 
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.backlog import MAX_LINES
 from progress_workers.processes.lines import Lines, shown
-from progress_workers.processes.patterns import Moves, Pattern
+from progress_workers.processes.patterns import Pattern, ProgressUpdate
 from progress_workers.values import text as readable
 
 Name = Literal["stdout", "stderr"]
@@ -37,7 +37,7 @@ class Output:
     def __init__(
         self,
         name: Name,
-        operation: Reporting,
+        operation: BaseOperation,
         *,
         pattern: Pattern | None = None,
         keep_ansi: bool = False,
@@ -109,7 +109,7 @@ class Output:
             self._move(text, rewritten=True, unfinished=unfinished)
 
     def _move(self, text: str, *, rewritten: bool, unfinished: bool = False) -> None:
-        moves: Moves = {"message": text.strip()} if rewritten else {}
+        moves: ProgressUpdate = {"message": text.strip()} if rewritten else {}
         if self._pattern is not None and (rewritten or self._pattern.everywhere):
             moves |= self._pattern.read(text, unfinished=unfinished)
         if moves:

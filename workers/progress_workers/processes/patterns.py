@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, NamedTuple
 
-from progress_broker.errors import Invalid
+from progress_broker.errors import InvalidInput
 
 GROUPS = ("current", "total", "percent", "message", "unit")
 """The names that a pattern's groups may have; a pattern needs at least one of them."""
@@ -19,18 +19,18 @@ _PERCENT = re.compile(r"(?<![\w.,/-])(\d{1,3}(?:[.,]\d{1,9})?)\s?%(?!\w)")
 _ROUNDED = 1.0
 """How much a ratio and a percentage of the same progress may differ, in percentage points."""
 
-Moves = dict[str, Any]
+ProgressUpdate = dict[str, Any]
 """The arguments for an operation's `update`; may be empty."""
 
 
 class Pattern(NamedTuple):
     """How progress is read from lines."""
 
-    find: Callable[[str, bool], Moves]
+    find: Callable[[str, bool], ProgressUpdate]
     everywhere: bool
     """Whether every line is examined, or only those that are rewritten."""
 
-    def read(self, line: str, *, unfinished: bool = False) -> Moves:
+    def read(self, line: str, *, unfinished: bool = False) -> ProgressUpdate:
         """Return the progress in a line. An `unfinished` line may continue, so a number at its very end is ignored."""
         return self.find(line[:MAX_CHARS], unfinished or len(line) > MAX_CHARS)
 
@@ -38,7 +38,7 @@ class Pattern(NamedTuple):
 def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
     """Return the pattern for `auto`, `bars` or a regular expression with named groups; None for None and `off`.
 
-    Raises `Invalid` for an invalid regular expression, or one without any of the named groups.
+    Raises `InvalidInput` for an invalid regular expression, or one without any of the named groups.
     """
     match given:
         case None | "off":
@@ -48,11 +48,11 @@ def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
     try:
         regex = re.compile(given)
     except re.error as error:
-        raise Invalid(
+        raise InvalidInput(
             f"invalid pattern {given!r}: {error} (expected bars, auto, off or a regular expression)", field="pattern"
         ) from None
     if not set(regex.groupindex) & set(GROUPS):
-        raise Invalid(
+        raise InvalidInput(
             f"invalid pattern {regex.pattern!r}: expected bars, auto, off or a regular expression with at least one of"
             f" the named groups {', '.join(GROUPS)}, for example (?P<current>…)",
             field="pattern",
@@ -60,7 +60,7 @@ def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
     return Pattern(lambda text, unfinished: _read_named(regex, text, unfinished), True)
 
 
-def _read_any(text: str, unfinished: bool) -> Moves:
+def _read_any(text: str, unfinished: bool) -> ProgressUpdate:
     """Read `3/10`, `3 of 10` or `30%`. If a line has a ratio and a percentage that differ, the percentage wins."""
     found = _PERCENT.search(text)
     percent = None if found is None else _number(found[1], "percent")
@@ -72,7 +72,7 @@ def _read_any(text: str, unfinished: bool) -> Moves:
     return {} if percent is None else {"percent": percent}
 
 
-def _read_ratio(text: str, unfinished: bool) -> Moves:
+def _read_ratio(text: str, unfinished: bool) -> ProgressUpdate:
     found = _RATIO.search(text)
     if found is None or (unfinished and found.end() == len(text)):
         return {}
@@ -82,11 +82,11 @@ def _read_ratio(text: str, unfinished: bool) -> Moves:
     return {"current": current, "total": total}
 
 
-def _read_named(regex: re.Pattern[str], text: str, unfinished: bool) -> Moves:
+def _read_named(regex: re.Pattern[str], text: str, unfinished: bool) -> ProgressUpdate:
     found = regex.search(text)
     if found is None:
         return {}
-    moves: Moves = {}
+    moves: ProgressUpdate = {}
     for name in GROUPS:
         if name not in regex.groupindex or not found[name]:
             continue

@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
-from progress_broker.errors import Invalid
-from progress_workers.base import Reporting
+from progress_broker.errors import InvalidInput
+from progress_workers.base import BaseOperation
 from progress_workers.current import current
-from progress_workers.processes.child import Place
+from progress_workers.processes.child import SpawnOptions
 from progress_workers.processes.errors import failure
 from progress_workers.processes.output import OnLine, Output
 from progress_workers.processes.patterns import make_pattern
@@ -19,7 +19,7 @@ from progress_workers.processes.running import GRACE_S, Running
 def run_process(
     command: Sequence[str],
     *,
-    operation: Reporting | None = None,
+    operation: BaseOperation | None = None,
     pattern: str | re.Pattern[str] | None = None,
     ansi: Literal["strip", "keep"] = "strip",
     cwd: str | os.PathLike[str] | None = None,
@@ -57,7 +57,7 @@ def run_process(
     """
     operation = current() if operation is None else operation
     outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
-    place = Place(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
+    place = SpawnOptions(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
     operation.raise_if_cancelled()
     with Running(command, outputs, place=place, grace_s=grace_s) as running:
         forget = operation.on_cancel(running.stop)
@@ -73,11 +73,11 @@ def run_process(
 
 
 def make_outputs(
-    operation: Reporting, *, pattern: str | re.Pattern[str] | None, ansi: str, on_line: OnLine | None = None
+    operation: BaseOperation, *, pattern: str | re.Pattern[str] | None, ansi: str, on_line: OnLine | None = None
 ) -> tuple[Output, Output]:
-    """Return the receivers of a command's stdout and stderr; raise `Invalid` for an invalid pattern."""
+    """Return the receivers of a command's stdout and stderr; raise `InvalidInput` for an invalid pattern."""
     if ansi not in ("strip", "keep"):
-        raise Invalid(f"ansi must be strip or keep, not {ansi!r}", field="ansi")
+        raise InvalidInput(f"ansi must be strip or keep, not {ansi!r}", field="ansi")
     finds = make_pattern(pattern)
     out, err = (
         Output(name, operation, pattern=finds, keep_ansi=ansi == "keep", on_line=on_line)

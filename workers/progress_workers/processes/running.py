@@ -8,8 +8,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from progress_broker.errors import Invalid
-from progress_workers.processes.child import Child, Place
+from progress_broker.errors import InvalidInput
+from progress_workers.processes.child import Child, SpawnOptions
 from progress_workers.processes.output import Output
 from progress_workers.processes.stream import Stream
 from progress_workers.processes.wake import Wake
@@ -43,12 +43,12 @@ class Running:
         command: Sequence[str],
         outputs: Sequence[Output],
         *,
-        place: Place,
+        place: SpawnOptions,
         grace_s: float = GRACE_S,
         copy_to: Sequence[int | None] = (None, None),
     ) -> None:
         if not (isinstance(grace_s, int | float) and grace_s >= 0):
-            raise Invalid(f"grace_s must be a number of seconds, 0 or greater, not {grace_s!r}", field="grace_s")
+            raise InvalidInput(f"grace_s must be a number of seconds, 0 or greater, not {grace_s!r}", field="grace_s")
         self.stopped_for: BaseException | None = None
         """Why it was asked to end; None if it was not."""
         self.terminal: StoppedChild | None = None

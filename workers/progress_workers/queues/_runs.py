@@ -12,14 +12,14 @@ from progress_broker.model.operation import Status
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.core.encoding import room
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
-from progress_workers.lifecycle.start import Opened
+from progress_workers.lifecycle.start import Handle
 from progress_workers.lifecycle.state import cancelled_at_s
-from progress_workers.null import NOTHING, NoOperation
+from progress_workers.null import NULL_OPERATION, NullOperation
 from progress_workers.operation import Operation
 from progress_workers.options import Description
 from progress_workers.transport.registry import link_to
@@ -27,19 +27,19 @@ from progress_workers.values import attempt, label, number, operation_id, text
 
 __all__ = [
     "LOST",
-    "Words",
-    "announce",
+    "OperationOptions",
     "begin",
-    "conclude",
-    "hold",
-    "last_resort",
+    "create_for_task",
+    "end_from_outside",
+    "force_stop_after",
+    "keep_for_retry",
     "leave",
     "leave_async",
+    "merge_options",
     "operation_id",
     "seconds",
     "stops",
     "succeed",
-    "worded",
 ]
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _CLOCKS_S = 60.0
 """How far the clocks of two machines may differ, in seconds."""
 
 
-class Words(Description, total=False):
+class OperationOptions(Description, total=False):
     """The options of a task's operation, set where the task is declared or enqueued. Its id is the task's id."""
 
     kind: str
@@ -60,9 +60,9 @@ class Words(Description, total=False):
     parent: str | None
 
 
-def worded(kind: str, *layers: object) -> Words | None:
+def merge_options(kind: str, *layers: object) -> OperationOptions | None:
     """Merge the options of a task; later ones override earlier ones. Return None if one of them is False."""
-    words: Words = {"kind": label(kind)}
+    words: OperationOptions = {"kind": label(kind)}
     for options in layers:
         if options is False:
             return None
@@ -71,7 +71,7 @@ def worded(kind: str, *layers: object) -> Words | None:
     return words
 
 
-def announce(task: str, words: Words) -> None:
+def create_for_task(task: str, words: OperationOptions) -> None:
     """Create the pending operation of a task that was enqueued."""
     try:
         create_pending(**words, id=operation_id(task))
@@ -81,7 +81,7 @@ def announce(task: str, words: Words) -> None:
         logger.warning("task %s is enqueued, but not shown as pending: %s", task, error)
 
 
-def begin(shell: type[Shell], task: str, words: Words, enqueued_at: float = 0) -> Shell | NoOperation:
+def begin(shell: type[Shell], task: str, words: OperationOptions, enqueued_at: float = 0) -> Shell | NullOperation:
     """Begin the next attempt at a task's operation. If it can't be reported, return the null operation.
 
     Raises `Cancelled` if the operation was cancelled before: then the task must not run. Where queues reuse ids,
@@ -94,7 +94,7 @@ def begin(shell: type[Shell], task: str, words: Words, enqueued_at: float = 0) -
         if isinstance(error, OperationEnded) and _was_cancelled(operation, enqueued_at):
             raise Cancelled(operation, "before this run began") from None
         logger.warning("task %s runs without being reported: %s", task, error)
-        return NOTHING
+        return NULL_OPERATION
     op = shell(opened)
     if op.cancelled:
         with Operation(opened) as cancelled:
@@ -102,7 +102,7 @@ def begin(shell: type[Shell], task: str, words: Words, enqueued_at: float = 0) -
     return op
 
 
-def stops(op: Reporting, error: BaseException) -> bool:
+def stops(op: BaseOperation, error: BaseException) -> bool:
     """Return whether an exception that left a task means that it was stopped, and not that it failed."""
     return isinstance(error, Cancelled) or (op.cancelled and isinstance(error, LOST))
 
@@ -115,7 +115,7 @@ def seconds(value: object) -> float:
     return max(0.0, found or 0.0)
 
 
-def succeed(op: Reporting, result: object) -> None:
+def succeed(op: BaseOperation, result: object) -> None:
     """Report that a task succeeded, with its result."""
     try:
         op.succeed(result)
@@ -123,19 +123,19 @@ def succeed(op: Reporting, result: object) -> None:
         logger.exception("the result of operation %s can't be reported", op.id)
 
 
-def leave(op: Operation | NoOperation) -> None:
+def leave(op: Operation | NullOperation) -> None:
     """Leave an operation's block after its end was reported."""
     with _lost_is_logged(op):
         op.__exit__(None, None, None)
 
 
-async def leave_async(op: AsyncOperation | NoOperation) -> None:
+async def leave_async(op: AsyncOperation | NullOperation) -> None:
     """Leave an operation's block after its end was reported."""
     with _lost_is_logged(op):
         await op.__aexit__(None, None, None)
 
 
-def conclude(task: str, status: Status, kind: str, message: str) -> None:
+def end_from_outside(task: str, status: Status, kind: str, message: str) -> None:
     """End a task's operation from outside its worker; `kind` is the type of the error."""
     try:
         settings, operation = load_settings(), operation_id(task)
@@ -150,7 +150,7 @@ def conclude(task: str, status: Status, kind: str, message: str) -> None:
         logger.warning("the operation of task %s can't be ended as %s: %s", task, status, error)
 
 
-def hold(task: str, delay_s: float, error: str) -> None:
+def keep_for_retry(task: str, delay_s: float, error: str) -> None:
     """Keep a task's operation open for its next attempt, after its worker died."""
     try:
         with Operation.attach(operation_id(task)) as op:
@@ -160,7 +160,7 @@ def hold(task: str, delay_s: float, error: str) -> None:
 
 
 @contextmanager
-def last_resort(op: Reporting, after_s: float | None, stop: Callable[[], object]) -> Iterator[None]:
+def force_stop_after(op: BaseOperation, after_s: float | None, stop: Callable[[], object]) -> Iterator[None]:
     """Call `stop` once if the block still runs `after_s` seconds after the operation was cancelled; None: never."""
     left, leaving = False, Lock()
     timers: list[Timer] = []
@@ -188,7 +188,7 @@ def last_resort(op: Reporting, after_s: float | None, stop: Callable[[], object]
             timer.cancel()
 
 
-def _opened(operation: str, words: Words) -> Opened:
+def _opened(operation: str, words: OperationOptions) -> Handle:
     try:
         return start.attach(operation, new_attempt=True)
     except NotFound:
@@ -207,7 +207,7 @@ def _was_cancelled(operation: str, after: float) -> bool:
 
 
 @contextmanager
-def _lost_is_logged(op: Reporting) -> Iterator[None]:
+def _lost_is_logged(op: BaseOperation) -> Iterator[None]:
     try:
         yield
     except BrokerError as error:

@@ -66,17 +66,17 @@ except ModuleNotFoundError:
 from progress_broker.model.operation import Status
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.errors import Cancelled
-from progress_workers.null import NoOperation
+from progress_workers.null import NullOperation
 from progress_workers.queues._runs import (
-    Words,
-    announce,
+    OperationOptions,
     begin,
-    conclude,
+    create_for_task,
+    end_from_outside,
     leave_async,
+    merge_options,
     operation_id,
     seconds,
     succeed,
-    worded,
 )
 
 __all__ = ["ArqRedis", "Job", "create_pool", "operation_id", "reported"]
@@ -115,7 +115,7 @@ class Job(arq.jobs.Job):
         """Abort the job as arq does. If the job had not begun, end its operation."""
         aborted = await super().abort(**options) or await self._was_aborted()
         if aborted:
-            await asyncio.to_thread(conclude, self.job_id, Status.CANCELLED, "cancelled", "aborted")
+            await asyncio.to_thread(end_from_outside, self.job_id, Status.CANCELLED, "cancelled", "aborted")
         return aborted
 
     async def _was_aborted(self) -> bool:
@@ -155,10 +155,10 @@ class ArqRedis(arq.connections.ArqRedis):
         reported.
         """
         options["_job_id"] = options.get("_job_id") or uuid4().hex
-        words = worded(function, _progress)
+        words = merge_options(function, _progress)
         if words is not None:
             # First the operation: a job carries no options, so a worker that starts earlier would set its own.
-            await asyncio.to_thread(announce, options["_job_id"], words)
+            await asyncio.to_thread(create_for_task, options["_job_id"], words)
         job = await super().enqueue_job(function, *args, **options)
         if job is None:
             return None
@@ -177,7 +177,7 @@ class _Rules(NamedTuple):
 def _reported(jobs: Iterable[Any], rules: _Rules, progress: Mapping[str, Any]) -> Iterable[Any]:
     for entry in jobs:
         job = entry if hasattr(entry, "next_run") else func(entry)  # only cron jobs have a `next_run`
-        words = worded(job.name, progress.get(job.name))
+        words = merge_options(job.name, progress.get(job.name))
         yield job if words is None else replace(job, coroutine=_Reported(job, rules, words).wrapper())
 
 
@@ -200,7 +200,7 @@ async def _note_job(ctx: dict[Any, Any]) -> None:
 class _Reported:
     """An arq function whose jobs are reported."""
 
-    def __init__(self, function: Function, rules: _Rules, words: Words) -> None:
+    def __init__(self, function: Function, rules: _Rules, words: OperationOptions) -> None:
         self._work, self._words = function.coroutine, words
         self._retry_jobs = rules.retry_jobs
         self._max_tries = rules.max_tries if function.max_tries is None else function.max_tries
@@ -223,9 +223,9 @@ class _Reported:
             op = await asyncio.to_thread(begin, AsyncOperation, job, self._words, ctx["enqueue_time"].timestamp())
         except asyncio.CancelledError:
             if late := self._late(ctx):
-                await asyncio.to_thread(conclude, job, Status.FAILED, type(late).__name__, str(late))
+                await asyncio.to_thread(end_from_outside, job, Status.FAILED, type(late).__name__, str(late))
             elif not _stopping(ctx):
-                await asyncio.to_thread(conclude, job, Status.CANCELLED, "cancelled", "aborted")
+                await asyncio.to_thread(end_from_outside, job, Status.CANCELLED, "cancelled", "aborted")
             raise
         await op.__aenter__()
         try:
@@ -242,7 +242,7 @@ class _Reported:
         is_late = asyncio.get_running_loop().time() - ctx[_SINCE] >= self._timeout_s
         return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
 
-    def _tell(self, op: AsyncOperation | NoOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
+    def _tell(self, op: AsyncOperation | NullOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
         """Report how the job ended, in the cases where the exception alone does not tell what arq will do."""
         again = self._retry_jobs and ctx["job_try"] < self._max_tries
         if op.cancelled:

@@ -65,19 +65,19 @@ except ModuleNotFoundError:
 
 from progress_broker.model.operation import Status
 from progress_workers.errors import Cancelled
-from progress_workers.null import NoOperation
+from progress_workers.null import NullOperation
 from progress_workers.operation import Operation
 from progress_workers.queues._runs import (
-    announce,
     begin,
-    conclude,
-    hold,
-    last_resort,
+    create_for_task,
+    end_from_outside,
+    force_stop_after,
+    keep_for_retry,
     leave,
+    merge_options,
     seconds,
     stops,
     succeed,
-    worded,
 )
 from progress_workers.values import let_pass, text
 
@@ -132,7 +132,7 @@ class _Installed:
     def _take_over(self, app: Celery, worker_pid: int | None) -> list[Task]:
         taken = []
         for name, task in app.tasks.items():
-            declared = worded(name, getattr(task, "progress", None))
+            declared = merge_options(name, getattr(task, "progress", None))
             if declared is not None and not name.startswith(_OWN) and not isinstance(task.run, _Reported):
                 task.run = _Reported(task, self._terminate_after_s, worker_pid)
                 taken.append(task)
@@ -163,7 +163,7 @@ class _Reported:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self._task.request
-        words = worded(self._task.name, getattr(self._task, "progress", None), request.get("progress"))
+        words = merge_options(self._task.name, getattr(self._task, "progress", None), request.get("progress"))
         if request.called_directly or request.is_eager or words is None:
             return self._run(*args, **kwargs)
         try:
@@ -174,7 +174,7 @@ class _Reported:
         token = _running.set(handed_on)
         op.__enter__()
         try:
-            with last_resort(op, self._terminate_after_s, functools.partial(self._terminate, request.id)):
+            with force_stop_after(op, self._terminate_after_s, functools.partial(self._terminate, request.id)):
                 return self._worked(op, handed_on, functools.partial(self._run, *args, **kwargs))
         finally:
             _running.reset(token)
@@ -183,7 +183,7 @@ class _Reported:
             else:
                 op.flush()
 
-    def _worked(self, op: Operation | NoOperation, handed_on: _HandedOn, work: Callable[[], Any]) -> Any:
+    def _worked(self, op: Operation | NullOperation, handed_on: _HandedOn, work: Callable[[], Any]) -> Any:
         try:
             result = work()
         except Retry as retry:
@@ -249,23 +249,23 @@ def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> 
         running.so = True
     elif not headers.get("retries"):
         declared = next((app.tasks[sender] for app in _apps if sender in app.tasks), None)
-        words = worded(sender, getattr(declared, "progress", None), headers.get("progress"))
+        words = merge_options(sender, getattr(declared, "progress", None), headers.get("progress"))
         if words is not None:
-            announce(task, words)
+            create_for_task(task, words)
 
 
 def _revoked(request: Any, terminated: bool, expired: bool, **_: Any) -> None:
     reason = "expired in the queue" if expired else "terminated" if terminated else "revoked"
-    conclude(request.id, Status.CANCELLED, "cancelled", reason)
+    end_from_outside(request.id, Status.CANCELLED, "cancelled", reason)
 
 
 def _failed(task_id: str, exception: BaseException, **_: Any) -> None:
     """Report a failure that the task's process can no longer report. The process itself reports all other failures."""
     if isinstance(exception, WorkerLostError | TimeLimitExceeded):
         kind = "worker-lost" if isinstance(exception, WorkerLostError) else type(exception).__name__
-        conclude(task_id, Status.FAILED, kind, str(exception))
+        end_from_outside(task_id, Status.FAILED, kind, str(exception))
 
 
 def _retried(request: Any, reason: Any, **_: Any) -> None:
     if isinstance(getattr(reason, "exc", None), WorkerLostError):
-        hold(request.id, _delay_s(reason), str(reason.exc))
+        keep_for_retry(request.id, _delay_s(reason), str(reason.exc))

@@ -65,9 +65,18 @@ except ModuleNotFoundError:
     raise
 
 from progress_workers.errors import Cancelled
-from progress_workers.null import NoOperation
+from progress_workers.null import NullOperation
 from progress_workers.operation import Operation
-from progress_workers.queues._runs import LOST, announce, begin, last_resort, leave, seconds, succeed, worded
+from progress_workers.queues._runs import (
+    LOST,
+    begin,
+    create_for_task,
+    force_stop_after,
+    leave,
+    merge_options,
+    seconds,
+    succeed,
+)
 from progress_workers.values import let_pass
 
 __all__ = ["Interrupted", "Progress", "install"]
@@ -94,7 +103,7 @@ def install(broker: Broker, *, interrupt_after_s: float | None = 10.0) -> None:
 class _Run:
     """A message while its actor processes it."""
 
-    def __init__(self, op: Operation | NoOperation, message: str) -> None:
+    def __init__(self, op: Operation | NullOperation, message: str) -> None:
         self.op, self.message = op, message
         self.retry_in_s: float | None = None
         """The delay of the retry, in seconds; None if the message was not enqueued again with its id."""
@@ -140,7 +149,7 @@ class Progress(Middleware):
         elif not message.options.get("retries"):
             words = _words(broker, message)
             if words is not None:
-                announce(message.message_id, words)
+                create_for_task(message.message_id, words)
 
     def before_process_message(self, broker: Broker, message: Any) -> None:
         """Begin an attempt."""
@@ -156,7 +165,7 @@ class Progress(Middleware):
         _run.set(run)
         op.__enter__()
         interrupt: Callable[[], None] = partial(raise_thread_exception, get_ident(), Interrupted)
-        run.resort.enter_context(last_resort(op, self._interrupt_after_s, interrupt))
+        run.resort.enter_context(force_stop_after(op, self._interrupt_after_s, interrupt))
 
     def after_process_message(
         self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -184,10 +193,10 @@ class Progress(Middleware):
 def _words(broker: Broker, message: Any) -> Any:
     actor = broker.actors.get(message.actor_name)
     declared = actor.options.get("progress") if actor is not None else None
-    return worded(message.actor_name, declared, message.options.get("progress"))
+    return merge_options(message.actor_name, declared, message.options.get("progress"))
 
 
-def _stopped(op: Operation | NoOperation, exception: BaseException) -> Cancelled | None:
+def _stopped(op: Operation | NullOperation, exception: BaseException) -> Cancelled | None:
     """Return `Cancelled` for an interrupt that stopped the actor, None for any other exception."""
     if not isinstance(exception, Interrupt) or isinstance(exception, Shutdown | TimeLimitExceeded):
         return None

@@ -56,19 +56,19 @@ except ModuleNotFoundError:
 
 from progress_broker.model.operation import Status
 from progress_workers.errors import Cancelled
-from progress_workers.null import NoOperation
+from progress_workers.null import NullOperation
 from progress_workers.operation import Operation
 from progress_workers.queues._runs import (
-    Words,
-    announce,
+    OperationOptions,
     begin,
-    conclude,
-    hold,
-    last_resort,
+    create_for_task,
+    end_from_outside,
+    force_stop_after,
+    keep_for_retry,
     leave,
+    merge_options,
     stops,
     succeed,
-    worded,
 )
 from progress_workers.values import let_pass
 
@@ -89,13 +89,13 @@ class Job(rq.job.Job):
     """Whether this process reported how the run ended, and whether the run was stopped."""
 
     @property
-    def words(self) -> Words | None:
+    def words(self) -> OperationOptions | None:
         """The options of its operation; None if it is not reported."""
         try:
             kind = self.func_name
         except DeserializationError:
             kind = None
-        return worded(kind or "job", self.meta.get("progress"))
+        return merge_options(kind or "job", self.meta.get("progress"))
 
     def perform(self) -> Any:
         """Run the job as an attempt at its operation."""
@@ -110,7 +110,7 @@ class Job(rq.job.Job):
             raise
         op.__enter__()
         try:
-            with last_resort(op, self.stop_after_s, self._command_stop):
+            with force_stop_after(op, self.stop_after_s, self._command_stop):
                 return self._work(op)
         finally:
             leave(op)
@@ -123,17 +123,17 @@ class Job(rq.job.Job):
         if self._told or status not in _ENDS or self.words is None:
             return
         if status in (JobStatus.CANCELED, JobStatus.STOPPED):
-            conclude(self.id, Status.CANCELLED, "cancelled", f"the job was {status.value}")
+            end_from_outside(self.id, Status.CANCELLED, "cancelled", f"the job was {status.value}")
         else:
-            conclude(self.id, Status.FAILED, "worker-lost", "the work-horse died, or could not start")
+            end_from_outside(self.id, Status.FAILED, "worker-lost", "the work-horse died, or could not start")
 
     def retry(self, queue: rq.Queue, pipeline: Any) -> None:
         """Enqueue the job again, and keep the operation open for its next attempt."""
         if not self._told and self.words is not None:
-            hold(self.id, self.get_retry_interval(), "the work-horse died")
+            keep_for_retry(self.id, self.get_retry_interval(), "the work-horse died")
         super().retry(queue, pipeline)
 
-    def _work(self, op: Operation | NoOperation) -> Any:
+    def _work(self, op: Operation | NullOperation) -> Any:
         try:
             result = super().perform()
         except BaseException as error:
@@ -181,5 +181,5 @@ class Queue(rq.Queue):
 def _announced(job: rq.job.Job) -> rq.job.Job:
     words = job.words if isinstance(job, Job) else None
     if words is not None:
-        announce(job.id, words)
+        create_for_task(job.id, words)
     return job

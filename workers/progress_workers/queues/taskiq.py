@@ -57,12 +57,20 @@ except ModuleNotFoundError:
     raise
 
 from progress_workers.async_operation import AsyncOperation, TaskScope
-from progress_workers.base import Reporting
+from progress_workers.base import BaseOperation
 from progress_workers.current import enter, leave
 from progress_workers.errors import Cancelled
-from progress_workers.null import NoOperation
+from progress_workers.null import NullOperation
 from progress_workers.operation import Operation
-from progress_workers.queues._runs import Words, announce, begin, seconds, stops, succeed, worded
+from progress_workers.queues._runs import (
+    OperationOptions,
+    begin,
+    create_for_task,
+    merge_options,
+    seconds,
+    stops,
+    succeed,
+)
 from progress_workers.values import text
 
 __all__ = ["ProgressMiddleware"]
@@ -74,7 +82,7 @@ _REQUEUED = "X-Taskiq-requeue"
 class _Run:
     """A message while its task runs."""
 
-    def __init__(self, op: AsyncOperation | Operation | NoOperation, message: TaskiqMessage) -> None:
+    def __init__(self, op: AsyncOperation | Operation | NullOperation, message: TaskiqMessage) -> None:
         self.op, self.task = op, message.task_id
         self.error: BaseException | None = None
         self.retry_in_s: float | None = None
@@ -110,7 +118,7 @@ class ProgressMiddleware(TaskiqMiddleware):
         if run is not None and run.task == message.task_id:
             run.retry_in_s = seconds(message.labels.get("delay"))
         elif words is not None and not seconds(message.labels.get("_retries")):
-            await asyncio.to_thread(announce, message.task_id, words)
+            await asyncio.to_thread(create_for_task, message.task_id, words)
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Begin an attempt."""
@@ -119,7 +127,7 @@ class ProgressMiddleware(TaskiqMiddleware):
             return message
         plain = not inspect.iscoroutinefunction(task.original_func)
         try:
-            op: AsyncOperation | Operation | NoOperation
+            op: AsyncOperation | Operation | NullOperation
             if plain:
                 op = await asyncio.to_thread(begin, Operation, message.task_id, words)
             else:
@@ -155,7 +163,7 @@ class ProgressMiddleware(TaskiqMiddleware):
 
 
 _run: ContextVar[_Run | None] = ContextVar("progress_taskiq_run", default=None)
-_working: ContextVar[Reporting | Cancelled | None] = ContextVar("progress_taskiq", default=None)
+_working: ContextVar[BaseOperation | Cancelled | None] = ContextVar("progress_taskiq", default=None)
 """What the task that starts next reports to, or why it must not run; None for a task that is called directly."""
 
 
@@ -202,7 +210,7 @@ async def _scoped(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return result
 
 
-def _taken() -> Reporting | None:
+def _taken() -> BaseOperation | None:
     """Return what the task reports to, only once: a task that it calls directly belongs to the same operation."""
     working = _working.get()
     _working.set(None)
@@ -211,7 +219,7 @@ def _taken() -> Reporting | None:
     return working
 
 
-def _words(message: TaskiqMessage) -> Words | None:
+def _words(message: TaskiqMessage) -> OperationOptions | None:
     labels = message.labels
     if text(labels.get("progress")).lower() == "false":
         return None
@@ -219,4 +227,4 @@ def _words(message: TaskiqMessage) -> Words | None:
         name: labels[f"progress_{name}"] for name in ("kind", "title", "owner") if f"progress_{name}" in labels
     }
     tags = [tag.strip() for tag in text(labels.get("progress_tags", "")).split(",") if tag.strip()]
-    return worded(message.task_name, given | ({"tags": tags} if tags else {}))
+    return merge_options(message.task_name, given | ({"tags": tags} if tags else {}))

@@ -13,7 +13,7 @@ import orjson
 
 from progress_broker.errors import BrokerError
 from progress_broker.extras import require
-from progress_broker.model.entry import Entry
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
 from progress_broker.operations.commands import check_refusal, publish_call, read_answer, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
@@ -155,7 +155,7 @@ class RecordingLink(Link):
     def fence(self, operation: str) -> None:
         """Start another attempt at an operation."""
         attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
-        said = Entry("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
+        said = NewEvent("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
         read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
         self._look(operation)
 
@@ -189,7 +189,7 @@ class RecordingLink(Link):
         for reporter in self._followed.get(operation, ()):
             if not (reporter.done or reporter.ended):
                 with _losing(reporter):
-                    reporter.heed(read_answer(self.run(reporter.beat(time.monotonic()))))
+                    reporter.apply_answer(read_answer(self.run(reporter.heartbeat(time.monotonic()))))
 
     def _record(self, operation: str) -> None:
         with self._using:

@@ -7,7 +7,7 @@ from progress_broker.model.payloads import Outcome
 from progress_broker.settings import load_settings
 from progress_workers.testing.link import RecordingLink, When
 from progress_workers.testing.recorded import Logged, RecordedEvent, RecordedOperation
-from progress_workers.transport.registry import stand_ins
+from progress_workers.transport.registry import test_links
 
 
 class Recording:
@@ -17,13 +17,13 @@ class Recording:
         self._link = RecordingLink(load_settings(), every=every)
 
     def __enter__(self) -> Self:
-        stand_ins.append(self._link)
+        test_links.append(self._link)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        stand_ins.remove(self._link)
+        test_links.remove(self._link)
         self._link.flush()
         if error is None:
             self._link.check_plans()

@@ -9,14 +9,14 @@ from pydantic import SecretStr
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import connect, unparsed
-from progress_broker.storage.failover import Generation
+from progress_broker.storage.failover import ConnectionGeneration
 from progress_broker.storage.keys import Keyspace, meta_key
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
-from progress_workers.transport.heartbeats import Beats
-from progress_workers.transport.pipeline import carry, errors_that_may_pass
+from progress_workers.transport.heartbeats import Heartbeats
+from progress_workers.transport.pipeline import errors_that_may_pass, run_pipeline
 from progress_workers.transport.sender import Sender
 from progress_workers.transport.signal_reader import Signals
 
@@ -37,10 +37,10 @@ class Link:
     def _begin(self) -> None:
         self._located: Settings | None = None
         self._commands: Any = None
-        self._generation = Generation()
+        self._generation = ConnectionGeneration()
         self._sender = Sender(self.client, self._gone)
-        self._beats = Beats(self.client)
-        self._signals = Signals(self.client, self._blocking_client, self._beats.look)
+        self._beats = Heartbeats(self.client)
+        self._signals = Signals(self.client, self._blocking_client, self._beats.check_now)
 
     def client(self) -> Any:
         """Return the client for commands; raise `StorageUnavailable` while no address is known."""
@@ -76,7 +76,7 @@ class Link:
 
     def run(self, call: Call) -> Any:
         """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""
-        (reply,) = carry(self.client(), [call])
+        (reply,) = run_pipeline(self.client(), [call])
         if isinstance(reply, BrokerError):
             raise reply
         return reply
@@ -105,20 +105,20 @@ class Link:
         self._told.update(dropped)
         return bool(dropped)
 
-    def patience_s(self) -> float:
+    def exit_timeout_s(self) -> float:
         """Return how long the end of a block, or of the process, waits for storage."""
-        return self._sender.patience_s(FLUSH_S)
+        return self._sender.exit_timeout_s(FLUSH_S)
 
     def when_stored(self, reporter: Reporter, callback: Callable[[], None]) -> Callable[[], object]:
         """Call back, from any thread, once a reporter's reports are stored. Returns a function to remove it."""
         return self._sender.when_stored([reporter], callback)
 
-    def reborn(self) -> None:
+    def after_fork(self) -> None:
         """Restart in a forked child: the connections and threads belong to the parent."""
         self._begin()
         self.tell_dropped()  # the parent reports these
         for reporter in list(self._known):
-            reporter.reborn()
+            reporter.after_fork()
 
     def _gone(self, reporter: Reporter) -> None:
         self._signals.remove(reporter)

@@ -25,7 +25,7 @@ class Background:
         return not sys.is_finalizing() and (self._starting.locked() or self._alive())
 
     @property
-    def here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """Whether the current thread is this one."""
         return current_thread() is self._thread
 

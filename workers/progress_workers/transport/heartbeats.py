@@ -16,13 +16,13 @@ from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.pipeline import CallRefused, carry
-from progress_workers.transport.sender import PIPELINE_CALLS, settle
+from progress_workers.transport.pipeline import CallRejected, run_pipeline
+from progress_workers.transport.sender import PIPELINE_CALLS, apply_reply
 
 logger = logging.getLogger(__name__)
 
 
-class Beats:
+class Heartbeats:
     """Heartbeats for all operations of this process: one thread, which sleeps while there are none."""
 
     def __init__(self, client: Callable[[], Any]) -> None:
@@ -37,29 +37,29 @@ class Beats:
         """Send heartbeats for an operation from now on."""
         self._reporters.setdefault(reporter)
         self._thread.start()
-        if reporter.beat_at() < self._next_at:
+        if reporter.heartbeat_due_at() < self._next_at:
             self._news.put(None)
 
     def remove(self, reporter: Reporter) -> None:
         """Stop the heartbeats of an operation."""
         self._reporters.pop(reporter, None)
 
-    def look(self, reporter: Reporter) -> None:
+    def check_now(self, reporter: Reporter) -> None:
         """Check now whether this process may still report an operation."""
         if reporter in self._reporters:
-            reporter.lease.look()
+            reporter.lease.check_now()
             self._news.put(None)
 
     def _run(self) -> None:
         while True:
             self._next_at = inf  # reporters that are added during this pass wake the next one
             now = time.monotonic()
-            due = [reporter for reporter in list(self._reporters) if reporter.beat_at() <= now]
+            due = [reporter for reporter in list(self._reporters) if reporter.heartbeat_due_at() <= now]
             if not due:
                 self._wait(now)
                 continue
             try:
-                pause_s = self._beat(due, now)
+                pause_s = self._send(due, now)
             except Exception:  # this thread serves all operations
                 logger.exception("unexpected error while sending heartbeats; they are retried")
                 pause_s = self._backoff.failed()
@@ -68,33 +68,33 @@ class Beats:
 
     def _wait(self, now: float) -> None:
         """Wait until the next heartbeat is due, or a reporter was added."""
-        self._next_at = min((reporter.beat_at() for reporter in list(self._reporters)), default=inf)
+        self._next_at = min((reporter.heartbeat_due_at() for reporter in list(self._reporters)), default=inf)
         with suppress(Empty):
             self._news.get(timeout=None if self._next_at == inf else max(0.0, self._next_at - now))
             while True:
                 self._news.get_nowait()
 
-    def _beat(self, reporters: Sequence[Reporter], now: float) -> float:
+    def _send(self, reporters: Sequence[Reporter], now: float) -> float:
         """Send a heartbeat for each reporter. Return how long to pause before the next call of Redis, in seconds."""
         for start in range(0, len(reporters), PIPELINE_CALLS):
             batch = reporters[start : start + PIPELINE_CALLS]
             try:
-                replies = carry(self._client(), [reporter.beat(now) for reporter in batch])
+                replies = run_pipeline(self._client(), [reporter.heartbeat(now) for reporter in batch])
             except (StorageUnavailable, StorageFull) as error:
                 return self._failed(batch, error)
             for reporter, reply in zip(batch, replies, strict=True):
-                if isinstance(reply, CallRefused):  # the other calls were answered
+                if isinstance(reply, CallRejected):  # the other calls were answered
                     logger.debug("the heartbeat of operation %s failed: %s", reporter.operation, reply.detail)
                     continue
                 if isinstance(reply, StorageUnavailable | StorageFull):
                     return self._failed(batch, reply)
                 if not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
-                    settle(reporter, reply, reporter.heed)
+                    apply_reply(reporter, reply, reporter.apply_answer)
         self._backoff.succeeded()
         return 0.0
 
     def _failed(self, reporters: Sequence[Reporter], error: BrokerError) -> float:
         logger.debug("heartbeats can't be sent now: %s", error.detail)
         for reporter in reporters:
-            reporter.lease.look()
+            reporter.lease.check_now()
         return self._backoff.failed()

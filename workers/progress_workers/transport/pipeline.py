@@ -11,11 +11,11 @@ from progress_broker.storage.redis_errors import storage_error
 from progress_broker.storage.scripts import Call
 
 
-class CallRefused(StorageUnavailable):
+class CallRejected(StorageUnavailable):
     """Redis rejected one call with an error that concerns only this call; other calls may succeed."""
 
 
-def carry(client: Any, calls: Sequence[Call]) -> list[Any]:
+def run_pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
     """Send calls in one round trip. Return for each call the script's reply, or the storage error of that call.
 
     A script rejects a call with a normal reply. So every Redis error, known or unknown, counts as temporary: it becomes
@@ -54,4 +54,4 @@ def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
 def _translated(reply: Any) -> Any:
     if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
-    return storage_error(reply) or CallRefused(f"Redis rejected the call: {reply}")
+    return storage_error(reply) or CallRejected(f"Redis rejected the call: {reply}")

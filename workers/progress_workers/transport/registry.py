@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 _links: dict[Settings, Link] = {}
 _linking = RLock()
 
-stand_ins: list[Link] = []
+test_links: list[Link] = []
 """Links that replace every Redis; the last one is used. Tests use this to record what would be sent."""
 
 
 def link_to(settings: Settings) -> Link:
     """Return the link to the Redis of these settings."""
-    if stand_ins:
-        return stand_ins[-1]
+    if test_links:
+        return test_links[-1]
     with _linking:
         link = _links.get(settings)
         if link is None:
@@ -51,11 +51,11 @@ def _flush(timeout: float) -> bool:
     return all(stored)
 
 
-def _reborn() -> None:
+def _after_fork() -> None:
     global _linking
     _linking = RLock()  # another thread of the parent may hold the old one
     for link in _links.values():
-        link.reborn()
+        link.after_fork()
     # A forked `multiprocessing` child ends by os._exit, which skips atexit. Its finalizers are cleared after this hook.
     children = sys.modules.get("multiprocessing.util")
     if children is not None:
@@ -64,9 +64,9 @@ def _reborn() -> None:
 
 def _flush_at_exit() -> None:
     # This ignores operations that were lost before: their loss is already logged.
-    if not _flush(max((link.patience_s() for link in _links.values()), default=0.0)):
+    if not _flush(max((link.exit_timeout_s() for link in _links.values()), default=0.0)):
         logger.warning("the last progress updates could not be sent before the process ended")
 
 
-os.register_at_fork(after_in_child=_reborn)
+os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_flush_at_exit)

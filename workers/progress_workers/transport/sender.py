@@ -12,13 +12,13 @@ from threading import Event
 from typing import Any
 
 from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
-from progress_broker.model.operation import Answer
+from progress_broker.model.operation import PublishResult
 from progress_broker.operations.commands import read_answer
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.pipeline import CallRefused, carry
+from progress_workers.transport.pipeline import CallRejected, run_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class _Waiter:
         return all(reporter.reached(mark) for reporter, mark in self.marks)
 
 
-class _Refused:
+class _Rejected:
     """A reporter whose calls Redis rejects while it accepts others. It is retried separately, and delays no other."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
-        self._refused: dict[Reporter, _Refused] = {}
+        self._refused: dict[Reporter, _Rejected] = {}
         self._thread = Background("progress-sender", self._run)
 
     def __contains__(self, reporter: Reporter) -> bool:
@@ -92,13 +92,15 @@ class Sender:
         stored = Event()
         forget = self.when_stored(reporters, stored.set)  # this starts the thread, if that is still possible
         try:
-            if self._thread.here:  # a block was closed in the sender's thread, which sends when it continues
+            if (
+                self._thread.is_current_thread
+            ):  # a block was closed in the sender's thread, which sends when it continues
                 return stored.is_set()
             return stored.wait(timeout_s) if self._thread.running else self._send_here(stored, timeout_s)
         finally:
             forget()
 
-    def patience_s(self, most_s: float) -> float:
+    def exit_timeout_s(self, most_s: float) -> float:
         """Return how long to wait for an operation's last reports: `most_s` in total, however many blocks wait."""
         since = self._failing_since
         return most_s if since is None else max(0.0, min(most_s, since + most_s - time.monotonic()))
@@ -180,20 +182,20 @@ class Sender:
             return True
         held: BrokerError | None = None
         try:
-            replies = carry(self._client(), [call for _, call in batches])
+            replies = run_pipeline(self._client(), [call for _, call in batches])
         except (StorageUnavailable, StorageFull) as error:
-            self._hold(error)
+            self._back_off(error)
             return False
         for (reporter, _), reply in zip(batches, replies, strict=True):
-            if isinstance(reply, CallRefused):
-                self._hold_one(reporter, reply)
+            if isinstance(reply, CallRejected):
+                self._back_off_one(reporter, reply)
             elif isinstance(reply, StorageUnavailable | StorageFull):
                 held = reply
             else:
                 self._refused.pop(reporter, None)
-                settle(reporter, reply, reporter.acknowledged)
+                apply_reply(reporter, reply, reporter.acknowledged)
         if held is not None:
-            self._hold(held)
+            self._back_off(held)
             return False
         if self._backoff.failing:
             logger.info("Redis accepts progress again")
@@ -201,12 +203,12 @@ class Sender:
             self._failing_since = None
         return True
 
-    def _hold_one(self, reporter: Reporter, error: BrokerError) -> None:
+    def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._refused:
             logger.warning("progress of operation %s is buffered and retried: %s", reporter.operation, error.detail)
-        self._refused.setdefault(reporter, _Refused()).again()
+        self._refused.setdefault(reporter, _Rejected()).again()
 
-    def _hold(self, error: BrokerError) -> None:
+    def _back_off(self, error: BrokerError) -> None:
         if not self._backoff.failing:
             logger.warning("progress is buffered until Redis accepts it: %s", error.detail)
             self._failing_since = time.monotonic()
@@ -226,7 +228,7 @@ def _call(reporter: Reporter, now: float) -> Call | None:
         return None
 
 
-def settle(reporter: Reporter, reply: Any, take: Callable[[Answer], None]) -> None:
+def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], None]) -> None:
     """Apply Redis' answer to the reporter, or mark its operation as lost."""
     try:
         take(read_answer(reply))

@@ -18,7 +18,7 @@ from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
-from progress_workers.errors import Stop
+from progress_workers.errors import CancelInfo
 from progress_workers.transport.daemon import Background
 
 logger = logging.getLogger(__name__)
@@ -141,14 +141,14 @@ class Signals:
 
     def _tell(self, reporter: Reporter, told: dict[bytes, bytes]) -> None:
         type = told.get(b"t", b"")
-        if reporter.succeeded:
+        if reporter.superseded:
             return  # later signals are for the attempt that took over
         if type == b"cancel":
             cancel = read_cancel(told.get(b"d", b"{}"))
-            reporter.sign.ask(Stop(cancel.reason, cancel.by))
+            reporter.cancellation.request(CancelInfo(cancel.reason, cancel.by))
         elif type == b"changed":  # another attempt has begun, or the operation has ended
             attempt = told.get(b"a", b"0")
-            reporter.succeeded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
+            reporter.superseded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
             self._look(reporter)
         else:
             reporter.inbox.put(_read_signal(type, told))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from threading import get_ident
 from typing import Any, TypeVar
 
-from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.values import attempt, brief, number, type_name
 from progress_workers.values.numbers import plain
 
@@ -15,7 +15,7 @@ _tracks = itertools.count(-1, -1)
 """Slots of `track` loops. They are negative, because thread identities never are."""
 
 
-class Gauge:
+class Counter:
     """How much is done, and the total.
 
     Each thread counts in its own slot, which no other thread writes to; each loop of `track` has its own slot too.
@@ -24,7 +24,7 @@ class Gauge:
 
     __slots__ = ("_base", "_counts", "_given_total", "_pulse", "skipped", "total")
 
-    def __init__(self, pulse: Pulse, total: float | None = None) -> None:
+    def __init__(self, pulse: DirtyFlag, total: float | None = None) -> None:
         self._pulse = pulse
         self._counts: dict[int, float] = {}
         self._base: float = 0
@@ -60,7 +60,7 @@ class Gauge:
         except KeyError:
             counts[me] = 0 + by
         if not self._pulse.dirty:
-            self._pulse.touch()
+            self._pulse.mark_dirty()
         return None
 
     def skip(self, by: float = 1) -> None:
@@ -72,7 +72,7 @@ class Gauge:
             taken = max(taken, -self.current)
             self._base += taken
             self.skipped = max(0, self.skipped + taken)
-        self._pulse.touch()
+        self._pulse.mark_dirty()
 
     def set(self, current: float | None = None, total: float | None = None) -> None:
         """Set how much is done, or the total; None changes nothing. The caller must touch the pulse.
@@ -91,7 +91,7 @@ class Gauge:
         """Return the arguments of `set` as plain numbers; None for an invalid value, which also causes a warning."""
         done = None if current is None else self._number("current", current)
         if done is not None and done < 0:
-            self._refuse("current", current)
+            self._reject("current", current)
             done = None
         return done, None if total is None else self._number("total", total)
 
@@ -118,7 +118,7 @@ class Gauge:
                 done += 1
                 counts[slot] = done
                 if not pulse.dirty:
-                    pulse.touch()
+                    pulse.mark_dirty()
         finally:
             with pulse.lock:
                 self._base += counts.pop(slot, 0)
@@ -136,13 +136,13 @@ class Gauge:
             return
         with self._pulse.lock:
             self._base += max(taken, -self.current)
-        self._pulse.touch()
+        self._pulse.mark_dirty()
 
     def _number(self, name: str, value: object) -> float | None:
         found = number(value)
         if found is None:
-            self._refuse(name, value)
+            self._reject(name, value)
         return found
 
-    def _refuse(self, name: str, value: object) -> None:
+    def _reject(self, name: str, value: object) -> None:
         self._pulse.complain(name, f"{name}: {brief(value)} was ignored; expected a finite number, 0 or greater")

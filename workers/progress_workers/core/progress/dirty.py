@@ -4,10 +4,10 @@ from collections.abc import Callable
 from threading import RLock
 
 
-class Pulse:
+class DirtyFlag:
     """Whether something changed since the reporter last looked, and the lock for everything but counting.
 
-    `complain(subject, warning)` is called for invalid values.
+    `print_error(subject, warning)` is called for invalid values.
 
     `dirty` is cleared *before* the state is read, and set *after* the state is changed. So each change is either read
     or reported later, without a lock.
@@ -21,7 +21,7 @@ class Pulse:
         # Reentrant, because a signal handler may report in the middle of another report.
         self.lock = RLock()
 
-    def touch(self) -> None:
+    def mark_dirty(self) -> None:
         """Note that something changed."""
         if not self.dirty:
             self.dirty = True

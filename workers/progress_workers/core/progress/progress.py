@@ -6,8 +6,8 @@ from typing import Any
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
 from progress_workers.core.progress.clock import Clock
-from progress_workers.core.progress.counter import Gauge
-from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.counter import Counter
+from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress.percent import known, roll_up, shown
 from progress_workers.core.progress.rate import Rate, eta_ms
 from progress_workers.core.progress.stage import MAX_NAME_CHARS, LogLine, Stage
@@ -29,8 +29,8 @@ _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms",
 class Progress:
     """The state of one operation. Its percentage never goes down, even if its count does."""
 
-    def __init__(self, pulse: Pulse, clock: Clock, *, total: float | None, unit: str | None) -> None:
-        self.gauge = Gauge(pulse, total)
+    def __init__(self, pulse: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
+        self.gauge = Counter(pulse, total)
         self._pulse, self._clock = pulse, clock
         self._unit = None if unit is None else text(unit, MAX_UNIT_CHARS)
         self._message: str | None = None
@@ -92,7 +92,7 @@ class Progress:
             self._unit = self._unit if named is None else named
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
-        self._pulse.touch()
+        self._pulse.mark_dirty()
 
     def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:
         """Return the stage of this name; the first call creates it."""
@@ -106,7 +106,7 @@ class Progress:
         if weight is not None:
             stage.weigh(weight)
         stage.gauge.set(total=total)
-        self._pulse.touch()
+        self._pulse.mark_dirty()
         return stage
 
     @property

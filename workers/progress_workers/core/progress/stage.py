@@ -8,8 +8,8 @@ from typing import Any, Protocol, Self
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
 from progress_workers.core.progress.clock import Clock
-from progress_workers.core.progress.counter import Gauge, T
-from progress_workers.core.progress.dirty import Pulse
+from progress_workers.core.progress.counter import Counter, T
+from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress.percent import shown
 from progress_workers.errors import exited_well, is_cancellation
 from progress_workers.values import brief, fit, number, tree
@@ -34,11 +34,11 @@ class Stage:
     has the worst status of them all: `failed`, `skipped` (when the work was cancelled) or `succeeded`.
     """
 
-    def __init__(self, name: str, pulse: Pulse, clock: Clock, log: LogLine) -> None:
+    def __init__(self, name: str, pulse: DirtyFlag, clock: Clock, log: LogLine) -> None:
         self.name = name
         self.weight: float = 1
         self.status = "pending"
-        self.gauge = Gauge(pulse)
+        self.gauge = Counter(pulse)
         self._pulse, self._clock, self._log = pulse, clock, log
         self._inside = 0
         self._worst = "succeeded"
@@ -54,7 +54,7 @@ class Stage:
                 if self._started_at is None:
                     self._started_at = _rfc3339(self._clock.wall())
             self._inside += 1
-        self._pulse.touch()
+        self._pulse.mark_dirty()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -65,7 +65,7 @@ class Stage:
             if self._inside == 0:
                 self.status = self._worst
                 self._spent_s += self._clock.monotonic() - self._since
-        self._pulse.touch()
+        self._pulse.mark_dirty()
 
     def advance(self, by: float = 1) -> None:
         """Count `by` more units of this stage as done."""
@@ -94,7 +94,7 @@ class Stage:
         with self._pulse.lock:
             self.gauge.set(*counts)
             self._extra |= kept
-        self._pulse.touch()
+        self._pulse.mark_dirty()
 
     def log(self, message: str, level: str = "info") -> None:
         """Add a line to the operation's log, marked with this stage."""
