@@ -8,7 +8,7 @@ BrokerError
 ├── OperationEnded      operation-ended      the operation has ended and can't change any more
 ├── Fenced              fenced               a later attempt has taken over the operation
 ├── Conflict            conflict             the operation's status has changed; read it again
-├── Invalid             invalid              the input is invalid; `field` names the part, if there is one
+├── InvalidInput        invalid              the input is invalid; `field` names the part, if there is one
 ├── TooLarge            too-large            the input exceeds a size limit
 ├── Unauthenticated     unauthenticated      the caller's credentials are missing or invalid
 ├── Forbidden           forbidden            the caller may read the operation, but not do this action

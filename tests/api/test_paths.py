@@ -78,7 +78,7 @@ OUTSIDE = (
     [
         ({}, "AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware"),
         (
-            {"auth": "callback", "callback_url": "http://localhost/", "callback_secret": "s" * 32},
+            {"auth": "callback", "callback_url": "http://localhost/", "callback_secret": f"whsec_{'s' * 32}"},
             "PreAuthLimits AdmissionMiddleware AuthorizedConnectionMiddleware AuthenticationMiddleware"
             " LimitsMiddleware",
         ),

@@ -215,10 +215,10 @@ def test_one_connection_that_misses_an_event_is_seen_among_many() -> None:
     ("numbers", "said"),
     [
         ([1, 2, 3], ""),
-        ([1, 2], "of 3 events clients got 2 to 3; their last ones are from 2 to 3"),
-        ([1, 2, 2], "their last ones are from 2 to 3; 1 repeats"),
+        ([1, 2], "of 3 events clients got 2 to 3; the numbers of their last events are 2 to 3"),
+        ([1, 2, 2], "the numbers of their last events are 2 to 3; 1 repeats"),
         ([1, 2, 3, 3], "of 3 events clients got 3 to 4; 1 repeats"),
-        ([1, 3, 4], "their last ones are from 3 to 4; 1 gaps"),
+        ([1, 3, 4], "the numbers of their last events are 3 to 4; 1 gaps"),
     ],
 )
 def test_one_client_s_fault_is_a_benchmark_s(numbers: list[int], said: str) -> None:

@@ -247,7 +247,7 @@ class TestWatching:
             for subscription, outlet in zip(subscriptions, outlets, strict=True):
                 subscription.attach(outlet)
             await eventually(lambda: "children" in outlets[0].types, "it is told")
-            monkeypatch.setattr(Family, "hear", None)
+            monkeypatch.setattr(Family, "apply", None)
             await end(store, "a")
             await eventually(lambda: outlets[1].closed, "the other's stream ends")
             await eventually(lambda: outlets[0].types.count("children") > 1, "it is read again")

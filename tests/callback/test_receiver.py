@@ -15,7 +15,7 @@ from tests.api.test_operations import OPS
 from tests.callback.backend import SECRET
 from tests.servers import START_S, ApiReplica, Process, free_port, wait_until
 
-PAGE = Path(__file__).parents[2] / "docs" / "callback.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "callback.md"
 ALICE = {"Cookie": "session=a-session-of-alice"}
 DISCONNECT = b'{"action": "disconnect"}'
 

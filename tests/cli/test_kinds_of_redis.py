@@ -65,7 +65,7 @@ def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shel
     wait_until(lambda: linked(replica), "it follows its master")
     for command in COMMANDS:
         line = lonely.fails(5, *command)
-        assert re.match(rf"{replica.url} is a replica of 127.0.0.1:\d+: progress-broker needs a single master", line)
+        assert re.match(rf"{replica.url} is a replica of 127.0.0.1:\d+: progress-broker needs the master", line)
     with pytest.raises(StorageUnavailable, match="is a replica of"):
         Operation.start("import", settings=Broker(replica.url).settings)
     with lonely.process("serve", "--port", "0") as server:
@@ -156,7 +156,7 @@ def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
         finally:
             redis.stop(signal.SIGKILL)
         [line] = [line for line in server.output().splitlines() if line.startswith("progress-broker: ")]
-        assert line.startswith("progress-broker: Redis refuses the user or password")
+        assert line.startswith("progress-broker: Redis rejects the user or password")
         assert "Traceback" not in server.output()
 
 

@@ -69,7 +69,7 @@ def test_the_log_has_no_proof(tmp_path: Path, form: str) -> None:
             log = replica.output()
     assert {True, False} <= statuses, "some were let in, and some were not"
     assert f"{OPS}/a/stream" in log, "requests are logged"
-    assert "is refused" in log, "and why they were refused"
+    assert "rejected a call of" in log, "and why they were rejected"
     secrets |= {part for proof in proofs for part in parts(proof)}
     assert not [line for line in log.splitlines() if any(secret in line for secret in secrets)][:3]
 

@@ -83,4 +83,4 @@ def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedi
 
 def _full(url: str) -> bool:
     told = httpx.get(f"{url}/readyz").json()
-    return told.get("reason") == "redis full" and "Redis is full" in told["detail"]
+    return told.get("reason") == "redis full" and "Redis is out of memory" in told["detail"]

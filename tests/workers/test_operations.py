@@ -230,7 +230,7 @@ def test_joining_goes_on_from_the_progress_there_is(run: Run, broker: Broker) ->
     main = Operation.start("import", id="shared", total=10, unit="rows", settings=broker.settings)
     main.advance(4)
     main.flush()
-    run(lambda op: op.advance(1), "shared", how="attach", ends=False, settings=broker.settings)
+    run(lambda op: op.advance(1), "shared", how="attach", end_on_exit=False, settings=broker.settings)
     assert broker.show("shared").progress is not None
     assert (
         broker.data("shared", "progress")[-1] | {"current": 5, "total": 10, "unit": "rows"}

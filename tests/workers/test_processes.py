@@ -144,7 +144,7 @@ def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -
     code = """
         from progress_workers import Operation
 
-        with Operation.attach("shared", ends=False, interval_s=0.001) as op:
+        with Operation.attach("shared", end_on_exit=False, interval_s=0.001) as op:
             print("joined", flush=True)
             input()
             for number in range(200):

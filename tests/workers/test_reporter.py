@@ -96,7 +96,7 @@ def test_counting_wakes_the_sender_once_for_each_batch() -> None:
 
 
 def test_a_known_total_is_told_before_anything_is_done() -> None:
-    bench = Bench(total=10, unit="rows", announce=True)
+    bench = Bench(total=10, unit="rows", publish_running=True)
     bench.send()
     assert bench.types() == ["status", "progress"]
     assert bench.data("progress")[0] | {"current": 0, "total": 10, "percent": 0.0} == bench.data("progress")[0]
