@@ -8,7 +8,7 @@ _OF_WORKERS = {
     "Cancelled",
     "Fenced",
     "Gone",
-    "Invalid",
+    "InvalidInput",
     "LogHandler",
     "NotFound",
     "Operation",

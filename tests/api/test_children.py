@@ -349,13 +349,13 @@ class TestFamilies:
             await stream.until_percent(60)
             [watched] = hub.families._families.values()
             await eventually(lambda: not (watched._stale or watched._reading), "it has nothing to read any more")
-            heard = hub.families.hear
-            hub.families.hear = lambda events: None
+            heard = hub.families.dispatch
+            hub.families.dispatch = lambda events: None
             await report(http, "a", 80)
             await finish(http, "a")
             await create(http, id="b", parent="p")
             await eventually(lambda: all(channel.n == 5 for channel in hub.channels), "the feed is read")
-            hub.families.hear = heard
+            hub.families.dispatch = heard
             await hub._resync(set(range(store.keyspace.lanes)))
             await stream.until_percent(50)
 

@@ -360,7 +360,7 @@ async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
         settings = store.settings
         reads = 0
 
-        async def facts(self, operation: str) -> ResourceAttributes | None:
+        async def attributes(self, operation: str) -> ResourceAttributes | None:
             self.reads += 1
             return await store.attributes(operation)
 

@@ -436,7 +436,7 @@ class TestRefusals:
                 assert (problem["type"], problem["status"]) == ("at-capacity", 503)
                 assert 0 < problem["retry_ms"] <= 30_000
                 assert (await second.closed())[0] == 1013
-            assert hub.tally.refused["at-capacity"] == 1
+            assert hub.tally.rejected["at-capacity"] == 1
 
     class TestWhenDraining:
         async def test_send_elsewhere(self, hub: Any, dial: Connect) -> None:

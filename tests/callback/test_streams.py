@@ -113,7 +113,7 @@ class TestAConnection:
         problem(await http.get(path), 503, "draining")
         assert "event: reconnect\n" in (await http.get(path, headers=EVENT_SOURCE)).text
         assert theirs.of("connect") == []
-        assert app.state.context.hub.tally.refused["draining"] == 2
+        assert app.state.context.hub.tally.rejected["draining"] == 2
 
     async def test_is_told_of_when_the_server_drains(
         self, theirs: TheirBackend, app: Any, callbacks: Any, http: httpx.AsyncClient
