@@ -6,20 +6,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import fakeredis
-import fakeredis.aioredis
 import pytest
 import yaml
 from prometheus_client.metrics_core import Metric
 
-from progress_broker.hub import Hub
-from progress_broker.operations.reaper import Reaper
-from progress_broker.operations.store import Store
-from progress_broker.storage.connections import Connections
-from progress_broker.storage.schema import ensure_schema
-from progress_server.observability.metrics import registry_of
-from tests.conftest import make_settings
 from tests.deploy.files import ROOT
+from tests.replica_metrics import replica_metrics
 from tests.servers import need
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -62,13 +54,7 @@ def labels(expression: str) -> set[str]:
 
 @pytest.fixture
 async def metrics() -> list[Metric]:
-    settings = make_settings()
-    redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-    keyspace = await ensure_schema(Connections(redis, redis, 1), settings)
-    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
-        hub = Hub(store, settings)
-        hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for
-        return list(registry_of(hub, Reaper(store), processes=1).collect())
+    return await replica_metrics()
 
 
 def test_names_are_found_in_an_expression() -> None:

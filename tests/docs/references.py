@@ -8,26 +8,18 @@ from collections.abc import Callable, Iterator
 from textwrap import indent
 from typing import Any, Literal, get_args, get_origin
 
-import fakeredis
-import fakeredis.aioredis
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 import progress_workers
-from progress_broker.hub import Hub
-from progress_broker.operations.reaper import Reaper
-from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import Connections
-from progress_broker.storage.schema import ensure_schema
 from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
-from progress_server.observability.metrics import registry_of
 from progress_workers import Operation
-from tests.conftest import make_settings
 from tests.docs.blocks import ROOT
+from tests.replica_metrics import replica_metrics
 
 FOLDER = ROOT / "docs" / "reference"
 WRITTEN = "(This page is written from the code, by `python -m tests.docs.references`.)"
@@ -131,19 +123,9 @@ def _option(it: Any) -> str:
 def metrics_page() -> str:
     """Return the page as it is, with the table of what a replica tells."""
     page = (FOLDER / "metrics.md").read_text()
-    ours = [it for it in asyncio.run(_metrics()) if it.name.startswith("progress_broker_")]
+    ours = [it for it in asyncio.run(replica_metrics()) if it.name.startswith("progress_broker_")]
     rows = "".join(_metric(it) for it in ours)
     return re.sub(r"(^\| `progress_broker_.*\n)+", lambda _: rows, page, flags=re.MULTILINE)
-
-
-async def _metrics() -> list[Metric]:
-    settings = make_settings()
-    redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-    keyspace = await ensure_schema(Connections(redis, redis, 1), settings)
-    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
-        hub = Hub(store, settings)
-        hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is told once it was asked for
-        return list(registry_of(hub, Reaper(store), processes=1).collect())
 
 
 def _metric(it: Metric) -> str:
