@@ -8,10 +8,9 @@ from threading import Lock, Thread, current_thread
 class Background:
     """A daemon thread. It starts when it is needed, and restarts if it died.
 
-    It shares no locks with other threads, only dicts and queues whose operations are atomic (a signal handler or the
-    garbage collector may even put to a `SimpleQueue` while another put is running). This is because daemon threads stop
-    at any point when the interpreter shuts down. A lock that such a thread holds is never released, so a block that is
-    closed later would wait for it forever.
+    It shares no locks with other threads, only dicts, whose operations are atomic, and `Wakeup`. This is because daemon
+    threads stop at any point when the interpreter shuts down. A lock that such a thread holds is never released, so a
+    block that is closed later would wait for it forever.
     """
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:

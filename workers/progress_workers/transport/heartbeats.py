@@ -7,14 +7,13 @@ or killed sends no heartbeats. A process that computes does, unless it holds the
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
+from progress_workers.core.wakeup import Wakeup
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.pipeline import CallRejected, run_pipeline
 from progress_workers.transport.sender import PIPELINE_CALLS, apply_reply
@@ -28,7 +27,7 @@ class Heartbeats:
     def __init__(self, client: Callable[[], Any]) -> None:
         self._client = client
         self._reporters: dict[Reporter, None] = {}
-        self._news: SimpleQueue[None] = SimpleQueue()  # has no lock: see `Background`
+        self._wakeup = Wakeup()
         self._next_at = inf
         self._backoff = Backoff()
         self._thread = Background("progress-beats", self._run)
@@ -38,7 +37,7 @@ class Heartbeats:
         self._reporters.setdefault(reporter)
         self._thread.start()
         if reporter.heartbeat_due_at() < self._next_at:
-            self._news.put(None)
+            self._wakeup.set()
 
     def remove(self, reporter: Reporter) -> None:
         """Stop the heartbeats of an operation."""
@@ -48,7 +47,7 @@ class Heartbeats:
         """Check now whether this process may still report an operation."""
         if reporter in self._reporters:
             reporter.lease.check_now()
-            self._news.put(None)
+            self._wakeup.set()
 
     def _run(self) -> None:
         while True:
@@ -69,10 +68,8 @@ class Heartbeats:
     def _wait(self, now: float) -> None:
         """Wait until the next heartbeat is due, or a reporter was added."""
         self._next_at = min((reporter.heartbeat_due_at() for reporter in list(self._reporters)), default=inf)
-        with suppress(Empty):
-            self._news.get(timeout=None if self._next_at == inf else max(0.0, self._next_at - now))
-            while True:
-                self._news.get_nowait()
+        self._wakeup.wait(self._next_at - now)
+        self._wakeup.clear()
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> float:
         """Send a heartbeat for each reporter. Return how long to pause before the next call of Redis, in seconds."""

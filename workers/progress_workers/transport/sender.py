@@ -3,11 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any
 
@@ -17,6 +15,7 @@ from progress_broker.operations.commands import read_answer
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
+from progress_workers.core.wakeup import Wakeup
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.pipeline import CallRejected, run_pipeline
 
@@ -59,7 +58,7 @@ class Sender:
     def __init__(self, client: Callable[[], Any], gone: Callable[[Reporter], None]) -> None:
         self._client, self._gone = client, gone
         self._reporters: dict[Reporter, None] = {}
-        self._news: SimpleQueue[None] = SimpleQueue()  # has no lock: see `Background`
+        self._wakeup = Wakeup()
         self._waiters: dict[_Waiter, None] = {}
         self._backoff = Backoff()
         self._not_before = -inf
@@ -73,7 +72,7 @@ class Sender:
     def wake(self, reporter: Reporter) -> None:
         """Note that a reporter may have something to send. The sender serves it from now on, until it is done."""
         self._reporters.setdefault(reporter)
-        self._news.put(None)
+        self._wakeup.set()
         self._thread.start()
 
     def pending(self) -> list[Reporter]:
@@ -128,12 +127,9 @@ class Sender:
                 self._try_round(began)
             wait_s = max(self._due_at(), self._not_before) - time.monotonic()
             if wait_s > 0:
-                with suppress(Empty):
-                    self._news.get(timeout=None if wait_s == inf else wait_s)
+                self._wakeup.wait(wait_s)
             time.sleep(max(0.0, began + GATHER_S - time.monotonic()))
-            # Emptied before the reporters are examined: whatever arrives from now on wakes the next round.
-            for _ in range(self._news.qsize()):
-                self._news.get()
+            self._wakeup.clear()
 
     def _try_round(self, now: float) -> None:
         try:

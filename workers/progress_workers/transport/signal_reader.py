@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
+from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import CancelInfo
 from progress_workers.transport.daemon import Background
 
@@ -40,11 +40,11 @@ class Signals:
     ) -> None:
         self._client, self._blocking_client, self._look = client, blocking_client, look
         self._reporters: dict[Reporter, None] = {}
-        self._news: SimpleQueue[None] = SimpleQueue()  # has no lock: see `Background`
+        self._wakeup = Wakeup()
         self._added = self._heard = 0
         """How many reporters were added, and how many of them the reader has seen."""
-        self._nudging: dict[SimpleQueue[None], None] = {}
-        """The queues of callers that wait until the reader has seen the added reporters."""
+        self._nudging: dict[Wakeup, None] = {}
+        """The wakeups of callers that wait until the reader has seen the added reporters."""
         self._reader_id: int | None = None
         self._thread = Background("progress-signals", self._run)
 
@@ -52,7 +52,7 @@ class Signals:
         """Listen for an operation, from the beginning of its stream: a cancel may already be there. Does not block."""
         self._reporters.setdefault(reporter)
         self._added += 1
-        self._news.put(None)
+        self._wakeup.set()
         self._thread.start()
 
     def remove(self, reporter: Reporter) -> None:
@@ -61,7 +61,7 @@ class Signals:
 
     def nudge(self) -> None:
         """Make the reader include the added reporters now: end its blocking read, if that is permitted."""
-        wanted, seen = self._added, SimpleQueue[None]()
+        wanted, seen = self._added, Wakeup()
         self._nudging[seen] = None
         try:
             for pause_s in _NUDGES_S:
@@ -71,8 +71,7 @@ class Signals:
                 # Not permitted, or Redis is unavailable: then it notices the change when its read ends by itself.
                 with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
                     self._client().client_unblock(reader)
-                with suppress(Empty):
-                    seen.get(timeout=pause_s)
+                seen.wait(pause_s)
         finally:
             self._nudging.pop(seen, None)
 
@@ -118,17 +117,16 @@ class Signals:
         """Return the listeners of each stream, once there are any."""
         while True:
             # The order matters: a reporter that is added from now on wakes the next call.
-            for _ in range(self._news.qsize()):
-                self._news.get()
+            self._wakeup.clear()
             self._heard = self._added
             streams: dict[str, list[Reporter]] = {}
             for reporter in list(self._reporters):
                 streams.setdefault(reporter.keys.signals, []).append(reporter)
             for seen in list(self._nudging):
-                seen.put(None)
+                seen.set()
             if streams:
                 return streams
-            self._news.get()
+            self._wakeup.wait()
 
     def _deliver(self, reporters: list[Reporter], entries: list[Any]) -> None:
         for position, fields in entries:
