@@ -3,11 +3,13 @@
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
 
 from progress_workers import AsyncOperation, Cancelled, Operation, Signal
+from progress_workers.core.inbox import Inbox
 from tests.servers import wait_until
 from tests.workers.harness import KEYS, Broker
 
@@ -232,3 +234,23 @@ def test_a_new_attempt_at_what_was_asked_to_stop_hears_only_of_that(broker: Brok
     second = Operation.attach("op", new_attempt=True, settings=broker.settings)
     assert second.cancelled
     assert list(second.signals(timeout=0.2)) == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_signal_that_comes_between_a_reader_s_look_and_the_end_is_read(kind: str) -> None:
+    class Late(deque[Signal]):
+        """Gets a signal, and then the end, at the moment when a reader has found it empty."""
+
+        def popleft(self) -> Signal:
+            if not self and not inbox._closed:
+                inbox.put(Signal("pause"))
+                inbox.close()
+                raise IndexError
+            return super().popleft()
+
+    async def read() -> list[Signal]:
+        return [signal async for signal in inbox.each_async(None)]
+
+    inbox = Inbox()
+    inbox._signals = Late()
+    assert (list(inbox.each(None)) if kind == "sync" else asyncio.run(read())) == [Signal("pause")]

@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from queue import Empty, SimpleQueue
+from math import inf
 from typing import Any, NamedTuple
+
+from progress_workers.core.wakeup import Wakeup
 
 MAX_SIGNALS = 100
 """How many unread signals are kept. If more arrive, the oldest is dropped. Their stream keeps about as many."""
@@ -26,7 +27,7 @@ class Inbox:
     def __init__(self) -> None:
         self._signals: deque[Signal] = deque(maxlen=MAX_SIGNALS)
         self._listeners: dict[Callable[[], None], None] = {}
-        """The callbacks of waiting readers. No lock: a daemon thread that died at shutdown would hold it forever."""
+        """The callbacks of waiting readers."""
         self._closed = False
 
     def put(self, signal: Signal) -> None:
@@ -45,19 +46,18 @@ class Inbox:
 
     def each(self, timeout: float | None) -> Iterator[Signal]:
         """Yield signals as they arrive. End when the inbox is closed, or no signal arrived for `timeout` seconds."""
-        news = SimpleQueue[None]()
-        tell = partial(news.put, None)
+        wakeup = Wakeup()
+        tell = wakeup.set
         self._listeners[tell] = None
         try:
             while True:
+                wakeup.clear()
+                closed = self._closed  # first: a signal that came before the end is still read
                 with suppress(IndexError):  # another reader may have taken the last one
                     while True:
                         yield self._signals.popleft()
-                if self._closed:
+                if closed or not wakeup.wait(inf if timeout is None else timeout):
                     return
-                news.get(timeout=None if timeout is None else max(0.0, timeout))
-        except Empty:
-            return
         finally:
             self._listeners.pop(tell, None)
 
@@ -73,10 +73,11 @@ class Inbox:
         try:
             while True:
                 news.clear()
+                closed = self._closed
                 with suppress(IndexError):  # another reader may have taken the last one
                     while True:
                         yield self._signals.popleft()
-                if self._closed:
+                if closed:
                     return
                 async with asyncio.timeout(timeout):
                     await news.wait()
