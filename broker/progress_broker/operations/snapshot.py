@@ -7,14 +7,14 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from progress_broker.errors import Gone, InvalidInput, NotFound, Unreadable
+from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import ResourceAttributes
 from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
 from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.foreign import warn_once
-from progress_broker.storage.schema import check_schema_of
+from progress_broker.storage.schema import check_schema_of, overwritten
 
 _LONGEST_S = 10 * 366 * 86_400
 _COUNTS = 1 << 53
@@ -85,9 +85,7 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
         return _read(operation, fields)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, InvalidInput) as error:
         warn_once(f"the data of operation {operation} in Redis is invalid", str(error).partition("\n")[0])
-        raise Unreadable(
-            f"the data of operation {operation} in Redis is invalid: another program has overwritten it"
-        ) from None
+        raise overwritten(operation) from None
 
 
 def has_children(values: list[bytes | None]) -> bool:

@@ -8,7 +8,7 @@ import orjson
 from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Cancel, Status
 from progress_broker.operations.commands import read_cancel
-from progress_broker.storage.schema import check_schema_of
+from progress_broker.storage.schema import check_schema_of, overwritten
 
 FIELDS: Final = (
     "gone",
@@ -61,9 +61,7 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             (traceparent or b"").decode("latin-1"),
         )
     except (ValueError, OverflowError):
-        raise NotFound(
-            f"the data of operation {operation} in Redis is invalid: another program has overwritten it"
-        ) from None
+        raise overwritten(operation) from None
 
 
 def read_cancelled_at_s(values: Sequence[bytes | None]) -> float | None:

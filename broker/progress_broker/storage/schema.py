@@ -60,7 +60,12 @@ def check_schema_of(operation: str, found: bytes | None) -> None:
             f"operation {operation} is stored in schema {found.decode()}, and this release speaks schema {SCHEMA}:"
             " upgrade the older of the two"
         )
-    raise Unreadable(f"what Redis holds as operation {operation} is something else: another program wrote it")
+    raise overwritten(operation)
+
+
+def overwritten(operation: str) -> Unreadable:
+    """Return the error for an operation whose data in Redis is not an operation's."""
+    return Unreadable(f"the data of operation {operation} in Redis is something else: another program overwrote it")
 
 
 def is_set_up(known: Sequence[bytes | None]) -> bool:
