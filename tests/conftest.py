@@ -59,7 +59,7 @@ def pytest_configure() -> None:
             signal.signal(number, usual)
 
 
-DEFAULTS: dict[str, Any] = {"sweep_s": 0.2, "redis_timeout_s": 5}
+DEFAULTS: dict[str, Any] = {"sweep_interval_s": 0.2, "redis_timeout_s": 5}
 
 
 def make_settings(**changes: Any) -> Settings:

@@ -58,7 +58,7 @@ class Hub:
         self._loader = ChannelLoader(store, self._tasks, self.channels.forget)
         self._resumer = Resumer(store, settings.page_length)
         self.families = Families(store, self._tasks, clock)
-        self._reconciler = Reconciler(store, self.channels, settings.sweep_s, clock)
+        self._reconciler = Reconciler(store, self.channels, settings.sweep_interval_s, clock)
         self.streams = StreamRegistry(self.tally, clock)
         self._policy = stream_policy(settings, clock, self._closed, self.tally)
         members = MemberPlacer(
@@ -66,7 +66,7 @@ class Hub:
         )
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
         self._started = [asyncio.Event() for _ in self.feeds]
-        self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_s, clock)
+        self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections.commands)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.notes = self._dispatcher.notes

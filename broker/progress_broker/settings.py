@@ -166,11 +166,13 @@ class Settings(BaseSettings):
         None, description="URL of the sign-in page; the web page links to it, and replaces `{page}` by its own URL"
     )
     api_keys: Path | None = Field(None, description="TOML or JSON file with API keys for workers")
-    ticket_s: Annotated[float, Field(gt=0, le=60)] = Field(60, description="lifetime of a ticket that opens a stream")
+    ticket_ttl_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        60, description="lifetime of a ticket that opens a stream"
+    )
     ticket_secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
         None, description="secret to sign tickets, the same on all replicas; default: generated and kept in Redis"
     )
-    denials_s: Seconds = Field(1, description="how often replicas read new revocations")
+    revocation_check_s: Seconds = Field(1, description="how often replicas read new revocations")
     callback_url: Annotated[str | None, AfterValidator(_callback_url)] = Field(
         None, description="URL of your back end that authorizes callers, for authentication by `callback`"
     )
@@ -186,7 +188,7 @@ class Settings(BaseSettings):
     callback_cache_s: Annotated[float, Field(ge=0, le=300)] = Field(
         5, description="how long its decisions on ordinary requests are cached; 0: not at all"
     )
-    callback_questions_per_s: Limit = Field(
+    callback_requests_per_s: Limit = Field(
         100,
         description="maximum requests to that back end per second, per process, that callers at one address may cause;"
         " 0: no limit",
@@ -208,18 +210,20 @@ class Settings(BaseSettings):
     history_length: Count = Field(1000, description="minimum number of events kept per operation")
     feed_length: Count = Field(10_000, description="minimum number of events kept in each lane's feed")
     retention_s: Seconds = Field(86_400, description="how long an ended operation is kept")
-    idle_limit_s: Seconds = Field(
+    idle_timeout_s: Seconds = Field(
         7 * 86_400, description="how long an operation that has not ended is kept without events"
     )
-    tombstone_s: Seconds = Field(3_600, description="how long requests for a deleted operation get `gone`")
-    sweep_s: Seconds = Field(
+    tombstone_ttl_s: Seconds = Field(3_600, description="how long requests for a deleted operation get `gone`")
+    sweep_interval_s: Seconds = Field(
         5, description="how often expired operations are removed, and watched ones without events are checked"
     )
     lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
-    abandon_after_s: Seconds = Field(60, description="how long a stalled operation waits for its worker until it fails")
-    probe_s: Seconds = Field(2, description="how often a replica checks that published events reach it")
-    reap_s: Seconds = Field(0.5, description="how often expired leases are looked for")
-    force_after_s: Seconds = Field(
+    worker_lost_after_s: Seconds = Field(
+        60, description="how long a stalled operation waits for its worker until it fails"
+    )
+    probe_interval_s: Seconds = Field(2, description="how often a replica checks that published events reach it")
+    lease_check_interval_s: Seconds = Field(0.5, description="how often expired leases are looked for")
+    force_cancel_after_s: Seconds = Field(
         30, description="how long a worker may take to stop after a cancel until it is shown as overdue"
     )
 
@@ -274,11 +278,11 @@ class Settings(BaseSettings):
     stream_max_age_s: Seconds = Field(3_600, description="maximum age of a stream; the client then resumes")
     ping_s: Seconds = Field(15, description="how often a ping is sent on each stream")
     retry_ms: Count = Field(2_000, description="about how soon clients are told to reconnect")
-    max_wait_s: Seconds = Field(60, description="maximum wait of a long poll")
+    max_long_poll_s: Seconds = Field(60, description="maximum wait of a long poll")
     client_buffer_bytes: Count = Field(
         65_536, description="size of a client's send buffer; when it is full, the client catches up from history"
     )
-    gzip_over: Annotated[int, Field(ge=0, le=65_535)] = Field(
+    gzip_min_bytes: Annotated[int, Field(ge=0, le=65_535)] = Field(
         500, description="minimum size of events that are compressed with gzip; 0: no compression"
     )
     stuck_timeout_s: Seconds = Field(60, description="how long a client may receive nothing until it is disconnected")

@@ -72,7 +72,7 @@ async def test_requests_are_counted_by_the_template_of_their_route(http: httpx.A
     assert told("http_requests_total", method="POST", route=OPS, status="2xx") == 1
     assert told("http_requests_total", method="GET", route="other", status="4xx") == 1
     assert told("http_requests_total", method="other", route=f"{OPS}/{{id}}", status="4xx") == 1
-    assert told("http_answer_seconds_count", method="GET", route=f"{OPS}/{{id}}") == 3
+    assert told("http_response_seconds_count", method="GET", route=f"{OPS}/{{id}}") == 3
 
 
 @pytest.mark.parametrize("outlet", ["adopted", "asgi"])
@@ -93,7 +93,7 @@ async def test_every_refusal_is_counted_by_its_reason(http: httpx.AsyncClient, a
     app.state.context.hub.draining = True
     assert (await http.get(f"{OPS}/a/stream", headers={"Accept": "text/event-stream"})).status_code == 200
     told = await scrape(http)
-    counts = {it.labels["reason"]: it.value for it in told.all("requests_refused_total")}
+    counts = {it.labels["reason"]: it.value for it in told.all("http_requests_rejected_total")}
     assert counts.keys() == STATUS_OF_CODE.keys(), "each is there from the beginning, and no other can be"
     expected = {"not-found": 2, "invalid": 1, "operation-running": 1, "method-not-allowed": 1, "draining": 1}
     assert {reason: count for reason, count in counts.items() if count} == expected
@@ -118,7 +118,7 @@ async def test_a_fault_is_named_counted_and_logged_with_its_request(
         told = Figures((await http.get("/metrics")).text)
     assert (answer.status_code, answer.json()["type"]) == (500, "internal")
     assert told("http_requests_total", route=f"{OPS}/{{id}}", status="5xx") == 1
-    assert told("requests_refused_total", reason="internal") == 1
+    assert told("http_requests_rejected_total", reason="internal") == 1
     line = vars(next(record for record in caplog.records if record.name == "progress_server.middleware.access_log"))
     assert (line["request"], line["refused"], line["status"]) == (answer.headers["x-request-id"], "internal", 500)
 

@@ -252,7 +252,7 @@ class TestAStream:
 class TestTurnedOff:
     @pytest.fixture
     def settings(self) -> Settings:
-        return make_settings(gzip_over=0)
+        return make_settings(gzip_min_bytes=0)
 
     async def test_nobody_is_sent_gzip(self, http: httpx.AsyncClient, client: Client) -> None:
         client.send(request(STREAM, "Accept-Encoding: gzip"))

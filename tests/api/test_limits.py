@@ -111,8 +111,8 @@ class TestRequests:
         [message] = sse.read(answer.content)
         assert (message.type, message.json) == ("reconnect", {"reason": "rate-limited"})
         told = await scrape(http)
-        assert told("limited_total", limit="requests") >= 2
-        assert told("streams_refused_total", reason="rate-limited") == 1
+        assert told("limits_exceeded_total", limit="requests") >= 2
+        assert told("streams_rejected_total", reason="rate-limited") == 1
 
     async def test_what_is_asked_over_a_websocket_waits_for_its_time_and_counts(
         self, http: httpx.AsyncClient, base_url: str
@@ -164,7 +164,7 @@ class TestBytes:
         problem(answer, 429, "rate-limited")
         assert (await http.get(f"{OPS}/a", headers=ANN)).status_code == 200, "who sends nothing is let in"
         assert (await http.post(f"{OPS}/a/events", json=event, headers=BOB)).status_code == 200
-        assert (await scrape(http))("limited_total", limit="sent-bytes") == 1
+        assert (await scrape(http))("limits_exceeded_total", limit="sent-bytes") == 1
 
     async def test_of_bodies_that_begin_together_are_counted_together(
         self, http: httpx.AsyncClient, base_url: str
@@ -346,7 +346,7 @@ class TestAddresses:
             problem(await http.get(f"{OPS}/a/stream", headers=first), 429, "too-many-streams")
             async with http.stream("GET", f"{OPS}/a/stream", headers=second) as other:
                 assert other.status_code == 200
-        assert (await scrape(http))("limited_total", limit="address") == 1
+        assert (await scrape(http))("limits_exceeded_total", limit="address") == 1
 
 
 class TestAReplica:
@@ -361,7 +361,7 @@ class TestAReplica:
             problem(refused, 503, "at-capacity")
             assert int(refused.headers["retry-after"]) >= 5
             assert (await http.get(f"{OPS}/a")).status_code == 200
-        assert (await scrape(http))("limited_total", limit="replica") == 1
+        assert (await scrape(http))("limits_exceeded_total", limit="replica") == 1
 
     async def test_tells_a_websocket_to_come_back(self, http: httpx.AsyncClient, base_url: str) -> None:
         await create(http, id="a")

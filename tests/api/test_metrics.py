@@ -117,7 +117,7 @@ async def test_refusals_by_reason(http: httpx.AsyncClient, app: Any) -> None:
     await http.get(f"{OPS}/nope/stream")
     await http.get(f"{OPS}/nope/stream", params={"last_event_id": "x"})
     told = await scrape(http)
-    assert (told("streams_refused_total", reason="not-found"), told("streams_refused_total", reason="invalid")) == (
+    assert (told("streams_rejected_total", reason="not-found"), told("streams_rejected_total", reason="invalid")) == (
         1,
         1,
     )
@@ -125,7 +125,7 @@ async def test_refusals_by_reason(http: httpx.AsyncClient, app: Any) -> None:
     app.state.context.hub.draining = True
     await http.get(f"{OPS}/nope/stream")
     told = await scrape(http)
-    assert (told("streams_refused_total", reason="draining"), told("draining"), told("ready")) == (1, 1, 0)
+    assert (told("streams_rejected_total", reason="draining"), told("draining"), told("ready")) == (1, 1, 0)
     assert sum(it.value for it in told.all("streams_opened_total")) == 0, "who is refused has opened nothing"
     assert sum(it.value for it in told.all("streams_closed_total")) == 0
 
@@ -140,8 +140,8 @@ class TestAFullGate:
         for _ in range(3):
             await http.get(f"{OPS}/nope/stream")
         told = await scrape(http)
-        assert told("streams_refused_total", reason="at-capacity") == 2
-        assert told("streams_refused_total", reason="not-found") == 1
+        assert told("streams_rejected_total", reason="at-capacity") == 2
+        assert told("streams_rejected_total", reason="not-found") == 1
 
 
 class TestASlowClient:
@@ -192,7 +192,7 @@ async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch
     await eventually(lambda: _is(http, 1, "feed_connected"), "it is back")
     told = await scrape(http)
     assert told("feed_interruptions_total") >= 1
-    assert 0 <= told("feed_silence_seconds") < 30
+    assert 0 <= told("feed_read_age_seconds") < 30
 
 
 class TestRoundTrips:
@@ -207,9 +207,9 @@ class TestRoundTrips:
         await http.get(OPS)
         told = await scrape(http)
         for call in ("create", "publish", "command", "pipeline"):
-            counts = [it("redis_seconds_count", call=call) for it in (before, told)]
+            counts = [it("redis_call_seconds_count", call=call) for it in (before, told)]
             assert counts[1] > counts[0], call
-        assert told("redis_seconds_sum", call="publish") > 0
+        assert told("redis_call_seconds_sum", call="publish") > 0
         assert told("redis_connections_total") >= 2, "one for commands, one for the feeds"
 
     async def test_that_fail_are_counted_and_so_are_new_connections(
@@ -225,15 +225,17 @@ class TestRoundTrips:
             await store.connections.commands.execute_command("NONSENSE")
         told = await scrape(http)
         assert told("redis_connections_total") > before("redis_connections_total")
-        assert told("redis_failures_total", call="command") == before("redis_failures_total", call="command") + 1
+        assert (
+            told("redis_call_failures_total", call="command") == before("redis_call_failures_total", call="command") + 1
+        )
 
 
 async def test_what_the_reaper_did(http: httpx.AsyncClient, store: Store) -> None:
     reaper = Reaper(store)
     reaper.stalled, reaper.lost = 3, 2
     registry = registry_of(Hub(store, store.settings), reaper, processes=1)
-    assert registry.get_sample_value("progress_broker_reaped_total", {"step": "stalled"}) == 3
-    assert registry.get_sample_value("progress_broker_reaped_total", {"step": "lost"}) == 2
+    assert registry.get_sample_value("progress_broker_leases_expired_total", {"step": "stalled"}) == 3
+    assert registry.get_sample_value("progress_broker_leases_expired_total", {"step": "lost"}) == 2
 
 
 async def test_the_age_of_what_the_feed_brings(store: Store) -> None:

@@ -241,7 +241,7 @@ async def test_a_secret_that_redis_lost_is_made_anew_for_all(store: Store) -> No
 class TestOverHttp:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:
-        return secured(tmp_path, sweep_s=0.2)
+        return secured(tmp_path, sweep_interval_s=0.2)
 
     async def test_it_opens_the_stream_it_is_for(self, http: httpx.AsyncClient) -> None:
         alice = bearing(token("alice", ALICE))

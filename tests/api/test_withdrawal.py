@@ -27,7 +27,7 @@ OPS = "/v1/operations"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return secured(tmp_path, denials_s=0.05)
+    return secured(tmp_path, revocation_check_s=0.05)
 
 
 def stream(proof: str, *lines: str) -> bytes:

@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
 
 @pytest.fixture
 def settings(server: RealRedis) -> Settings:
-    return make_settings(redis_url=server.url, lanes=2, probe_s=0.05, sweep_s=0.1)
+    return make_settings(redis_url=server.url, lanes=2, probe_interval_s=0.05, sweep_interval_s=0.1)
 
 
 class Filled:
@@ -269,7 +269,7 @@ async def test_a_disk_that_is_full_refuses_writes_and_leaves_reading(tmp_path: P
     data = tmp_path / "data"
     data.mkdir()
     with RealRedis(tmp_path, port=free_port(), options=("--dir", str(data))) as server:
-        settings = make_settings(redis_url=server.url, probe_s=0.05)
+        settings = make_settings(redis_url=server.url, probe_interval_s=0.05)
         with redis.Redis.from_url(server.url) as client:
             async with await Store.open(settings) as store, Hub(store, settings) as hub:
                 await store.create(NewOperation(id="a"))

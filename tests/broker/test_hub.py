@@ -155,7 +155,7 @@ async def test_a_deleted_operation_sends_its_watchers_away(store: Store, hub: Hu
 
 
 async def test_an_operation_that_expires_sends_its_watchers_away(store: Store, hub: Hub) -> None:
-    brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"idle_limit_s": 0.05}))
+    brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"idle_timeout_s": 0.05}))
     try:
         await brief.create(NewOperation(id="a", lease_s=None))
         outlet, _ = await watch(hub)
@@ -356,16 +356,16 @@ async def test_draining_without_clients_takes_no_time(store: Store) -> None:
 async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
     hub = Hub(store, store.settings, clock=lambda: 0.0)
     channel = Channel("a", hub._loader, hub.channels._room)
-    sweep_s = store.settings.sweep_s
+    sweep_interval_s = store.settings.sweep_interval_s
     asked = []
     for sweep in range(40):
-        if hub._reconciler._suspect(channel, now=sweep * sweep_s):
-            channel.asked_at = sweep * sweep_s
+        if hub._reconciler._suspect(channel, now=sweep * sweep_interval_s):
+            channel.asked_at = sweep * sweep_interval_s
             asked.append(sweep)
     assert asked == [1, 2, 4, 8, 16, 24, 32]
-    channel.heard_at = 40 * sweep_s
-    assert not hub._reconciler._suspect(channel, now=40.5 * sweep_s)
-    assert hub._reconciler._suspect(channel, now=41 * sweep_s)
+    channel.heard_at = 40 * sweep_interval_s
+    assert not hub._reconciler._suspect(channel, now=40.5 * sweep_interval_s)
+    assert hub._reconciler._suspect(channel, now=41 * sweep_interval_s)
 
 
 async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> None:

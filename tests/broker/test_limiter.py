@@ -282,11 +282,11 @@ class TestWithoutRedis:
                 assert [await placed(one, "ann") for _ in range(3)] == [True, False, False]
                 now = one.clock()
                 assert [taken(one, now=now) for _ in range(2)] == [20, 0]
-                assert tally.limits_kept == {"alone": 1, "together": 0}
+                assert tally.limiter_mode_changes == {"alone": 1, "together": 0}
                 await asyncio.sleep(0.5)  # while it retries
                 assert [record.levelname for record in caplog.records if "alone" in record.message] == ["WARNING"]
                 await asyncio.to_thread(redis.start)
-                await eventually(lambda: tally.limits_kept["together"], "Redis is back")
+                await eventually(lambda: tally.limiter_mode_changes["together"], "Redis is back")
                 await eventually(lambda: _refused(other, "ann"), "the others know what is held here")
                 held.release()
                 await eventually(lambda: placed(other, "ann"), "and what is not")
@@ -311,8 +311,8 @@ class TestWithoutRedis:
                         assert not await placed(limiter, "ann")
                 finally:
                     redis.send(signal.SIGCONT)
-                assert tally.limits_kept["alone"] == 1
-                await eventually(lambda: tally.limits_kept["together"], "it answers again")
+                assert tally.limiter_mode_changes["alone"] == 1
+                await eventually(lambda: tally.limiter_mode_changes["together"], "it answers again")
 
     async def test_a_script_that_redis_has_forgotten_is_taught_again(self, store: Store) -> None:
         await store.connections.commands.script_flush()
@@ -320,7 +320,7 @@ class TestWithoutRedis:
             taken(one, tries=5)
             await one.stream_slot("ann", "a")
             await one.settle()
-            assert one._tally.limits_kept["alone"] == 0
+            assert one._tally.limiter_mode_changes["alone"] == 0
 
 
 async def _refused(limiter: Limiter, principal: str) -> bool:

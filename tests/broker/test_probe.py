@@ -128,7 +128,7 @@ async def test_what_a_foreign_hand_writes_in_its_name_proves_nothing(data: bytes
 
 
 async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> None:
-    settings = store.settings.model_copy(update={"probe_s": 0.05})
+    settings = store.settings.model_copy(update={"probe_interval_s": 0.05})
     await store.create(NewOperation(id="a"))
     before = [key async for key in store.connections.commands.scan_iter()]
     async with Hub(store, settings) as hub, Hub(store, store.settings) as other:
@@ -148,11 +148,13 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert all(key.endswith(b":feed") or b":op:~probe-" in key for key in keys)
         for key in (key for key in keys if b":op:" in key):
             left_ms = await store.connections.commands.pttl(key)
-            assert 0 < left_ms <= 5 * 1000 * store.settings.probe_s + 1000 or left_ms == -2  # it was removed by now
+            assert (
+                0 < left_ms <= 5 * 1000 * store.settings.probe_interval_s + 1000 or left_ms == -2
+            )  # it was removed by now
 
 
 async def test_it_goes_the_way_of_all_that_is_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = store.settings.model_copy(update={"probe_s": 0.05})
+    settings = store.settings.model_copy(update={"probe_interval_s": 0.05})
     async with Hub(store, settings) as hub:
         await eventually(lambda: hub.not_ready_reason is None, "it is proved")
         with monkeypatch.context() as broken:

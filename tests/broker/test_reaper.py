@@ -25,7 +25,7 @@ LEASE_S = 0.05
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(abandon_after_s=1.5, reap_s=0.02)
+    return make_settings(worker_lost_after_s=1.5, lease_check_interval_s=0.02)
 
 
 async def begin(store: Store, id: str = "op", lease_s: float | None = LEASE_S) -> None:
@@ -173,7 +173,7 @@ async def test_a_forced_cancel_ends_at_once_and_the_worker_is_refused(store: Sto
     assert now.cancel is not None
     assert (now.cancel.reason, now.cancel.by) == ("please", "bob")
     patience = now.cancel.overdue_at - now.cancel.requested_at
-    assert patience.total_seconds() == pytest.approx(store.settings.force_after_s)
+    assert patience.total_seconds() == pytest.approx(store.settings.force_cancel_after_s)
     now, changed = await store.cancel("op", reason="now", by="bob", force=True)
     assert (now.status, changed) == (Status.CANCELLED, True)
     with pytest.raises(OperationEnded):
@@ -237,7 +237,7 @@ async def test_after_redis_was_away_workers_have_time_to_say_that_they_are_alive
 async def test_beats_keep_an_operation_from_expiring_as_idle(store: Store) -> None:
     redis: Any = store.connections.commands
     # Of this a quarter may pass before it is renewed.
-    settings = store.settings.model_copy(update={"idle_limit_s": 8})
+    settings = store.settings.model_copy(update={"idle_timeout_s": 8})
     brief = Store(store.connections, store.keyspace, settings)
     await begin(brief, lease_s=None)
     left_ms = await redis.pttl(store.keyspace.operation("op").snapshot)

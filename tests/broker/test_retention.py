@@ -20,7 +20,7 @@ OPERATIONS = {"redis": 1000, "fakeredis": 100}  # the double is slow
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(retention_s=3, sweep_s=0.5)
+    return make_settings(retention_s=3, sweep_interval_s=0.5)
 
 
 async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: str) -> None:

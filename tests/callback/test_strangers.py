@@ -43,7 +43,7 @@ class TestAFlood:
 
     @pytest.fixture
     def tuning(self) -> dict[str, object]:
-        return {"callback_questions_per_s": self.RATE, "handshakes_per_s": FLOOD}
+        return {"callback_requests_per_s": self.RATE, "handshakes_per_s": FLOOD}
 
     def bound(self, began: float) -> float:
         """How many questions may have been asked since: what comes at once, and then the rate."""

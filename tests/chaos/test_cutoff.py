@@ -18,7 +18,7 @@ from tests.workers.reaping import Reaping
 def test_a_worker_cut_off_and_back_has_lost_nothing_within_the_bound(folder: Path) -> None:
     port, cut_s = free_port(), float(os.environ.get("PROGRESS_CUTOFF_S", "4"))
     with RealRedis(folder / "redis", port=port) as server, Proxy(port) as proxy:
-        direct = Broker(server.url, history_length=1_000_000, abandon_after_s=cut_s + 60)
+        direct = Broker(server.url, history_length=1_000_000, worker_lost_after_s=cut_s + 60)
         cut_off = Broker(proxy.url, history_length=1_000_000, redis_timeout_s=1)
         with Reaping(direct.settings):
             spans = drive(cut_off, proxy, cut_s)

@@ -49,7 +49,7 @@ def kill_some(url: str, names: list[str]) -> dict[str, tuple[int, float]]:
 def test_a_worker_killed_at_any_moment_loses_nothing_it_was_told_is_stored(folder: Path) -> None:
     kills, waits = int(os.environ.get("PROGRESS_KILLS", "10")), []
     with RealRedis(folder / "redis") as server:
-        settings = make_settings(redis_url=server.url, abandon_after_s=1)
+        settings = make_settings(redis_url=server.url, worker_lost_after_s=1)
         client = redis.Redis.from_url(server.url)
 
         def status(name: str) -> str:

@@ -113,7 +113,7 @@ def test_a_cancel_of_what_nobody_has_begun_ends_it(shell: Shell) -> None:
 
 
 def test_a_worker_that_ignores_a_cancel_is_told_of_and_left_behind_by_force(shell: Shell) -> None:
-    shell.env["PROGRESS_FORCE_AFTER_S"] = "0.001"
+    shell.env["PROGRESS_FORCE_CANCEL_AFTER_S"] = "0.001"
     make(shell, "a", "--type", "progress", "--data", "{}")
     shell.says("cancel", "a", "--reason", "too slow")
     hint = "its worker does not stop, end it with --force"

@@ -103,7 +103,7 @@ class Life:
 
 async def test_all_there_is_to_show_can_be_folded_from_the_events(redis_url: str, tmp_path: Path) -> None:
     chance = random.Random(42)
-    async with await Store.open(make_settings(redis_url=redis_url, force_after_s=12.345)) as store:
+    async with await Store.open(make_settings(redis_url=redis_url, force_cancel_after_s=12.345)) as store:
         lives = [Life(store, f"life-{number}") for number in range(LIVES)]
         for life in lives:
             await life.begin()

@@ -41,7 +41,7 @@ RUNS: dict[str, tuple[dict[str, object], str, tuple[str, ...]]] = {  # who asks 
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ApiReplica, list[str]]]:
     """A replica whose streams and long polls end soon, as the client waits for their end; and options."""
     settings, ways, options = RUNS[request.param]
-    soon = {"stream_max_age_s": 0.05, "max_wait_s": 0.05, "drain_s": 0.5}
+    soon = {"stream_max_age_s": 0.05, "max_long_poll_s": 0.05, "drain_s": 0.5}
     claims = {"sub": "alice", "grants": [{"actions": ["admin"]}], "exp": time.time() + 2 * DEADLINE_S}
     proof = f"Authorization: Bearer {jwt.encode(claims, SECRET, 'HS256')}"
     headers = ["--header", proof] if "has proved" in request.param else []

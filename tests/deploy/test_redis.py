@@ -19,7 +19,13 @@ from tests.workers.harness import finished, python
 
 CONF = (ROOT / "deploy" / "redis.conf").read_text()
 USERS = dict(re.findall(r"^user (\w+) on (.*)$", CONF, re.MULTILINE))
-SETTINGS = {"sweep_s": 0.2, "retention_s": 2, "abandon_after_s": 1, "probe_s": 0.5, "redis_timeout_s": 5}
+SETTINGS = {
+    "sweep_interval_s": 0.2,
+    "retention_s": 2,
+    "worker_lost_after_s": 1,
+    "probe_interval_s": 0.5,
+    "redis_timeout_s": 5,
+}
 
 WORKER = """
     import threading, time

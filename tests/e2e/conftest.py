@@ -16,7 +16,7 @@ LIMITS: dict[str, Any] = {
     "history_length": 100,
     "ring_length": 16,
     "page_length": 10,
-    "sweep_s": 0.5,
+    "sweep_interval_s": 0.5,
     "ping_s": 1,
     "retry_ms": 100,
     "drain_s": 1,

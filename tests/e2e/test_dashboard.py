@@ -202,7 +202,7 @@ def test_a_worker_that_falls_silent_comes_back_and_is_replaced(api: Api, page: P
 def test_a_worker_that_ignores_a_cancel_is_told_of_and_can_be_left_behind(
     start_replica: StartReplica, e2e_redis: RealRedis, browser: Browser
 ) -> None:
-    replica = start_replica(e2e_redis.url, force_after_s=1.5)
+    replica = start_replica(e2e_redis.url, force_cancel_after_s=1.5)
     with Api(replica.url) as api, visited(browser, replica.url, network_may_fail=True) as page:
         operation = api.create(title="Deaf", lease_s=None)
         api.publish(operation, "progress", {"percent": 40})

@@ -67,7 +67,7 @@ async def test_a_demoted_master_is_left_by_all(
         return do(old, "INFO", "replication")["connected_slaves"] == 1 and do(old, "WAIT", 1, 1000) == 1
 
     wait_until(follows, "the new master has all")
-    with Proxy(port(old)) as proxy, Api(start_replica(proxy.url, redis_timeout_s=20, probe_s=0.3).url) as api:
+    with Proxy(port(old)) as proxy, Api(start_replica(proxy.url, redis_timeout_s=20, probe_interval_s=0.3).url) as api:
         api.create(id="a")
         with ThreadPoolExecutor(20) as threads:  # so that there are many connections
             assert set(threads.map(lambda n: publish(api, f"early {n}"), range(100))) == {200}

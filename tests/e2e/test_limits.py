@@ -70,7 +70,7 @@ def counts(api: Api) -> set[int]:
 
 
 def _together(api: Api) -> bool:
-    alone, together = re.findall(r"limits_kept_total\{.*\} (.*)", api.http.get("/metrics").text)
+    alone, together = re.findall(r"limiter_mode_changes_total\{.*\} (.*)", api.http.get("/metrics").text)
     return float(alone) == float(together) >= 1
 
 

@@ -44,7 +44,7 @@ def test_the_log_has_no_proof(tmp_path: Path, form: str) -> None:
     keys.write_text(f'[[keys]]\nname = "w"\nsha256 = "{hash_key(API_KEY)}"\ngrants = [{{actions = ["read"]}}]\n')
     settings = {"auth": "jwt", "jwt_key": JWT_KEY, "jwt_audience": "us", "api_keys": keys, "requests_per_s": 0}
     settings |= {"ticket_secret": TICKET_SECRET, "log_level": "debug", "log_format": form, "drain_s": 0.5}
-    settings |= {"stream_max_age_s": 0.2, "denials_s": 0.1}
+    settings |= {"stream_max_age_s": 0.2, "revocation_check_s": 0.1}
     claims = {"sub": "alice", "aud": "us", "exp": time.time() + 600, "jti": "t-1", "grants": [{"actions": ["admin"]}]}
     token = jwt.encode(claims, JWT_KEY, "HS256")
     secrets = {JWT_KEY, TICKET_SECRET, API_KEY, PASSWORD}

@@ -11,7 +11,7 @@ from tests.e2e.conftest import StartReplica
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.proxy import Proxy
 
-PROBE_S = 0.3
+PROBE_INTERVAL_S = 0.3
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def reason(url: str) -> str | None:
 def test_a_redis_that_hangs_makes_a_replica_unready_until_it_goes_on(
     own_redis: RealRedis, start_replica: StartReplica
 ) -> None:
-    url = start_replica(own_redis.url, probe_s=PROBE_S, redis_timeout_s=1).url
+    url = start_replica(own_redis.url, probe_interval_s=PROBE_INTERVAL_S, redis_timeout_s=1).url
     assert reason(url) is None
     own_redis.send(signal.SIGSTOP)
     wait_until(lambda: reason(url) == "redis away", "it is noticed")
@@ -47,7 +47,7 @@ def test_a_feed_that_is_stuck_makes_a_replica_unready_though_commands_work(
     own_redis: RealRedis, start_replica: StartReplica
 ) -> None:
     with Proxy(int(own_redis.url.rpartition(":")[2])) as proxy:
-        url = start_replica(proxy.url, probe_s=PROBE_S, redis_timeout_s=1).url
+        url = start_replica(proxy.url, probe_interval_s=PROBE_INTERVAL_S, redis_timeout_s=1).url
         assert reason(url) is None
         proxy.muting = b"XREAD\r\n"
         wait_until(lambda: reason(url) == "feed silent", "it is noticed")
@@ -60,7 +60,7 @@ def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedi
     """Stored events can be read and watched. Removing every replica from the load balancer would not help."""
     import redis
 
-    replica = start_replica(own_redis.url, probe_s=PROBE_S)
+    replica = start_replica(own_redis.url, probe_interval_s=PROBE_INTERVAL_S)
     assert httpx.post(f"{replica.url}/v1/operations", json={"id": "kept"}).status_code == 201
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("maxmemory", 1)

@@ -24,7 +24,7 @@ SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("PROGRESS_FUZZ_RUNS", 
 
 # Everything is small, so that all that is bounded comes to its bound.
 SMALL = {"lanes": 3, "history_length": 6, "ring_length": 4, "page_length": 5, "max_operations_per_stream": 20}
-BRIEF = {"tombstone_s": 0.25, "sweep_s": 0.5, "ping_s": 5, "retention_s": 600}
+BRIEF = {"tombstone_ttl_s": 0.25, "sweep_interval_s": 0.5, "ping_s": 5, "retention_s": 600}
 
 
 class Run:

@@ -17,15 +17,15 @@ LEASE_S = 1.5  # machines are shared: a heartbeat may be half a second late
 
 
 @pytest.fixture
-def abandon_after_s() -> float:
+def worker_lost_after_s() -> float:
     """How long a stalled operation waits for its worker, in seconds."""
     return 1
 
 
 @pytest.fixture
-def reaped(redis_url: str, abandon_after_s: float) -> Iterator[Broker]:
+def reaped(redis_url: str, worker_lost_after_s: float) -> Iterator[Broker]:
     """A broker whose leases are checked, as a server does it."""
-    broker = Broker(redis_url, abandon_after_s=abandon_after_s, lease_s=LEASE_S, reap_s=0.1)
+    broker = Broker(redis_url, worker_lost_after_s=worker_lost_after_s, lease_s=LEASE_S, lease_check_interval_s=0.1)
     with Reaping(broker.settings):
         yield broker
     broker.redis.close()
@@ -69,7 +69,7 @@ def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, red
     assert reaped.logged("op") == ["begun"]
 
 
-@pytest.mark.parametrize("abandon_after_s", [60])
+@pytest.mark.parametrize("worker_lost_after_s", [60])
 def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, redis_url: str) -> None:
     worker = python(redis_url, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None

@@ -178,7 +178,7 @@ def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
 
 def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expiring() -> None:
     bench = Bench()
-    rare = bench.now + SETTINGS.idle_limit_s / 4
+    rare = bench.now + SETTINGS.idle_timeout_s / 4
     assert bench.reporter.heartbeat_due_at() == rare
     bench.reporter.lease.check_now()  # a check for fencing is still possible
     assert bench.reporter.heartbeat_due_at() <= bench.now

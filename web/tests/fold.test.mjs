@@ -67,10 +67,10 @@ test('running and cancelling leave their marks', () => {
 
 test('a cancel tells who asked, why, and until when it is heeded', () => {
   const asked = (data) => after([snapshot(), event('status', 4, { status: 'cancelling', ...data })]).operation.cancel;
-  assert.deepEqual(asked({ reason: 'enough', by: 'ann', force_after_s: 30 }), {
+  assert.deepEqual(asked({ reason: 'enough', by: 'ann', force_cancel_after_s: 30 }), {
     reason: 'enough', by: 'ann', requested_at: '2025-11-21T02:00:00.004Z', overdue_at: '2025-11-21T02:00:30.004Z',
   });
-  for (const odd of [{}, { reason: 7, by: [], force_after_s: 'soon' }, { force_after_s: 1e300 }]) {
+  for (const odd of [{}, { reason: 7, by: [], force_cancel_after_s: 'soon' }, { force_cancel_after_s: 1e300 }]) {
     assert.deepEqual(asked(odd), {
       reason: null, by: null, requested_at: '2025-11-21T02:00:00.004Z', overdue_at: '2025-11-21T02:00:00.004Z',
     });

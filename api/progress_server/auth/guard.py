@@ -57,8 +57,8 @@ class Guard:
         self._open = isinstance(self._authenticator, Anonymous)
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
         self._secret: SharedSecret | None = None
-        self.revocation = RevocationCheck(settings.denials_s)
-        self.tickets = Tickets(self._ticket_secret, settings.ticket_s)
+        self.revocation = RevocationCheck(settings.revocation_check_s)
+        self.tickets = Tickets(self._ticket_secret, settings.ticket_ttl_s)
 
     @asynccontextmanager
     async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:

@@ -37,7 +37,7 @@ class CallbackAuthenticator:
         self._verdicts = DecisionCache(settings.callback_cache_s)
         self._newest: Takeover | None = None
         self._friends, self._token_cookie = settings.cors_origins, settings.jwt_cookie
-        self.threshold = PerAddressRate(settings.callback_questions_per_s, tally)
+        self.threshold = PerAddressRate(settings.callback_requests_per_s, tally)
 
     @asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:

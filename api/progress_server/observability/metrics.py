@@ -80,14 +80,14 @@ class ReplicaCollector(Collector):
         yield _counters("streams_opened", "Streams opened, by the position where they started.", "start", tally.opened)
         yield _counters("streams_closed", "Streams closed, by reason.", "reason", tally.closed)
         yield _counters(
-            "streams_refused", "Requests for a stream that were rejected, by error code.", "reason", tally.rejected
+            "streams_rejected", "Requests for a stream that were rejected, by error code.", "reason", tally.rejected
         )
-        yield _counters("limited", "Times a caller exceeded a limit, by limit.", "limit", tally.limited)
+        yield _counters("limits_exceeded", "Times a caller exceeded a limit, by limit.", "limit", tally.limited)
         yield _counters(
-            "limits_kept",
+            "limiter_mode_changes",
             "Times limits switched between being shared through Redis and being kept by this replica alone.",
             "how",
-            tally.limits_kept,
+            tally.limiter_mode_changes,
         )
         yield _callbacks(tally)
         yield _counters(
@@ -135,7 +135,7 @@ class ReplicaCollector(Collector):
             f"{PREFIX}http_requests", "HTTP requests, by method, route and class of status.", labels=labels
         )
         took = HistogramMetricFamily(
-            f"{PREFIX}http_answer_seconds", "Seconds from a request to the start of its response.", labels=labels[:2]
+            f"{PREFIX}http_response_seconds", "Seconds from a request to the start of its response.", labels=labels[:2]
         )
         for key, count in tally.requests.counts.items():
             counts.add_metric(key, count)
@@ -144,7 +144,9 @@ class ReplicaCollector(Collector):
         yield counts
         yield took
         problems = {code: tally.problems[code] for code in STATUS_OF_CODE}
-        yield _counters("requests_refused", "Requests rejected, including streams, by error code.", "reason", problems)
+        yield _counters(
+            "http_requests_rejected", "Requests rejected, including streams, by error code.", "reason", problems
+        )
         yield _counters(
             "published_events",
             "Events published over HTTP, by outcome: stored, or an error code.",
@@ -167,7 +169,7 @@ class ReplicaCollector(Collector):
             f"{PREFIX}feed_lag_seconds", "Age of the newest event when it was last read from a feed.", hub.lag_s
         )
         yield GaugeMetricFamily(
-            f"{PREFIX}feed_silence_seconds",
+            f"{PREFIX}feed_read_age_seconds",
             "Seconds since Redis last answered a read of a feed. Up to 2 is normal when idle.",
             max(hub.clock() - feed.answered_at for feed in hub.feeds),
         )
@@ -188,12 +190,12 @@ class ReplicaCollector(Collector):
         )
         trips = hub.client_metrics
         took = HistogramMetricFamily(
-            f"{PREFIX}redis_seconds", "Duration of Redis calls in seconds, by call.", labels=("call",)
+            f"{PREFIX}redis_call_seconds", "Duration of Redis calls in seconds, by call.", labels=("call",)
         )
         for call, histogram in trips.took_s.items():
             took.add_metric((call,), histogram.cumulated(), histogram.sum)
         yield took
-        yield _counters("redis_failures", "Redis calls that failed, by call.", "call", trips.failed)
+        yield _counters("redis_call_failures", "Redis calls that failed, by call.", "call", trips.failed)
         yield _counter(
             "redis_connections",
             "Connections opened to Redis. It grows when lost connections are replaced.",
@@ -201,10 +203,10 @@ class ReplicaCollector(Collector):
         )
         reads = sum(feed.reads for feed in hub.feeds)
         yield _counter("feed_reads", "Blocking reads of the feeds that Redis answered.", reads)
-        yield _counter("swept", "Expired operations that were removed.", self._reaper.swept)
+        yield _counter("operations_expired", "Expired operations that were removed.", self._reaper.swept)
         reaped = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
         yield _counters(
-            "reaped",
+            "leases_expired",
             "Operations marked as stalled or lost because their worker sent no heartbeat, by step.",
             "step",
             reaped,

@@ -91,7 +91,7 @@ async def history(
     asked = read_types(types)
     principal = principal_of(request)
     delivery = bind_to_principal(ALL, principal, context.hub)
-    until = time.monotonic() + min(wait, context.settings.max_wait_s)
+    until = time.monotonic() + min(wait, context.settings.max_long_poll_s)
     while True:
         page = await _read(operation, context, after, limit)
         frames = wanted([make_frame(event) for event in page.events], asked)

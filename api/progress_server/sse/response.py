@@ -34,19 +34,21 @@ class StreamResponse(Response):
     `opened` is awaited once the client has its stream.
     """
 
-    def __init__(self, subscription: OutletOwner, limit: int, gzip_over: int = 0, opened: Opened | None = None) -> None:
+    def __init__(
+        self, subscription: OutletOwner, limit: int, gzip_min_bytes: int = 0, opened: Opened | None = None
+    ) -> None:
         self.status_code = 200
         self.background = None
         self._subscription = subscription
         self._limit = limit
-        self._gzip_over = gzip_over
+        self._gzip_min_bytes = gzip_min_bytes
         self._opened = opened
         self._packed = False
-        self.raw_headers = list(_VARIED if gzip_over else _PLAIN)
+        self.raw_headers = list(_VARIED if gzip_min_bytes else _PLAIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response, or only its head if the connection is adopted."""
-        if self._gzip_over and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
+        if self._gzip_min_bytes and scope["http_version"] != "1.0" and accepts_gzip(scope["headers"]):
             self._packed = True
             self.raw_headers.append(_GZIP)
         offer: ConnectionOffer | None = scope.get("extensions", {}).get(ADOPTION)
@@ -78,7 +80,7 @@ class StreamResponse(Response):
 
     def _outlet(self, connection: Connection, scope: Scope) -> ChunkedOutlet | GzipOutlet:
         if self._packed:
-            return GzipOutlet(self._subscription, connection, self._gzip_over)
+            return GzipOutlet(self._subscription, connection, self._gzip_min_bytes)
         outlet = Http10Outlet if scope["http_version"] == "1.0" else ChunkedOutlet
         return outlet(self._subscription, connection)
 
@@ -86,7 +88,7 @@ class StreamResponse(Response):
         subscription, limit = self._subscription, self._limit
         outlet = AsgiOutlet(subscription, limit)
         if self._packed:
-            outlet = GzipAsgiOutlet(subscription, limit, self._gzip_over)
+            outlet = GzipAsgiOutlet(subscription, limit, self._gzip_min_bytes)
         headers = [*self.raw_headers, (CONNECTION_HEADER, subscription.connection.encode())]
         if self._opened is not None:
             send = _telling_of_the_first(send, self._opened)
@@ -125,9 +127,9 @@ def stream_response(request: Request, stream: Stream, wait_s: float) -> Response
     settings, visit = context.settings, connection_in(request.scope)
     visit.bind_stream(stream, context.hub.streams)
     if wait_s > 0:
-        asyncio.get_running_loop().call_later(min(wait_s, settings.max_wait_s), stream.stop_awaiting)
+        asyncio.get_running_loop().call_later(min(wait_s, settings.max_long_poll_s), stream.stop_awaiting)
     claim = None if request.method == "HEAD" else visit.claim and visit.opened
-    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_over, claim)
+    return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_min_bytes, claim)
 
 
 def stream_rejected(request: Request, error: BrokerError) -> Response:

@@ -123,7 +123,9 @@ class Session:
             socket.say(message("subscribed", operation=operation, ref=ref))
         socket.attach(subscription)
         if query.wait_s > 0:
-            asyncio.get_running_loop().call_later(min(query.wait_s, settings.max_wait_s), subscription.stop_awaiting)
+            asyncio.get_running_loop().call_later(
+                min(query.wait_s, settings.max_long_poll_s), subscription.stop_awaiting
+            )
 
     async def _cancel(self, request: CancelMessage, operation: str) -> None:
         await require_permission(self._websocket, self._context, Action.CANCEL, operation)

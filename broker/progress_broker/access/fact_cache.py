@@ -22,7 +22,7 @@ class AttributeCache:
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
-        self._kept_s = min(KEPT_S, store.settings.tombstone_s)
+        self._kept_s = min(KEPT_S, store.settings.tombstone_ttl_s)
         self._kept: OrderedDict[str, tuple[float, ResourceAttributes]] = OrderedDict()
         self._flights = SingleFlight()
 

@@ -198,13 +198,13 @@ class Limiter:
     def _limit_alone(self, error: BaseException) -> None:
         if not self._alone:
             self._alone = True
-            self._tally.limits_kept["alone"] += 1
+            self._tally.limiter_mode_changes["alone"] += 1
             why = str(error) or type(error).__name__
             log.warning("Redis does not answer; this replica applies limits alone: %s", why, extra={"error": why})
 
     def _limit_together(self) -> None:
         if self._alone:
             self._alone = False
-            self._tally.limits_kept["together"] += 1
+            self._tally.limiter_mode_changes["together"] += 1
             self._leases.all_due()
             log.info("limits are shared with all replicas again")

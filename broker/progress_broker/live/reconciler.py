@@ -19,14 +19,14 @@ _ASKED_AT_ONCE = 500  # operations per pipeline
 class Reconciler:
     """Compares the positions of channels with those of their operations in Redis."""
 
-    def __init__(self, store: Store, channels: Channels, sweep_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, channels: Channels, sweep_interval_s: float, clock: Callable[[], float]) -> None:
         self._store, self._channels = store, channels
-        self._sweep_s, self._clock = sweep_s, clock
+        self._sweep_interval_s, self._clock = sweep_interval_s, clock
 
     async def run(self) -> None:
         """Check silent operations until cancelled."""
         while True:
-            await asyncio.sleep(self._sweep_s)
+            await asyncio.sleep(self._sweep_interval_s)
             now = self._clock()
             silent = [channel for channel in self._channels if channel.loaded and self._suspect(channel, now)]
             for channel in silent:
@@ -44,8 +44,8 @@ class Reconciler:
         """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""
         silent_s = now - channel.heard_at
         asked_s = channel.asked_at - channel.heard_at  # how long it had been silent at the last check
-        apart_s = _SWEEPS_APART * self._sweep_s
-        return silent_s >= (self._sweep_s if asked_s <= 0 else min(2 * asked_s, asked_s + apart_s))
+        apart_s = _SWEEPS_APART * self._sweep_interval_s
+        return silent_s >= (self._sweep_interval_s if asked_s <= 0 else min(2 * asked_s, asked_s + apart_s))
 
     async def _compare(self, channels: Sequence[Channel]) -> None:
         before = [channel.n for channel in channels]

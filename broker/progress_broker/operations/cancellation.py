@@ -120,7 +120,7 @@ async def cancel_one(
 
 def requested(settings: Settings, asked: Cancel) -> NewEvent:
     """Return the event that requests an operation's worker to stop."""
-    data = {"status": "cancelling", **asked.model_dump(), "force_after_s": settings.force_after_s}
+    data = {"status": "cancelling", **asked.model_dump(), "force_cancel_after_s": settings.force_cancel_after_s}
     return NewEvent("status", orjson.dumps(data), "cancelling")
 
 

@@ -42,7 +42,7 @@ def create_call(
     for index in dict.fromkeys(f"{field}:{value}" for field, value in listed if value):
         args += ("INDEX", index)
     args += ("HISTORY", str(settings.history_length), "FEED", str(settings.feed_length))
-    args += ("RETENTION", str(round(settings.retention_s * 1000)), "IDLE", str(round(settings.idle_limit_s * 1000)))
+    args += ("RETENTION", str(round(settings.retention_s * 1000)), "IDLE", str(round(settings.idle_timeout_s * 1000)))
     if spec["lease_s"] is not None:
         args += ("LEASE", str(round(spec["lease_s"] * 1000)))
     if traceparent:
@@ -58,13 +58,13 @@ def signal_call(operation: str, keys: OperationKeys, signal: NewSignal, by: str 
 
 def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: Settings) -> Call:
     """Return the call that deletes an operation and leaves a tombstone."""
-    tombstone = ("TOMBSTONE", str(round(settings.tombstone_s * 1000)))
+    tombstone = ("TOMBSTONE", str(round(settings.tombstone_ttl_s * 1000)))
     return Call(DELETE, all_keys(keys), (operation, "FORCE", *tombstone) if force else (operation, *tombstone))
 
 
 def probe_call(keys: OperationKeys, settings: Settings) -> Call:
     """Return the call that makes ready what a probe is published to."""
-    lasts_ms = round(1000 * PROBE_PERIODS_KEPT * settings.probe_s)
+    lasts_ms = round(1000 * PROBE_PERIODS_KEPT * settings.probe_interval_s)
     return Call(PROBE, (keys.snapshot, keys.log), (str(settings.feed_length), str(lasts_ms)))
 
 

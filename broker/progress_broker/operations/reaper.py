@@ -43,7 +43,7 @@ class Reaper:
         self._store = store
         self._settings = store.settings
         self._grace_s = grace_s
-        self._wait_ms = round(1000 * self._settings.abandon_after_s)
+        self._wait_ms = round(1000 * self._settings.worker_lost_after_s)
         self._tasks = Tasks()
         self.stalled = self.lost = self.swept = 0
 
@@ -88,7 +88,7 @@ class Reaper:
         loop = asyncio.get_running_loop()
         not_before = loop.time() + self._grace_s
         while True:
-            await _pause(self._settings.reap_s)
+            await _pause(self._settings.lease_check_interval_s)
             try:
                 if loop.time() >= not_before:
                     await self.reap()
@@ -99,7 +99,7 @@ class Reaper:
 
     async def _sweep(self) -> None:
         while True:
-            await _pause(self._settings.sweep_s)
+            await _pause(self._settings.sweep_interval_s)
             with suppress(StorageUnavailable, StorageFull):
                 self.swept += await self._store.sweep()
 

@@ -140,7 +140,7 @@ def _error(value: object) -> dict[str, Any] | None:
 def _cancel(data: bytes | None, at: bytes | None) -> CancelShown | None:
     if data is None or at is None:
         return None
-    cancel, patience_s = read_cancel(data), (_object(data) or {}).get("force_after_s")
+    cancel, patience_s = read_cancel(data), (_object(data) or {}).get("force_cancel_after_s")
     valid = isinstance(patience_s, int | float) and 0 <= patience_s <= _LONGEST_S
     overdue_ms = int(at) + (round(1000 * patience_s) if valid else 0)  # type: ignore[operator]
     return CancelShown(

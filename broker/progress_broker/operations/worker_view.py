@@ -37,7 +37,7 @@ class WorkerView(NamedTuple):
     progress: dict[str, Any] = {}  # noqa: RUF012 - never written to
     cancel: Cancel | None = None
     created_ms: int | None = None
-    idle_limit_s: float | None = None
+    idle_timeout_s: float | None = None
     traceparent: str = ""
 
 

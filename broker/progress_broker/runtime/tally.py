@@ -85,7 +85,7 @@ class Tally:
             "requests", "sent-bytes", "streams", "address", "replica", "handshakes", "questions"
         )
     )
-    limits_kept: Counter[str] = field(default_factory=lambda: _zeros("alone", "together"))
+    limiter_mode_changes: Counter[str] = field(default_factory=lambda: _zeros("alone", "together"))
     problems: Counter[str] = field(default_factory=Counter)
     requests: Requests = field(default_factory=Requests)
     published: Counter[str] = field(default_factory=lambda: _zeros("stored"))

@@ -23,7 +23,7 @@ export function statusChanges(operation, event) {
 }
 
 /** @param {Event} event @returns {Cancel} */
-function cancelOf({ time, data: { reason, by, force_after_s: patience } }) {
+function cancelOf({ time, data: { reason, by, force_cancel_after_s: patience } }) {
   const overdue = time + (typeof patience === 'number' ? Math.round(1000 * patience) : 0);
   return {
     reason: typeof reason === 'string' ? reason : null,

@@ -12,9 +12,9 @@ _KEPT = 4
 class Lease:
     """When the next heartbeat is due. Times are monotonic, in seconds."""
 
-    def __init__(self, lease_s: float | None, idle_limit_s: float, now: float) -> None:
+    def __init__(self, lease_s: float | None, idle_timeout_s: float, now: float) -> None:
         self.lease_s = lease_s
-        self._every_s = min(inf if lease_s is None else lease_s / _HEARTBEATS_PER_LEASE, idle_limit_s / _KEPT)
+        self._every_s = min(inf if lease_s is None else lease_s / _HEARTBEATS_PER_LEASE, idle_timeout_s / _KEPT)
         self._heard_at = now
         self._look = False
 

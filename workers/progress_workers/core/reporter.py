@@ -55,7 +55,7 @@ class Reporter:
         worker: str = "",
         publish_running: bool = False,
         lease_s: float | None = None,
-        idle_limit_s: float | None = None,
+        idle_timeout_s: float | None = None,
         interval_s: float = INTERVAL_S,
         clock: Clock | None = None,
         wake: "Callable[[Reporter], None] | None" = None,
@@ -78,7 +78,7 @@ class Reporter:
         # The first progress does not wait for the interval.
         self.outbox = Outbox(self.dirty_flag, telling, settings, worker, interval_s, now - interval_s)
         self.outbox.announce = publish_running
-        self.lease = Lease(lease_s, settings.idle_limit_s if idle_limit_s is None else idle_limit_s, now)
+        self.lease = Lease(lease_s, settings.idle_timeout_s if idle_timeout_s is None else idle_timeout_s, now)
         self.inbox = Inbox()
         self.cancellation = Cancellation(operation, self.dirty_flag, self.inbox)
         self._worker = worker

@@ -146,7 +146,7 @@ def _reporter(
         publish_running=state.status in (Status.PENDING, Status.STALLED),
         # If several processes share an operation, only the one that ends it keeps its lease.
         lease_s=state.lease_s if end_on_exit else None,
-        idle_limit_s=state.idle_limit_s,
+        idle_timeout_s=state.idle_timeout_s,
         interval_s=interval_s,
         wake=link.wake,
         trace=trace,
