@@ -45,7 +45,7 @@ class Clients:
         self.plan = plan
         self.tally = Tally()
         self.all: list[Client] = []
-        self.refused = self.cut_off = 0
+        self.rejected = self.cut_off = 0
         self.failures: Counter[str] = Counter()
         self._epoll = select.epoll()
         self._by_fd: dict[int, Client] = {}
@@ -213,7 +213,7 @@ class Clients:
         client.position = follower.position() or client.position
         if follower.retry_ms is not None:
             wait_s, follower.retry_ms = follower.retry_ms / 1000, None
-            self.refused += 1
+            self.rejected += 1
         elif self.plan.reopen:
             wait_s = LOST_S
             self.cut_off += 1

@@ -20,9 +20,9 @@ from bench.processes import Child, Cores, PrivateRedis, pin
 
 GOOD = 100
 EVENTS_A_SECOND = 50.0
-REFUSED_PATH, REFUSED = "/v1/operations/anybody-s/stream", "status 401"
+REJECTED_PATH, REJECTED = "/v1/operations/anybody-s/stream", "status 401"
 """The request of unauthenticated clients, and the response they get."""
-REFUSED_WITHIN_S = 5
+REJECTED_WITHIN_S = 5
 """Upper limit for how long an unauthenticated client is connected."""
 MOST = 2.0
 MOST_STUCK_BYTES = 128 * 1024
@@ -42,7 +42,7 @@ class Hostile(NamedTuple):
     hostile: Delivered
     peak_bytes: float = 0.0
     left_bytes: float = 0.0
-    refused_a_second: float = 0.0
+    rejected_a_second: float = 0.0
 
     @property
     def wrong(self) -> str:
@@ -79,22 +79,22 @@ def crowd(run: Contest, cores: Cores, given: argparse.Namespace) -> Iterator[Non
         yield
 
 
-def refused(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hostile:
+def rejected(redis: PrivateRedis, cores: Cores, given: argparse.Namespace) -> Hostile:
     """Measure without handshakes, then while unauthenticated clients connect and are rejected."""
     with good_ones(redis, cores, given, GUARDED) as run:
         calm = run.deliver(given.seconds, EVENTS_A_SECOND)
-        plan = run.server.plan()._replace(path=REFUSED_PATH)
+        plan = run.server.plan()._replace(path=REJECTED_PATH)
         with Child(load.run, plan, cores=cores.others) as strangers, ThreadPoolExecutor(1) as beside:
             count = round(given.handshakes * (given.seconds + 1))
-            within_s, at_once = 4 * given.seconds + 60, round(REFUSED_WITHIN_S * given.handshakes)
+            within_s, at_once = 4 * given.seconds + 60, round(REJECTED_WITHIN_S * given.handshakes)
             coming = beside.submit(strangers.ask, "open", count, given.handshakes, within_s, at_once, within_s=within_s)
             time.sleep(0.5)
             hostile = run.deliver(given.seconds, EVENTS_A_SECOND)
             took_s = coming.result()
             told = strangers.ask("figures")
-    if told["failures"] != {REFUSED: count}:
+    if told["failures"] != {REJECTED: count}:
         note(f"unauthenticated clients were not all rejected: {told['failures']}, {told['attached']} attached")
-    return Hostile("refused", calm, hostile, refused_a_second=count / took_s)
+    return Hostile("rejected", calm, hostile, rejected_a_second=count / took_s)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def good_ones(
         yield run
 
 
-MEASURES = {"stuck": stuck, "refused": refused}
+MEASURES = {"stuck": stuck, "rejected": rejected}
 
 
 def main() -> int:
@@ -135,7 +135,7 @@ def main() -> int:
                     f" {100 * it.server_cpu:.0f} % of a core, other processes {100 * it.others_cpu:.0f} %"
                 )
             sizes = f"{one.peak_bytes:,.0f} bytes each, {one.left_bytes:,.0f} more for a second crowd"
-            note(f"{sizes}; {one.refused_a_second:,.0f} rejected/s")
+            note(f"{sizes}; {one.rejected_a_second:,.0f} rejected/s")
             if one.wrong:
                 note(f"{kind}: WRONG: {one.wrong}")
             found[kind].append(one)
@@ -161,7 +161,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[H
         "exact",
     ):
         table.add_column(title, justify="left" if title in ("hostile clients", "exact") else "right")
-    beside = {"stuck": f"{given.stuck:,} stuck", "refused": f"{given.handshakes:,.0f} rejected/s"}
+    beside = {"stuck": f"{given.stuck:,} stuck", "rejected": f"{given.handshakes:,.0f} rejected/s"}
     results, passed = [], True
     for kind, rounds in found.items():
         late = {
@@ -174,7 +174,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: dict[str, list[H
         figures["server_cpu"] = Spread.of([one.hostile.server_cpu for one in rounds])
         figures["peak_bytes"] = Spread.of([one.peak_bytes for one in rounds])
         figures["left_bytes"] = Spread.of([one.left_bytes for one in rounds])
-        figures["refused_a_second"] = Spread.of([one.refused_a_second for one in rounds])
+        figures["rejected_a_second"] = Spread.of([one.rejected_a_second for one in rounds])
         passed &= figures["p99_ratio"].median <= MOST
         passed &= figures["peak_bytes"].median <= MOST_STUCK_BYTES and figures["left_bytes"].median <= MOST_LEFT_BYTES
         wrong = [one.wrong for one in rounds if one.wrong]

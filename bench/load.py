@@ -92,7 +92,7 @@ class Load:
         `after`. Return how long it took until all were attached, and until each had the event `number`. Without a
         `number` it is the highest that any client had before.
         """
-        clients, refused = self.clients.all, self.clients.refused
+        clients, rejected = self.clients.all, self.clients.rejected
         upto = number if number is not None else max((one.follower.last or 0 for one in clients), default=0)
         for client in clients:
             client.position = position or client.follower.position()
@@ -106,7 +106,7 @@ class Load:
         return {
             "attached_s": round(attached_s, 3) if attached else None,
             "complete_s": round(time.monotonic() - began, 3) if complete else None,
-            "refused": self.clients.refused - refused,
+            "rejected": self.clients.rejected - rejected,
             "number": upto,
         }
 
@@ -120,7 +120,7 @@ class Load:
             "connections": len(clients.all),
             "attached": sum(client.attached for client in clients.all),
             "chunked": sum(client.response.chunked for client in clients.all),
-            "refused": clients.refused,
+            "rejected": clients.rejected,
             "cut_off": clients.cut_off,
             "failures": dict(clients.failures),
             "events": tally.events,

@@ -34,7 +34,7 @@ class Storm(NamedTuple):
     attached_s: float
     complete_s: float
     """Seconds until each client had all events."""
-    refused: int
+    rejected: int
     reads: float
     """Reads of Redis per operation."""
     cpu_us: float
@@ -75,7 +75,7 @@ def storm(redis: PrivateRedis, cores: Cores, operations: int, clients: int) -> S
         operations,
         told["attached_s"] or WITHIN_S,
         told["complete_s"] or WITHIN_S,
-        told["refused"],
+        told["rejected"],
         reads / operations,
         1e6 * cpu_s / clients,
         _wrong(got),
@@ -111,7 +111,7 @@ def main() -> int:
             one = storm(redis, cores, operations, clients)
             note(
                 f"{operations:,} operations: attached in {one.attached_s:.2f} s, complete in {one.complete_s:.2f} s,"
-                f" {one.refused:,} rejected, {one.reads:.2f} reads per operation"
+                f" {one.rejected:,} rejected, {one.reads:.2f} reads per operation"
             )
             if one.wrong:
                 note(f"WRONG: {one.wrong}")
@@ -127,7 +127,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: list[Storm], cli
         "operations",
         "all attached, s",
         "all complete, s",
-        "refusals",
+        "rejections",
         "reads per operation",
         "CPU us per client",
         "exact",
@@ -139,7 +139,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: list[Storm], cli
         rounds = [one for one in found if one.operations == operations]
         figures = {
             name: Spread.of([float(getattr(one, name)) for one in rounds])
-            for name in ("attached_s", "complete_s", "refused", "reads", "cpu_us")
+            for name in ("attached_s", "complete_s", "rejected", "reads", "cpu_us")
         }
         exact = not any(one.wrong for one in rounds)
         passed &= figures["reads"].high <= MOST_READS and figures["attached_s"].median <= MOST_S

@@ -163,7 +163,7 @@ class Hub:
             if channel.n:  # it was created after the read
                 subscription.reset(None)
         except BaseException as error:
-            subscription.close("refused")
+            subscription.close("rejected")
             if self.draining and isinstance(error, StorageUnavailable):
                 raise Draining from None  # the shutdown cancelled the read that it waited for
             raise

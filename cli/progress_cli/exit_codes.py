@@ -18,7 +18,7 @@ from progress_broker.model.operation import Status
 
 OK = 0
 FAILED = 1
-REFUSED = 2
+REJECTED = 2
 CANCELLED = 3
 MISSING = 4
 STORAGE = 5
@@ -48,7 +48,7 @@ _CODES: dict[type[BrokerError], int] = {
 
 def exit_code(error: BrokerError) -> int:
     """Return the exit code of a command that failed with this error; by default the input was rejected."""
-    return _CODES.get(type(error), REFUSED)
+    return _CODES.get(type(error), REJECTED)
 
 
 def print_error(text: str) -> None:

@@ -83,7 +83,7 @@ async def test_a_stream_is_counted_when_its_answer_begins(http: httpx.AsyncClien
         assert told("http_requests_total", route=f"{OPS}/{{id}}/stream", status="2xx") == 1
 
 
-async def test_every_refusal_is_counted_by_its_reason(http: httpx.AsyncClient, app: Any) -> None:
+async def test_every_rejection_is_counted_by_its_reason(http: httpx.AsyncClient, app: Any) -> None:
     await create(http, id="a")
     await http.get(f"{OPS}/nope")
     await http.get(f"{OPS}/nope/stream")
@@ -120,7 +120,7 @@ async def test_a_fault_is_named_counted_and_logged_with_its_request(
     assert told("http_requests_total", route=f"{OPS}/{{id}}", status="5xx") == 1
     assert told("http_requests_rejected_total", reason="internal") == 1
     line = vars(next(record for record in caplog.records if record.name == "progress_server.middleware.access_log"))
-    assert (line["request"], line["refused"], line["status"]) == (answer.headers["x-request-id"], "internal", 500)
+    assert (line["request"], line["rejected"], line["status"]) == (answer.headers["x-request-id"], "internal", 500)
 
 
 async def test_what_is_published_is_counted_by_what_came_of_it(http: httpx.AsyncClient) -> None:
@@ -150,7 +150,7 @@ class TestAnAccessLog:
         said = vars(line)
         assert said["levelno"] == logging.INFO
         assert (said["method"], said["path"], said["status"]) == ("GET", f"{OPS}/no%0Ape", 422)
-        assert (said["route"], said["request"], said["refused"]) == (f"{OPS}/{{id}}", "r1", "invalid")
+        assert (said["route"], said["request"], said["rejected"]) == (f"{OPS}/{{id}}", "r1", "invalid")
         assert "s3cret" not in str(said)
         assert "\n" not in line.getMessage()
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from progress_broker.errors import AtCapacity
 from progress_broker.settings import Settings
-from progress_server.http.refusals import rejection
+from progress_server.http.rejections import rejection
 from progress_server.limits.admission import BURST_S, LONGEST_S, TokenBucket
 from tests import sse
 from tests.api.conftest import Clock
@@ -27,14 +27,14 @@ def test_a_calm_gate_admits_a_burst_and_then_as_many_as_its_rate() -> None:
     assert [gate.take() == 0 for _ in range(3)] == [True, True, False]
 
 
-def test_those_refused_are_told_turns_of_their_own_at_the_rate() -> None:
+def test_those_rejected_are_told_turns_of_their_own_at_the_rate() -> None:
     gate = TokenBucket(10, Clock())
     while not gate.take():
         pass
     assert [round(gate.take(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
 
 
-def test_a_flood_of_refusals_makes_nobody_wait_for_long() -> None:
+def test_a_flood_of_rejections_makes_nobody_wait_for_long() -> None:
     clock = Clock()
     gate = TokenBucket(10, clock)
     waits = []
@@ -108,8 +108,8 @@ class TestAFullGate:
 
     async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient, gate_clock: Clock) -> None:
         await self.fill(http)
-        refused = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
-        retry_ms = int(refused.content.split(b"\n")[0].removeprefix(b"retry: "))
+        rejected = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
+        retry_ms = int(rejected.content.split(b"\n")[0].removeprefix(b"retry: "))
         gate_clock.now += retry_ms / 1000
         async with http.stream("GET", f"{OPS}/a/stream", headers=EVENT_SOURCE) as answer:
             assert b"snapshot" in b"".join([await anext(answer.aiter_bytes())])

@@ -284,9 +284,9 @@ class TestOtherAnswers:
         assert (status, headers["content-type"]) == (200, "text/event-stream")
         client.send(request(STREAM, f"Last-Event-ID: {end}"))
         assert await client.answer() == (204, b"")
-        for path, refused in ((f"{OPS}/b/stream", 404), (f"{STREAM}?from=end", 422)):
+        for path, rejected in ((f"{OPS}/b/stream", 404), (f"{STREAM}?from=end", 422)):
             client.send(request(path))
-            assert (await client.answer())[0] == refused
+            assert (await client.answer())[0] == rejected
         client.send(request("/livez"))
         assert (await client.answer())[0] == 200
         assert not hub.channels

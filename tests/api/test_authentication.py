@@ -117,7 +117,7 @@ async def test_whatever_is_wrong_the_answer_is_the_same(
 
 
 @pytest.mark.parametrize("name", ["token", "access_token", "ticket"])
-async def test_a_token_in_the_url_is_refused(http: httpx.AsyncClient, name: str) -> None:
+async def test_a_token_in_the_url_is_rejected(http: httpx.AsyncClient, name: str) -> None:
     usual = seen(await http.get(OPS))
     good = token("alice", ALICE)
     assert seen(await http.get(f"{OPS}/a/stream", params={name: good})) == usual
@@ -165,9 +165,9 @@ class TestKeys:
     def test_what_can_not_be_right_keeps_it_from_starting(
         self, tmp_path: Path, changes: dict[str, Any], word: str
     ) -> None:
-        with pytest.raises(SetupError, match=word) as refused:
+        with pytest.raises(SetupError, match=word) as rejected:
             Guard(secured(tmp_path, **changes))
-        assert SECRET not in refused.value.detail
+        assert SECRET not in rejected.value.detail
 
     @pytest.mark.parametrize(
         "text", ['{"keys": [{"name": "a", "sha256": "x", "grants": []}]}', "{", '{"keys": 3}', "[]"]
@@ -242,8 +242,8 @@ class TestGrants:
         alice = bearing(token("alice", ALICE))
         assert (await create(http, "a", alice))["owner"] == "alice"
         assert (await create(http, "a", alice))["owner"] == "alice"  # the same again
-        refused = await http.post(OPS, json={"owner": "bob"}, headers=alice)
-        assert (refused.status_code, refused.json()["type"]) == (403, "forbidden")
+        rejected = await http.post(OPS, json={"owner": "bob"}, headers=alice)
+        assert (rejected.status_code, rejected.json()["type"]) == (403, "forbidden")
         wider = bearing(token("alice", ALICE, grants=[{"actions": ["create"], "owners": ["bob"]}]))
         assert (await create(http, "b", wider, owner="bob"))["owner"] == "bob"
 
@@ -340,10 +340,10 @@ class TestListing:
 def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "progress_server.observability.logs")
     clock = [7.0]
-    refused = RejectionLog(lambda: clock[0])
+    rejected = RejectionLog(lambda: clock[0])
     for moment in (7.1, 8.0):
         clock[0] = moment
         for _ in range(1_000):
-            refused.note({"path": "/v1/operations"}, Unauthenticated("there is no token"))
+            rejected.note({"path": "/v1/operations"}, Unauthenticated("there is no token"))
     assert len(caplog.messages) == 2 * LINES_A_SECOND + 1
     assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were rejected within one second"

@@ -43,7 +43,7 @@ def server_options() -> dict[str, Any]:
     return {"http": AdoptableProtocol.within(Bounds(URL_BYTES, HEAD_BYTES, HEAD_S, CONNECTIONS))}
 
 
-async def refused(client: Client, status: int, code: str) -> None:
+async def rejected(client: Client, status: int, code: str) -> None:
     got, body = await client.answer()
     assert (got, orjson.loads(body)["type"]) == (status, code)
     assert await client.rest() == b"", "it is closed"
@@ -70,17 +70,17 @@ class TestAHead:
         client.send(request("/livez?" + "x" * (URL_BYTES - 8), "X: " + "y" * (HEAD_BYTES - URL_BYTES - 100)))
         assert (await client.answer())[0] == 200
 
-    async def test_with_a_longer_url_is_refused(self, connect: Connect) -> None:
+    async def test_with_a_longer_url_is_rejected(self, connect: Connect) -> None:
         client = await connect()
         client.send(request("/livez?" + "x" * URL_BYTES))
-        await refused(client, 414, "uri-too-long")
+        await rejected(client, 414, "uri-too-long")
 
-    async def test_with_larger_headers_is_refused(self, connect: Connect) -> None:
+    async def test_with_larger_headers_is_rejected(self, connect: Connect) -> None:
         client = await connect()
         client.send(request("/livez", *(f"X-{i}: {'y' * 100}" for i in range(HEAD_BYTES // 100))))
-        await refused(client, 431, "head-too-large")
+        await rejected(client, 431, "head-too-large")
 
-    async def test_that_goes_on_and_on_is_refused_before_its_end(self, connect: Connect) -> None:
+    async def test_that_goes_on_and_on_is_rejected_before_its_end(self, connect: Connect) -> None:
         client = await connect()
         client.send(b"GET /livez HTTP/1.1\r\nX: ")
         with suppress(ConnectionError, RuntimeError):  # the second is uvloop's error for an aborted connection
@@ -88,14 +88,14 @@ class TestAHead:
                 client.send(b"y" * (HEAD_BYTES // 10))
                 await client.writer.drain()
                 await asyncio.sleep(0)
-        await refused(client, 431, "head-too-large")
+        await rejected(client, 431, "head-too-large")
 
-    async def test_that_does_not_end_in_time_is_refused(self, connect: Connect) -> None:
+    async def test_that_does_not_end_in_time_is_rejected(self, connect: Connect) -> None:
         client = await connect()
         client.send(b"GET /livez HTTP/1.1\r\nX: ")
-        await refused(client, 408, "request-timeout")
+        await rejected(client, 408, "request-timeout")
 
-    async def test_that_drips_is_refused_all_the_same(self, connect: Connect, server: InLoopServer) -> None:
+    async def test_that_drips_is_rejected_all_the_same(self, connect: Connect, server: InLoopServer) -> None:
         client = await connect()
         client.send(b"GET /livez HTTP/1.1\r\n")
         dripping = asyncio.create_task(drip(client))
@@ -113,7 +113,7 @@ class TestAHead:
         client.send(request("/livez"))
         assert (await client.answer())[0] == 200
         client.send(b"GET /livez HTT")
-        await refused(client, 408, "request-timeout")
+        await rejected(client, 408, "request-timeout")
 
     async def test_empty_lines_instead_of_one_keep_nothing_open(self, connect: Connect) -> None:
         client = await connect()
@@ -141,7 +141,7 @@ class TestABody:
         status, body = await client.answer()
         assert (status, orjson.loads(body)["type"]) == (413, "too-large")
 
-    async def test_that_drips_is_refused(self, connect: Connect) -> None:
+    async def test_that_drips_is_rejected(self, connect: Connect) -> None:
         client = await connect()
         client.send(request(OPS, "Content-Length: 100", method="POST") + b"{")
         status, body = await client.answer()
@@ -189,7 +189,7 @@ class TestABody:
         assert (status, orjson.loads(body)["accepted"]) == (200, 3)
 
     @pytest.mark.parametrize("piece", [b"x", b" ", b'{"type":"log","data":{"message":"' + b"m" * 1_000])
-    async def test_of_a_line_without_end_is_refused_at_the_size_of_an_event(
+    async def test_of_a_line_without_end_is_rejected_at_the_size_of_an_event(
         self, http: httpx.AsyncClient, connect: Connect, piece: bytes
     ) -> None:
         await create(http, id="a")

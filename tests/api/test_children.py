@@ -335,7 +335,7 @@ class TestFamilies:
             await stream.until_percent(60)
             assert stream.types[0] == "snapshot"
 
-    async def test_a_refusal_leaves_no_family(self, app: Any, http: httpx.AsyncClient) -> None:
+    async def test_a_rejection_leaves_no_family(self, app: Any, http: httpx.AsyncClient) -> None:
         problem(await http.get(f"{OPS}/nope/stream?children=true"), 404, "not-found")
         problem(await http.get(f"{OPS}/nope/stream?children=maybe"), 422, "invalid")
         assert not app.state.context.hub.families

@@ -133,7 +133,7 @@ class TestCors:
 
 
 @pytest.mark.usefixtures("gate_clock")
-class TestRefusedStreams:
+class TestRejectedStreams:
     @pytest.fixture
     def settings(self) -> Settings:
         return make_settings(cors_origins=(FRIEND,), handshakes_per_s=1)
@@ -145,12 +145,12 @@ class TestRefusedStreams:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
         assert answer.headers["cache-control"] == "no-store, no-transform"
 
-    async def test_a_passing_refusal_can_be_read(self, http: httpx.AsyncClient) -> None:
-        refused = []
+    async def test_a_passing_rejection_can_be_read(self, http: httpx.AsyncClient) -> None:
+        rejected = []
         for accept in ("*/*", "*/*", "text/event-stream"):
             answer = await http.get(f"{OPS}/a/stream", headers={"Origin": FRIEND, "Accept": accept})
-            refused.append((answer.status_code, answer.headers["access-control-allow-origin"]))
-        assert refused == [(404, FRIEND), (503, FRIEND), (200, FRIEND)]
+            rejected.append((answer.status_code, answer.headers["access-control-allow-origin"]))
+        assert rejected == [(404, FRIEND), (503, FRIEND), (200, FRIEND)]
 
 
 class TestAnyOrigin:
@@ -219,7 +219,7 @@ class TestOriginsSet:
         "bad",
         ["app.example.com", "https://app.example.com/", "null", "https://*.example.com", "*,https://a", "HTTPS://A"],
     )
-    def test_are_refused_where_no_browser_would_say_them(self, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_are_rejected_where_no_browser_would_say_them(self, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PROGRESS_CORS_ORIGINS", bad)
         with pytest.raises(SetupError, match="PROGRESS_CORS_ORIGINS"):
             load_settings()

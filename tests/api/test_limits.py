@@ -63,7 +63,7 @@ class TestRequests:
     def settings(self) -> Settings:
         return make_settings(requests_per_s=5)
 
-    async def test_are_counted_down_in_headers_and_refused_in_the_end(self, http: httpx.AsyncClient) -> None:
+    async def test_are_counted_down_in_headers_and_rejected_in_the_end(self, http: httpx.AsyncClient) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         answers = [await http.get(OPS, headers=ANN)]
@@ -123,7 +123,7 @@ class TestRequests:
             for number in range(15):
                 await socket.send(orjson.dumps({"type": "cancel", "operation": "nope", "ref": number}).decode())
             told = [orjson.loads(await socket.recv()) for _ in range(16)]
-            assert [it.get("ref") for it in told] == [None, *range(15)], "none is refused"
+            assert [it.get("ref") for it in told] == [None, *range(15)], "none is rejected"
             heard = loop.time()
             assert heard - begun >= 0.9, "of ten at once, and five a second"
             let_in = 0
@@ -148,7 +148,7 @@ class TestBytes:
     def settings(self) -> Settings:
         return make_settings(sent_bytes_per_s=20_000, max_body_bytes=10_000)
 
-    async def test_are_charged_and_refused_once_there_are_none(self, http: httpx.AsyncClient) -> None:
+    async def test_are_charged_and_rejected_once_there_are_none(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
         event = {"type": "log", "data": {"message": "x" * 9_000}}
         loop = asyncio.get_running_loop()
@@ -203,7 +203,7 @@ class TestLines:
         begun = loop.time()
         headers = ANN | {"Content-Type": "application/x-ndjson"}
         answer = await http.post(f"{OPS}/a/events", content=lines(), headers=headers)
-        assert answer.json()["accepted"] == 100, "and none is refused"
+        assert answer.json()["accepted"] == 100, "and none is rejected"
         at_once = 400_000 + 200_000  # a burst, and the last piece, after which nobody waits
         assert loop.time() - begun >= (100 * len(line) - at_once) / 200_000
 
@@ -240,7 +240,7 @@ class TestManyConnections:
         for client in clients:
             client.reset()
 
-    async def test_with_bodies_of_no_told_length_are_refused_in_the_end(
+    async def test_with_bodies_of_no_told_length_are_rejected_in_the_end(
         self, http: httpx.AsyncClient, base_url: str
     ) -> None:
         await create(http, id="a")
@@ -258,8 +258,8 @@ class TestManyConnections:
         taken = sum(len(body) for status, _ in answers if status == 200)
         assert self.BURST - len(body) < taken <= self.most(loop.time() - begun)
         assert {status for status, _ in answers} == {200, 429}
-        refused = [orjson.loads(told) for status, told in answers if status == 429]
-        assert {it["type"] for it in refused} == {"rate-limited"}
+        rejected = [orjson.loads(told) for status, told in answers if status == 429]
+        assert {it["type"] for it in rejected} == {"rate-limited"}
         for client in clients:
             client.close()
 
@@ -282,10 +282,10 @@ class TestStreams:
         for client in clients:
             client.send(request(STREAM, "X-Principal: ann"))
             await client.opened()
-        refused = await http.get(f"{OPS}/a/stream", headers=ANN)
-        problem(refused, 429, "too-many-streams")
-        assert quota(refused, "streams") == ({"q": "2", "qu": '"concurrent-requests"'}, {"r": "0"})
-        assert 5 <= int(refused.headers["retry-after"]) <= 15
+        rejected = await http.get(f"{OPS}/a/stream", headers=ANN)
+        problem(rejected, 429, "too-many-streams")
+        assert quota(rejected, "streams") == ({"q": "2", "qu": '"concurrent-requests"'}, {"r": "0"})
+        assert 5 <= int(rejected.headers["retry-after"]) <= 15
         answer = await http.get(f"{OPS}/a/stream", headers=ANN | EVENT_SOURCE)
         assert answer.status_code == 200
         [message] = sse.read(answer.content)
@@ -357,9 +357,9 @@ class TestAReplica:
     async def test_has_room_for_so_many_streams(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
         async with http.stream("GET", f"{OPS}/a/stream"):
-            refused = await http.get(f"{OPS}/a/stream")
-            problem(refused, 503, "at-capacity")
-            assert int(refused.headers["retry-after"]) >= 5
+            rejected = await http.get(f"{OPS}/a/stream")
+            problem(rejected, 503, "at-capacity")
+            assert int(rejected.headers["retry-after"]) >= 5
             assert (await http.get(f"{OPS}/a")).status_code == 200
         assert (await scrape(http))("limits_exceeded_total", limit="replica") == 1
 

@@ -43,7 +43,7 @@ def _routes(routes: Any) -> list[Any]:
     return found + [route for routes in inner for route in _routes(routes)]
 
 
-async def test_what_is_refused_is_told_what_is_not(http: httpx.AsyncClient) -> None:
+async def test_what_is_rejected_is_told_what_is_not(http: httpx.AsyncClient) -> None:
     for path, methods in {OPS: "GET, HEAD, POST", f"{OPS}/a": "GET, HEAD, DELETE", f"{OPS}/a/cancel": "POST"}.items():
         answer = await http.put(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)

@@ -75,8 +75,8 @@ async def test_hostile_words_make_no_series(http: httpx.AsyncClient, base_url: s
     labels = {(name, value) for _, pairs in told for name, value in pairs}
     assert {value for name, value in labels if name == "method"} == OTHERS
     assert {value for name, value in labels if name == "status"} <= {"1xx", "2xx", "3xx", "4xx", "5xx"}
-    refused = {dict(pairs)["reason"] for name, pairs in told if name.endswith("refused_total")}
-    assert refused <= set(STATUS_OF_CODE)
+    rejected = {dict(pairs)["reason"] for name, pairs in told if name.endswith("rejected_total")}
+    assert rejected <= set(STATUS_OF_CODE)
     routes = {value for name, value in labels if name == "route"}
     assert "other" in routes
     assert len(routes) < 40

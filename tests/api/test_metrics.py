@@ -113,7 +113,7 @@ async def test_who_resumes_and_who_can_not(http: httpx.AsyncClient) -> None:
     assert (told("resets_total", reason="lost"), told("resets_total", reason="trimmed")) == (1, 0)
 
 
-async def test_refusals_by_reason(http: httpx.AsyncClient, app: Any) -> None:
+async def test_rejections_by_reason(http: httpx.AsyncClient, app: Any) -> None:
     await http.get(f"{OPS}/nope/stream")
     await http.get(f"{OPS}/nope/stream", params={"last_event_id": "x"})
     told = await scrape(http)
@@ -126,7 +126,7 @@ async def test_refusals_by_reason(http: httpx.AsyncClient, app: Any) -> None:
     await http.get(f"{OPS}/nope/stream")
     told = await scrape(http)
     assert (told("streams_rejected_total", reason="draining"), told("draining"), told("ready")) == (1, 1, 0)
-    assert sum(it.value for it in told.all("streams_opened_total")) == 0, "who is refused has opened nothing"
+    assert sum(it.value for it in told.all("streams_opened_total")) == 0, "who is rejected has opened nothing"
     assert sum(it.value for it in told.all("streams_closed_total")) == 0
 
 
@@ -136,7 +136,7 @@ class TestAFullGate:
     def settings(self) -> Settings:
         return make_settings(handshakes_per_s=1)
 
-    async def test_counts_whom_it_refuses(self, http: httpx.AsyncClient) -> None:
+    async def test_counts_whom_it_rejects(self, http: httpx.AsyncClient) -> None:
         for _ in range(3):
             await http.get(f"{OPS}/nope/stream")
         told = await scrape(http)

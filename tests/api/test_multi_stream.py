@@ -104,12 +104,12 @@ async def test_a_query_follows_what_comes_and_goes(base_url: str, http: httpx.As
         ("&".join(f"operation=op-{i}" for i in range(11)), 422, "invalid"),
     ],
 )
-async def test_what_can_not_be_is_refused(http: httpx.AsyncClient, query: str, status: int, type: str) -> None:
+async def test_what_can_not_be_is_rejected(http: httpx.AsyncClient, query: str, status: int, type: str) -> None:
     await create(http, id="a")
     problem(await http.get(f"{STREAM}?{query}"), status, type)
 
 
-async def test_a_query_that_finds_too_many_is_refused(http: httpx.AsyncClient) -> None:
+async def test_a_query_that_finds_too_many_is_rejected(http: httpx.AsyncClient) -> None:
     for i in range(11):
         await create(http, id=f"op-{i}", kind="k")
     answer = problem(await http.get(STREAM, params={"kind": "k"}), 422, "invalid")

@@ -72,7 +72,7 @@ class TestCreate:
     async def test_needs_no_body(self, http: httpx.AsyncClient) -> None:
         assert (await http.post(OPS)).status_code == 201
 
-    async def test_is_idempotent_and_refuses_another_body(self, http: httpx.AsyncClient) -> None:
+    async def test_is_idempotent_and_rejects_another_body(self, http: httpx.AsyncClient) -> None:
         first = await create(http, id="a", kind="k")
         assert await create(http, id="a", kind="k") == first
         problem(await http.post(OPS, json={"id": "a", "kind": "other"}), 409, "operation-exists")
@@ -100,7 +100,7 @@ class TestCreate:
         bad = problem(await http.post(OPS, content=body), 422, "invalid")
         assert bad.get("field") == field
 
-    async def test_a_body_over_the_limit_is_refused(self, http: httpx.AsyncClient) -> None:
+    async def test_a_body_over_the_limit_is_rejected(self, http: httpx.AsyncClient) -> None:
         problem(await http.post(OPS, content=b'{"title": "' + b"x" * 300_000 + b'"}'), 413, "too-large")
 
 
@@ -150,7 +150,7 @@ class TestList:
         assert (await http.get(OPS, params={"tag": "none"})).json() == {"operations": [], "next_cursor": None}
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "status=done", "cursor=%00", "parent=%20"])
-    async def test_bad_queries_are_refused(self, http: httpx.AsyncClient, query: str) -> None:
+    async def test_bad_queries_are_rejected(self, http: httpx.AsyncClient, query: str) -> None:
         problem(await http.get(f"{OPS}?{query}"), 422, "invalid")
 
 
@@ -161,7 +161,7 @@ class TestDelete:
         await finish(http, "a")
         answer = await http.delete(f"{OPS}/a")
         assert (answer.status_code, answer.content) == (204, b"")
-        for refused in (
+        for rejected in (
             http.get(f"{OPS}/a"),
             http.delete(f"{OPS}/a"),
             http.get(f"{OPS}/a/events"),
@@ -170,7 +170,7 @@ class TestDelete:
             publish(http, "a", "log", {"message": "m"}),
             http.post(OPS, json={"id": "a"}),
         ):
-            problem(await refused, 410, "gone")
+            problem(await rejected, 410, "gone")
 
     async def test_force(self, http: httpx.AsyncClient) -> None:
         await create(http, id="a")
@@ -342,7 +342,7 @@ class TestHistory:
             assert answer["snapshot"] == made
 
     @pytest.mark.parametrize("query", ["after=x", "after=%00", "limit=0", "wait=-1", "wait=nan", "limit=1001"])
-    async def test_bad_queries_are_refused(self, http: httpx.AsyncClient, query: str) -> None:
+    async def test_bad_queries_are_rejected(self, http: httpx.AsyncClient, query: str) -> None:
         await create(http, id="a")
         problem(await http.get(f"{OPS}/a/events?{query}"), 422, "invalid")
         problem(await http.get(f"{OPS}/nope/events"), 404, "not-found")
@@ -387,7 +387,7 @@ class TestCancelAndSignals:
         assert dict(zip(fields[::2], fields[1::2], strict=True)) == {b"t": b"pause", b"d": b'{"until":3}'}
 
     @pytest.mark.parametrize("body", [b"", b"{}", b'{"type":"cancel"}', b'{"type":"No"}', b'{"type":"pause","x":1}'])
-    async def test_a_signal_that_is_none_is_refused(self, http: httpx.AsyncClient, body: bytes) -> None:
+    async def test_a_signal_that_is_none_is_rejected(self, http: httpx.AsyncClient, body: bytes) -> None:
         await create(http, id="a")
         problem(await http.post(f"{OPS}/a/signals", content=body), 422, "invalid")
 

@@ -117,7 +117,7 @@ UNKNOWN = {"form": "start", "since": "1h", "q": "", "beginning": "start", "Types
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
 @pytest.mark.parametrize("name", UNKNOWN)
-async def test_a_name_that_a_call_does_not_take_is_refused(
+async def test_a_name_that_a_call_does_not_take_is_rejected(
     http: httpx.AsyncClient, method: str, path: str, name: str
 ) -> None:
     await create(http, id="a")
@@ -129,7 +129,7 @@ async def test_a_name_that_a_call_does_not_take_is_refused(
     assert (await http.get(f"{OPS}/a")).json()["status"] == "pending"
 
 
-async def test_the_refusal_names_those_it_takes(http: httpx.AsyncClient) -> None:
+async def test_the_rejection_names_those_it_takes(http: httpx.AsyncClient) -> None:
     await create(http, id="a")
     for path, takes in (
         (f"{STREAM}?form=start", "children, from, interval_ms, last_event_id, ping, types, wait_s"),
@@ -141,7 +141,7 @@ async def test_the_refusal_names_those_it_takes(http: httpx.AsyncClient) -> None
 
 
 @pytest.mark.parametrize("path", ["/v1/ws?form=start", f"{OPS}/a/ws?form=start", f"{OPS}/a/ws?types=log&types=end"])
-async def test_a_websocket_is_refused_for_it_too(http: httpx.AsyncClient, base_url: str, path: str) -> None:
+async def test_a_websocket_is_rejected_for_it_too(http: httpx.AsyncClient, base_url: str, path: str) -> None:
     await create(http, id="a")
     async with connect_websocket(base_url.replace("http", "ws") + path) as socket:
         told = json.loads(await socket.recv())
@@ -164,7 +164,7 @@ async def test_a_websocket_is_refused_for_it_too(http: httpx.AsyncClient, base_u
         "/v1/stream?operation=a&ping=event&ping=comment",
     ],
 )
-async def test_one_value_given_twice_is_refused(http: httpx.AsyncClient, path: str) -> None:
+async def test_one_value_given_twice_is_rejected(http: httpx.AsyncClient, path: str) -> None:
     await create(http, id="a")
     bad = problem(await http.get(path), 422, "invalid")
     assert "more than once" in str(bad["detail"])

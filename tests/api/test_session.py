@@ -59,7 +59,7 @@ async def test_what_is_no_users_token_is_not_kept(http: httpx.AsyncClient, proof
     assert "set-cookie" not in answer.headers
 
 
-async def test_a_token_that_no_browser_would_keep_is_refused(http: httpx.AsyncClient) -> None:
+async def test_a_token_that_no_browser_would_keep_is_rejected(http: httpx.AsyncClient) -> None:
     answer = await http.post(SESSION, headers=bearing(token("alice", padding="x" * 3_000)))
     assert answer.status_code == 413
     assert "set-cookie" not in answer.headers

@@ -145,7 +145,7 @@ class TestOneTicket:
         with pytest.raises(Unauthenticated):
             await self.tickets.verify(STREAM, ticket)
 
-    async def test_one_that_no_url_could_hold_is_refused(self) -> None:
+    async def test_one_that_no_url_could_hold_is_rejected(self) -> None:
         many = Grants((granted(["read"], ids=[f"operation-{i}" for i in range(500)]),))
         with pytest.raises(TooLarge):
             await self.tickets.for_many(READER, many)
@@ -205,7 +205,7 @@ class TestWhatIsNoTicket:
             pytest.param(lambda: f"{encoded(b'[' * 3_000)}.AAAA.AAAA", id="deep"),
         ],
     )
-    async def test_is_refused(self, token: Any) -> None:
+    async def test_is_rejected(self, token: Any) -> None:
         with pytest.raises(Unauthenticated):
             await self.TICKETS.verify(STREAM, token())
 
@@ -253,10 +253,10 @@ class TestOverHttp:
         async with http.stream("GET", f"{OPS}/a/stream", params=ticket) as stream:
             assert stream.status_code == 200
         assert (await http.get(f"{OPS}/a/events", params=ticket)).status_code == 200
-        refused = await http.get(f"{OPS}/a", params=ticket)
-        assert (refused.status_code, refused.json()["type"]) == (401, "unauthenticated")
+        rejected = await http.get(f"{OPS}/a", params=ticket)
+        assert (rejected.status_code, rejected.json()["type"]) == (401, "unauthenticated")
 
-    async def test_what_is_no_ticket_is_refused_like_any_other_proof(self, http: httpx.AsyncClient) -> None:
+    async def test_what_is_no_ticket_is_rejected_like_any_other_proof(self, http: httpx.AsyncClient) -> None:
         alice = bearing(token("alice", ALICE))
         await create(http, "a", alice)
         good = (await http.post(f"{OPS}/a/tickets", headers=alice)).json()["ticket"]

@@ -147,7 +147,7 @@ class TestAnOffer:
         assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
-async def test_a_tunnel_is_refused(connect: Connect) -> None:
+async def test_a_tunnel_is_rejected(connect: Connect) -> None:
     client = await connect()
     client.send(request("localhost:80", method="CONNECT") + b"anything")
     assert b"HTTP/1.1 400" in await client.rest()

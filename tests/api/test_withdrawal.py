@@ -228,7 +228,7 @@ async def test_revocations_come_in_pages(http: httpx.AsyncClient, store: Store) 
 @pytest.mark.parametrize(
     "body", [{}, {"claim": "sub"}, {"claim": "aud", "value": "x"}, {"claim": "sub", "value": "x", "for_s": 1e9}]
 )
-async def test_a_revocation_of_nothing_is_refused(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_a_revocation_of_nothing_is_rejected(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
     assert (await http.post("/v1/revocations", json=body, headers=admin())).status_code == 422
     assert (await http.get("/v1/revocations", headers=admin())).json()["revocations"] == []
 

@@ -116,7 +116,7 @@ async def test_it_tells_what_the_log_calls_it(
         ]
 
 
-async def test_one_that_is_refused_has_no_name(hub: Any, dial: Connect) -> None:
+async def test_one_that_is_rejected_has_no_name(hub: Any, dial: Connect) -> None:
     async with dial(origin="https://evil.test") as peer:
         assert (await peer.next())["type"] == "forbidden"
         assert "Progress-Connection" not in peer.connection.response.headers
@@ -395,7 +395,7 @@ class TestOrigins:
         return make_settings(cors_origins=("https://app.example.org",))
 
     @pytest.mark.parametrize("path", ["/v1/ws", f"{OPS}/a/ws"])
-    async def test_foreign_pages_are_refused(self, hub: Any, dial: Connect, path: str) -> None:
+    async def test_foreign_pages_are_rejected(self, hub: Any, dial: Connect, path: str) -> None:
         for origin in ("https://evil.example", "null"):
             async with dial(path, origin=origin) as peer:
                 problem = await peer.next()
@@ -408,7 +408,7 @@ class TestOrigins:
                 assert (await peer.next())["event"] == "open"
 
 
-class TestRefusals:
+class TestRejections:
     @pytest.mark.parametrize(
         ("path", "code", "type"),
         [

@@ -17,7 +17,7 @@ from progress_broker.stream.frames import (
     opening_frame,
     reconnect_frame,
 )
-from progress_server.http.refusals import close_code, problem_message
+from progress_server.http.rejections import close_code, problem_message
 from progress_server.websocket.outlet import WRAPPED, Away
 from tests import sse
 

@@ -67,7 +67,7 @@ async def test_a_whole_one_is_accepted(hub: Any, dial: Dial) -> None:
         (("Sec-WebSocket-Version: 13", KEY, "X-Latin: caf\u00e9"), 101),
     ],
 )
-async def test_what_is_none_is_refused(hub: Any, dial: Dial, lines: tuple[str, ...], status: int) -> None:
+async def test_what_is_none_is_rejected(hub: Any, dial: Dial, lines: tuple[str, ...], status: int) -> None:
     client = await dial()
     client.send(request(PATH, *UPGRADE, *lines))
     assert (await client.head())[0] == status
@@ -76,7 +76,7 @@ async def test_what_is_none_is_refused(hub: Any, dial: Dial, lines: tuple[str, .
         assert not hub.connections
 
 
-async def test_a_path_without_a_socket_is_refused(hub: Any, dial: Dial) -> None:
+async def test_a_path_without_a_socket_is_rejected(hub: Any, dial: Dial) -> None:
     client = await dial()
     client.send(request("/v1/operations", *UPGRADE, "Sec-WebSocket-Version: 13", KEY))
     assert (await client.head())[0] in (403, 404)

@@ -1,4 +1,4 @@
-"""The load generator's counting, against a server that cuts, skips, repeats and refuses."""
+"""The load generator's counting, against a server that cuts, skips, repeats and rejects."""
 
 import json
 import re
@@ -184,7 +184,7 @@ def after(request: str) -> int:
     return int(match[1]) if match else 0
 
 
-def refusal(retry_ms: int, *, chunked: bool = False) -> bytes:
+def rejection(retry_ms: int, *, chunked: bool = False) -> bytes:
     body = b'retry: %d\nevent: reconnect\ndata: {"reason":"draining"}\n\n' % retry_ms
     if chunked:
         return CHUNKED + chunks(body, 10) + b"0\r\n\r\n"
@@ -294,13 +294,13 @@ def test_the_twenty_thousandth_connection_has_another_source_address() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_passing_refusal_is_no_event_and_comes_back_as_late_as_it_was_told(chunked: bool) -> None:
+def test_a_passing_rejection_is_no_event_and_comes_back_as_late_as_it_was_told(chunked: bool) -> None:
     def answer(request: str, number: int) -> list[bytes]:
-        return [refusal(300, chunked=chunked), LINGER] if number == 0 else [PLAIN, event(1), LINGER]
+        return [rejection(300, chunked=chunked), LINGER] if number == 0 else [PLAIN, event(1), LINGER]
 
     with loaded(answer) as (server, load):
         assert load.await_events(1, PATIENCE_S)
-        assert (load.figures()["refused"], load.figures()["events"], load.figures()["failures"]) == (1, 1, {})
+        assert (load.figures()["rejected"], load.figures()["events"], load.figures()["failures"]) == (1, 1, {})
         assert server.times[1] - server.times[0] >= 0.3
 
 
@@ -317,7 +317,7 @@ def test_a_stream_that_sends_away_is_gone_on_with_from_its_position() -> None:
         assert (told["events"], told["gaps"], told["repeats"], told["last"]) == (4, 0, 0, [4, 4])
 
 
-def test_a_lasting_refusal_is_a_failure() -> None:
+def test_a_lasting_rejection_is_a_failure() -> None:
     with loaded(lambda *_: [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", LINGER], connections=3) as (
         _,
         load,
@@ -362,14 +362,14 @@ def test_a_pause_stops_reading_and_then_all_is_there() -> None:
 def test_a_storm_reopens_all_with_a_position_and_tells_when_each_has_everything() -> None:
     def answer(request: str, number: int) -> list[bytes]:
         if number in range(20, 25):
-            return [refusal(100), LINGER]
+            return [rejection(100), LINGER]
         return [PLAIN, *(event(n) for n in range(after(request) + 1, 9)), LINGER]
 
     with loaded(answer, connections=20) as (server, load):
         assert load.await_events(8, PATIENCE_S)
         load.mark()
         told = load.storm(0.2, "5-3", after=3)
-        assert (told["refused"], told["number"]) == (5, 8)
+        assert (told["rejected"], told["number"]) == (5, 8)
         assert 0.15 <= told["attached_s"] <= told["complete_s"]
         figures = load.figures()
         assert (figures["events"], figures["gaps"], figures["repeats"]) == (20 * 5, 0, 0)

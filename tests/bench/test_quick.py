@@ -107,10 +107,10 @@ def test_imports(started: Runs) -> None:
 
 
 def test_hostile(started: Runs) -> None:
-    stuck, refused = ended(started, "hostile")["results"]
+    stuck, rejected = ended(started, "hostile")["results"]
     assert not stuck["wrong"]
-    assert not refused["wrong"]
-    assert refused["refused_a_second"]["median"] > 0
+    assert not rejected["wrong"]
+    assert rejected["rejected_a_second"]["median"] > 0
 
 
 def test_a_contender_that_does_not_exist_is_named() -> None:

@@ -35,10 +35,10 @@ def test_a_cursor_from_before_there_were_marks_is_one() -> None:
         *("1." + "z" * 13, "1.2T" + "z" * 13, "1." + "z" * 100_000, "_".join(["1.1"] * 10_000), "\u0661.1"),
     ],
 )
-def test_what_is_no_cursor_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput) as refused:
+def test_what_is_no_cursor_is_rejected(text: str) -> None:
+    with pytest.raises(InvalidInput) as rejected:
         cursor.parse(text, 16)
-    assert len(refused.value.detail) < 250
+    assert len(rejected.value.detail) < 250
 
 
 def test_a_new_operation_finds_those_who_ask_for_all_that_it_is_and_only_those() -> None:

@@ -344,7 +344,7 @@ def test_a_reserved_type_in_redis_is_no_control_frame(type: str) -> None:
 
 
 @pytest.mark.parametrize("type", sorted(RESERVED_TYPES - {"child"}))
-async def test_the_script_refuses_a_reserved_type(store: Store, type: str) -> None:
+async def test_the_script_rejects_a_reserved_type(store: Store, type: str) -> None:
     await store.create(NewOperation(id="a"))
     with pytest.raises(InvalidInput, match=type):
         await store.publish("a", [encode("log", {"message": "with it"}, store.settings), NewEvent(type, b"{}")])

@@ -72,7 +72,7 @@ async def full(server: RealRedis, settings: Settings) -> AsyncIterator[Filled]:
         client.config_set("maxmemory", 0)
 
 
-async def test_what_takes_more_is_refused_and_changes_nothing(full: Filled) -> None:
+async def test_what_takes_more_is_rejected_and_changes_nothing(full: Filled) -> None:
     await full.begin("a")
     before = await full.store.get("a")
     await full.fill()
@@ -264,7 +264,7 @@ async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Se
     await full.redis.execute_command("ACL", "DELUSER", "mute")
 
 
-async def test_a_disk_that_is_full_refuses_writes_and_leaves_reading(tmp_path: Path) -> None:
+async def test_a_disk_that_is_full_rejects_writes_and_leaves_reading(tmp_path: Path) -> None:
     """With a full disk every write is rejected, even one that frees memory, because it can't be persisted."""
     data = tmp_path / "data"
     data.mkdir()

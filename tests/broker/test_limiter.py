@@ -287,7 +287,7 @@ class TestWithoutRedis:
                 assert [record.levelname for record in caplog.records if "alone" in record.message] == ["WARNING"]
                 await asyncio.to_thread(redis.start)
                 await eventually(lambda: tally.limiter_mode_changes["together"], "Redis is back")
-                await eventually(lambda: _refused(other, "ann"), "the others know what is held here")
+                await eventually(lambda: _rejected(other, "ann"), "the others know what is held here")
                 held.release()
                 await eventually(lambda: placed(other, "ann"), "and what is not")
 
@@ -323,7 +323,7 @@ class TestWithoutRedis:
             assert one._tally.limiter_mode_changes["alone"] == 0
 
 
-async def _refused(limiter: Limiter, principal: str) -> bool:
+async def _rejected(limiter: Limiter, principal: str) -> bool:
     try:
         place = await limiter.stream_slot(principal, "x")
     except TooManyStreams:

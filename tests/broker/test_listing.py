@@ -70,7 +70,7 @@ async def test_an_ended_operation_moves_to_its_new_status(store: Store) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", "YWJj", "MTExMTExMTExMTExMTExMTExMTExMTExMTEgYQ=="])
-async def test_a_cursor_of_somebody_elses_is_refused(store: Store, cursor: str) -> None:
+async def test_a_cursor_of_somebody_elses_is_rejected(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidInput):
         await store.find(Filters(), cursor=cursor)
 

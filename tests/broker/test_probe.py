@@ -25,15 +25,15 @@ class Bench:
     def __init__(self) -> None:
         self.timers = Timers()
         self.sent: list[tuple[int, Event]] = []
-        self.refusal: Exception | None = None
+        self.rejection: Exception | None = None
         self.answers = asyncio.Event()
         self.answers.set()
         self.probe = Probe(self.send, 2, 1, self.timers.clock)
 
     async def send(self, lane: int, name: str, data: bytes) -> None:
         await self.answers.wait()
-        if self.refusal is not None:
-            raise self.refusal
+        if self.rejection is not None:
+            raise self.rejection
         self.sent.append((lane, Event(name.encode(), b"1-0", 1, b"probe", data)))
 
     def come_back(self) -> None:
@@ -63,13 +63,13 @@ async def test_one_that_is_long_on_its_way_proves_nothing() -> None:
 
 async def test_who_is_at_fault_is_told() -> None:
     bench = Bench()
-    bench.refusal = errors.StorageUnavailable("away")
+    bench.rejection = errors.StorageUnavailable("away")
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "redis away"
-    bench.refusal = ValueError("the script is broken")
+    bench.rejection = ValueError("the script is broken")
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "publish fails"
-    bench.refusal = errors.StorageFull("full")
+    bench.rejection = errors.StorageFull("full")
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "redis full"
     assert bench.probe.full
@@ -77,9 +77,9 @@ async def test_who_is_at_fault_is_told() -> None:
 
 async def test_a_full_redis_is_told_while_the_next_probe_is_under_way_but_not_for_ever() -> None:
     bench = Bench()
-    bench.refusal = errors.StorageFull("full")
+    bench.rejection = errors.StorageFull("full")
     await bench.probe.once()
-    bench.refusal = None
+    bench.rejection = None
     bench.answers.clear()
     sending = asyncio.create_task(bench.probe.once())
     await asyncio.sleep(0)
@@ -98,16 +98,16 @@ async def test_a_full_redis_is_told_and_proves_nothing() -> None:
     bench = Bench()
     await bench.probe.once()
     bench.come_back()
-    bench.refusal = errors.StorageFull("full")
+    bench.rejection = errors.StorageFull("full")
     await bench.probe.once()
     assert bench.probe.full
     bench.timers.advance(3.1)
     assert bench.probe.not_ready_reason == "redis full"
-    bench.refusal = errors.StorageUnavailable("away")
+    bench.rejection = errors.StorageUnavailable("away")
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "redis away"
     assert bench.probe.full  # as far as is known
-    bench.refusal = None
+    bench.rejection = None
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "feed silent"
     assert not bench.probe.full

@@ -57,9 +57,9 @@ def test_an_address_that_can_never_be_right_is_told_at_once(
 ) -> None:
     url = f"{scheme}://user:s3cret@127.0.0.1:{request.getfixturevalue(server)}/0"
     settings = make_settings(redis_url=url, redis_timeout_s=1000)  # which nothing waits for
-    with pytest.raises(SetupError, match=said) as refused:
+    with pytest.raises(SetupError, match=said) as rejected:
         asyncio.run(Store.open(settings))
-    assert "s3cret" not in refused.value.detail
+    assert "s3cret" not in rejected.value.detail
     with pytest.raises(StorageUnavailable, match=said):
         Operation.start("import", settings=Broker(url, redis_timeout_s=1000).settings)
 

@@ -166,7 +166,7 @@ async def test_what_is_no_longer_there_is_not_told(store: Store) -> None:
     await eventually(forgotten, "it is forgotten")
 
 
-async def test_a_forced_cancel_ends_at_once_and_the_worker_is_refused(store: Store) -> None:
+async def test_a_forced_cancel_ends_at_once_and_the_worker_is_rejected(store: Store) -> None:
     await begin(store, lease_s=60)
     now, changed = await store.cancel("op", reason="please", by="bob")
     assert (now.status, changed) == (Status.CANCELLING, True)

@@ -350,7 +350,7 @@ class TestCancelling:
             await begin(store, id, parent)
         key, publish = store.keyspace.operation("b").snapshot, store.publish
 
-        async def refused(operation: str, *args: Any, **more: Any) -> PublishResult:
+        async def rejected(operation: str, *args: Any, **more: Any) -> PublishResult:
             if operation == "b":
                 raise errors.Conflict("it has changed")
             return await publish(operation, *args, **more)
@@ -359,7 +359,7 @@ class TestCancelling:
             await store.connections.commands.delete(key)
             await store.connections.commands.set(key, "not a hash", ex=60)
         else:
-            monkeypatch.setattr(store, "publish", refused)
+            monkeypatch.setattr(store, "publish", rejected)
         with pytest.raises((errors.StorageUnavailable, redis.exceptions.ResponseError)):
             await store.cancel("p")
         assert {(await store.get(id)).status for id in ("p", "a", "c", "b1")} == {Status.CANCELLING}

@@ -1,4 +1,4 @@
-"""What the scripts refuse before they write: arguments of another kind, and operations of another schema."""
+"""What the scripts reject before they write: arguments of another kind, and operations of another schema."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -48,7 +48,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-async def test_arguments_that_are_not_understood_are_refused_and_change_nothing(store: Store, name: str) -> None:
+async def test_arguments_that_are_not_understood_are_rejected_and_change_nothing(store: Store, name: str) -> None:
     verb, args = OTHERS[name]
     redis, operation = store.connections.commands, "other" if verb == "create" else "a"
     await store.create(NewOperation(id="a", lease_s=None))
@@ -64,7 +64,9 @@ async def test_arguments_that_are_not_understood_are_refused_and_change_nothing(
 
 
 @pytest.mark.parametrize("verb", ASKED)
-async def test_an_operation_of_another_schema_is_refused_by_its_name_and_left_as_it_is(store: Store, verb: str) -> None:
+async def test_an_operation_of_another_schema_is_rejected_by_its_name_and_left_as_it_is(
+    store: Store, verb: str
+) -> None:
     """A worker that runs since before an upgrade has not looked at the meta key again."""
     redis = store.connections.commands
     await store.create(NewOperation(id="a", lease_s=None))
@@ -78,7 +80,7 @@ async def test_an_operation_of_another_schema_is_refused_by_its_name_and_left_as
     assert await contents(redis) == before
 
 
-async def test_an_operation_of_the_schema_that_had_none_in_its_hash_is_refused(store: Store) -> None:
+async def test_an_operation_of_the_schema_that_had_none_in_its_hash_is_rejected(store: Store) -> None:
     await store.create(NewOperation(id="a", lease_s=None))
     await store.connections.commands.hdel(store.keyspace.operation("a").snapshot, "schema")
     for asked in (store.publish("a", [RUNNING]), store.get("a"), store.signal("a", NewSignal(type="pause"))):

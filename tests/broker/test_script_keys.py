@@ -1,6 +1,6 @@
 """Before a script writes, each key that it uses was declared or touched.
 
-A Cluster that moves a slot refuses a key which is not there, and must do so while nothing is written.
+A Cluster that moves a slot rejects a key which is not there, and must do so while nothing is written.
 """
 
 import re

@@ -64,7 +64,7 @@ class TestPositions:
             "9" * 5000,
         ],
     )
-    def test_garbage_is_refused(self, text: str) -> None:
+    def test_garbage_is_rejected(self, text: str) -> None:
         with pytest.raises(errors.InvalidInput) as caught:
             parse(text)
         assert len(caught.value.detail) < 200
@@ -94,18 +94,18 @@ class TestSettings:
 
 
 class TestStarting:
-    def test_an_evicting_server_is_refused(self) -> None:
+    def test_an_evicting_server_is_rejected(self) -> None:
         with pytest.raises(errors.SetupError, match="noeviction"):
             schema.check_server({"redis_version": "7.0.15", "maxmemory_policy": "allkeys-lru"})
 
-    def test_an_old_server_is_refused(self) -> None:
+    def test_an_old_server_is_rejected(self) -> None:
         with pytest.raises(errors.SetupError, match=r"6\.2"):
             schema.check_server({"redis_version": "6.0.16"})
 
     def test_a_server_that_tells_nothing_is_believed(self) -> None:
         schema.check_server({})
 
-    def test_other_lanes_another_schema_and_other_tags_are_refused(self) -> None:
+    def test_other_lanes_another_schema_and_other_tags_are_rejected(self) -> None:
         tags = " ".join(lane_tags("pb", 16)).encode()
         assert schema.read_meta([b"2", b"16", tags], make_settings()).lanes == 16
         for reply, changes, said in (
@@ -130,7 +130,7 @@ class TestErrors:
             if error.__module__ == errors.__name__
         }
 
-    def test_a_refusal_is_the_error_of_its_code(self) -> None:
+    def test_a_rejection_is_the_error_of_its_code(self) -> None:
         assert isinstance(errors.rejection("fenced", "x"), errors.Fenced)
 
 

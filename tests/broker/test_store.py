@@ -51,7 +51,7 @@ class TestCreating:
         again, new = await store.create(NewOperation(id="a", kind="import"))
         assert (again, new) == (first, False)
 
-    async def test_another_body_is_refused_and_changes_nothing(self, store: Store) -> None:
+    async def test_another_body_is_rejected_and_changes_nothing(self, store: Store) -> None:
         first, _ = await store.create(NewOperation(id="a", kind="import"))
         with pytest.raises(errors.OperationExists):
             await store.create(NewOperation(id="a", kind="export"))
@@ -116,7 +116,7 @@ class TestPublishing:
         await store.publish("a", batch[:2])
         assert (await store.publish("a", batch)).events == 4
 
-    async def test_a_repeated_end_is_answered_and_anything_else_is_refused(self, store: Store) -> None:
+    async def test_a_repeated_end_is_answered_and_anything_else_is_rejected(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
         first = await store.publish("a", [end(store, producer="p", seq=1)])
         assert await store.publish("a", [end(store, producer="p", seq=1)]) == first
@@ -382,7 +382,7 @@ class TestSweeping:
 
 class TestForeignHands:
     @pytest.mark.parametrize("data", [b"\xff", b"{}", b"null", b'{"status":"failed"}', b'{"status":'])
-    async def test_an_end_that_does_not_say_so_is_refused(self, store: Store, data: bytes) -> None:
+    async def test_an_end_that_does_not_say_so_is_rejected(self, store: Store, data: bytes) -> None:
         await store.create(NewOperation(id="a"))
         with pytest.raises(errors.InvalidInput):
             await store.publish("a", [NewEvent("end", data, "succeeded")])
@@ -446,7 +446,7 @@ class TestForeignHands:
 
 class TestDepth:
     @pytest.mark.parametrize("kind", ["progress", "custom"])
-    async def test_what_could_not_be_shown_is_refused(self, store: Store, kind: str) -> None:
+    async def test_what_could_not_be_shown_is_rejected(self, store: Store, kind: str) -> None:
         deep: object = 1
         for _ in range(250):
             deep = [deep]

@@ -162,7 +162,7 @@ class TestAnAnswer:
         assert theirs.cookies == []
 
 
-async def test_a_restart_of_the_back_end_refuses_nobody_once_it_is_back(
+async def test_a_restart_of_the_back_end_rejects_nobody_once_it_is_back(
     theirs: TheirBackend, http: httpx.AsyncClient
 ) -> None:
     await create(http, id="a")
@@ -191,4 +191,4 @@ class TestADrain:
         theirs.gate.set()
         problem(await asking, 503, "draining")
         told = await theirs.heard("disconnect")
-        assert (told["connection"], told["reason"]) == (asked["connection"], "refused")
+        assert (told["connection"], told["reason"]) == (asked["connection"], "rejected")

@@ -164,7 +164,7 @@ class TestWhileAsked:
         talker.reset()
 
     @pytest.mark.parametrize("said", CONNECTIONS)
-    async def test_one_that_is_refused_breaks_nothing(
+    async def test_one_that_is_rejected_breaks_nothing(
         self, theirs: TheirBackend, hub: Any, base_url: str, caplog: pytest.LogCaptureFixture, said: bytes
     ) -> None:
         theirs.gate.clear()
@@ -175,7 +175,7 @@ class TestWhileAsked:
         leaver.close()
         await asyncio.sleep(0.05)
         theirs.gate.set()
-        await eventually(lambda: hub.tally.callbacks["connect", "denied"] == 1, "it is refused")
+        await eventually(lambda: hub.tally.callbacks["connect", "denied"] == 1, "it is rejected")
         await asyncio.sleep(0.05)
         assert [it.message for it in caplog.records if it.levelname == "ERROR"] == []
 

@@ -47,7 +47,7 @@ class TestALine:
         await asyncio.gather(*(one() for _ in range(40)))
         assert most == 3
 
-    async def test_refuses_those_who_would_wait_for_long_each_with_a_turn_of_its_own(self) -> None:
+    async def test_rejects_those_who_would_wait_for_long_each_with_a_turn_of_its_own(self) -> None:
         clock = Clock()
         line = FairQueue("ab", 2.5, clock)
         for _ in range(60):  # it learns that each takes a second
@@ -60,11 +60,11 @@ class TestALine:
             try:
                 async with line.slot():
                     await leave.wait()
-            except AuthorizerUnavailable as refused:
-                waits.append(refused.retry_s or 0)
+            except AuthorizerUnavailable as rejected:
+                waits.append(rejected.retry_s or 0)
 
         tasks = [asyncio.create_task(one()) for _ in range(20)]
-        await eventually(lambda: len(waits) >= 13, "some are refused")
+        await eventually(lambda: len(waits) >= 13, "some are rejected")
         assert len(waits) <= 14  # two are served, and four or five may wait for two and a half seconds
         apart = [later - earlier for earlier, later in pairwise(waits)]
         assert apart == pytest.approx([0.5] * len(apart), abs=0.01)  # at the rate they are served at
@@ -84,9 +84,9 @@ class TestALine:
             queue = [asyncio.create_task(self.enter(line)) for _ in range(2)]
             await asyncio.sleep(0)
             for _ in range(1000):
-                with pytest.raises(AuthorizerUnavailable) as refused:
+                with pytest.raises(AuthorizerUnavailable) as rejected:
                     await self.enter(line)
-                waits.append(refused.value.retry_s or 0)
+                waits.append(rejected.value.retry_s or 0)
         assert max(waits) <= LONGEST_S
         assert len(set(waits[-500:])) > 400
         await asyncio.gather(*queue)
@@ -134,7 +134,7 @@ class TestALineThatIsShared:
         await asyncio.gather(*tasks)
         assert now == {"x": 5, "y": 3, "z": 1}
 
-    async def test_refuses_nobody_because_many_wait_of_another_address(self) -> None:
+    async def test_rejects_nobody_because_many_wait_of_another_address(self) -> None:
         line, leave = FairQueue("ab", 5, shared=True), asyncio.Event()
 
         async def one(address: str) -> None:
@@ -148,8 +148,8 @@ class TestALineThatIsShared:
         await asyncio.sleep(0)
         leave.set()
         await asyncio.gather(*another)
-        refused = [it for it in await asyncio.gather(*flood, return_exceptions=True) if it is not None]
-        assert {type(it) for it in refused} == {AuthorizerUnavailable}
+        rejected = [it for it in await asyncio.gather(*flood, return_exceptions=True) if it is not None]
+        assert {type(it) for it in rejected} == {AuthorizerUnavailable}
 
     async def test_loses_no_place_whenever_one_leaves_it(self) -> None:
         line = FairQueue("ab", 5, shared=True)
@@ -223,7 +223,7 @@ class TestVerdicts:
             assert asked == expected
             clock.now += 0.2
 
-    async def test_that_refuse_hold_as_long(self) -> None:
+    async def test_that_reject_hold_as_long(self) -> None:
         asked = 0
 
         async def ask() -> Principal:

@@ -76,7 +76,7 @@ async def test_of_many_that_come_at_once_to_both_one_stays(replicas: list[ApiRep
     theirs.decide = lambda _: ALLOW | {"identifier": "tab"}
     clients = await asyncio.gather(*(opened(replica) for replica in replicas * 10))
     await theirs.heard("disconnect", 19)
-    assert {it["reason"] for it in theirs.of("disconnect")} <= {"replaced", "refused"}
+    assert {it["reason"] for it in theirs.of("disconnect")} <= {"replaced", "rejected"}
     left = {it["connection"] for it in theirs.of("connect")} - {it["connection"] for it in theirs.of("disconnect")}
     assert len(left) == 1
     for client in clients:

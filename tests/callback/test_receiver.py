@@ -52,7 +52,7 @@ def test_it_decides_who_may_open_a_stream(hook: str, redis_url: str, tmp_path: P
         assert metrics.status_code == 403, "alice may do no more than it says"
 
 
-def test_it_refuses_what_the_broker_did_not_sign(hook: str) -> None:
+def test_it_rejects_what_the_broker_did_not_sign(hook: str) -> None:
     signer = Signer(SECRET)
     other = Signer("whsec_" + "x" * 32)
     good = signer.headers("msg_1", DISCONNECT)

@@ -50,7 +50,7 @@ async def test_are_asked_for_and_told_of(theirs: TheirBackend, url: str, http: h
     assert (await theirs.heard("disconnect", 2))["reason"] == "ended"
 
 
-async def test_that_are_refused_are_closed_as_such(theirs: TheirBackend, url: str) -> None:
+async def test_that_are_rejected_are_closed_as_such(theirs: TheirBackend, url: str) -> None:
     theirs.decide = lambda _: {"allow": False}
     async with connect(url) as socket:
         assert await closed(socket) == 4001

@@ -57,12 +57,12 @@ class TestAFlood:
         answers = await asyncio.gather(*(http.get(STREAM, headers=HERE) for _ in range(FLOOD)))
         asked = len(theirs.of("connect"))
         assert self.RATE <= asked <= self.bound(began)
-        refused = [answer for answer in answers if answer.status_code != 401]
-        assert len(refused) == FLOOD - asked
-        for answer in refused:
+        rejected = [answer for answer in answers if answer.status_code != 401]
+        assert len(rejected) == FLOOD - asked
+        for answer in rejected:
             problem(answer, 429, "rate-limited")
             assert int(answer.headers["retry-after"]) >= 1
-        assert len({it.headers["retry-after"] for it in refused}) > 2, "they don't come back at one moment"
+        assert len({it.headers["retry-after"] for it in rejected}) > 2, "they don't come back at one moment"
         async with following(http, **THERE) as stream:  # the replica's gate has room, which they have not taken
             await until(stream, b"snapshot")
 
@@ -122,7 +122,7 @@ class TestPlaces:
     ) -> None:
         theirs.gate.clear()
         here = [asyncio.create_task(http.get(STREAM, headers=HERE)) for _ in range(6)]
-        await eventually(lambda: sum(it.done() for it in here) == 4, "all but two are refused")
+        await eventually(lambda: sum(it.done() for it in here) == 4, "all but two are rejected")
         for task in here:
             if task.done():
                 problem(task.result(), 429, "too-many-streams")

@@ -103,7 +103,7 @@ class TestAConnection:
         answer = await http.get(url, headers=headers)
         assert answer.status_code == status or (status is None and answer.status_code >= 400)
         told = await theirs.heard("disconnect")
-        assert (told["reason"], told["connection"]) == ("refused", theirs.of("connect")[0]["connection"])
+        assert (told["reason"], told["connection"]) == ("rejected", theirs.of("connect")[0]["connection"])
 
     @pytest.mark.parametrize("path", [STREAM, "/v1/stream?operation=a"])
     async def test_is_not_asked_for_by_a_server_that_drains(
@@ -273,7 +273,7 @@ class TestAnApiKey:
         assert len(theirs.told) == asked
 
 
-class TestARefusal:
+class TestARejection:
     @pytest.mark.parametrize("status", [401, 403, None])
     async def test_looks_the_same_whatever_it_was(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient, status: int | None

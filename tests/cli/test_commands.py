@@ -132,7 +132,7 @@ def test_a_worker_that_ignores_a_cancel_is_told_of_and_left_behind_by_force(shel
     )
 
 
-def test_refused_input_is_told_with_its_line_and_what_came_before_is_stored(shell: Shell) -> None:
+def test_rejected_input_is_told_with_its_line_and_what_came_before_is_stored(shell: Shell) -> None:
     make(shell, "a")
     bad = b'{"type":"log","data":{"message":"one"}}\n\n{"type":"log","data":{}}\n'
     assert shell.fails(2, "publish", "a", "-", stdin=bad).startswith("line 3: message:")

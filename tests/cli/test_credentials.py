@@ -85,7 +85,7 @@ def test_a_token_says_what_was_asked(signing: Shell) -> None:
     assert told["exp"] - told["iat"] == 600
 
 
-def test_what_can_not_be_made_is_refused(signing: Shell) -> None:
+def test_what_can_not_be_made_is_rejected(signing: Shell) -> None:
     assert "invalid duration 'soon'" in signing.fails(2, "auth", "token", "--sub", "a", "--expires", "soon")
     assert "not JSON" in signing.fails(2, "auth", "token", "--sub", "a", "--grants", "{")
     assert "actions" in signing.fails(2, "auth", "key", "a", "--grants", '[{"actions": ["fly"]}]')

@@ -159,7 +159,7 @@ def test_customers_are_the_same_every_time() -> None:
     assert [len(batch) for batch in generate_batches(2_500)] == [1000, 1000, 500]
 
 
-def test_the_worker_refuses_a_job_it_does_not_know(shell: Shell) -> None:
+def test_the_worker_rejects_a_job_it_does_not_know(shell: Shell) -> None:
     worker = Process([sys.executable, "-P", "-m", "progress_cli.demo", "nonsense"], shell.folder / "out", shell.env)
     with worker:
         assert worker.popen is not None

@@ -126,14 +126,14 @@ def test_a_server_that_does_not_start_says_why(settings: Settings) -> None:
     assert find_address(settings) is None
 
 
-def test_a_directory_that_everybody_may_write_to_is_refused(settings: Settings) -> None:
+def test_a_directory_that_everybody_may_write_to_is_rejected(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True)
     settings.data_dir.chmod(0o777)
     with pytest.raises(SetupError, match="set PROGRESS_DATA_DIR to a private directory"):
         Embedded.start(settings)
 
 
-def test_a_directory_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_can_not_be_made_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="can't be used"):
         Embedded.start(make_settings(data_dir=tmp_path / "file" / "below"))

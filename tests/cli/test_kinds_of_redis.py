@@ -48,7 +48,7 @@ COMMANDS = [("ls",), ("show", "a"), ("tail", "a"), ("publish", "a", "--create")]
 
 
 @pytest.mark.parametrize("database", ["", "/3"])
-def test_a_kind_that_never_serves_is_refused_by_its_name(
+def test_a_kind_that_never_serves_is_rejected_by_its_name(
     lonely: Shell, never_right: tuple[str, str], database: str
 ) -> None:
     url, said = never_right
@@ -59,7 +59,7 @@ def test_a_kind_that_never_serves_is_refused_by_its_name(
         Operation.start("import", settings=Broker(url).settings)
 
 
-def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:
+def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:
     """A read-only server may be promoted at any moment."""
     lonely.env["PROGRESS_REDIS_URL"] = replica.url
     wait_until(lambda: linked(replica), "it follows its master")
@@ -92,7 +92,7 @@ def test_a_replica_is_refused_by_commands_and_waited_for_by_servers(lonely: Shel
         ),
     ],
 )
-def test_another_schema_is_refused_by_servers_commands_and_workers_and_left_as_it_is(
+def test_another_schema_is_rejected_by_servers_commands_and_workers_and_left_as_it_is(
     lonely: Shell, master: RealRedis, schema: str, said: str
 ) -> None:
     """Of another schema all may differ but the field that names it."""
@@ -191,6 +191,6 @@ def get(url: str) -> tuple[int, Any]:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, json.load(answer)
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, json.load(refused)
+    except urllib.error.HTTPError as rejected:
+        with rejected:
+            return rejected.code, json.load(rejected)

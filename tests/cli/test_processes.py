@@ -265,9 +265,9 @@ def readiness(url: str) -> int:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             return int(answer.status)
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code if json.load(refused)["reason"] == "draining" else 0
+    except urllib.error.HTTPError as rejected:
+        with rejected:
+            return rejected.code if json.load(rejected)["reason"] == "draining" else 0
 
 
 def test_while_all_drain_they_say_so_and_a_second_signal_ends_them_now(shell: Shell, streams: ExitStack) -> None:

@@ -47,7 +47,7 @@ class Life:
         await self.look()
 
     async def turn(self, chance: random.Random) -> None:
-        with suppress(BrokerError):  # whatever is refused changes nothing
+        with suppress(BrokerError):  # whatever is rejected changes nothing
             await chance.choice(self.turns)(chance)
         await self.look()
 

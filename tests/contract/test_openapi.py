@@ -120,15 +120,15 @@ def test_a_problem_is_one(code: str) -> None:
     assert {passing for passing, status in STATUS_OF_CODE.items() if status in (429, 503)} == RETRYABLE
 
 
-def test_each_refusal_is_a_problem(document: dict[str, Any]) -> None:
+def test_each_rejection_is_a_problem(document: dict[str, Any]) -> None:
     for path, described in document["paths"].items():
         for method in METHODS & set(described):
             responses = described[method]["responses"]
-            refusals = {status: told for status, told in responses.items() if status >= "4"}
-            assert {"421", "500"} <= set(refusals)
+            rejections = {status: told for status, told in responses.items() if status >= "4"}
+            assert {"421", "500"} <= set(rejections)
             if path.startswith("/v1/"):
-                assert {"401", "403", "422", "429", "503"} <= set(refusals), (path, method)
-            for status, told in refusals.items():
+                assert {"401", "403", "422", "429", "503"} <= set(rejections), (path, method)
+            for status, told in rejections.items():
                 assert list(told["content"]) == ["application/problem+json"], (path, method, status)
                 assert ("headers" in told) == (status in ("429", "503"))
     assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -1,7 +1,7 @@
 """Whatever the API's description allows or forbids is asked of a real server, which answers nothing but what it says.
 
 `make test` asks in all ways as anybody, and what is drawn at random as others; `make fuzz` asks in all ways as all of
-them, and for longer. What labels may hold beyond ASCII no pattern can say; so with all of Unicode a refusal of
+them, and for longer. What labels may hold beyond ASCII no pattern can say; so with all of Unicode a rejection of
 what the description allows is let pass, and nothing else is.
 """
 

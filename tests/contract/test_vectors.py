@@ -45,10 +45,10 @@ def test_positions_sort_as_redis_sorts_them() -> None:
 
 @pytest.mark.parametrize("text", POSITIONS["invalid"])
 def test_what_is_no_position(text: str) -> None:
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as rejected:
         parse(text)
-    assert refused.value.field == "position"
-    assert len(refused.value.detail) < 400
+    assert rejected.value.field == "position"
+    assert len(rejected.value.detail) < 400
 
 
 class TestTypes:
@@ -62,9 +62,9 @@ class TestTypes:
 
     @pytest.mark.parametrize("type", TYPES["invalid"] + TYPES["reserved"])
     def test_not_to_be_published(self, settings: Settings, type: str) -> None:
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidInput) as rejected:
             read_publish_request({"type": type, "data": {}}, settings)
-        assert refused.value.field == "type"
+        assert rejected.value.field == "type"
 
     def test_reserved(self) -> None:
         assert set(TYPES["reserved"]) == RESERVED_TYPES

@@ -97,7 +97,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 def denied(server: Guarded) -> list[str]:
-    """Return what was refused to anybody, so far."""
+    """Return what was rejected to anybody, so far."""
     with server.client("admin") as admin:
         return [str(entry) for entry in admin.acl_log()]
 

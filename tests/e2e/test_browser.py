@@ -101,7 +101,7 @@ def test_it_reconnects_by_itself_to_a_replica_that_came_back(
     assert [event["envelope"]["n"] for event in events] == [1, 2, 3, 4, 5, 6]
 
 
-def test_retry_is_heeded_and_a_refusal_as_200_is_survived(
+def test_retry_is_heeded_and_a_rejection_as_200_is_survived(
     start_replica: StartReplica, tmp_path: Path, browser: Browser
 ) -> None:
     """Redis is unavailable when it reconnects. A 503 would stop it for good, so it is asked to reconnect, and does."""
@@ -121,11 +121,11 @@ def test_retry_is_heeded_and_a_refusal_as_200_is_survived(
         wait_until(lambda: seen(page, "log"), "it goes on")
         api.finish(operation)
         wait_until(lambda: closed(page), "it stops for good")
-        refused = [event["at"] for event in _reasons(page, "storage-unavailable")]
+        rejected = [event["at"] for event in _reasons(page, "storage-unavailable")]
         assert _reasons(page, "max-age")
         events = seen(page, "snapshot", "log", "end")
     assert [event["envelope"]["n"] for event in events] == [1, 2, 3]
-    waits = [later - earlier for earlier, later in pairwise(refused)]
+    waits = [later - earlier for earlier, later in pairwise(rejected)]
     assert min(waits) >= 190, waits  # half of `retry_ms`, the minimum with jitter
 
 
@@ -134,7 +134,7 @@ def _reasons(page: Page, reason: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", ["nowhere/stream", "nowhere/stream?from=end"])
-def test_a_lasting_refusal_closes_it(api: Api, browser: Browser, path: str) -> None:
+def test_a_lasting_rejection_closes_it(api: Api, browser: Browser, path: str) -> None:
     with visited(browser, api.url, network_may_fail=True) as page:
         follow(page, f"/v1/operations/{path}")
         wait_until(lambda: closed(page), "it gives up")

@@ -71,7 +71,7 @@ def test_everything_from_the_start_and_what_follows_a_position(api: Api) -> None
         ("nowhere/streams", None, 404, "not-found"),
     ],
 )
-def test_refusals_are_problems(api: Api, path: str, header: str | None, status: int, type: str) -> None:
+def test_rejections_are_problems(api: Api, path: str, header: str | None, status: int, type: str) -> None:
     got, headers, body = curl(*(["-H", header] if header else []), f"{api.url}/v1/operations/{path}")
     assert (got, headers["content-type"]) == (status, "application/problem+json")
     assert f'"type":"{type}"' in body

@@ -74,7 +74,7 @@ def test_it_survives_the_replica_and_sees_every_event_once(
 
 
 @pytest.mark.parametrize(("path", "status"), [("nowhere/stream", 404), ("nowhere/stream?from=end", 422)])
-def test_lasting_refusals_stop_it(api: Api, path: str, status: int) -> None:
+def test_lasting_rejections_stop_it(api: Api, path: str, status: int) -> None:
     done = run([node_with_packages(), str(E2E / "follow_stream.mjs"), f"{api.url}/v1/operations/{path}"])
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"closed": status}]
 

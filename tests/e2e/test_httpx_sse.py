@@ -108,7 +108,7 @@ async def test_a_payload_arrives_as_it_was_sent(api: Api, name: str) -> None:
     assert fresh[0].json()["data"]["title"] == (text[:500] or None)
 
 
-async def test_a_payload_over_the_limit_is_refused_and_nobody_hears_of_it(api: Api) -> None:
+async def test_a_payload_over_the_limit_is_rejected_and_nobody_hears_of_it(api: Api) -> None:
     operation = api.create()
     body = {"type": "log", "data": {"message": "x" * 65_536}}
     assert api.http.post(f"/v1/operations/{operation}/events", json=body).status_code == 413

@@ -302,8 +302,8 @@ GARBAGE = [
     b'"1-0"',
     b"%31-0%",
 ]
-REFUSED_BY_HTTP = frozenset(range(32)) - {9} | {127}
-"""What no header's value may hold (RFC 9110, 5.5); a server may refuse the whole request as none."""
+REJECTED_BY_HTTP = frozenset(range(32)) - {9} | {127}
+"""What no header's value may hold (RFC 9110, 5.5); a server may reject the whole request as none."""
 
 
 async def ask(api: Api, target: bytes, header: bytes | None = None) -> tuple[int, bytes]:
@@ -333,8 +333,8 @@ async def check_garbage(case: Case, garbage: bytes) -> None:
     sent = garbage.strip(b" \t")  # a valid header value; an empty one counts as no value
     if sent and not is_position(sent.decode("latin-1")) and b"\r" not in garbage and b"\n" not in garbage:
         status, body = await ask(case.api, plain, garbage)
-        refused = {422, 400} if REFUSED_BY_HTTP & set(garbage) else {422}
-        assert status in refused, (status, body)
+        rejected = {422, 400} if REJECTED_BY_HTTP & set(garbage) else {422}
+        assert status in rejected, (status, body)
 
 
 def is_position(text: str) -> bool:
@@ -346,13 +346,13 @@ def is_position(text: str) -> bool:
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-async def test_garbage_is_refused(during: Case, after: Case, garbage: bytes) -> None:
+async def test_garbage_is_rejected(during: Case, after: Case, garbage: bytes) -> None:
     for case in (during, after, Case(during.api, "nowhere", False, "")):
         await check_garbage(case, garbage)
 
 
 @pytest.mark.parametrize("garbage", [b"\0", b"1-0\0", b"\0" * 100, b"1-\x7f0", b"\x1b[2J"])
-async def test_controls_are_refused(during: Case, garbage: bytes) -> None:
+async def test_controls_are_rejected(during: Case, garbage: bytes) -> None:
     await check_garbage(during, garbage)
 
 
@@ -362,13 +362,13 @@ ANY = st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.enco
 
 @given((NEARLY | ANY).filter(lambda garbage: garbage and not is_position(garbage.decode("utf-8", "replace"))))
 @limits(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_garbage_is_refused(during: Case, garbage: bytes) -> None:
+async def test_any_garbage_is_rejected(during: Case, garbage: bytes) -> None:
     await check_garbage(during, garbage)
 
 
 @given(st.binary(min_size=1, max_size=60))
 @limits(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_bytes_as_an_id_are_refused_or_unknown(during: Case, id: bytes) -> None:
+async def test_any_bytes_as_an_id_are_rejected_or_unknown(during: Case, id: bytes) -> None:
     status, body = await ask(during.api, f"/v1/operations/{quote_from_bytes(id, safe='')}/stream".encode())
     assert status in {404, 422}, (status, body)
 

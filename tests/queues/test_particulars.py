@@ -152,7 +152,7 @@ def test_a_job_under_the_id_of_one_that_was_cancelled_long_ago_runs(queue: Any, 
     broker.cancel(operation)
     for each in waiting:
         broker.cancel(each)
-    wait_until(lambda: queue.redis.exists("arq:result:daily"), "it is refused")
+    wait_until(lambda: queue.redis.exists("arq:result:daily"), "it is rejected")
     assert not list(tmp_path.iterdir())
     broker.redis.hset(KEYS.operation(operation).snapshot, "finished", 1)  # long ago
     queue.redis.delete("arq:result:daily")

@@ -10,7 +10,7 @@ class Proxy:
     """Passes bytes both ways; of the next `losing` publishes it passes the call on, and cuts instead of the answer.
 
     While `dropping` it takes every byte and passes none on, as a network that is partitioned does. It passes no answer
-    on to connections that have sent the word `muting`. Calls of scripts are answered by the error `refusing`, and not
+    on to connections that have sent the word `muting`. Calls of scripts are answered by the error `rejecting`, and not
     passed on. New connections lead to `target`.
     """
 
@@ -22,8 +22,8 @@ class Proxy:
         self.lost = 0
         self.dropping = False
         self.muting: bytes | None = None
-        self.refusing: bytes | None = None
-        self.refused = 0
+        self.rejecting: bytes | None = None
+        self.rejected = 0
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
 
@@ -62,11 +62,11 @@ class Proxy:
         while data := _receive(client):
             if self.muting is not None and self.muting in data:
                 muted.set()
-            refusing = self.refusing
-            if refusing is not None and (calls := data.count(b"EVALSHA")):
-                self.refused += calls
+            rejecting = self.rejecting
+            if rejecting is not None and (calls := data.count(b"EVALSHA")):
+                self.rejected += calls
                 with suppress(OSError):
-                    client.sendall(b"-%b\r\n" % refusing * calls)
+                    client.sendall(b"-%b\r\n" % rejecting * calls)
                 continue
             if b"EVALSHA" in data and self.losing > 0:
                 self.losing -= 1

@@ -44,11 +44,11 @@ def test_no_error_of_redis_has_an_operation_given_up(kept_redis: RealRedis, erro
         with Operation.start("import", id="op", interval_s=0.01, settings=settings) as op:
             op.log("before")
             assert op.flush(timeout=60)
-            proxy.refusing = error
+            proxy.rejecting = error
             op.log("meanwhile")
-            wait_until(lambda: proxy.refused >= 2, "it is tried again")
+            wait_until(lambda: proxy.rejected >= 2, "it is tried again")
             assert not op.flush(timeout=0.01)
-            proxy.refusing = None
+            proxy.rejecting = None
             op.log("after")
             assert op.flush(timeout=60)
             assert not op.cancelled

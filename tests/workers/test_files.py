@@ -350,6 +350,6 @@ def test_the_total_is_told_before_anything_is_read(recorded: Recording, op: Oper
 
 @pytest.mark.parametrize("file", ["path", b"", None])
 @pytest.mark.parametrize("count", [reading, writing])
-def test_what_is_no_file_is_refused_at_once(count: Any, file: Any) -> None:
+def test_what_is_no_file_is_rejected_at_once(count: Any, file: Any) -> None:
     with pytest.raises(TypeError, match=r"expected a file object, not .*ing\(open\(path, '.b'\)\)"):
         count(file)

@@ -197,7 +197,7 @@ def test_starting_again_takes_the_operation_up(broker: Broker) -> None:
     assert_whole(broker.events("again"))
 
 
-def test_starting_with_other_words_or_after_the_end_is_refused(run: Run, broker: Broker) -> None:
+def test_starting_with_other_words_or_after_the_end_is_rejected(run: Run, broker: Broker) -> None:
     def nothing(op: Any) -> None: ...
 
     run(nothing, "import", id="taken", settings=broker.settings)
@@ -214,7 +214,7 @@ def test_starting_with_other_words_or_after_the_end_is_refused(run: Run, broker:
     assert_whole(broker.events("taken"))
 
 
-def test_joining_what_is_not_there_is_refused(run: Run, broker: Broker) -> None:
+def test_joining_what_is_not_there_is_rejected(run: Run, broker: Broker) -> None:
     with pytest.raises(NotFound):
         run(lambda op: None, "nowhere", how="attach", settings=broker.settings)
     Operation.start("import", id="gone", settings=broker.settings).succeed()
@@ -257,7 +257,7 @@ def test_a_fenced_worker_is_told(run: Run, broker: Broker) -> None:
     def body(op: Any) -> None:
         broker.next_attempt("zombie")
         op.advance(1)
-        wait_until(lambda: op.cancelled, "the refusal is heard")
+        wait_until(lambda: op.cancelled, "the rejection is heard")
         op.raise_if_cancelled()
 
     with pytest.raises(Fenced):
@@ -274,7 +274,7 @@ def test_a_fenced_worker_that_never_asks_is_told_when_it_leaves(run: Run, broker
         run(body, "import", id="zombie", settings=broker.settings)
 
 
-def test_the_code_s_own_exception_goes_before_a_refusal(run: Run, broker: Broker) -> None:
+def test_the_code_s_own_exception_goes_before_a_rejection(run: Run, broker: Broker) -> None:
     def body(op: Any) -> None:
         broker.next_attempt("zombie")
         raise ZeroDivisionError
@@ -283,7 +283,7 @@ def test_the_code_s_own_exception_goes_before_a_refusal(run: Run, broker: Broker
         run(body, "import", id="zombie", settings=broker.settings)
 
 
-def test_a_refusal_of_one_operation_does_not_touch_the_others(broker: Broker) -> None:
+def test_a_rejection_of_one_operation_does_not_touch_the_others(broker: Broker) -> None:
     operations = [Operation.start("import", id=f"op-{number}", settings=broker.settings) for number in range(20)]
     for op in operations[::2]:
         broker.next_attempt(op.id)
@@ -353,7 +353,7 @@ def test_starting_needs_redis_and_says_so(run: Run, broker: Broker) -> None:
         run(lambda op: None, "import", settings=away)
 
 
-def test_settings_that_disagree_are_refused(run: Run, broker: Broker) -> None:
+def test_settings_that_disagree_are_rejected(run: Run, broker: Broker) -> None:
     settings = broker.settings.model_copy(update={"prefix": f"new-{token_hex(4)}"})
     Operation.start("import", settings=settings).succeed()
     other = settings.model_copy(update={"lanes": 3})

@@ -155,7 +155,7 @@ def test_no_pattern_is_none(off: str | None) -> None:
     "wrong",
     [{"pattern": "("}, {"pattern": r"(?P<rows>\d+)"}, {"ansi": "some"}, {"grace_s": -1}, {"grace_s": float("nan")}],
 )
-def test_what_can_not_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+def test_what_can_not_be_meant_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         run_process(["true"], **wrong)
 
@@ -562,13 +562,13 @@ def test_a_failure_may_be_sent_to_another_process(error: ProcessFailed, text: st
 
 
 @pytest.mark.parametrize("grace_s", ["x", None, -1, float("nan")])
-def test_a_grace_that_is_none_is_refused(grace_s: Any) -> None:
+def test_a_grace_that_is_none_is_rejected(grace_s: Any) -> None:
     with pytest.raises(InvalidInput, match="grace_s must be a number of seconds"):
         run_process(["true"], grace_s=grace_s)
 
 
 @pytest.mark.parametrize("pattern", ["auot", "("])
-def test_a_pattern_that_is_none_is_refused_with_what_there_is(pattern: str) -> None:
+def test_a_pattern_that_is_none_is_rejected_with_what_there_is(pattern: str) -> None:
     with pytest.raises(InvalidInput, match="expected bars, auto, off or a regular expression"):
         make_pattern(pattern)
 

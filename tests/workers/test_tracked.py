@@ -80,7 +80,7 @@ def test_each_call_is_another_operation(recorded: Recording) -> None:
 
 
 @pytest.mark.parametrize("tracking", [tracked(kind="run", title="{0}"), tracked(kind="run", title="{missing.name}")])
-def test_a_name_that_is_no_parameter_is_refused_when_decorating(tracking: Any) -> None:
+def test_a_name_that_is_no_parameter_is_rejected_when_decorating(tracking: Any) -> None:
     with pytest.raises(ValueError, match="has no parameter"):
         tracking(lambda path: path)
 
@@ -206,7 +206,7 @@ async def _rows_later() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("function", [_rows, _rows_later])
-def test_generator_functions_are_refused_with_the_way_out(function: Any) -> None:
+def test_generator_functions_are_rejected_with_the_way_out(function: Any) -> None:
     with pytest.raises(TypeError, match="start an operation around such a loop"):
         tracked(function)
 
@@ -333,7 +333,7 @@ def test_the_log_says_that_work_comes_after_the_call(recorded: Recording, functi
         (3, "by keyword only"),
     ],
 )
-def test_what_is_no_function_is_refused_with_the_way_out(function: Any, hint: str) -> None:
+def test_what_is_no_function_is_rejected_with_the_way_out(function: Any, hint: str) -> None:
     with pytest.raises(TypeError, match=hint):
         tracked(function)
 
@@ -352,7 +352,7 @@ def test_what_can_not_be_filled_in_stays_as_it_is(
     assert "can't be filled in" in caplog.text
 
 
-def test_wrong_arguments_are_the_functions_to_refuse(recorded: Recording) -> None:
+def test_wrong_arguments_are_the_functions_to_reject(recorded: Recording) -> None:
     call: Any = load
     with pytest.raises(TypeError, match="unexpected keyword argument 'format'"):
         call("a.csv", format="csv")

@@ -248,7 +248,7 @@ test('a newer connection of the same identifier is left its place, until somebod
   one.want(['a']);
   open();
   EventSource.last.send('replaced', {}, 'replaced');
-  assert.deepEqual([one.connection().state, one.connection().code], ['refused', 'replaced']);
+  assert.deepEqual([one.connection().state, one.connection().code], ['rejected', 'replaced']);
   one.want(['a', 'b']);
   clock.pass(60_000);
   assert.equal(EventSource.open.length, 0);

@@ -118,11 +118,11 @@ test('a row says how fresh it is', () => {
   assert.equal(entryConnection(entry(1, { done: true }), live, true, stream('live', 'op-1')).state, 'ended');
 });
 
-test('cancelling is asked once, and a refusal is kept', async () => {
-  const refused = entry(1);
-  await refused.cancel({ cancel: async () => { throw new Problem('forbidden', 'no', { status: 403 }); } }, () => {});
-  assert.equal(refused.problem.detail, 'no');
-  assert.equal(refused.cancellable, true);
+test('cancelling is asked once, and a rejection is kept', async () => {
+  const rejected = entry(1);
+  await rejected.cancel({ cancel: async () => { throw new Problem('forbidden', 'no', { status: 403 }); } }, () => {});
+  assert.equal(rejected.problem.detail, 'no');
+  assert.equal(rejected.cancellable, true);
   const taken = entry(2);
   await taken.cancel({ cancel: async () => operation({ id: 'op-2', created_at: created(2), status: 'cancelling', events: 4 }) }, () => {});
   assert.equal(taken.cancellable, false);

@@ -5,16 +5,16 @@ import { Operations, Problem } from '../progress_web/client/operations.js';
 import { operation, settle } from './fakes.mjs';
 import { query, send, watching } from './watching.mjs';
 
-/** A watch whose server wants tickets: the first is `t1`, the next `t2`, …; what is in `refusals` comes before. */
+/** A watch whose server wants tickets: the first is `t1`, the next `t2`, …; what is in `rejections` comes before. */
 function ticketed() {
-  const refusals = [];
+  const rejections = [];
   let given = 0;
   const ticket = async () => {
     await settle();
-    if (refusals.length > 0) throw refusals.shift();
+    if (rejections.length > 0) throw rejections.shift();
     return `t${++given}`;
   };
-  return { ...watching({ token: () => 'secret', ticket }), refusals };
+  return { ...watching({ token: () => 'secret', ticket }), rejections };
 }
 
 test('a token is sent with each call, and asked for anew', async () => {
@@ -67,15 +67,15 @@ test('the reason of a reconnect is kept', async () => {
   assert.equal(watch.connection.code, 'draining');
 });
 
-test('no ticket, no stream: a lasting refusal ends it, a passing one does not', async () => {
-  const { watch, clock, EventSource, refusals } = ticketed();
-  refusals.push(new Problem('storage-unavailable', 'away', { status: 503, retryAfterMs: 3000 }));
-  refusals.push(new Problem('unauthenticated', 'who are you?', { status: 401 }));
+test('no ticket, no stream: a lasting rejection ends it, a passing one does not', async () => {
+  const { watch, clock, EventSource, rejections } = ticketed();
+  rejections.push(new Problem('storage-unavailable', 'away', { status: 503, retryAfterMs: 3000 }));
+  rejections.push(new Problem('unauthenticated', 'who are you?', { status: 401 }));
   await settle();
   assert.equal(watch.connection.state, 'reconnecting');
   clock.pass(3000);
   await settle();
-  assert.deepEqual([watch.connection.state, watch.connection.code], ['refused', 'unauthenticated']);
+  assert.deepEqual([watch.connection.state, watch.connection.code], ['rejected', 'unauthenticated']);
   assert.equal(EventSource.made.length, 0);
   assert.equal(clock.waiting, 0);
 });

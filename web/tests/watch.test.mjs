@@ -26,14 +26,14 @@ test('an event makes it live and is folded in', () => {
   assert.deepEqual(states, ['connecting', 'live']);
 });
 
-test('a quiet line is live once it has outlived a refusal', () => {
+test('a quiet line is live once it has outlived a rejection', () => {
   const { watch, clock, EventSource } = watching();
   EventSource.last.accept();
   clock.pass(300);
   assert.equal(watch.connection.state, 'live');
 });
 
-test('a refusal is never called live, and its reason stays', () => {
+test('a rejection is never called live, and its reason stays', () => {
   const { watch, clock, EventSource, states } = watching();
   for (let i = 0; i < 3; i++) {
     EventSource.last.accept();
@@ -65,7 +65,7 @@ test('replaced by a newer one, it stays away', () => {
   EventSource.last.accept();
   send(EventSource, 'snapshot', 3, operation());
   EventSource.last.send('replaced', {});
-  assert.deepEqual([watch.connection.state, watch.connection.code], ['refused', 'replaced']);
+  assert.deepEqual([watch.connection.state, watch.connection.code], ['rejected', 'replaced']);
   assert.equal(watch.state.position, '3-0');
   assert.equal(EventSource.open.length, 0);
   assert.equal(clock.waiting, 0);
@@ -101,12 +101,12 @@ test('the waits between tries double, and are as long as the server asks', async
   }
 });
 
-test('a lasting refusal is told and not tried again', async () => {
+test('a lasting rejection is told and not tried again', async () => {
   const { watch, clock, page, EventSource, answers } = watching();
   answers.push(new Problem('gone', 'it was deleted', { status: 410 }));
   EventSource.last.giveUp();
   await settle();
-  assert.deepEqual([watch.connection.state, watch.connection.code, watch.connection.detail], ['refused', 'gone', 'it was deleted']);
+  assert.deepEqual([watch.connection.state, watch.connection.code, watch.connection.detail], ['rejected', 'gone', 'it was deleted']);
   page.fire('online');
   clock.pass(1e6);
   assert.equal(EventSource.made.length, 1);

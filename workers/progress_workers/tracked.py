@@ -85,7 +85,7 @@ class _Calls:
     """The calls of one function, as operations."""
 
     def __init__(self, function: Callable[..., Any], kind: str | None, options: StartOptions) -> None:
-        _refuse(function)
+        _reject(function)
         if unknown := sorted(options.keys() - _OPTIONS):
             raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
         self._function = function
@@ -242,7 +242,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
-def _refuse(function: object) -> None:
+def _reject(function: object) -> None:
     """Raise `TypeError` for anything but a function whose body runs when it is called. The message says what to do."""
     if isinstance(function, str):
         raise TypeError(f"@tracked accepts options by keyword only: @tracked(kind={function!r})")

@@ -67,7 +67,7 @@ class JwtBearer:
 
 
 def not_valid(what: str, error: Exception) -> Unauthenticated:
-    """Return why a token was refused, for the log: in one short line, as the reason may quote the token's header."""
+    """Return why a token was rejected, for the log: in one short line, as the reason may quote the token's header."""
     return Unauthenticated(f"the {what} is not valid: {str(error)[:_REASON]!r}")
 
 

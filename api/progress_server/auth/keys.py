@@ -203,7 +203,7 @@ def _http_reader(address: str, *, proxied: bool) -> Read:
         try:
             async with asyncio.timeout(TIMEOUT_S), client.stream("GET", address) as response:
                 if response.status_code != 200:
-                    raise OSError(_refused(response))
+                    raise OSError(_rejected(response))
                 return await read_body(response, MAX_BYTES)
         except (TimeoutError, httpx.TimeoutException):
             raise OSError(f"it does not answer within {TIMEOUT_S:g} s") from None
@@ -213,6 +213,6 @@ def _http_reader(address: str, *, proxied: bool) -> Read:
     return read
 
 
-def _refused(response: httpx.Response) -> str:
+def _rejected(response: httpx.Response) -> str:
     told = f"it answers with the status {response.status_code}"
     return f"{told}; redirects are not followed: set the final address" if response.is_redirect else told

@@ -7,7 +7,7 @@ from progress_broker.errors import BrokerError, Unauthenticated
 from progress_server.auth.guard import ClientDisconnect, Guard
 from progress_server.auth.principal import STATE
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import COME_BACK_S, reject
+from progress_server.http.rejections import COME_BACK_S, reject
 from progress_server.observability.logs import RejectionLog
 
 

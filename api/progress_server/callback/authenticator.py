@@ -94,7 +94,7 @@ class CallbackAuthenticator:
 
     async def _opens(self, connection: HTTPConnection, question: bytes) -> Decision:
         hub = context_of(connection).hub
-        if hub.draining:  # all are refused, whatever the back end would answer
+        if hub.draining:  # all are rejected, whatever the back end would answer
             hub.tally.rejected[Draining.code] += 1
             raise Draining
         return await self._asked("connect", question, connection.scope)

@@ -133,7 +133,7 @@ class AuthorizerClient:
         return AuthorizerError("unreachable", f"it can't be reached: {error or type(error).__name__}")
 
     def _note(self, trouble: str | None) -> None:
-        """Log what is wrong when that changes: not once for each caller that is refused."""
+        """Log what is wrong when that changes: not once for each caller that is rejected."""
         if trouble != self._trouble:
             self._trouble = trouble
             if trouble is None:

@@ -2,7 +2,7 @@
 
 Callers of one address can't hold up those of others: they have no more than half of the places, and those who wait are
 served in turn, one of each address. This is made here because asyncio's `Semaphore` and `Queue` serve in the order of
-arrival, so that one address could take every place, and they can't say when a caller that is refused may retry.
+arrival, so that one address could take every place, and they can't say when a caller that is rejected may retry.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def _to_the_end(waiting: Awaitable[Any]) -> Any:
 
 
 class FairQueue(Generic[T]):
-    """Places, and the callers that wait for one. A caller that would wait for too long is refused at once."""
+    """Places, and the callers that wait for one. A caller that would wait for too long is rejected at once."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class FairQueue(Generic[T]):
         return self._takes_s / self._places
 
     def _next_turn_s(self) -> float:
-        """Return how long from now the next caller that is refused may retry: after those refused before."""
+        """Return how long from now the next caller that is rejected may retry: after those rejected before."""
         now = self._clock()
         self._turn = min(max(self._turn, now + self._longest_wait_s) + self._each_s, now + LONGEST_S)
         wait_s = self._turn - now

@@ -1,6 +1,6 @@
 """Middleware around the question to a back end: the limits before it, and the end of what it allowed after it.
 
-Without a back end, invalid credentials are refused at once and take no place. Here the back end has to be asked first,
+Without a back end, invalid credentials are rejected at once and take no place. Here the back end has to be asked first,
 so each question needs a place. The place counts for the address until the principal is known
 (`api/progress_server/limits/middleware.py`).
 """
@@ -17,7 +17,7 @@ from progress_server.callback.connection import connection_in
 from progress_server.callback.disconnect_watcher import DisconnectWatcher
 from progress_server.http.paths import class_of
 from progress_server.http.query_names import position_in
-from progress_server.http.refusals import reject
+from progress_server.http.rejections import reject
 from progress_server.limits.admission import PerAddressRate
 from progress_server.limits.slots import address_of, slot_held
 
@@ -48,7 +48,7 @@ class AuthorizedConnectionMiddleware:
         finally:
             visit = connection_in(scope)
             if not visit.transferred:
-                visit.end("client" if scope["type"] == "websocket" else "refused")
+                visit.end("client" if scope["type"] == "websocket" else "rejected")
 
 
 def _was_replaced(scope: Scope) -> bool:

@@ -75,7 +75,7 @@ class ProblemResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        scope.setdefault("state", {})["refused"] = self._code
+        scope.setdefault("state", {})["rejected"] = self._code
         await super().__call__(scope, receive, send)
 
 
@@ -111,7 +111,7 @@ def install(app: FastAPI) -> None:
     """Register error handlers, so that every error of an app is sent as a problem."""
 
     @app.exception_handler(BrokerError)
-    async def refused(_: Request, error: BrokerError) -> Response:
+    async def rejected(_: Request, error: BrokerError) -> Response:
         return problem_of(error)
 
     @app.exception_handler(ClientDisconnect)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from progress_broker.errors import AtCapacity, RateLimited
 from progress_broker.runtime.tally import Tally
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import reject
+from progress_server.http.rejections import reject
 
 BURST_S = 1.0
 """Burst after an idle time, in seconds of the rate."""

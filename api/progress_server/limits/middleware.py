@@ -13,7 +13,7 @@ from progress_broker.limits.limiter import Limiter
 from progress_broker.runtime.tally import Tally
 from progress_server.http.bodies import NDJSON
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import reject
+from progress_server.http.rejections import reject
 from progress_server.limits.body_rate import BodyRateLimiter
 from progress_server.limits.headers import RateLimitHeaders, stream_headers
 from progress_server.limits.slots import address_of, slot_held, slot_in

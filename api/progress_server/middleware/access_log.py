@@ -95,17 +95,17 @@ class ResponseObserver:
         took_s = time.perf_counter() - self._began
         method = scope.get("method", "GET")
         route = getattr(scope.get("route"), "path", "other")
-        refused = scope["state"].get("refused")
+        rejected = scope["state"].get("rejected")
         access.tally.requests.add(method if method in _METHODS else "other", route, f"{status // 100}xx", took_s)
-        if refused is not None:
-            access.tally.problems[refused] += 1
+        if rejected is not None:
+            access.tally.problems[rejected] += 1
         if self._span is not None:
             self._span.answered(method, route, status, _connection(headers))
         if log.isEnabledFor(access.level):
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
             client = (scope.get("client") or ("",))[0]
             said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1), "client": client}
-            more = {"route": route, "request": self.id, "refused": refused, "principal": _principal(scope)}
+            more = {"route": route, "request": self.id, "rejected": rejected, "principal": _principal(scope)}
             more["connection"] = _connection(headers)
             told = said | {name: value for name, value in more.items() if value}
             log.log(access.level, "%s %s %d after %.1f ms, for %s", *said.values(), extra=told)

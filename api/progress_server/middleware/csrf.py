@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import Forbidden
 from progress_server.http.origins import RequestOrigin, request_origin
-from progress_server.http.refusals import reject
+from progress_server.http.rejections import reject
 
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 

@@ -16,7 +16,7 @@ from progress_broker.errors import BrokerError, SetupError, StorageUnavailable
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import end
 from progress_server.http.paths import class_of
-from progress_server.http.refusals import COME_BACK_S, reject
+from progress_server.http.rejections import COME_BACK_S, reject
 
 log = logging.getLogger(__name__)
 

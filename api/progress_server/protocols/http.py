@@ -13,7 +13,7 @@ MAX_PIPELINED = 16
 """Requests that may wait behind one that is being answered. Browsers send none, and each costs kilobytes."""
 
 MAX_IGNORED_BYTES = 16 * 1024 * 1024
-"""What may follow of a body that was answered before its end, as when it is refused; then the connection is cut. It is
+"""What may follow of a body that was answered before its end, as when it is rejected; then the connection is cut. It is
 several times what is taken: a proxy that is cut while it still passes on a body never sees the answer."""
 
 PIECE_BYTES = 1_024
@@ -91,7 +91,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
         if self._in_head and began_before:  # it may have begun anywhere in what came then; all of this is its own
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.head_bytes:
-                self._refuse("head-too-large")
+                self._reject("head-too-large")
         elif self._deadline is None and (self._in_head or self._said_nothing):
             self._await_more()
 
@@ -171,9 +171,9 @@ class BoundedHttpProtocol(UpgradeProtocol):
         elif self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()
         else:
-            self._refuse(self._fault)
+            self._reject(self._fault)
 
-    def _refuse(self, code: str) -> None:
+    def _reject(self, code: str) -> None:
         answer = problem(code, _DETAILS[code])
         lines = [STATUS_LINE[answer.status_code]]
         lines += [b"%b: %b\r\n" % header for header in answer.raw_headers]
@@ -207,7 +207,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
     def _late(self) -> None:
         self._deadline = None
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            self._refuse("request-timeout")
+            self._reject("request-timeout")
         else:  # it never said a word, or goes on with a body that nobody wants
             self.transport.close()
 

@@ -11,7 +11,7 @@ from progress_server.context import context_of
 from progress_server.http.origins import may_connect
 from progress_server.http.paths import WEBSOCKET_OF_MANY, WEBSOCKET_OF_ONE
 from progress_server.http.query_names import values_of
-from progress_server.http.refusals import reject_websocket
+from progress_server.http.rejections import reject_websocket
 from progress_server.sse.query import read_query
 from progress_server.websocket.session import Session
 from progress_server.websocket.socket import Socket

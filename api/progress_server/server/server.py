@@ -20,7 +20,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
-from progress_server.http.refusals import reject
+from progress_server.http.rejections import reject
 from progress_server.protocols.choice import warn_of_missing_names
 from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
 from progress_server.server.signals import context_now
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, once drained. Until then it listens, so load balancers see `draining` and no request is refused."""
+        """Stop, once drained. Until then it listens, so load balancers see `draining` and no request is rejected."""
         if not self.force_exit:
             self._draining = asyncio.create_task(self._drained())
             await asyncio.wait([self._draining], timeout=self._drain_s)

@@ -125,7 +125,7 @@ def _stored(text: bytes) -> bytes:
 
 
 # `Accept-Encoding` (RFC 9110, 12.5.3): whether a client wants gzip. By hand, as Starlette only looks for the word
-# "gzip", which is also in `gzip;q=0`, by which a client refuses it.
+# "gzip", which is also in `gzip;q=0`, by which a client rejects it.
 
 _MEMBER = re.compile(r"\s*([^\s;]+)\s*(?:;\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*)?")
 

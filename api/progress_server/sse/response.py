@@ -14,7 +14,7 @@ from progress_server.callback.connection import connection_in
 from progress_server.context import context_of
 from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.problems import RETRYABLE
-from progress_server.http.refusals import rejection
+from progress_server.http.rejections import rejection
 from progress_server.limits.slots import slot_in
 from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
 from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, Http10Outlet
@@ -74,7 +74,7 @@ class StreamResponse(Response):
             outlet.keep(slot_in(scope))
             self._subscription.attach(outlet)
         except BaseException:
-            self._subscription.close("refused")
+            self._subscription.close("rejected")
             raise
         return True
 

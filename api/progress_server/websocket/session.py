@@ -13,7 +13,7 @@ from progress_server.auth.authorization import require_permission
 from progress_server.auth.principal import principal_of
 from progress_server.auth.revocation import bind_to_principal
 from progress_server.context import Context
-from progress_server.http.refusals import POLICY_VIOLATION, close_code, problem_message
+from progress_server.http.rejections import POLICY_VIOLATION, close_code, problem_message
 from progress_server.limits.admission import DebtBucket
 from progress_server.sse.query import StreamQuery
 from progress_server.websocket.messages import (

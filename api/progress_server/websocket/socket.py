@@ -15,7 +15,7 @@ from progress_server.auth.revocation import bind_to_principal
 from progress_server.callback.connection import connection_in
 from progress_server.context import Context
 from progress_server.http.headers import CONNECTION_HEADER
-from progress_server.http.refusals import ENDED, REPLACED, close_code
+from progress_server.http.rejections import ENDED, REPLACED, close_code
 from progress_server.protocols.extensions import ABORT
 from progress_server.websocket.messages import message, retry_ms
 from progress_server.websocket.outlet import WRAPPED, Said, WebSocketMember

@@ -167,7 +167,7 @@ class Bundles:
                 places[number] = LanePosition(since, partial=True, lost=True)
             await self._begin(bundle, places, wait=wait, resuming=start.position is not None)
         except BaseException:
-            bundle.close("refused")
+            bundle.close("rejected")
             raise
         return bundle
 

@@ -85,7 +85,7 @@ def publish_call(
 ) -> Call:
     """Return the call that appends entries to an operation, all or none; without entries it is a heartbeat.
 
-    `attempt` fences: an older one than the operation's is refused, and one of an operation of this id that was not
+    `attempt` fences: an older one than the operation's is rejected, and one of an operation of this id that was not
     created at `created_ms`; if it `begins`, it takes over from the one before.
     `expect` is the status it must have, if given, and with `lease_expired` its lease must have expired. Its worker may
     be silent for `lease_ms` from now on, if that is longer than its lease. An observer is not its worker: its lease
@@ -120,8 +120,8 @@ def publish_call(
 
 
 def read_answer(reply: Sequence[Any]) -> PublishResult:
-    """Return what a call of create or publish answered; raise the error it stands for if it was refused."""
-    check_refusal(reply)
+    """Return what a call of create or publish answered; raise the error it stands for if it was rejected."""
+    check_rejection(reply)
     cancel = read_cancel(reply[3]) if reply[3] else None
     return PublishResult(
         position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel
@@ -138,7 +138,7 @@ def read_cancel(data: bytes) -> Cancel:
     return Cancel(reason=reason if isinstance(reason, str) else None, by=by if isinstance(by, str) else None)
 
 
-def check_refusal(reply: Sequence[Any]) -> None:
-    """Raise the error that a script's reply stands for, if it is a refusal."""
+def check_rejection(reply: Sequence[Any]) -> None:
+    """Raise the error that a script's reply stands for, if it is a rejection."""
     if reply[0] != b"ok":
         raise rejection(reply[0].decode(), reply[1].decode("utf-8", "replace"))

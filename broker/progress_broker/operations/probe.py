@@ -41,7 +41,7 @@ class Probe:
         self._clock = clock
         self._proved_at = -math.inf
         self._suspect: NotReadyReason = "redis away"
-        self._refused_at = -math.inf  # when Redis was full
+        self._rejected_at = -math.inf  # when Redis was full
         self.full = False
         """Whether Redis was full at the last probe that it answered."""
 
@@ -52,7 +52,7 @@ class Probe:
         if self._proved_at >= since:
             return None
         # Also while the next probe is in progress, and until an accepted probe has come back.
-        return "redis full" if self._refused_at >= since else self.suspected_reason
+        return "redis full" if self._rejected_at >= since else self.suspected_reason
 
     @property
     def suspected_reason(self) -> NotReadyReason:
@@ -71,16 +71,16 @@ class Probe:
         try:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageUnavailable:
-            self._refused_at = -math.inf
+            self._rejected_at = -math.inf
             return
         except StorageFull as error:  # this proves nothing about delivery
-            self._suspect, self._refused_at = "redis full", self._clock()
+            self._suspect, self._rejected_at = "redis full", self._clock()
             if not self.full:
                 log.warning("events can't be published: %s", error.detail)
             self.full = True
             return
         except Exception:  # whatever the error is, other publishers get it, too
-            self._suspect, self._refused_at = "publish fails", -math.inf
+            self._suspect, self._rejected_at = "publish fails", -math.inf
             if before != self._suspect:
                 log.exception("Redis answers, but publishing fails")
             return

@@ -15,7 +15,7 @@ from progress_broker.model.grants import ResourceAttributes
 from progress_broker.model.operation import Cancel, Children, NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
-    check_refusal,
+    check_rejection,
     create_call,
     delete_call,
     probe_call,
@@ -98,7 +98,7 @@ class Store:
         operation = new.id or secrets.token_hex(10)
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings, tracing.current())
         reply = await self._run(call)
-        check_refusal(reply)
+        check_rejection(reply)
         if parent_notice.is_due(new, reply):
             await parent_notice.notify_parent(self, operation, new)
         return await self.get(operation), bool(reply[4])
@@ -196,20 +196,20 @@ class Store:
 
     async def signal(self, operation: str, signal: NewSignal, *, by: str | None = None) -> None:
         """Send a signal to an operation's worker. Raises `NotFound`, `Gone`, `OperationEnded` or `TooLarge`."""
-        check_refusal(
+        check_rejection(
             await self._run(signal_call(operation, self.keyspace.operation(operation), signal, by, self.settings))
         )
 
     async def delete(self, operation: str, *, force: bool = False) -> None:
         """Delete an operation. Raises `NotFound`, `Gone`, or without `force` `OperationRunning` if it has not ended."""
         keys = self.keyspace.operation(operation)
-        check_refusal(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
+        check_rejection(await self._run(delete_call(operation, keys, force=force, settings=self.settings)))
 
     async def probe(self, lane: int, name: str, data: bytes) -> None:
         """Publish to a lane, as to an operation of this name, which no caller can see. Raises what `publish` raises."""
         await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
-        check_refusal(await self._run(probe_call(keys, self.settings)))
+        check_rejection(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [NewEvent("probe", data)], as_observer=True)))
 
     async def sweep(self, *, most: int = 200) -> int:

@@ -38,7 +38,7 @@ def inquire(address: str) -> Inquiry:
     """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted."""
     # HELLO needs no permission, but some proxies and managed servers reject it. INFO has the same information.
     reply = yield ("HELLO",)
-    fields = _read_info((yield ("INFO",))) if _refused(reply) else _read_hello(reply)
+    fields = _read_info((yield ("INFO",))) if _rejected(reply) else _read_hello(reply)
     mode, role = fields.get("mode") or fields.get("redis_mode"), fields.get("role")
     if mode == "cluster":
         raise WrongKind(CLUSTER.format(shown(address)))
@@ -56,7 +56,7 @@ def shown(address: str) -> str:
     return f"{parts.scheme}://{parts.path if parts.scheme == 'unix' else parts.netloc.rpartition('@')[2]}"
 
 
-def _refused(reply: Any) -> bool:
+def _rejected(reply: Any) -> bool:
     return isinstance(reply, Exception)
 
 
@@ -71,7 +71,7 @@ def _read_hello(reply: Any) -> dict[str, str]:
 
 
 def _read_info(reply: Any) -> dict[str, str]:
-    if _refused(reply):
+    if _rejected(reply):
         return {}
     if isinstance(reply, dict):  # already parsed by the library
         return {_text(name): _text(value) for name, value in reply.items()}

@@ -62,7 +62,7 @@ class StreamRegistry:
     def when_closed(self, stream: Stream, tell: Callable[[str], None]) -> None:
         """Call `tell` with the reason when a stream closes; at once if it has closed before its response began."""
         if stream.mode is Mode.CLOSED:
-            tell("refused")
+            tell("rejected")
         else:
             self._tell[stream] = tell
 

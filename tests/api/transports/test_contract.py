@@ -172,28 +172,28 @@ async def test_one_who_listens_when_history_is_lost_goes_on_from_a_snapshot(
         assert [each.event for each in [each async for each in told]][-1] == "over"
 
 
-async def test_an_unknown_operation_is_refused(transport: Transport) -> None:
+async def test_an_unknown_operation_is_rejected(transport: Transport) -> None:
     for after in (None, "1-1"):
-        assert await whole(transport, "nope", after) == [Told("refused", reason="not-found")]
+        assert await whole(transport, "nope", after) == [Told("rejected", reason="not-found")]
 
 
-async def test_what_is_no_position_is_refused(http: httpx.AsyncClient, transport: Transport) -> None:
+async def test_what_is_no_position_is_rejected(http: httpx.AsyncClient, transport: Transport) -> None:
     await create(http, id="a")
     for position in ("x", "1", "1-1-1", "9" * 400):
-        assert await whole(transport, after=position) == [Told("refused", reason="invalid")]
+        assert await whole(transport, after=position) == [Told("rejected", reason="invalid")]
 
 
 async def test_an_empty_position_counts_as_none(http: httpx.AsyncClient, transport: Transport) -> None:
     await create(http, id="a")
     await finish(http, "a")
-    as_none = await whole(transport) if transport.streams else [Told("refused", reason="invalid")]
+    as_none = await whole(transport) if transport.streams else [Told("rejected", reason="invalid")]
     assert await whole(transport, after="") == as_none
 
 
-async def test_what_is_no_type_is_refused(http: httpx.AsyncClient, transport: Transport) -> None:
+async def test_what_is_no_type_is_rejected(http: httpx.AsyncClient, transport: Transport) -> None:
     await create(http, id="a")
     for types in ("", "a,B", ",".join("a" * 33)):
-        assert await whole(transport, after="0-0", types=types) == [Told("refused", reason="invalid")]
+        assert await whole(transport, after="0-0", types=types) == [Told("rejected", reason="invalid")]
 
 
 async def test_a_deleted_operation_is_gone(http: httpx.AsyncClient, transport: Transport) -> None:
@@ -205,9 +205,9 @@ async def test_a_deleted_operation_is_gone(http: httpx.AsyncClient, transport: T
     if said.event == "away":  # an EventSource can only be asked to reconnect
         assert said.reason == "gone"
     else:
-        assert said == Told("refused", reason="gone")
+        assert said == Told("rejected", reason="gone")
     for after in (None, position):
-        assert await whole(transport, after=after) == [Told("refused", reason="gone")]
+        assert await whole(transport, after=after) == [Told("rejected", reason="gone")]
 
 
 async def test_an_operation_that_is_yet_to_be_created_is_awaited(http: httpx.AsyncClient, transport: Transport) -> None:
@@ -222,7 +222,7 @@ async def test_an_operation_that_is_yet_to_be_created_is_awaited(http: httpx.Asy
 
 async def test_one_that_never_appears_is_awaited_in_vain(transport: Transport) -> None:
     [told] = await whole(transport, wait_s=0.1)
-    assert told.event in ("away", "refused")
+    assert told.event in ("away", "rejected")
     assert told.reason == "not-found"
 
 
@@ -280,8 +280,8 @@ async def test_a_server_that_stops_sends_its_listeners_away(
         assert await waiting == Told("away", reason="draining")
     await log(http, 2)
     if transport.streams:
-        [refused] = await whole(transport, after=position)
-        assert refused.reason == "draining"
+        [rejected] = await whole(transport, after=position)
+        assert rejected.reason == "draining"
 
 
 async def test_types_filter_but_the_end_always_comes(http: httpx.AsyncClient, transport: Transport) -> None:

@@ -21,7 +21,7 @@ POLL_S = 5.0
 
 @dataclass(frozen=True)
 class Told:
-    """An event with its envelope; or, last of all, `over` (nothing will follow), `away` or `refused` with a reason."""
+    """An event with its envelope; or, last of all, `over` (nothing will follow), `away` or `rejected` with a reason."""
 
     event: str
     id: str = ""
@@ -35,7 +35,7 @@ class Told:
 
 
 OVER = Told("over")
-LAST = ("over", "away", "refused")
+LAST = ("over", "away", "rejected")
 
 
 class Transport(Protocol):
@@ -69,7 +69,7 @@ class Sse:
                 return
             if status != 200:
                 body = await client.reader.readexactly(int(headers["content-length"]))
-                yield Told("refused", reason=orjson.loads(body)["type"])
+                yield Told("rejected", reason=orjson.loads(body)["type"])
                 return
             ended = False
             while chunk := await client.chunk():
@@ -147,7 +147,7 @@ async def _told(socket: Any, *, shared: bool = False) -> AsyncGenerator[Told]:
                 yield OVER
             else:
                 assert _REASONS[code or 0] == (problem or over)
-                yield Told("refused", reason=_REASONS[code or 0])
+                yield Told("rejected", reason=_REASONS[code or 0])
             return
         if "data" in message:
             yield Told(message["event"], message.get("id", ""), message["data"])
@@ -159,7 +159,7 @@ async def _told(socket: Any, *, shared: bool = False) -> AsyncGenerator[Told]:
         elif message["event"] == "unsubscribed":
             over = message["reason"]
         if shared and (problem or over):  # it stays open for other operations
-            yield OVER if over == "ended" else Told("refused", reason=problem or over or "")
+            yield OVER if over == "ended" else Told("rejected", reason=problem or over or "")
             return
 
 
@@ -182,7 +182,7 @@ class LongPoll:
                     await asyncio.sleep(0.01)
                     answer = await http.get(path)
                 if answer.status_code != 200:
-                    yield Told("refused", reason=answer.json()["type"])
+                    yield Told("rejected", reason=answer.json()["type"])
                     return
                 shown = answer.json()
                 position = shown["position"]
@@ -194,7 +194,7 @@ class LongPoll:
                 page = answer.json()
                 if answer.status_code != 200:
                     passing = answer.status_code == 503 and "retry-after" in answer.headers
-                    yield Told("away" if passing else "refused", reason=page["type"])
+                    yield Told("away" if passing else "rejected", reason=page["type"])
                     return
                 for event in page["events"]:
                     yield Told(event["type"], page["position"], event)

@@ -138,7 +138,7 @@ export class MultiStream {
     }
     const types = this.#askedLog ? [...TYPES, 'log'] : TYPES;
     const url = this.#tools.operations.streamOfManyUrl([...this.#asked], { cursor: this.#cursor, intervalMs: INTERVAL_MS, types });
-    if (this.connection.state === 'closed' || this.connection.state === 'refused') this.#become('connecting');
+    if (this.connection.state === 'closed' || this.connection.state === 'rejected') this.#become('connecting');
     this.#openedAt = this.#tools.clock.now();
     this.#line = new Line(url, this.#tools, {
       live: () => this.#live(),
@@ -187,7 +187,7 @@ export class MultiStream {
   #replace() {
     this.#drop();
     this.#replaced = true;
-    this.#become('refused', 'replaced', 'a newer connection of yours has replaced this one');
+    this.#become('rejected', 'replaced', 'a newer connection of yours has replaced this one');
   }
 
   /** @param {string[]} ids */
@@ -235,7 +235,7 @@ export class MultiStream {
   /** @param {string|null} [code] @param {Problem|null} [problem] */
   #retry(code = null, problem = null) {
     this.#drop();
-    this.#become(problem?.lasting ? 'refused' : 'reconnecting', code, problem?.detail ?? null);
+    this.#become(problem?.lasting ? 'rejected' : 'reconnecting', code, problem?.detail ?? null);
     const ms = Math.max(problem?.retryAfterMs ?? 0, backoffMs(this.#attempt++, this.#tools.random));
     this.#planned = true;
     this.#timers.set('open', ms, () => this.#open());

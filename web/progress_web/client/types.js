@@ -141,7 +141,7 @@
  * @property {boolean} [doubt] another user may have signed in; ask the server who
  *
  * @typedef {object} Connection
- * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'refused'} state
+ * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'rejected'} state
  * @property {string|null} code the reason, if there is one: `draining`, `silent`, `not-found`, …
  * @property {string|null} detail the reason as text for people
  * @property {number} since milliseconds since 1970

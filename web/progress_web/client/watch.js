@@ -65,7 +65,7 @@ export class Watch {
     const question = this.#question = {};
     const answer = await this.#options.operations.ticket(this.id).catch((/** @type {Problem} */ problem) => problem);
     if (question !== this.#question) return; // it was opened or closed in the meantime
-    if (answer instanceof Error) this.#refused(answer);
+    if (answer instanceof Error) this.#rejected(answer);
     else this.#listen(answer);
   }
 
@@ -90,7 +90,7 @@ export class Watch {
 
   /** @param {string} name @param {MessageEvent} message */
   #heard(name, message) {
-    if (name === 'replaced') return this.#stop('refused', name, 'a newer connection of yours has replaced this one');
+    if (name === 'replaced') return this.#stop('rejected', name, 'a newer connection of yours has replaced this one');
     const event = decode(name, message.data, message.lastEventId);
     if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
     const state = event ? fold(this.state, event) : this.state;
@@ -114,7 +114,7 @@ export class Watch {
     const answer = await this.#options.operations.get(this.id).catch((/** @type {Problem} */ problem) => problem);
     if (question !== this.#question) return; // it was opened or closed in the meantime
     if (answer instanceof Error) {
-      this.#refused(answer);
+      this.#rejected(answer);
     } else if (answer.done && this.#attempt > 0) { // gave up again: the server has responded that nothing more will come
       this.state = { ...this.state, operation: newer(this.state.operation, answer), ended: true };
       this.#stop('ended');
@@ -124,8 +124,8 @@ export class Watch {
   }
 
   /** @param {Problem} problem */
-  #refused({ lasting, code, detail, retryAfterMs }) {
-    if (lasting) this.#stop('refused', code, detail);
+  #rejected({ lasting, code, detail, retryAfterMs }) {
+    if (lasting) this.#stop('rejected', code, detail);
     else this.#retry(retryAfterMs, code, detail);
   }
 

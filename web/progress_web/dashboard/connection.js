@@ -29,7 +29,7 @@ export function healthText({ state, since, detail }) {
   switch (state) {
     case 'unreachable':
       return detail ? `the server has returned errors since ${at}: ${detail}` : `the server has been unreachable since ${at}`;
-    case 'refused':
+    case 'rejected':
       return `the server has rejected requests since ${at}: ${detail}`;
     case 'reconnecting':
       return 'reconnecting…';
@@ -61,7 +61,7 @@ function streamText({ state, code, detail }) {
       return 'connecting…';
     case 'reconnecting':
       return reason ? `reconnecting… (${reason})` : 'reconnecting…';
-    case 'refused':
+    case 'rejected':
       return `no live updates: ${reason}`;
     default:
       return state;

@@ -144,7 +144,7 @@ function drawDetail(now) {
   const { selected, selectedId } = board;
   if (selectedId === null) detail.hide();
   else if (selected) detail.show(selected, connectionOf(selected), now);
-  else detail.refuse(selectedId, missing ? missing.detail : 'loading…');
+  else detail.reject(selectedId, missing ? missing.detail : 'loading…');
   mark(byId('main'), 'data-selected', selectedId === null ? 'no' : 'yes');
 }
 

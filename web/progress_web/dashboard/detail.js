@@ -68,7 +68,7 @@ export class Detail {
   }
 
   /** Show why an operation could not be loaded. @param {string} id @param {string} text */
-  refuse(id, text) {
+  reject(id, text) {
     this.#open(id, id);
     const parts = [this.#badge, this.#attempt, this.#connection, this.#cancel.element, this.#workerLine, this.#body];
     for (const part of parts) part.hidden = true;

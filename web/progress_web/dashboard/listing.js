@@ -13,7 +13,7 @@ const LIMIT = 50;
 
 /**
  * @typedef {object} Health
- * @property {'connecting'|'live'|'reconnecting'|'unreachable'|'refused'|'paused'} state
+ * @property {'connecting'|'live'|'reconnecting'|'unreachable'|'rejected'|'paused'} state
  * @property {number} since milliseconds since 1970
  * @property {string} detail
  * @property {string|null} code the error code of a rejection
@@ -83,7 +83,7 @@ export class Listing {
   /** @param {Problem} problem */
   #failed(problem) {
     if (this.#failures === 0) this.#failedAt = this.#clock.now();
-    const bad = problem.lasting ? 'refused' : 'unreachable';
+    const bad = problem.lasting ? 'rejected' : 'unreachable';
     const state = this.#failures === 0 && !problem.lasting ? 'reconnecting' : bad; // a single failure may be temporary
     this.#become(state, this.#failedAt, problem.status === 0 ? '' : problem.detail, problem.code);
     const ms = Math.max(problem.retryAfterMs, backoffMs(this.#failures++, this.#random));

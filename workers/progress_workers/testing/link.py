@@ -15,7 +15,7 @@ from progress_broker.errors import BrokerError
 from progress_broker.extras import require
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
-from progress_broker.operations.commands import check_refusal, publish_call, read_answer, signal_call
+from progress_broker.operations.commands import check_rejection, publish_call, read_answer, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -161,7 +161,7 @@ class RecordingLink(Link):
 
     def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
         """Send a signal to an operation's worker."""
-        check_refusal(
+        check_rejection(
             self.run(signal_call(operation, self.keyspace().operation(operation), signal, by, self._settings))
         )
         for reporter in self._followed.get(operation, ()):
@@ -220,5 +220,5 @@ def _losing(reporter: Reporter) -> Iterator[None]:
     """Mark the reporter's operation as lost if Redis rejects a call."""
     try:
         yield
-    except BrokerError as refusal:
-        reporter.lose(refusal)
+    except BrokerError as rejection:
+        reporter.lose(rejection)

@@ -63,7 +63,7 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
-        self._refused: dict[Reporter, _Rejected] = {}
+        self._rejected: dict[Reporter, _Rejected] = {}
         self._thread = Background("progress-sender", self._run)
 
     def __contains__(self, reporter: Reporter) -> bool:
@@ -142,8 +142,8 @@ class Sender:
         return min((self._due(reporter) for reporter in self.pending()), default=inf)
 
     def _due(self, reporter: Reporter) -> float:
-        refused = self._refused.get(reporter)
-        return reporter.due_at() if refused is None else max(reporter.due_at(), refused.not_before)
+        rejected = self._rejected.get(reporter)
+        return reporter.due_at() if rejected is None else max(reporter.due_at(), rejected.not_before)
 
     def _round(self, now: float) -> None:
         due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
@@ -153,7 +153,7 @@ class Sender:
         for reporter in self.pending():
             if reporter.done or reporter.idle:
                 self._reporters.pop(reporter, None)
-                self._refused.pop(reporter, None)
+                self._rejected.pop(reporter, None)
                 self._gone(reporter)
                 if reporter.due_at() < inf:  # something was reported just now
                     self.wake(reporter)
@@ -188,7 +188,7 @@ class Sender:
             elif isinstance(reply, StorageUnavailable | StorageFull):
                 held = reply
             else:
-                self._refused.pop(reporter, None)
+                self._rejected.pop(reporter, None)
                 apply_reply(reporter, reply, reporter.acknowledged)
         if held is not None:
             self._back_off(held)
@@ -200,9 +200,9 @@ class Sender:
         return True
 
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
-        if reporter not in self._refused:
+        if reporter not in self._rejected:
             logger.warning("progress of operation %s is buffered and retried: %s", reporter.operation, error.detail)
-        self._refused.setdefault(reporter, _Rejected()).again()
+        self._rejected.setdefault(reporter, _Rejected()).again()
 
     def _back_off(self, error: BrokerError) -> None:
         if not self._backoff.failing:
@@ -236,14 +236,14 @@ def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], 
                 " or a failover or restart lost it. Its stored events are lost too"
             ),
         )
-    except BrokerError as refusal:
-        give_up(reporter, refusal)
+    except BrokerError as rejection:
+        give_up(reporter, rejection)
 
 
-def give_up(reporter: Reporter, refusal: BrokerError) -> None:
+def give_up(reporter: Reporter, rejection: BrokerError) -> None:
     """Stop reporting an operation. Log this once, with the number of events that are lost."""
     if reporter.lost is None:
         unsent = reporter.unsent()
         dropped = f"; {unsent} events that were not stored yet are lost" if unsent else ""
-        logger.warning("operation %s is no longer reported: %s%s", reporter.operation, refusal.detail, dropped)
-    reporter.lose(refusal)
+        logger.warning("operation %s is no longer reported: %s%s", reporter.operation, rejection.detail, dropped)
+    reporter.lose(rejection)

@@ -29,13 +29,13 @@ if not wrong and not ARGV[at] then
     if not string.find(index, '^%w+:[^\n]+$') then wrong = 'INDEX needs field:value, on one line' end
   end
 end
-if wrong or ARGV[at] then return refuse_arguments(wrong, at, USAGE) end
+if wrong or ARGV[at] then return reject_arguments(wrong, at, USAGE) end
 
 local there = ask('HMGET', KEYS[1], 'gone', 'spec', 'schema', 'position', 'n', 'cancel', 'created')
 local gone, known, schema, position, n, cancel, created = unpack(there or { false, '' })
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted; its id is not free yet' } end
 if known then
-  if whole(schema) and schema ~= SCHEMA then return refuse_schema(id, schema) end
+  if whole(schema) and schema ~= SCHEMA then return reject_schema(id, schema) end
   if schema ~= SCHEMA or not (position and whole(n)) then
     return { 'conflict', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it.'
       .. ' Delete it, or choose another id' }

@@ -11,14 +11,14 @@
 local id, given = ARGV[1], {}
 local at, wrong = read_options(2, { FORCE = 'flag', TOMBSTONE = 'number' }, given)
 if not (wrong or ARGV[at] or given.TOMBSTONE) then wrong = 'TOMBSTONE is missing' end
-if wrong or ARGV[at] then return refuse_arguments(wrong, at, 'id [FORCE] TOMBSTONE ms') end
+if wrong or ARGV[at] then return reject_arguments(wrong, at, 'id [FORCE] TOMBSTONE ms') end
 
 -- What another program wrote in its place can be deleted, too.
 local there = ask('HMGET', KEYS[1], 'gone', 'status', 'indexes', 'schema', 'feed_length') or { false, 'failed', '' }
 local gone, status, indexes, schema, feed_length = unpack(there)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted before' } end
 if not status then return { 'not-found', 'there is no operation ' .. id } end
-if whole(schema) and schema ~= SCHEMA then return refuse_schema(id, schema) end
+if whole(schema) and schema ~= SCHEMA then return reject_schema(id, schema) end
 if not given.FORCE and not TERMINAL[status] then
   return { 'operation-running', 'operation ' .. id .. ' is ' .. status .. ': cancel it, or delete it with force' }
 end

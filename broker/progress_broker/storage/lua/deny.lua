@@ -11,7 +11,7 @@ local given = {}
 local at, wrong = read_options(2, { DENY = 'number', ALLOW = 'number' }, given)
 if not (wrong or ARGV[at]) and not given.DENY == not given.ALLOW then wrong = 'DENY or ALLOW is needed, not both' end
 if wrong or ARGV[at] then
-  return redis.error_reply(refuse_arguments(wrong, at, 'entry DENY ms | entry ALLOW ms')[2])
+  return redis.error_reply(reject_arguments(wrong, at, 'entry DENY ms | entry ALLOW ms')[2])
 end
 
 local now = now_ms()

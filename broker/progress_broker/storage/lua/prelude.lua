@@ -38,15 +38,15 @@ local function read_options(at, takes, found)
   return at
 end
 
--- Refuses arguments: `wrong` says why; without it, the argument at `at` is not understood.
-local function refuse_arguments(wrong, at, usage)
+-- Rejects arguments: `wrong` says why; without it, the argument at `at` is not understood.
+local function reject_arguments(wrong, at, usage)
   wrong = wrong or ("argument " .. at .. " is '" .. string.sub(ARGV[at], 1, 40) .. "', which is no option here")
   return { 'invalid', wrong .. '. Expected: ' .. usage .. '. This script is of schema ' .. SCHEMA
     .. '; for a caller that was written for another schema see docs/protocol.md' }
 end
 
 -- Returns why an operation can't be used, by the field `schema` of its hash; nil if it can.
-local function refuse_schema(id, schema)
+local function reject_schema(id, schema)
   if schema == SCHEMA then return nil end
   if not whole(schema) then
     return { 'not-found', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it' }

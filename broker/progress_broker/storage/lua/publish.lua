@@ -4,16 +4,16 @@
 --       Derived: KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of what the operation was created with.
 --       They are looked at before the first write, where they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
---       ATTEMPT n          the attempt that publishes: refused as `fenced` if a later one has begun
+--       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun
 --       BEGIN              begins that attempt, the one after the present one. The earlier one is fenced; its progress
 --                          and its signals are forgotten
 --       WORKER name        who works on it from now on
 --       LEASE ms           how long the worker may be silent from now on, if that is longer than its lease
 --       OBSERVER           the caller is not its worker: the lease stays as it is, and a stalled operation stalled
 --       TRACEPARENT tp     that of the caller; it goes to the feed with the last event, and nowhere else
---       IF_STATUS status   refused as `conflict` unless this is its status now
---       IF_CREATED ms      refused as `fenced` unless it was created then: an id may be used again
---       IF_LEASE_EXPIRED   refused as `conflict` unless the lease has expired. The caller is an observer, and LEASE
+--       IF_STATUS status   rejected as `conflict` unless this is its status now
+--       IF_CREATED ms      rejected as `fenced` unless it was created then: an id may be used again
+--       IF_LEASE_EXPIRED   rejected as `conflict` unless the lease has expired. The caller is an observer, and LEASE
 --                          says how long to wait for the worker
 --       EVENT type data    data is JSON. STATUS is the status it brings. PRODUCER makes it safe to send again: of one
 --                          producer seq goes up, and what was stored before is answered as it was then
@@ -91,19 +91,19 @@ if not (whole(as_attempt or '1') and whole(longer_ms or '1') and whole(if_create
   wrong = 'ATTEMPT, LEASE and IF_CREATED need whole numbers'
 end
 if wrong or args[at] then
-  return refuse_arguments(wrong, at, 'id [ATTEMPT n] [BEGIN] [WORKER name] [LEASE ms | OBSERVER] [TRACEPARENT tp]'
+  return reject_arguments(wrong, at, 'id [ATTEMPT n] [BEGIN] [WORKER name] [LEASE ms | OBSERVER] [TRACEPARENT tp]'
     .. ' [IF_STATUS status] [IF_CREATED ms] [IF_LEASE_EXPIRED]'
     .. ' [EVENT type data [STATUS status] [PRODUCER name seq]]...')
 end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
   'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms')
-if not snapshot then return refuse_schema(id, nil) end
+if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
   history_length, feed_length, retention_ms, idle_ms = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
-local other_schema = whole(schema) and refuse_schema(id, schema)
+local other_schema = whole(schema) and reject_schema(id, schema)
 if other_schema then return other_schema end
 if if_created and if_created ~= created then
   return { 'fenced', 'operation ' .. id .. ' was created anew since: this is another one' }
@@ -112,7 +112,7 @@ if schema ~= SCHEMA or not (OPEN[before] or TERMINAL[before]) or not string.find
   or not (whole(n) and whole(attempt) and whole(history_length) and whole(feed_length) and whole(retention_ms)
     and whole(idle_ms) and whole(lease_ms or '0')) then
   if if_lease_expired then ask('ZREM', KEYS[7], id) end -- nobody can act on it
-  return refuse_schema(id, nil)
+  return reject_schema(id, nil)
 end
 n = tonumber(n)
 
@@ -208,7 +208,7 @@ if lists then
   look(listed)
 end
 
--- Nothing is refused from here on.
+-- Nothing is rejected from here on.
 frees = small and KEYS[1] or nil
 local changes = {}
 local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end

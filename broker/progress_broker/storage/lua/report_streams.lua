@@ -1,4 +1,4 @@
--- Says how many streams of a principal a replica has. With a limit, it is refused if the streams of all replicas would
+-- Says how many streams of a principal a replica has. With a limit, it is rejected if the streams of all replicas would
 -- exceed that. A report counts for a time, so those of a replica that died are free then.
 --
 -- KEYS  1 streams of the principal: a hash of replica -> "how many, until when (ms), number of the report"
@@ -12,7 +12,7 @@
 local given = {}
 local at, wrong = read_options(5, { LIMIT = 'number' }, given)
 if wrong or ARGV[at] then
-  return redis.error_reply(refuse_arguments(wrong, at, 'replica count lease_ms number [LIMIT n]')[2])
+  return redis.error_reply(reject_arguments(wrong, at, 'replica count lease_ms number [LIMIT n]')[2])
 end
 local replica, count, lease_ms, number = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 

@@ -15,7 +15,7 @@ local given = {}
 local at, wrong = read_options(3, { ENDED_SINCE = 'number', INDEX = 'list' }, given)
 if not (wrong or ARGV[at] or given.INDEX) then wrong = 'INDEX is missing' end
 if wrong or ARGV[at] then
-  return redis.error_reply(refuse_arguments(wrong, at, 'prefix most [ENDED_SINCE ms] INDEX field:value...')[2])
+  return redis.error_reply(reject_arguments(wrong, at, 'prefix most [ENDED_SINCE ms] INDEX field:value...')[2])
 end
 
 local all, rarest, fewest = {}, nil, nil

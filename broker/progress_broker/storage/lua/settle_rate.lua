@@ -1,4 +1,4 @@
--- Takes out of a caller's bucket what a replica let it spend, and tells how far from full it is. It refuses nothing: a
+-- Takes out of a caller's bucket what a replica let it spend, and tells how far from full it is. It rejects nothing: a
 -- replica does that, by what it was told before.
 --
 -- KEYS  1 bucket: when it will be full again, in microseconds by this server's clock; absent if it is
