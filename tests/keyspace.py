@@ -6,7 +6,7 @@ from typing import Any
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 
-OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:signals)?")
+OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:events:kept|:events:curve|:signals)?")
 INDEX = re.compile(r"\{[^}]+\}:index(:(status|kind|owner|tag|parent):.+)?", re.DOTALL)
 CALLER = re.compile(r"\{[^}]+:caller:[0-9a-f]{24}\}:(streams|requests|sent)")
 SLACK = 110  # MAXLEN ~ keeps up to a node more
@@ -44,6 +44,10 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
                 faults.append(f"{key} has no TTL")
             if key.endswith(":events") and await redis.xlen(key) > settings.history_length + SLACK:
                 faults.append(f"{key} is longer than history_length")
+            if key.endswith(":kept") and await redis.xlen(key) > settings.history_length + SLACK:
+                faults.append(f"{key} is longer than history_length")
+            if key.endswith(":curve") and await redis.xlen(key) > 400:
+                faults.append(f"{key} has more points than a curve")
             if key.endswith(":signals") and await redis.xlen(key) > 100 + SLACK:
                 faults.append(f"{key} is too long")
         elif CALLER.fullmatch(key):

@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     )
     drain_s: Seconds = Field(10, description="how long a shutdown takes to disconnect clients")
 
-    history_length: Count = Field(1000, description="minimum number of events kept per operation")
+    history_length: Count = Field(1000, description="about how many events are kept per operation, besides `progress`")
     feed_length: Count = Field(10_000, description="minimum number of events kept in each lane's feed")
     retention_s: Seconds = Field(86_400, description="how long an ended operation is kept")
     idle_timeout_s: Seconds = Field(

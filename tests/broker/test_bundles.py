@@ -31,7 +31,7 @@ MINE = OperationQuery(terms=frozenset({b"owner:ann"}))
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(ring_length=8, page_length=5, history_length=200)
+    return make_settings(ring_length=8, page_length=5, history_length=100)
 
 
 class Client:

@@ -27,7 +27,7 @@ FRESH = Start()
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(ring_length=8, page_length=5, history_length=200)
+    return make_settings(ring_length=8, page_length=5, history_length=100)
 
 
 def line(store: Store, message: str = "m") -> NewEvent:

@@ -118,4 +118,4 @@ def _resume_at(subscription: Subscription, operation: str, position: str, page: 
             raise Ended(f"operation {operation} has ended, and the client has received its end")
         subscription.begin(page.at.n, page.at.position)
     else:
-        subscription.begin(0, position.encode())
+        subscription.begin(page.events[0].n - 1, position.encode())

@@ -87,6 +87,7 @@ MAX_LABEL_CHARS = 128
 MAX_TITLE_CHARS = 512
 MAX_TAGS = 16
 MAX_WEIGHT = 1e9
+MAX_HISTORY = 100_000
 
 _NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in the schema; no pattern can describe non-ASCII
 Label = Annotated[
@@ -120,6 +121,9 @@ class NewOperation(BaseModel):
         None,
         description="seconds that the worker may send no heartbeat before the operation counts as stalled;"
         " absent: the server's default; null: no limit",
+    )
+    history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)] | None = Field(
+        None, description="about how many events to keep, besides `progress`; absent: the server's default"
     )
 
 

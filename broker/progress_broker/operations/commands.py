@@ -32,6 +32,8 @@ def create_call(
     spec = new.model_dump(mode="json", exclude={"id"})
     if "lease_s" not in new.model_fields_set:
         spec["lease_s"] = settings.lease_s
+    if new.history_length is None:
+        del spec["history_length"]  # the same creation stays the same bytes, whichever release sends it
     listed = [
         ("kind", new.kind),
         ("owner", new.owner),
@@ -41,7 +43,7 @@ def create_call(
     args: list[str | bytes] = [operation, orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)]
     for index in dict.fromkeys(f"{field}:{value}" for field, value in listed if value):
         args += ("INDEX", index)
-    args += ("HISTORY", str(settings.history_length), "FEED", str(settings.feed_length))
+    args += ("HISTORY", str(new.history_length or settings.history_length), "FEED", str(settings.feed_length))
     args += ("RETENTION", str(round(settings.retention_s * 1000)), "IDLE", str(round(settings.idle_timeout_s * 1000)))
     if spec["lease_s"] is not None:
         args += ("LEASE", str(round(spec["lease_s"] * 1000)))

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from progress_broker.model.event import Event, read_entry, read_events
+from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
+from progress_broker.operations.archive import read_kept
 from progress_broker.operations.store import Store
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.redis_errors import storage_errors
@@ -23,7 +24,7 @@ UNREADABLE = LastEvent(-1, b"")
 
 
 class HistoryLost(Exception):
-    """Redis no longer has events that were read from a log."""
+    """A log can't be read on from a position. Its text is the reason: `trimmed` or `lost`."""
 
 
 _DIGITS = 16
@@ -48,59 +49,71 @@ async def tail(store: Store, operation: str, count: int) -> list[Event]:
 
 
 async def after(store: Store, operation: str, position: str, count: int) -> Page:
-    """Return at most `count` events that follow a position in an operation's log.
+    """Return at most `count` kept events that follow a position in an operation's log.
 
-    If the log does not have the position, the page is empty, and its `reset` is `trimmed` if the position is older than
-    the kept events, else `lost`. `0-0` is before the first event; the `reset` is `trimmed` if that is no longer kept.
+    `progress` events that are no longer kept may be missing among them. If other events would be missing, or if the
+    operation never had the position, the page is empty and has a `reset`: `trimmed` or `lost`. A position between old
+    `progress` events can't be checked: it may have been one of those that are no longer kept. `0-0` is before the first
+    event.
     """
     key = store.keyspace.operation(operation).log
-    commands = store.connections.commands
-    entries = await _entries(commands.xrange(key, min=position, count=count + 1))
-    if entries and entries[0][0] == position.encode():
-        return Page(read_events(operation, entries[1:]), await _standing(store, operation, entries[0]))
-    first = entries if position == START else await _entries(commands.xrange(key, count=1))
-    kept = read_events(operation, first)
-    if position == START:
-        whole = not kept or kept[0].n == 1
-        return Page(kept[:count]) if whole else Page([], reset="trimmed")
-    asked = parse(position)
-    trimmed = bool(kept) and kept[0].n > 1 and asked < parse(kept[0].position.decode())
-    return Page([], reset="trimmed" if trimmed else "lost")
+    if position != START:
+        entries = await _entries(store.connections.commands.xrange(key, min=position, count=count + 1))
+        if entries and entries[0][0] == position.encode():
+            return Page(read_events(operation, entries[1:]), await _standing(store, operation, entries[0]))
+    at = position.encode()
+    kept = await read_kept(store, operation, at, count + 1)
+    if kept.oldest is None:
+        return Page([], reset=None if position == START else "lost")
+    if kept.events and kept.events[0].position == at:
+        found, following = kept.events[0], kept.events[1:]
+    elif position == START or kept.had(at):
+        found, following = None, kept.events[:count]
+    else:
+        return Page([], reset="lost")
+    return Page(list(following), found) if kept.has_all_after(at) else Page([], reset="trimmed")
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
-    """Return at most `count` of the oldest events that an operation's log still has."""
-    key = store.keyspace.operation(operation).log
-    return read_events(operation, await _entries(store.connections.commands.xrange(key, count=count)))
+    """Return at most `count` of the oldest events that are still kept of an operation."""
+    return list((await read_kept(store, operation, START.encode(), count)).events)
 
 
 async def follow(store: Store, operation: str, position: str) -> AsyncIterator[Event]:
-    """Yield the events that follow a position in an operation's log, up to its `end`, with a blocking XREAD.
+    """Yield the kept events that follow a position in an operation's log, up to its `end`.
 
-    It occupies one connection, so it is for single readers, such as the command line; replicas read the feeds. Raises
-    `NotFound` or `Gone` when the operation is removed, and `HistoryLost` when its last event is before the position.
+    `0-0` begins with the oldest kept event. It waits with a blocking XREAD, so it occupies one connection: it is for
+    single readers, such as the command line; replicas read the feeds. Raises `NotFound` or `Gone` when the operation is
+    removed, and `HistoryLost` when events after the position can't be read.
     """
-    key, yielded = store.keyspace.operation(operation).log, position
+    key, yielded, seen = store.keyspace.operation(operation).log, position, position
     client: Any = store.connections.for_blocking()
     while True:
-        with storage_errors():
-            reply: Any = await client.execute_command(
-                "XREAD", "COUNT", store.settings.page_length, "BLOCK", BLOCK_MS, "STREAMS", key, position
-            )
-        if not reply:
-            now = await store.get(operation)
-            if parse(now.position) < parse(yielded):  # new events would be skipped until they pass this position
-                raise HistoryLost(f"Redis has lost the last events of operation {operation}, which were already shown")
-            if now.done and parse(now.position) <= parse(position):
-                return
-            continue
-        entries = reply[0][1]
-        for event in read_events(operation, entries):
+        if yielded == START:
+            events = await kept(store, operation, store.settings.page_length)
+        else:
+            page = await after(store, operation, yielded, store.settings.page_length)
+            if page.reset is not None:
+                raise HistoryLost(page.reset)
+            events = page.events
+        for event in events:
             yield event
             yielded = event.position.decode()
-            if event.type == b"end":
+            if event.type == END:
                 return
-        position = entries[-1][0].decode()  # also of an entry that another program wrote
+        if events:
+            continue
+        seen = max(seen, yielded, key=parse)
+        with storage_errors():
+            reply: Any = await client.execute_command("XREAD", "BLOCK", BLOCK_MS, "STREAMS", key, seen)
+        if reply:
+            seen = reply[0][1][-1][0].decode()  # it may be an entry that another program wrote
+            continue
+        now = await store.get(operation)
+        if parse(now.position) < parse(yielded):  # new events would be skipped until they pass this position
+            raise HistoryLost("lost")
+        if now.done and parse(now.position) <= parse(seen):
+            return
 
 
 async def last_events(store: Store, operations: Sequence[str]) -> list[LastEvent | None]:
@@ -124,9 +137,10 @@ class EventsAfter:
 
 
 async def after_lane_position(store: Store, operation: str, position: bytes, count: int, since: bytes) -> EventsAfter:
-    """Return at most `count` events of an operation's log after a position of its lane.
+    """Return at most `count` kept events of an operation after a position of its lane.
 
-    It is `trimmed` if events after `since` may have been trimmed. `since` is the position or an older one.
+    It is `trimmed` if events after `since`, other than `progress`, may not be kept. `since` is the position or an older
+    one.
     """
     key = store.keyspace.operation(operation).log
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
@@ -134,9 +148,13 @@ async def after_lane_position(store: Store, operation: str, position: bytes, cou
         pipeline.xrange(key, min=b"(" + position, count=count)
         pipeline.xrange(key, count=1)
         with storage_errors():
-            last, after, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
-    trimmed = bool(oldest) and oldest[0].n > 1 and order(oldest[0].position) > order(since)
-    return EventsAfter(after, last[0] if last else None, trimmed)
+            last, following, oldest = [read_events(operation, entries) for entries in await pipeline.execute()]
+    newest = last[0] if last else None
+    if not oldest or oldest[0].n == 1 or order(oldest[0].position) <= order(since):
+        return EventsAfter(following, newest, trimmed=False)
+    found = await read_kept(store, operation, position, count + 1)
+    events = [event for event in found.events if event.position != position][:count]
+    return EventsAfter(events, newest, trimmed=not found.has_all_after(since))
 
 
 async def up_to(store: Store, places: Mapping[int, bytes]) -> list[tuple[bytes | None, int]]:

@@ -80,6 +80,16 @@ class OperationKeys:
     signals: str
     lane: LaneKeys
 
+    @property
+    def kept(self) -> str:
+        """The key of events that are too old for the log, except `progress`."""
+        return f"{self.log}:kept"
+
+    @property
+    def curve(self) -> str:
+        """The key of `progress` events that are too old for the log, spread evenly over the operation's life."""
+        return f"{self.log}:curve"
+
 
 @dataclass(frozen=True, slots=True)
 class CallerKeys:

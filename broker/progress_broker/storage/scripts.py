@@ -29,10 +29,11 @@ def _read(file: str) -> str:
 _PRELUDE = _read("prelude")
 
 
-def _load(verb: str, file: str = "") -> Script:
-    """Return the script of a file; its verb is what metrics call it, whatever its file is named."""
+def _load(verb: str, file: str = "", *, includes: str = "") -> Script:
+    """Return the script of a file, with the file that it includes; metrics call it by its verb."""
     header, _, body = _read(file or verb).partition("\n\n")  # so that who reads the text sees first how it is called
-    text = f"{header}\n\nlocal SCHEMA = '{SCHEMA}'\n{_PRELUDE}{body}"
+    included = f"{_read(includes)}\n" if includes else ""
+    text = f"{header}\n\nlocal SCHEMA = '{SCHEMA}'\n{_PRELUDE}{included}{body}"
     script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     VERBS[script.sha] = verb
     return script
@@ -40,7 +41,7 @@ def _load(verb: str, file: str = "") -> Script:
 
 META = _load("meta")
 CREATE = _load("create")
-PUBLISH = _load("publish")
+PUBLISH = _load("publish", includes="archive")
 DELETE = _load("delete")
 SIGNAL = _load("signal")
 CHILDREN = _load("children")

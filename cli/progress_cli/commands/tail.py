@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
@@ -89,7 +89,6 @@ class Following:
     def __init__(self, store: Store, id: str, view: View) -> None:
         self._store, self._id, self._view = store, id, view
         self._position = START
-        self._n = 0
         self._ended = False
 
     async def run(self, beginning: str | None) -> None:
@@ -111,23 +110,25 @@ class Following:
             await self._show_snapshot(page.reset)
             return
         self._position = beginning
-        self._n = page.at.n if page.at else 0
         self._ended = page.at is not None and page.at.type == END
 
     async def _to_the_end(self) -> None:
         """Show every event until the end. If Redis becomes unavailable, wait for it."""
         away_since: float | None = None
-        tries, look = 0, False
+        tries, reset = 0, None
         while not self._ended:
             try:
-                if look and await self._is_lost():
-                    await self._show_snapshot("lost")
-                look = False
-                async for _ in self._events():
+                if reset is not None:
+                    await self._show_snapshot(reset)
+                    reset = None
+                    continue
+                async for event in event_log.follow(self._store, self._id, self._position):
+                    self._view.event(event)
+                    self._position = event.position.decode()
                     away_since, tries = None, 0
                 return
-            except HistoryLost:
-                look = True
+            except HistoryLost as error:
+                reset = str(error)
             except StorageUnavailable as error:
                 if away_since is None:
                     away_since = time.monotonic()
@@ -135,25 +136,9 @@ class Following:
                 elif time.monotonic() - away_since > PATIENCE_S:
                     raise
                 await asyncio.sleep(backoff_s(tries))
-                tries, look = tries + 1, True
-
-    async def _is_lost(self) -> bool:
-        """Return whether Redis no longer has the last event shown: after an outage, another server may answer."""
-        if self._position == START:
-            return False
-        return (await event_log.after(self._store, self._id, self._position, 1)).reset == "lost"
-
-    async def _events(self) -> AsyncIterator[None]:
-        async for event in event_log.follow(self._store, self._id, self._position):
-            if (
-                self._n and event.n != self._n + 1
-            ):  # the next events were trimmed, or Redis lost the events that were shown
-                self._view.snapshot(await self._store.get(self._id), "lost" if event.n <= self._n else "trimmed")
-            self._view.event(event)
-            self._position, self._n = event.position.decode(), event.n
-            yield
+                tries += 1
 
     async def _show_snapshot(self, reset: str | None) -> None:
         operation = await self._store.get(self._id)
         self._view.snapshot(operation, reset)
-        self._position, self._n, self._ended = operation.position, operation.events, operation.done
+        self._position, self._ended = operation.position, operation.done

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from progress_broker.errors import InvalidInput
-from progress_broker.model.operation import MAX_LABEL_CHARS, MAX_TAGS, MAX_TITLE_CHARS, MAX_WEIGHT
+from progress_broker.model.operation import MAX_HISTORY, MAX_LABEL_CHARS, MAX_TAGS, MAX_TITLE_CHARS, MAX_WEIGHT
 from progress_workers.values import attempt, brief, fitted, label, number, text
 
 
@@ -30,6 +30,8 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
         words["owner"] = _owner(words["owner"])
     if "weight" in words:
         words["weight"] = _weight(words["weight"], warnings)
+    if words.get("history_length") is not None:
+        words["history_length"] = _history_length(words["history_length"], warnings)
     return CreationFields(words, warnings)
 
 
@@ -64,3 +66,11 @@ def _weight(given: object, warnings: list[tuple[str, str]]) -> float:
         warnings.append(("weight", f"weight: {brief(given)} was ignored; expected a finite number greater than 0"))
         return 1
     return min(found, MAX_WEIGHT)
+
+
+def _history_length(given: object, warnings: list[tuple[str, str]]) -> int | None:
+    found = number(given)
+    if found is None or found < 1:
+        warnings.append(("history_length", f"history_length: {brief(given)} was ignored; expected a number from 1 on"))
+        return None
+    return min(round(found), MAX_HISTORY)

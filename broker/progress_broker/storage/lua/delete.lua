@@ -2,7 +2,7 @@
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
 --       Derived: KEYS[5]..':status:<status>' of each status, and KEYS[5]..':<field>:<value>' of what it was created
---       with. They are looked at before the first write.
+--       with. KEYS[2]..':kept' and KEYS[2]..':curve'. They are looked at before the first write.
 -- ARGV  id [FORCE] TOMBSTONE ms
 --       FORCE       deletes one that has not ended, too
 --       TOMBSTONE   how long the id is not free
@@ -25,9 +25,11 @@ end
 indexes = indexes or ''
 local listed = index_keys(KEYS[5], indexes, true)
 look(listed)
+local kept, curve = KEYS[2] .. ':kept', KEYS[2] .. ':curve'
+look({ kept, curve })
 
 -- What frees memory comes first: a Redis that is full allows that, and then the rest of the same script.
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1], KEYS[2], kept, curve)
 forget(KEYS[3])
 -- An index that another program made something else lists nothing, and keeps no operation from being deleted.
 ask('ZREM', KEYS[5], id)

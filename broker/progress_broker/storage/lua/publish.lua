@@ -2,7 +2,8 @@
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
 --       Derived: KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of what the operation was created with.
---       They are looked at before the first write, where they are to change.
+--       KEYS[2]..':kept' and KEYS[2]..':curve', where older events go. They are looked at before the first write, where
+--       they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
 --       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun
 --       BEGIN              begins that attempt, the one after the present one. The earlier one is fenced; its progress
@@ -97,10 +98,11 @@ if wrong or args[at] then
 end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
-  'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms')
+  'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms',
+  'archived', 'curve_ms')
 if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
-  history_length, feed_length, retention_ms, idle_ms = unpack(snapshot)
+  history_length, feed_length, retention_ms, idle_ms, archived, curve_ms = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
@@ -115,6 +117,8 @@ if schema ~= SCHEMA or not (OPEN[before] or TERMINAL[before]) or not string.find
   return reject_schema(id, nil)
 end
 n = tonumber(n)
+archived, curve_ms = whole(archived) and tonumber(archived) or 0, whole(curve_ms) and tonumber(curve_ms) or 0
+if archived > n then archived = 0 end
 
 -- Repeats first: a publisher whose answer was lost gets it, whatever has happened since.
 local seqs, fresh, repeated = {}, {}, nil
@@ -207,6 +211,9 @@ if lists then
   if status ~= before then listed[#listed + 1] = KEYS[5] .. ':status:' .. before end
   look(listed)
 end
+local window = window_of(history_length)
+local moves = n + #events - archived >= window + STEP
+if moves or lists and archived > 0 then look({ KEYS[2] .. ':kept', KEYS[2] .. ':curve' }) end
 
 -- Nothing is rejected from here on.
 frees = small and KEYS[1] or nil
@@ -231,7 +238,7 @@ for i, event in ipairs(events) do
   if producer then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
   local at = write('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
   local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
-  local stored = fits and redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', history_length, at, unpack(kept))
+  local stored = fits and redis.pcall('XADD', KEYS[2], at, unpack(kept))
   if not stored or stored.err then -- the log is ahead: the feed began anew on a slow clock, or another program wrote
     local newest = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
     local last = newest and newest[1] and newest[1][1]
@@ -314,8 +321,20 @@ if lists then
   local expires = text(tonumber(ms) + keep)
   write('ZADD', KEYS[6], expires, id .. '\n' .. indexes)
   for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(key == 3 and done and math.min(keep, HEARD_MS) or keep)) end
+  if archived > 0 and not moves then
+    redis.call('PEXPIRE', KEYS[2] .. ':kept', text(keep))
+    redis.call('PEXPIRE', KEYS[2] .. ':curve', text(keep))
+  end
   set('expires', expires)
   set('listed_ms', ms)
+end
+if moves then
+  archived, curve_ms = archive(KEYS[2], window, history_length, archived, curve_ms)
+  set('archived', text(archived))
+  set('curve_ms', text(curve_ms))
+  local left = redis.call('PTTL', KEYS[1])
+  redis.call('PEXPIRE', KEYS[2] .. ':kept', left)
+  redis.call('PEXPIRE', KEYS[2] .. ':curve', left)
 end
 if #changes > 0 then redis.call('HSET', KEYS[1], unpack(changes)) end
 return { 'ok', position, n, cancel }

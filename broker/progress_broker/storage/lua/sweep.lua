@@ -1,8 +1,9 @@
 -- Removes what is left of a lane's operations whose time has passed. Any number of replicas may run it at once.
 --
 -- KEYS  1 index  2 expiry  3 leases
---       Derived: ARGV[1]..id..'', ':events' and ':signals'; KEYS[1]..':status:<status>' of each status, and
---       KEYS[1]..':<field>:<value>' of what each was created with. They are looked at before the first write.
+--       Derived: ARGV[1]..id..'', ':events', ':events:kept', ':events:curve' and ':signals'; KEYS[1]..':status:<status>'
+--       of each status, and KEYS[1]..':<field>:<value>' of what each was created with. They are looked at before the
+--       first write.
 -- ARGV  1 what an operation's own keys begin with
 --       2 how many to remove at most
 -- Reply the number removed.
@@ -23,8 +24,8 @@ for _, member in ipairs(due) do
     if again then
       for _, index in ipairs(index_keys(KEYS[1], there[2] or '')) do stays[index] = true end
     else
-      one.keys = { key .. ':events', key .. ':signals' }
-      if not there or there[1] then one.keys[3] = key end -- a tombstone stays
+      one.keys = { key .. ':events', key .. ':events:kept', key .. ':events:curve', key .. ':signals' }
+      if not there or there[1] then one.keys[5] = key end -- a tombstone stays
       for _, index in ipairs(statuses) do one.from[#one.from + 1] = index end
       one.from[#one.from + 1], one.from[#one.from + 2] = KEYS[1], KEYS[3]
     end

@@ -1,0 +1,78 @@
+"""Reads the events that are too old for an operation's log, together with the log.
+
+The log has each of the newest events, without gaps in their numbers. Older ones are in two more streams, which
+`archive.lua` writes: one has those that are not `progress`, the other some `progress` events of the whole life.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from progress_broker.model.event import Event, read_events
+from progress_broker.model.position import order
+from progress_broker.operations.store import Store
+from progress_broker.storage.redis_errors import storage_errors
+
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of an operation from a position on, as of one moment."""
+
+    events: Sequence[Event]
+    """The kept events from the position on, oldest first: at most as many as were requested."""
+    oldest: Event | None
+    """The oldest event of the log."""
+    first: Event | None
+    """The oldest kept event that is not `progress`; None if the archive is empty or can't be used."""
+
+    def has_all_after(self, position: bytes) -> bool:
+        """Whether all events after a position are kept, except `progress`."""
+        for event in (self.first, self.oldest):
+            if event is not None:
+                return event.n == 1 or order(event.position) <= order(position)
+        return True
+
+    def had(self, position: bytes) -> bool:
+        """Whether the operation may have had an event at a position that is not among the kept ones.
+
+        It may have been `progress`, if it is older than the log. All other events before `first` may be gone, too.
+        """
+        if self.oldest is None or self.oldest.n == 1 or order(self.oldest.position) < order(position):
+            return False
+        return self.first is None or self.first.n > 1 or order(self.first.position) < order(position)
+
+
+async def read_kept(store: Store, operation: str, position: bytes, count: int) -> Kept:
+    """Return at most `count` events from a position on, itself included.
+
+    All streams are read in one transaction: a script may move events from one to another between two reads.
+    """
+    keys = store.keyspace.operation(operation)
+    since = position.decode()
+    async with store.connections.commands.pipeline(transaction=True) as pipeline:
+        pipeline.hget(keys.snapshot, "archived")
+        pipeline.xrange(keys.log, count=1)
+        pipeline.xrange(keys.kept, count=1)
+        for key in (keys.kept, keys.curve, keys.log):
+            pipeline.xrange(key, min=since, count=count)
+        with storage_errors():
+            archived, *streams = await pipeline.execute(raise_on_error=False)
+            if isinstance(streams[0], Exception):
+                raise streams[0]
+    oldest, first, kept, curve, log = [_read(operation, entries) for entries in streams]
+    usable = bool(oldest) and _number(archived) == oldest[0].n - 1 and oldest[0].n > 1
+    # Sorted by position. An archive that can't be used belongs to an earlier operation, or lacks events.
+    older = sorted((*kept, *curve), key=lambda event: order(event.position)) if usable else []
+    older = [event for event in older if order(event.position) < order(oldest[0].position)]
+    return Kept((*older, *log)[:count], oldest[0] if oldest else None, first[0] if usable and first else None)
+
+
+def _number(value: Any) -> int:
+    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < _DIGITS else 0
+
+
+def _read(operation: str, entries: Any) -> list[Event]:
+    """Return the events of a stream; none if another program gave its key another type."""
+    return read_events(operation, entries) if isinstance(entries, list) else []
