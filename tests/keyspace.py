@@ -33,6 +33,8 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
             if await lasts(redis, key):
                 faults.append(f"{key} has no TTL")
             continue
+        if key.endswith(":expiry:policy"):
+            continue
         if key in feeds:
             if await redis.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")

@@ -12,6 +12,7 @@ from progress_cli.commands.cancel import cancel
 from progress_cli.commands.demo import demo
 from progress_cli.commands.ls import ls
 from progress_cli.commands.publish import publish
+from progress_cli.commands.retention import retention
 from progress_cli.commands.run import run as run_command
 from progress_cli.commands.script import script
 from progress_cli.commands.serve import serve
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, demo, ls, show, tail, cancel, signal, publish, script):
+for command in (serve, demo, ls, show, tail, cancel, signal, publish, retention, script):
     app.command()(command)
 auth = typer.Typer(help="Make tokens and API keys; revoke and restore them.", no_args_is_help=True)
 for command in (credentials.token, credentials.key, revocations.revoke, revocations.restore):

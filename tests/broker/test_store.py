@@ -343,14 +343,15 @@ class TestReadingTheLog:
 
 class TestSweeping:
     async def test_nothing_is_left_of_operations_whose_retention_has_passed(self, store: Store) -> None:
-        brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"retention_s": 0.05}))
         for i in range(30):
-            await brief.create(NewOperation(id=f"a{i}", owner="alice", tags=["x", "y"], kind="k", parent="p"))
-            await brief.publish(f"a{i}", [progress(brief), end(brief)])
+            await store.create(
+                NewOperation(id=f"a{i}", owner="alice", tags=["x", "y"], kind="k", parent="p", retention_s=0.05)
+            )
+            await store.publish(f"a{i}", [progress(store), end(store)])
 
         async def left() -> set[str]:
-            await brief.sweep()
-            keys = {key.decode().rpartition(":")[2] async for key in brief.connections.commands.scan_iter()}
+            await store.sweep()
+            keys = {key.decode().rpartition(":")[2] async for key in store.connections.commands.scan_iter()}
             return keys - {"meta", "feed"}
 
         async def none_left() -> bool:
@@ -359,12 +360,11 @@ class TestSweeping:
         await eventually(none_left, "everything is swept")
 
     async def test_one_created_again_under_the_same_id_is_spared(self, store: Store) -> None:
-        brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"retention_s": 0.05}))
-        await brief.create(NewOperation(id="a", owner="alice"))
-        await brief.publish("a", [end(brief)])
+        await store.create(NewOperation(id="a", owner="alice", retention_s=0.05))
+        await store.publish("a", [end(store)])
 
         async def expired() -> bool:
-            return not await brief.connections.commands.exists(brief.keyspace.operation("a").snapshot)
+            return not await store.connections.commands.exists(store.keyspace.operation("a").snapshot)
 
         await eventually(expired, "it expires")
         await store.create(NewOperation(id="a", owner="bob"))
@@ -429,12 +429,11 @@ class TestForeignHands:
         await client.delete(keyspace.operation("b").snapshot)
 
     async def test_nothing_is_left_of_one_that_expired_came_again_and_was_deleted(self, store: Store) -> None:
-        brief = Store(store.connections, store.keyspace, store.settings.model_copy(update={"retention_s": 0.05}))
-        await brief.create(NewOperation(id="a"))
-        await brief.publish("a", [end(brief)])
+        await store.create(NewOperation(id="a", retention_s=0.05))
+        await store.publish("a", [end(store)])
 
         async def expired() -> bool:
-            return not await brief.connections.commands.exists(brief.keyspace.operation("a").snapshot)
+            return not await store.connections.commands.exists(store.keyspace.operation("a").snapshot)
 
         await eventually(expired, "it expires")
         await store.create(NewOperation(id="a"))

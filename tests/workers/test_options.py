@@ -16,7 +16,7 @@ from progress_workers.queues._runs import OperationOptions
 from progress_workers.tracked import _TEMPLATES
 
 FIELDS = set(NewOperation.model_fields)
-RARE = {"weight", "history_length"}
+RARE = {"weight", "history_length", "retention_s"}
 """What no command has an option for."""
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 

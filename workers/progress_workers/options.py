@@ -29,6 +29,8 @@ class Description(TypedDict, total=False):
     """The operation's share of its parent's progress, relative to the other children. Default 1."""
     lease_s: float | Default | None
     """How long the worker may be silent before it counts as stalled; None: forever. The settings have the default."""
+    retention_s: float | None
+    """How long to keep the operation after its end, if that is less than the server's retention."""
     history_length: int | None
     """About how many events to keep, besides `progress`; by default `PROGRESS_HISTORY_LENGTH`. At most 100,000."""
 

@@ -88,6 +88,7 @@ MAX_TITLE_CHARS = 512
 MAX_TAGS = 16
 MAX_WEIGHT = 1e9
 MAX_HISTORY = 100_000
+MAX_RETENTION_S = 10 * 366 * 86_400
 
 _NO_CONTROLS = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # in the schema; no pattern can describe non-ASCII
 Label = Annotated[
@@ -121,6 +122,9 @@ class NewOperation(BaseModel):
         None,
         description="seconds that the worker may send no heartbeat before the operation counts as stalled;"
         " absent: the server's default; null: no limit",
+    )
+    retention_s: Annotated[float, Field(gt=0, le=MAX_RETENTION_S)] | None = Field(
+        None, description="seconds to keep the operation after its end, if that is less than the server's retention"
     )
     history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)] | None = Field(
         None, description="about how many events to keep, besides `progress`; absent: the server's default"

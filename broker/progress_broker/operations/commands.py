@@ -32,8 +32,9 @@ def create_call(
     spec = new.model_dump(mode="json", exclude={"id"})
     if "lease_s" not in new.model_fields_set:
         spec["lease_s"] = settings.lease_s
-    if new.history_length is None:
-        del spec["history_length"]  # the same creation stays the same bytes, whichever release sends it
+    for name in ("history_length", "retention_s"):  # the same creation stays the same bytes, whichever release sends it
+        if spec[name] is None:
+            del spec[name]
     listed = [
         ("kind", new.kind),
         ("owner", new.owner),
@@ -44,7 +45,8 @@ def create_call(
     for index in dict.fromkeys(f"{field}:{value}" for field, value in listed if value):
         args += ("INDEX", index)
     args += ("HISTORY", str(new.history_length or settings.history_length), "FEED", str(settings.feed_length))
-    args += ("RETENTION", str(round(settings.retention_s * 1000)), "IDLE", str(round(settings.idle_timeout_s * 1000)))
+    if new.retention_s is not None:
+        args += ("RETENTION", str(max(1, round(new.retention_s * 1000))))
     if spec["lease_s"] is not None:
         args += ("LEASE", str(round(spec["lease_s"] * 1000)))
     if traceparent:

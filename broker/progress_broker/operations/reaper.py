@@ -16,7 +16,9 @@ import redis.exceptions
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
+from progress_broker.operations import retention
 from progress_broker.operations.store import Store
+from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
 
@@ -50,6 +52,7 @@ class Reaper:
     async def __aenter__(self) -> Self:
         self._tasks.keep_running(self._reap)
         self._tasks.keep_running(self._sweep)
+        self._tasks.spawn(self._retain())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,6 +99,9 @@ class Reaper:
                     await self._store.expired_leases(most=1)
             except (StorageUnavailable, StorageFull):
                 not_before = loop.time() + self._grace_s
+
+    async def _retain(self) -> None:
+        await until_back(lambda: retention.apply_settings(self._store), wanted=lambda: True)
 
     async def _sweep(self) -> None:
         while True:

@@ -66,6 +66,11 @@ class LaneKeys:
     operations: str
     """The prefix of the keys of single operations."""
 
+    @property
+    def policy(self) -> str:
+        """The key of the lane's copy of the retention, which scripts read: a script can't read the meta key."""
+        return f"{self.expiry}:policy"
+
     def index_of(self, field: str, value: str) -> str:
         """Return the key of the index of operations whose `field` is `value`, sorted by last change."""
         return f"{self.index}:{field}:{value}"

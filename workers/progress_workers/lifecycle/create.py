@@ -33,6 +33,8 @@ class Created(NamedTuple):
     cancel: Cancel | None
     """The cancel of its parent, which has ended this operation too."""
     kind: str
+    idle_timeout_s: float | None
+    """How long it is kept without events."""
     warnings: list[tuple[str, str]]
     """The names of options that were ignored or changed, each with a warning."""
 
@@ -71,7 +73,8 @@ def create(
         raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
     cancel = notify_parent(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
     created_ms = int(reply[5]) if reply[5] else None
-    return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, warnings)
+    idle_timeout_s = int(reply[6]) / 1000 if len(reply) > 6 and reply[6] else None
+    return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, idle_timeout_s, warnings)
 
 
 def create_pending(kind: str, **options: Any) -> str:

@@ -5,7 +5,14 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from progress_broker.errors import InvalidInput
-from progress_broker.model.operation import MAX_HISTORY, MAX_LABEL_CHARS, MAX_TAGS, MAX_TITLE_CHARS, MAX_WEIGHT
+from progress_broker.model.operation import (
+    MAX_HISTORY,
+    MAX_LABEL_CHARS,
+    MAX_RETENTION_S,
+    MAX_TAGS,
+    MAX_TITLE_CHARS,
+    MAX_WEIGHT,
+)
 from progress_workers.values import attempt, brief, fitted, label, number, text
 
 
@@ -29,9 +36,12 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
     if words.get("owner") is not None:
         words["owner"] = _owner(words["owner"])
     if "weight" in words:
-        words["weight"] = _weight(words["weight"], warnings)
+        words["weight"] = _positive("weight", words["weight"], MAX_WEIGHT, warnings) or 1
     if words.get("history_length") is not None:
-        words["history_length"] = _history_length(words["history_length"], warnings)
+        found = _positive("history_length", words["history_length"], MAX_HISTORY, warnings)
+        words["history_length"] = None if found is None else max(1, round(found))
+    if words.get("retention_s") is not None:
+        words["retention_s"] = _positive("retention_s", words["retention_s"], MAX_RETENTION_S, warnings)
     return CreationFields(words, warnings)
 
 
@@ -60,17 +70,9 @@ def _take(given: Iterable[object], found: list[object]) -> None:
         found.append(tag)  # noqa: PERF402 - one by one, to keep the tags before one that fails
 
 
-def _weight(given: object, warnings: list[tuple[str, str]]) -> float:
+def _positive(name: str, given: object, most: float, warnings: list[tuple[str, str]]) -> float | None:
     found = number(given)
     if found is None or found <= 0:
-        warnings.append(("weight", f"weight: {brief(given)} was ignored; expected a finite number greater than 0"))
-        return 1
-    return min(found, MAX_WEIGHT)
-
-
-def _history_length(given: object, warnings: list[tuple[str, str]]) -> int | None:
-    found = number(given)
-    if found is None or found < 1:
-        warnings.append(("history_length", f"history_length: {brief(given)} was ignored; expected a number from 1 on"))
+        warnings.append((name, f"{name}: {brief(given)} was ignored; expected a finite number greater than 0"))
         return None
-    return min(round(found), MAX_HISTORY)
+    return min(found, most)

@@ -49,7 +49,7 @@ def start(
     link, operation = created.link, created.operation
     if created.cancel is not None:
         raise Cancelled(operation, created.cancel.reason, created.cancel.by)
-    new = WorkerView(lease_s=created.lease_s, created_ms=created.at_ms)
+    new = WorkerView(lease_s=created.lease_s, created_ms=created.at_ms, idle_timeout_s=created.idle_timeout_s)
     state = new if created.new else load_snapshot(link, operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)

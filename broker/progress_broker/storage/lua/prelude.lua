@@ -6,6 +6,13 @@ local function text(number) return string.format('%.0f', number) end -- tostring
 
 local function whole(value) return value and #value <= 15 and string.find(value, '^%d+$') end -- and exact in Lua
 
+-- How long an operation is kept, in milliseconds, as text: as long as the lane's policy says, or less if its creator asked
+-- for less. Without a policy, as long as it was asked for, or `default`.
+local function kept_ms(policy, asked, default)
+  if not whole(policy) then return whole(asked) and asked or default end
+  return whole(asked) and text(math.min(tonumber(policy), tonumber(asked))) or policy
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)

@@ -1,0 +1,99 @@
+"""How long operations are kept. It is the same for all operations of a Redis, unless a creator asks for less.
+
+The meta key has it. Each lane has a copy for the script that creates operations, because a script can read only
+the keys of its lane. A change applies to existing operations, too.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.keys import meta_key
+from progress_broker.storage.redis_errors import storage_errors
+from progress_broker.storage.run import run
+from progress_broker.storage.scripts import RETAIN, SET_RETENTION, Call
+
+log = logging.getLogger(__name__)
+
+_FIELDS = ("retention_ms", "idle_ms")
+_AT_ONCE = 100  # operations per call: each takes Redis some 20 µs
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long operations are kept, in seconds."""
+
+    ended_s: float
+    """After their end."""
+    idle_s: float
+    """Without an event or a heartbeat, if they have not ended."""
+
+    @classmethod
+    def default(cls) -> Self:
+        """Return what holds until a server or an operator sets something else."""
+        fields = Settings.model_fields
+        return cls(fields["retention_s"].default, fields["idle_timeout_s"].default)
+
+
+async def read(store: Store) -> Retention:
+    """Return the retention of this Redis."""
+    with storage_errors():
+        values = await store.connections.commands.hmget(meta_key(store.settings.prefix), _FIELDS)
+    default = Retention.default()
+    ended_ms, idle_ms = (int(it) if it and it.isdigit() and len(it) < _DIGITS else None for it in values)
+    return Retention(
+        default.ended_s if ended_ms is None else ended_ms / 1000, default.idle_s if idle_ms is None else idle_ms / 1000
+    )
+
+
+async def change(store: Store, new: Retention, tell: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
+    """Set the retention. Return how many operations exist, and how many of them expire at another time than before.
+
+    `tell` is called with the number of operations that were looked at so far. If it is interrupted, new operations have
+    the new retention, and so have some existing ones: repeat it.
+    """
+    client: Any = store.connections.commands
+    values = [str(max(1, round(1000 * given_s))) for given_s in (new.ended_s, new.idle_s)]
+    lanes = [store.keyspace.lane(number) for number in range(store.keyspace.lanes)]
+    for lane in lanes:
+        await run(client, Call(SET_RETENTION, (lane.policy,), values))
+    looked = changed = 0
+    for lane in lanes:
+        cursor = 0
+        while True:
+            with storage_errors():
+                cursor, found = await client.zscan(lane.expiry, cursor, count=_AT_ONCE)
+            members = [member for member, _ in found]
+            for at in range(0, len(members), _AT_ONCE):
+                some = members[at : at + _AT_ONCE]
+                changed += int(await run(client, Call(RETAIN, (lane.expiry,), (lane.operations, *some))))
+                looked += len(some)
+                tell(looked)
+            if cursor == 0:
+                break
+    # Last, so that a server that starts after an interruption repeats it.
+    await run(client, Call(SET_RETENTION, (meta_key(store.settings.prefix),), values))
+    return looked, changed
+
+
+async def apply_settings(store: Store) -> None:
+    """Set the retention that this process' settings name, if it is another one than that of this Redis."""
+    named = store.settings.model_fields_set
+    now = new = await read(store)
+    if "retention_s" in named:
+        new = replace(new, ended_s=store.settings.retention_s)
+    if "idle_timeout_s" in named:
+        new = replace(new, idle_s=store.settings.idle_timeout_s)
+    if new == now:
+        return
+    log.info("setting the retention to %s, as the settings say; it was %s", _shown(new), _shown(now))
+    _, changed = await change(store, new)
+    log.info("the retention is %s now: %d existing operations expire at another time", _shown(new), changed)
+
+
+def _shown(retention: Retention) -> str:
+    return f"{retention.ended_s:g} s after the end and {retention.idle_s:g} s without events"
