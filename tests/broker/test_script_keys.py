@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from progress_broker.access import deny_list
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
-from progress_broker.operations import index_search
+from progress_broker.operations import event_log, index_search, retention
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
@@ -99,13 +99,19 @@ async def use_everything(store: Store) -> None:
     await store.publish("a", [encode("end", {"status": "succeeded"}, store.settings)])
     await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
     await store.create(NewOperation(id="c", kind="job", tags=["t"]))
-    for id in ("a", "b", "c"):
+    await store.create(NewOperation(id="long", history_length=10, retention_s=60))
+    for _ in range(3):
+        await store.publish("long", [log, encode("progress", {"percent": 1}, store.settings)] * 70)
+    assert len(await event_log.kept(store, "long", 1_000)) > 110
+    await retention.change(store, retention.Retention(60, 600))
+    for id in ("a", "b", "c", "long"):
         keys = store.keyspace.operation(id)
         for member in await redis.zrange(keys.lane.expiry, 0, -1):
             await redis.zadd(keys.lane.expiry, {member: 1})
     await redis.hset(store.keyspace.operation("a").snapshot, "expires", "1")
-    await redis.hset(store.keyspace.operation("b").snapshot, "expires", "1")
-    assert await store.sweep() == 3
+    for id in ("b", "long"):
+        await redis.hset(store.keyspace.operation(id).snapshot, "expires", "1")
+    assert await store.sweep() == 4
     await store.delete("c", force=True)
     await store.probe(0, "~probe-1", b"1")
     caller = store.keyspace.caller("ann")
@@ -136,7 +142,7 @@ async def test_each_key_was_declared_or_looked_at_before_the_first_write(
                     assert not written or keys <= known, (ran.verb, command, ran.commands)
                     known |= keys
                     derived |= {ran.verb} if written and keys - ran.declared else set()
-            assert derived == {"create", "publish", "delete", "sweep"}
+            assert derived == {"create", "publish", "delete", "sweep", "retain"}
 
 
 async def read_command(redis: Any, name: str) -> set[str]:

@@ -11,7 +11,8 @@ from typing import Any
 from progress_broker.model.event import Event, read_events
 from progress_broker.model.position import order
 from progress_broker.operations.store import Store
-from progress_broker.storage.redis_errors import storage_errors
+from progress_broker.storage.run import run
+from progress_broker.storage.scripts import KEPT, Call
 
 _DIGITS = 16
 
@@ -47,21 +48,12 @@ class Kept:
 async def read_kept(store: Store, operation: str, position: bytes, count: int) -> Kept:
     """Return at most `count` events from a position on, itself included.
 
-    All streams are read in one transaction: a script may move events from one to another between two reads.
+    All streams are read as of one moment: a script may move events from one to another between two reads.
     """
     keys = store.keyspace.operation(operation)
-    since = position.decode()
-    async with store.connections.commands.pipeline(transaction=True) as pipeline:
-        pipeline.hget(keys.snapshot, "archived")
-        pipeline.xrange(keys.log, count=1)
-        pipeline.xrange(keys.kept, count=1)
-        for key in (keys.kept, keys.curve, keys.log):
-            pipeline.xrange(key, min=since, count=count)
-        with storage_errors():
-            archived, *streams = await pipeline.execute(raise_on_error=False)
-            if isinstance(streams[0], Exception):
-                raise streams[0]
-    oldest, first, kept, curve, log = [_read(operation, entries) for entries in streams]
+    call = Call(KEPT, (keys.snapshot, keys.log, keys.kept, keys.curve), (position, str(count)))
+    archived, *streams = await run(store.connections.commands, call)
+    oldest, first, kept, curve, log = [read_events(operation, entries) for entries in streams]
     usable = bool(oldest) and _number(archived) == oldest[0].n - 1 and oldest[0].n > 1
     # Sorted by position. An archive that can't be used belongs to an earlier operation, or lacks events.
     older = sorted((*kept, *curve), key=lambda event: order(event.position)) if usable else []
@@ -71,8 +63,3 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
 
 def _number(value: Any) -> int:
     return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < _DIGITS else 0
-
-
-def _read(operation: str, entries: Any) -> list[Event]:
-    """Return the events of a stream; none if another program gave its key another type."""
-    return read_events(operation, entries) if isinstance(entries, list) else []

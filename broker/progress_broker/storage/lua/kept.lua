@@ -1,0 +1,18 @@
+-- Reads what is kept of an operation from a position on. One script, because another may move events from the log to the
+-- archive between two reads; and not a transaction, because a Redis that is full rejects those. Changes nothing.
+--
+-- KEYS  1 snapshot  2 log  3 kept  4 curve
+-- ARGV  1 position  2 how many entries of each stream at most
+-- Reply {the field `archived` of the snapshot, the oldest entry of the log, the oldest one of kept, then the entries from
+--       the position on of kept, curve and log}. A key of another type counts as empty, but for the log.
+
+local archived = ask('HMGET', KEYS[1], 'archived')
+local function range(key, from, count) return ask('XRANGE', key, from, '+', 'COUNT', count) or {} end
+return {
+  archived and archived[1] or false,
+  redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1),
+  range(KEYS[3], '-', 1),
+  range(KEYS[3], ARGV[1], ARGV[2]),
+  range(KEYS[4], ARGV[1], ARGV[2]),
+  range(KEYS[2], ARGV[1], ARGV[2]),
+}
