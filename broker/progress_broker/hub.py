@@ -69,9 +69,9 @@ class Hub:
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections.commands)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
-        self.notes = self._dispatcher.notes
+        self.internal_handlers = self._dispatcher.internal_handlers
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
-        self.notes[self.probe.name] = self.probe.received
+        self.internal_handlers[self.probe.name] = self.probe.received
 
     # Start and stop
 

@@ -18,7 +18,7 @@ async def replicas(store: Store) -> AsyncIterator[list[Takeover]]:
         for _ in range(2):
             newest = await stack.enter_async_context(Takeover(store, look_every_s=3600))
             hub = await stack.enter_async_context(Hub(store, store.settings))
-            hub.notes[REPLACED] = newest.received
+            hub.internal_handlers[REPLACED] = newest.received
             await hub.started()
             both.append(newest)
         yield both

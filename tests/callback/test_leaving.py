@@ -50,7 +50,7 @@ def message(text: bytes) -> bytes:
     return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text
 
 
-class TestInTheLine:
+class TestInTheQueue:
     @both_outlets
     @pytest.mark.parametrize("said", [*CONNECTIONS, pytest.param(request(f"{OPS}/a", "Cookie: sid=2"), id="call")])
     async def test_nothing_is_asked(

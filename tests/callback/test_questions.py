@@ -31,7 +31,7 @@ def scope(path: str, query: bytes = b"", method: str = "GET", **headers: str) ->
     }
 
 
-class TestAnOpening:
+class TestAConnectRequest:
     @pytest.mark.parametrize(
         ("path", "operation"),
         [

@@ -70,7 +70,7 @@ class TestAConnection:
             "reason": "client",
         }
         assert callbacks["connect", "allowed"] == 1
-        await eventually(lambda: callbacks["disconnect", "told"] == 1, "it is counted")
+        await eventually(lambda: callbacks["disconnect", "sent"] == 1, "it is counted")
         assert theirs.unverified == 0
         assert len(set(theirs.ids)) == len(theirs.told), "each message has an id of its own"
 
@@ -136,7 +136,7 @@ class TestAConnection:
         theirs.status_of_farewells = [500, 200]
         async with following(http) as stream:
             await until(stream, b"snapshot")
-        await eventually(lambda: callbacks["disconnect", "told"], "it is told in the end")
+        await eventually(lambda: callbacks["disconnect", "sent"], "it is sent in the end")
         first, second = theirs.of("disconnect")
         assert first == second
 

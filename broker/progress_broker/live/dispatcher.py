@@ -29,7 +29,7 @@ class Dispatcher:
     ) -> None:
         self.lag_s = 0.0
         """The age of the last batch's newest event when it was received."""
-        self.notes: dict[bytes, Callable[[Event], None]] = {}
+        self.internal_handlers: dict[bytes, Callable[[Event], None]] = {}
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
         self._channels, self._families, self._bundles = channels, families, bundles
         self._tally, self._clock = tally, clock
@@ -72,7 +72,7 @@ class Dispatcher:
         for event in events:
             channel = self._channels.get(event.operation)
             if channel is None:
-                if (hear := self.notes.get(event.operation)) is not None:
+                if (hear := self.internal_handlers.get(event.operation)) is not None:
                     hear(event)
                 continue
             if event.n:
