@@ -28,7 +28,7 @@ from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.subscription import Subscription
-from progress_broker.stream.traced_source import positioned, traced
+from progress_broker.stream.traced_source import start_tracing_after, traced
 
 
 class Hub:
@@ -170,7 +170,7 @@ class Hub:
         else:
             if reset is not None:
                 self.streams.reset(subscription, start, reset)
-        positioned(source, subscription.n)
+        start_tracing_after(source, subscription.n)
         self.streams.opened(subscription, start)
         return subscription
 
@@ -191,7 +191,7 @@ class Hub:
                 failed += 1
             else:
                 failed = 0
-                self.bundles.handed_on(feed.positions, batch)
+                self.bundles.feed_advanced(feed.positions, batch)
                 started.set()
 
     async def started(self) -> None:

@@ -229,7 +229,7 @@ class World:
     # What happens
 
     def connect(self) -> None:
-        self.bundle = Bundle(OperationQuery(terms=TERMS), ALL, Timers().terms(), self, 1_000)
+        self.bundle = Bundle(OperationQuery(terms=TERMS), ALL, Timers().policy(), self, 1_000)
         places = self.client.places
         for lane in range(LANES):
             self.bundle.merge.lane(lane, places.get(lane))
@@ -299,7 +299,7 @@ class World:
                 self.logs[name].channel.accept([event])
         if some:
             self.watermarks[lane] = some[-1][1].position
-        self.bundle.handed_on()
+        self.bundle.feed_advanced()
         self.bundle.flush()
 
     def interrupt(self, lane: int) -> None:
@@ -313,7 +313,7 @@ class World:
         if missed:
             self.watermarks[lane] = missed[-1][1].position
         searching = self.bundle.merge.searching([lane])
-        self.bundle.handed_on()
+        self.bundle.feed_advanced()
         self.searches.append((self.bundle, self.bundle.merge.lane(lane), searching))
 
     def look_again(self, lane: Lane, searching: SearchGuard) -> None:
@@ -353,7 +353,7 @@ class World:
                 reset = member.reset
             elif reset is not None:
                 member.owe_reset(reset)
-            if reset is None and after is None and member.operation not in bundle.merge.lane(member.lane).untold:
+            if reset is None and after is None and member.operation not in bundle.merge.lane(member.lane).snapshots_due:
                 subscription.begin(1, log.events[0].position, [snapshot_frame(log.operation(1))])
             elif after is None or reset:
                 n = len(log.events) - log.done
@@ -367,7 +367,7 @@ class World:
         places, self.places = self.places, []
         for bundle, member, after, _ in places:
             if bundle.has(member):
-                member.follow(self.logs[member.operation].channel, ALL, Timers().terms(Reasons(member)))
+                member.follow(self.logs[member.operation].channel, ALL, Timers().policy(Reasons(member)))
                 self.placing.append((bundle, member, after))
         self.bundle.flush()
 

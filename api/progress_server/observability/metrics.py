@@ -203,7 +203,7 @@ class ReplicaCollector(Collector):
         )
         reads = sum(feed.reads for feed in hub.feeds)
         yield _counter("feed_reads", "Blocking reads of the feeds that Redis answered.", reads)
-        yield _counter("operations_expired", "Expired operations that were removed.", self._reaper.swept)
+        yield _counter("operations_expired", "Expired operations that were removed.", self._reaper.expired)
         ended_by_reaper = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
         yield _counters(
             "leases_expired",

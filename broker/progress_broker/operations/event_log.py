@@ -63,8 +63,8 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
     if position == START:
         whole = not kept or kept[0].n == 1
         return Page(kept[:count]) if whole else Page([], reset="trimmed")
-    asked = parse(position)
-    trimmed = bool(kept) and kept[0].n > 1 and asked < parse(kept[0].position.decode())
+    wanted = parse(position)
+    trimmed = bool(kept) and kept[0].n > 1 and wanted < parse(kept[0].position.decode())
     return Page([], reset="trimmed" if trimmed else "lost")
 
 
