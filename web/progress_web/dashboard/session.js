@@ -8,7 +8,7 @@ import { byId, say } from './dom.js';
 const AGAIN_MS = 2000; // retry delay if the page could not load how to sign in
 
 export class Session {
-  /** The principal that the server last reported, and when it was asked; null while nobody is signed in. @type {{who: string, at: number}|null} */ proof = null;
+  /** The principal that the server last reported, and when it was asked; null while nobody is signed in. @type {{principal: string, at: number}|null} */ proof = null;
   /** The principal for whom the page has shown data. @type {string|null} */ #shownTo = null;
   #operations;
   #reload;
@@ -53,7 +53,7 @@ export class Session {
       const { principal, kept } = await this.#operations.session();
       if (this.#shownTo !== null && this.#shownTo !== principal) return this.#reload();
       this.#shownTo = principal;
-      this.proof = { who: principal, at };
+      this.proof = { principal, at };
       say(byId('principal'), principal);
       byId('sign-out').hidden = !kept; // without a session cookie the user has to sign out where they signed in
     } catch {

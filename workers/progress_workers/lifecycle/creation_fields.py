@@ -21,16 +21,16 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
 
     Raises `InvalidInput` if `tags` is a single string.
     """
-    words, warnings = dict(given), list[tuple[str, str]]()
-    words["kind"] = label(kind) or "operation"
-    words["tags"] = _tags(tags, warnings)
-    if words.get("title") is not None:
-        words["title"] = text(words["title"], MAX_TITLE_CHARS)
-    if words.get("owner") is not None:
-        words["owner"] = _owner(words["owner"])
-    if "weight" in words:
-        words["weight"] = _weight(words["weight"], warnings)
-    return CreationFields(words, warnings)
+    fields, warnings = dict(given), list[tuple[str, str]]()
+    fields["kind"] = label(kind) or "operation"
+    fields["tags"] = _tags(tags, warnings)
+    if fields.get("title") is not None:
+        fields["title"] = text(fields["title"], MAX_TITLE_CHARS)
+    if fields.get("owner") is not None:
+        fields["owner"] = _owner(fields["owner"])
+    if "weight" in fields:
+        fields["weight"] = _weight(fields["weight"], warnings)
+    return CreationFields(fields, warnings)
 
 
 def _owner(given: object) -> str | None:
