@@ -1,4 +1,4 @@
-"""The parts that bound what a back end is asked: the line before it, what is remembered, what waits to be told."""
+"""The parts that bound the requests to a back end: the queue, the cache of decisions, the notices that wait."""
 
 import asyncio
 from collections import Counter
@@ -335,16 +335,16 @@ class TestDisconnectEvents:
 class TestAnAuthorizedConnection:
     def test_ends_once(self) -> None:
         ends: list[str] = []
-        visit = AuthorizedConnection("c", lambda reason, _: ends.append(reason))
-        visit.end("draining")
-        visit.end("client")
+        authorized = AuthorizedConnection("c", lambda reason, _: ends.append(reason))
+        authorized.end("draining")
+        authorized.end("client")
         assert ends == ["draining"]
 
     def test_that_is_replaced_before_it_lasts_makes_way_then(self) -> None:
         made_way: list[bool] = []
-        visit = AuthorizedConnection("c", lambda *_: None)
-        visit.replaced()
-        visit.on_replaced(lambda: made_way.append(True))
+        authorized = AuthorizedConnection("c", lambda *_: None)
+        authorized.replaced()
+        authorized.on_replaced(lambda: made_way.append(True))
         assert made_way == [True]
 
     def test_where_nobody_is_asked_changes_nothing(self) -> None:

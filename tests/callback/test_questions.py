@@ -214,10 +214,10 @@ class TestSettings:
         ],
     )
     def test_a_bad_one_is_told_and_not_shown(self, name: str, value: str) -> None:
-        with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as told:
+        with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as error:
             load_settings(**{name: value})
-        assert "password@" not in told.value.detail
-        assert name != "callback_secret" or value not in told.value.detail
+        assert "password@" not in error.value.detail
+        assert name != "callback_secret" or value not in error.value.detail
 
     @pytest.mark.parametrize("size", [24, 32, 64])
     def test_a_secret_is_what_standard_webhooks_says(self, size: int) -> None:
