@@ -423,7 +423,7 @@ class TestRejections:
             assert (await peer.next("problem"))["type"] == type
             assert (await peer.closed())[0] == code
 
-    @pytest.mark.usefixtures("gate_clock")
+    @pytest.mark.usefixtures("admission_clock")
     class TestOfHandshakes:
         @pytest.fixture
         def settings(self) -> Settings:

@@ -211,7 +211,7 @@ class World:
         self.feeds: list[list[tuple[str, Event]]] = [[] for _ in range(LANES)]
         self.watermarks = dict.fromkeys(range(LANES), b"1000-0")
         self.places: list[tuple[Bundle, BundleMember, bytes | None, str | None]] = []
-        self.placing: list[tuple[Bundle, BundleMember, bytes | None]] = []
+        self.to_place: list[tuple[Bundle, BundleMember, bytes | None]] = []
         self.searches: list[tuple[Bundle, Lane, SearchGuard]] = []
         self.client = Client(room)
         self.client.logs = self.logs
@@ -336,8 +336,8 @@ class World:
         for bundle, lane, searching in searches:
             if bundle is self.bundle:
                 self.look_again(lane, searching)
-        placing, self.placing = self.placing, []
-        for bundle, member, after in placing:
+        to_place, self.to_place = self.to_place, []
+        for bundle, member, after in to_place:
             subscription, log = member.subscription, self.logs[member.operation]
             assert subscription is not None
             if not bundle.has(member):
@@ -368,7 +368,7 @@ class World:
         for bundle, member, after, _ in places:
             if bundle.has(member):
                 member.follow(self.logs[member.operation].channel, ALL, Timers().policy(Reasons(member)))
-                self.placing.append((bundle, member, after))
+                self.to_place.append((bundle, member, after))
         self.bundle.flush()
 
 
@@ -551,10 +551,10 @@ def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that()
     world.create()
     world.deliver(0, 1)
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
-    (_, deleted, *_), (_, anew, *_) = world.places
+    (_, deleted, *_), (_, created_again, *_) = world.places
     assert not world.bundle.has(deleted)
-    assert world.bundle.has(anew)
-    assert [frame.type for frame in anew.pending] == [MISSING]
+    assert world.bundle.has(created_again)
+    assert [frame.type for frame in created_again.pending] == [MISSING]
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
     assert len(world.places) == 2, "who is heard of twice is followed once"
 
@@ -570,8 +570,8 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
     assert not world.bundle.has(deleted)
-    _, anew, *_ = world.places[-1]
-    assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]
+    _, created_again, *_ = world.places[-1]
+    assert [frame.type for frame in created_again.pending] == [SNAPSHOT, MISSING]
 
 
 def test_a_deletion_that_two_learn_of_is_told_once() -> None:

@@ -43,9 +43,9 @@ class TestAConnectRequest:
         ],
     )
     def test_is_a_stream_or_a_websocket(self, path: str, operation: str | None) -> None:
-        opening = connect_request_in(scope(path))
-        assert opening is not None
-        assert (opening.operation, opening.url) == (operation, path)
+        connect_request = connect_request_in(scope(path))
+        assert connect_request is not None
+        assert (connect_request.operation, connect_request.url) == (operation, path)
 
     @pytest.mark.parametrize(
         ("path", "method"),
@@ -61,9 +61,9 @@ class TestAConnectRequest:
         assert connect_request_in(scope(path, method=method)) is None
 
     def test_tells_the_query_without_a_ticket(self) -> None:
-        opening = connect_request_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
-        assert opening is not None
-        assert opening.url == "/v1/stream?tag=a%26b&owner="
+        connect_request = connect_request_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
+        assert connect_request is not None
+        assert connect_request.url == "/v1/stream?tag=a%26b&owner="
         assert connect_request_in(scope("/v1/stream", b"%74icket=secret")).url == "/v1/stream"  # type: ignore[union-attr]
         assert connect_request_in(scope("/v1/stream", b"tag=x%2fy")).url == "/v1/stream?tag=x%2fy"  # type: ignore[union-attr]
 

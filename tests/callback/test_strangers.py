@@ -63,7 +63,7 @@ class TestAFlood:
             problem(answer, 429, "rate-limited")
             assert int(answer.headers["retry-after"]) >= 1
         assert len({it.headers["retry-after"] for it in rejected}) > 2, "they don't come back at one moment"
-        async with following(http, **THERE) as stream:  # the replica's gate has room, which they have not taken
+        async with following(http, **THERE) as stream:  # the replica's rate of new streams is not used up by them
             await until(stream, b"snapshot")
 
     async def test_of_event_sources_is_told_to_come_back(

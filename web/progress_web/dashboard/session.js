@@ -14,7 +14,7 @@ export class Session {
   #reload;
   #onChange;
   #asking = false;
-  #stranger = false;
+  #signedOut = false;
   #led = false;
 
   /**
@@ -35,18 +35,18 @@ export class Session {
 
   /** @param {Health} health */
   show({ state, code }) {
-    const before = this.#stranger;
-    this.#stranger = code === 'unauthenticated' || (before && state !== 'live');
-    if (!this.#stranger) this.#led = false;
+    const before = this.#signedOut;
+    this.#signedOut = code === 'unauthenticated' || (before && state !== 'live');
+    if (!this.#signedOut) this.#led = false;
     else if (!this.#led) this.#lead();
-    byId('sign-in').hidden = !this.#stranger;
-    if (this.#stranger) this.proof = null; // the next user may be another one
+    byId('sign-in').hidden = !this.#signedOut;
+    if (this.#signedOut) this.proof = null; // the next user may be another one
     else if (before) this.check();
   }
 
   /** Ask the server who the user is. If it is another user than before, reload, so that no data of the other stays. */
   async check() {
-    if (this.#asking || this.#stranger) return;
+    if (this.#asking || this.#signedOut) return;
     this.#asking = true;
     const at = Date.now();
     try {
