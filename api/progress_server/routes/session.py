@@ -61,13 +61,13 @@ async def sign_in(request: Request, context: InContext) -> Response:
     then keeps the cookie until it is closed.
     """
     principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
-    asked = context.settings.auth == "callback"
-    if not name or token is None or (principal.expires_at is None and not asked):
+    by_callback = context.settings.auth == "callback"
+    if not name or token is None or (principal.expires_at is None and not by_callback):
         raise Forbidden("sessions need PROGRESS_AUTH and PROGRESS_JWT_COOKIE, and a user's token with an expiry")
     if len(token) > MOST_BYTES:
         raise TooLarge(f"the token exceeds {MOST_BYTES} bytes, and browsers do not store larger cookies")
     response = _described(principal, 201, kept=True)
-    ends = None if asked else principal.expires_at
+    ends = None if by_callback else principal.expires_at
     _set_cookie(response, request, name, token, None if ends is None else math.floor(ends - time.time()))
     return response
 

@@ -92,7 +92,7 @@ def _failure(error: dict[str, Any]) -> str:
     return f"{plain(error.get('type'))}: {plain(error.get('message'))}{by}"
 
 
-def asked(cancel: Cancel | None) -> str:
+def describe_cancel(cancel: Cancel | None) -> str:
     """Return that the work was asked to stop, by whom and why."""
     by = f" by {plain(cancel.by)}" if cancel and cancel.by else ""
     why = f": {plain(cancel.reason)}" if cancel and cancel.reason else ""
@@ -164,7 +164,7 @@ def _described_status(payload: dict[str, Any], event: Event, before: str) -> str
     if status == Status.STALLED:
         return "stalled: no heartbeat from its worker"
     if status == Status.CANCELLING:
-        return f"cancelling: {asked(read_cancel(event.data))}"
+        return f"cancelling: {describe_cancel(read_cancel(event.data))}"
     if attempt:
         worker = f" by {plain(payload['worker'])}" if payload.get("worker") else ""
         return f"{plain(status)}: attempt {plain(attempt)} started{worker}"

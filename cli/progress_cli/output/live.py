@@ -152,6 +152,6 @@ def _standing(operation: Operation, reset: str | None) -> str:
     why = _RESETS.get(reset or "", "")
     status = operation.status.value
     if operation.status is Status.CANCELLING:
-        status = f"cancelling ({format.asked(operation.cancel)})"
+        status = f"cancelling ({format.describe_cancel(operation.cancel)})"
     parts = (status, format.progress(operation.progress), format.outcome(operation))
     return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

@@ -123,7 +123,7 @@ def _worker(operation: Operation) -> dict[str, str | None]:
     if operation.status is Status.STALLED:
         fields["stalled"] = f"no heartbeat from its worker since {format.stamp(operation.updated_at)}"
     if operation.cancel is not None:
-        fields["cancel"] = f"{format.asked(operation.cancel)}; {format.stamp(operation.cancel.requested_at)}"
+        fields["cancel"] = f"{format.describe_cancel(operation.cancel)}; {format.stamp(operation.cancel.requested_at)}"
         if format.ignored(operation):
             fields["overdue"] = f"its worker should have stopped at {format.stamp(operation.cancel.overdue_at)}"
     return fields
