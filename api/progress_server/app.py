@@ -88,9 +88,9 @@ def create_app(
     async def begin(app: FastAPI, resources: AsyncExitStack) -> None:
         ours = store if store is not None else await resources.enter_async_context(await Store.reach(config))
         await resources.enter_async_context(limiter.shared(ours))
-        notes = {} if callback is None else await resources.enter_async_context(callback.running(ours))
+        handlers = {} if callback is None else await resources.enter_async_context(callback.running(ours))
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
-        hub.notes |= notes
+        hub.internal_handlers |= handlers
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.running(ours, hub))
         registry = registry_of(hub, reaper, processes=config.processes)

@@ -181,5 +181,5 @@ _BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerE
 class Ended(Exception):
     """The client's position is that of the operation's `end`: no event will follow.
 
-    This is not a failure, so it has no code. A client that resumes from such a position is told that it is complete.
+    This is not a failure, so it has no code. A client that resumes from such a position learns that it has everything.
     """

@@ -28,7 +28,7 @@ from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.subscription import Subscription
-from progress_broker.stream.traced_source import positioned, traced
+from progress_broker.stream.traced_source import start_tracing_after, traced
 
 
 class Hub:
@@ -69,9 +69,9 @@ class Hub:
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections.commands)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
-        self.notes = self._dispatcher.notes
+        self.internal_handlers = self._dispatcher.internal_handlers
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
-        self.notes[self.probe.name] = self.probe.received
+        self.internal_handlers[self.probe.name] = self.probe.received
 
     # Start and stop
 
@@ -170,7 +170,7 @@ class Hub:
         else:
             if reset is not None:
                 self.streams.reset(subscription, start, reset)
-        positioned(source, subscription.n)
+        start_tracing_after(source, subscription.n)
         self.streams.opened(subscription, start)
         return subscription
 
@@ -191,7 +191,7 @@ class Hub:
                 failed += 1
             else:
                 failed = 0
-                self.bundles.handed_on(feed.positions, batch)
+                self.bundles.feed_advanced(feed.positions, batch)
                 started.set()
 
     async def started(self) -> None:

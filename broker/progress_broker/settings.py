@@ -277,7 +277,7 @@ class Settings(BaseSettings):
     messages_per_s: Count = Field(100, description="maximum messages per second of one WebSocket; more messages wait")
     stream_max_age_s: Seconds = Field(3_600, description="maximum age of a stream; the client then resumes")
     ping_s: Seconds = Field(15, description="how often a ping is sent on each stream")
-    retry_ms: Count = Field(2_000, description="about how soon clients are told to reconnect")
+    retry_ms: Count = Field(2_000, description="the delay, about, after which clients reconnect")
     max_long_poll_s: Seconds = Field(60, description="maximum wait of a long poll")
     client_buffer_bytes: Count = Field(
         65_536, description="size of a client's send buffer; when it is full, the client catches up from history"

@@ -49,8 +49,8 @@ def _option(field: str, condition: str, help: str | None) -> inspect.Parameter:
     described = NewOperation.model_fields[field]
     kind = option_kind(described.annotation)
     name, said = _ONE_OF_MANY.get(field, (field, help or described.description or ""))
-    told = f"{condition}: {said}." if condition else f"{said[:1].upper()}{said[1:]}."
+    help_text = f"{condition}: {said}." if condition else f"{said[:1].upper()}{said[1:]}."
     flag = f"--{name.replace('_', '-')}"
-    declared = typer.Option(flag, help=told, min=0 if kind is float else None)
+    declared = typer.Option(flag, help=help_text, min=0 if kind is float else None)
     annotation: Any = Annotated[Optional[list[str] if kind is list else kind], declared]  # noqa: UP045 - built at run time
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -12,12 +12,12 @@ from progress_broker.settings import Settings
 def misspelled(names: Iterable[str] | None = None) -> list[str]:
     """Return a line for each unknown `PROGRESS_…` name; by default of the environment and `.env`."""
     known = [f"PROGRESS_{name.upper()}" for name in Settings.model_fields]
-    strangers = sorted(
+    unknown = sorted(
         name
         for name in ({*os.environ, *dotenv_values(".env")} if names is None else names)
         if name.upper().startswith("PROGRESS_") and name.upper() not in known
     )
-    return [f"unknown setting {name} is ignored{_meant(name.upper(), known)}" for name in strangers]
+    return [f"unknown setting {name} is ignored{_meant(name.upper(), known)}" for name in unknown]
 
 
 def _meant(name: str, known: list[str]) -> str:

@@ -55,11 +55,11 @@ class Clock:
 
 
 @pytest.fixture
-def gate_clock(app: Any) -> Clock:
+def admission_clock(app: Any) -> Clock:
     """Freeze the clock of the admission limit before the app serves, so that no token refills on a slow machine."""
     assert app.middleware_stack is None
-    [gate] = [it for it in app.user_middleware if it.cls is AdmissionMiddleware]
-    clock = gate.kwargs["clock"] = Clock()
+    [admission] = [it for it in app.user_middleware if it.cls is AdmissionMiddleware]
+    clock = admission.kwargs["clock"] = Clock()
     return clock
 
 

@@ -20,49 +20,49 @@ EVENT_SOURCE = {"Accept": "text/event-stream"}
 
 def test_a_calm_gate_admits_a_burst_and_then_as_many_as_its_rate() -> None:
     clock = Clock()
-    gate = TokenBucket(10, clock)
-    assert [gate.take() for _ in range(int(10 * BURST_S))] == [0] * int(10 * BURST_S)
-    assert gate.take() > 0
+    bucket = TokenBucket(10, clock)
+    assert [bucket.take() for _ in range(int(10 * BURST_S))] == [0] * int(10 * BURST_S)
+    assert bucket.take() > 0
     clock.now += 0.25
-    assert [gate.take() == 0 for _ in range(3)] == [True, True, False]
+    assert [bucket.take() == 0 for _ in range(3)] == [True, True, False]
 
 
 def test_those_rejected_are_told_turns_of_their_own_at_the_rate() -> None:
-    gate = TokenBucket(10, Clock())
-    while not gate.take():
+    bucket = TokenBucket(10, Clock())
+    while not bucket.take():
         pass
-    assert [round(gate.take(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
+    assert [round(bucket.take(), 3) for _ in range(4)] == [0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_flood_of_rejections_makes_nobody_wait_for_long() -> None:
     clock = Clock()
-    gate = TokenBucket(10, clock)
+    bucket = TokenBucket(10, clock)
     waits = []
     for _ in range(100_000):
         clock.now += 1e-5
-        waits.append(gate.take())
+        waits.append(bucket.take())
     assert max(waits) <= LONGEST_S
     assert len({round(wait, 3) for wait in waits[-1000:] if wait}) > 500, "each a moment of its own"
 
 
 def test_who_comes_back_at_its_turn_is_admitted() -> None:
     clock = Clock()
-    gate = TokenBucket(100, clock)
-    turns = sorted(clock.now + wait_s for wait_s in [gate.take() for _ in range(1000)] if wait_s)
+    bucket = TokenBucket(100, clock)
+    turns = sorted(clock.now + wait_s for wait_s in [bucket.take() for _ in range(1000)] if wait_s)
     assert len(turns) == 1000 - 100 * BURST_S < 100 * LONGEST_S
     for turn in turns:
         clock.now = turn
-        assert gate.take() == 0
+        assert bucket.take() == 0
 
 
 @given(st.lists(st.floats(0, 0.2), max_size=200), st.integers(1, 50))
 def test_in_no_span_of_time_more_are_admitted_than_its_rate_and_a_burst(pauses: list[float], rate: int) -> None:
     clock = Clock()
-    gate = TokenBucket(rate, clock)
+    bucket = TokenBucket(rate, clock)
     admitted: list[float] = []
     for pause in pauses:
         clock.now += pause
-        if gate.take() == 0:
+        if bucket.take() == 0:
             admitted.append(clock.now)
     for first, begin in enumerate(admitted):
         for last, end in enumerate(admitted[first:], first):
@@ -75,7 +75,7 @@ def test_nobody_is_told_to_come_before_their_turn() -> None:
         assert 1001 <= int(body.split(b"\n")[0].removeprefix(b"retry: ")) <= 1301
 
 
-@pytest.mark.usefixtures("gate_clock")
+@pytest.mark.usefixtures("admission_clock")
 class TestAFullGate:
     @pytest.fixture
     def settings(self) -> Settings:
@@ -106,16 +106,18 @@ class TestAFullGate:
             assert (await http.get(f"{OPS}/stream")).status_code == 404  # a normal operation id
             assert (await http.get("/livez")).status_code == 200
 
-    async def test_lets_all_in_who_come_when_they_were_told(self, http: httpx.AsyncClient, gate_clock: Clock) -> None:
+    async def test_lets_all_in_who_come_when_they_were_told(
+        self, http: httpx.AsyncClient, admission_clock: Clock
+    ) -> None:
         await self.fill(http)
         rejected = await http.get(f"{OPS}/a/stream", headers=EVENT_SOURCE)
         retry_ms = int(rejected.content.split(b"\n")[0].removeprefix(b"retry: "))
-        gate_clock.now += retry_ms / 1000
+        admission_clock.now += retry_ms / 1000
         async with http.stream("GET", f"{OPS}/a/stream", headers=EVENT_SOURCE) as answer:
             assert b"snapshot" in b"".join([await anext(answer.aiter_bytes())])
 
 
-@pytest.mark.usefixtures("gate_clock")
+@pytest.mark.usefixtures("admission_clock")
 class TestStrangers:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:

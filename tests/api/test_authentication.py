@@ -344,6 +344,6 @@ def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -
     for moment in (7.1, 8.0):
         clock[0] = moment
         for _ in range(1_000):
-            rejected.note({"path": "/v1/operations"}, Unauthenticated("there is no token"))
+            rejected.record({"path": "/v1/operations"}, Unauthenticated("there is no token"))
     assert len(caplog.messages) == 2 * LINES_A_SECOND + 1
     assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were rejected within one second"

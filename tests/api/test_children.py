@@ -33,8 +33,8 @@ async def nothing_is_left(app: Any, server: object) -> AsyncIterator[None]:
     yield
     families = app.state.context.hub.families
     app.state.context.hub.drain()
-    await eventually(lambda: not families._reads, "the reads end")
-    assert (len(families), families._names, families._hearing) == (0, {}, {})
+    await eventually(lambda: not families._read_tasks, "the reads end")
+    assert (len(families), families._names, families._followers) == (0, {}, {})
 
 
 async def report(http: httpx.AsyncClient, operation: str, percent: float | None, **more: object) -> None:

@@ -132,7 +132,7 @@ class TestCors:
         assert answer.headers["access-control-allow-origin"] == FRIEND
 
 
-@pytest.mark.usefixtures("gate_clock")
+@pytest.mark.usefixtures("admission_clock")
 class TestRejectedStreams:
     @pytest.fixture
     def settings(self) -> Settings:

@@ -130,7 +130,7 @@ async def test_rejections_by_reason(http: httpx.AsyncClient, app: Any) -> None:
     assert sum(it.value for it in told.all("streams_closed_total")) == 0
 
 
-@pytest.mark.usefixtures("gate_clock")
+@pytest.mark.usefixtures("admission_clock")
 class TestAFullGate:
     @pytest.fixture
     def settings(self) -> Settings:

@@ -423,7 +423,7 @@ class TestRejections:
             assert (await peer.next("problem"))["type"] == type
             assert (await peer.closed())[0] == code
 
-    @pytest.mark.usefixtures("gate_clock")
+    @pytest.mark.usefixtures("admission_clock")
     class TestOfHandshakes:
         @pytest.fixture
         def settings(self) -> Settings:
@@ -532,9 +532,9 @@ async def fill(http: httpx.AsyncClient, hub: Any) -> None:
     [one] = hub.connections
     for _ in range(60):
         (await http.post(f"{OPS}/a/events", json=body)).raise_for_status()
-        full_since = one._outbox.full_since
+        full_since = one._send_queue.full_since
         await asyncio.sleep(0.02)
-        if one not in hub.connections or (full_since is not None and one._outbox.full_since == full_since):
+        if one not in hub.connections or (full_since is not None and one._send_queue.full_since == full_since):
             return  # on a busy machine it may already have been aborted
     raise AssertionError("it never became slow")
 
@@ -600,7 +600,7 @@ class TestStuckClients:
                 for _ in range(300):
                     await peer.ask("ping", ref=ref)
                 [one] = hub.connections
-                assert one._outbox._size < 4096 + 200
+                assert one._send_queue._size < 4096 + 200
 
 
 class TestOnAServerThatKnowsNothingOfUs:

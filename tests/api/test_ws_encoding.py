@@ -18,7 +18,7 @@ from progress_broker.stream.frames import (
     reconnect_frame,
 )
 from progress_server.http.rejections import close_code, problem_message
-from progress_server.websocket.outlet import WRAPPED, Away
+from progress_server.websocket.outlet import WRAPPED, Reconnect
 from tests import sse
 
 FRAMES = json.loads((Path(__file__).parents[1] / "contract" / "vectors.json").read_text("utf-8"))["frames"]
@@ -57,7 +57,7 @@ def test_several_at_once_are_messages_of_their_own() -> None:
 def test_control_frames_are_the_sockets_own_matter() -> None:
     for frame in (PING, PING_EVENT, opening_frame(1)):
         assert not WRAPPED.encode((frame,)).texts
-    assert WRAPPED.encode((reconnect_frame("gone", 1234),)).away == Away("gone", 1234)
+    assert WRAPPED.encode((reconnect_frame("gone", 1234),)).reconnect == Reconnect("gone", 1234)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Timers:
             if not timer.cancelled:
                 timer.run()
 
-    def terms(self, closed: list[str] | None = None, **changes: float) -> StreamPolicy:
+    def policy(self, closed: list[str] | None = None, **changes: float) -> StreamPolicy:
         reasons: list[str] = [] if closed is None else closed
         times = {"ping_s": 15.0, "stuck_timeout_s": 60.0} | changes
         return StreamPolicy(

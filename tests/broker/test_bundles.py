@@ -468,7 +468,7 @@ async def test_what_was_created_while_the_feed_was_interrupted_is_found(store: S
     hub.bundles.dispatch = hear  # type: ignore[method-assign]
     assert client.numbers("b") == []
     for feed in hub.feeds:
-        hub.bundles.handed_on(feed.positions, Batch([], tuple(range(store.keyspace.lanes))))
+        hub.bundles.feed_advanced(feed.positions, Batch([], tuple(range(store.keyspace.lanes))))
     await told(client, "b", 3)
     assert client.numbers("b") == [-1, 2, 3]
     assert client.numbers("a") == [-1, 2]
@@ -544,7 +544,7 @@ async def test_where_a_feed_went_back_all_is_told_anew_as_lost(store: Store, hub
     await told(client, "a", 1)
     await told(client, "b", 1)
     lane = store.keyspace.lane_of("a")
-    hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): b"1000-0"}, Batch([], (lane,), lost=(lane,)))
+    hub.bundles.feed_advanced({store.keyspace.lane(lane).feed.encode(): b"1000-0"}, Batch([], (lane,), lost=(lane,)))
     await publish(store, "a")  # this moves the feed beyond the snapshots that were sent again
     await told(client, "a", 2)
     resets = [event for event in client.events("snapshot") if event.get("reset") == "lost"]
@@ -566,7 +566,7 @@ async def test_where_a_feed_goes_back_twice_at_once_a_cursor_does_not_say_that_a
     await told(client, "a", 1)
     lane = store.keyspace.lane_of("a")
     for end in (b"1000-0", b"999-0"):
-        hub.bundles.handed_on({store.keyspace.lane(lane).feed.encode(): end}, Batch([], (lane,), lost=(lane,)))
+        hub.bundles.feed_advanced({store.keyspace.lane(lane).feed.encode(): end}, Batch([], (lane,), lost=(lane,)))
         place = parse(client.bundle.merge.cursor().decode(), store.keyspace.lanes)[lane]
         assert place == LanePosition(end, partial=True, lost=True)
     await publish(store, "a")

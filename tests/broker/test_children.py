@@ -16,7 +16,7 @@ from progress_broker.model.children import (
     Tree,
     mean,
     read_child,
-    read_note,
+    read_child_notice,
     reported_percent,
     with_rollup,
 )
@@ -145,7 +145,7 @@ class TestReading:
 
     @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"operation":7}', b'{"operation":null}'])
     def test_a_note_that_is_none(self, data: bytes) -> None:
-        assert read_note(data) is None
+        assert read_child_notice(data) is None
 
     def test_the_list_is_bounded_and_holds_those_at_work(self) -> None:
         ended = [child(f"e{n}", status="succeeded", created=n) for n in range(MAX_SHOWN)]
@@ -156,11 +156,11 @@ class TestReading:
     def test_no_more_is_kept_of_progress_than_is_shown(self) -> None:
         it = child("a", status="succeeded")
         it.progress = orjson.dumps({"percent": 7, "message": "m" * 5_000, "more": "x" * 5_000})
-        assert (it.percent, it.progress, it.describe) == (100, None, (7, "m" * 200))
+        assert (it.percent, it.progress, it.reported) == (100, None, (7, "m" * 200))
 
     def test_what_nests_too_deep_is_ignored(self) -> None:
         deep = b'{"operation":"a","percent":7,"kind":' + b"[" * 900 + b"]" * 900 + b"}"
-        assert read_note(deep) is None
+        assert read_child_notice(deep) is None
         assert Child("a", progress=deep).percent is None
 
     def test_what_the_list_tells_is_bounded(self) -> None:
@@ -436,9 +436,9 @@ class TestPacing:
         watcher.timers.advance(1)
         other.pending()
         watcher.note(2, "b")
-        for onlooker in (other, watcher.aside):
+        for one in (other, watcher.aside):
             assert not watcher.left
-            onlooker.leave()
+            one.leave()
         assert watcher.left
         assert all(timer.cancelled for timer in watcher.timers.timers)
 

@@ -355,23 +355,23 @@ async def test_draining_without_clients_takes_no_time(store: Store) -> None:
 
 async def test_the_longer_an_operation_is_silent_the_less_it_is_asked_after(store: Store) -> None:
     hub = Hub(store, store.settings, clock=lambda: 0.0)
-    channel = Channel("a", hub._loader, hub.channels._room)
+    channel = Channel("a", hub._loader, hub.channels._limits)
     sweep_interval_s = store.settings.sweep_interval_s
     asked = []
     for sweep in range(40):
-        if hub._reconciler._suspect(channel, now=sweep * sweep_interval_s):
-            channel.asked_at = sweep * sweep_interval_s
+        if hub._reconciler._is_due(channel, now=sweep * sweep_interval_s):
+            channel.checked_at = sweep * sweep_interval_s
             asked.append(sweep)
     assert asked == [1, 2, 4, 8, 16, 24, 32]
-    channel.heard_at = 40 * sweep_interval_s
-    assert not hub._reconciler._suspect(channel, now=40.5 * sweep_interval_s)
-    assert hub._reconciler._suspect(channel, now=41 * sweep_interval_s)
+    channel.last_event_at = 40 * sweep_interval_s
+    assert not hub._reconciler._is_due(channel, now=40.5 * sweep_interval_s)
+    assert hub._reconciler._is_due(channel, now=41 * sweep_interval_s)
 
 
 async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 1_000_000}))
     hub._loader._settings = hub._settings
-    channel = Channel("a", hub._loader, hub.channels._room)
+    channel = Channel("a", hub._loader, hub.channels._limits)
     assert hub._loader._page_length(channel) == store.settings.page_length, "nothing is known"
     for size, length in ((100, 5), (50_000, 2), (30_000, 4)):
         channel.loaded_with([Event(b"a", b"1-0", 1, b"log", b'"' + b"x" * size + b'"')])
@@ -380,7 +380,7 @@ async def test_a_page_is_no_longer_than_a_client_has_room_for(store: Store) -> N
 
 async def test_channels_that_are_silent_share_the_room_with_those_that_come(store: Store) -> None:
     hub = Hub(store, store.settings.model_copy(update={"ring_bytes": 100_000, "ring_length": 100}))
-    channels = [Channel(f"{number}", hub._loader, hub.channels._room) for number in range(100)]
+    channels = [Channel(f"{number}", hub._loader, hub.channels._limits) for number in range(100)]
     for channel in channels:
         hub.channels._channels[channel.name] = channel
         hub.channels._set_ring_limits()

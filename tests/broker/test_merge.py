@@ -211,7 +211,7 @@ class World:
         self.feeds: list[list[tuple[str, Event]]] = [[] for _ in range(LANES)]
         self.watermarks = dict.fromkeys(range(LANES), b"1000-0")
         self.places: list[tuple[Bundle, BundleMember, bytes | None, str | None]] = []
-        self.placing: list[tuple[Bundle, BundleMember, bytes | None]] = []
+        self.to_place: list[tuple[Bundle, BundleMember, bytes | None]] = []
         self.searches: list[tuple[Bundle, Lane, SearchGuard]] = []
         self.client = Client(room)
         self.client.logs = self.logs
@@ -229,7 +229,7 @@ class World:
     # What happens
 
     def connect(self) -> None:
-        self.bundle = Bundle(OperationQuery(terms=TERMS), ALL, Timers().terms(), self, 1_000)
+        self.bundle = Bundle(OperationQuery(terms=TERMS), ALL, Timers().policy(), self, 1_000)
         places = self.client.places
         for lane in range(LANES):
             self.bundle.merge.lane(lane, places.get(lane))
@@ -299,7 +299,7 @@ class World:
                 self.logs[name].channel.accept([event])
         if some:
             self.watermarks[lane] = some[-1][1].position
-        self.bundle.handed_on()
+        self.bundle.feed_advanced()
         self.bundle.flush()
 
     def interrupt(self, lane: int) -> None:
@@ -313,7 +313,7 @@ class World:
         if missed:
             self.watermarks[lane] = missed[-1][1].position
         searching = self.bundle.merge.searching([lane])
-        self.bundle.handed_on()
+        self.bundle.feed_advanced()
         self.searches.append((self.bundle, self.bundle.merge.lane(lane), searching))
 
     def look_again(self, lane: Lane, searching: SearchGuard) -> None:
@@ -336,8 +336,8 @@ class World:
         for bundle, lane, searching in searches:
             if bundle is self.bundle:
                 self.look_again(lane, searching)
-        placing, self.placing = self.placing, []
-        for bundle, member, after in placing:
+        to_place, self.to_place = self.to_place, []
+        for bundle, member, after in to_place:
             subscription, log = member.subscription, self.logs[member.operation]
             assert subscription is not None
             if not bundle.has(member):
@@ -353,7 +353,7 @@ class World:
                 reset = member.reset
             elif reset is not None:
                 member.owe_reset(reset)
-            if reset is None and after is None and member.operation not in bundle.merge.lane(member.lane).untold:
+            if reset is None and after is None and member.operation not in bundle.merge.lane(member.lane).snapshots_due:
                 subscription.begin(1, log.events[0].position, [snapshot_frame(log.operation(1))])
             elif after is None or reset:
                 n = len(log.events) - log.done
@@ -367,8 +367,8 @@ class World:
         places, self.places = self.places, []
         for bundle, member, after, _ in places:
             if bundle.has(member):
-                member.follow(self.logs[member.operation].channel, ALL, Timers().terms(Reasons(member)))
-                self.placing.append((bundle, member, after))
+                member.follow(self.logs[member.operation].channel, ALL, Timers().policy(Reasons(member)))
+                self.to_place.append((bundle, member, after))
         self.bundle.flush()
 
 
@@ -551,10 +551,10 @@ def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that()
     world.create()
     world.deliver(0, 1)
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
-    (_, deleted, *_), (_, anew, *_) = world.places
+    (_, deleted, *_), (_, created_again, *_) = world.places
     assert not world.bundle.has(deleted)
-    assert world.bundle.has(anew)
-    assert [frame.type for frame in anew.pending] == [MISSING]
+    assert world.bundle.has(created_again)
+    assert [frame.type for frame in created_again.pending] == [MISSING]
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"2000-0", b"2000-0"), 0)
     assert len(world.places) == 2, "who is heard of twice is followed once"
 
@@ -570,8 +570,8 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
     assert not world.bundle.has(deleted)
-    _, anew, *_ = world.places[-1]
-    assert [frame.type for frame in anew.pending] == [SNAPSHOT, MISSING]
+    _, created_again, *_ = world.places[-1]
+    assert [frame.type for frame in created_again.pending] == [SNAPSHOT, MISSING]
 
 
 def test_a_deletion_that_two_learn_of_is_told_once() -> None:

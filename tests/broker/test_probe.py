@@ -136,7 +136,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert hub.not_ready_reason is not None
         outlet, _ = await watch(hub)
         seen: list[Event] = []
-        other.notes[other.probe.name] = seen.append
+        other.internal_handlers[other.probe.name] = seen.append
         await eventually(lambda: hub.not_ready_reason is None, "its probe is back")
         await eventually(lambda: len(seen) == 1, "the other sees its own")
         assert seen[0].operation == other.probe.name

@@ -84,12 +84,12 @@ async def test_many_reapers_at_once_say_it_once(store: Store) -> None:
         assert await statuses(store, f"op-{i}") == ["pending", "running", "stalled", "failed"]
 
 
-@pytest.mark.parametrize("sign", ["beat", "progress"])
+@pytest.mark.parametrize("sign", ["heartbeat", "progress"])
 async def test_a_worker_that_comes_back_runs_again(store: Store, sign: str) -> None:
     await begin(store)
     await lapse(store)
     await Reaper(store).reap()
-    entries = [] if sign == "beat" else [encode("progress", {"current": 1}, store.settings)]
+    entries = [] if sign == "heartbeat" else [encode("progress", {"current": 1}, store.settings)]
     await store.publish("op", entries, attempt=1)
     assert (await store.get("op")).status is Status.RUNNING
     assert await statuses(store) == ["pending", "running", "stalled", "running"]

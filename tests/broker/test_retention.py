@@ -56,7 +56,7 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
         assert not hub.channels
         assert len(hub.wheel) == 0
         assert len(hub._loader) == 0
-        assert len(hub._resumer._flights) == 0
+        assert len(hub._resumer._single_flight) == 0
 
 
 async def expires_in_s(store: Store, operation: str) -> float:

@@ -84,7 +84,7 @@ async def test_an_operation_of_the_schema_that_had_none_in_its_hash_is_rejected(
     await store.create(NewOperation(id="a", lease_s=None))
     await store.connections.commands.hdel(store.keyspace.operation("a").snapshot, "schema")
     for asked in (store.publish("a", [RUNNING]), store.get("a"), store.signal("a", NewSignal(type="pause"))):
-        with pytest.raises(NotFound, match="something else"):
+        with pytest.raises(NotFound, match="another program overwrote"):
             await asked
     await store.delete("a", force=True)
 

@@ -78,7 +78,7 @@ class Log:
 
 
 def placed(log: Log, at: int = 0, delivery: Delivery = ALL, timers: Timers | None = None) -> Subscription:
-    subscription = Subscription(log.channel, delivery, (timers or Timers()).terms())
+    subscription = Subscription(log.channel, delivery, (timers or Timers()).policy())
     log.channel.subscriptions.add(subscription)
     subscription.begin(at, b"%d-0" % (1_000 + at))
     return subscription
@@ -201,7 +201,7 @@ def test_a_page_that_leads_nowhere_does_not_go_round_for_ever() -> None:
 def test_the_end_closes_it_once() -> None:
     log = Log()
     closed: list[str] = []
-    subscription = Subscription(log.channel, ALL, Timers().terms(closed))
+    subscription = Subscription(log.channel, ALL, Timers().policy(closed))
     log.channel.subscriptions.add(subscription)
     outlet = attached(subscription)
     log.publish("end")

@@ -27,17 +27,17 @@ Decide = Callable[[dict[str, Any]], Any]
 
 
 class TheirBackend:
-    """Remembers what it is told, and decides as the test says: an answer's members, or a whole response, or later."""
+    """Records what it receives, and decides as the test says: an answer's members, or a whole response, or later."""
 
     stop: Callable[[], Awaitable[None]]
     """Ends it, once it serves."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.told: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.unverified = 0
         self.ids: list[str] = []
-        self.status_of_farewells = [200]
+        self.disconnect_statuses = [200]
         self.decide: Decide = lambda question: ALLOW
         self.gate = asyncio.Event()
         self.gate.set()
@@ -55,7 +55,7 @@ class TheirBackend:
             return Response(status_code=403)
         self.ids.append(request.headers["webhook-id"])
         self.cookies += request.headers.getlist("cookie")
-        self.told.append(question)
+        self.received.append(question)
         assert request.client is not None
         self.connections.add((request.client.host, request.client.port))
         self.now += 1
@@ -65,19 +65,19 @@ class TheirBackend:
         finally:
             self.now -= 1
         if question["action"] == "disconnect":
-            farewells = self.status_of_farewells
-            return Response(status_code=farewells.pop(0) if len(farewells) > 1 else farewells[0])
+            statuses = self.disconnect_statuses
+            return Response(status_code=statuses.pop(0) if len(statuses) > 1 else statuses[0])
         decided = self.decide(question)
         if inspect.isawaitable(decided):
             decided = await decided
         return decided if isinstance(decided, Response) else Response(orjson.dumps(decided))
 
     def of(self, action: str) -> list[dict[str, Any]]:
-        return [question for question in self.told if question["action"] == action]
+        return [question for question in self.received if question["action"] == action]
 
     async def heard(self, action: str, times: int = 1) -> dict[str, Any]:
-        """Wait until it was told so often; return the last."""
-        await eventually(lambda: len(self.of(action)) >= times, f"the back end is told of {times} {action}s")
+        """Wait until it has received so many; return the last."""
+        await eventually(lambda: len(self.of(action)) >= times, f"the back end received {times} {action}s")
         return self.of(action)[-1]
 
     @asynccontextmanager

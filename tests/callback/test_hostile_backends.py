@@ -190,5 +190,5 @@ class TestADrain:
         app.state.context.hub.drain()
         theirs.gate.set()
         problem(await asking, 503, "draining")
-        told = await theirs.heard("disconnect")
-        assert (told["connection"], told["reason"]) == (asked["connection"], "rejected")
+        notice = await theirs.heard("disconnect")
+        assert (notice["connection"], notice["reason"]) == (asked["connection"], "rejected")

@@ -1,4 +1,4 @@
-"""The parts that bound what a back end is asked: the line before it, what is remembered, what waits to be told."""
+"""The parts that bound the requests to a back end: the queue, the cache of decisions, the notices that wait."""
 
 import asyncio
 from collections import Counter
@@ -32,13 +32,13 @@ class Clock:
         return self.now
 
 
-class TestALine:
+class TestAQueue:
     async def test_serves_so_many_at_a_time_and_all_that_wait(self) -> None:
-        line, now, most = FairQueue("abc", 5), 0, 0
+        queue, now, most = FairQueue("abc", 5), 0, 0
 
         async def one() -> None:
             nonlocal now, most
-            async with line.slot():
+            async with queue.slot():
                 now += 1
                 most = max(most, now)
                 await asyncio.sleep(0)
@@ -49,16 +49,16 @@ class TestALine:
 
     async def test_rejects_those_who_would_wait_for_long_each_with_a_turn_of_its_own(self) -> None:
         clock = Clock()
-        line = FairQueue("ab", 2.5, clock)
+        queue = FairQueue("ab", 2.5, clock)
         for _ in range(60):  # it learns that each takes a second
-            async with line.slot():
+            async with queue.slot():
                 clock.now += 1
         leave = asyncio.Event()
         waits: list[float] = []
 
         async def one() -> None:
             try:
-                async with line.slot():
+                async with queue.slot():
                     await leave.wait()
             except AuthorizerUnavailable as rejected:
                 waits.append(rejected.retry_s or 0)
@@ -70,60 +70,60 @@ class TestALine:
         assert apart == pytest.approx([0.5] * len(apart), abs=0.01)  # at the rate they are served at
         leave.set()
         await asyncio.gather(*tasks)
-        async with line.slot():
+        async with queue.slot():
             pass
 
     async def test_makes_nobody_wait_for_long_or_all_for_the_same_time(self) -> None:
         clock = Clock()
-        line = FairQueue("a", 2.5, clock)
+        queue = FairQueue("a", 2.5, clock)
         for _ in range(60):
-            async with line.slot():
+            async with queue.slot():
                 clock.now += 1
         waits = []
-        async with line.slot():
-            queue = [asyncio.create_task(self.enter(line)) for _ in range(2)]
+        async with queue.slot():
+            waiting = [asyncio.create_task(self.enter(queue)) for _ in range(2)]
             await asyncio.sleep(0)
             for _ in range(1000):
                 with pytest.raises(AuthorizerUnavailable) as rejected:
-                    await self.enter(line)
+                    await self.enter(queue)
                 waits.append(rejected.value.retry_s or 0)
         assert max(waits) <= LONGEST_S
         assert len(set(waits[-500:])) > 400
-        await asyncio.gather(*queue)
+        await asyncio.gather(*waiting)
 
     @staticmethod
-    async def enter(line: FairQueue[str]) -> None:
-        async with line.slot():
+    async def enter(queue: FairQueue[str]) -> None:
+        async with queue.slot():
             pass
 
     async def test_one_who_stops_waiting_leaves_no_trace(self) -> None:
-        line = FairQueue("a", 5)
-        async with line.slot():
+        queue = FairQueue("a", 5)
+        async with queue.slot():
             for _ in range(30):  # more than may wait at one moment
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.enter(line), 0.001)
-        await asyncio.wait_for(self.enter(line), 5)
+                    await asyncio.wait_for(self.enter(queue), 0.001)
+        await asyncio.wait_for(self.enter(queue), 5)
 
 
-class TestALineThatIsShared:
+class TestASharedQueue:
     async def test_serves_one_of_each_address_in_turn(self) -> None:
-        line, served = FairQueue("a", 5, shared=True), list[str]()
+        queue, served = FairQueue("a", 5, shared=True), list[str]()
 
         async def one(address: str) -> None:
-            async with line.slot(address):
+            async with queue.slot(address):
                 served.append(address)
 
-        async with line.slot("x"):
+        async with queue.slot("x"):
             tasks = [asyncio.create_task(one(address)) for address in "aaaabbc"]
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert "".join(served) == "abcabaa"
 
     async def test_gives_an_address_half_of_its_places(self) -> None:
-        line, leave, now = FairQueue("abcd", 5, shared=True), asyncio.Event(), Counter[str]()
+        queue, leave, now = FairQueue("abcd", 5, shared=True), asyncio.Event(), Counter[str]()
 
         async def one(address: str) -> None:
-            async with line.slot(address):
+            async with queue.slot(address):
                 now[address] += 1
                 await leave.wait()
 
@@ -135,10 +135,10 @@ class TestALineThatIsShared:
         assert now == {"x": 5, "y": 3, "z": 1}
 
     async def test_rejects_nobody_because_many_wait_of_another_address(self) -> None:
-        line, leave = FairQueue("ab", 5, shared=True), asyncio.Event()
+        queue, leave = FairQueue("ab", 5, shared=True), asyncio.Event()
 
         async def one(address: str) -> None:
-            async with line.slot(address):
+            async with queue.slot(address):
                 await leave.wait()
 
         flood = [asyncio.create_task(one("x")) for _ in range(100)]
@@ -152,10 +152,10 @@ class TestALineThatIsShared:
         assert {type(it) for it in rejected} == {AuthorizerUnavailable}
 
     async def test_loses_no_place_whenever_one_leaves_it(self) -> None:
-        line = FairQueue("ab", 5, shared=True)
+        queue = FairQueue("ab", 5, shared=True)
 
         async def one(address: str) -> None:
-            async with line.slot(address):
+            async with queue.slot(address):
                 await asyncio.sleep(0)
 
         for turns in range(12):
@@ -165,29 +165,29 @@ class TestALineThatIsShared:
             for task in tasks[::2]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        async with asyncio.timeout(5), line.slot("x"), line.slot("y"):
+        async with asyncio.timeout(5), queue.slot("x"), queue.slot("y"):
             pass
 
 
-class TestAThreshold:
+class TestTheRateOfAnAddress:
     def test_is_each_addresses_own_and_bounded(self) -> None:
         clock = Clock()
-        threshold = PerAddressRate(1, Tally(), clock)
+        address_rate = PerAddressRate(1, Tally(), clock)
         for address in ("x", "y"):
-            threshold.check(address)
+            address_rate.check(address)
             with pytest.raises(RateLimited):
-                threshold.check(address)
+                address_rate.check(address)
         for number in range(MOST_ADDRESSES):
-            threshold.check(str(number))
-        threshold.check("x")  # forgotten
+            address_rate.check(str(number))
+        address_rate.check("x")  # forgotten
 
     def test_may_be_none(self) -> None:
-        threshold = PerAddressRate(0, Tally(), Clock())
+        address_rate = PerAddressRate(0, Tally(), Clock())
         for _ in range(1000):
-            threshold.check("x")
+            address_rate.check("x")
 
 
-class TestVerdicts:
+class TestTheDecisionCache:
     async def test_are_asked_for_once_in_a_while(self) -> None:
         clock, asked = Clock(), 0
 
@@ -197,14 +197,14 @@ class TestVerdicts:
             await asyncio.sleep(0)
             return ALICE
 
-        verdicts = DecisionCache(5, clock)
-        assert await asyncio.gather(*(verdicts.get(b"k", ask) for _ in range(20))) == [ALICE] * 20
+        decisions = DecisionCache(5, clock)
+        assert await asyncio.gather(*(decisions.get(b"k", ask) for _ in range(20))) == [ALICE] * 20
         clock.now += 4.9
-        await verdicts.get(b"k", ask)
+        await decisions.get(b"k", ask)
         assert asked == 1
         clock.now += 0.2
-        await verdicts.get(b"k", ask)
-        await verdicts.get(b"other", ask)
+        await decisions.get(b"k", ask)
+        await decisions.get(b"other", ask)
         assert asked == 3
 
     async def test_hold_no_longer_than_what_they_are_of(self) -> None:
@@ -215,11 +215,11 @@ class TestVerdicts:
             asked += 1
             return Principal("alice", EVERYTHING, clock.now + 1)
 
-        verdicts = DecisionCache(5, clock)
+        decisions = DecisionCache(5, clock)
         for expected in (1, 2):
-            await verdicts.get(b"k", ask)
+            await decisions.get(b"k", ask)
             clock.now += 0.9
-            await verdicts.get(b"k", ask)
+            await decisions.get(b"k", ask)
             assert asked == expected
             clock.now += 0.2
 
@@ -231,10 +231,10 @@ class TestVerdicts:
             asked += 1
             raise Unauthenticated("no")
 
-        verdicts = DecisionCache(5, Clock())
+        decisions = DecisionCache(5, Clock())
         for _ in range(3):
             with pytest.raises(Unauthenticated):
-                await verdicts.get(b"k", ask)
+                await decisions.get(b"k", ask)
         assert asked == 1
 
     async def test_that_could_not_be_had_do_not(self) -> None:
@@ -247,10 +247,10 @@ class TestVerdicts:
                 raise AuthorizerUnavailable("away")
             return ALICE
 
-        verdicts = DecisionCache(5, Clock())
+        decisions = DecisionCache(5, Clock())
         with pytest.raises(AuthorizerUnavailable):
-            await verdicts.get(b"k", ask)
-        assert await verdicts.get(b"k", ask) is ALICE
+            await decisions.get(b"k", ask)
+        assert await decisions.get(b"k", ask) is ALICE
 
     async def test_are_bounded(self) -> None:
         asked: list[bytes] = []
@@ -260,9 +260,9 @@ class TestVerdicts:
                 asked.append(key)
                 return ALICE
 
-            await verdicts.get(key, ask)
+            await decisions.get(key, ask)
 
-        verdicts = DecisionCache(5, Clock())
+        decisions = DecisionCache(5, Clock())
         for number in range(MAX_ENTRIES + 1):
             await look(b"%d" % number)
         asked.clear()
@@ -271,27 +271,27 @@ class TestVerdicts:
         assert asked == [b"0"]
 
 
-class TestFarewells:
+class TestDisconnectEvents:
     async def test_are_told_in_the_end_too(self) -> None:
-        told: list[bytes] = []
+        notified: list[bytes] = []
 
-        async def tell(message_id: str, body: bytes) -> int:
+        async def notify(message_id: str, body: bytes) -> int:
             await asyncio.sleep(0.001)
-            told.append(body)
+            notified.append(body)
             return 200
 
         tally = Tally()
-        async with DisconnectEvents(tell, tally) as farewells:
+        async with DisconnectEvents(notify, tally) as events:
             for number in range(100):
-                farewells.enqueue(b"%d" % number)
-        assert sorted(told) == sorted(b"%d" % number for number in range(100))
-        assert +tally.callbacks == {("disconnect", "told"): 100}
+                events.enqueue(b"%d" % number)
+        assert sorted(notified) == sorted(b"%d" % number for number in range(100))
+        assert +tally.callbacks == {("disconnect", "sent"): 100}
 
     @pytest.mark.parametrize(
         ("statuses", "tries", "outcome"),
         [
-            ([500, 0, 204], 3, "told"),
-            ([429, 200], 2, "told"),
+            ([500, 0, 204], 3, "sent"),
+            ([429, 200], 2, "sent"),
             ([404], 1, "failed"),
             ([302], 1, "failed"),
             ([503] * TRIES, TRIES, "failed"),
@@ -301,15 +301,15 @@ class TestFarewells:
         left, tally = list(statuses), Tally()
         ids: set[str] = set()
 
-        async def tell(message_id: str, body: bytes) -> int:
+        async def notify(message_id: str, body: bytes) -> int:
             ids.add(message_id)
             status = left.pop(0)
             if not status:
                 raise AuthorizerError("unreachable", "away")
             return status
 
-        async with DisconnectEvents(tell, tally, pause_s=0.001) as farewells:
-            farewells.enqueue(b"x")
+        async with DisconnectEvents(notify, tally, pause_s=0.001) as events:
+            events.enqueue(b"x")
         assert (len(statuses) - len(left), +tally.callbacks) == (tries, {("disconnect", outcome): 1})
         assert len(ids) == 1  # so that a back end can tell that it is the same one
 
@@ -319,32 +319,32 @@ class TestFarewells:
         monkeypatch.setattr("progress_server.callback.disconnect_events.FLUSH_S", 0.05)
         tally = Tally()
 
-        async def tell(message_id: str, body: bytes) -> int:
+        async def notify(message_id: str, body: bytes) -> int:
             await asyncio.Event().wait()
             return 200
 
-        async with DisconnectEvents(tell, tally) as farewells:
+        async with DisconnectEvents(notify, tally) as events:
             for _ in range(MAX_QUEUED + 7):
-                farewells.enqueue(b"x")
+                events.enqueue(b"x")
             assert +tally.callbacks == {("disconnect", "dropped"): 7}
             await asyncio.sleep(0)
         assert +tally.callbacks == {("disconnect", "dropped"): MAX_QUEUED + 7}
         assert str(MAX_QUEUED) in caplog.text
 
 
-class TestAVisit:
+class TestAnAuthorizedConnection:
     def test_ends_once(self) -> None:
         ends: list[str] = []
-        visit = AuthorizedConnection("c", lambda reason, _: ends.append(reason))
-        visit.end("draining")
-        visit.end("client")
+        authorized = AuthorizedConnection("c", lambda reason, _: ends.append(reason))
+        authorized.end("draining")
+        authorized.end("client")
         assert ends == ["draining"]
 
     def test_that_is_replaced_before_it_lasts_makes_way_then(self) -> None:
         made_way: list[bool] = []
-        visit = AuthorizedConnection("c", lambda *_: None)
-        visit.replaced()
-        visit.on_replaced(lambda: made_way.append(True))
+        authorized = AuthorizedConnection("c", lambda *_: None)
+        authorized.replaced()
+        authorized.on_replaced(lambda: made_way.append(True))
         assert made_way == [True]
 
     def test_where_nobody_is_asked_changes_nothing(self) -> None:

@@ -45,12 +45,15 @@ async def test_a_drain_tells_of_every_connection_once(replicas: list[ApiReplica]
     assert all(b'{"reason":"draining"}' in body for body in bodies)
     assert replicas[0].popen is not None
     assert await asyncio.to_thread(replicas[0].popen.wait, DEADLINE_S) == 0, replicas[0].output()
-    told = {action: sorted(it["connection"] for it in theirs.of(action)) for action in ("connect", "disconnect")}
-    assert told["disconnect"] == told["connect"]
-    assert len(set(told["connect"])) == STREAMS
+    connections = {action: sorted(it["connection"] for it in theirs.of(action)) for action in ("connect", "disconnect")}
+    assert connections["disconnect"] == connections["connect"]
+    assert len(set(connections["connect"])) == STREAMS
     assert {it["reason"] for it in theirs.of("disconnect")} == {"draining"}
-    for connection in told["connect"]:
-        assert [it["action"] for it in theirs.told if it.get("connection") == connection] == ["connect", "disconnect"]
+    for connection in connections["connect"]:
+        assert [it["action"] for it in theirs.received if it.get("connection") == connection] == [
+            "connect",
+            "disconnect",
+        ]
     for secret in (SECRET, theirs.url):
         assert secret not in replicas[0].output()
     for client in clients:

@@ -31,7 +31,7 @@ def scope(path: str, query: bytes = b"", method: str = "GET", **headers: str) ->
     }
 
 
-class TestAnOpening:
+class TestAConnectRequest:
     @pytest.mark.parametrize(
         ("path", "operation"),
         [
@@ -43,9 +43,9 @@ class TestAnOpening:
         ],
     )
     def test_is_a_stream_or_a_websocket(self, path: str, operation: str | None) -> None:
-        opening = connect_request_in(scope(path))
-        assert opening is not None
-        assert (opening.operation, opening.url) == (operation, path)
+        connect_request = connect_request_in(scope(path))
+        assert connect_request is not None
+        assert (connect_request.operation, connect_request.url) == (operation, path)
 
     @pytest.mark.parametrize(
         ("path", "method"),
@@ -61,9 +61,9 @@ class TestAnOpening:
         assert connect_request_in(scope(path, method=method)) is None
 
     def test_tells_the_query_without_a_ticket(self) -> None:
-        opening = connect_request_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
-        assert opening is not None
-        assert opening.url == "/v1/stream?tag=a%26b&owner="
+        connect_request = connect_request_in(scope("/v1/stream", b"tag=a%26b&ticket=secret&owner="))
+        assert connect_request is not None
+        assert connect_request.url == "/v1/stream?tag=a%26b&owner="
         assert connect_request_in(scope("/v1/stream", b"%74icket=secret")).url == "/v1/stream"  # type: ignore[union-attr]
         assert connect_request_in(scope("/v1/stream", b"tag=x%2fy")).url == "/v1/stream?tag=x%2fy"  # type: ignore[union-attr]
 
@@ -214,10 +214,10 @@ class TestSettings:
         ],
     )
     def test_a_bad_one_is_told_and_not_shown(self, name: str, value: str) -> None:
-        with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as told:
+        with pytest.raises(SetupError, match=f"PROGRESS_{name.upper()}") as error:
             load_settings(**{name: value})
-        assert "password@" not in told.value.detail
-        assert name != "callback_secret" or value not in told.value.detail
+        assert "password@" not in error.value.detail
+        assert name != "callback_secret" or value not in error.value.detail
 
     @pytest.mark.parametrize("size", [24, 32, 64])
     def test_a_secret_is_what_standard_webhooks_says(self, size: int) -> None:

@@ -40,9 +40,9 @@ async def test_are_asked_for_and_told_of(theirs: TheirBackend, url: str, http: h
         heard = await until(socket, "snapshot")
         assert [message["event"] for message in heard] == ["open", "welcome", "snapshot"]
         assert ("id" in heard[1], heard[1]["data"]["data"]) == (False, 1)
-    asked, told = theirs.of("connect")[0], await theirs.heard("disconnect")
+    asked, notice = theirs.of("connect")[0], await theirs.heard("disconnect")
     assert (asked["operation"], asked["url"]) == ("a", f"{OPS}/a/ws?tab=7")
-    assert (told["connection"], told["reason"]) == (asked["connection"], "client")
+    assert (notice["connection"], notice["reason"]) == (asked["connection"], "client")
     async with connect(url) as socket:
         await until(socket, "snapshot")
         await finish(http, "a")

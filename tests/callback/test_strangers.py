@@ -63,7 +63,7 @@ class TestAFlood:
             problem(answer, 429, "rate-limited")
             assert int(answer.headers["retry-after"]) >= 1
         assert len({it.headers["retry-after"] for it in rejected}) > 2, "they don't come back at one moment"
-        async with following(http, **THERE) as stream:  # the replica's gate has room, which they have not taken
+        async with following(http, **THERE) as stream:  # the replica's rate of new streams is not used up by them
             await until(stream, b"snapshot")
 
     async def test_of_event_sources_is_told_to_come_back(
@@ -105,11 +105,11 @@ class TestAFlood:
     async def test_of_what_is_no_stream_but_looks_like_one_costs_no_more(
         self, theirs: TheirBackend, limiter: Limiter, http: httpx.AsyncClient
     ) -> None:
-        began, before = time.monotonic(), len(theirs.told)
+        began, before = time.monotonic(), len(theirs.received)
         theirs.decide = lambda _: DENY
         for path in ("/x/v1/stream", "/x/v1/operations/a/stream"):
             await asyncio.gather(*(http.get(path, headers=HERE | {"Cookie": f"{it}"}) for it in range(FLOOD)))
-        assert len(theirs.told) - before <= self.bound(began)
+        assert len(theirs.received) - before <= self.bound(began)
 
 
 class TestPlaces:

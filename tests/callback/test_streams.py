@@ -55,12 +55,12 @@ class TestAConnection:
             await until(stream, b"snapshot")
             [opened] = theirs.of("connect")
             assert theirs.of("disconnect") == []
-        told = await theirs.heard("disconnect")
+        notice = await theirs.heard("disconnect")
         assert opened["headers"]["cookie"] == "sid=5ecret"
         assert (opened["url"], opened["method"], opened["operation"]) == (f"{STREAM}?tab=7", "GET", "a")
         assert (opened["principal"], opened["client"]) == (None, "127.0.0.1")
-        assert told.pop("lasted_s") >= 0
-        assert told == {
+        assert notice.pop("lasted_s") >= 0
+        assert notice == {
             "action": "disconnect",
             "connection": opened["connection"],
             "url": f"{STREAM}?tab=7",
@@ -70,9 +70,9 @@ class TestAConnection:
             "reason": "client",
         }
         assert callbacks["connect", "allowed"] == 1
-        await eventually(lambda: callbacks["disconnect", "told"] == 1, "it is counted")
+        await eventually(lambda: callbacks["disconnect", "sent"] == 1, "it is counted")
         assert theirs.unverified == 0
-        assert len(set(theirs.ids)) == len(theirs.told), "each message has an id of its own"
+        assert len(set(theirs.ids)) == len(theirs.received), "each message has an id of its own"
 
     async def test_that_ends_with_its_operation_says_so(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
@@ -102,8 +102,8 @@ class TestAConnection:
     ) -> None:
         answer = await http.get(url, headers=headers)
         assert answer.status_code == status or (status is None and answer.status_code >= 400)
-        told = await theirs.heard("disconnect")
-        assert (told["reason"], told["connection"]) == ("rejected", theirs.of("connect")[0]["connection"])
+        notice = await theirs.heard("disconnect")
+        assert (notice["reason"], notice["connection"]) == ("rejected", theirs.of("connect")[0]["connection"])
 
     @pytest.mark.parametrize("path", [STREAM, "/v1/stream?operation=a"])
     async def test_is_not_asked_for_by_a_server_that_drains(
@@ -125,18 +125,18 @@ class TestAConnection:
             for stream in (one, other):
                 await until(stream, b"draining")
         await theirs.heard("disconnect", 2)
-        assert {told["reason"] for told in theirs.of("disconnect")} == {"draining"}
-        connections = [[told["connection"] for told in theirs.of(action)] for action in ("connect", "disconnect")]
+        assert {notice["reason"] for notice in theirs.of("disconnect")} == {"draining"}
+        connections = [[notice["connection"] for notice in theirs.of(action)] for action in ("connect", "disconnect")]
         assert sorted(connections[0]) == sorted(connections[1])
         assert len(set(connections[0])) == 2
 
     async def test_is_told_of_again_while_the_back_end_is_in_trouble(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
     ) -> None:
-        theirs.status_of_farewells = [500, 200]
+        theirs.disconnect_statuses = [500, 200]
         async with following(http) as stream:
             await until(stream, b"snapshot")
-        await eventually(lambda: callbacks["disconnect", "told"], "it is told in the end")
+        await eventually(lambda: callbacks["disconnect", "sent"], "it is sent in the end")
         first, second = theirs.of("disconnect")
         assert first == second
 
@@ -171,7 +171,7 @@ class TestATicket:
         assert b'{"reason":"expired"}' in heard  # sooner than the ticket's proof
         [asked] = theirs.of("connect")
         assert (asked["principal"], asked["url"]) == ("alice", f"{STREAM}?tab=7")
-        assert ticket not in str(theirs.told)
+        assert ticket not in str(theirs.received)
 
     async def test_opens_nothing_that_the_back_end_does_not_want(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
@@ -192,9 +192,9 @@ class TestATicket:
     async def test_reads_the_history_without_a_question(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
     ) -> None:
-        ticket, asked = await self.ticket(http), len(theirs.told)
+        ticket, asked = await self.ticket(http), len(theirs.received)
         assert (await http.get(f"{OPS}/a/events?ticket={ticket}", headers=COOKIE)).status_code == 200
-        assert len(theirs.told) == asked
+        assert len(theirs.received) == asked
 
 
 class TestACookie:
@@ -221,9 +221,9 @@ class TestACookie:
         status: int,
         code: str,
     ) -> None:
-        asked = len(theirs.told)
+        asked = len(theirs.received)
         problem(await http.post(f"{OPS}/a/cancel", headers=COOKIE | headers), status, code)
-        assert len(theirs.told) == asked
+        assert len(theirs.received) == asked
 
     @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "same-origin"}, {"Origin": "https://friend.example"}])
     async def test_from_our_pages_or_friends_does(
@@ -242,18 +242,18 @@ class TestACookie:
         assert (await http.get("/v1/session")).json()["kept"] is True
         async with following(http) as stream:
             await until(stream, b"snapshot")
-        asked = len(theirs.told)
+        asked = len(theirs.received)
         problem(await http.post(f"{OPS}/a/cancel"), 401, "unauthenticated")  # no page of ours is said to ask
         assert (await http.delete("/v1/session", headers={"Sec-Fetch-Site": "same-origin"})).status_code == 204
         assert (await http.get("/v1/session")).json()["kept"] is False
-        assert [it["action"] for it in theirs.told[asked:] if it["action"] == "connect"] == []
+        assert [it["action"] for it in theirs.received[asked:] if it["action"] == "connect"] == []
 
     async def test_stays_out_of_it_where_there_is_a_better_proof(
         self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient
     ) -> None:
         await http.post(f"{OPS}/a/cancel", headers=COOKIE | {"Authorization": "Bearer x"})
-        told = theirs.of("call")[-1]["headers"]
-        assert (told["authorization"], "cookie" in told) == ("Bearer x", False)
+        notice = theirs.of("call")[-1]["headers"]
+        assert (notice["authorization"], "cookie" in notice) == ("Bearer x", False)
 
 
 class TestAnApiKey:
@@ -266,11 +266,11 @@ class TestAnApiKey:
         return {"api_keys": tmp_path / "keys.json"}
 
     async def test_is_ours_to_check(self, theirs: TheirBackend, callbacks: Any, http: httpx.AsyncClient) -> None:
-        asked, headers = len(theirs.told), {"Authorization": f"Bearer {self.KEY}"}
+        asked, headers = len(theirs.received), {"Authorization": f"Bearer {self.KEY}"}
         assert (await http.get(f"{OPS}/a", headers=headers)).status_code == 200
         async with following(http, **headers) as stream:
             await until(stream, b"snapshot")
-        assert len(theirs.told) == asked
+        assert len(theirs.received) == asked
 
 
 class TestARejection:
@@ -379,7 +379,7 @@ async def test_a_back_end_with_another_secret_lets_nobody_in(theirs: TheirBacken
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http,
     ):
         problem(await http.get(f"{OPS}/a"), 401, "unauthenticated")
-    assert (theirs.unverified, theirs.told) == (1, [])
+    assert (theirs.unverified, theirs.received) == (1, [])
 
 
 async def test_nobody_is_let_in_where_nothing_listens(store: Store, unused_tcp_port: int) -> None:
@@ -474,8 +474,8 @@ class TestAnIdentifier:
                 await until(newer, b"snapshot")
                 [message] = [it for it in sse.read(b"".join([part async for part in older])) if it.type == "replaced"]
                 assert (message.id, message.json) == ("replaced", {})
-                told = await theirs.heard("disconnect")
-                assert (told["reason"], told["connection"]) == ("replaced", theirs.of("connect")[0]["connection"])
+                notice = await theirs.heard("disconnect")
+                assert (notice["reason"], notice["connection"]) == ("replaced", theirs.of("connect")[0]["connection"])
                 again = await http.get(STREAM, headers=EVENT_SOURCE | {"Last-Event-ID": message.id})
                 assert again.status_code == 204
                 for name in ("lastEventId", "last_event_id"):  # as polyfills say it
@@ -561,8 +561,8 @@ class TestAnIdentifier:
             async with following(http, "/v1/stream?owner=alice") as newer:
                 await until(newer, b"snapshot")
                 assert sse.read(b"".join([part async for part in older]))[-1].id == "replaced"
-                told = await theirs.heard("disconnect")
-                assert (told["reason"], told["operation"]) == ("replaced", None)
+                notice = await theirs.heard("disconnect")
+                assert (notice["reason"], notice["operation"]) == ("replaced", None)
                 again = EVENT_SOURCE | {"Last-Event-ID": "replaced"}
                 assert (await http.get("/v1/stream?operation=a", headers=again)).status_code == 204
         assert (await theirs.heard("disconnect", 2))["reason"] == "client"

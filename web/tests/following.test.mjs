@@ -4,11 +4,11 @@ import { test } from 'node:test';
 import { Following } from '../progress_web/client/following.js';
 import { FakeClock, fakePage } from './fakes.mjs';
 
-const wanted = (ids, changes = {}) => ({ ids, logOf: null, who: 'ann', at: 1, ...changes });
+const wanted = (ids, changes = {}) => ({ ids, logOf: null, principal: 'ann', at: 1, ...changes });
 
 /** A window's part, with hubs that keep what they are told, and answer when they are made to. */
 function aWindow({ hidden = false } = {}) {
-  const [clock, page, links, heard] = [new FakeClock(), fakePage(), [], { events: [], missing: [], gone: [], doubts: 0 }];
+  const [clock, page, links, heard] = [new FakeClock(), fakePage(), [], { events: [], missing: [], gone: [], rechecks: 0 }];
   if (hidden) page.see('hidden');
   const connect = (own, tell, fail) => {
     const link = { own, tell, fail, said: [], open: true };
@@ -20,7 +20,7 @@ function aWindow({ hidden = false } = {}) {
     onEvents: (events) => heard.events.push(...events),
     onMissing: (ids) => heard.missing.push(...ids),
     onGone: (ids) => heard.gone.push(...ids),
-    onDoubt: () => { heard.doubts++; },
+    onRecheck: () => { heard.rechecks++; },
     onChange: () => {},
   });
   following.start();
@@ -43,8 +43,8 @@ test('it hands on what it is told', () => {
   const { following, links, heard, live } = aWindow();
   live();
   assert.deepEqual([following.connection.state, following.followed], ['live', new Set(['a'])]);
-  links[0].tell({ events: [{ n: 1 }], missing: ['b'], gone: ['c'], doubt: true });
-  assert.deepEqual(heard, { events: [{ n: 1 }], missing: ['b'], gone: ['c'], doubts: 1 });
+  links[0].tell({ events: [{ n: 1 }], missing: ['b'], gone: ['c'], recheck: true });
+  assert.deepEqual(heard, { events: [{ n: 1 }], missing: ['b'], gone: ['c'], rechecks: 1 });
   assert.equal(following.connection.state, 'live');
 });
 

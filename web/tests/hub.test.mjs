@@ -33,7 +33,7 @@ test('each window is told of what it wants, and of log lines where it wants thos
   flush();
   assert.deepEqual(one.events(), ['a snapshot 3', 'a log 4']);
   assert.deepEqual(two.events(), ['a snapshot 3', 'b snapshot 3']);
-  assert.equal(one.told.at(-1).events[0].position, null, 'the id is a cursor, and no position of the operation');
+  assert.equal(one.messages.at(-1).events[0].position, null, 'the id is a cursor, and no position of the operation');
 });
 
 test('a window that comes later is told where things stand, without another stream', () => {
@@ -44,7 +44,7 @@ test('a window that comes later is told where things stand, without another stre
   send('a', 'snapshot', 3, operation({ id: 'a' }));
   send('a', 'progress', 4, { percent: 40 });
   two.want(['a']);
-  const [snapshot] = two.told.flatMap(({ events }) => events);
+  const [snapshot] = two.messages.flatMap(({ events }) => events);
   assert.deepEqual([snapshot.n, snapshot.data.progress.percent, snapshot.data.events], [4, 40, 4]);
   two.clear();
   two.want(['a'], { logOf: 'a' });
@@ -68,7 +68,7 @@ test('what is new is followed from a snapshot on, at most once a second; what wa
   assert.equal(EventSource.open.length, 1);
   assert.deepEqual(asked()[0], 'a');
   assert.equal(query().last_event_id, undefined);
-  assert.deepEqual(new Set(one.told.map(({ connection }) => connection?.state)), new Set(['closed', 'connecting', 'live']));
+  assert.deepEqual(new Set(one.messages.map(({ connection }) => connection?.state)), new Set(['closed', 'connecting', 'live']));
 });
 
 test('a stream that is given up on is resumed from its cursor', async () => {
@@ -259,21 +259,21 @@ test('a newer connection of the same identifier is left its place, until somebod
 test('who signs in as somebody else gets a stream of their own, and other windows have to ask who it is', () => {
   const { clock, EventSource, aWindow, open, asked, query, send } = aHub();
   const [one, two] = [aWindow(), aWindow()];
-  one.want(['of-ann'], { who: 'ann', at: 1 });
-  two.want(['of-ann'], { who: 'ann', at: 2 });
+  one.want(['of-ann'], { principal: 'ann', at: 1 });
+  two.want(['of-ann'], { principal: 'ann', at: 2 });
   open();
   send('of-ann', 'snapshot', 3, operation({ id: 'of-ann' }));
   [one, two].forEach((each) => each.clear());
-  two.want(['of-bob'], { who: 'bob', at: 9 });
+  two.want(['of-bob'], { principal: 'bob', at: 9 });
   assert.equal(EventSource.open.length, 0);
-  assert.deepEqual(one.told.filter(({ doubt }) => doubt).length, 1);
+  assert.deepEqual(one.messages.filter(({ recheck }) => recheck).length, 1);
   open();
   assert.deepEqual([asked(), query().last_event_id], [['of-bob'], undefined]);
-  one.want(['of-ann'], { who: 'ann', at: 3 }); // it was told so before that
-  assert.equal(one.told.at(-1).doubt, true);
+  one.want(['of-ann'], { principal: 'ann', at: 3 }); // it was told so before that
+  assert.equal(one.messages.at(-1).recheck, true);
   clock.pass(5_000);
   assert.deepEqual(asked(), ['of-bob']);
-  one.want(['of-bob'], { who: 'bob', at: 10 });
+  one.want(['of-bob'], { principal: 'bob', at: 10 });
   assert.equal(one.connection().state, 'live');
   assert.equal(EventSource.open.length, 1);
 });

@@ -17,16 +17,16 @@ export function aHub() {
   };
   const hub = new Hub({ operations, EventSource, clock, random: () => 0 });
 
-  /** A window, which wants something, and keeps what it is told. */
+  /** A window, which wants something, and keeps the messages that it gets. */
   const aWindow = () => {
-    const told = [];
-    const member = hub.join((message) => told.push(message));
-    const want = (ids, { logOf = null, who = 'ann', at = 1, back = null } = {}) => hub.hear(member, { ids, logOf, who, at }, back);
-    const events = () => told.flatMap(({ events = [] }) => events).map(({ operation, type, n }) => `${operation} ${type} ${n}`);
-    const missing = () => told.flatMap(({ missing: ids = [] }) => ids);
-    const gone = () => told.flatMap(({ gone: ids = [] }) => ids);
-    const connection = () => told.findLast(({ connection: known }) => known).connection;
-    return { told, want, events, missing, gone, connection, leave: () => hub.leave(member), clear: () => told.splice(0) };
+    const messages = [];
+    const member = hub.join((message) => messages.push(message));
+    const want = (ids, { logOf = null, principal = 'ann', at = 1, back = null } = {}) => hub.want(member, { ids, logOf, principal, at }, back);
+    const events = () => messages.flatMap(({ events = [] }) => events).map(({ operation, type, n }) => `${operation} ${type} ${n}`);
+    const missing = () => messages.flatMap(({ missing: ids = [] }) => ids);
+    const gone = () => messages.flatMap(({ gone: ids = [] }) => ids);
+    const connection = () => messages.findLast(({ connection: known }) => known).connection;
+    return { messages, want, events, missing, gone, connection, leave: () => hub.leave(member), clear: () => messages.splice(0) };
   };
 
   /** Let the stream be asked for, and accept it. */

@@ -75,11 +75,11 @@ class AsyncOperation(BaseOperation):
         """Wait until everything reported so far is stored. Return whether this happened within `timeout` seconds."""
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
 
-        def tell() -> None:
+        def on_stored() -> None:
             with suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(stored.set)
 
-        forget = self._link.when_stored(self._reporter, tell)
+        forget = self._link.when_stored(self._reporter, on_stored)
         try:
             async with asyncio.timeout(timeout):
                 await stored.wait()

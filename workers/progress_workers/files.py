@@ -33,12 +33,12 @@ class CountedFile(BinaryIO):
         self._file: Any = file
         self._counts = counts
         self._passed = PassedBytes()
-        self._at = self._tell()
+        self._at = self._position()
         # A file in append mode always writes at its end, whatever its position is.
         self._end = _end(file) if "a" in str(getattr(file, "mode", "")) and self.seekable() else None
         self._passed.add(0, self._at)
 
-    def _tell(self) -> int:
+    def _position(self) -> int:
         return self._file.tell() if self.seekable() else 0
 
     def _pass(self, passed: object) -> None:
@@ -117,7 +117,7 @@ class CountedFile(BinaryIO):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position. This alone counts nothing."""
         at: int | None = self._file.seek(offset, whence)
-        self._at = self._tell() if at is None else at
+        self._at = self._position() if at is None else at
         return self._at
 
     def tell(self) -> int:
@@ -160,8 +160,8 @@ class CountedFile(BinaryIO):
         return self._can("seekable", "seek")
 
     def _can(self, question: str, method: str) -> bool:
-        asked = getattr(self._file, question, None)  # a file-like object may lack this method
-        return hasattr(self._file, method) if asked is None else bool(asked())
+        method_of_file = getattr(self._file, question, None)  # a file-like object may lack this method
+        return hasattr(self._file, method) if method_of_file is None else bool(method_of_file())
 
     @property
     def closed(self) -> bool:

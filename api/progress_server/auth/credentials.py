@@ -32,7 +32,7 @@ def from_cookie(connection: HTTPConnection, name: str, trusted_origins: Collecti
     """Return a cookie's token, or None without one; raise `Unauthenticated` for a call that another site may have made.
 
     A browser sends cookies with every request, whichever page caused it. So a request that changes something must come
-    from our own pages or those of friends; and so must a WebSocket, whose messages any page could read.
+    from our own pages or those of trusted origins; and so must a WebSocket, whose messages any page could read.
     """
     token = connection.cookies.get(name)
     if token is None:
@@ -43,7 +43,7 @@ def from_cookie(connection: HTTPConnection, name: str, trusted_origins: Collecti
 
 
 def is_same_origin_request(connection: HTTPConnection, trusted_origins: Collection[str]) -> bool:
-    """Return whether cookies are accepted: the request changes nothing, or comes from our own or friends' pages."""
+    """Return whether cookies are accepted: the request changes nothing, or comes from our pages or a trusted origin."""
     reads = connection.scope["type"] == "http" and connection.scope["method"] in _SAFE
     return reads or request_origin(connection.headers, trusted_origins) is RequestOrigin.OURS
 

@@ -33,12 +33,12 @@ class JwtBearer:
         self._find_key, self._algorithms = find_key, algorithms
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
         self._leeway_s, self._cookie = settings.jwt_leeway_s, settings.jwt_cookie
-        self._friends = settings.cors_origins
+        self._trusted_origins = settings.cors_origins
         self._claims = Claims(settings.jwt_subject_claim, settings.jwt_scope_claim, settings.jwt_grants_claim)
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return the principal of a connection's token; raise `Unauthenticated`."""
-        token = bearer_or_cookie(connection, self._cookie, self._friends)
+        token = bearer_or_cookie(connection, self._cookie, self._trusted_origins)
         if token is None:
             raise Unauthenticated("there is no token")
         return await self.verify(token)

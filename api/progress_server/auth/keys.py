@@ -214,5 +214,5 @@ def _http_reader(address: str, *, proxied: bool) -> Read:
 
 
 def _rejected(response: httpx.Response) -> str:
-    told = f"it answers with the status {response.status_code}"
-    return f"{told}; redirects are not followed: set the final address" if response.is_redirect else told
+    problem = f"it answers with the status {response.status_code}"
+    return f"{problem}; redirects are not followed: set the final address" if response.is_redirect else problem

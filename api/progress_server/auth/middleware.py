@@ -12,7 +12,7 @@ from progress_server.observability.logs import RejectionLog
 
 
 class AuthenticationMiddleware:
-    """Middleware that rejects requests without valid credentials, and notes the principal of the others."""
+    """Middleware that rejects requests without valid credentials, and stores the principal of the others."""
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
@@ -27,7 +27,7 @@ class AuthenticationMiddleware:
                 return
             except BrokerError as error:
                 if isinstance(error, Unauthenticated):
-                    self._log.note(scope, error)
+                    self._log.record(scope, error)
                 await reject(error, scope, receive, send, retry_s=COME_BACK_S)
                 return
             scope.setdefault("state", {})[STATE] = principal

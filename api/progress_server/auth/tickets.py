@@ -53,7 +53,7 @@ class Tickets:
 
     async def for_many(self, principal: Principal, grants: Grants) -> tuple[str, float]:
         """Return a ticket for a stream of many operations: those that these grants allow to read."""
-        return await self._issue(principal, {"grants": _told(grants.given), "limits": _told(grants.limits)})
+        return await self._issue(principal, {"grants": _claims_of(grants.given), "limits": _claims_of(grants.limits)})
 
     async def _issue(self, principal: Principal, opens: dict[str, Any]) -> tuple[str, float]:
         expires_at = math.ceil(time.time() + self._life_s)  # PyJWT compares whole seconds
@@ -106,7 +106,7 @@ def _for_many(opens: dict[str, Any], request: RequestClass) -> Grants | None:
     return Grants(_grants(opens["grants"]), _grants(opens["limits"])) if meant else None
 
 
-def _told(grants: Sequence[Grant]) -> list[dict[str, Any]]:
+def _claims_of(grants: Sequence[Grant]) -> list[dict[str, Any]]:
     """Return what grants say of reading, without the selectors that they don't have."""
     return [
         {name: list(values) for name, values in asdict(grant).items() if values is not None and name != "actions"}
@@ -115,5 +115,5 @@ def _told(grants: Sequence[Grant]) -> list[dict[str, Any]]:
     ]
 
 
-def _grants(told: list[dict[str, Any]]) -> tuple[Grant, ...]:
-    return tuple(GrantClaim(actions=[Action.READ], **selectors).grant() for selectors in told)
+def _grants(claims: list[dict[str, Any]]) -> tuple[Grant, ...]:
+    return tuple(GrantClaim(actions=[Action.READ], **selectors).grant() for selectors in claims)

@@ -33,85 +33,88 @@ class CallbackAuthenticator:
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
         self._backend = AuthorizerClient(settings, tally)
-        self._farewells = DisconnectEvents(self._backend.notify, tally)
-        self._verdicts = DecisionCache(settings.callback_cache_s)
-        self._newest: Takeover | None = None
-        self._friends, self._token_cookie = settings.cors_origins, settings.jwt_cookie
-        self.threshold = PerAddressRate(settings.callback_requests_per_s, tally)
+        self._disconnect_events = DisconnectEvents(self._backend.notify, tally)
+        self._decisions = DecisionCache(settings.callback_cache_s)
+        self._takeover: Takeover | None = None
+        self._trusted_origins, self._token_cookie = settings.cors_origins, settings.jwt_cookie
+        self.address_rate = PerAddressRate(settings.callback_requests_per_s, tally)
 
     @asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:
-        """Run the background tasks, and return the handlers of notes in the feeds.
+        """Run the background tasks, and return the handlers of internal entries in the feeds.
 
-        Leave it after the streams have ended: it then tells the back end of those.
+        Leave it after the streams have ended: it then notifies the back end of those.
         """
-        async with self._backend, self._farewells, Takeover(store) as newest:
-            self._newest = newest
-            yield {REPLACED: newest.received}
+        async with self._backend, self._disconnect_events, Takeover(store) as takeover:
+            self._takeover = takeover
+            yield {REPLACED: takeover.received}
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal that the back end names; a connection to be opened has its visit then."""
-        who, opening = self._who(connection), connect_request_in(connection.scope)
-        if opening is None:
-            presence = disconnect_watcher_in(connection.scope)
-            return await self._verdicts.get(
-                who.key(), lambda: self._called(who, connection.scope), lambda: presence.left
+        """Return the principal that the back end names.
+
+        A connection that is to be opened also gets its `AuthorizedConnection`.
+        """
+        caller, request = self._caller(connection), connect_request_in(connection.scope)
+        if request is None:
+            watcher = disconnect_watcher_in(connection.scope)
+            return await self._decisions.get(
+                caller.key(), lambda: self._ask_who_calls(caller, connection.scope), lambda: watcher.left
             )
-        answer = await self._opens(connection, who.opens(opening))
-        return await self._let_in(connection, opening, answer, answer.principal_of())
+        decision = await self._ask_to_connect(connection, caller.opens(request))
+        return await self._let_in(connection, request, decision, decision.principal_of())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
         """Return the principal of a ticket, if the back end allows it. It can make the ticket expire earlier."""
-        opening = connect_request_in(connection.scope)
-        if opening is None:
+        request = connect_request_in(connection.scope)
+        if request is None:
             return principal
-        question = self._who(connection, principal.name).opens(opening)
-        answer = await self._opens(connection, question)
-        ends = [it for it in (principal.expires_at, answer.principal_of().expires_at) if it is not None]
+        body = self._caller(connection, principal.name).opens(request)
+        decision = await self._ask_to_connect(connection, body)
+        ends = [it for it in (principal.expires_at, decision.principal_of().expires_at) if it is not None]
         within = dataclasses.replace(principal, expires_at=min(ends, default=None))
-        return await self._let_in(connection, opening, answer, within)
+        return await self._let_in(connection, request, decision, within)
 
     async def _let_in(
-        self, connection: HTTPConnection, opening: ConnectRequest, answer: Decision, principal: Principal
+        self, connection: HTTPConnection, request: ConnectRequest, decision: Decision, principal: Principal
     ) -> Principal:
-        opening = dataclasses.replace(opening, principal=principal.name)
-        visit = AuthorizedConnection(
-            opening.connection, lambda reason, lasted_s: self._ended(opening, reason, lasted_s)
+        request = dataclasses.replace(request, principal=principal.name)
+        authorized = AuthorizedConnection(
+            request.connection, lambda reason, lasted_s: self._ended(request, reason, lasted_s)
         )
-        visit.first = tuple(event.frame() for event in answer.events)
-        visit.attach_to(connection.scope)
+        authorized.first = tuple(event.frame() for event in decision.events)
+        authorized.attach_to(connection.scope)
         if disconnect_watcher_in(connection.scope).left:  # it must not replace a connection whose client is there
-            visit.end("client")
+            authorized.end("client")
             raise ClientDisconnect
-        if answer.identifier is not None:
+        if decision.identifier is not None:
             # Each principal has identifiers of its own: nobody can replace another's connection by guessing one.
-            identifier = f"{principal.name}\0{answer.identifier}"
-            visit.claim = partial(self._running().claim, identifier, visit.connection, visit.replaced)
+            identifier = f"{principal.name}\0{decision.identifier}"
+            authorized.claim = partial(self._running().claim, identifier, authorized.connection, authorized.replaced)
         return principal
 
-    def _who(self, connection: HTTPConnection, principal: str | None = None) -> Caller:
-        return caller_in(connection, self._friends, principal, self._token_cookie)
+    def _caller(self, connection: HTTPConnection, principal: str | None = None) -> Caller:
+        return caller_in(connection, self._trusted_origins, principal, self._token_cookie)
 
-    async def _opens(self, connection: HTTPConnection, question: bytes) -> Decision:
+    async def _ask_to_connect(self, connection: HTTPConnection, body: bytes) -> Decision:
         hub = context_of(connection).hub
         if hub.draining:  # all are rejected, whatever the back end would answer
             hub.tally.rejected[Draining.code] += 1
             raise Draining
-        return await self._asked("connect", question, connection.scope)
+        return await self._ask("connect", body, connection.scope)
 
-    async def _called(self, who: Caller, scope: Scope) -> Principal:
-        self.threshold.check(address_of(scope))  # a connection to be opened was counted by the middleware
-        return (await self._asked("call", who.calls(), scope)).principal_of()
+    async def _ask_who_calls(self, caller: Caller, scope: Scope) -> Principal:
+        self.address_rate.check(address_of(scope))  # a connection to be opened was counted by the middleware
+        return (await self._ask("call", caller.calls(), scope)).principal_of()
 
-    async def _asked(self, action: str, question: bytes, scope: Scope) -> Decision:
-        async with disconnect_watcher_in(scope).watched() as presence:
-            return await self._backend.ask(action, question, address_of(scope), presence.run_while_connected)
+    async def _ask(self, action: str, body: bytes, scope: Scope) -> Decision:
+        async with disconnect_watcher_in(scope).watched() as watcher:
+            return await self._backend.ask(action, body, address_of(scope), watcher.run_while_connected)
 
-    def _ended(self, opening: ConnectRequest, reason: str, lasted_s: float) -> None:
-        self._running().release(opening.connection)
-        self._farewells.enqueue(opening.ended(reason, lasted_s))
+    def _ended(self, request: ConnectRequest, reason: str, lasted_s: float) -> None:
+        self._running().release(request.connection)
+        self._disconnect_events.enqueue(request.ended(reason, lasted_s))
 
     def _running(self) -> Takeover:
-        if self._newest is None:
+        if self._takeover is None:
             raise StorageUnavailable("this server is starting: retry in a moment")
-        return self._newest
+        return self._takeover

@@ -48,12 +48,12 @@ class AuthorizerClient:
         self._signer = Signer(settings.callback_secret.get_secret_value())
         self._timeout_s = settings.callback_timeout_s
         self._tally = tally
-        # A client for each place: a pool for all would look at each of its connections for every request.
+        # A client for each slot: a pool for all would look at each of its connections for every request.
         tls = ssl.create_default_context()
         self._clients = [_client(self._timeout_s, tls) for _ in range(settings.callback_concurrency + SENDERS)]
-        self._line = FairQueue(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
-        self._telling = FairQueue(self._clients[:SENDERS], self._timeout_s)
-        self._trouble: str | None = None
+        self._queue = FairQueue(self._clients[SENDERS:], self._timeout_s / 2, shared=True)
+        self._notice_queue = FairQueue(self._clients[:SENDERS], self._timeout_s)
+        self._error: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,16 +69,16 @@ class AuthorizerClient:
         """
         try:
             answer = await self._request(body, address, wait)
-        except AuthorizerError as trouble:
-            self._tally.callbacks[action, trouble.outcome] += 1
-            self._note(str(trouble))
+        except AuthorizerError as error:
+            self._tally.callbacks[action, error.outcome] += 1
+            self._log_change(str(error))
             raise AuthorizerUnavailable(
-                "your credentials can't be checked now: retry in a moment", retry_s=trouble.retry_s
+                "your credentials can't be checked now: retry in a moment", retry_s=error.retry_s
             ) from None
         except AuthorizerUnavailable:
             self._tally.callbacks[action, "busy"] += 1
             raise
-        self._note(None)
+        self._log_change(None)
         if not answer.allow:
             self._tally.callbacks[action, "denied"] += 1
             raise Unauthenticated("the back end does not allow it")
@@ -88,14 +88,14 @@ class AuthorizerClient:
     async def notify(self, message_id: str, body: bytes) -> int:
         """Send a notice, which needs no answer; return the status of the response. Raises `AuthorizerError`."""
         try:
-            async with self._telling.slot() as client, asyncio.timeout(self._timeout_s):
+            async with self._notice_queue.slot() as client, asyncio.timeout(self._timeout_s):
                 return (await self._post(client, message_id, body))[0]
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
 
     async def _request(self, body: bytes, address: str, wait: Wait) -> Decision:
         try:
-            async with self._line.slot(address, wait) as client, asyncio.timeout(self._timeout_s):
+            async with self._queue.slot(address, wait) as client, asyncio.timeout(self._timeout_s):
                 status, content = await self._post_again(client, body)
         except (TimeoutError, httpx.HTTPError) as error:
             raise self._away(error) from None
@@ -132,14 +132,14 @@ class AuthorizerClient:
             return AuthorizerError("timeout", f"it does not answer within {self._timeout_s:g} s")
         return AuthorizerError("unreachable", f"it can't be reached: {error or type(error).__name__}")
 
-    def _note(self, trouble: str | None) -> None:
+    def _log_change(self, error: str | None) -> None:
         """Log what is wrong when that changes: not once for each caller that is rejected."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            if trouble is None:
+        if error != self._error:
+            self._error = error
+            if error is None:
                 log.info("the back end of PROGRESS_CALLBACK_URL answers again")
             else:
-                log.warning("the back end of PROGRESS_CALLBACK_URL gives no decision, nobody is let in: %s", trouble)
+                log.warning("the back end of PROGRESS_CALLBACK_URL gives no decision, nobody is let in: %s", error)
 
 
 def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:

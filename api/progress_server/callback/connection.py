@@ -1,4 +1,4 @@
-"""A connection that the back end has allowed, until the back end is told that it has ended."""
+"""A connection that the back end has allowed, until the back end is notified that it has ended."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from progress_broker.stream.frames import Frame
 from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.stream import Stream
 
-_STATE = "visit"
+_STATE = "authorized_connection"
 """The key among the `state` of a connection's scope."""
 
 
@@ -41,7 +41,7 @@ class AuthorizedConnection:
 
     async def opened(self) -> None:
         """Replace the older connection of the same identifier, now that this one is open and not before."""
-        claim, self.claim = self.claim, None  # it holds this visit
+        claim, self.claim = self.claim, None  # it refers to this connection
         if claim is not None and not self.ended:
             await claim()
 
@@ -56,7 +56,7 @@ class AuthorizedConnection:
         self.on_replaced(lambda: replace(stream))
 
     def on_replaced(self, replace: Callable[[], None]) -> None:
-        """Have this called when a newer connection replaces it: it tells the client, and ends the connection."""
+        """Have this called when a newer connection replaces it: it notifies the client, and ends the connection."""
         self._replace = replace
         if self._replaced:
             replace()
@@ -68,7 +68,7 @@ class AuthorizedConnection:
             self._replace()
 
     def end(self, reason: str) -> None:
-        """Tell the back end that it has ended, once."""
+        """Notify the back end that it has ended, once."""
         if not self.ended:
             self.ended, self.claim = True, None
             self._ended(reason, time.monotonic() - self._began)
@@ -93,6 +93,6 @@ NO_CONNECTION = UnauthorizedConnection()
 
 
 def connection_in(scope: Scope) -> AuthorizedConnection:
-    """Return the visit of a connection."""
+    """Return what the back end has allowed, from the scope of a connection."""
     found: AuthorizedConnection = scope.get("state", {}).get(_STATE, NO_CONNECTION)
     return found

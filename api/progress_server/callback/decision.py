@@ -42,8 +42,8 @@ class FirstEvent(BaseModel):
     def frame(self) -> Frame:
         """Return it as a frame without an id, so that it moves no position."""
         head = b"event: %b\ndata: " % self.type.encode()
-        told = {"type": self.type, "time": time.time_ns() // 1_000_000, "data": self.data}
-        return Frame(0, b"", self.type.encode(), head + orjson.dumps(told) + b"\n\n", len(head))
+        envelope = {"type": self.type, "time": time.time_ns() // 1_000_000, "data": self.data}
+        return Frame(0, b"", self.type.encode(), head + orjson.dumps(envelope) + b"\n\n", len(head))
 
 
 class Decision(BaseModel):

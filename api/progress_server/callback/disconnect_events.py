@@ -28,13 +28,13 @@ ACTION = "disconnect"
 class DisconnectEvents:
     """A queue of notices to send. Use it as an async context manager: on exit it sends what it can."""
 
-    def __init__(self, tell: Callable[[str, bytes], Awaitable[int]], tally: Tally, pause_s: float = PAUSE_S) -> None:
-        self._tell = tell
+    def __init__(self, notify: Callable[[str, bytes], Awaitable[int]], tally: Tally, pause_s: float = PAUSE_S) -> None:
+        self._notify = notify
         self._tally = tally
         self._pause_s = pause_s
         self._waiting: deque[bytes] = deque()
-        self._busy = 0
-        self._news = asyncio.Event()
+        self._sending = 0
+        self._queued = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks = Tasks()
@@ -48,9 +48,9 @@ class DisconnectEvents:
         try:
             await asyncio.wait_for(self._idle.wait(), FLUSH_S)
         except TimeoutError:
-            untold = len(self._waiting) + self._busy
-            self._tally.callbacks[ACTION, "dropped"] += untold
-            log.warning("the back end was not told of %d connections that have ended", untold)
+            unsent = len(self._waiting) + self._sending
+            self._tally.callbacks[ACTION, "dropped"] += unsent
+            log.warning("the back end was not notified of %d connections that have ended", unsent)
         await self._tasks.close()
 
     def enqueue(self, body: bytes) -> None:
@@ -60,30 +60,30 @@ class DisconnectEvents:
             return
         self._waiting.append(body)
         self._idle.clear()
-        self._news.set()
+        self._queued.set()
 
     async def _send(self) -> None:
         while True:
             while not self._waiting:
-                self._news.clear()
-                await self._news.wait()
+                self._queued.clear()
+                await self._queued.wait()
             body = self._waiting.popleft()
-            self._busy += 1
+            self._sending += 1
             try:
-                told = await self._tried(body)
+                sent = await self._deliver(body)
             finally:
-                self._busy -= 1
-            self._tally.callbacks[ACTION, "told" if told else "failed"] += 1
-            if not self._busy and not self._waiting:
+                self._sending -= 1
+            self._tally.callbacks[ACTION, "sent" if sent else "failed"] += 1
+            if not self._sending and not self._waiting:
                 self._idle.set()
 
-    async def _tried(self, body: bytes) -> bool:
+    async def _deliver(self, body: bytes) -> bool:
         """Return whether the back end took a notice. It is sent again, under the same id, if it can't be delivered."""
         message_id = new_message_id()
         pause_s = self._pause_s
         for left in reversed(range(TRIES)):
             try:
-                status = await self._tell(message_id, body)
+                status = await self._notify(message_id, body)
             except AuthorizerError:
                 status = 0
             if 200 <= status < 300:

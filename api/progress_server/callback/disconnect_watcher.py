@@ -11,7 +11,7 @@ from progress_server.auth.guard import ClientDisconnect
 
 T = TypeVar("T")
 
-_STATE = "presence"
+_STATE = "disconnect_watcher"
 """The key among the `state` of a connection's scope."""
 _ENDS = ("http.disconnect", "websocket.disconnect")
 
@@ -21,8 +21,8 @@ class DisconnectWatcher:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._heard: list[Message] = []
-        self._leaving: asyncio.Task[None] | None = None
+        self._received: list[Message] = []
+        self._listening: asyncio.Task[None] | None = None
 
     @classmethod
     def watchable(cls, scope: Scope) -> bool:
@@ -36,28 +36,28 @@ class DisconnectWatcher:
     @property
     def left(self) -> bool:
         """Whether the client has disconnected."""
-        return bool(self._heard) and self._heard[-1]["type"] in _ENDS
+        return bool(self._received) and self._received[-1]["type"] in _ENDS
 
     async def receive(self) -> Message:
         """Return the next message of the client."""
-        return self._heard.pop(0) if self._heard else await self._receive()
+        return self._received.pop(0) if self._received else await self._receive()
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator["DisconnectWatcher"]:
         """Watch whether it disconnects."""
-        leaving = self._leaving = asyncio.create_task(self._listen())
+        listening = self._listening = asyncio.create_task(self._listen())
         try:
             yield self
         finally:
-            self._leaving = None
-            leaving.cancel()
-            await asyncio.wait((leaving,))  # or it could take a message that is for the app
+            self._listening = None
+            listening.cancel()
+            await asyncio.wait((listening,))  # or it could take a message that is for the app
 
     async def run_while_connected(self, waiting: Awaitable[T]) -> T:
         """Return what is waited for; raise `ClientDisconnect` if the client, which is watched, disconnects before."""
         wanted = asyncio.ensure_future(waiting)
         try:
-            await asyncio.wait((wanted, *filter(None, (self._leaving,))), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((wanted, *filter(None, (self._listening,))), return_when=asyncio.FIRST_COMPLETED)
             if not wanted.done():
                 raise ClientDisconnect
             return wanted.result()
@@ -66,14 +66,14 @@ class DisconnectWatcher:
 
     async def _listen(self) -> None:
         while not self.left:
-            if self._heard and _may_go_on(self._heard[-1]):  # the rest may be long, and is not wanted here
+            if self._received and _may_go_on(self._received[-1]):  # the rest may be long, and is not wanted here
                 await asyncio.Event().wait()
-            self._heard.append(await self._receive())
+            self._received.append(await self._receive())
 
 
-def _may_go_on(said: Message) -> bool:
+def _may_go_on(message: Message) -> bool:
     """Return whether more than a disconnect may follow: the rest of a body, or messages of a WebSocket."""
-    return said["type"] == "websocket.receive" or bool(said.get("more_body"))
+    return message["type"] == "websocket.receive" or bool(message.get("more_body"))
 
 
 async def _silence() -> Message:

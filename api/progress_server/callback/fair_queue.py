@@ -1,8 +1,8 @@
-"""The queue before a back end: so many questions are asked at a time, some wait, and the rest are told when to retry.
+"""The queue before a back end: so many questions are asked at a time, some wait, and the rest get a time to retry.
 
-Callers of one address can't hold up those of others: they have no more than half of the places, and those who wait are
+Callers of one address can't hold up those of others: they have no more than half of the slots, and those who wait are
 served in turn, one of each address. This is made here because asyncio's `Semaphore` and `Queue` serve in the order of
-arrival, so that one address could take every place, and they can't say when a caller that is rejected may retry.
+arrival, so that one address could take every slot, and they can't say when a caller that is rejected may retry.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
 """Waits for something, and may raise before it comes."""
 
 LONGEST_S = 30.0
-"""Nobody is told to retry later than this."""
+"""The maximum retry delay."""
 
-_WAITING_A_PLACE = 16
-"""Most callers that may wait before a new one, for each place."""
+_MAX_WAITING_PER_SLOT = 16
+"""Most callers that may wait before a new one, for each slot."""
 
 _WEIGHT = 0.1
 """Weight of the newest duration in the moving average of how long one takes."""
@@ -38,43 +38,43 @@ class FairQueue(Generic[T]):
 
     def __init__(
         self,
-        places: Iterable[T],
+        slots: Iterable[T],
         longest_wait_s: float,
         clock: Callable[[], float] = time.monotonic,
         *,
         shared: bool = False,
     ) -> None:
-        self._idle = list(places)
-        self._places = len(self._idle)
-        self._each = max(1, self._places // 2) if shared else self._places
+        self._idle = list(slots)
+        self._slots = len(self._idle)
+        self._each = max(1, self._slots // 2) if shared else self._slots
         self._longest_wait_s = longest_wait_s
         self._clock = clock
         self._served: Counter[str] = Counter()
         # By address, the one whose turn is next first; of each, the one that came first.
         self._waiting: dict[str, dict[asyncio.Future[T], None]] = {}
-        self._takes_s = 0.0
+        self._average_s = 0.0
         self._turn = clock()
 
     @asynccontextmanager
     async def slot(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
-        """Have a place; raise `AuthorizerUnavailable` if there is none for long. It says when to retry.
+        """Take a slot for the block; raise `AuthorizerUnavailable` if there is none for long. It says when to retry.
 
         A caller that has to wait does so by `wait`, and leaves the queue with what that raises.
         """
-        place = await self._taken(address, wait)
+        item = await self._acquire(address, wait)
         began = self._clock()
         try:
-            yield place
+            yield item
         finally:
-            self._takes_s += _WEIGHT * (self._clock() - began - self._takes_s)
-            self._left(place, address)
+            self._average_s += _WEIGHT * (self._clock() - began - self._average_s)
+            self._release(item, address)
 
-    async def _taken(self, address: str, wait: Wait) -> T:
+    async def _acquire(self, address: str, wait: Wait) -> T:
         if self._idle and self._served[address] < self._each:  # callers that wait have as many as they may
             return self._take(address)
         ahead = self._ahead(address)
-        if ahead > _WAITING_A_PLACE * self._places or ahead * self._each_s > self._longest_wait_s:
-            raise self._full()
+        if ahead > _MAX_WAITING_PER_SLOT * self._slots or ahead * self._each_s > self._longest_wait_s:
+            raise self._queue_full()
         turn: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(address, {})[turn] = None
         try:
@@ -82,11 +82,11 @@ class FairQueue(Generic[T]):
                 await wait(turn)
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # it came at that moment
-                self._left(turn.result(), address)
+                self._release(turn.result(), address)
             else:
                 self._give_up(turn, address)
             if isinstance(error, TimeoutError):
-                raise self._full() from None
+                raise self._queue_full() from None
             raise
         return turn.result()
 
@@ -94,8 +94,8 @@ class FairQueue(Generic[T]):
         self._served[address] += 1
         return self._idle.pop()  # the one left last, whose connection is likeliest to be open
 
-    def _left(self, place: T, address: str) -> None:
-        self._idle.append(place)
+    def _release(self, item: T, address: str) -> None:
+        self._idle.append(item)
         self._served[address] -= 1
         if not self._served[address]:
             del self._served[address]
@@ -125,14 +125,14 @@ class FairQueue(Generic[T]):
         ours = len(self._waiting.get(address, ()))
         return 1 + sum(min(len(theirs), ours + (at != address)) for at, theirs in self._waiting.items())
 
-    def _full(self) -> AuthorizerUnavailable:
+    def _queue_full(self) -> AuthorizerUnavailable:
         detail = "too many callers are waiting for the authorizer: retry in a moment"
         return AuthorizerUnavailable(detail, retry_s=self._next_turn_s())
 
     @property
     def _each_s(self) -> float:
         """About how long it takes until the next one is served."""
-        return self._takes_s / self._places
+        return self._average_s / self._slots
 
     def _next_turn_s(self) -> float:
         """Return how long from now the next caller that is rejected may retry: after those rejected before."""

@@ -1,7 +1,7 @@
-"""Middleware around the question to a back end: the limits before it, and the end of what it allowed after it.
+"""Middleware around the request to a back end: the limits before it, and the end of what it allowed after it.
 
-Without a back end, invalid credentials are rejected at once and take no place. Here the back end has to be asked first,
-so each question needs a place. The place counts for the address until the principal is known
+Without a back end, invalid credentials are rejected at once and take no slot. Here the back end has to be asked first,
+so each question needs a slot. The slot counts for the address until the principal is known
 (`api/progress_server/limits/middleware.py`).
 """
 
@@ -23,7 +23,7 @@ from progress_server.limits.slots import address_of, slot_held
 
 
 class AuthorizedConnectionMiddleware:
-    """Stands around authentication. An adopted stream outlives its request, and ends its visit itself."""
+    """Stands around authentication. An adopted stream outlives its request; it ends its connection itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,9 +34,9 @@ class AuthorizedConnectionMiddleware:
             await self._app(scope, receive, send)
             return
         if DisconnectWatcher.watchable(scope):
-            presence = DisconnectWatcher(receive)
-            presence.enter(scope)
-            receive = presence.receive
+            watcher = DisconnectWatcher(receive)
+            watcher.enter(scope)
+            receive = watcher.receive
         if not class_of(scope).streams:
             await self._app(scope, receive, send)
             return
@@ -46,9 +46,9 @@ class AuthorizedConnectionMiddleware:
         try:
             await self._app(scope, receive, send)
         finally:
-            visit = connection_in(scope)
-            if not visit.transferred:
-                visit.end("client" if scope["type"] == "websocket" else "rejected")
+            authorized = connection_in(scope)
+            if not authorized.transferred:
+                authorized.end("client" if scope["type"] == "websocket" else "rejected")
 
 
 def _was_replaced(scope: Scope) -> bool:
@@ -62,11 +62,11 @@ def _was_replaced(scope: Scope) -> bool:
 class PreAuthLimits:
     """Middleware before the handshake limit of the replica, which one address alone could use up."""
 
-    def __init__(self, app: ASGIApp, threshold: PerAddressRate, limiter: Limiter, tally: Tally) -> None:
-        self._app, self._threshold, self._limiter, self._tally = app, threshold, limiter, tally
+    def __init__(self, app: ASGIApp, address_rate: PerAddressRate, limiter: Limiter, tally: Tally) -> None:
+        self._app, self._address_rate, self._limiter, self._tally = app, address_rate, limiter, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; one that opens a stream, or waits for long, has a place then."""
+        """Pass a request on; one that opens a stream, or a long poll, first takes a slot of its address."""
         request = class_of(scope)
         if not (request.streams or request.is_long_poll):
             await self._app(scope, receive, send)
@@ -74,11 +74,11 @@ class PreAuthLimits:
         address = address_of(scope)
         try:
             if request.streams:  # other calls are counted when they cost a question
-                self._threshold.check(address)
-            room = self._limiter.address_slot(address)
+                self._address_rate.check(address)
+            slot = self._limiter.address_slot(address)
         except (AtCapacity, RateLimited, TooManyStreams) as fault:
             self._tally.rejected[fault.code] += 1
             await reject(fault, scope, receive, send)
             return
-        with slot_held(scope, room):
+        with slot_held(scope, slot):
             await self._app(scope, receive, send)

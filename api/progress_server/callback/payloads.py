@@ -1,4 +1,4 @@
-"""Questions: what a back end is told of a caller, to decide by."""
+"""Requests to the back end: what it gets about a caller, to decide by."""
 
 import secrets
 import time
@@ -50,46 +50,49 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller, as far as the request tells."""
+    """The caller, as far as the request shows."""
 
     client: str | None
     headers: dict[str, str] = field(repr=False)
     principal: str | None = None
     """The principal of credentials that we checked ourselves, such as a ticket."""
 
-    def opens(self, opening: ConnectRequest) -> bytes:
-        """Return the question whether a connection may be opened."""
-        told: dict[str, Any] = {"action": "connect", "connection": opening.connection, "url": opening.url}
-        return orjson.dumps(told | {"method": opening.method, "operation": opening.operation} | self._told())
+    def opens(self, request: ConnectRequest) -> bytes:
+        """Return the request that asks whether a connection may be opened."""
+        passed_on: dict[str, Any] = {"action": "connect", "connection": request.connection, "url": request.url}
+        return orjson.dumps(passed_on | {"method": request.method, "operation": request.operation} | self._described())
 
     def calls(self) -> bytes:
-        """Return the question who calls and what they may do. It has no URL, as the answer serves other calls too."""
-        return orjson.dumps({"action": "call"} | self._told())
+        """Return the request that asks who calls. It has no URL, as the answer serves other calls too."""
+        return orjson.dumps({"action": "call"} | self._described())
 
     def key(self) -> bytes:
-        """Return a key that is equal for callers of whom the same is told."""
-        return blake2b(orjson.dumps(self._told(), option=orjson.OPT_SORT_KEYS), key=_KEY).digest()
+        """Return a key that is equal for callers with the same data."""
+        return blake2b(orjson.dumps(self._described(), option=orjson.OPT_SORT_KEYS), key=_KEY).digest()
 
-    def _told(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         return {"principal": self.principal, "client": self.client, "headers": self.headers}
 
 
 def caller_in(
-    connection: HTTPConnection, friends: Collection[str] = (), principal: str | None = None, token_cookie: str = ""
+    connection: HTTPConnection,
+    trusted_origins: Collection[str] = (),
+    principal: str | None = None,
+    token_cookie: str = "",
 ) -> Caller:
     """Return the caller; raise `Unauthenticated` if a page of another site may have sent the request.
 
     A token that the browser keeps in a cookie (`POST /v1/session`) is passed on as if it came in `Authorization`.
     """
     headers = connection.headers
-    told = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
-    if "cookie" in told and not is_same_origin_request(connection, friends):
-        if "authorization" not in told:
+    passed_on = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
+    if "cookie" in passed_on and not is_same_origin_request(connection, trusted_origins):
+        if "authorization" not in passed_on:
             raise Unauthenticated("the cookie came with a request that may be from a page of another site")
-        del told["cookie"]
-    if "authorization" not in told and (token := connection.cookies.get(token_cookie)):
-        told["authorization"] = f"Bearer {checked_length(token)}"
-    return Caller(connection.client.host if connection.client else None, told, principal)
+        del passed_on["cookie"]
+    if "authorization" not in passed_on and (token := connection.cookies.get(token_cookie)):
+        passed_on["authorization"] = f"Bearer {checked_length(token)}"
+    return Caller(connection.client.host if connection.client else None, passed_on, principal)
 
 
 def connect_request_in(scope: Scope, principal: str | None = None) -> ConnectRequest | None:

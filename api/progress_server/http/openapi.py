@@ -64,9 +64,9 @@ def describe(app: FastAPI) -> None:
     plain: Callable[[], dict[str, Any]] = app.openapi
 
     def described() -> dict[str, Any]:
-        told = app.openapi_schema is not None
+        is_built = app.openapi_schema is not None
         document = plain()
-        if not told:
+        if not is_built:
             _complete(document)
         return document
 

@@ -23,7 +23,7 @@ class RequestOrigin(Enum):
 def request_origin(headers: Headers, trusted_origins: Collection[str]) -> RequestOrigin:
     """Return who sent a request. Newer browsers say it by Fetch Metadata headers, older ones by `Origin`.
 
-    Pages of the origins in `friends` may do what our own pages may.
+    Pages of the origins in `trusted_origins` may do what our own pages may.
     """
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and origin in trusted_origins:

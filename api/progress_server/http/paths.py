@@ -68,7 +68,7 @@ def classify(scope: Scope) -> RequestClass:
     return _STREAMS_ONE if kind else _STREAMS_MANY
 
 
-def note_class(scope: Scope) -> None:
+def store_class(scope: Scope) -> None:
     """Classify a request, and store the class for the inner layers."""
     # Create the state before other middleware copies the scope: the access log later reads what they store in it.
     scope.setdefault("state", {})[_KEY] = classify(scope)
@@ -77,10 +77,10 @@ def note_class(scope: Scope) -> None:
 def class_of(scope: Scope) -> RequestClass:
     """Return the stored class of a request, or classify the request now if none is stored."""
     try:
-        noted: RequestClass = scope["state"][_KEY]
+        found: RequestClass = scope["state"][_KEY]
     except KeyError:
         return classify(scope)
-    return noted
+    return found
 
 
 def operation_in(scope: Scope) -> str:

@@ -97,8 +97,8 @@ def problem_message(
 ) -> str:
     """Return an error as a WebSocket message, with the members of a problem; temporary errors also have `retry_ms`."""
     retry = {"retry_ms": math.ceil((retry_s or random.uniform(1, 5)) * 1000)} if code in RETRYABLE else {}
-    told = problem_body(code, detail, field) | members | retry
-    return orjson.dumps({"event": "problem"} | {name: it for name, it in told.items() if it is not None}).decode()
+    fields = problem_body(code, detail, field) | members | retry
+    return orjson.dumps({"event": "problem"} | {name: it for name, it in fields.items() if it is not None}).decode()
 
 
 def close_code(reason: str) -> int:

@@ -31,16 +31,16 @@ class TokenBucket:
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
-        self._places = rate * BURST_S
+        self._tokens = rate * BURST_S
         self._at = self._turn = clock()
 
     def take(self) -> float:
         """Take a token and return 0; or, without a token, return the seconds after which to retry."""
         now = self._clock()
-        self._places = min(self._places + (now - self._at) * self._rate, self._rate * BURST_S)
+        self._tokens = min(self._tokens + (now - self._at) * self._rate, self._rate * BURST_S)
         self._at = now
-        if self._places >= 1:
-            self._places -= 1
+        if self._tokens >= 1:
+            self._tokens -= 1
             return 0
         self._turn = min(max(self._turn, now) + 1 / self._rate, now + LONGEST_S)
         wait_s = self._turn - now
@@ -52,11 +52,11 @@ class AdmissionMiddleware:
 
     def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
         self._app, self._tally = app, tally
-        self._gate = TokenBucket(rate, clock)
+        self._bucket = TokenBucket(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, unless it opens a stream and exceeds the rate."""
-        wait_s = self._gate.take() if class_of(scope).streams else 0
+        wait_s = self._bucket.take() if class_of(scope).streams else 0
         if wait_s:
             self._tally.rejected["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
@@ -71,17 +71,17 @@ class PerAddressRate:
 
     def __init__(self, rate: float, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._tally, self._clock = rate, tally, clock
-        self._gates: dict[str, TokenBucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     def check(self, address: str) -> None:
         """Count a call. Raise `RateLimited`, with the delay after which to retry, if there were too many."""
         if not self._rate:
             return
-        gate = self._gates.pop(address, None) or TokenBucket(self._rate, self._clock)
-        if len(self._gates) >= MAX_ADDRESSES:
-            del self._gates[next(iter(self._gates))]
-        self._gates[address] = gate  # at the end: most recently seen
-        wait_s = gate.take()
+        bucket = self._buckets.pop(address, None) or TokenBucket(self._rate, self._clock)
+        if len(self._buckets) >= MAX_ADDRESSES:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[address] = bucket  # at the end: most recently seen
+        wait_s = bucket.take()
         if wait_s:
             self._tally.limited["questions"] += 1
             raise RateLimited("too many requests from your address; retry after the given delay", retry_s=wait_s)

@@ -29,9 +29,9 @@ class BodyRateLimiter:
     """
 
     def __init__(
-        self, receive: Receive, sent: Buckets, who: str, clock: Callable[[], float], tally: Tally, *, lines: bool
+        self, receive: Receive, sent: Buckets, caller: str, clock: Callable[[], float], tally: Tally, *, lines: bool
     ) -> None:
-        self._receive, self._sent, self._who, self._clock = receive, sent, who, clock
+        self._receive, self._sent, self._caller, self._clock = receive, sent, caller, clock
         self._tally = tally
         self._longest_s = LONGEST_S if lines else PATIENCE_S
         self._lines = lines
@@ -51,8 +51,8 @@ class BodyRateLimiter:
         return {"type": "http.request", "body": piece, "more_body": self._more or bool(self._rest)}
 
     async def _turn(self, size: int) -> None:
-        sent, who = self._sent, self._who
-        while (wait_s := sent.wait_s(who, size, now := self._clock())) > self._longest_s:
+        sent, caller = self._sent, self._caller
+        while (wait_s := sent.wait_s(caller, size, now := self._clock())) > self._longest_s:
             if not self._lines:
                 self._tally.limited["sent-bytes"] += 1
                 raise RateLimited(
@@ -62,5 +62,5 @@ class BodyRateLimiter:
             await asyncio.sleep(
                 random.uniform(0, LONGEST_S)
             )  # a bucket forgets any larger debt, so those bytes would be free
-        sent.charge(who, size, now)  # before the wait, so that later callers queue behind this one
+        sent.charge(caller, size, now)  # before the wait, so that later callers queue behind this one
         await asyncio.sleep(wait_s)

@@ -20,17 +20,17 @@ class RateLimitHeaders:
     """Builds the rate limit headers from token buckets."""
 
     def __init__(self, requests: Buckets | None, sent: Buckets | None) -> None:
-        told = [(REQUESTS, requests, ""), (SENT, sent, BYTES)]
-        self._told = [(name, buckets) for name, buckets, _ in told if buckets is not None]
-        policies = [policy(name, buckets.rate, unit) for name, buckets, unit in told if buckets is not None]
+        limits = [(REQUESTS, requests, ""), (SENT, sent, BYTES)]
+        self._limits = [(name, buckets) for name, buckets, _ in limits if buckets is not None]
+        policies = [policy(name, buckets.rate, unit) for name, buckets, unit in limits if buckets is not None]
         self._policy = (b"ratelimit-policy", ", ".join(policies).encode())
 
-    def headers(self, who: str, now: float) -> Headers:
+    def headers(self, caller: str, now: float) -> Headers:
         """Return the current headers for a caller."""
         items = []
-        for name, buckets in self._told:
-            left, lacks_s = buckets.left(who, now)
-            items.append(f'"{name}";r={left};t={math.ceil(lacks_s)}')
+        for name, buckets in self._limits:
+            left, deficit_s = buckets.left(caller, now)
+            items.append(f'"{name}";r={left};t={math.ceil(deficit_s)}')
         return [self._policy, (b"ratelimit", ", ".join(items).encode())] if items else []
 
 

@@ -26,54 +26,54 @@ class LimitsMiddleware:
 
     def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
         self._app, self._limiter, self._tally = app, limiter, tally
-        self._quotas = RateLimitHeaders(limiter.requests, limiter.sent)
-        self._rated = limiter.requests is not None or limiter.sent is not None
+        self._headers = RateLimitHeaders(limiter.requests, limiter.sent)
+        self._has_rates = limiter.requests is not None or limiter.sent is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or reject it."""
         if not class_of(scope).limited:
             await self._app(scope, receive, send)
-        elif self._rated:
-            await self._rate(scope, receive, send)
+        elif self._has_rates:
+            await self._limit_rate(scope, receive, send)
         else:
-            await self._place(scope, receive, send)
+            await self._take_slot(scope, receive, send)
 
     # Rates
 
-    async def _rate(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _limit_rate(self, scope: Scope, receive: Receive, send: Send) -> None:
         limiter, name = self._limiter, _name(scope)
-        who = f"={name}" if name else f"@{address_of(scope)}"
-        sends = limiter.sent is not None and scope["type"] == "http" and scope["method"] in _BODIES
-        fault = self._over(who, sends=sends)
+        caller = f"={name}" if name else f"@{address_of(scope)}"
+        has_body = limiter.sent is not None and scope["type"] == "http" and scope["method"] in _BODIES
+        fault = self._check(caller, has_body=has_body)
         if fault is not None:
             if class_of(scope).streams:
                 self._tally.rejected[fault.code] += 1
-            await reject(fault, scope, receive, send, headers=self._quotas.headers(who, limiter.clock()))
+            await reject(fault, scope, receive, send, headers=self._headers.headers(caller, limiter.clock()))
             return
-        if sends:
-            receive = self._charged(who, scope, receive)
+        if has_body:
+            receive = self._charge(caller, scope, receive)
         if scope["type"] == "http":
-            send = partial(self._told, who, send)
+            send = partial(self._send, caller, send)
         elif limiter.requests is not None:
-            receive = partial(self._asked, who, receive)
-        await self._place(scope, receive, send)
+            receive = partial(self._receive, caller, receive)
+        await self._take_slot(scope, receive, send)
 
-    def _over(self, who: str, *, sends: bool) -> RateLimited | None:
+    def _check(self, caller: str, *, has_body: bool) -> RateLimited | None:
         limiter, now = self._limiter, self._limiter.clock()
-        if sends and limiter.sent is not None and (wait_s := limiter.sent.wait_s(who, 1, now)):
+        if has_body and limiter.sent is not None and (wait_s := limiter.sent.wait_s(caller, 1, now)):
             self._tally.limited["sent-bytes"] += 1
             return _limited(
                 "your limit of bytes sent per second is exceeded (see RateLimit-Policy); wait, or send less at a time",
                 wait_s,
             )
-        if limiter.requests is not None and (wait_s := limiter.requests.take(who, 1, now)):
+        if limiter.requests is not None and (wait_s := limiter.requests.take(caller, 1, now)):
             self._tally.limited["requests"] += 1
             return _limited(
                 "your request rate limit is exceeded (see RateLimit-Policy); wait, and send fewer requests", wait_s
             )
         return None
 
-    def _charged(self, who: str, scope: Scope, receive: Receive) -> Receive:
+    def _charge(self, caller: str, scope: Scope, receive: Receive) -> Receive:
         """Charge a body to the caller's budget of bytes.
 
         A body with Content-Length is charged in full now. Otherwise many bodies that begin together would each find
@@ -84,31 +84,31 @@ class LimitsMiddleware:
             return receive
         if size.isdecimal() and not _is_lines(scope):
             # At most the burst: a longer body is rejected for its size.
-            sent.charge(who, min(float(size), sent.rate.burst), clock())
+            sent.charge(caller, min(float(size), sent.rate.burst), clock())
             return receive
-        return BodyRateLimiter(receive, sent, who, clock, self._tally, lines=_is_lines(scope))
+        return BodyRateLimiter(receive, sent, caller, clock, self._tally, lines=_is_lines(scope))
 
-    async def _asked(self, who: str, receive: Receive) -> Message:
+    async def _receive(self, caller: str, receive: Receive) -> Message:
         """Count each WebSocket message as a request. Messages beyond the rate are delayed."""
         message = await receive()
         requests = self._limiter.requests
         if message["type"] == "websocket.receive" and requests is not None:
             now = self._limiter.clock()
-            wait_s = requests.wait_s(who, 1, now)
-            requests.charge(who, 1, now)
+            wait_s = requests.wait_s(caller, 1, now)
+            requests.charge(caller, 1, now)
             if wait_s:
                 await asyncio.sleep(min(wait_s, LONGEST_S))
         return message
 
-    async def _told(self, who: str, send: Send, message: Message) -> None:
+    async def _send(self, caller: str, send: Send, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), *self._quotas.headers(who, self._limiter.clock())]
+            headers = [*message.get("headers", ()), *self._headers.headers(caller, self._limiter.clock())]
             message = {**message, "headers": headers}
         await send(message)
 
     # Stream slots
 
-    async def _place(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _take_slot(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. A stream or a long poll first takes a slot, and holds it until it ends."""
         request = class_of(scope)
         if not (request.streams or request.is_long_poll):
@@ -116,14 +116,14 @@ class LimitsMiddleware:
             return
         name = _name(scope)
         try:
-            place = await self._limiter.stream_slot(name, address_of(scope), slot_in(scope))
+            slot = await self._limiter.stream_slot(name, address_of(scope), slot_in(scope))
         except (AtCapacity, TooManyStreams) as fault:
             self._tally.rejected[fault.code] += 1
             most = self._limiter.limits.streams_per_principal
             headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
             await reject(fault, scope, receive, send, headers=headers)
             return
-        with slot_held(scope, place):
+        with slot_held(scope, slot):
             await self._app(scope, receive, send)
 
 

@@ -12,7 +12,7 @@ from progress_broker.limits.slots import Slot
 IPV6_BITS = 64
 """IPv6 clients are counted by network of this prefix length: one customer usually has all addresses in it."""
 
-_PLACE = "place"  # the key among the `state` of a connection's scope
+_STATE = "slot"  # the key among the `state` of a connection's scope
 
 
 def address_of(scope: Scope) -> str:
@@ -37,20 +37,20 @@ def _counted(text: str) -> str:
 
 def slot_in(scope: Scope) -> Slot | None:
     """Return the slot that a request holds, if any."""
-    place: Slot | None = scope.get("state", {}).get(_PLACE)
-    return place
+    slot: Slot | None = scope.get("state", {}).get(_STATE)
+    return slot
 
 
 @contextmanager
-def slot_held(scope: Scope, place: Slot) -> Iterator[None]:
+def slot_held(scope: Scope, slot: Slot) -> Iterator[None]:
     """Hold a slot for a request, and release it after the block.
 
-    It is not released if a connection that outlives the request has taken it over (`kept`).
+    It is not released if a connection that outlives the request has taken it over (`transferred`).
     """
-    scope.setdefault("state", {})[_PLACE] = place
+    scope.setdefault("state", {})[_STATE] = slot
     try:
         yield
     finally:
-        held = slot_in(scope)  # the block may have replaced it by another slot that includes it
-        if held is None or not held.transferred:
-            place.release()
+        last = slot_in(scope)  # the block may have replaced it by another slot that includes it
+        if last is None or not last.transferred:
+            slot.release()

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tracing import is_on
 from progress_server.http.headers import CONNECTION_HEADER
-from progress_server.http.paths import note_class
+from progress_server.http.paths import store_class
 from progress_server.observability.tracing import RequestSpan, span_of
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class AccessLogMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        note_class(scope)  # in the outermost middleware, because all inner layers read the class
+        store_class(scope)  # in the outermost middleware, because all inner layers read the class
         id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
         REQUEST_ID.set(id)
         answer = ResponseObserver(self, scope, send, id, span_of(scope) if self._traced else None)
@@ -78,18 +78,18 @@ class ResponseObserver:
     def ended(self) -> None:
         """Record the request as unanswered if it got no response."""
         if not self._started:
-            self._note(_NOT_STARTED, ())
+            self._record(_NOT_STARTED, ())
         if self._span is not None:
             self._span.left()
 
     def _start(self, message: Message) -> Message:
         headers = message.get("headers") or ()
-        self._note(_status(message), headers)
+        self._record(_status(message), headers)
         if message["type"] == "websocket.close":
             return message
         return {**message, "headers": [*headers, (b"x-request-id", self.id.encode())]}
 
-    def _note(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _record(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._started = True
         scope, access = self._scope, self._access
         took_s = time.perf_counter() - self._began
@@ -104,11 +104,17 @@ class ResponseObserver:
         if log.isEnabledFor(access.level):
             path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
             client = (scope.get("client") or ("",))[0]
-            said = {"method": method, "path": path, "status": status, "ms": round(1000 * took_s, 1), "client": client}
-            more = {"route": route, "request": self.id, "rejected": rejected, "principal": _principal(scope)}
-            more["connection"] = _connection(headers)
-            told = said | {name: value for name, value in more.items() if value}
-            log.log(access.level, "%s %s %d after %.1f ms, for %s", *said.values(), extra=told)
+            main_fields = {
+                "method": method,
+                "path": path,
+                "status": status,
+                "ms": round(1000 * took_s, 1),
+                "client": client,
+            }
+            other_fields = {"route": route, "request": self.id, "rejected": rejected, "principal": _principal(scope)}
+            other_fields["connection"] = _connection(headers)
+            fields = main_fields | {name: value for name, value in other_fields.items() if value}
+            log.log(access.level, "%s %s %d after %.1f ms, for %s", *main_fields.values(), extra=fields)
 
 
 def _status(message: Message) -> int:

@@ -18,7 +18,7 @@ class CsrfMiddleware:
     """Middleware that rejects changing requests (all but GET, HEAD and OPTIONS) from pages of untrusted origins."""
 
     def __init__(self, app: ASGIApp, trusted_origins: tuple[str, ...]) -> None:
-        self._app, self._friends = app, trusted_origins
+        self._app, self._trusted_origins = app, trusted_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, unless a foreign page sends a changing request."""
@@ -29,4 +29,4 @@ class CsrfMiddleware:
             await reject(Forbidden(detail), scope, receive, send)
 
     def _is_foreign(self, scope: Scope) -> bool:
-        return request_origin(Headers(scope=scope), self._friends) is RequestOrigin.FOREIGN
+        return request_origin(Headers(scope=scope), self._trusted_origins) is RequestOrigin.FOREIGN

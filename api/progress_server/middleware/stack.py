@@ -76,8 +76,8 @@ def build_stack(
 def _before_the_question(
     callback: CallbackAuthenticator, limiter: Limiter, tally: Tally, admission: Middleware
 ) -> list[Middleware]:
-    doorstep = Middleware(PreAuthLimits, threshold=callback.threshold, limiter=limiter, tally=tally)
-    return [doorstep, admission, Middleware(AuthorizedConnectionMiddleware)]
+    pre_auth_limits = Middleware(PreAuthLimits, address_rate=callback.address_rate, limiter=limiter, tally=tally)
+    return [pre_auth_limits, admission, Middleware(AuthorizedConnectionMiddleware)]
 
 
 def _is_https_only(settings: Settings) -> bool:

@@ -64,7 +64,7 @@ class RejectionLog:
         self._clock = clock
         self._second, self._seen = 0, 0
 
-    def note(self, scope: Scope, error: Unauthenticated) -> None:
+    def record(self, scope: Scope, error: Unauthenticated) -> None:
         """Log that a call was rejected, and why.
 
         Only the log gets the reason: in the response it would help an attacker who guesses credentials.

@@ -203,13 +203,13 @@ class ReplicaCollector(Collector):
         )
         reads = sum(feed.reads for feed in hub.feeds)
         yield _counter("feed_reads", "Blocking reads of the feeds that Redis answered.", reads)
-        yield _counter("operations_expired", "Expired operations that were removed.", self._reaper.swept)
-        reaped = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
+        yield _counter("operations_expired", "Expired operations that were removed.", self._reaper.expired)
+        ended_by_reaper = {"stalled": self._reaper.stalled, "lost": self._reaper.lost}
         yield _counters(
             "leases_expired",
             "Operations marked as stalled or lost because their worker sent no heartbeat, by step.",
             "step",
-            reaped,
+            ended_by_reaper,
         )
 
 

@@ -88,13 +88,13 @@ async def history(
     await require_permission(request, context, Action.READ, operation)
     if after is not None:
         parse_position(after)
-    asked = read_types(types)
+    wanted_types = read_types(types)
     principal = principal_of(request)
     delivery = bind_to_principal(ALL, principal, context.hub)
     until = time.monotonic() + min(wait, context.settings.max_long_poll_s)
     while True:
         page = await _read(operation, context, after, limit)
-        frames = wanted([make_frame(event) for event in page.events], asked)
+        frames = wanted([make_frame(event) for event in page.events], wanted_types)
         if frames or page.reset or _at_end(page):
             break
         if page.events:  # none of the requested types: read on

@@ -161,9 +161,9 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     An operation that no worker has started ends immediately.
     """
     await require_permission(request, context, Action.CANCEL, operation)
-    asked = await read_model(request, CancelRequest, required=False)
-    by = principal_of(request).name or asked.by
-    now, changed = await context.store.cancel(operation, reason=asked.reason, by=by, force=asked.force)
+    request_body = await read_model(request, CancelRequest, required=False)
+    by = principal_of(request).name or request_body.by
+    now, changed = await context.store.cancel(operation, reason=request_body.reason, by=by, force=request_body.force)
     return answer(now, 202 if changed or not now.done else 200)
 
 

@@ -50,7 +50,7 @@ class SignIn(BaseModel):
 async def session(request: Request, context: InContext) -> Response:
     """Return the identity of the caller, and when its credentials expire."""
     by_cookie = "authorization" not in request.headers and _token_of(request, context) is not None
-    return _told(principal_of(request), kept=by_cookie)
+    return _described(principal_of(request), kept=by_cookie)
 
 
 @router.post("/v1/session", status_code=201, response_model=SignedIn, responses=rejections("too-large"))
@@ -61,15 +61,15 @@ async def sign_in(request: Request, context: InContext) -> Response:
     then keeps the cookie until it is closed.
     """
     principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
-    asked = context.settings.auth == "callback"
-    if not name or token is None or (principal.expires_at is None and not asked):
+    by_callback = context.settings.auth == "callback"
+    if not name or token is None or (principal.expires_at is None and not by_callback):
         raise Forbidden("sessions need PROGRESS_AUTH and PROGRESS_JWT_COOKIE, and a user's token with an expiry")
     if len(token) > MOST_BYTES:
         raise TooLarge(f"the token exceeds {MOST_BYTES} bytes, and browsers do not store larger cookies")
-    told = _told(principal, 201, kept=True)
-    ends = None if asked else principal.expires_at
-    _set_cookie(told, request, name, token, None if ends is None else math.floor(ends - time.time()))
-    return told
+    response = _described(principal, 201, kept=True)
+    ends = None if by_callback else principal.expires_at
+    _set_cookie(response, request, name, token, None if ends is None else math.floor(ends - time.time()))
+    return response
 
 
 @router.delete("/v1/session", status_code=204)
@@ -102,6 +102,6 @@ def _set_cookie(response: Response, request: Request, name: str, value: str, lef
     response.set_cookie(name, value, max_age=left_s, path=path, secure=secure, httponly=True, samesite="strict")
 
 
-def _told(principal: Principal, status: int = 200, *, kept: bool) -> Response:
+def _described(principal: Principal, status: int = 200, *, kept: bool) -> Response:
     ends = None if principal.expires_at is None else datetime.fromtimestamp(principal.expires_at, UTC)
     return answer(SignedIn(principal=principal.name, expires_at=ends, kept=kept), status)

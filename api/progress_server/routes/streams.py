@@ -24,7 +24,7 @@ from progress_server.sse.response import stream_rejected, stream_response
 
 router = APIRouter(tags=["events"])
 
-MOST_PLACES = 64
+MAX_INDEXES = 64
 """Maximum ids, owners, tags and kinds in a caller's grants for which the index is searched one by one.
 
 For a caller with more, the query searches everything and then filters what it finds.
@@ -59,12 +59,12 @@ async def stream(operation: Id, request: Request) -> Response:
     The stream begins with a snapshot or, with a position, with the events after it. Then each event follows as it
     happens.
     """
-    context, visit = context_of(request), connection_in(request.scope)
+    context, authorized = context_of(request), connection_in(request.scope)
     try:
         await require_permission(request, context, Action.READ, operation)
         query = read_query(request.scope["query_string"], others=context.takes_other_names)
         start = query.start(request.headers.get("last-event-id"))
-        delivery = bind_to_principal(visit.delivery(query.delivery()), principal_of(request), context.hub)
+        delivery = bind_to_principal(authorized.delivery(query.delivery()), principal_of(request), context.hub)
         subscription = await context.hub.subscribe(operation, start, delivery, await_creation=query.wait_s > 0)
     except Ended:
         return Response(status_code=204)
@@ -92,21 +92,21 @@ async def multi_stream(request: Request) -> Response:
     happens.
     """
     context = context_of(request)
-    settings, visit = context.settings, connection_in(request.scope)
+    settings, authorized = context.settings, connection_in(request.scope)
     try:
-        asked = read_multi_query(request.scope["query_string"], others=context.takes_other_names)
+        query = read_multi_query(request.scope["query_string"], others=context.takes_other_names)
         bundle = await context.hub.bundles.open(
-            within(asked.query(settings.max_operations_per_stream), request),
-            asked.start(request.headers.get("last-event-id")),
-            bind_to_principal(visit.delivery(asked.delivery()), principal_of(request), context.hub),
+            within(query.query(settings.max_operations_per_stream), request),
+            query.start(request.headers.get("last-event-id")),
+            bind_to_principal(authorized.delivery(query.delivery()), principal_of(request), context.hub),
             admit=admit_of(request),
-            wait=asked.wait_s > 0,
+            wait=query.wait_s > 0,
         )
     except Ended:
         return Response(status_code=204)
     except BrokerError as error:
         return stream_rejected(request, error)
-    return stream_response(request, bundle, asked.wait_s)
+    return stream_response(request, bundle, query.wait_s)
 
 
 def admit_of(request: Request) -> Admit:
@@ -124,7 +124,7 @@ def within(query: OperationQuery, request: Request) -> OperationQuery:
     """
     grants = principal_of(request).grants
     sources = None if grants.allows_everywhere(Action.READ) else grants.sources(Action.READ)
-    if sources is None or len(sources) > MOST_PLACES:
+    if sources is None or len(sources) > MAX_INDEXES:
         return query
     return replace(query, within=frozenset(f"{field}:{value}".encode() for field, value in sources))
 

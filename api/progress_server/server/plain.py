@@ -39,7 +39,7 @@ class PlainServer:
         noticing = Noticing(ShutdownMiddleware(app, lambda: self.should_exit), self._started)
         self._server = uvicorn.Server(config_of(noticing, settings))
         self._draining: asyncio.Task[None] | None = None
-        self._told = False
+        self._signalled = False
 
     @property
     def should_exit(self) -> bool:
@@ -64,13 +64,13 @@ class PlainServer:
 
     def _stop(self, theirs: Handler, number: int) -> None:
         context = context_now(self._app)
-        if self._told and self._among_others:
+        if self._signalled and self._among_others:
             return
-        if self._told or context is None:
+        if self._signalled or context is None:
             theirs(number, None)
         else:
             self._loop.call_soon_threadsafe(self._drain, context, partial(theirs, number, None), number)
-        self._told = True
+        self._signalled = True
 
     def _drain(self, context: Context, stop: Callable[[], Any], number: int) -> None:
         context.hub.drain(0 if number == signal.SIGINT else self._drain_s)

@@ -16,7 +16,7 @@ MAX_UNASKED_BYTES = 65_536
 class AdoptedOutlet(asyncio.Protocol):
     """The protocol of a client's socket. The transport's bounded buffer pauses and resumes the subscription."""
 
-    __slots__ = ("_connections", "_lingering", "_place", "_subscription", "_transport", "_unasked")
+    __slots__ = ("_connections", "_lingering", "_slot", "_subscription", "_transport", "_unasked")
 
     kind = "adopted"
     linger_s: ClassVar[float] = 5
@@ -29,15 +29,15 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections = connections
         self._unasked = 0
         self._lingering: asyncio.TimerHandle | None = None
-        self._place: Slot | None = None
+        self._slot: Slot | None = None
         transport.set_protocol(self)
         connections.add(self)
 
-    def keep(self, place: Slot | None) -> None:
+    def keep(self, slot: Slot | None) -> None:
         """Hold the stream's slot in the limits for as long as the connection lasts."""
-        if place is not None:
-            self._place = place
-            place.transferred = True
+        if slot is not None:
+            self._slot = slot
+            slot.transferred = True
 
     # What the subscription calls
 
@@ -82,8 +82,8 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections.discard(self)
         if self._lingering is not None:
             self._lingering.cancel()
-        if self._place is not None:
-            self._place.release()
+        if self._slot is not None:
+            self._slot.release()
         self._subscription.close()
 
     # What the server calls

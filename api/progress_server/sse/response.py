@@ -124,11 +124,11 @@ def stream_response(request: Request, stream: Stream, wait_s: float) -> Response
     stream.
     """
     context = context_of(request)
-    settings, visit = context.settings, connection_in(request.scope)
-    visit.bind_stream(stream, context.hub.streams)
+    settings, authorized = context.settings, connection_in(request.scope)
+    authorized.bind_stream(stream, context.hub.streams)
     if wait_s > 0:
         asyncio.get_running_loop().call_later(min(wait_s, settings.max_long_poll_s), stream.stop_awaiting)
-    claim = None if request.method == "HEAD" else visit.claim and visit.opened
+    claim = None if request.method == "HEAD" else authorized.claim and authorized.opened
     return StreamResponse(stream, settings.client_buffer_bytes, settings.gzip_min_bytes, claim)
 
 

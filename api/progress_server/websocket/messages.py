@@ -56,10 +56,10 @@ class Subscribe(_Request):
 
     def query(self) -> StreamQuery:
         """Return the parameters as the query of a stream."""
-        asked: dict[str, Any] = self.model_dump(include={"last_event_id", "interval_ms", "wait_s", "children"})
-        asked |= {"from": self.beginning, "types": None if self.types is None else ",".join(self.types)}
+        options: dict[str, Any] = self.model_dump(include={"last_event_id", "interval_ms", "wait_s", "children"})
+        options |= {"from": self.beginning, "types": None if self.types is None else ",".join(self.types)}
         try:
-            return StreamQuery.model_validate(asked)
+            return StreamQuery.model_validate(options)
         except ValidationError as error:
             raise invalid(error) from None
 

@@ -13,21 +13,21 @@ _RECONNECT = b"reconnect"
 _SILENT = frozenset({b"", b"ping"})  # the WebSocket has its own open message and pings; they are not sent per operation
 
 
-class Away(NamedTuple):
+class Reconnect(NamedTuple):
     """Why a client is asked to reconnect, and after which delay."""
 
     reason: str
     retry_ms: int
 
 
-class Said(NamedTuple):
+class EncodedFrames(NamedTuple):
     """Encoded frames, as passed to an outlet of a WebSocket."""
 
     texts: Sequence[str]
     size: int
     end: bool = False
     """Whether the last frame is the operation's end."""
-    away: Away | None = None
+    reconnect: Reconnect | None = None
 
 
 class Wrapped:
@@ -36,12 +36,12 @@ class Wrapped:
     Frames without a position have no `id`.
     """
 
-    def encode(self, frames: Sequence[Frame]) -> Said:
+    def encode(self, frames: Sequence[Frame]) -> EncodedFrames:
         """Return the messages."""
         if frames[0].type == _RECONNECT:  # such a frame is always the only one
-            return Said((), 0, away=_away(frames[0]))
+            return EncodedFrames((), 0, reconnect=_reconnect(frames[0]))
         wrapped = [_wrap(frame) for frame in frames if frame.type not in _SILENT]
-        return Said([text.decode() for text in wrapped], sum(map(len, wrapped)), end=frames[-1].type == END)
+        return EncodedFrames([text.decode() for text in wrapped], sum(map(len, wrapped)), end=frames[-1].type == END)
 
 
 WRAPPED = Wrapped()
@@ -53,18 +53,18 @@ def _wrap(frame: Frame) -> bytes:
     return b'{"event":"%b","data":%b}' % (frame.type, frame.envelope)
 
 
-def _away(frame: Frame) -> Away:
+def _reconnect(frame: Frame) -> Reconnect:
     fields = dict(line.split(b": ", 1) for line in frame.wire.strip().split(b"\n"))
-    return Away(orjson.loads(fields[b"data"])["reason"], int(fields[b"retry"]))
+    return Reconnect(orjson.loads(fields[b"data"])["reason"], int(fields[b"retry"]))
 
 
-class Carrier(Protocol):
+class SharedSocket(Protocol):
     """The methods of the WebSocket that its outlets call."""
 
-    def carry(self, said: Said) -> None:
+    def send(self, encoded: EncodedFrames) -> None:
         """Send the frames; pause the subscriptions if the send buffer is full."""
 
-    def left(self, member: "WebSocketMember", why: str) -> None:
+    def left(self, member: "WebSocketMember", reason: str) -> None:
         """Remove a member whose subscription has ended."""
 
     def abort(self, reason: str) -> None:
@@ -77,29 +77,29 @@ class WebSocketMember:
     kind = "websocket"
     encoding = WRAPPED
 
-    def __init__(self, subscription: Subscription, carrier: Carrier) -> None:
+    def __init__(self, subscription: Subscription, socket: SharedSocket) -> None:
         self.subscription = subscription
-        self._carrier = carrier
-        self._why = "draining"  # the reason if the subscription ends before it has sent anything
+        self._socket = socket
+        self._reason = "draining"  # the reason if the subscription ends before it has sent anything
 
     @property
     def operation(self) -> str:
         """The operation whose events it carries."""
         return self.subscription.operation
 
-    def write(self, said: Said) -> None:
+    def write(self, encoded: EncodedFrames) -> None:
         """Pass frames to the WebSocket, or keep the reason of a `reconnect` for the close."""
-        if said.away is not None:
-            self._why = said.away.reason
+        if encoded.reconnect is not None:
+            self._reason = encoded.reconnect.reason
         else:
-            if said.end:
-                self._why = "ended"
-            self._carrier.carry(said)
+            if encoded.end:
+                self._reason = "ended"
+            self._socket.send(encoded)
 
     def close(self) -> None:
         """Report the end to the WebSocket, which stays open for its other members."""
-        self._carrier.left(self, self._why)
+        self._socket.left(self, self._reason)
 
     def abort(self) -> None:
         """Abort the whole WebSocket: its client reads nothing."""
-        self._carrier.abort("stuck")
+        self._socket.abort("stuck")

@@ -23,9 +23,9 @@ class SendQueue:
         self._texts: list[str] = []
         self._size = 0
         self._closing: Closing | None = None
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._queued = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self.full_since: float | None = None
 
     @property
@@ -38,20 +38,20 @@ class SendQueue:
         if texts and self._closing is None:
             self._texts += texts
             self._size += size
-            self._news.set()
+            self._queued.set()
             if self.full and self.full_since is None:
                 self.full_since = self._clock()
-                self._room.clear()
+                self._has_room.clear()
 
     def close(self, closing: Closing) -> None:
         """Close the WebSocket after the queued messages have been sent."""
         self._closing = self._closing or closing
-        self._news.set()
-        self._room.set()
+        self._queued.set()
+        self._has_room.set()
 
     async def room(self) -> None:
         """Wait until the queue is not full."""
-        await self._room.wait()
+        await self._has_room.wait()
 
     async def deliver(self, send: Callable[[Message], Awaitable[None]], on_room: Callable[[], None]) -> None:
         """Send queued messages until the queue is closed.
@@ -59,8 +59,8 @@ class SendQueue:
         `send` waits for the client. `on_room` is called when a full queue has room again.
         """
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._queued.wait()
+            self._queued.clear()
             while self._texts:
                 texts, size = self._texts, self._size
                 self._texts = []
@@ -70,7 +70,7 @@ class SendQueue:
                 if self.full_since is not None:
                     self.full_since = self._clock() if self.full else None
                     if not self.full:
-                        self._room.set()
+                        self._has_room.set()
                         on_room()
             if self._closing is not None:
                 await send({"type": "websocket.close", **self._closing._asdict()})

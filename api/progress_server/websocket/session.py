@@ -79,7 +79,7 @@ class Session:
     async def _handle_request(self, request: Request, operation: str | None) -> None:
         socket = self._socket
         if isinstance(request, Ping):
-            socket.say(message("pong", ref=request.ref))
+            socket.send_text(message("pong", ref=request.ref))
         elif operation is None:
             raise InvalidInput("`operation` is missing; set it to the operation's id", field="operation")
         elif isinstance(request, CancelMessage):
@@ -90,7 +90,7 @@ class Session:
             query = request.query()
             await self._subscribe(operation, query, query.start(None), request.ref)
         elif socket.detach(operation):
-            socket.say(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
+            socket.send_text(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
         else:
             raise InvalidInput(f"operation {operation} is not subscribed on this WebSocket", field="operation")
 
@@ -111,7 +111,7 @@ class Session:
             )
         except Ended:
             socket.detach(operation)
-            socket.told_all(operation, "ended", ref)
+            socket.unsubscribed(operation, "ended", ref)
             return
         except BrokerError as error:
             hub.tally.rejected[error.code] += 1
@@ -120,7 +120,7 @@ class Session:
             subscription.close("client")
             return
         if self._only is None:
-            socket.say(message("subscribed", operation=operation, ref=ref))
+            socket.send_text(message("subscribed", operation=operation, ref=ref))
         socket.attach(subscription)
         if query.wait_s > 0:
             asyncio.get_running_loop().call_later(
@@ -131,10 +131,10 @@ class Session:
         await require_permission(self._websocket, self._context, Action.CANCEL, operation)
         by = principal_of(self._websocket).name or request.by
         now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
-        self._socket.say(message("cancelled", operation=operation, status=now.status, ref=request.ref))
+        self._socket.send_text(message("cancelled", operation=operation, status=now.status, ref=request.ref))
 
     def _reject(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:
         problem = problem_message(
             error.code, error.detail, field=error.field, retry_s=error.retry_s, operation=operation, ref=ref
         )
-        self._socket.say(problem)
+        self._socket.send_text(problem)

@@ -18,7 +18,7 @@ from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.rejections import ENDED, REPLACED, close_code
 from progress_server.protocols.extensions import ABORT
 from progress_server.websocket.messages import message, retry_ms
-from progress_server.websocket.outlet import WRAPPED, Said, WebSocketMember
+from progress_server.websocket.outlet import WRAPPED, EncodedFrames, WebSocketMember
 from progress_server.websocket.send_queue import Closing, SendQueue
 
 log = logging.getLogger(__name__)
@@ -42,15 +42,15 @@ class Socket:
         self._websocket = websocket
         self._hub, self._settings = context.hub, context.settings
         self._single = single
-        self._outbox = SendQueue(self._settings.client_buffer_bytes, self._hub.clock)
+        self._send_queue = SendQueue(self._settings.client_buffer_bytes, self._hub.clock)
         self._members: dict[str, WebSocketMember] = {}
-        self._waiting: dict[
+        self._paused: dict[
             WebSocketMember, None
         ] = {}  # members that wait for room in the queue; the longest waiting comes first
-        self._cut = anyio.CancelScope()
+        self._cancel_scope = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
-        self._visit = connection_in(websocket.scope)
+        self._authorized = connection_in(websocket.scope)
         self.connection = self._hub.streams.name()
         """The connection name in log lines, for the client, and for all subscriptions of this WebSocket."""
         self.holder = principal_of(websocket)
@@ -88,15 +88,15 @@ class Socket:
         hub = self._hub
         hub.connections.add(self)
         hub.wheel.add(self, min(self._settings.ping_s * random.uniform(0.5, 1), self._expires_at - hub.clock()))
-        self.say(message("open", retry_ms=retry_ms(self._settings), connection=self.connection))
-        if self._visit.first:
-            self.carry(WRAPPED.encode(self._visit.first))
-        self._visit.on_replaced(self._replaced)
+        self.send_text(message("open", retry_ms=retry_ms(self._settings), connection=self.connection))
+        if self._authorized.first:
+            self.send(WRAPPED.encode(self._authorized.first))
+        self._authorized.on_replaced(self._replaced)
         if hub.draining:
             self.close("draining", reconnect=True)
         try:
-            with self._cut:
-                await self._outbox.deliver(self._websocket.send, self._drained)
+            with self._cancel_scope:
+                await self._send_queue.deliver(self._websocket.send, self._resume_members)
         except WebSocketDisconnect:
             pass
         finally:
@@ -117,28 +117,28 @@ class Socket:
             )
             self.finish(close_code("internal"), "internal")
         else:
-            self._cut.cancel()  # the client has disconnected
+            self._cancel_scope.cancel()  # the client has disconnected
 
     async def opened(self) -> None:
         """Close an older connection with the same identifier: this one now has what the client asked for."""
         if not self.closing:
-            await self._visit.opened()
+            await self._authorized.opened()
 
     async def receive(self) -> str | bytes | None:
         """Return the client's next message, or None when it has disconnected.
 
         While the send queue is full, nothing is received: a client that reads nothing gets no more requests handled.
         """
-        await self._outbox.room()
+        await self._send_queue.room()
         received = await self._websocket.receive()
         if received["type"] == "websocket.disconnect":
             return None
         text: str | None = received.get("text")
         return received["bytes"] if text is None else text
 
-    def say(self, text: str) -> None:
+    def send_text(self, text: str) -> None:
         """Send a message."""
-        self._outbox.put((text,), len(text))
+        self._send_queue.put((text,), len(text))
 
     def close(self, reason: str, *, reconnect: bool = False) -> None:
         """Close the WebSocket.
@@ -146,7 +146,7 @@ class Socket:
         With `reconnect` the client is first sent the reason; it reconnects with its positions.
         """
         if reconnect and not self.closing:
-            self.say(message("reconnect", reason=reason, retry_ms=retry_ms(self._settings)))
+            self.send_text(message("reconnect", reason=reason, retry_ms=retry_ms(self._settings)))
         self.finish(close_code(reason), reason)
 
     def finish(self, code: int, reason: str) -> None:
@@ -156,13 +156,13 @@ class Socket:
         """
         if not self.closing:
             self._release(reason)
-            self._outbox.close(Closing(code, reason))
+            self._send_queue.close(Closing(code, reason))
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.abort, reason)
 
     def _replaced(self) -> None:
         """Close the WebSocket for good, because a newer connection has replaced it."""
         if not self.closing:
-            self.say(message("replaced"))
+            self.send_text(message("replaced"))
             self.finish(REPLACED, "replaced")
 
     def abort(self, reason: str) -> None:
@@ -170,14 +170,14 @@ class Socket:
         self._release(reason)
         if self._abort is not None:
             self._abort()
-        self._cut.cancel()
+        self._cancel_scope.cancel()
 
     def _release(self, reason: str) -> None:
         """Close all subscriptions, once."""
         self.closing = True
-        self._visit.end(reason)
+        self._authorized.end(reason)
         members, self._members = self._members, {}
-        self._waiting.clear()
+        self._paused.clear()
         for member in members.values():
             member.subscription.close(reason)
 
@@ -193,20 +193,20 @@ class Socket:
         """Remove the subscription of an operation. Return whether there was one."""
         member = self._members.pop(operation, None)
         if member is not None:
-            self._waiting.pop(member, None)
+            self._paused.pop(member, None)
             member.subscription.close("client")
         return member is not None
 
-    def carry(self, said: Said) -> None:
+    def send(self, encoded: EncodedFrames) -> None:
         """Send the frames of a member. If the queue is then full, pause all members."""
-        self._outbox.put(said.texts, said.size)
-        if self._outbox.full:
+        self._send_queue.put(encoded.texts, encoded.size)
+        if self._send_queue.full:
             for member in tuple(self._members.values()):
-                if member not in self._waiting:
-                    self._waiting[member] = None
+                if member not in self._paused:
+                    self._paused[member] = None
                     member.subscription.pause_writing()
 
-    def left(self, member: WebSocketMember, why: str) -> None:
+    def left(self, member: WebSocketMember, reason: str) -> None:
         """Remove a member whose subscription has ended.
 
         If only its operation has ended, the WebSocket stays open. Any other reason closes the WebSocket.
@@ -214,25 +214,25 @@ class Socket:
         if self._members.get(member.operation) is not member:
             return  # it was detached by us
         del self._members[member.operation]
-        self._waiting.pop(member, None)
-        if why in _OF_ONE_OPERATION:
-            self.told_all(member.operation, why)
+        self._paused.pop(member, None)
+        if reason in _OF_ONE_OPERATION:
+            self.unsubscribed(member.operation, reason)
         else:
-            self.close(why, reconnect=True)
+            self.close(reason, reconnect=True)
 
-    def told_all(self, operation: str, why: str, ref: object = None) -> None:
+    def unsubscribed(self, operation: str, reason: str, ref: object = None) -> None:
         """Notify the client that no more events of an operation will come, and why."""
-        self.say(message("unsubscribed", operation=operation, reason=why, ref=ref))
+        self.send_text(message("unsubscribed", operation=operation, reason=reason, ref=ref))
         if self._single:
-            self.finish(_OF_ONE_OPERATION[why], why)
+            self.finish(_OF_ONE_OPERATION[reason], reason)
 
-    def _drained(self) -> None:
+    def _resume_members(self) -> None:
         """Resume waiting members, one after another, until the queue is full again."""
-        for member in tuple(self._waiting):
-            if self._outbox.full:
+        for member in tuple(self._paused):
+            if self._send_queue.full:
                 return
-            if member in self._waiting:  # resuming another may have removed it
-                del self._waiting[member]
+            if member in self._paused:  # resuming another may have removed it
+                del self._paused[member]
                 member.subscription.resume_writing()
 
     # Called by the timer wheel
@@ -242,11 +242,11 @@ class Socket:
 
         Return the seconds until the next tick, or None if it is closing.
         """
-        full_since = self._outbox.full_since
+        full_since = self._send_queue.full_since
         if now >= self._expires_at:
             self.close("expired" if now >= self._deadline else "max-age", reconnect=True)
         elif full_since is None:
-            self.say(message("ping"))
+            self.send_text(message("ping"))
         elif now - full_since >= self._settings.stuck_timeout_s:
             self.abort("stuck")
         return None if self.closing else min(self._settings.ping_s, self._expires_at - now)

@@ -25,7 +25,7 @@ VERSION = "denials"
 LONGEST_S = 366 * 86_400.0
 RESTORED = "-"
 """The prefix of a withdrawn revocation. A missing entry proves nothing, because Redis may have lost it."""
-_TOLD_S = 3_600.0
+_KEPT_S = 3_600.0
 """The minimum time that a withdrawal stays in the list, for replicas that are disconnected."""
 
 Claim = Literal["sub", "jti"]
@@ -101,7 +101,7 @@ async def revoke_claim(store: Store, claim: Claim, value: str, for_s: float) -> 
 
 async def restore_claim(store: Store, claim: Claim, value: str) -> bool:
     """Withdraw a revocation; return whether there was one."""
-    _, before_ms = await _change(store, f"{claim}:{value}", "ALLOW", _TOLD_S)
+    _, before_ms = await _change(store, f"{claim}:{value}", "ALLOW", _KEPT_S)
     return before_ms > 0
 
 

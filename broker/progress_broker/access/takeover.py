@@ -1,8 +1,9 @@
 """Takeover of connections: of all connections with the same identifier, over all replicas, only the newest stays open.
 
-Each identifier has a key in Redis with the id of its newest connection. A replica that replaces this id publishes a
-note in a feed, which every replica reads anyway. A periodic check of the keys finds notes that were missed. Ids sort by
-time of creation. So if Redis has lost its last write, and a key has an older id, a newer connection is not closed.
+Each identifier has a key in Redis with the id of its newest connection. A replica that replaces this id publishes an
+internal entry in a feed, which every replica reads anyway. A periodic check of the keys finds missed entries.
+Ids sort by time of creation. So if Redis has lost its last write, and a key has an older id, a newer connection is not
+closed.
 """
 
 import asyncio
@@ -24,27 +25,27 @@ from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
 
 REPLACED = b"~replaced"
-"""The name of the notes in the feeds. No operation has it: operation ids begin with a letter or a digit."""
+"""The name of the internal entries in the feeds. No operation has it: operation ids begin with a letter or a digit."""
 
 NAME = b"replaced"
-"""The event's type, and its id: a client that reconnects sends this id, and is told that nothing will follow."""
+"""The event's type, and its id: a client that reconnects sends this id, and gets a 204."""
 
 _HEAD = b"id: replaced\nevent: replaced\ndata: "
 FRAME = Frame(0, b"", NAME, _HEAD + b"{}\n\n", len(_HEAD))
 
-_AGAIN_S = 0.1
+_RETRY_S = 0.1
 
 CHECK_EVERY_S = 15.0
 KEPT_S = 60
-_AT_ONCE = 500
+_PER_PIPELINE = 500
 
 
 def replace(stream: Stream) -> None:
-    """Close a stream, and tell its client not to reconnect. If its response has not started yet, try again later."""
+    """Close a stream, and notify its client not to reconnect. If its response has not started yet, try again later."""
     if stream.mode is Mode.CLOSED:
         return
     if stream.outlet is NO_OUTLET:
-        asyncio.get_running_loop().call_later(_AGAIN_S, replace, stream)
+        asyncio.get_running_loop().call_later(_RETRY_S, replace, stream)
         return
     stream.outlet.write(stream.outlet.encoding.encode((FRAME,)))
     stream.close("replaced")
@@ -53,9 +54,9 @@ def replace(stream: Stream) -> None:
 class Takeover:
     """The connections of this replica that have an identifier. Use it as an async context manager."""
 
-    def __init__(self, store: Store, look_every_s: float = CHECK_EVERY_S) -> None:
+    def __init__(self, store: Store, check_interval_s: float = CHECK_EVERY_S) -> None:
         self._store = store
-        self._look_every_s = look_every_s
+        self._check_interval_s = check_interval_s
         self._ours: dict[str, tuple[str, Callable[[], None]]] = {}
         self._tasks = Tasks()
 
@@ -80,7 +81,7 @@ class Takeover:
             before = await self._replace_key(key, connection)
             if before is not None and before != connection.encode():
                 with storage_errors():
-                    await self._announce(before)
+                    await self._publish_replaced(before)
         except StorageFull:  # a check notifies the other replicas once Redis has memory again
             self._replace_here(key, connection)
         except StorageUnavailable:  # the next check updates Redis
@@ -101,7 +102,7 @@ class Takeover:
             if theirs == key and other < connection:
                 self._replace(other)
 
-    async def _announce(self, connection: bytes) -> None:
+    async def _publish_replaced(self, connection: bytes) -> None:
         lane = crc32(connection) % self._store.keyspace.lanes
         feed, length = self._store.keyspace.lane(lane).feed, self._store.settings.feed_length
         entry = {"o": REPLACED, "t": "replaced", "d": connection}
@@ -112,7 +113,7 @@ class Takeover:
         self._ours.pop(connection, None)
 
     def received(self, event: Event) -> None:
-        """Receive a note from a feed: the connection in it is not the newest any more."""
+        """Receive an internal entry from a feed: the connection in it is not the newest any more."""
         self._replace(event.data.decode("latin-1"))
 
     def _replace(self, connection: str) -> None:
@@ -122,14 +123,14 @@ class Takeover:
 
     async def _keep_checking(self) -> None:
         while True:
-            await asyncio.sleep(self._look_every_s)
+            await asyncio.sleep(self._check_interval_s)
             with suppress(StorageUnavailable, StorageFull):
                 await self.check_all()
 
     async def check_all(self) -> None:
         """Refresh the keys of this replica's connections, and close those that are not the newest any more."""
         ours = iter([(connection, key) for connection, (key, _) in self._ours.items()])
-        while group := tuple(islice(ours, _AT_ONCE)):
+        while group := tuple(islice(ours, _PER_PIPELINE)):
             await self._compare(group)
 
     async def _compare(self, ours: Sequence[tuple[str, str]]) -> None:

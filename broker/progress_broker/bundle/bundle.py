@@ -58,21 +58,21 @@ class Bundle(Stream):
         self,
         query: OperationQuery,
         delivery: Delivery,
-        terms: StreamPolicy,
-        home: BundleHost,
+        policy: StreamPolicy,
+        host: BundleHost,
         most: int,
         admit: Admit = anything,
     ) -> None:
-        super().__init__(delivery, terms)
+        super().__init__(delivery, policy)
         self.query, self.admit = query, admit
-        self.merge = Merge(home, delivery.interval_s, terms.clock)
+        self.merge = Merge(host, delivery.interval_s, policy.clock)
         self.awaited: set[str] = set()
         """Ids of operations that do not exist yet."""
         self.reset: str | None = None
         """Why it starts with snapshots, although its client sent a cursor."""
         self.members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
         """The delivery options of its members. The bundle itself applies the minimum interval."""
-        self._home = home
+        self._host = host
         self._most = most
         self._first: list[Frame] = []
         self._flushing = False
@@ -108,34 +108,34 @@ class Bundle(Stream):
 
     # Members
 
-    def follow(self, facts: IndexedOperation, number: int, after: bytes | None, reset: str | None = None) -> None:
+    def follow(self, indexed: IndexedOperation, number: int, after: bytes | None, reset: str | None = None) -> None:
         """Add an operation as a member. The client has its events up to `after`, or none if that is None."""
         if self.mode is Mode.CLOSED:
             return
-        before = self.merge.lane(number).members.get(facts.operation)
-        if before is not None and not _one_life(before.first, facts.first):
+        before = self.merge.lane(number).members.get(indexed.operation)
+        if before is not None and not _is_same_operation(before.first, indexed.first):
             before.fail("gone")  # it was deleted, and a new operation has its id
             after, reset = None, None
-        if self.merge.follows(facts, number):
+        if self.merge.follows(indexed, number):
             return
         if self.merge.count >= self._most:
             self.close("too-many-operations", reconnect=True)
             return
-        self.awaited.discard(facts.operation)
-        member = BundleMember(facts.operation, number, self, facts.first)
+        self.awaited.discard(indexed.operation)
+        member = BundleMember(indexed.operation, number, self, indexed.first)
         self.merge.add(member, known=after is not None)
-        self._home.place(self, member, after, reset)
+        self._host.place(self, member, after, reset)
 
     def has(self, member: BundleMember) -> bool:
         """Whether a member can still send events."""
         return self.mode is not Mode.CLOSED and not member.closed and self.merge.has(member)
 
-    def appeared(self, facts: IndexedOperation, number: int) -> None:
+    def appeared(self, indexed: IndexedOperation, number: int) -> None:
         """Follow an operation that was just created, if the client may read it and does not know it yet."""
         lane = self.merge.lane(number)
-        if order(facts.first) <= order(lane.position) or not self.admit(facts):
+        if order(indexed.first) <= order(lane.position) or not self.admit(indexed):
             return
-        self.follow(facts, number, None)
+        self.follow(indexed, number, None)
 
     def missing(self, operation: str, reason: str) -> None:
         """Send a `missing` event: the operation does not exist, or no longer exists."""
@@ -169,11 +169,11 @@ class Bundle(Stream):
     def mark_dirty(self, lane: Lane) -> None:
         """Mark a lane: it may have frames to send."""
         self.merge.mark_dirty(lane)
-        self._home.mark_dirty(self)
+        self._host.mark_dirty(self)
 
     # Sending
 
-    def handed_on(self) -> None:
+    def feed_advanced(self) -> None:
         """Send the frames that waited for the feed, which has delivered more events."""
         self.merge.mark_waiting_dirty()
         self.flush()
@@ -216,13 +216,13 @@ class Bundle(Stream):
 
     # Implementation of `Stream`
 
-    def _begin(self, opening: list[Frame]) -> None:
+    def _begin(self, opening_frames: list[Frame]) -> None:
         self.mode = Mode.LIVE
         first, self._first = self._first, []
         data: dict[str, object] = {"operations": self.merge.open_ids()}
         if self.reset is not None:
             data["reset"] = self.reset
-        self._write([*opening, id_frame(self.merge.cursor()), control_frame(OPERATIONS, data), *first])
+        self._write([*opening_frames, id_frame(self.merge.cursor()), control_frame(OPERATIONS, data), *first])
         self.merge.mark_all_dirty()
         self.flush()
 
@@ -235,7 +235,7 @@ class Bundle(Stream):
         self.merge.empty()
 
 
-def _one_life(first: bytes, other: bytes) -> bool:
+def _is_same_operation(first: bytes, other: bytes) -> bool:
     """Whether both positions are the start of the same operation.
 
     One may be its `created` entry in the feed, and the other its first event, which has the next ID.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from progress_broker.bundle import cursor
 from progress_broker.bundle.bundle import Admit, Bundle, anything
 from progress_broker.bundle.cursor import LanePosition
-from progress_broker.bundle.discovery import MissedSearch, TooManyEnded, begin, check_number, tell_missing
+from progress_broker.bundle.discovery import MissedSearch, TooManyEnded, begin, check_number, report_missing
 from progress_broker.bundle.member import BundleMember
 from progress_broker.bundle.placer import MemberPlacer
 from progress_broker.bundle.query import OperationQuery, QueryIndex
@@ -45,7 +45,7 @@ class Bundles:
         tasks: Tasks,
         wheel: TimerWheel,
         streams: StreamRegistry,
-        terms: StreamPolicy,
+        policy: StreamPolicy,
     ) -> None:
         self.draining = False
         self.watermarks: dict[int, bytes] = {}
@@ -55,13 +55,13 @@ class Bundles:
         self._search = Search(store)
         self._missed = MissedSearch(self._search, tasks)
         self._wheel, self._streams = wheel, streams
-        self._terms = replace(terms, on_close=self._forget)
+        self._policy = replace(policy, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
         self._queries: QueryIndex[Bundle] = QueryIndex()
         self._bundles: set[Bundle] = set()
-        self._stirred: set[Bundle] = set()
+        self._dirty: set[Bundle] = set()
         self._waiting: set[Bundle] = set()
-        self._soon: asyncio.Handle | None = None
+        self._flush_handle: asyncio.Handle | None = None
         self._losses = 0  # how often a feed has lost history
 
     def __len__(self) -> int:
@@ -102,11 +102,11 @@ class Bundles:
         for event in events:
             if not event.n and event.type == CREATED:
                 name, at = event.operation.decode(), event.position
-                facts = IndexedOperation(name, read_terms(event.data), False, at, at)
-                for bundle in self._queries.followers(name, facts.terms):
-                    bundle.appeared(facts, self._search.lane_of(name))
+                indexed = IndexedOperation(name, read_terms(event.data), False, at, at)
+                for bundle in self._queries.followers(name, indexed.terms):
+                    bundle.appeared(indexed, self._search.lane_of(name))
 
-    def handed_on(self, positions: Mapping[bytes, bytes], batch: Batch) -> None:
+    def feed_advanced(self, positions: Mapping[bytes, bytes], batch: Batch) -> None:
         """Send what waited for the feed, because a batch has been delivered, and with it all up to these positions.
 
         In the batch's lanes to resync, new operations may have been missed.
@@ -116,25 +116,25 @@ class Bundles:
             self.watermarks[self._lane_of_feed[feed]] = position
         for lane in batch.resync:
             for bundle in self:
-                if (theirs := bundle.merge.lanes.get(lane)) is None:
+                if (bundle_lane := bundle.merge.lanes.get(lane)) is None:
                     continue
                 if lane in batch.lost:
-                    self._missed.search_again(bundle, theirs, self.watermarks[lane])
+                    self._missed.search_again(bundle, bundle_lane, self.watermarks[lane])
                 else:
-                    self._missed.search(bundle, theirs)
+                    self._missed.search(bundle, bundle_lane)
         self._flush()
         if self._waiting:
             waiting, self._waiting = self._waiting, set()
             for bundle in waiting:
-                self._let_go(bundle, bundle.handed_on)
+                self._run_guarded(bundle, bundle.feed_advanced)
 
-    # What a bundle calls (`bundle.Home`)
+    # What a bundle calls (`bundle.BundleHost`)
 
     def mark_dirty(self, bundle: Bundle) -> None:
         """Let a bundle send soon, together with everything else that arrives at this moment."""
-        self._stirred.add(bundle)
-        if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_soon(self._flush)
+        self._dirty.add(bundle)
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
     def place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None = None) -> None:
         """Start a member's subscription."""
@@ -148,67 +148,69 @@ class Bundles:
         if len(self.watermarks) < len(self._lane_of_feed):
             raise StorageUnavailable("Redis can't be reached now: retry in a moment")
         most = self._settings.max_operations_per_stream
-        places = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
+        lane_positions = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
         # Asked before the bundle gets events: a new operation would start its lane at the feed's current position.
-        lost = await self._lost(places)
+        lost = await self._lost(lane_positions)
         if self.draining:
             raise Draining
-        bundle = Bundle(query, delivery, self._terms, self, most, admit)
+        bundle = Bundle(query, delivery, self._policy, self, most, admit)
         # It is registered for new operations first, then searches for existing ones, so that none is missed in between.
         self._bundles.add(bundle)
         self._queries.add(query, bundle)
         self._streams.made(bundle)
         first_ping_s = self._settings.ping_s * random.uniform(0.5, 1)
-        left_s = delivery.deadline - self._terms.clock()
+        left_s = delivery.deadline - self._policy.clock()
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
             for number in lost:
-                since = min(places[number].position, self.watermarks[number], key=order)
-                places[number] = LanePosition(since, partial=True, lost=True)
-            await self._begin(bundle, places, wait=wait, resuming=start.position is not None)
+                since = min(lane_positions[number].position, self.watermarks[number], key=order)
+                lane_positions[number] = LanePosition(since, partial=True, lost=True)
+            await self._begin(bundle, lane_positions, wait=wait, resuming=start.position is not None)
         except BaseException:
             bundle.close("rejected")
             raise
         return bundle
 
-    async def _lost(self, places: Mapping[int, LanePosition]) -> frozenset[int]:
+    async def _lost(self, lane_positions: Mapping[int, LanePosition]) -> frozenset[int]:
         """Return the lanes that have lost the client's position. The bundle is notified of later losses."""
         while True:
             losses = self._losses
-            lost = await self._search.lost(places, self.watermarks)
+            lost = await self._search.lost(lane_positions, self.watermarks)
             if losses == self._losses:
                 return lost
 
-    async def _begin(self, bundle: Bundle, places: Mapping[int, LanePosition], *, wait: bool, resuming: bool) -> None:
+    async def _begin(
+        self, bundle: Bundle, lane_positions: Mapping[int, LanePosition], *, wait: bool, resuming: bool
+    ) -> None:
         """Search for existing operations, and follow them from the client's position in each lane."""
         merge, lanes = bundle.merge, self._search.lanes(bundle.query)
-        since = {number: merge.lane(number, places.get(number)).since for number in lanes}
+        since = {number: merge.lane(number, lane_positions.get(number)).since for number in lanes}
         with merge.searching(lanes):
             found = await self._search.find(bundle, lanes, since)
             check_number(found, self._settings.max_operations_per_stream, resuming=resuming)
             if bundle.mode is Mode.CLOSED:  # it follows nothing, but the operations may exist
                 raise Draining("this stream was closed before it started: retry in a moment")
             seen = begin(bundle, found.operations, self._search.lane_of)
-            tell_missing(bundle, found, wait=wait, seen=seen)
+            report_missing(bundle, found, wait=wait, seen=seen)
 
     def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)
         self.members.forget(bundle)
         self._queries.remove(bundle.query, bundle)
         self._bundles.discard(bundle)
-        self._stirred.discard(bundle)
+        self._dirty.discard(bundle)
         self._waiting.discard(bundle)
         self._streams.closed(bundle, reason)
 
     def _flush(self) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
-        stirred, self._stirred = self._stirred, set()
-        for bundle in stirred:
-            self._let_go(bundle, bundle.flush)
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        dirty, self._dirty = self._dirty, set()
+        for bundle in dirty:
+            self._run_guarded(bundle, bundle.flush)
 
-    def _let_go(self, bundle: Bundle, run: Callable[[], None]) -> None:
+    def _run_guarded(self, bundle: Bundle, run: Callable[[], None]) -> None:
         try:
             run()
         except Exception:

@@ -47,34 +47,34 @@ def join(parts: Iterable[bytes]) -> bytes:
     return b"_".join(parts)
 
 
-def write(places: Mapping[int, LanePosition]) -> bytes:
+def write(lane_positions: Mapping[int, LanePosition]) -> bytes:
     """Return the cursor for the positions in these lanes."""
-    return join(part_of(lane, place) for lane, place in places.items())
+    return join(part_of(lane, position_of_lane) for lane, position_of_lane in lane_positions.items())
 
 
-def part_of(lane: int, place: LanePosition) -> bytes:
+def part_of(lane: int, position_of_lane: LanePosition) -> bytes:
     """Return the part of a cursor for a lane."""
-    written = part(lane, place.position)
-    if place.trimmed_since is not None:
-        return written + (_TRIMMED + _written(place.trimmed_since)).encode()
-    if place.partial:
-        return written + (_LOST if place.lost else _PARTIAL).encode()
+    written = part(lane, position_of_lane.position)
+    if position_of_lane.trimmed_since is not None:
+        return written + (_TRIMMED + _written(position_of_lane.trimmed_since)).encode()
+    if position_of_lane.partial:
+        return written + (_LOST if position_of_lane.lost else _PARTIAL).encode()
     return written
 
 
 def parse(text: str, lanes: int) -> dict[int, LanePosition]:
     """Return the position in each lane; raise `InvalidInput`."""
-    places: dict[int, LanePosition] = {}
+    lane_positions: dict[int, LanePosition] = {}
     for written in text.split("_", lanes):
         match = _PART.fullmatch(written)
         if match is None:
             raise _invalid(text)
         lane, ms, seq, mark, since_ms, since_seq = match.groups()
         since = None if since_ms is None else _position(text, since_ms, since_seq)
-        if (number := int(lane, 36)) >= lanes or number in places:
+        if (number := int(lane, 36)) >= lanes or number in lane_positions:
             raise _invalid(text)
-        places[number] = LanePosition(_position(text, ms, seq), mark is not None, mark == _LOST, since)
-    return places
+        lane_positions[number] = LanePosition(_position(text, ms, seq), mark is not None, mark == _LOST, since)
+    return lane_positions
 
 
 def _position(text: str, ms: str, seq: str | None) -> bytes:

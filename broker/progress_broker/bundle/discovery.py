@@ -28,7 +28,7 @@ def check_number(found: Found, most: int, *, resuming: bool) -> None:
     """
     if len(found.operations) <= most:
         return
-    if resuming and sum(not facts.done for facts in found.operations) <= most:
+    if resuming and sum(not indexed.done for indexed in found.operations) <= most:
         raise TooManyEnded
     raise InvalidInput(
         f"the query matches at least {len(found.operations)} operations, but one stream may follow at most {most}"
@@ -43,32 +43,32 @@ def begin(bundle: Bundle, found: Iterable[IndexedOperation], lane_of: Callable[[
     Return how many of them have ended, with an end that the client has received.
     """
     seen = 0
-    for facts in found:
-        number = lane_of(facts.operation)
+    for indexed in found:
+        number = lane_of(indexed.operation)
         lane = bundle.merge.lane(number)
-        ended = facts.done and order(facts.position) <= order(
+        ended = indexed.done and order(indexed.position) <= order(
             lane.since
         )  # its end was sent already, or is older than this stream
         if not lane.needs_snapshots:
             if ended:
                 seen += 1
             else:
-                new = order(facts.first) > order(lane.position)
-                bundle.follow(facts, number, None if new else lane.position)
+                new = order(indexed.first) > order(lane.position)
+                bundle.follow(indexed, number, None if new else lane.position)
         elif not ended or not bundle.query.endless:
-            bundle.merge.needs_snapshot(lane, facts.operation)
-            bundle.follow(facts, number, None, "lost" if lane.lost else None)
+            bundle.merge.needs_snapshot(lane, indexed.operation)
+            bundle.follow(indexed, number, None, "lost" if lane.lost else None)
     return seen
 
 
-def tell_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
+def report_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
     """Send a `missing` event for each requested id that does not exist.
 
     Raises `NotFound` (unless `wait` is set) or `Gone` if none exists, and `Ended` if all have ended and the client has
     received their ends (`seen` is their number).
     """
-    there = {facts.operation for facts in found.operations}
-    ids = [id for id in bundle.query.ids if id not in there]
+    existing = {indexed.operation for indexed in found.operations}
+    ids = [id for id in bundle.query.ids if id not in existing]
     bundle.awaited |= set(ids) - found.gone.keys()
     for id in found.gone:
         bundle.merge.forget(id)
@@ -113,20 +113,20 @@ class MissedSearch:
                 log.exception("searching for a stream's operations failed; its client is disconnected")
                 bundle.close("storage-unavailable", reconnect=True)
                 return
-            for facts in found.operations:
-                again = facts.operation in before
-                if again or not (facts.done and order(facts.position) <= order(since)):
-                    self._follow_found(bundle, lane, facts, lost=lost)
-            for name in set(before) - {facts.operation for facts in found.operations}:
-                bundle.merge.told(lane, name)
+            for indexed in found.operations:
+                is_former = indexed.operation in before
+                if is_former or not (indexed.done and order(indexed.position) <= order(since)):
+                    self._follow_found(bundle, lane, indexed, lost=lost)
+            for name in set(before) - {indexed.operation for indexed in found.operations}:
+                bundle.merge.settle_snapshot(lane, name)
                 bundle.missing(name, "gone")
         bundle.mark_dirty(lane)
 
-    def _follow_found(self, bundle: Bundle, lane: Lane, facts: IndexedOperation, *, lost: bool) -> None:
+    def _follow_found(self, bundle: Bundle, lane: Lane, indexed: IndexedOperation, *, lost: bool) -> None:
         if lost:
-            bundle.merge.needs_snapshot(lane, facts.operation)
-        known = not lost and order(facts.first) <= order(lane.position)
-        bundle.follow(facts, lane.number, lane.position if known else None, "lost" if lost else None)
+            bundle.merge.needs_snapshot(lane, indexed.operation)
+        known = not lost and order(indexed.first) <= order(lane.position)
+        bundle.follow(indexed, lane.number, lane.position if known else None, "lost" if lost else None)
 
     async def _find(self, bundle: Bundle, lane: Lane, since: bytes) -> Found:
         found = await until_back(

@@ -27,7 +27,7 @@ class Lane:
     """A bundle's members in one lane, and what the client has received of them. Only `Merge` changes it."""
 
     __slots__ = (
-        "_paced",
+        "_held_progress",
         "history_lost",
         "lost",
         "members",
@@ -37,29 +37,29 @@ class Lane:
         "resetting",
         "searches",
         "since",
+        "snapshots_due",
         "trimmed_since",
-        "untold",
         "waiting",
     )
 
-    def __init__(self, number: int, place: LanePosition | None, frontier: bytes) -> None:
+    def __init__(self, number: int, start: LanePosition | None, watermark: bytes) -> None:
         self.number = number
-        self.needs_snapshots = place is None or place.partial
+        self.needs_snapshots = start is None or start.partial
         """Whether its operations start with snapshots."""
-        self.since = frontier if place is None else place.position
+        self.since = watermark if start is None else start.position
         """Its start position. Ends after it are sent, also to a client that reconnects before it had all snapshots."""
         # Another replica may have been ahead of this one: then the client's position is after this replica's.
-        self.position = max(self.since, frontier, key=order) if self.needs_snapshots else self.since
+        self.position = max(self.since, watermark, key=order) if self.needs_snapshots else self.since
         """The position up to which the client has received everything."""
-        self.lost = place is not None and place.lost
+        self.lost = start is not None and start.lost
         """Whether it needs snapshots because Redis has lost history."""
         self.members: dict[str, BundleMember] = {}
-        self.untold: set[str] = set()
+        self.snapshots_due: set[str] = set()
         """Operations whose snapshot must be sent before the position is valid."""
         self.resetting: set[BundleMember] = set()
         """Members for which a snapshot with a reset is due, or may be due: a client may have disconnected before it got
         one. That snapshot is ahead of the lane, so other events are sent before it."""
-        self.trimmed_since = None if place is None else place.trimmed_since
+        self.trimmed_since = None if start is None else start.trimmed_since
         """The lane's position when the first of these resets became due."""
         self.history_lost = False
         """Whether one of them is due because Redis has lost history, and not because it was trimmed."""
@@ -67,12 +67,12 @@ class Lane:
         """The number of searches in progress. Nothing is sent meanwhile: new members may have earlier events."""
         self.waiting = False
         """Whether frames were held back at the last `take`."""
-        self._paced: dict[str, Frame] = {}  # the newest `progress` of each member, in order
+        self._held_progress: dict[str, Frame] = {}  # the newest `progress` of each member, in order
 
     @property
     def cursor_position(self) -> LanePosition:
         """The lane's part of the cursor."""
-        if self.untold:
+        if self.snapshots_due:
             return LanePosition(self.since, partial=True, lost=self.lost)
         if not self.resetting:
             return LanePosition(self.position)
@@ -87,12 +87,12 @@ class Lane:
         self.position = position
         self.needs_snapshots = self.lost = True
         members = self.clear()
-        self.untold.update(member.operation for member in members)
+        self.snapshots_due.update(member.operation for member in members)
         return members
 
     def clear(self) -> list[BundleMember]:
-        """Remove and return the members. `untold` stays unchanged."""
-        members, self.members, self._paced = list(self.members.values()), {}, {}
+        """Remove and return the members. `snapshots_due` stays unchanged."""
+        members, self.members, self._held_progress = list(self.members.values()), {}, {}
         self.resetting.clear()
         self.trimmed_since, self.history_lost = None, False
         return members
@@ -120,20 +120,20 @@ class Lane:
             further = order(frame.position) > order(self.position)
             if further:
                 self.position = frame.position
-            if self.resetting and member.reset_told_by(frame):
+            if self.resetting and member.reset_sent_with(frame):
                 further |= self.settle_reset(member)
         elif frame.type == MISSING and member.closed:
             further = self.settle_reset(member)
         else:  # the snapshot of an ended operation, before its `end`; or `missing` for an earlier one with the same id
             return False
-        further = further or member.operation in self.untold
-        self.untold.discard(member.operation)
-        return further and not self.untold
+        further = further or member.operation in self.snapshots_due
+        self.snapshots_due.discard(member.operation)
+        return further and not self.snapshots_due
 
-    def take(self, frontier: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Outgoing], bool]:
+    def take(self, watermark: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Outgoing], bool]:
         """Return what may be sent now, at most a slice and one frame, and whether there may be more.
 
-        `frontier` is the position up to which the feed has been delivered.
+        `watermark` is the position up to which the feed has been delivered.
         """
         self.waiting = True
         if self.searches:
@@ -144,14 +144,14 @@ class Lane:
                 pending.append(member)
             elif not (member.closed or member.current):
                 return [], False
-        bound = order(frontier)
+        bound = order(watermark)
         heads = [(_key(member.pending[0]), member.operation, member) for member in pending]
         heapify(heads)
-        leaving: list[Outgoing] = []
+        outgoing: list[Outgoing] = []
         while heads and heads[0][0] <= bound:
             member = heads[0][2]
             frame = member.pop()
-            leaving.append((member, frame))
+            outgoing.append((member, frame))
             most_bytes -= len(frame.wire)
             if member.pending:
                 heapreplace(heads, (_key(member.pending[0]), member.operation, member))
@@ -160,33 +160,33 @@ class Lane:
                 if not (member.closed or member.current):
                     member.refill()
                     if member.pending or not (member.closed or member.current):
-                        return leaving, True
+                        return outgoing, True
             if most_bytes <= 0:
-                return leaving, True
+                return outgoing, True
         self.waiting = bool(heads)
-        return leaving, False
+        return outgoing, False
 
-    def hold_progress(self, leaving: Iterable[Outgoing]) -> list[Outgoing]:
+    def hold_progress(self, outgoing: Iterable[Outgoing]) -> list[Outgoing]:
         """Hold back each member's newest progress; return the other frames, with the progress that precedes them."""
-        passing: list[Outgoing] = []
-        for member, frame in leaving:
+        others: list[Outgoing] = []
+        for member, frame in outgoing:
             if frame.type == PROGRESS:
-                self._paced.pop(member.operation, None)
-                self._paced[member.operation] = frame
+                self._held_progress.pop(member.operation, None)
+                self._held_progress[member.operation] = frame
                 continue
-            passing += self.release_progress()
-            passing.append((member, frame))
-        return passing
+            others += self.release_progress()
+            others.append((member, frame))
+        return others
 
     @property
     def holds_progress(self) -> bool:
         """Whether any progress is held back."""
-        return bool(self._paced)
+        return bool(self._held_progress)
 
     def release_progress(self) -> list[Outgoing]:
         """Return and release the progress that is held back."""
-        paced, self._paced = self._paced, {}
-        return [(self.members[name], frame) for name, frame in paced.items() if name in self.members]
+        held, self._held_progress = self._held_progress, {}
+        return [(self.members[name], frame) for name, frame in held.items() if name in self.members]
 
 
 def _key(frame: Frame) -> tuple[int, int]:

@@ -51,12 +51,12 @@ class MemberSubscription(Subscription):
 
     __slots__ = ("member",)
 
-    def __init__(self, channel: Channel, delivery: Delivery, terms: StreamPolicy, member: "BundleMember") -> None:
-        super().__init__(channel, delivery, terms)
+    def __init__(self, channel: Channel, delivery: Delivery, policy: StreamPolicy, member: "BundleMember") -> None:
+        super().__init__(channel, delivery, policy)
         self.member = member
 
-    def hold(self) -> None:
-        """Pause until `drained`. The client is not slow, but other members' frames must be sent first."""
+    def pause_for_bundle(self) -> None:
+        """Pause until `resume_writing`. The client is not slow, but other members' frames must be sent first."""
         if self.mode is not Mode.CLOSED:
             self._has_room = False
             self.fall_back()
@@ -78,7 +78,7 @@ class MemberSubscription(Subscription):
             every, frames = len(frames), conflate(frames)
             self._policy.tally.conflated += every - len(frames)
         # The other frames are read again later, from the ring or a page. That is cheaper than to buffer them here.
-        room, count = self.member.home.share_bytes, 0
+        room, count = self.member.host.share_bytes, 0
         while count < len(frames) and room > 0:
             room -= len(frames[count].wire)
             count += 1
@@ -89,12 +89,12 @@ class BundleMember:
     """One operation of a bundle, and the outlet of its subscription."""
 
     __slots__ = (
-        "_held_bytes",
+        "_pending_bytes",
         "_reset_at",
         "channel",
         "closed",
         "first",
-        "home",
+        "host",
         "lane",
         "operation",
         "pending",
@@ -105,8 +105,8 @@ class BundleMember:
     kind = "member"
     encoding = UNENCODED
 
-    def __init__(self, operation: str, lane: int, home: MemberHost, first: bytes = b"0-0") -> None:
-        self.operation, self.lane, self.home = operation, lane, home
+    def __init__(self, operation: str, lane: int, host: MemberHost, first: bytes = b"0-0") -> None:
+        self.operation, self.lane, self.host = operation, lane, host
         self.first = first
         """The position of its operation's start. It tells apart operations that had the same id one after the other."""
         self.pending: deque[Frame] = deque()
@@ -117,7 +117,7 @@ class BundleMember:
         self.reset: str | None = None
         """Why its history could not be replayed, until the client has received a snapshot with that reason."""
         self._reset_at: bytes | None = None  # the position of that snapshot, once it is pending
-        self._held_bytes = 0
+        self._pending_bytes = 0
 
     @property
     def current(self) -> bool:
@@ -125,26 +125,26 @@ class BundleMember:
         subscription, channel = self.subscription, self.channel
         return channel is not None and channel.loaded and subscription is not None and subscription.mode is Mode.LIVE
 
-    def follow(self, channel: Channel, delivery: Delivery, terms: StreamPolicy) -> MemberSubscription:
+    def follow(self, channel: Channel, delivery: Delivery, policy: StreamPolicy) -> MemberSubscription:
         """Subscribe to a channel."""
         self.channel = channel
-        self.subscription = MemberSubscription(channel, delivery, terms, self)
+        self.subscription = MemberSubscription(channel, delivery, policy, self)
         channel.subscriptions.add(self.subscription)
         return self.subscription
 
     def mark_dirty(self) -> None:
         """Notify the bundle."""
-        self.home.member_changed(self)
+        self.host.member_changed(self)
 
-    def tell(self, frame: Frame) -> None:
+    def send_control(self, frame: Frame) -> None:
         """Send a control frame after the pending frames."""
         self.pending.append(frame)
-        self.home.member_changed(self)
+        self.host.member_changed(self)
 
     def pop(self) -> Frame:
         """Remove and return the oldest pending frame."""
         frame = self.pending.popleft()
-        self._held_bytes = self._held_bytes - len(frame.wire) if self.pending else 0
+        self._pending_bytes = self._pending_bytes - len(frame.wire) if self.pending else 0
         return frame
 
     def refill(self) -> None:
@@ -165,10 +165,10 @@ class BundleMember:
         self.reset, self._reset_at = reason, None
         if reason == "lost":  # Redis has lost the pending events: the snapshot may be older than they are
             self.pending.clear()
-            self._held_bytes = 0
-        self.home.member_resetting(self, reason)
+            self._pending_bytes = 0
+        self.host.member_resetting(self, reason)
 
-    def reset_told_by(self, frame: Frame) -> bool:
+    def reset_sent_with(self, frame: Frame) -> bool:
         """Whether the client has received the reset once this frame is sent."""
         if self._reset_at is None or order(frame.position) < order(self._reset_at):
             return False
@@ -182,17 +182,17 @@ class BundleMember:
         pending frames."""
         if not self.closed:  # the feed, and the placer that reads it, may both learn that it was deleted
             self.closed = True
-            self.tell(control_frame(MISSING, {"operation": self.operation, "reason": reason}))
+            self.send_control(control_frame(MISSING, {"operation": self.operation, "reason": reason}))
 
     def left(self, reason: str) -> None:
         """End it, because its subscription has closed for this reason."""
         if self.closed or reason == "left":
             return
         if reason == "draining":
-            self.home.draining()
+            self.host.draining()
         elif reason == "ended":
             self.closed = True
-            self.home.member_finished(self)
+            self.host.member_finished(self)
         else:
             self.fail("gone" if reason == "gone" else "unreadable")
 
@@ -207,14 +207,14 @@ class BundleMember:
         if self.reset is not None and frames[0].type == SNAPSHOT:  # a snapshot is always written alone
             self._reset_at = frames[0].position
         self.pending.extend(frames)
-        self._held_bytes += sum([len(frame.wire) for frame in frames])
+        self._pending_bytes += sum([len(frame.wire) for frame in frames])
         subscription = self.subscription
         if subscription is not None:
-            if self.home.full:
+            if self.host.full:
                 subscription.pause_writing()
-            elif self._held_bytes >= LEAST_SHARE_BYTES and self._held_bytes >= self.home.share_bytes:
-                subscription.hold()
-        self.home.member_changed(self)
+            elif self._pending_bytes >= LEAST_SHARE_BYTES and self._pending_bytes >= self.host.share_bytes:
+                subscription.pause_for_bundle()
+        self.host.member_changed(self)
 
     def close(self) -> None:
         """Do nothing: the subscription's `on_close` notifies the bundle."""

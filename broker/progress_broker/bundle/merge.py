@@ -47,17 +47,17 @@ class Merge:
         """Lanes that may have frames to send."""
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
-        self._paced_at = float("-inf")
+        self._released_at = float("-inf")
         self._parts: dict[int, bytes] | None = None  # of the cursor
 
     # Members
 
-    def lane(self, number: int, place: LanePosition | None = None) -> Lane:
+    def lane(self, number: int, start: LanePosition | None = None) -> Lane:
         """Return a lane. A new lane starts at the client's position, or at the feed's."""
         lane = self.lanes.get(number)
         if lane is None:
             self._parts = None
-            lane = self.lanes[number] = Lane(number, place, self._feeds.watermarks[number])
+            lane = self.lanes[number] = Lane(number, start, self._feeds.watermarks[number])
         return lane
 
     def open_ids(self) -> list[str]:
@@ -69,14 +69,14 @@ class Merge:
         members = (member for lane in self.lanes.values() for member in lane.members.values())
         return (member.subscription for member in members if member.subscription is not None)
 
-    def follows(self, facts: IndexedOperation, number: int) -> bool:
+    def follows(self, indexed: IndexedOperation, number: int) -> bool:
         """Whether an operation is already a member. An ended member may be an earlier operation with the same id."""
         lane = self.lanes.get(number)
-        member = None if lane is None else lane.members.get(facts.operation)
+        member = None if lane is None else lane.members.get(indexed.operation)
         if member is None or not member.closed:
             return member is not None
         last = member.pending[-1] if member.pending else None
-        return last is not None and last.type != MISSING and order(last.position) > order(facts.first)
+        return last is not None and last.type != MISSING and order(last.position) > order(indexed.first)
 
     def has(self, member: BundleMember) -> bool:
         """Whether this object is a member."""
@@ -105,7 +105,7 @@ class Merge:
             del lane.members[member.operation]
             self.count -= 1
             self._settle(lane, member)
-            self.told(lane, member.operation)
+            self.settle_snapshot(lane, member.operation)
 
     def forget(self, operation: str) -> None:
         """Remove an operation that was deleted before its first frame was sent."""
@@ -118,7 +118,7 @@ class Merge:
     def empty(self) -> None:
         """Remove all members."""
         for lane in self.lanes.values():
-            self._let_go(lane.clear())
+            self._leave_all(lane.clear())
         self.dirty.clear()
 
     # Snapshots and resets that are due
@@ -132,18 +132,18 @@ class Merge:
 
         Return the ids of its former members.
         """
-        return self._let_go(lane.restart(position))
+        return self._leave_all(lane.restart(position))
 
     def needs_snapshot(self, lane: Lane, operation: str) -> None:
         """Record that a lane's position is not valid before the client has received this operation's snapshot."""
         self._parts = None
-        lane.untold.add(operation)
+        lane.snapshots_due.add(operation)
 
-    def told(self, lane: Lane, operation: str) -> None:
+    def settle_snapshot(self, lane: Lane, operation: str) -> None:
         """Record that a lane no longer has to wait for an operation's snapshot."""
-        if operation in lane.untold:
+        if operation in lane.snapshots_due:
             self._parts = None
-            lane.untold.discard(operation)
+            lane.snapshots_due.discard(operation)
 
     def resetting(self, member: BundleMember, *, lost: bool) -> None:
         """Record in the cursor that a reset is due for a member, until it has been sent."""
@@ -165,7 +165,7 @@ class Merge:
         if lane.settle_reset(member):
             self._parts = None
 
-    def _let_go(self, members: Sequence[BundleMember]) -> list[str]:
+    def _leave_all(self, members: Sequence[BundleMember]) -> list[str]:
         self._parts = None
         self.count -= len(members)
         for member in members:
@@ -203,15 +203,15 @@ class Merge:
         size = 0
         while self.dirty:
             lane = self.dirty.pop()
-            leaving, more = lane.take(self._feeds.watermarks[lane.number])
+            outgoing, more = lane.take(self._feeds.watermarks[lane.number])
             if more:
                 self.dirty.add(lane)
-            size += self._add(frames, lane, lane.hold_progress(leaving) if self._interval_s else leaving)
+            size += self._add(frames, lane, lane.hold_progress(outgoing) if self._interval_s else outgoing)
             if size >= SLICE_BYTES:
                 yield frames
                 frames, size = [], 0
         if self.wait_s() == 0:
-            self._paced_at = self._clock()
+            self._released_at = self._clock()
             for lane in self.lanes.values():
                 self._add(frames, lane, lane.release_progress())
         if frames:
@@ -220,18 +220,18 @@ class Merge:
     def wait_s(self) -> float | None:
         """Return for how many more seconds progress is held back, or None if none is."""
         if self._interval_s and any(lane.holds_progress for lane in self.lanes.values()):
-            return max(0.0, self._paced_at + self._interval_s - self._clock())
+            return max(0.0, self._released_at + self._interval_s - self._clock())
         return None
 
-    def _add(self, frames: list[Frame], lane: Lane, leaving: Sequence[Outgoing]) -> int:
+    def _add(self, frames: list[Frame], lane: Lane, outgoing: Sequence[Outgoing]) -> int:
         """Append the frames to send, with ids; return their size."""
         size = 0
-        for member, frame in leaving:
+        for member, frame in outgoing:
             if lane.sent(member, frame):
                 frames.append(id_frame(self._cursor(lane)))
             frames.append(strip_id(frame))
             size += len(frame.wire)
-        for member, _ in leaving:
+        for member, _ in outgoing:
             if member.closed and not member.pending:
                 self.drop(member)
         return size

@@ -43,17 +43,17 @@ class MemberPlacer:
     def __init__(
         self,
         channels: Channels,
-        reads: ChannelLoader,
-        placing: Resumer,
+        loader: ChannelLoader,
+        resumer: Resumer,
         tasks: Tasks,
-        terms: StreamPolicy,
+        policy: StreamPolicy,
         timeout_s: float,
     ) -> None:
-        self.tally = Tally(resets=terms.tally.resets)
+        self.tally = Tally(resets=policy.tally.resets)
         """Counters of the members. They are separate, because the bundle itself counts streams and slow clients."""
-        self._channels, self._reads, self._placing, self._timeout_s = channels, reads, placing, timeout_s
+        self._channels, self._loader, self._resumer, self._timeout_s = channels, loader, resumer, timeout_s
         self._tasks = tasks
-        self._terms = replace(terms, on_close=_on_close, max_age_s=lambda: float("inf"), tally=self.tally)
+        self._policy = replace(policy, on_close=_on_close, max_age_s=lambda: float("inf"), tally=self.tally)
         self._waiting: dict[Bundle, deque[_New]] = {}  # the next bundle comes first
         self._placers = 0
 
@@ -107,11 +107,11 @@ class MemberPlacer:
 
     async def _place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None) -> None:
         # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
-        channel = self._channels.get_or_create(member.operation, self._reads)
-        subscription = member.follow(channel, bundle.members_delivery, self._terms)
+        channel = self._channels.get_or_create(member.operation, self._loader)
+        subscription = member.follow(channel, bundle.members_delivery, self._policy)
         subscription.connection = bundle.connection
         try:
-            await self._reads.until_loaded(channel, self._timeout_s)
+            await self._loader.until_loaded(channel, self._timeout_s)
             reset = await self._begin(bundle, subscription, channel, after, reset)
         except BaseException:
             subscription.close("left")
@@ -132,15 +132,15 @@ class MemberPlacer:
     ) -> str | None:
         member = subscription.member
         lane = bundle.merge.lane(member.lane)
-        if member.operation in lane.untold:
-            await self._placing.resume_with_snapshot(subscription, member.operation, reset, lane.position)
+        if member.operation in lane.snapshots_due:
+            await self._resumer.resume_with_snapshot(subscription, member.operation, reset, lane.position)
         elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
-            await self._placing.resume_at_creation(subscription, member.operation, member.first)
+            await self._resumer.resume_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset during an earlier attempt to start it
-            await self._placing.resume_with_snapshot(subscription, member.operation, member.reset)
+            await self._resumer.resume_with_snapshot(subscription, member.operation, member.reset)
         else:
             since = bundle.merge.trimmed_since(member)
-            reset = await self._placing.resume_after(subscription, channel, after, since)
+            reset = await self._resumer.resume_after(subscription, channel, after, since)
             if reset is not None:
                 member.owe_reset(reset)
         return reset

@@ -63,8 +63,8 @@ class QueryIndex(Generic[F]):
         """Return the followers of an operation that is listed in these indexes."""
         found = set(self._by_id.get(id, ()))
         for term in terms:
-            for asked, followers in self._by_term.get(term, {}).items():
-                if asked <= terms:
+            for query_terms, followers in self._by_term.get(term, {}).items():
+                if query_terms <= terms:
                     found |= followers
         return found
 

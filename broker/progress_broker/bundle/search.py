@@ -28,17 +28,19 @@ class Search:
     async def find(self, bundle: Bundle, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         """Return the matching operations of some lanes. A query by index omits those that ended before `since`."""
         found = await self._find(bundle.query, lanes, since)
-        gone = {id: facts for id, facts in found.gone.items() if bundle.admit(facts)}
-        return Found([facts for facts in found.operations if bundle.admit(facts)], gone)
+        gone = {id: indexed for id, indexed in found.gone.items() if bundle.admit(indexed)}
+        return Found([indexed for indexed in found.operations if bundle.admit(indexed)], gone)
 
-    async def lost(self, places: Mapping[int, LanePosition], frontier: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed has lost the client's position. `frontier` is our position in each feed."""
-        asked = {lane: at.position for lane, at in places.items() if at.position != frontier[lane]}
-        before = await event_log.up_to(self._store, asked) if asked else []
+    async def lost(self, lane_positions: Mapping[int, LanePosition], watermarks: Mapping[int, bytes]) -> frozenset[int]:
+        """Return the lanes whose feed has lost the client's position. `watermarks` are our positions in each feed."""
+        changed_positions = {
+            lane: at.position for lane, at in lane_positions.items() if at.position != watermarks[lane]
+        }
+        before = await event_log.up_to(self._store, changed_positions) if changed_positions else []
         kept = self._store.settings.feed_length
         return frozenset(
             lane
-            for (lane, position), (found, length) in zip(asked.items(), before, strict=True)
+            for (lane, position), (found, length) in zip(changed_positions.items(), before, strict=True)
             if position != START.encode() and was_lost(position, found, length, kept)
         )
 

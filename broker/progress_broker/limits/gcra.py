@@ -61,9 +61,9 @@ class Bucket:
         self._full_at = min(max(self._full_at, now) + cost_s, now + rate.burst_s + LONGEST_S)
         self.unsettled_s += cost_s
 
-    def settled(self, lacks_s: float, now: float) -> None:
+    def settled(self, deficit_s: float, now: float) -> None:
         """Set the level that all replicas share, minus what was spent here since the report."""
-        self._full_at = now + lacks_s + self.unsettled_s
+        self._full_at = now + deficit_s + self.unsettled_s
 
     def put_back(self, charge_s: float, now: float) -> None:
         """Keep a charge that could not be reported, minus what has been refilled meanwhile."""
@@ -82,66 +82,66 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, who: str, cost: float, now: float) -> float:
+    def take(self, caller: str, cost: float, now: float) -> float:
         """Spend a cost and return 0; or spend nothing and return the time until there is enough."""
-        wait_s = self.wait_s(who, cost, now)
+        wait_s = self.wait_s(caller, cost, now)
         if not wait_s:
-            self.charge(who, cost, now)
+            self.charge(caller, cost, now)
         return wait_s
 
-    def wait_s(self, who: str, cost: float, now: float) -> float:
+    def wait_s(self, caller: str, cost: float, now: float) -> float:
         """Return the time until a caller has enough for a cost; 0 if it has."""
-        bucket = self._known(who)
+        bucket = self._known(caller)
         return bucket.wait_s(self.rate, cost, now) if bucket is not None else 0.0
 
-    def charge(self, who: str, cost: float, now: float) -> None:
+    def charge(self, caller: str, cost: float, now: float) -> None:
         """Spend a caller's cost, even if its bucket does not have enough."""
-        bucket = self._known(who)
+        bucket = self._known(caller)
         if bucket is None:
-            bucket = self._buckets[who] = Bucket()
+            bucket = self._buckets[caller] = Bucket()
         bucket.spend(self.rate, cost, now)
         if bucket is not self._rest:
-            self._unsettled[who] = bucket
+            self._unsettled[caller] = bucket
 
-    def left(self, who: str, now: float) -> tuple[int, float]:
+    def left(self, caller: str, now: float) -> tuple[int, float]:
         """Return how much a caller may spend now, and the time until its bucket is full."""
-        bucket = self._known(who)
+        bucket = self._known(caller)
         return (int(self.rate.burst), 0.0) if bucket is None else (bucket.left(self.rate, now), bucket.deficit_s(now))
 
-    def _known(self, who: str) -> Bucket | None:
+    def _known(self, caller: str) -> Bucket | None:
         """Return a caller's bucket, or the shared one if there are too many; None if the caller can get a new one."""
-        return self._buckets.get(who) or (self._rest if len(self._buckets) >= MAX_BUCKETS else None)
+        return self._buckets.get(caller) or (self._rest if len(self._buckets) >= MAX_BUCKETS else None)
 
     def unsettled(self) -> dict[str, Bucket]:
         """Return the buckets with charges to report, and forget that there are any."""
         unsettled, self._unsettled = self._unsettled, {}
         return unsettled
 
-    def keep_unsettled(self, who: str, bucket: Bucket) -> None:
+    def keep_unsettled(self, caller: str, bucket: Bucket) -> None:
         """Report a bucket again next time."""
         if bucket.unsettled_s:
-            self._unsettled[who] = bucket
+            self._unsettled[caller] = bucket
 
     def forget_full(self, now: float) -> None:
         """Remove full buckets: an unknown caller's bucket counts as full."""
-        full = [who for who, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.deficit_s(now))]
-        for who in full:
-            del self._buckets[who]
+        full = [caller for caller, bucket in self._buckets.items() if not (bucket.unsettled_s or bucket.deficit_s(now))]
+        for caller in full:
+            del self._buckets[caller]
 
 
 class SpendReport:
     """A report to Redis of what a caller spent at this replica."""
 
-    __slots__ = ("_bucket", "_buckets", "_charge_s", "_field", "_who")
+    __slots__ = ("_bucket", "_buckets", "_caller", "_charge_s", "_field")
 
-    def __init__(self, buckets: Buckets, field: Literal["requests", "sent"], who: str, bucket: Bucket) -> None:
-        self._buckets, self._field, self._who, self._bucket = buckets, field, who, bucket
+    def __init__(self, buckets: Buckets, field: Literal["requests", "sent"], caller: str, bucket: Bucket) -> None:
+        self._buckets, self._field, self._caller, self._bucket = buckets, field, caller, bucket
         self._charge_s, bucket.unsettled_s = bucket.unsettled_s, 0.0
 
     def call(self, keyspace: Keyspace) -> Call:
         """Return the call that reports it."""
         longest_s = self._buckets.rate.burst_s + LONGEST_S
-        key = getattr(keyspace.caller(self._who), self._field)
+        key = getattr(keyspace.caller(self._caller), self._field)
         return Call(SPEND, (key,), (str(round(1e6 * self._charge_s)), str(round(1e6 * longest_s))))
 
     def replied(self, reply: Any, now: float) -> None:
@@ -151,4 +151,4 @@ class SpendReport:
     def failed(self, now: float) -> None:
         """Keep the charge for the next report."""
         self._bucket.put_back(self._charge_s, now)
-        self._buckets.keep_unsettled(self._who, self._bucket)
+        self._buckets.keep_unsettled(self._caller, self._bucket)

@@ -90,23 +90,23 @@ class Limiter:
         self.slots.take(address)
         return Slot(lambda: self.slots.release(address))
 
-    async def stream_slot(self, principal: str, address: str, room: Slot | None = None) -> Slot:
+    async def stream_slot(self, principal: str, address: str, address_slot: Slot | None = None) -> Slot:
         """Reserve a stream for a principal and its address; raise `AtCapacity` or `TooManyStreams`.
 
         An unauthenticated caller has an empty principal, and is limited by its address only. `room` is a reservation
         that was made before the caller was known; it is released together with the result.
         """
-        room = room or self.address_slot(address)
+        address_slot = address_slot or self.address_slot(address)
         leased = bool(principal and self.limits.streams_per_principal)
         try:
             if leased:
                 await self._lease(principal)
         except BaseException:
-            room.release()
+            address_slot.release()
             raise
 
         def give_back() -> None:
-            room.release()
+            address_slot.release()
             if leased:
                 self._leases.remove(principal)
 
@@ -132,12 +132,12 @@ class Limiter:
                 retry_s=RETRY_AFTER_S,
             )
 
-    async def _ask(self, word: LeaseReport) -> bool:
-        replies = await self._send([word])
+    async def _ask(self, report: LeaseReport) -> bool:
+        replies = await self._send([report])
         if replies is None:  # without Redis, the count of this replica decides
             return True
-        [(is_so, _)] = replies
-        return bool(is_so)
+        [(allowed, _)] = replies
+        return bool(allowed)
 
     # Synchronization with the other replicas
 
@@ -146,8 +146,8 @@ class Limiter:
         due, now = list(self._due()), self.clock()
         for at in range(0, len(due), _TOGETHER):
             if await self._send(due[at : at + _TOGETHER]) is None:
-                for one in due[at + _TOGETHER :]:
-                    one.failed(now)
+                for report in due[at + _TOGETHER :]:
+                    report.failed(now)
                 return
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_S
@@ -161,35 +161,35 @@ class Limiter:
 
     def _due(self) -> Iterator[Report]:
         if self.requests is not None:
-            for who, bucket in self.requests.unsettled().items():
-                yield SpendReport(self.requests, "requests", who, bucket)
+            for caller, bucket in self.requests.unsettled().items():
+                yield SpendReport(self.requests, "requests", caller, bucket)
         if self.sent is not None:
-            for who, bucket in self.sent.unsettled().items():
-                yield SpendReport(self.sent, "sent", who, bucket)
+            for caller, bucket in self.sent.unsettled().items():
+                yield SpendReport(self.sent, "sent", caller, bucket)
         for name in self._leases.due(self.clock()):
             yield LeaseReport(self._leases, name)
 
-    async def _send(self, settlements: Sequence[Report]) -> list[Any] | None:
+    async def _send(self, reports: Sequence[Report]) -> list[Any] | None:
         """Return the replies; or None if Redis does not answer: then this replica applies the limits alone."""
         assert self._store is not None  # noqa: S101 - only called within `shared`
         keyspace = self._store.keyspace
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                replies = await self._replies([one.call(keyspace) for one in settlements])
+                replies = await self._replies([report.call(keyspace) for report in reports])
         except BaseException as error:
-            for one in settlements:
-                one.failed(self.clock())
+            for report in reports:
+                report.failed(self.clock())
             if not isinstance(error, _AWAY):
                 raise
             self._limit_alone(error)
             return None
-        for one, reply in zip(settlements, replies, strict=True):
-            one.replied(reply, self.clock())
+        for report, reply in zip(reports, replies, strict=True):
+            report.replied(reply, self.clock())
         self._limit_together()
         return replies
 
     async def _replies(self, calls: Sequence[Call]) -> list[Any]:
-        assert self._store is not None  # noqa: S101 - see `_tell`
+        assert self._store is not None  # noqa: S101 - see `_send`
         commands = self._store.connections.commands
         if len(calls) == 1:  # a pipeline costs a third more
             return [await run(commands, calls[0])]

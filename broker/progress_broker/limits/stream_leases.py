@@ -33,29 +33,29 @@ class StreamLeases:
         self.replica = token_hex(8)
         self.lease_ms = str(round(lease_s * 1000))
         self._period_s = lease_s / RENEWALS
-        self._held: dict[str, _Count] = {}  # in the order of their last renewal
+        self._streams: dict[str, _Count] = {}  # in the order of their last renewal
         self._changed: dict[str, None] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._streams)
 
     def count(self, name: str) -> int:
         """Return how many streams a principal has here."""
-        held = self._held.get(name)
-        return held.count if held is not None else 0
+        streams = self._streams.get(name)
+        return streams.count if streams is not None else 0
 
     def add(self, name: str) -> int:
         """Count one more stream, and return the new number."""
-        held = self._held.get(name)
-        if held is None:
-            held = self._held[name] = _Count()
-        held.count += 1
-        return held.count
+        streams = self._streams.get(name)
+        if streams is None:
+            streams = self._streams[name] = _Count()
+        streams.count += 1
+        return streams.count
 
     def remove(self, name: str) -> None:
         """Count one stream less, and report it soon."""
-        self._held[name].count -= 1
+        self._streams[name].count -= 1
         self._changed[name] = None
 
     def change(self, name: str) -> None:
@@ -68,25 +68,25 @@ class StreamLeases:
 
     def reported(self, name: str, now: float) -> None:
         """Record that a principal was reported just now."""
-        held = self._held.pop(name, None)
-        if held is not None and held.count:
-            held.renew_at = now + self._period_s
-            self._held[name] = held
+        streams = self._streams.pop(name, None)
+        if streams is not None and streams.count:
+            streams.renew_at = now + self._period_s
+            self._streams[name] = streams
 
     def due(self, now: float) -> Iterator[str]:
         """Yield the principals to report now, each once."""
         names = list(self._changed)
         self._changed.clear()
-        for name, held in self._held.items():
-            if held.renew_at > now:
+        for name, streams in self._streams.items():
+            if streams.renew_at > now:
                 break
             names.append(name)
         yield from dict.fromkeys(names)
 
     def all_due(self) -> None:
         """Report all principals: Redis may have lost the leases."""
-        for held in self._held.values():
-            held.renew_at = 0.0
+        for streams in self._streams.values():
+            streams.renew_at = 0.0
 
 
 class LeaseReport:

@@ -19,16 +19,18 @@ log = logging.getLogger(__name__)
 class Channel(History):
     """One watched operation."""
 
-    __slots__ = ("_ahead", "_early", "_live", "_stale", "asked_at", "heard_at", "subscriptions")
+    __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
 
-    def __init__(self, operation: str, reads: Loader, room: RingLimits) -> None:
-        super().__init__(operation, reads, room)
+    def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
+        super().__init__(operation, loader, limits)
         self.subscriptions: set[Subscription] = set()
-        self.heard_at = 0.0
-        self.asked_at = float("-inf")
+        self.last_event_at = 0.0
+        self.checked_at = float("-inf")
         self._live = Fanout()
         self._ahead: set[Subscription] = set()  # subscriptions that have newer events than this channel
-        self._early: deque[Event] = deque(maxlen=room.frames)  # events from the feed while the log is being read
+        self._early_events: deque[Event] = deque(
+            maxlen=limits.frames
+        )  # events from the feed while the log is being read
         self._stale = False
 
     # What the feed calls
@@ -36,7 +38,7 @@ class Channel(History):
     def accept(self, events: Sequence[Event]) -> None:
         """Receive events from the feed: deliver the next ones, ignore repeats, and reload the log after a gap."""
         if not self.loaded:
-            self._early.extend(events)
+            self._early_events.extend(events)
             return
         burst: list[Frame] = []
         for event in events:
@@ -44,18 +46,18 @@ class Channel(History):
                 burst.append(make_frame(event))
                 if burst[-1].type != END:
                     continue
-            self._hand_on(burst)
+            self._deliver(burst)
             burst = []
             if not self._repeats(event):
                 self.reload()  # this reads the other events, too: they are in the log, or they were deleted
                 return
-        self._hand_on(burst)
+        self._deliver(burst)
 
     def reload(self) -> None:
         """Read the end of the log again, because events may have been missed."""
         if self.loaded:
             self.loaded = False
-            self._reads.load(self)
+            self._loader.load(self)
         else:
             self._stale = True  # the result of the read in progress may be older than the missed events
 
@@ -74,8 +76,8 @@ class Channel(History):
         elif lost:
             self.n, self.position = 0, START.encode()
         self.loaded = True
-        early = tuple(self._early)
-        self._early.clear()
+        early = tuple(self._early_events)
+        self._early_events.clear()
         if lost:
             fields = {"operation": self.operation, "streams": len(self.subscriptions)}
             log.info(
@@ -131,11 +133,11 @@ class Channel(History):
         self._ahead.discard(subscription)
         self.subscriptions.discard(subscription)
         if not self.subscriptions:
-            self._reads.empty(self)
+            self._loader.empty(self)
 
     # Internal
 
-    def _hand_on(self, burst: Sequence[Frame]) -> None:
+    def _deliver(self, burst: Sequence[Frame]) -> None:
         for frames in slices(burst, self.n):
             began = self.n == 0
             if frames[-1].type == END:
@@ -156,6 +158,6 @@ class Channel(History):
         if self._ahead:
             ahead, self._ahead = self._ahead, set()
             for subscription in ahead:
-                if self._overtook(subscription):
+                if self._has_lost_event_of(subscription):
                     subscription.reset("lost")
                 subscription.pump()

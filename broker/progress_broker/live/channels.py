@@ -12,7 +12,7 @@ class Channels:
     def __init__(self, ring_length: int, ring_bytes: int, clock: Callable[[], float]) -> None:
         self._channels: dict[bytes, Channel] = {}
         self._ring_bytes = self._trimmed_to = ring_bytes
-        self._room = RingLimits(ring_length, ring_bytes)
+        self._limits = RingLimits(ring_length, ring_bytes)
         self._clock = clock
 
     def __len__(self) -> int:
@@ -25,15 +25,15 @@ class Channels:
         """Return the channel of a watched operation, or None."""
         return self._channels.get(name)
 
-    def get_or_create(self, operation: str, reads: Loader) -> Channel:
+    def get_or_create(self, operation: str, loader: Loader) -> Channel:
         """Return the channel of an operation. A new channel starts to read the operation's log."""
         channel = self._channels.get(operation.encode())
         if channel is None:
-            channel = Channel(operation, reads, self._room)
-            channel.heard_at = self._clock()
+            channel = Channel(operation, loader, self._limits)
+            channel.last_event_at = self._clock()
             self._channels[channel.name] = channel
             self._set_ring_limits()
-            reads.load(channel)
+            loader.load(channel)
         return channel
 
     def forget(self, channel: Channel) -> None:
@@ -43,7 +43,7 @@ class Channels:
             self._set_ring_limits()
 
     def _set_ring_limits(self) -> None:
-        share = self._room.bytes = self._ring_bytes // max(1, len(self._channels))
+        share = self._limits.bytes = self._ring_bytes // max(1, len(self._channels))
         if share <= self._trimmed_to // 2:  # rings without new events would otherwise keep their old, larger share
             for channel in self._channels.values():
                 channel.trim()

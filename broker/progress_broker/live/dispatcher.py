@@ -29,7 +29,7 @@ class Dispatcher:
     ) -> None:
         self.lag_s = 0.0
         """The age of the last batch's newest event when it was received."""
-        self.notes: dict[bytes, Callable[[Event], None]] = {}
+        self.internal_handlers: dict[bytes, Callable[[Event], None]] = {}
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
         self._channels, self._families, self._bundles = channels, families, bundles
         self._tally, self._clock = tally, clock
@@ -43,22 +43,22 @@ class Dispatcher:
         if events:
             self.lag_s = age_s(events[-1])
         now, deliveries, sampled = self._clock(), 0, False
-        news, gone = self._by_channel(events)
+        new_events, gone = self._by_channel(events)
         for channel, deleted_at in gone.items():  # before the events of a new operation with the same id
-            channel.accept(news.pop(channel, ()))
+            channel.accept(new_events.pop(channel, ()))
             channel.gone(deleted_at)
-        for channel, theirs in news.items():
+        for channel, of_channel in new_events.items():
             n, watching = channel.n, len(channel.subscriptions)  # counted first, because an `end` closes them
-            channel.accept(theirs)
+            channel.accept(of_channel)
             if not sampled and channel.loaded:  # one latency sample per batch, so that other events cost nothing
                 sampled = True
-                self._tally.latency_s.observe(age_s(theirs[0]))
+                self._tally.latency_s.observe(age_s(of_channel[0]))
             if self._deliveries is not None:
-                self._deliveries.told(theirs, watching)
+                self._deliveries.delivered(of_channel, watching)
             if channel.n > n:  # only an event that was delivered proves that the channel is up to date
-                channel.heard_at = now
-            self._tally.events += len(theirs)
-            self._tally.deliveries += len(theirs) * watching
+                channel.last_event_at = now
+            self._tally.events += len(of_channel)
+            self._tally.deliveries += len(of_channel) * watching
             deliveries += watching
             if deliveries >= _DELIVERIES_A_TURN:
                 deliveries = 0
@@ -67,19 +67,19 @@ class Dispatcher:
     def _by_channel(self, events: Sequence[Event]) -> tuple[dict[Channel, list[Event]], dict[Channel, bytes]]:
         """Return events grouped by channel, so that they can be sent in one write; and the channels of deleted
         operations, with the position of the deletion."""
-        news: dict[Channel, list[Event]] = {}
+        new_events: dict[Channel, list[Event]] = {}
         gone: dict[Channel, bytes] = {}
         for event in events:
             channel = self._channels.get(event.operation)
             if channel is None:
-                if (hear := self.notes.get(event.operation)) is not None:
-                    hear(event)
+                if (handler := self.internal_handlers.get(event.operation)) is not None:
+                    handler(event)
                 continue
             if event.n:
-                if channel in news:
-                    news[channel].append(event)
+                if channel in new_events:
+                    new_events[channel].append(event)
                 else:
-                    news[channel] = [event]
+                    new_events[channel] = [event]
             elif event.type == GONE:
                 gone[channel] = event.position
-        return news, gone
+        return new_events, gone

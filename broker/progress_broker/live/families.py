@@ -23,8 +23,8 @@ class Families:
         self._store, self._tasks, self._clock = store, tasks, clock
         self._families: dict[str, Family] = {}
         self._names: dict[Family, set[bytes]] = {}
-        self._hearing: dict[bytes, set[Family]] = {}
-        self._reads: dict[Family, asyncio.Task[None]] = {}
+        self._followers: dict[bytes, set[Family]] = {}
+        self._read_tasks: dict[Family, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._families)
@@ -46,15 +46,15 @@ class Families:
     async def reading(self, parent: str, timeout_s: float) -> None:
         """Wait for a family's read in progress, if there is one: the first frame is made from its result."""
         family = self._families.get(parent)
-        read = self._reads.get(family) if family is not None else None
+        read = self._read_tasks.get(family) if family is not None else None
         if read is not None:
             await asyncio.wait({read}, timeout=timeout_s)
 
     def dispatch(self, events: Iterable[Event]) -> None:
         """Pass events to the families that follow their operations."""
-        hearing = self._hearing
+        followers = self._followers
         for event in events:
-            families = hearing.get(event.operation)
+            families = followers.get(event.operation)
             if families is not None:
                 for family in tuple(families):
                     _dispatch(family, event)
@@ -64,11 +64,11 @@ class Families:
         for family in tuple(self._families.values()):
             family.invalidate()
 
-    # What a family calls (`family.Home`)
+    # What a family calls (`family.FamilyHost`)
 
     def read(self, family: Family) -> None:
         """Read a family's children; retry until Redis answers or the family has no watchers."""
-        task = self._reads[family] = self._tasks.spawn(self._read(family))
+        task = self._read_tasks[family] = self._tasks.spawn(self._read(family))
         task.add_done_callback(lambda done: self._read_done(family, done))
 
     def follow(self, family: Family, ids: Iterable[str]) -> None:
@@ -76,14 +76,14 @@ class Families:
         before = self._names.get(family, set())
         names = self._names[family] = {id.encode() for id in (family.parent, *ids)}
         for name in names - before:
-            self._hearing.setdefault(name, set()).add(family)
+            self._followers.setdefault(name, set()).add(family)
         self._unsubscribe(family, before - names)
 
     def follow_also(self, family: Family, id: str) -> None:
         """Pass the events of one more operation to a family."""
         name = id.encode()
         self._names[family].add(name)
-        self._hearing.setdefault(name, set()).add(family)
+        self._followers.setdefault(name, set()).add(family)
 
     def empty(self, family: Family) -> None:
         """Remove a family."""
@@ -94,10 +94,10 @@ class Families:
 
     def _unsubscribe(self, family: Family, names: Iterable[bytes]) -> None:
         for name in names:
-            families = self._hearing[name]
+            families = self._followers[name]
             families.discard(family)
             if not families:
-                del self._hearing[name]
+                del self._followers[name]
 
     async def _read(self, family: Family) -> None:
         try:
@@ -111,8 +111,8 @@ class Families:
             family.rest(self._clock())
 
     def _read_done(self, family: Family, task: "asyncio.Task[None]") -> None:
-        if self._reads.get(family) is task:
-            del self._reads[family]
+        if self._read_tasks.get(family) is task:
+            del self._read_tasks[family]
 
 
 def _dispatch(family: Family, event: Event) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import orjson
 
-from progress_broker.model.children import MAX_READ, Child, Tree, read_note
+from progress_broker.model.children import MAX_READ, Child, Tree, read_child_notice
 from progress_broker.model.event import CHILD, Event
 from progress_broker.model.operation import ChildrenSummary
 from progress_broker.model.position import START, milliseconds, order
@@ -35,10 +35,10 @@ class FamilyHost(Protocol):
         """Read the children, then call `take`."""
 
     def follow(self, family: "Family", ids: Iterable[str]) -> None:
-        """Call `hear` with the events of these operations and of the parent, and of no others."""
+        """Call `apply` with the events of these operations and of the parent, and of no others."""
 
     def follow_also(self, family: "Family", id: str) -> None:
-        """Also call `hear` with the events of this operation."""
+        """Also call `apply` with the events of this operation."""
 
     def empty(self, family: "Family") -> None:
         """Remove the family: it has no watchers any more."""
@@ -51,8 +51,8 @@ class Family:
         "_began",
         "_changed",
         "_data",
-        "_doubted",
-        "_home",
+        "_host",
+        "_invalidated",
         "_read_at",
         "_reading",
         "_show_at",
@@ -70,7 +70,7 @@ class Family:
     def __init__(
         self,
         parent: str,
-        home: FamilyHost,
+        host: FamilyHost,
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
     ) -> None:
@@ -80,34 +80,34 @@ class Family:
         self.version = 0
         """How many frames were made."""
         self.clock, self.call_later = clock, call_later
-        self._home = home
+        self._host = host
         self._tree = Tree()
         self._data = b""  # the data of the newest frame
         self._changed = False
         self._stale = False  # it must be read again
-        self._doubted = False  # events may have been lost since the read in progress began
+        self._invalidated = False  # events may have been lost since the read in progress began
         self._reading = False
         self._began = 0.0
         self._read_at = self._show_at = float("-inf")  # the earliest time of the next read and the next frame
         self._timer: Cancellable | None = None
 
-    # What its home calls
+    # What its host calls
 
     def begin(self) -> None:
         """Read the children now."""
         self._stale, self._reading, self._began = False, True, self.clock()
-        self._home.read(self)
+        self._host.read(self)
 
     def apply(self, event: Event) -> None:
         """Apply an event of the parent or of one of its descendants."""
         operation = event.operation.decode()
         child = self._tree.children.get(operation)
         if event.type == CHILD:
-            self._note(operation, event)
+            self._add_child(operation, event)
         elif not event.n:  # it was deleted
             self._stale = True
         elif child is not None:
-            reported = self._tells_for_its_children(child, self._tree)
+            reported = self._reports_for_its_children(child, self._tree)
             self._changed |= child.apply(event)
             self._stale |= reported and child.percent is None
         self._arm()
@@ -117,16 +117,16 @@ class Family:
         now, before = self.clock(), self._tree.children
         for id, child in tree.children.items():
             if id in before and order(before[id].position) > order(child.position):  # newer event during the read
-                reported = self._tells_for_its_children(child, tree)
+                reported = self._reports_for_its_children(child, tree)
                 child.catch_up(before[id])
                 self._stale |= reported and child.percent is None
         # Events of a new child between the read and now were not received, because it was not followed yet.
         self._stale |= tree.whole and not tree.children.keys() <= before.keys()
         self._tree, self._changed = tree, True
-        if self._doubted:  # this result may be from before a loss, so it must not win over the next read
-            self._doubted = False
+        if self._invalidated:  # this result may be from before a loss, so it must not win over the next read
+            self._invalidated = False
             self._read_again()
-        self._home.follow(self, tree.children)
+        self._host.follow(self, tree.children)
         self.rest(now)
 
     def rest(self, now: float) -> None:
@@ -138,7 +138,7 @@ class Family:
     def invalidate(self) -> None:
         """Read the children again, because events may have been missed or lost."""
         self._read_again()
-        self._doubted = self._reading
+        self._invalidated = self._reading
         self._stale = True
         self._arm()
 
@@ -156,13 +156,13 @@ class Family:
             self._read_at = self.clock() + _REST_AFTER_FAULT_S
             self.invalidate()
 
-    def leave(self, onlooker: "FamilyWatcher") -> None:
+    def leave(self, watcher: "FamilyWatcher") -> None:
         """Remove a watcher."""
-        self.watchers.discard(onlooker)
+        self.watchers.discard(watcher)
         if not self.watchers:
             if self._timer is not None:
                 self._timer.cancel()
-            self._home.empty(self)
+            self._host.empty(self)
 
     # Internal
 
@@ -179,23 +179,23 @@ class Family:
             self._data, self.version = data, self.version + 1
             self.frame = children_frame(self.parent, self._tree.changed_ms, data)
 
-    def _tells_for_its_children(self, child: Child, tree: Tree) -> bool:
+    def _reports_for_its_children(self, child: Child, tree: Tree) -> bool:
         """Return whether a child's own children were not read because the child reports a percentage itself.
 
         They must be read when it stops reporting one.
         """
         return child.is_parent and child.id not in tree.under and child.percent is not None
 
-    def _note(self, parent: str, event: Event) -> None:
+    def _add_child(self, parent: str, event: Event) -> None:
         """Follow a new child from now on. Its earlier events are covered by the next read."""
         self._stale = True
-        child = read_note(event.data)
+        child = read_child_notice(event.data)
         known = self._tree.children
         if child is None or child.id in known or child.id == parent or len(known) >= MAX_READ:
             return
         child.created = milliseconds(event.position)
         self._tree.add_one(parent, child)
-        self._home.follow_also(self, child.id)
+        self._host.follow_also(self, child.id)
 
     def _arm(self) -> None:
         due = [self._read_at] if self._stale and not self._reading else []
@@ -212,13 +212,13 @@ class Family:
             self.refresh()
             self._show_at = now + max(INTERVAL_S, _REST_PER_READ * (self.clock() - now))
             if self.version != version:
-                for onlooker in tuple(self.watchers):
-                    onlooker.wake()
+                for watcher in tuple(self.watchers):
+                    watcher.wake()
         self._arm()
 
 
 class FamilyWatcher:
-    """One client that watches a family (`subscription.Aside`). It gets the newest frame while it is live."""
+    """One client that watches a family (`subscription.SideChannel`). It gets the newest frame while it is live."""
 
     __slots__ = ("_family", "_interval_s", "_seen", "_sent_at", "_subscription", "_timer")
 

@@ -53,7 +53,7 @@ class FeedReader:
         """When Redis last replied, by the clock."""
         self.positions: dict[bytes, bytes] = {}
         """The last position that was read of each feed."""
-        self._handed_on: dict[bytes, bytes] | None = None  # the positions when the feed was interrupted
+        self._delivered: dict[bytes, bytes] | None = None  # the positions when the feed was interrupted
         self._connection = FeedConnection(reader.redis.connection_pool)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._least_kept = least_kept
@@ -88,15 +88,15 @@ class FeedReader:
                 tries = 0
             yield batch
             if self.connected:
-                self._handed_on = None
+                self._delivered = None
 
     async def _begin(self) -> Batch:
         """Continue from the end of the feeds, and find which of them have lost entries that were delivered."""
-        if self._handed_on is None:
-            self._handed_on = dict(self.positions)
+        if self._delivered is None:
+            self._delivered = dict(self.positions)
         # Always the real last IDs of the feeds, never `$`: every call would resolve that again and could skip entries.
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
-        before, kept = self._handed_on.items(), self._least_kept
+        before, kept = self._delivered.items(), self._least_kept
         lost = [feed for feed, at in before if await self._connection.has_lost(feed, at, last[feed], kept)]
         self.positions = last
         return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))

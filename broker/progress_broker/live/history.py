@@ -28,11 +28,11 @@ class RingLimits:
 class Ring:
     """Frames with consecutive numbers, oldest first."""
 
-    __slots__ = ("_frames", "_room", "bytes")
+    __slots__ = ("_frames", "_limits", "bytes")
 
-    def __init__(self, room: RingLimits) -> None:
+    def __init__(self, limits: RingLimits) -> None:
         self.bytes = 0
-        self._room = room
+        self._limits = limits
         self._frames: deque[Frame] = deque()
 
     @property
@@ -66,7 +66,7 @@ class Ring:
     def trim(self) -> None:
         """Drop the oldest frames that exceed the limits. The last frame always stays."""
         frames = self._frames
-        while len(frames) > self._room.frames or (self.bytes > self._room.bytes and len(frames) > 1):
+        while len(frames) > self._limits.frames or (self.bytes > self._limits.bytes and len(frames) > 1):
             self.bytes -= len(frames.popleft().wire)
 
     def at(self, n: int) -> Frame | None:
@@ -108,16 +108,16 @@ class Loader(Protocol):
 class History:
     """An operation's events up to the n-th: the part of a channel from which subscriptions catch up."""
 
-    __slots__ = ("_pages", "_reads", "_ring", "_snapshots", "loaded", "n", "name", "operation", "position")
+    __slots__ = ("_loader", "_pages", "_ring", "_snapshots", "loaded", "n", "name", "operation", "position")
 
-    def __init__(self, operation: str, reads: Loader, room: RingLimits) -> None:
+    def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         self.operation = operation
         self.name = operation.encode()
         self.n = 0
         self.position = START.encode()
         self.loaded = False
-        self._ring = Ring(room)  # it ends with the n-th frame
-        self._reads = reads
+        self._ring = Ring(limits)  # it ends with the n-th frame
+        self._loader = loader
         self._pages: dict[bytes, list[Subscription]] = {}
         self._snapshots: list[tuple[Subscription, str | None]] = []
 
@@ -142,7 +142,7 @@ class History:
         waiting = self._pages.setdefault(subscription.position, [])
         waiting.append(subscription)
         if len(waiting) == 1:
-            self._reads.page(self, subscription.position)
+            self._loader.page(self, subscription.position)
 
     def page_read(self, position: bytes, events: Iterable[Event], reset: str | None) -> None:
         """Pass a page to all subscriptions that wait for it."""
@@ -154,7 +154,7 @@ class History:
         """Request a snapshot for a subscription. All subscriptions that wait for one share it."""
         self._snapshots.append((subscription, reset))
         if len(self._snapshots) == 1:
-            self._reads.snapshot(self)
+            self._loader.snapshot(self)
 
     def snapshot_read(self, operation: Operation) -> None:
         """Pass a snapshot to all subscriptions that wait for one."""
@@ -165,7 +165,7 @@ class History:
 
     # Comparison with what Redis has
 
-    def _overtook(self, subscription: Subscription) -> bool:
+    def _has_lost_event_of(self, subscription: Subscription) -> bool:
         """Whether a subscription that was ahead of the channel has an event that Redis has lost.
 
         Then another event with the same number, but a later position, has come.

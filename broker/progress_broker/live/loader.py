@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ChannelLoader:
-    """Reads operations and their logs for channels (`history.Reads`)."""
+    """Reads operations and their logs for channels (`history.Loader`)."""
 
     def __init__(self, store: Store, tasks: Tasks, on_empty: Callable[[Channel], None]) -> None:
         self._store = store

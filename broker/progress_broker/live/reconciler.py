@@ -12,8 +12,8 @@ from progress_broker.operations import event_log
 from progress_broker.operations.event_log import UNREADABLE, LastEvent
 from progress_broker.operations.store import Store
 
-_SWEEPS_APART = 8  # an operation that has been silent for long is checked only every eighth sweep
-_ASKED_AT_ONCE = 500  # operations per pipeline
+_MAX_SWEEPS_BETWEEN = 8  # an operation that has been silent for long is checked only every eighth sweep
+_PER_PIPELINE = 500  # operations per pipeline
 
 
 class Reconciler:
@@ -28,42 +28,42 @@ class Reconciler:
         while True:
             await asyncio.sleep(self._sweep_interval_s)
             now = self._clock()
-            silent = [channel for channel in self._channels if channel.loaded and self._suspect(channel, now)]
+            silent = [channel for channel in self._channels if channel.loaded and self._is_due(channel, now)]
             for channel in silent:
-                channel.asked_at = now
+                channel.checked_at = now
             with suppress(StorageUnavailable, StorageFull):
                 await self.compare(silent)
 
     async def compare(self, channels: Iterable[Channel]) -> None:
         """Reload the channels whose position differs from that of their operation in Redis."""
-        left = iter(channels)
-        while group := tuple(islice(left, _ASKED_AT_ONCE)):
+        remaining = iter(channels)
+        while group := tuple(islice(remaining, _PER_PIPELINE)):
             await self._compare(group)
 
-    def _suspect(self, channel: Channel, now: float) -> bool:
+    def _is_due(self, channel: Channel, now: float) -> bool:
         """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""
-        silent_s = now - channel.heard_at
-        asked_s = channel.asked_at - channel.heard_at  # how long it had been silent at the last check
-        apart_s = _SWEEPS_APART * self._sweep_interval_s
-        return silent_s >= (self._sweep_interval_s if asked_s <= 0 else min(2 * asked_s, asked_s + apart_s))
+        silent_s = now - channel.last_event_at
+        checked_s = channel.checked_at - channel.last_event_at  # how long it had been silent at the last check
+        max_between_s = _MAX_SWEEPS_BETWEEN * self._sweep_interval_s
+        return silent_s >= (self._sweep_interval_s if checked_s <= 0 else min(2 * checked_s, checked_s + max_between_s))
 
     async def _compare(self, channels: Sequence[Channel]) -> None:
         before = [channel.n for channel in channels]
-        stands = await event_log.last_events(self._store, [channel.operation for channel in channels])
-        for channel, n, stand in zip(channels, before, stands, strict=True):
-            if stand is UNREADABLE:
+        last_events = await event_log.last_events(self._store, [channel.operation for channel in channels])
+        for channel, n, last_event in zip(channels, before, last_events, strict=True):
+            if last_event is UNREADABLE:
                 continue
-            if stand is None:
+            if last_event is None:
                 channel.gone()
-            elif _differs(channel, n, stand):
+            elif _differs(channel, n, last_event):
                 channel.reload()
 
 
-def _differs(channel: Channel, n_before: int, stand: LastEvent) -> bool:
+def _differs(channel: Channel, n_before: int, last_event: LastEvent) -> bool:
     """Whether a channel's events differ from those in Redis. It had `n_before` events when Redis was asked."""
-    if stand.n > channel.n:
+    if last_event.n > channel.n:
         return True
-    if stand.n < channel.n:
+    if last_event.n < channel.n:
         return channel.n == n_before  # otherwise it has received events since
     # The numbers are equal, but as many events may have been published since as were lost.
-    return channel.n > 0 and stand.position != channel.position
+    return channel.n > 0 and last_event.position != channel.position

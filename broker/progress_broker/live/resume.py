@@ -20,14 +20,14 @@ class Resumer:
     def __init__(self, store: Store, page_length: int) -> None:
         self._store = store
         self._page_length = page_length
-        self._flights = SingleFlight()
+        self._single_flight = SingleFlight()
 
     async def resume(self, subscription: Subscription, channel: Channel, start: Start) -> str | None:
         """Start a subscription where its client wants, or with a snapshot; then return the reason for that."""
         operation, reset = channel.operation, None
         if start.beginning:
             length = self._page_length
-            kept = await self._flights.share(
+            kept = await self._single_flight.share(
                 ("kept", operation), lambda: event_log.kept(self._store, operation, length)
             )
             if kept:
@@ -41,7 +41,7 @@ class Resumer:
                 subscription.begin(at.n, at.position)
                 return None
             position = start.position
-            page = await self._flights.share(
+            page = await self._single_flight.share(
                 ("after", operation, position), lambda: event_log.after(self._store, operation, position, 1)
             )
             reset = page.reset
@@ -64,7 +64,7 @@ class Resumer:
         `first` is the position of its first event. An older read in progress may return an earlier operation with the
         same id, so reads are shared only for the same `first`.
         """
-        created = await self._flights.share(
+        created = await self._single_flight.share(
             ("created", operation, first), lambda: index_search.as_created(self._store, operation)
         )
         if created is None:  # it was created by a version that did not store this position
@@ -85,7 +85,7 @@ class Resumer:
             n = channel.n
             return n, await event_log.after_lane_position(self._store, operation, position, self._page_length, since)
 
-        n, found = await self._flights.share(("beyond", operation, position, since), read)
+        n, found = await self._single_flight.share(("beyond", operation, position, since), read)
         lost = found.last is None or found.last.n < n  # the feed has not reported it yet
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
@@ -107,7 +107,7 @@ class Resumer:
 
         try:
             # A read that started before `since` existed may miss it, so reads are shared only for the same `since`.
-            return await self._flights.share(("snapshot", operation, reset, since), read)
+            return await self._single_flight.share(("snapshot", operation, reset, since), read)
         except NotFound:  # the shared read may have started before the operation was created
             return await read()
 

@@ -50,7 +50,7 @@ class Child:
     weight: float = 1
     status: Status = Status.PENDING
     progress: bytes | None = None
-    """The newest progress, as JSON, until `told` has parsed it."""
+    """The newest progress, as JSON, until `reported` has parsed it."""
     position: bytes = START.encode()
     """The position of the last event that was received."""
     created: int = 0
@@ -60,7 +60,7 @@ class Child:
     _shown: tuple[float | None, str | None] = (None, None)
 
     @property
-    def describe(self) -> tuple[float | None, str | None]:
+    def reported(self) -> tuple[float | None, str | None]:
         """The last reported percentage and message. Only these are kept, because progress may be large."""
         if self.progress is not None:
             self._shown, self.progress = _kept(_object(self.progress)), None
@@ -69,13 +69,13 @@ class Child:
     @property
     def percent(self) -> float | None:
         """The percentage that it reported itself."""
-        percent, _ = self.describe
+        percent, _ = self.reported
         return 100.0 if self.status is Status.SUCCEEDED else percent
 
     def catch_up(self, later: "Child") -> None:
         """Copy the newer state of another record of this child."""
         self.status, self.position = later.status, later.position
-        self.progress, self._shown = None, later.describe
+        self.progress, self._shown = None, later.reported
 
     def apply(self, event: Event) -> bool:
         """Apply an event; return whether the child looks different now."""
@@ -119,7 +119,7 @@ def read_child(id: bytes, state: Sequence[bytes | None], stands_for: float = 1) 
         return None
 
 
-def read_note(data: bytes) -> Child | None:
+def read_child_notice(data: bytes) -> Child | None:
     """Return the child that a `child` event describes, in its state right after creation."""
     fields = _object(data)
     id, title = fields.get("operation"), fields.get("title")
@@ -191,7 +191,7 @@ class Tree:
         return [self._brief(child, parent) for child in self.shown(parent)]
 
     def _brief(self, child: Child, parent: str) -> dict[str, Any]:
-        percent, (_, message) = self.percent(child, (parent,)), child.describe
+        percent, (_, message) = self.percent(child, (parent,)), child.reported
         brief = {
             "id": child.id,
             "kind": child.kind[:_KIND_CHARS],

@@ -58,13 +58,13 @@ class Grant:
         """Whether the id is enough to decide."""
         return self.owners is None and self.kinds is None and self.tags is None
 
-    def picks(self, facts: ResourceAttributes) -> bool:
+    def picks(self, attributes: ResourceAttributes) -> bool:
         """Return whether the grant covers an operation."""
         return (
-            self.picks_id(facts.id)
-            and (self.owners is None or facts.owner in self.owners)
-            and (self.kinds is None or facts.kind in self.kinds)
-            and (self.tags is None or not self.tags.isdisjoint(facts.tags))
+            self.picks_id(attributes.id)
+            and (self.owners is None or attributes.owner in self.owners)
+            and (self.kinds is None or attributes.kind in self.kinds)
+            and (self.tags is None or not self.tags.isdisjoint(attributes.tags))
         )
 
 
@@ -75,10 +75,10 @@ class Grants:
     given: tuple[Grant, ...] = ()
     limits: tuple[Grant, ...] = ()
 
-    def allows(self, action: Action, facts: ResourceAttributes) -> bool:
+    def allows(self, action: Action, attributes: ResourceAttributes) -> bool:
         """Return whether an action on an operation is allowed."""
-        return any(grant.names(action) and grant.picks(facts) for grant in self.given) and all(
-            limit.names(action) and limit.picks(facts) for limit in self.limits
+        return any(grant.names(action) and grant.picks(attributes) for grant in self.given) and all(
+            limit.names(action) and limit.picks(attributes) for limit in self.limits
         )
 
     def decide_by_id(self, action: Action, id: str) -> bool | None:

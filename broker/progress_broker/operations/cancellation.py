@@ -41,13 +41,13 @@ class _TooFast(StorageUnavailable):
     """An operation changes too often. Redis itself is available."""
 
 
-async def cancel(store: Operations, operation: str, asked: Cancel, *, force: bool) -> tuple[Operation, bool]:
+async def cancel(store: Operations, operation: str, request: Cancel, *, force: bool) -> tuple[Operation, bool]:
     """Cancel an operation and all its descendants; return the operation, and whether it was changed.
 
     If one of them can't be cancelled, the others still are; the first error is raised at the end. If Redis becomes
     unavailable, its error is raised at once.
     """
-    now, changed = await cancel_one(store, operation, asked, force=force)
+    now, changed = await cancel_one(store, operation, request, force=force)
     seen, waiting = {operation}, [(operation, now.created_at)]
     faults: list[Exception] = []
     while waiting:
@@ -60,7 +60,7 @@ async def cancel(store: Operations, operation: str, asked: Cancel, *, force: boo
                 continue
             since: datetime | None = created  # also for the descendants of a child that can't be read
             with _logging_faults(id, faults):
-                since = await _cancel_child(store, id, asked, created, force=force)
+                since = await _cancel_child(store, id, request, created, force=force)
             if since is not None:
                 seen.add(id)
                 waiting.append((id, since))
@@ -85,18 +85,18 @@ def _logging_faults(operation: str, faults: list[Exception]) -> Iterator[None]:
 
 
 async def _cancel_child(
-    store: Operations, operation: str, asked: Cancel, since: datetime, *, force: bool
+    store: Operations, operation: str, request: Cancel, since: datetime, *, force: bool
 ) -> datetime | None:
     """Cancel a child without its descendants; return its time of creation.
 
     Return None if it is older than its parent: then `parent` is only a label, and the child is not cancelled.
     """
-    now, _ = await cancel_one(store, operation, asked, force=force, since=since)
+    now, _ = await cancel_one(store, operation, request, force=force, since=since)
     return now.created_at if now.created_at >= since else None
 
 
 async def cancel_one(
-    store: Operations, operation: str, asked: Cancel, *, force: bool = False, since: datetime | None = None
+    store: Operations, operation: str, request: Cancel, *, force: bool = False, since: datetime | None = None
 ) -> tuple[Operation, bool]:
     """Cancel an operation without its children; return it, and whether it was changed.
 
@@ -109,7 +109,7 @@ async def cancel_one(
         if since is not None and now.created_at < since:
             return now, False
         at_once = force or now.status is Status.PENDING
-        entry = ended(store.settings, now.status, asked) if at_once else requested(store.settings, asked)
+        entry = ended(store.settings, now.status, request) if at_once else requested(store.settings, request)
         try:
             await store.publish(operation, [entry], expect=now.status, as_observer=True)
         except (Conflict, OperationEnded):
@@ -118,14 +118,14 @@ async def cancel_one(
     raise _TooFast(f"operation {operation} changed during each of {_TRIES} attempts to cancel it: try again")
 
 
-def requested(settings: Settings, asked: Cancel) -> NewEvent:
+def requested(settings: Settings, request: Cancel) -> NewEvent:
     """Return the event that requests an operation's worker to stop."""
-    data = {"status": "cancelling", **asked.model_dump(), "force_cancel_after_s": settings.force_cancel_after_s}
+    data = {"status": "cancelling", **request.model_dump(), "force_cancel_after_s": settings.force_cancel_after_s}
     return NewEvent("status", orjson.dumps(data), "cancelling")
 
 
-def ended(settings: Settings, before: Status, asked: Cancel) -> NewEvent:
+def ended(settings: Settings, before: Status, request: Cancel) -> NewEvent:
     """Return the event that ends an operation without its worker."""
     why = "cancelled before it began" if before is Status.PENDING else "ended by force"
-    error = {"type": "cancelled", "message": asked.reason or why, **({"by": asked.by} if asked.by else {})}
+    error = {"type": "cancelled", "message": request.reason or why, **({"by": request.by} if request.by else {})}
     return encode("end", {"status": "cancelled", "error": error}, settings)

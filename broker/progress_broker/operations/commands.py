@@ -16,7 +16,7 @@ from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
 
 PROBE_PERIODS_KEPT = 5
-"""What a probe is published to lasts for so many periods: its lane's next turn finds it anew, or not at all."""
+"""Its probe operation is kept for so many periods. The lane's next probe extends that, or creates it again."""
 
 
 def all_keys(keys: OperationKeys) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def read_answer(reply: Sequence[Any]) -> PublishResult:
 
 
 def read_cancel(data: bytes) -> Cancel:
-    """Return the cancel that a worker is told; one that can't be read is one all the same."""
+    """Return the cancel to report to a worker. One that can't be read still counts as a cancel."""
     try:
         said = orjson.loads(data)
     except orjson.JSONDecodeError:

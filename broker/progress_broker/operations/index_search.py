@@ -17,16 +17,16 @@ _FIELDS = ("status", "position", "first_position", "created", "indexes", "gone")
 _OF_CREATION = ("gone", "schema", "spec", "created")
 _STATUSES = frozenset(status.value.encode() for status in Status)
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
-_ASKED_AT_ONCE = 500
+_PER_PIPELINE = 500
 
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
     """Return those of these operations that exist, and those that were deleted."""
-    facts: list[IndexedOperation] = []
+    indexed: list[IndexedOperation] = []
     gone: dict[str, IndexedOperation] = {}
-    asked = list(ids)
-    for at in range(0, len(asked), _ASKED_AT_ONCE):
-        group = asked[at : at + _ASKED_AT_ONCE]
+    wanted = list(ids)
+    for at in range(0, len(wanted), _PER_PIPELINE):
+        group = wanted[at : at + _PER_PIPELINE]
         async with store.connections.commands.pipeline(transaction=False) as pipeline:
             for operation in group:
                 pipeline.hmget(store.keyspace.operation(operation).snapshot, _FIELDS)
@@ -35,10 +35,10 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
         for operation, state in zip(group, states, strict=True):
             read = _read(operation, state)
             if read is not None:
-                facts.append(read)
+                indexed.append(read)
             elif isinstance(state, list) and state[-1] is not None:
                 gone[operation] = IndexedOperation(operation, read_terms(state[-2] or b""), True, b"0-0", b"0-0")
-    return Found(facts, gone)
+    return Found(indexed, gone)
 
 
 async def by_terms(
@@ -49,21 +49,21 @@ async def by_terms(
     Operations that have ended are included if they ended after the lane's position in `since`.
     """
     found = await asyncio.gather(*(_in_lane(store, lane, terms, since.get(lane), most) for lane in lanes))
-    return Found([facts for in_lane in found for facts in in_lane])
+    return Found([indexed for in_lane in found for indexed in in_lane])
 
 
 async def within(
-    store: Store, terms: IndexTerms, places: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
+    store: Store, terms: IndexTerms, indexes: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
 ) -> Found:
     """Like `by_terms`, but only operations in one of `places`. Other operations do not count for `most`."""
     mine = set(lanes)
-    ids = [place.removeprefix(b"id:").decode() for place in places if place.startswith(b"id:")]
+    ids = [index.removeprefix(b"id:").decode() for index in indexes if index.startswith(b"id:")]
     named = (await by_ids(store, [id for id in ids if store.keyspace.lane_of(id) in mine])).operations
-    found = {facts.operation: facts for facts in named if terms <= facts.terms}
-    for place in places:
-        if not place.startswith(b"id:"):
-            listed = (await by_terms(store, terms | {place}, since, mine, most)).operations
-            found |= {facts.operation: facts for facts in listed}
+    found = {indexed.operation: indexed for indexed in named if terms <= indexed.terms}
+    for index in indexes:
+        if not index.startswith(b"id:"):
+            listed = (await by_terms(store, terms | {index}, since, mine, most)).operations
+            found |= {indexed.operation: indexed for indexed in listed}
     return Found(list(found.values()))
 
 
@@ -80,7 +80,7 @@ async def _in_lane(
     reply = iter(await run(store.connections.commands, call))
     named = [(name.decode("utf-8", "replace"), state) for name, state in zip(reply, reply, strict=True)]
     read = [_read(operation, state) for operation, state in named if is_id(operation)]
-    return [facts for facts in read if facts is not None]
+    return [indexed for indexed in read if indexed is not None]
 
 
 async def as_created(store: Store, operation: str) -> Operation | None:

@@ -180,10 +180,12 @@ async def _walk(
             pipeline.zrevrangebyscore(key, top, 0, start=0, num=limit, withscores=True)
         with storage_errors():
             replies = readable(await pipeline.execute(raise_on_error=False))
-    places = {(int(score), member.decode(*_BYTES)) for reply in replies[len(ids) :] for member, score in reply or ()}
+    marks = {(int(score), member.decode(*_BYTES)) for reply in replies[len(ids) :] for member, score in reply or ()}
     scores = [(score, id) for id, score in zip(ids, replies, strict=False) if score is not None]
-    places |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
-    return sorted((place for place in places if mark is None or place < mark), reverse=True)[:limit]
+    marks |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
+    return sorted(
+        (mark_of_operation for mark_of_operation in marks if mark is None or mark_of_operation < mark), reverse=True
+    )[:limit]
 
 
 def _indexes(keyspace: Keyspace, sources: Sequence[IndexKey]) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Probe:
         self._period_s = period_s
         self._clock = clock
         self._proved_at = -math.inf
-        self._suspect: NotReadyReason = "redis away"
+        self._suspected_reason: NotReadyReason = "redis away"
         self._rejected_at = -math.inf  # when Redis was full
         self.full = False
         """Whether Redis was full at the last probe that it answered."""
@@ -57,7 +57,7 @@ class Probe:
     @property
     def suspected_reason(self) -> NotReadyReason:
         """The likely cause if delivery fails: the reason why the last probe was not stored, else the feed."""
-        return self._suspect
+        return self._suspected_reason
 
     async def run(self) -> None:
         """Send probes until cancelled."""
@@ -67,26 +67,26 @@ class Probe:
 
     async def once(self) -> None:
         """Send one probe."""
-        before, self._suspect = self._suspect, "redis away"  # until it answers
+        before, self._suspected_reason = self._suspected_reason, "redis away"  # until it answers
         try:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageUnavailable:
             self._rejected_at = -math.inf
             return
         except StorageFull as error:  # this proves nothing about delivery
-            self._suspect, self._rejected_at = "redis full", self._clock()
+            self._suspected_reason, self._rejected_at = "redis full", self._clock()
             if not self.full:
                 log.warning("events can't be published: %s", error.detail)
             self.full = True
             return
         except Exception:  # whatever the error is, other publishers get it, too
-            self._suspect, self._rejected_at = "publish fails", -math.inf
-            if before != self._suspect:
+            self._suspected_reason, self._rejected_at = "publish fails", -math.inf
+            if before != self._suspected_reason:
                 log.exception("Redis answers, but publishing fails")
             return
         if self.full:
             log.info("Redis has memory again; events can be published")
-        self._suspect, self.full = "feed silent", False
+        self._suspected_reason, self.full = "feed silent", False
 
     def received(self, event: Event) -> None:
         """Receive a probe from the feed."""

@@ -47,7 +47,7 @@ class Reaper:
         self._grace_s = grace_s
         self._wait_ms = round(1000 * self._settings.worker_lost_after_s)
         self._tasks = Tasks()
-        self.stalled = self.lost = self.swept = 0
+        self.stalled = self.lost = self.expired = 0
 
     async def __aenter__(self) -> Self:
         self._tasks.keep_running(self._reap)
@@ -107,7 +107,7 @@ class Reaper:
         while True:
             await _pause(self._settings.sweep_interval_s)
             with suppress(StorageUnavailable, StorageFull):
-                self.swept += await self._store.sweep()
+                self.expired += await self._store.sweep()
 
 
 async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:

@@ -214,13 +214,13 @@ class Store:
 
     async def sweep(self, *, most: int = 200) -> int:
         """Remove the remains of expired operations, at most `most` per lane; return their number."""
-        swept = 0
+        removed = 0
         for number in range(self.keyspace.lanes):
             lane = self.keyspace.lane(number)
             keys = (lane.index, lane.expiry, lane.leases)
             with _one_lane_alone(number, "swept"):
-                swept += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
-        return swept
+                removed += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
+        return removed
 
     async def expired_leases(self, *, most: int = 200) -> list[tuple[str, Status]]:
         """Return operations whose lease has expired, at most `most` per lane."""

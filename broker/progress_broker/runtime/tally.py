@@ -11,7 +11,7 @@ LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _ANSWERS = ("allowed", "denied", "busy", "timeout", "unreachable", "malformed")
 CALLBACKS = (
     *((action, outcome) for action in ("connect", "call") for outcome in _ANSWERS),
-    *(("disconnect", outcome) for outcome in ("told", "failed", "dropped")),
+    *(("disconnect", outcome) for outcome in ("sent", "failed", "dropped")),
 )
 
 

@@ -59,13 +59,13 @@ class DeliverySpans:
     def __init__(self) -> None:
         self._tracer = tracer()
 
-    def told(self, events: Sequence[Event], streams: int) -> None:
+    def delivered(self, events: Sequence[Event], streams: int) -> None:
         """Record that events were written to a number of streams."""
         for event in events:
             if event.traceparent and streams:
-                self._told(event, event.traceparent.decode("latin-1"), streams)
+                self._record(event, event.traceparent.decode("latin-1"), streams)
 
-    def _told(self, event: Event, traceparent: str, streams: int) -> None:
+    def _record(self, event: Event, traceparent: str, streams: int) -> None:
         if _SAMPLED.fullmatch(traceparent) is None:  # another program wrote it
             return
         now = time.time_ns()

@@ -86,7 +86,7 @@ class _FailoverAware:
         """Whether its server may no longer be the master."""
         return self._made_in is not None and self._made_in != self._generation.number
 
-    def _begin_anew(self) -> None:
+    def _reconnect(self) -> None:
         self._made_in = None
         if self._strict:
             raise redis.exceptions.ConnectionError("the connected server is no longer the master")
@@ -113,7 +113,7 @@ class _FailoverAwareAsync(_FailoverAware):
         """Send a command. Reconnect first if the server may no longer be the master."""
         if self.outdated:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-            self._begin_anew()
+            self._reconnect()
         await super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
@@ -155,7 +155,7 @@ class _FailoverAwareSync(_FailoverAware):
         """Send a command. Reconnect first if the server may no longer be the master."""
         if self.outdated:
             self.disconnect()  # type: ignore[attr-defined]
-            self._begin_anew()
+            self._reconnect()
         super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:

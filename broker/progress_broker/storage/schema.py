@@ -65,7 +65,7 @@ def check_schema_of(operation: str, found: bytes | None) -> None:
 
 def overwritten(operation: str) -> Unreadable:
     """Return the error for an operation whose data in Redis is not an operation's."""
-    return Unreadable(f"the data of operation {operation} in Redis is something else: another program overwrote it")
+    return Unreadable(f"another program overwrote operation {operation} in Redis")
 
 
 def is_set_up(known: Sequence[bytes | None]) -> bool:

@@ -16,8 +16,8 @@ class Encoding(Protocol):
 class Outlet(Protocol):
     """The transport to one client: an ASGI response, an adopted socket, a WebSocket or a long poll.
 
-    No method may block. The creator of the outlet calls the stream's `filled` when the send buffer is full (also from
-    within `write`), `drained` when there is room again, and `close` when the client has disconnected.
+    No method may block. The creator of the outlet calls the stream's `pause_writing` when the send buffer is full (also
+    from within `write`), `resume_writing` when there is room again, and `close` when the client has disconnected.
     """
 
     @property

@@ -22,16 +22,16 @@ class StreamRegistry:
         self._tally, self._clock = tally, clock
         self._replica, self._numbers = token_hex(4), itertools.count(1)
         self._count = 0
-        self._tell: dict[Stream, Callable[[str], None]] = {}
-        self._none = asyncio.Event()
-        self._none.set()
+        self._on_close: dict[Stream, Callable[[str], None]] = {}
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
     def __len__(self) -> int:
         return self._count
 
     async def wait_until_empty(self) -> None:
         """Wait until no stream is open."""
-        await self._none.wait()
+        await self._is_empty.wait()
 
     def name(self) -> str:
         """Return a new connection name. It is unique over all replicas."""
@@ -41,7 +41,7 @@ class StreamRegistry:
         """Count a new stream, which has no position yet, and give it a name."""
         stream.connection = stream.delivery.connection or self.name()
         self._count += 1
-        self._none.clear()
+        self._is_empty.clear()
 
     def reset(self, stream: Stream, start: Start, reason: str) -> None:
         """Count and log that a client can't resume from its position."""
@@ -59,20 +59,20 @@ class StreamRegistry:
             fields = _fields(stream) | {"from": start.position or start.kind}
             log.debug("stream %s of operation %s opens, from %s", *fields.values(), extra=fields)
 
-    def when_closed(self, stream: Stream, tell: Callable[[str], None]) -> None:
+    def when_closed(self, stream: Stream, on_close: Callable[[str], None]) -> None:
         """Call `tell` with the reason when a stream closes; at once if it has closed before its response began."""
         if stream.mode is Mode.CLOSED:
-            tell("rejected")
+            on_close("rejected")
         else:
-            self._tell[stream] = tell
+            self._on_close[stream] = on_close
 
     def closed(self, stream: Stream, reason: str) -> None:
         """Count and log that a stream has closed, and why."""
         self._count -= 1
         if not self._count:
-            self._none.set()
-        if self._tell and (tell := self._tell.pop(stream, None)) is not None:
-            tell(reason)
+            self._is_empty.set()
+        if self._on_close and (on_close := self._on_close.pop(stream, None)) is not None:
+            on_close(reason)
         if stream.opened_at is None:
             return
         self._tally.closed[reason] += 1

@@ -32,7 +32,7 @@ class Stream:
         "outlet",
     )
 
-    def __init__(self, delivery: Delivery, terms: StreamPolicy) -> None:
+    def __init__(self, delivery: Delivery, policy: StreamPolicy) -> None:
         self.delivery = delivery
         self.mode = Mode.CATCHING_UP
         self.outlet: Outlet = NO_OUTLET
@@ -43,7 +43,7 @@ class Stream:
         """When it got its start position, by the hub's clock; None before that."""
         self.full_since: float | None = None
         """Since when its outlet's buffer has been full, by the hub's clock; None if it has room."""
-        self._policy = terms
+        self._policy = policy
         self._expires_at = delivery.deadline
 
     @property
@@ -109,7 +109,7 @@ class Stream:
         """Stop waiting for operations that do not exist yet."""
         raise NotImplementedError
 
-    def _begin(self, opening: list[Frame]) -> None:
+    def _begin(self, opening_frames: list[Frame]) -> None:
         """Send the opening frames, then the events."""
         raise NotImplementedError
 

@@ -91,25 +91,25 @@ class Audience(NamedTuple):
 class Subscription(Stream):
     """One client's position in one operation's log.
 
-    Its creator sets the position with `begin` and the outlet with `attach`. The outlet then calls `filled`, `drained`
-    and `close`.
+    Its creator sets the position with `begin` and the outlet with `attach`. The outlet then calls `pause_writing`,
+    `resume_writing` and `close`.
     """
 
     __slots__ = (
         "_first",
         "_has_room",
-        "_overtaken",
         "_reading",
         "_slow",
         "_source",
+        "_superseded",
         "n",
         "position",
         "side",
         "throttle",
     )
 
-    def __init__(self, source: FrameSource, delivery: Delivery, terms: StreamPolicy) -> None:
-        super().__init__(delivery, terms)
+    def __init__(self, source: FrameSource, delivery: Delivery, policy: StreamPolicy) -> None:
+        super().__init__(delivery, policy)
         self.n = 0
         """The number of the last event that was sent. While it is live, its source's `n` counts instead."""
         self.position = b"0-0"
@@ -119,7 +119,7 @@ class Subscription(Stream):
         self._first: Sequence[Frame] = ()
         self._has_room = False
         self._reading = False  # a page or a snapshot was requested
-        self._overtaken: str | None = None  # why the result of the read in progress is useless
+        self._superseded: str | None = None  # why the result of the read in progress is useless
         self._slow = False  # its buffer was full since it was last live
 
     @property
@@ -177,7 +177,7 @@ class Subscription(Stream):
         if self.mode is Mode.CLOSED:
             return
         if self._reading:  # the result of the read in progress may be older than the reset
-            self._overtaken = reason
+            self._superseded = reason
             return
         if reason is not None:
             self._policy.tally.resets[reason] += 1
@@ -256,15 +256,15 @@ class Subscription(Stream):
 
     # Implementation of `Stream`
 
-    def _begin(self, opening: list[Frame]) -> None:
+    def _begin(self, opening_frames: list[Frame]) -> None:
         self._has_room = True
         if self.delivery.interval_s:
             self.throttle = Throttle(self.delivery.interval_s, self._policy.clock, self._policy.call_later, self._write)
         first, self._first = self._first, ()
         if first and first[0].type == SNAPSHOT:
-            opening += first
+            opening_frames += first
             first = ()
-        self._write(opening)
+        self._write(opening_frames)
         self._take(first)
         self.pump()
 
@@ -284,7 +284,7 @@ class Subscription(Stream):
     def _arrived(self) -> bool:
         """Record that a read has finished; return whether its result is useless by now."""
         self._reading = False
-        reason, self._overtaken = self._overtaken, None
+        reason, self._superseded = self._superseded, None
         if reason is not None:
             self.reset(reason)
         return reason is not None or self.mode is Mode.CLOSED

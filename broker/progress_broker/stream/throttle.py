@@ -17,7 +17,7 @@ class Cancellable(Protocol):
 class Throttle:
     """Delays `progress` events. It holds at most one of them."""
 
-    __slots__ = ("_call_later", "_clock", "_held", "_interval_s", "_sent_at", "_timer", "_write")
+    __slots__ = ("_call_later", "_clock", "_interval_s", "_pending", "_sent_at", "_timer", "_write")
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Throttle:
         write: Callable[[Sequence[Frame]], None],
     ) -> None:
         self._interval_s, self._clock, self._call_later, self._write = interval_s, clock, call_later, write
-        self._held: Frame | None = None
+        self._pending: Frame | None = None
         self._sent_at = float("-inf")
         self._timer: Cancellable | None = None
 
@@ -35,14 +35,14 @@ class Throttle:
         """Write what may be sent now, and hold a `progress` until its interval has passed."""
         for frame in frames:
             if frame.type == PROGRESS:
-                self._hold(frame)
+                self._delay(frame)
             else:
                 self.flush()  # earlier than the interval, to keep the order of events
                 self._write((frame,))
 
     def flush(self) -> None:
         """Write the held frame, if there is one."""
-        frame = self._held
+        frame = self._pending
         self.drop()
         if frame is not None:
             self._sent_at = self._clock()
@@ -50,13 +50,13 @@ class Throttle:
 
     def drop(self) -> None:
         """Discard the held frame."""
-        self._held = None
+        self._pending = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _hold(self, frame: Frame) -> None:
-        self._held = frame
+    def _delay(self, frame: Frame) -> None:
+        self._pending = frame
         wait_s = self._sent_at + self._interval_s - self._clock()
         if wait_s <= 0:
             self.flush()

@@ -68,7 +68,7 @@ class TracedFrameSource:
 
     def join(self, subscription: Subscription) -> None:
         """End the span, as it has caught up, and go live."""
-        self._told(subscription)
+        self._end_span(subscription)
         self._source.join(subscription)
 
     def part(self, subscription: Subscription) -> None:
@@ -78,7 +78,7 @@ class TracedFrameSource:
 
     def leave(self, subscription: Subscription) -> None:
         """Forget the subscription."""
-        self._told(subscription)
+        self._end_span(subscription)
         self._source.leave(subscription)
 
     def _count(self, subscription: Subscription) -> None:
@@ -86,7 +86,7 @@ class TracedFrameSource:
             self._events += subscription.n - self._after
             self._after = None
 
-    def _told(self, subscription: Subscription) -> None:
+    def _end_span(self, subscription: Subscription) -> None:
         if self._began is None:
             return
         self._count(subscription)
@@ -104,7 +104,7 @@ class TracedFrameSource:
             span.end()
 
 
-def positioned(source: FrameSource, n: int) -> None:
+def start_tracing_after(source: FrameSource, n: int) -> None:
     """Notify a traced source that its subscription starts after the n-th event."""
     if isinstance(source, TracedFrameSource):
         source.begins(n)

@@ -42,7 +42,7 @@ def _became(operation: Operation, changed: bool, force: bool) -> str:
         return f"already {operation.status}"
     if not changed:
         ignored = "; its worker does not stop, end it with --force" if format.ignored(operation) else ""
-        return f"already cancelling: {format.asked(operation.cancel)}{ignored}"
+        return f"already cancelling: {format.describe_cancel(operation.cancel)}{ignored}"
     if not operation.done:
         return operation.status.value
     if operation.started_at is None:

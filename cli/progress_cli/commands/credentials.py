@@ -70,8 +70,8 @@ def key(
     """Make an API key for a worker. Prints the key and the lines to add to the TOML file of PROGRESS_API_KEYS."""
     from progress_server.auth.api_keys import hash_key, new_key
 
-    name, told, made = _name(name), _grants(grants), new_key()
-    entry = {"name": name, "sha256": hash_key(made), "grants": told}
+    name, grant_list, made = _name(name), _grants(grants), new_key()
+    entry = {"name": name, "sha256": hash_key(made), "grants": grant_list}
     print_info("this key is shown only now; add the lines below it to the file of PROGRESS_API_KEYS")
     typer.echo(made)
     typer.echo()

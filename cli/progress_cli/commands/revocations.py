@@ -70,7 +70,7 @@ def show_revoked(settings: Settings, as_json: AsJson = False) -> None:
     async def run() -> None:
         async with await Store.open(connect.locate(settings)) as store:
             async for denial in _all(store):
-                _tell(denial, as_json=as_json)
+                _print(denial, as_json=as_json)
 
     asyncio.run(run())
 
@@ -83,7 +83,7 @@ async def _all(store: Store) -> AsyncIterator[RevokedClaim]:
             yield denial
 
 
-def _tell(denial: RevokedClaim, *, as_json: bool) -> None:
+def _print(denial: RevokedClaim, *, as_json: bool) -> None:
     until = datetime.fromtimestamp(denial.until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if as_json:
         typer.echo(orjson.dumps({"claim": denial.claim, "value": denial.value, "until": until}).decode())

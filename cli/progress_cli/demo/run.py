@@ -97,8 +97,12 @@ def _environment(settings: Settings, folder: Path) -> dict[str, str]:
     work = folder / "work"
     work.mkdir()
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    told = {"PROGRESS_REDIS_URL": address, "PROGRESS_PREFIX": settings.prefix, "PROGRESS_RETENTION_S": str(KEPT_S)}
-    return os.environ | told | {"TMPDIR": str(work), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    server_settings = {
+        "PROGRESS_REDIS_URL": address,
+        "PROGRESS_PREFIX": settings.prefix,
+        "PROGRESS_RETENTION_S": str(KEPT_S),
+    }
+    return os.environ | server_settings | {"TMPDIR": str(work), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 async def _employ(job: str, environment: dict[str, str], rounds: int | None) -> None:

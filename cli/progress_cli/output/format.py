@@ -52,28 +52,28 @@ def stamp(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({ago(moment)})"
 
 
-def progress(told: dict[str, Any] | None, *, message: bool = True) -> str:
+def progress(payload: dict[str, Any] | None, *, message: bool = True) -> str:
     """Return a short text for a `progress` object. Other workers may have put any values into it."""
-    if not told:
+    if not payload:
         return ""
     words = []
-    percent, current, total = told.get("percent"), told.get("current"), told.get("total")
+    percent, current, total = payload.get("percent"), payload.get("current"), payload.get("total")
     if isinstance(percent, int | float):
         words.append(f"{percent:.1f} %")
     if current or total:
         of = "" if total is None else f"/{number(total)}"
-        words.append(f"{number(current)}{of} {plain(told.get('unit') or '')}".rstrip())
-    eta_ms = told.get("eta_ms")
+        words.append(f"{number(current)}{of} {plain(payload.get('unit') or '')}".rstrip())
+    eta_ms = payload.get("eta_ms")
     if isinstance(eta_ms, int | float) and eta_ms > 0:
         words.append(f"{duration(eta_ms / 1000)} left")
-    if message and told.get("message"):
-        words.append(plain(told["message"]))
+    if message and payload.get("message"):
+        words.append(plain(payload["message"]))
     return "  ".join(words)
 
 
-def running_stage(told: dict[str, Any] | None) -> str:
+def running_stage(payload: dict[str, Any] | None) -> str:
     """Return the name of the first running stage, or an empty text."""
-    stages = (told or {}).get("stages")
+    stages = (payload or {}).get("stages")
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict) and stage.get("status") == "running":
             return plain(stage.get("name"))
@@ -92,7 +92,7 @@ def _failure(error: dict[str, Any]) -> str:
     return f"{plain(error.get('type'))}: {plain(error.get('message'))}{by}"
 
 
-def asked(cancel: Cancel | None) -> str:
+def describe_cancel(cancel: Cancel | None) -> str:
     """Return that the work was asked to stop, by whom and why."""
     by = f" by {plain(cancel.by)}" if cancel and cancel.by else ""
     why = f": {plain(cancel.reason)}" if cancel and cancel.reason else ""
@@ -129,43 +129,43 @@ def data(event: Event) -> Any:
 
 def status(event: Event) -> str:
     """Return the status in an event; an empty text for other events."""
-    told = data(event) if event.type in (b"status", b"end") else None
-    return plain(told.get("status")) if isinstance(told, dict) else ""
+    payload = data(event) if event.type in (b"status", b"end") else None
+    return plain(payload.get("status")) if isinstance(payload, dict) else ""
 
 
 def describe(event: Event, before: str = "") -> str:
     """Return one line about an event; `before` is the status before it, if known."""
-    told = data(event)
-    if not isinstance(told, dict):
+    payload = data(event)
+    if not isinstance(payload, dict):
         return plain(event.data.decode("utf-8", "replace"))
     match event.type:
         case b"progress":
-            stage = running_stage(told)
-            return "  ".join(part for part in (progress(told), f"[{stage}]" if stage else "") if part)
+            stage = running_stage(payload)
+            return "  ".join(part for part in (progress(payload), f"[{stage}]" if stage else "") if part)
         case b"log":
-            stage = f" [{plain(told['stage'])}]" if told.get("stage") else ""
-            return f"{plain(told.get('level', 'info'))}{stage}: {plain(told.get('message', ''))}"
+            stage = f" [{plain(payload['stage'])}]" if payload.get("stage") else ""
+            return f"{plain(payload.get('level', 'info'))}{stage}: {plain(payload.get('message', ''))}"
         case b"status":
-            return _described_status(told, event, before)
+            return _described_status(payload, event, before)
         case b"child":
-            return f"{plain(told.get('operation'))}  {plain(told.get('title') or told.get('kind'))}"
+            return f"{plain(payload.get('operation'))}  {plain(payload.get('title') or payload.get('kind'))}"
         case b"end":
-            error = told.get("error")
+            error = payload.get("error")
             if isinstance(error, dict):
-                return f"{plain(told.get('status'))}  {_failure(error)}"
-            result = told.get("result")
-            return f"{plain(told.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
+                return f"{plain(payload.get('status'))}  {_failure(error)}"
+            result = payload.get("result")
+            return f"{plain(payload.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
         case _:
-            return plain(compact(told))
+            return plain(compact(payload))
 
 
-def _described_status(told: dict[str, Any], event: Event, before: str) -> str:
-    status, attempt = told.get("status"), told.get("attempt")
+def _described_status(payload: dict[str, Any], event: Event, before: str) -> str:
+    status, attempt = payload.get("status"), payload.get("attempt")
     if status == Status.STALLED:
         return "stalled: no heartbeat from its worker"
     if status == Status.CANCELLING:
-        return f"cancelling: {asked(read_cancel(event.data))}"
+        return f"cancelling: {describe_cancel(read_cancel(event.data))}"
     if attempt:
-        worker = f" by {plain(told['worker'])}" if told.get("worker") else ""
+        worker = f" by {plain(payload['worker'])}" if payload.get("worker") else ""
         return f"{plain(status)}: attempt {plain(attempt)} started{worker}"
     return f"{plain(status)}{' again' if (before, status) == (Status.STALLED, Status.RUNNING) else ''}"

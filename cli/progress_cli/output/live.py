@@ -98,7 +98,7 @@ class Bar:
         )
         self._task = self._live.add_task("", total=None, said="")
         self._status = self._before = ""
-        self._told: dict[str, object] | None = None
+        self._progress: dict[str, object] | None = None
 
     def summary(self, operation: Operation) -> None:
         """Set the bar's name."""
@@ -115,15 +115,15 @@ class Bar:
 
     def event(self, event: Event) -> None:
         """Update the bar, or print a line."""
-        told = format.data(event)
-        if event.type == b"progress" and isinstance(told, dict):
-            self._show(self._status, told)
+        payload = format.data(event)
+        if event.type == b"progress" and isinstance(payload, dict):
+            self._show(self._status, payload)
             self._live.refresh()
             return
-        status, level = format.status(event), str(told.get("level")) if isinstance(told, dict) else ""
+        status, level = format.status(event), str(payload.get("level")) if isinstance(payload, dict) else ""
         line = f"{format.clock(event)}  {format.describe(event, self._before)}"
-        begins_anew = event.type == b"status" and isinstance(told, dict) and told.get("attempt")
-        self._show(status or self._status, None if begins_anew else self._told)
+        is_new_attempt = event.type == b"status" and isinstance(payload, dict) and payload.get("attempt")
+        self._show(status or self._status, None if is_new_attempt else self._progress)
         self._before = status or self._before
         self._live.refresh()  # otherwise the line would appear above the old bar
         self._line(line, _LEVELS.get(level, "") or format.STYLES.get(status, ""))
@@ -131,11 +131,11 @@ class Bar:
     def _line(self, line: str, style: str) -> None:
         self._live.console.print(Text(line, style))
 
-    def _show(self, status: str, told: dict[str, object] | None) -> None:
-        self._status, self._told = status, told
-        percent = (told or {}).get("percent")
+    def _show(self, status: str, payload: dict[str, object] | None) -> None:
+        self._status, self._progress = status, payload
+        percent = (payload or {}).get("percent")
         done = percent if isinstance(percent, int | float) else None
-        progress = [part for part in (format.running_stage(told), format.progress(told)) if part]
+        progress = [part for part in (format.running_stage(payload), format.progress(payload)) if part]
         standing = [] if progress and status == Status.RUNNING else [status]
         said = "  ".join((*standing, *progress))
         self._live.update(self._task, completed=done or 0, total=None if done is None else 100, said=said)
@@ -152,6 +152,6 @@ def _standing(operation: Operation, reset: str | None) -> str:
     why = _RESETS.get(reset or "", "")
     status = operation.status.value
     if operation.status is Status.CANCELLING:
-        status = f"cancelling ({format.asked(operation.cancel)})"
+        status = f"cancelling ({format.describe_cancel(operation.cancel)})"
     parts = (status, format.progress(operation.progress), format.outcome(operation))
     return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

@@ -90,8 +90,8 @@ def _facts(operation: Operation) -> Iterator[tuple[str, str]]:
     stages = progress.get("stages")
     for stage in stages if isinstance(stages, list) else ():
         if isinstance(stage, dict):
-            status, told = format.plain(stage.get("status", "pending")), format.progress(stage, message=False)
-            yield "stage", f"{format.plain(stage.get('name'))}: {status}  {told}".rstrip()
+            status, fields = format.plain(stage.get("status", "pending")), format.progress(stage, message=False)
+            yield "stage", f"{format.plain(stage.get('name'))}: {status}  {fields}".rstrip()
     yield from _children(operation)
     metrics = progress.get("metrics")
     if isinstance(metrics, dict):
@@ -105,8 +105,8 @@ def _children(operation: Operation) -> Iterator[tuple[str, str]]:
         return
     counts = {"done": children.done, "failed": children.failed, "cancelled": children.cancelled}
     counts["running"] = children.running
-    told = ", ".join(f"{format.number(count)} {name}" for name, count in counts.items() if count)
-    yield "children", "  ".join(filter(None, (format.number(children.total), f"{children.percent:.1f} %", told)))
+    fields = ", ".join(f"{format.number(count)} {name}" for name, count in counts.items() if count)
+    yield "children", "  ".join(filter(None, (format.number(children.total), f"{children.percent:.1f} %", fields)))
     listed = children.operations if isinstance(children, Children) else []
     for child in listed:
         yield "child", f"{child.id}: {child.status}  {format.progress(child.progress)}".rstrip()
@@ -119,11 +119,11 @@ def _children(operation: Operation) -> Iterator[tuple[str, str]]:
 
 def _worker(operation: Operation) -> dict[str, str | None]:
     """Return the worker of an operation, and the requests to it."""
-    told = {"worker": operation.worker, "attempt": str(operation.attempt) if operation.attempt > 1 else None}
+    fields = {"worker": operation.worker, "attempt": str(operation.attempt) if operation.attempt > 1 else None}
     if operation.status is Status.STALLED:
-        told["stalled"] = f"no heartbeat from its worker since {format.stamp(operation.updated_at)}"
+        fields["stalled"] = f"no heartbeat from its worker since {format.stamp(operation.updated_at)}"
     if operation.cancel is not None:
-        told["cancel"] = f"{format.asked(operation.cancel)}; {format.stamp(operation.cancel.requested_at)}"
+        fields["cancel"] = f"{format.describe_cancel(operation.cancel)}; {format.stamp(operation.cancel.requested_at)}"
         if format.ignored(operation):
-            told["overdue"] = f"its worker should have stopped at {format.stamp(operation.cancel.overdue_at)}"
-    return told
+            fields["overdue"] = f"its worker should have stopped at {format.stamp(operation.cancel.overdue_at)}"
+    return fields

@@ -104,7 +104,7 @@ def _look(operation: BaseOperation) -> None:
 
 def _do(job: Job, operation: BaseOperation, relay: Relay) -> int:
     outputs = job.outputs(operation)
-    relay.hold()
+    relay.keep_signals()
     try:
         running = job.start(outputs)
     except OSError as error:

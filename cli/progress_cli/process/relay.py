@@ -29,7 +29,7 @@ class Relay:
         self.interrupted: Interrupted | None = None
         """The first signal that requested the end."""
         self._child: Child | None = None
-        self._holding = False
+        self._keeps_signals = False
 
     @classmethod
     @contextmanager
@@ -44,9 +44,9 @@ class Relay:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def hold(self) -> None:
+    def keep_signals(self) -> None:
         """Keep signals for a child that is about to start: before that, nothing would receive them."""
-        self._holding = True
+        self._keeps_signals = True
 
     def pass_to(self, child: Child) -> None:
         """Forward the kept signal and all later ones."""
@@ -57,7 +57,7 @@ class Relay:
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if number in ENDING:
             self.interrupted = self.interrupted or Interrupted(number)
-            if not self._holding:
+            if not self._keeps_signals:
                 raise self.interrupted
         if self._child is not None:
             self._child.signal(number)

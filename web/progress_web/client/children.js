@@ -25,14 +25,14 @@ export function withChild(children, created) {
  */
 export function rolledUp(operation) {
   const { children, progress, status } = operation;
-  if (tellsPercent(progress) && !progress?.rolled_up) return operation;
+  if (reportsPercent(progress) && !progress?.rolled_up) return operation;
   if (!children) return progress?.rolled_up ? { ...operation, progress: { ...progress, percent: null, rolled_up: false } } : operation;
   const percent = status === 'succeeded' ? 100 : children.percent;
   return { ...operation, progress: { ...progress, percent, rolled_up: true } };
 }
 
 /** @param {Progress|null} progress */
-function tellsPercent(progress) {
+function reportsPercent(progress) {
   const { percent, current, total } = progress ?? {};
   return typeof percent === 'number' || (typeof current === 'number' && typeof total === 'number' && total > 0);
 }

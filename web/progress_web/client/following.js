@@ -2,32 +2,32 @@
 
 /** @import {Clock} from './clock.js' */
 /** @import {Page, Why} from './page.js' */
-/** @import {Connection, Event, Told, Wanted} from './types.js' */
+/** @import {Connection, Event, HubMessage, Wanted} from './types.js' */
 
 import { backoffMs, systemClock, Timers } from './clock.js';
-import { BEAT_MS, Hub } from './hub.js';
+import { HEARTBEAT_MS, Hub } from './hub.js';
 import { followPage, hidden } from './page.js';
 
-const SILENCE_MS = 2.5 * BEAT_MS;
+const SILENCE_MS = 2.5 * HEARTBEAT_MS;
 const MOST_FAILURES = 3; // then the window opens a stream of its own while it is visible
 const WORKER = new URL('hub-worker.js', import.meta.url).href;
-const NAME = 'progress-broker 1'; // change the number when messages change: a shared worker can outlive its release
+const NAME = 'progress-broker 2'; // change the number when messages change: a shared worker can outlive its release
 
 /**
  * @typedef {object} Link The connection to the hub.
  * @property {(wanted: Wanted, back: Why|null) => void} want
  * @property {() => void} leave
  *
- * @typedef {(own: boolean, hear: (told: Told) => void, fail: () => void) => Link} Connect
+ * @typedef {(own: boolean, receive: (message: HubMessage) => void, fail: () => void) => Link} Connect
  */
 
 export class Following {
   /** The state of the stream. @type {Connection} */ connection;
   /** The operations that the stream follows. @type {Set<string>} */ followed = new Set();
-  /** @type {Wanted} */ #wanted = { ids: [], logOf: null, who: '', at: 0 };
+  /** @type {Wanted} */ #wanted = { ids: [], logOf: null, principal: '', at: 0 };
   #sent = '';
   /** @type {Link|null} */ #link = null;
-  #heardAt = 0;
+  #receivedAt = 0;
   #failures = 0;
   #on;
   #clock;
@@ -42,7 +42,7 @@ export class Following {
    * @param {(ids: string[]) => void} options.onMissing no more events of these will come: they have ended, or were deleted
    * @param {(ids: string[]) => void} options.onGone these were deleted or have expired
    * @param {() => void} options.onChange `connection` or `followed` has changed
-   * @param {() => void} options.onDoubt another user may have signed in; no events come until `want` names the user
+   * @param {() => void} options.onRecheck another user may have signed in; no events come until `want` names the user
    * @param {Connect} [options.connect]
    * @param {Clock} [options.clock] @param {() => number} [options.random] @param {Page} [options.page]
    */
@@ -64,38 +64,38 @@ export class Following {
   /** Set what this window wants. Calling it again with the same value is free. @param {Wanted} wanted */
   want(wanted) {
     this.#wanted = wanted;
-    if (this.#link && JSON.stringify(wanted) !== this.#sent) this.#say(null);
+    if (this.#link && JSON.stringify(wanted) !== this.#sent) this.#sendWanted(null);
   }
 
   /** @param {Why} why */
   #back(why) {
-    if (this.#link) this.#say(why);
+    if (this.#link) this.#sendWanted(why);
     else this.#join(why);
   }
 
   /** @param {Why|null} why */
   #join(why) {
     this.#timers.clearAll();
-    this.#heardAt = this.#clock.now();
-    const hear = (/** @type {Told} */ told) => {
-      if (this.#link === link) this.#heard(told);
+    this.#receivedAt = this.#clock.now();
+    const receive = (/** @type {HubMessage} */ message) => {
+      if (this.#link === link) this.#received(message);
     };
-    const link = this.#link = this.#connect(this.#failures >= MOST_FAILURES, hear, () => {
+    const link = this.#link = this.#connect(this.#failures >= MOST_FAILURES, receive, () => {
       if (this.#link === link) this.#fail();
     });
-    this.#say(why);
+    this.#sendWanted(why);
   }
 
   /** @param {Why|null} back */
-  #say(back) {
+  #sendWanted(back) {
     this.#sent = JSON.stringify(this.#wanted);
     this.#link?.want(this.#wanted, back);
-    this.#timers.set('beat', BEAT_MS, () => this.#beat());
+    this.#timers.set('heartbeat', HEARTBEAT_MS, () => this.#heartbeat());
   }
 
-  #beat() {
-    if (this.#clock.now() - this.#heardAt > SILENCE_MS) this.#fail();
-    else this.#say(null);
+  #heartbeat() {
+    if (this.#clock.now() - this.#receivedAt > SILENCE_MS) this.#fail();
+    else this.#sendWanted(null);
   }
 
   /** The hub can't be reached, or does not respond. */
@@ -114,16 +114,16 @@ export class Following {
     this.#on.onChange();
   }
 
-  /** @param {Told} told */
-  #heard({ connection, followed, events = [], missing = [], gone = [], doubt = false }) {
-    this.#heardAt = this.#clock.now();
+  /** @param {HubMessage} message */
+  #received({ connection, followed, events = [], missing = [], gone = [], recheck = false }) {
+    this.#receivedAt = this.#clock.now();
     this.#failures = 0;
     if (connection) this.connection = connection;
     if (followed) this.followed = new Set(followed);
     if (events.length > 0) this.#on.onEvents(events);
     if (missing.length > 0) this.#on.onMissing(missing);
     if (gone.length > 0) this.#on.onGone(gone);
-    if (doubt) this.#on.onDoubt();
+    if (recheck) this.#on.onRecheck();
     if (connection || followed) this.#on.onChange();
   }
 }
@@ -132,25 +132,25 @@ export class Following {
  * Connect to the hub that all windows share, if the browser has shared workers. Otherwise create a hub for this window.
  * @type {Connect}
  */
-export function connectToHub(own, hear, fail) {
-  if (own || !globalThis.SharedWorker) return ownHub(hear);
+export function connectToHub(own, receive, fail) {
+  if (own || !globalThis.SharedWorker) return ownHub(receive);
   try {
-    return sharedHub(hear, fail);
+    return sharedHub(receive, fail);
   } catch {
-    return ownHub(hear); // shared workers may be forbidden, for example if the page may not store data
+    return ownHub(receive); // shared workers may be forbidden, for example if the page may not store data
   }
 }
 
 /** @type {{createScriptURL: (url: string) => any}|undefined} */
 const scripts = /** @type {any} */ (globalThis).trustedTypes?.createPolicy('progress-broker', { createScriptURL: () => WORKER });
 
-/** @param {(told: Told) => void} hear @param {() => void} fail @returns {Link} */
-function sharedHub(hear, fail) {
+/** @param {(message: HubMessage) => void} receive @param {() => void} fail @returns {Link} */
+function sharedHub(receive, fail) {
   const worker = new SharedWorker(scripts?.createScriptURL(WORKER) ?? WORKER, { type: 'module', name: NAME });
   const { port } = worker;
   worker.addEventListener('error', fail);
   port.addEventListener('close', fail); // not in all browsers
-  port.addEventListener('message', ({ data }) => hear(data));
+  port.addEventListener('message', ({ data }) => receive(data));
   port.start();
   return {
     want: (wanted, back) => port.postMessage({ wanted, back }),
@@ -161,9 +161,9 @@ function sharedHub(hear, fail) {
   };
 }
 
-/** @param {(told: Told) => void} hear @returns {Link} */
-function ownHub(hear) {
+/** @param {(message: HubMessage) => void} receive @returns {Link} */
+function ownHub(receive) {
   const hub = new Hub();
-  const member = hub.join((told) => queueMicrotask(() => hear(told)));
-  return { want: (wanted, back) => hub.hear(member, wanted, back), leave: () => hub.close() };
+  const member = hub.join((message) => queueMicrotask(() => receive(message)));
+  return { want: (wanted, back) => hub.want(member, wanted, back), leave: () => hub.close() };
 }

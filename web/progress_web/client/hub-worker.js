@@ -6,9 +6,9 @@ const hub = new Hub();
 
 addEventListener('connect', (event) => {
   const [port] = /** @type {MessageEvent} */ (event).ports;
-  const member = hub.join((told) => port.postMessage(told));
+  const member = hub.join((message) => port.postMessage(message));
   port.addEventListener('message', ({ data: { wanted, back } }) => {
-    if (wanted) hub.hear(member, wanted, back);
+    if (wanted) hub.want(member, wanted, back);
     else hub.leave(member);
   });
   port.addEventListener('close', () => hub.leave(member)); // not in all browsers

@@ -1,7 +1,7 @@
 /** Follows the operations of all windows of a browser over one stream, and sends each window what it wants. */
 
 /** @import {Clock} from './clock.js' */
-/** @import {Event, OperationState, Told, Wanted} from './types.js' */
+/** @import {Event, OperationState, HubMessage, Wanted} from './types.js' */
 
 import { systemClock, Timers } from './clock.js';
 import { begin, fold } from './fold.js';
@@ -9,24 +9,24 @@ import { MultiStream } from './multi-stream.js';
 import { Operations } from './operations.js';
 
 /** Heartbeat interval: each window repeats what it wants. So the hub notices a closed window, and a window a dead hub. */
-export const BEAT_MS = 5_000;
-const PATIENCE_MS = 6 * BEAT_MS;
+export const HEARTBEAT_MS = 5_000;
+const PATIENCE_MS = 6 * HEARTBEAT_MS;
 const FLUSH_MS = 50;
 
 /**
  * @typedef {object} Member A window.
- * @property {(told: Told) => void} tell
+ * @property {(message: HubMessage) => void} send
  * @property {Set<string>} ids
  * @property {string|null} logOf
- * @property {number} heardAt
+ * @property {number} receivedAt
  * @property {Event[]} waiting events that will be sent to it soon
  */
 
 export class Hub {
   /** @type {Set<Member>} */ #members = new Set();
   /** The state of each operation so far, for windows that open later. @type {Map<string, OperationState>} */ #known = new Map();
-  /** @type {string|null} */ #who = null;
-  #whoAt = 0;
+  /** @type {string|null} */ #principal = null;
+  #principalAt = 0;
   #flushing = false;
   #clock;
   #timers;
@@ -42,30 +42,30 @@ export class Hub {
     this.#timers = new Timers(clock);
     this.#stream = new MultiStream({ operations, EventSource, clock, random }, {
       event: (event) => this.#event(event),
-      missing: (ids) => this.#tellWanting(ids, (missing) => ({ missing })),
-      gone: (id) => this.#tellWanting([id], (gone) => ({ gone })),
-      change: () => this.#tellAll(this.#connection()),
+      missing: (ids) => this.#sendToInterested(ids, (missing) => ({ missing })),
+      gone: (id) => this.#sendToInterested([id], (gone) => ({ gone })),
+      change: () => this.#sendToAll(this.#connection()),
     });
   }
 
-  /** Add a window. @param {(told: Told) => void} tell @returns {Member} */
-  join(tell) {
-    return { tell, ids: new Set(), logOf: null, heardAt: 0, waiting: [] };
+  /** Add a window. @param {(message: HubMessage) => void} send @returns {Member} */
+  join(send) {
+    return { send, ids: new Set(), logOf: null, receivedAt: 0, waiting: [] };
   }
 
   /**
-   * Receive what a window wants. Windows repeat it every `BEAT_MS`.
+   * Receive what a window wants. Windows repeat it every `HEARTBEAT_MS`.
    * @param {Member} member @param {Wanted} wanted
    * @param {import('./page.js').Why|null} [back] set if it has just become visible, or is online again
    */
-  hear(member, wanted, back = null) {
+  want(member, wanted, back = null) {
     this.#members.add(member);
-    member.heardAt = this.#clock.now();
+    member.receivedAt = this.#clock.now();
     if (wanted.ids.length > 0 && !this.#isSamePrincipal(member, wanted)) return;
     const added = wanted.ids.filter((id) => !member.ids.has(id) || (id === wanted.logOf && id !== member.logOf));
     member.ids = new Set(wanted.ids);
     member.logOf = wanted.logOf;
-    member.tell({ ...this.#connection(), events: this.#snapshots(added), missing: added.filter((id) => this.#stream.hasReleased(id)) });
+    member.send({ ...this.#connection(), events: this.#snapshots(added), missing: added.filter((id) => this.#stream.hasReleased(id)) });
     this.#steer();
     if (back) this.#stream.hasten(back === 'online');
     else this.#stream.check();
@@ -89,38 +89,38 @@ export class Hub {
    * reported last is that of all windows. Windows with another one have to ask the server again.
    * @param {Member} member @param {Wanted} wanted
    */
-  #isSamePrincipal(member, { who, at }) {
-    if (who !== this.#who && at <= this.#whoAt) {
+  #isSamePrincipal(member, { principal, at }) {
+    if (principal !== this.#principal && at <= this.#principalAt) {
       member.ids = new Set();
-      member.tell({ doubt: true });
+      member.send({ recheck: true });
       return false;
     }
-    const others = who !== this.#who && this.#who !== null;
-    this.#who = who;
-    this.#whoAt = Math.max(at, this.#whoAt);
-    if (others) this.#beginAnew(member);
+    const others = principal !== this.#principal && this.#principal !== null;
+    this.#principal = principal;
+    this.#principalAt = Math.max(at, this.#principalAt);
+    if (others) this.#restart(member);
     return true;
   }
 
   /** Close what was opened for another principal. @param {Member} member the window that reported the new one */
-  #beginAnew(member) {
+  #restart(member) {
     this.#stream.close();
     this.#known.clear();
     for (const other of this.#members) {
       other.ids = new Set();
       other.waiting = [];
-      if (other !== member) other.tell({ doubt: true });
+      if (other !== member) other.send({ recheck: true });
     }
   }
 
   /** Let the stream follow what the active windows want. A window is active if it sent a heartbeat recently. */
   #steer() {
     const now = this.#clock.now();
-    for (const member of this.#members) if (now - member.heardAt > PATIENCE_MS) this.#members.delete(member);
+    for (const member of this.#members) if (now - member.receivedAt > PATIENCE_MS) this.#members.delete(member);
     const wanted = this.#wanted();
     for (const id of this.#known.keys()) if (!wanted.has(id)) this.#known.delete(id);
     this.#stream.follow([...wanted], [...this.#members].some(({ logOf }) => logOf !== null));
-    if (this.#members.size > 0) this.#timers.set('steer', PATIENCE_MS + BEAT_MS, () => this.#steer());
+    if (this.#members.size > 0) this.#timers.set('steer', PATIENCE_MS + HEARTBEAT_MS, () => this.#steer());
   }
 
   /** The wanted operations: the first of each window, then the second of each, and so on. @returns {Set<string>} */
@@ -148,7 +148,7 @@ export class Hub {
     for (const member of this.#members) {
       const events = member.waiting;
       member.waiting = [];
-      if (events.length > 0) member.tell({ events });
+      if (events.length > 0) member.send({ events });
     }
   }
 
@@ -160,23 +160,23 @@ export class Hub {
     });
   }
 
-  /** @param {string[]} ids of which no more events will come @param {(ids: string[]) => Told} told */
-  #tellWanting(ids, told) {
+  /** @param {string[]} ids of which no more events will come @param {(ids: string[]) => HubMessage} messageFor */
+  #sendToInterested(ids, messageFor) {
     for (const id of ids) this.#known.delete(id);
     for (const member of this.#members) {
       const wanted = ids.filter((id) => member.ids.has(id));
-      if (wanted.length > 0) member.tell(told(wanted));
+      if (wanted.length > 0) member.send(messageFor(wanted));
     }
   }
 
-  /** @returns {Told} */
+  /** @returns {HubMessage} */
   #connection() {
     return { connection: this.#stream.connection, followed: [...this.#stream.followed] };
   }
 
-  /** @param {Told} told */
-  #tellAll(told) {
-    for (const member of this.#members) member.tell(told);
+  /** @param {HubMessage} message */
+  #sendToAll(message) {
+    for (const member of this.#members) member.send(message);
   }
 }
 

@@ -78,6 +78,6 @@ export class Line {
 
   #alive() {
     this.#heardAt = this.#clock.now();
-    this.#timers.set('silence', SILENCE_MS, this.#ears.silent);
+    this.#timers.set('timeout', SILENCE_MS, this.#ears.silent);
   }
 }

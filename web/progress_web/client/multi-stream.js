@@ -13,7 +13,7 @@ const INTERVAL_MS = 250;
 const MOST_URL_CHARACTERS = 6_000; // many proxies reject request lines from 8 KiB on
 const GATHER_MS = 100; // windows send what they want one after another; wait for all
 const SPACING_MS = 1_000; // minimum time between two connections: each begins with a snapshot of every operation
-const DOUBT_MS = 1_000;
+const UNFOLLOWED_MS = 1_000;
 const LINGER_MS = 2_000; // without windows, keep the stream this long: the user may be moving between windows
 const RELEASED_MS = 30_000;
 
@@ -30,8 +30,8 @@ export class MultiStream {
   /** The operations that the server follows on this stream. @type {Set<string>} */ followed = new Set();
   /** @type {string[]} */ #wanted = [];
   #wantsLog = false;
-  /** The operations that the open stream requested, without those that have ended. @type {Set<string>} */ #asked = new Set();
-  #askedLog = false;
+  /** The operations that the open stream requested, without those that have ended. @type {Set<string>} */ #requested = new Set();
+  #requestedLog = false;
   /** Operations of which no more events will come, and until when this is assumed. @type {Map<string, number>} */ #released = new Map();
   /** @type {string|null} */ #cursor = null;
   /** @type {Line|null} */ #line = null;
@@ -99,7 +99,7 @@ export class MultiStream {
   close() {
     this.#drop();
     this.#timers.clear('close');
-    this.#asked.clear();
+    this.#requested.clear();
     this.followed = new Set();
     this.#cursor = null;
     this.#attempt = 0;
@@ -116,8 +116,8 @@ export class MultiStream {
 
   /** @param {string[]} ids */
   #covers(ids) {
-    const enough = ids.every((id) => this.#asked.has(id)) && (this.#askedLog || !this.#wantsLog);
-    return enough && this.#asked.size <= 2 * ids.length + 20; // a few unneeded operations cost less than reconnecting
+    const enough = ids.every((id) => this.#requested.has(id)) && (this.#requestedLog || !this.#wantsLog);
+    return enough && this.#requested.size <= 2 * ids.length + 20; // a few unneeded operations cost less than reconnecting
   }
 
   #plan() {
@@ -132,12 +132,12 @@ export class MultiStream {
     const ids = this.#fitting();
     if (ids.length === 0) return this.close();
     if (!this.#covers(ids)) { // the cursor does not cover new operations
-      this.#asked = new Set(ids);
-      this.#askedLog = this.#wantsLog;
+      this.#requested = new Set(ids);
+      this.#requestedLog = this.#wantsLog;
       this.#cursor = null;
     }
-    const types = this.#askedLog ? [...TYPES, 'log'] : TYPES;
-    const url = this.#tools.operations.streamOfManyUrl([...this.#asked], { cursor: this.#cursor, intervalMs: INTERVAL_MS, types });
+    const types = this.#requestedLog ? [...TYPES, 'log'] : TYPES;
+    const url = this.#tools.operations.streamOfManyUrl([...this.#requested], { cursor: this.#cursor, intervalMs: INTERVAL_MS, types });
     if (this.connection.state === 'closed' || this.connection.state === 'rejected') this.#become('connecting');
     this.#openedAt = this.#tools.clock.now();
     this.#line = new Line(url, this.#tools, {
@@ -163,7 +163,7 @@ export class MultiStream {
     if (event === null || name === 'ping') return;
     if (name === 'operations') this.#begin(event.data.operations);
     else if (name === 'missing') this.#miss(event.data);
-    else if (this.#asked.has(event.operation)) {
+    else if (this.#requested.has(event.operation)) {
       this.#on.event({ ...event, position: null }); // its id is the cursor of the stream, not a position of the operation
       if (name === 'end') this.#release([event.operation]);
     }
@@ -173,7 +173,7 @@ export class MultiStream {
   #begin(ids) {
     this.followed = new Set(ids);
     this.#on.change();
-    this.#timers.set('doubt', DOUBT_MS, () => this.#lose([...this.#asked].filter((id) => !this.followed.has(id))));
+    this.#timers.set('unfollowed', UNFOLLOWED_MS, () => this.#lose([...this.#requested].filter((id) => !this.followed.has(id))));
   }
 
   /** @param {{operation: string, reason: string}} missing */
@@ -202,11 +202,11 @@ export class MultiStream {
     const now = this.#tools.clock.now();
     for (const [id, until] of this.#released) if (until <= now) this.#released.delete(id);
     for (const id of ids) {
-      this.#asked.delete(id);
+      this.#requested.delete(id);
       this.followed.delete(id);
       this.#released.set(id, now + RELEASED_MS);
     }
-    if (this.#asked.size > 0) return;
+    if (this.#requested.size > 0) return;
     this.#drop(); // the server would now close it, and the browser would reconnect only to learn that
     this.#become('closed');
     if (this.#fitting().length > 0) this.#plan();
@@ -220,7 +220,7 @@ export class MultiStream {
     const answer = await this.#tools.operations.statusOf(url).catch((/** @type {Problem} */ problem) => problem);
     if (question !== this.#question) return; // it was opened or closed in the meantime
     const status = answer instanceof Error ? answer.status : answer;
-    if (status === 204 || status === 404 || status === 410) return this.#lose([...this.#asked]);
+    if (status === 204 || status === 404 || status === 410) return this.#lose([...this.#requested]);
     if (status === 422) this.#askForLess();
     if (answer instanceof Error && status !== 422) this.#retry(answer.code, answer);
     else this.#retry();
@@ -228,8 +228,8 @@ export class MultiStream {
 
   /** The server rejected the cursor, or the number of operations. */
   #askForLess() {
-    if (this.#cursor === null) this.#most = Math.max(1, Math.floor(this.#asked.size / 2));
-    this.#asked.clear();
+    if (this.#cursor === null) this.#most = Math.max(1, Math.floor(this.#requested.size / 2));
+    this.#requested.clear();
   }
 
   /** @param {string|null} [code] @param {Problem|null} [problem] */
@@ -247,7 +247,7 @@ export class MultiStream {
     this.#line = null;
     this.#planned = false;
     this.#timers.clear('open');
-    this.#timers.clear('doubt');
+    this.#timers.clear('unfollowed');
   }
 
   /** @param {Connection['state']} state @param {string|null} [code] @param {string|null} [detail] */

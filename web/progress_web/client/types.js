@@ -62,7 +62,7 @@
  *
  * @typedef {object} Cancel A request to the worker to stop.
  * @property {string|null} reason
- * @property {string|null} by who requested it
+ * @property {string|null} by the user who requested it
  * @property {string} requested_at
  * @property {string} overdue_at a worker that is still running at this time ignores the cancel
  *
@@ -129,16 +129,16 @@
  * @typedef {object} Wanted What a window wants to follow.
  * @property {string[]} ids operations, the most important first
  * @property {string|null} logOf the operation of which log lines are wanted too
- * @property {string} who the principal that the window shows the operations to
+ * @property {string} principal the user to whom the window shows the operations
  * @property {number} at when the server reported this principal, in milliseconds since 1970
  *
- * @typedef {object} Told What the hub sends to a window. Each part is present only if it has changed.
+ * @typedef {object} HubMessage What the hub sends to a window. Each part is present only if it has changed.
  * @property {Connection} [connection] the state of the stream
  * @property {string[]} [followed] the operations that the stream follows
  * @property {Event[]} [events] of operations that the window wants; without positions
  * @property {string[]} [missing] operations of which no more events will come: they ended, or were deleted
  * @property {string[]} [gone] operations that were deleted or have expired
- * @property {boolean} [doubt] another user may have signed in; ask the server who
+ * @property {boolean} [recheck] another user may have signed in; ask the server for the principal
  *
  * @typedef {object} Connection
  * @property {'connecting'|'live'|'reconnecting'|'closed'|'ended'|'rejected'} state

@@ -20,7 +20,7 @@ import { Session } from './session.js';
 import { timeToStop } from './worker.js';
 
 /** @type {Wanted} */
-const NOTHING = { ids: [], logOf: null, who: '', at: 0 };
+const NOTHING = { ids: [], logOf: null, principal: '', at: 0 };
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer timer would fire at once in browsers
 
 const operations = new Operations();
@@ -51,7 +51,7 @@ const following = new Following({
   onGone: (ids) => ids.forEach((id) => forget(id)),
   onMissing: (ids) => rereads.ask(ids.filter((id) => board.entries.has(id))),
   onChange: changed,
-  onDoubt: () => session.check(),
+  onRecheck: () => session.check(),
 });
 const listing = new Listing({
   operations,

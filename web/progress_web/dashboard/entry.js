@@ -14,13 +14,13 @@ export class Entry {
   /** A new object whenever the log starts again from empty. */ logId = {};
   /** @type {{code: string, detail: string}|null} */ problem = null;
   asking = false;
-  #told;
+  #reportedStatus;
 
   /** @param {Operation} operation @param {number} now milliseconds since 1970 */
   constructor(operation, now) {
     this.id = operation.id;
     this.seenAt = now;
-    this.#told = String(operation.status);
+    this.#reportedStatus = String(operation.status);
     this.see(operation, now);
   }
 
@@ -96,9 +96,9 @@ export class Entry {
   /** The announcement for screen readers, if something new happened. @param {number} now milliseconds since 1970 */
   news(now) {
     const { operation } = this;
-    const before = this.#told;
-    this.#told = ignoresCancel(operation, now) ? 'ignored' : operation.status;
-    return newsText(before, this.#told);
+    const before = this.#reportedStatus;
+    this.#reportedStatus = ignoresCancel(operation, now) ? 'ignored' : operation.status;
+    return newsText(before, this.#reportedStatus);
   }
 
   /**

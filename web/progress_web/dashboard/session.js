@@ -8,13 +8,13 @@ import { byId, say } from './dom.js';
 const AGAIN_MS = 2000; // retry delay if the page could not load how to sign in
 
 export class Session {
-  /** The principal that the server last reported, and when it was asked; null while nobody is signed in. @type {{who: string, at: number}|null} */ proof = null;
+  /** The principal that the server last reported, and when it was asked; null while nobody is signed in. @type {{principal: string, at: number}|null} */ proof = null;
   /** The principal for whom the page has shown data. @type {string|null} */ #shownTo = null;
   #operations;
   #reload;
   #onChange;
   #asking = false;
-  #stranger = false;
+  #signedOut = false;
   #led = false;
 
   /**
@@ -35,25 +35,25 @@ export class Session {
 
   /** @param {Health} health */
   show({ state, code }) {
-    const before = this.#stranger;
-    this.#stranger = code === 'unauthenticated' || (before && state !== 'live');
-    if (!this.#stranger) this.#led = false;
+    const before = this.#signedOut;
+    this.#signedOut = code === 'unauthenticated' || (before && state !== 'live');
+    if (!this.#signedOut) this.#led = false;
     else if (!this.#led) this.#lead();
-    byId('sign-in').hidden = !this.#stranger;
-    if (this.#stranger) this.proof = null; // the next user may be another one
+    byId('sign-in').hidden = !this.#signedOut;
+    if (this.#signedOut) this.proof = null; // the next user may be another one
     else if (before) this.check();
   }
 
   /** Ask the server who the user is. If it is another user than before, reload, so that no data of the other stays. */
   async check() {
-    if (this.#asking || this.#stranger) return;
+    if (this.#asking || this.#signedOut) return;
     this.#asking = true;
     const at = Date.now();
     try {
       const { principal, kept } = await this.#operations.session();
       if (this.#shownTo !== null && this.#shownTo !== principal) return this.#reload();
       this.#shownTo = principal;
-      this.proof = { who: principal, at };
+      this.proof = { principal, at };
       say(byId('principal'), principal);
       byId('sign-out').hidden = !kept; // without a session cookie the user has to sign out where they signed in
     } catch {

@@ -27,11 +27,11 @@ class BarContribution:
         self._total: float | None = None
         self._unit = self._label = ""
         with _lock:
-            self._book = _group_of(self._counts)
-            self._outermost = not self._book.open()
-            self._book.shares.append(weakref.ref(self))
+            self._group = _group_of(self._counts)
+            self._outermost = not self._group.open()
+            self._group.shares.append(weakref.ref(self))
 
-    def tell(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
+    def report(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
         """Report that `n` of `total` are done; `total` None: unknown. With `work=False`, the units took no work."""
         done, of = number(n), number(total)
         if not self.is_open or done is None:
@@ -39,7 +39,7 @@ class BarContribution:
         n, total = done, of
         with _lock:
             by, self._n, self._total, self._label = n - self._n, n, total, label
-            said, expected = self._book.message(), self._book.total(self) if self._outermost else None
+            said, expected = self._group.message(), self._group.total(self) if self._outermost else None
             unit, self._unit = ("" if unit == self._unit else unit), unit
         if self._outermost:
             if by:
@@ -57,14 +57,14 @@ class BarContribution:
             if not self.is_open:
                 return
             self.is_open = False
-            self._book.settle(self, (self._n if self._total is None else self._total) if self._outermost else 0)
-            said = self._book.message()
+            self._group.settle(self, (self._n if self._total is None else self._total) if self._outermost else 0)
+            said = self._group.message()
         if said is not None:
             self._operation.update(message=said)
 
     def withdraw(self) -> None:
         """Take back the bar's count: from now on it is reported in another way."""
-        self.tell(0, None)
+        self.report(0, None)
         self.close()
 
     def describe(self, inside: bool) -> str:
@@ -78,7 +78,7 @@ class NoContribution:
 
     is_open = False
 
-    def tell(self, *_: object, **__: object) -> None:
+    def report(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -132,8 +132,8 @@ def running_stage(operation: BaseOperation) -> Stage | None:
 
 
 def _group_of(counts: BaseOperation | Stage) -> BarGroup:
-    book = _groups.get(counts)
-    if book is None:
+    group = _groups.get(counts)
+    if group is None:
         gauge = counts.gauge if isinstance(counts, Stage) else counts._reporter.progress.gauge
-        book = _groups[counts] = BarGroup(gauge.total is not None)
-    return book
+        group = _groups[counts] = BarGroup(gauge.total is not None)
+    return group

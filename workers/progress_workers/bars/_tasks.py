@@ -116,7 +116,7 @@ class Tasks:
             self._operation.update(message=message)
 
     def _count(self, task: Task, share: BarContribution, *, work: bool) -> None:
-        share.tell(task.completed, task.total, _shown(task.description), work=work)
+        share.report(task.completed, task.total, _shown(task.description), work=work)
 
 
 def _shown(description: object) -> str:

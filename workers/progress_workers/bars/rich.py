@@ -50,7 +50,7 @@ class Progress(rich.progress.Progress):
     _reported_at = 0.0
 
     def __init__(self, *columns: str | ProgressColumn, **options: Any) -> None:
-        self._untold: set[TaskID] = set()
+        self._unreported: set[TaskID] = set()
         self._known: dict[TaskID, Task] = {}
         super().__init__(*columns, **options)
 
@@ -98,7 +98,7 @@ class Progress(rich.progress.Progress):
             return
         now = monotonic()
         if self.live.is_started and self.live.auto_refresh and now - self._reported_at < _PAUSE_S:
-            self._untold.add(task_id)
+            self._unreported.add(task_id)
         else:
             self._reported_at = now
             self._report(task_id)
@@ -139,9 +139,9 @@ class Progress(rich.progress.Progress):
             self._reported.show(task)
 
     def _catch_up(self) -> None:
-        while self._untold:
+        while self._unreported:
             with suppress(KeyError):  # another thread was quicker
-                self._report(self._untold.pop())
+                self._report(self._unreported.pop())
 
     def _over(self, error: BaseException | None) -> None:
         self._catch_up()

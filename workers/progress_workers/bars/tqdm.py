@@ -75,33 +75,33 @@ class _Bar(_AutoBar[Any]):
 
     _operation: BaseOperation = NULL_OPERATION
     _share: BarContribution | NoContribution = NoContribution()
-    _begun = False
-    _told_at = 0.0
+    _has_begun = False
+    _reported_at = 0.0
     _given: Mapping[str, Any] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # A disabled bar does not keep its arguments.
         self._given = {"desc": args[1], **kwargs} if len(args) > 1 else kwargs
         super().__init__(*args, **kwargs)
-        self._tell()
-        self._begun = True
+        self._report()
+        self._has_begun = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_operation", "_share")}
 
     def display(self, *args: Any, **kwargs: Any) -> Any:
-        self._tell()
+        self._report()
         return super().display(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         if self.disable:
-            self._tell()
+            self._report()
         return super().refresh(*args, **kwargs)
 
     def reset(self, total: float | None = None) -> None:
         super().reset(total)
         if self.disable:
-            self._tell()
+            self._report()
 
     def update(self, n: float | None = 1) -> bool | None:
         if self.disable and self._share.is_open:
@@ -129,38 +129,38 @@ class _Bar(_AutoBar[Any]):
     ) -> None:
         if ordered_dict is not None and not issubclass(type(ordered_dict), Mapping):
             ordered_dict = list(ordered_dict)  # it may be an iterator, and tqdm needs its items too
-        told = [*(pairs(ordered_dict, MAX_NAMES) or ()), *kwargs.items()]
-        self._operation.update(metrics={name: _shown(value) for name, value in dict(told).items()})
+        state = [*(pairs(ordered_dict, MAX_NAMES) or ()), *kwargs.items()]
+        self._operation.update(metrics={name: _shown(value) for name, value in dict(state).items()})
         super().set_postfix(ordered_dict, refresh, **kwargs)
 
     def close(self) -> None:
         if self._share.is_open:
-            self._tell()
+            self._report()
             self._share.close()
         super().close()
 
     def _tell_now_and_then(self) -> None:
         now = time.monotonic()
-        if now - self._told_at >= _DRAWN_S:
-            self._told_at = now
-            self._tell()
+        if now - self._reported_at >= _DRAWN_S:
+            self._reported_at = now
+            self._report()
 
-    def _tell(self) -> None:
-        told = {**self._given, **self.__dict__}
-        if "n" not in told:
+    def _report(self) -> None:
+        state = {**self._given, **self.__dict__}
+        if "n" not in state:
             return  # the bar's `__init__` failed
-        scale = told.get("unit_scale")
+        scale = state.get("unit_scale")
         by = 1 if scale is None or isinstance(scale, bool) else scale
-        desc, unit = (told.get(name) for name in ("desc", "unit"))
+        desc, unit = (state.get(name) for name in ("desc", "unit"))
         done = _scaled(self.n, by)
         if done is None:
             return
-        self._share.tell(
+        self._share.report(
             done,
             _scaled(self.total, by),
             "" if desc is None else text(desc).rstrip().removesuffix(":"),
             "" if unit is None or (named := text(unit)) == "it" else named,
-            work=self._begun,
+            work=self._has_begun,
         )
 
 

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class Cancellation:
     """Set when somebody asked the work to stop, or when this process may no longer report the operation."""
 
-    def __init__(self, operation: str, pulse: DirtyFlag, inbox: Inbox) -> None:
-        self._operation, self._pulse, self._inbox = operation, pulse, inbox
+    def __init__(self, operation: str, dirty_flag: DirtyFlag, inbox: Inbox) -> None:
+        self._operation, self._dirty_flag, self._inbox = operation, dirty_flag, inbox
         self._callbacks: list[Callable[[Exception], None]] = []
         self.stop: CancelInfo | None = None
         self.lost: BrokerError | None = None
@@ -31,17 +31,17 @@ class Cancellation:
         """Record a request to stop."""
         if self.stop is None:
             self.stop = stop
-            self._tell()
+            self._notify()
 
     def lose(self, error: BrokerError) -> None:
         """Record that this process may no longer report the operation."""
         if self.lost is None:
             self.lost = error
-            self._tell()
+            self._notify()
 
     def on_stop(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
         """Call back once, as soon as `error` returns an exception. Return a function that removes the callback."""
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             error = self.error()
             if error is None:
                 self._callbacks.append(callback)
@@ -50,11 +50,11 @@ class Cancellation:
         return lambda: self._forget(callback)
 
     def _forget(self, callback: Callable[[Exception], None]) -> None:
-        with self._pulse.lock, suppress(ValueError):
+        with self._dirty_flag.lock, suppress(ValueError):
             self._callbacks.remove(callback)
 
-    def _tell(self) -> None:
-        with self._pulse.lock:
+    def _notify(self) -> None:
+        with self._dirty_flag.lock:
             callbacks, self._callbacks = self._callbacks, []
             error = self.error()
         self._inbox.close()

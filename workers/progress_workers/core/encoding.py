@@ -79,12 +79,12 @@ def succeeded(result: object, settings: Settings) -> tuple[NewEvent, str]:
     """Return the end of work that succeeded, and a warning if its result was changed; otherwise an empty text."""
     said = ""
     try:
-        told = tree(result, settings.max_event_bytes - _END_BYTES)
+        converted = tree(result, settings.max_event_bytes - _END_BYTES)
     except TooLarge as error:
-        told, said = tree(None, 4), f"the result was left out: {error} (PROGRESS_MAX_EVENT_BYTES)"
-    if told.replaced:
-        said = f"the result is not JSON; these parts are shown as text: {', '.join(told.replaced)}"
-    data = {"status": "succeeded", "result": told.value, "error": None}
+        converted, said = tree(None, 4), f"the result was left out: {error} (PROGRESS_MAX_EVENT_BYTES)"
+    if converted.replaced:
+        said = f"the result is not JSON; these parts are shown as text: {', '.join(converted.replaced)}"
+    data = {"status": "succeeded", "result": converted.value, "error": None}
     return NewEvent("end", orjson.dumps(data), "succeeded"), said
 
 
@@ -108,12 +108,12 @@ def custom(type: str, data: object, settings: Settings) -> tuple[NewEvent, str]:
 
     Raises `InvalidInput` for an invalid type, and `TooLarge`.
     """
-    told = tree(data, settings.max_event_bytes)
-    entry = encode_custom(type, told.value, settings)
+    converted = tree(data, settings.max_event_bytes)
+    entry = encode_custom(type, converted.value, settings)
     return (
         entry,
-        f"the data of event {type!r} are not JSON; these parts are shown as text: {', '.join(told.replaced)}"
-        if told.replaced
+        f"the data of event {type!r} are not JSON; these parts are shown as text: {', '.join(converted.replaced)}"
+        if converted.replaced
         else "",
     )
 

@@ -33,12 +33,12 @@ class Inbox:
     def put(self, signal: Signal) -> None:
         """Add a signal."""
         self._signals.append(signal)
-        self._tell()
+        self._notify()
 
     def close(self) -> None:
         """Note that no further signal matters: the work has ended, or has to end."""
         self._closed = True
-        self._tell()
+        self._notify()
 
     def after_fork(self) -> None:
         """Restart in a forked child: the readers belong to the parent."""
@@ -47,8 +47,8 @@ class Inbox:
     def each(self, timeout: float | None) -> Iterator[Signal]:
         """Yield signals as they arrive. End when the inbox is closed, or no signal arrived for `timeout` seconds."""
         wakeup = Wakeup()
-        tell = wakeup.set
-        self._listeners[tell] = None
+        notify = wakeup.set
+        self._listeners[notify] = None
         try:
             while True:
                 wakeup.clear()
@@ -59,20 +59,20 @@ class Inbox:
                 if closed or not wakeup.wait(inf if timeout is None else timeout):
                     return
         finally:
-            self._listeners.pop(tell, None)
+            self._listeners.pop(notify, None)
 
     async def each_async(self, timeout: float | None) -> AsyncIterator[Signal]:
         """Yield signals as they arrive, as `each` does."""
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
-        def tell() -> None:
+        def notify() -> None:
             with suppress(RuntimeError):  # the loop may be closed by now
-                loop.call_soon_threadsafe(news.set)
+                loop.call_soon_threadsafe(changed.set)
 
-        self._listeners[tell] = None
+        self._listeners[notify] = None
         try:
             while True:
-                news.clear()
+                changed.clear()
                 closed = self._closed
                 with suppress(IndexError):  # another reader may have taken the last one
                     while True:
@@ -80,12 +80,12 @@ class Inbox:
                 if closed:
                     return
                 async with asyncio.timeout(timeout):
-                    await news.wait()
+                    await changed.wait()
         except TimeoutError:
             return
         finally:
-            self._listeners.pop(tell, None)
+            self._listeners.pop(notify, None)
 
-    def _tell(self) -> None:
-        for tell in list(self._listeners):
-            tell()
+    def _notify(self) -> None:
+        for notify in list(self._listeners):
+            notify()

@@ -19,14 +19,14 @@ BATCH_LINES = 250
 class Outbox:
     """Everything that waits to be sent, and the batch that is being sent. Times are monotonic, in seconds.
 
-    Any thread that holds `pulse.lock` may add lines, the end and marks. A single thread takes batches and acknowledges
-    them.
+    Any thread that holds `dirty_flag.lock` may add lines, the end and marks. A single thread takes batches and
+    acknowledges them.
     """
 
     def __init__(
         self,
-        pulse: DirtyFlag,
-        telling: ProgressEncoder,
+        dirty_flag: DirtyFlag,
+        encoder: ProgressEncoder,
         settings: Settings,
         worker: str,
         interval_s: float,
@@ -38,13 +38,13 @@ class Outbox:
         """The end of the operation, once it is reported."""
         self.hold_ms: int | None = None
         """How long the lease is extended for the next attempt, after this attempt failed."""
-        self.announce = False
+        self.publish_running = False
         """Whether to report first that the operation is running."""
         self.interval_s = interval_s
         self.taken_at = taken_at
         """When the last batch was taken."""
-        self._pulse = pulse
-        self._telling = telling
+        self._dirty_flag = dirty_flag
+        self._encoder = encoder
         self._settings = settings
         self._worker = worker
         self._parting = False  # the batch is the last one of an attempt that failed
@@ -82,32 +82,32 @@ class Outbox:
 
     def due_at(self, *, counting: bool) -> float:
         """Return when there is a batch to take; infinity for never. With `counting`, a falling rate is a reason too."""
-        if self.batch or self._marks > self._reached or self.announce or self.ended:
+        if self.batch or self._marks > self._reached or self.publish_running or self.ended:
             return -inf
         if len(self.backlog) >= BATCH_LINES:
             return -inf
-        if self._pulse.dirty or self.backlog:
+        if self._dirty_flag.dirty or self.backlog:
             return self.taken_at + self.interval_s
-        return self._telling.due_at() if counting else inf
+        return self._encoder.due_at() if counting else inf
 
     def freeze(self, now: float) -> None:
         """Create a batch of everything that waits, as of now."""
-        fading = now >= self._telling.due_at()
-        with self._pulse.lock:
-            marks, announce = self._marks, self.announce
-            changed, self._pulse.dirty = self._pulse.dirty, False
+        fading = now >= self._encoder.due_at()
+        with self._dirty_flag.lock:
+            marks, publish_running = self._marks, self.publish_running
+            changed, self._dirty_flag.dirty = self._dirty_flag.dirty, False
             waited = self.backlog.take(BATCH_LINES)
             rest = len(self.backlog) > 0
             end = None if rest else self.end
             self._parting = self.hold_ms is not None and not rest
-            progress = self._telling.describe(now) if changed or fading else None
-        entries, most = [running(self._worker)] if announce else [], room(self._settings)
+            progress = self._encoder.describe(now) if changed or fading else None
+        entries, most = [running(self._worker)] if publish_running else [], room(self._settings)
         entries += (NewEvent("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
         if progress is not None:
-            entries += self._telling.entries(progress, now, changed=changed)
+            entries += self._encoder.entries(progress, now, changed=changed)
         if end is not None:
             entries.append(end)
-        self.announce = False
+        self.publish_running = False
         self._put(entries, None if rest else marks)
         if entries:
             self.taken_at = now
@@ -133,6 +133,6 @@ class Outbox:
     def after_fork(self) -> None:
         """Restart in a forked child as a new producer: the parent sends what was waiting."""
         self._begin_anew()
-        self.announce = False
+        self.publish_running = False
         self.backlog.clear()
-        self._telling.stop()
+        self._encoder.stop()

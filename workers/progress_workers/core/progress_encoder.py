@@ -23,12 +23,12 @@ class ProgressEncoder:
         self._operation = operation
         self._progress = progress
         self._settings = settings
-        self._told_at, self._fading_s = now, inf
-        self._complained = False
+        self._sent_at, self._fading_s = now, inf
+        self._has_warned = False
 
     def due_at(self) -> float:
         """Return when to send unchanged progress again; infinity for never."""
-        return self._told_at + self._fading_s
+        return self._sent_at + self._fading_s
 
     def stop(self) -> None:
         """Send progress only after a change."""
@@ -39,8 +39,8 @@ class ProgressEncoder:
         try:
             return self._progress.describe(now)
         except Exception:  # an unexpected value must not delay the logs or the end
-            if not self._complained:
-                self._complained = True
+            if not self._has_warned:
+                self._has_warned = True
                 logger.exception("the progress of operation %s can't be described", self._operation)
             return None
 
@@ -48,8 +48,8 @@ class ProgressEncoder:
         """Return the progress and, the first time that something does not fit, a log line that reports it."""
         data, left_out = progress_json(progress, self._settings.max_progress_bytes)
         entries = [NewEvent("progress", data)]
-        if left_out and not self._complained:
-            self._complained = True
+        if left_out and not self._has_warned:
+            self._has_warned = True
             said = f"the progress is too large; these fields were left out: {', '.join(left_out)}"
             logger.warning("operation %s: %s", self._operation, said)
             entries.insert(0, NewEvent("log", log_json(Line(said, "warning", None), room(self._settings))))
@@ -58,6 +58,6 @@ class ProgressEncoder:
 
     def _fade(self, progress: dict[str, Any], now: float, changed: bool) -> None:
         """Decide when to send unchanged progress again, so that clients do not keep an old rate and remaining time."""
-        self._told_at = now
+        self._sent_at = now
         moves = progress.get("rate") or progress.get("eta_ms")
         self._fading_s = inf if not moves else FADING_S if changed else 2 * self._fading_s

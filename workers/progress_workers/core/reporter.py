@@ -74,10 +74,10 @@ class Reporter:
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
         self.dirty_flag = DirtyFlag(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.dirty_flag, clock, total=total, unit=unit)
-        telling = ProgressEncoder(operation, self.progress, settings, now)
+        encoder = ProgressEncoder(operation, self.progress, settings, now)
         # The first progress does not wait for the interval.
-        self.outbox = Outbox(self.dirty_flag, telling, settings, worker, interval_s, now - interval_s)
-        self.outbox.announce = publish_running
+        self.outbox = Outbox(self.dirty_flag, encoder, settings, worker, interval_s, now - interval_s)
+        self.outbox.publish_running = publish_running
         self.lease = Lease(lease_s, settings.idle_timeout_s if idle_timeout_s is None else idle_timeout_s, now)
         self.inbox = Inbox()
         self.cancellation = Cancellation(operation, self.dirty_flag, self.inbox)

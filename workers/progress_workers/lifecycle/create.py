@@ -46,7 +46,7 @@ def create(
     id: str | None = None,
     tags: object = (),
     lease_s: float | Default | None = Default.LEASE,
-    **words: Any,
+    **fields: Any,
 ) -> Created:
     """Create an operation, unless it already exists with the same values. The options are those of `CreateOptions`.
 
@@ -55,9 +55,9 @@ def create(
     """
     settings = settings or load_settings()
     lease = settings.lease_s if lease_s is Default.LEASE else lease_s
-    if unknown := [name for name in words if name not in NewOperation.model_fields]:
+    if unknown := [name for name in fields if name not in NewOperation.model_fields]:
         raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
-    given, warnings = readable_fields(kind, tags, words)
+    given, warnings = readable_fields(kind, tags, fields)
     try:
         new = NewOperation.model_validate(
             {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given}

@@ -28,21 +28,21 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
 
     Raises `InvalidInput` if `tags` is a single string.
     """
-    words, warnings = dict(given), list[tuple[str, str]]()
-    words["kind"] = label(kind) or "operation"
-    words["tags"] = _tags(tags, warnings)
-    if words.get("title") is not None:
-        words["title"] = text(words["title"], MAX_TITLE_CHARS)
-    if words.get("owner") is not None:
-        words["owner"] = _owner(words["owner"])
-    if "weight" in words:
-        words["weight"] = _positive("weight", words["weight"], MAX_WEIGHT, warnings) or 1
-    if words.get("history_length") is not None:
-        found = _positive("history_length", words["history_length"], MAX_HISTORY, warnings)
-        words["history_length"] = None if found is None else max(1, round(found))
-    if words.get("retention_s") is not None:
-        words["retention_s"] = _positive("retention_s", words["retention_s"], MAX_RETENTION_S, warnings)
-    return CreationFields(words, warnings)
+    fields, warnings = dict(given), list[tuple[str, str]]()
+    fields["kind"] = label(kind) or "operation"
+    fields["tags"] = _tags(tags, warnings)
+    if fields.get("title") is not None:
+        fields["title"] = text(fields["title"], MAX_TITLE_CHARS)
+    if fields.get("owner") is not None:
+        fields["owner"] = _owner(fields["owner"])
+    if "weight" in fields:
+        fields["weight"] = _positive("weight", fields["weight"], MAX_WEIGHT, warnings) or 1
+    if fields.get("history_length") is not None:
+        found = _positive("history_length", fields["history_length"], MAX_HISTORY, warnings)
+        fields["history_length"] = None if found is None else max(1, round(found))
+    if fields.get("retention_s") is not None:
+        fields["retention_s"] = _positive("retention_s", fields["retention_s"], MAX_RETENTION_S, warnings)
+    return CreationFields(fields, warnings)
 
 
 def _owner(given: object) -> str | None:

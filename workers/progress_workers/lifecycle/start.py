@@ -39,13 +39,13 @@ def start(
     new_attempt: bool = False,
     worker: str | None = None,
     interval_s: float = INTERVAL_S,
-    **words: Any,
+    **fields: Any,
 ) -> Handle:
     """Create an operation, or find it if it already exists with the same values, and mark it as running."""
     settings = settings or load_settings()
     new_attempt = bool(new_attempt)  # an invalid option must fail before anything is created
     plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
-    created = create(kind, settings=settings, **words)
+    created = create(kind, settings=settings, **fields)
     link, operation = created.link, created.operation
     if created.cancel is not None:
         raise Cancelled(operation, created.cancel.reason, created.cancel.by)

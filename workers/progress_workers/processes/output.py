@@ -60,7 +60,7 @@ class Output:
         if self._on_line is None:
             self._leave_out(lines)
         for line in lines:
-            self._tell(line)
+            self._report_line(line)
         if self._lines.draft:
             self._rewrite(self._lines.draft, unfinished=False)
 
@@ -92,7 +92,7 @@ class Output:
             del lines[:left_out]
         self._credit = max(0.0, self._credit - len(lines))
 
-    def _tell(self, raw: str) -> None:
+    def _report_line(self, raw: str) -> None:
         text, rewritten = shown(raw, keep_ansi=self._keep_ansi)
         plain = shown(raw).text if self._keep_ansi else text
         if text and not text.isspace():

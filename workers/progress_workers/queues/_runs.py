@@ -62,26 +62,26 @@ class OperationOptions(Description, total=False):
 
 def merge_options(kind: str, *layers: object) -> OperationOptions | None:
     """Merge the options of a task; later ones override earlier ones. Return None if one of them is False."""
-    words: OperationOptions = {"kind": label(kind)}
+    fields: OperationOptions = {"kind": label(kind)}
     for options in layers:
         if options is False:
             return None
         if isinstance(options, dict):  # otherwise the application uses the name for something else
-            words.update({**options})  # type: ignore[typeddict-item]
-    return words
+            fields.update({**options})  # type: ignore[typeddict-item]
+    return fields
 
 
-def create_for_task(task: str, words: OperationOptions) -> None:
+def create_for_task(task: str, fields: OperationOptions) -> None:
     """Create the pending operation of a task that was enqueued."""
     try:
-        create_pending(**words, id=operation_id(task))
+        create_pending(**fields, id=operation_id(task))
     except OperationExists:
         logger.debug("the operation of task %s already exists, with other options", task)
     except Exception as error:  # whatever the error is, the task must be enqueued
         logger.warning("task %s is enqueued, but not shown as pending: %s", task, error)
 
 
-def begin(shell: type[Shell], task: str, words: OperationOptions, enqueued_at: float = 0) -> Shell | NullOperation:
+def begin(shell: type[Shell], task: str, fields: OperationOptions, enqueued_at: float = 0) -> Shell | NullOperation:
     """Begin the next attempt at a task's operation. If it can't be reported, return the null operation.
 
     Raises `Cancelled` if the operation was cancelled before: then the task must not run. Where queues reuse ids,
@@ -89,7 +89,7 @@ def begin(shell: type[Shell], task: str, words: OperationOptions, enqueued_at: f
     """
     operation = operation_id(task)
     try:
-        opened = _opened(operation, words)
+        opened = _opened(operation, fields)
     except Exception as error:  # whatever the error is, the task must run
         if isinstance(error, OperationEnded) and _was_cancelled(operation, enqueued_at):
             raise Cancelled(operation, "before this run began") from None
@@ -170,14 +170,14 @@ def force_stop_after(op: BaseOperation, after_s: float | None, stop: Callable[[]
             if not left:
                 stop()
 
-    def asked(error: Exception) -> None:
+    def on_cancel(error: Exception) -> None:
         # If a later attempt took over, that attempt's task has the same id, and `stop` would stop it.
         if isinstance(error, Cancelled) and after_s is not None:
             timers.append(Timer(after_s, insist))
             timers[0].daemon = True
             timers[0].start()
 
-    forget = op.on_cancel(asked)
+    forget = op.on_cancel(on_cancel)
     try:
         yield
     finally:
@@ -188,12 +188,12 @@ def force_stop_after(op: BaseOperation, after_s: float | None, stop: Callable[[]
             timer.cancel()
 
 
-def _opened(operation: str, words: OperationOptions) -> Handle:
+def _opened(operation: str, fields: OperationOptions) -> Handle:
     try:
         return start.attach(operation, new_attempt=True)
     except NotFound:
         try:
-            return start.start(**words, id=operation, new_attempt=True)
+            return start.start(**fields, id=operation, new_attempt=True)
         except OperationExists:  # the enqueuing process created it meanwhile, with other options
             return start.attach(operation, new_attempt=True)
 

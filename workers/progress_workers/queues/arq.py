@@ -155,10 +155,10 @@ class ArqRedis(arq.connections.ArqRedis):
         reported.
         """
         options["_job_id"] = options.get("_job_id") or uuid4().hex
-        words = merge_options(function, _progress)
-        if words is not None:
+        operation_options = merge_options(function, _progress)
+        if operation_options is not None:
             # First the operation: a job carries no options, so a worker that starts earlier would set its own.
-            await asyncio.to_thread(create_for_task, options["_job_id"], words)
+            await asyncio.to_thread(create_for_task, options["_job_id"], operation_options)
         job = await super().enqueue_job(function, *args, **options)
         if job is None:
             return None
@@ -177,8 +177,12 @@ class _Rules(NamedTuple):
 def _reported(jobs: Iterable[Any], rules: _Rules, progress: Mapping[str, Any]) -> Iterable[Any]:
     for entry in jobs:
         job = entry if hasattr(entry, "next_run") else func(entry)  # only cron jobs have a `next_run`
-        words = merge_options(job.name, progress.get(job.name))
-        yield job if words is None else replace(job, coroutine=_Reported(job, rules, words).wrapper())
+        operation_options = merge_options(job.name, progress.get(job.name))
+        yield (
+            job
+            if operation_options is None
+            else replace(job, coroutine=_Reported(job, rules, operation_options).wrapper())
+        )
 
 
 def _in_turn(*hooks: Hook | None) -> Hook:
@@ -200,8 +204,8 @@ async def _note_job(ctx: dict[Any, Any]) -> None:
 class _Reported:
     """An arq function whose jobs are reported."""
 
-    def __init__(self, function: Function, rules: _Rules, words: OperationOptions) -> None:
-        self._work, self._words = function.coroutine, words
+    def __init__(self, function: Function, rules: _Rules, operation_options: OperationOptions) -> None:
+        self._work, self._operation_options = function.coroutine, operation_options
         self._retry_jobs = rules.retry_jobs
         self._max_tries = rules.max_tries if function.max_tries is None else function.max_tries
         timeout = rules.timeout_s if function.timeout_s is None else function.timeout_s
@@ -220,7 +224,9 @@ class _Reported:
         job = ctx["job_id"]
         ctx.setdefault(_SINCE, asyncio.get_running_loop().time())
         try:
-            op = await asyncio.to_thread(begin, AsyncOperation, job, self._words, ctx["enqueue_time"].timestamp())
+            op = await asyncio.to_thread(
+                begin, AsyncOperation, job, self._operation_options, ctx["enqueue_time"].timestamp()
+            )
         except asyncio.CancelledError:
             if late := self._late(ctx):
                 await asyncio.to_thread(end_from_outside, job, Status.FAILED, type(late).__name__, str(late))
@@ -231,7 +237,7 @@ class _Reported:
         try:
             result = await work()
         except BaseException as error:
-            self._tell(op, error, ctx)
+            self._report_error(op, error, ctx)
             await op.__aexit__(type(error), error, error.__traceback__)
             raise
         succeed(op, result)
@@ -242,7 +248,7 @@ class _Reported:
         is_late = asyncio.get_running_loop().time() - ctx[_SINCE] >= self._timeout_s
         return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
 
-    def _tell(self, op: AsyncOperation | NullOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
+    def _report_error(self, op: AsyncOperation | NullOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
         """Report how the job ended, in the cases where the exception alone does not tell what arq will do."""
         again = self._retry_jobs and ctx["job_try"] < self._max_tries
         if op.cancelled:

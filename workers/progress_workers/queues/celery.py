@@ -163,11 +163,13 @@ class _Reported:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self._task.request
-        words = merge_options(self._task.name, getattr(self._task, "progress", None), request.get("progress"))
-        if request.called_directly or request.is_eager or words is None:
+        operation_options = merge_options(
+            self._task.name, getattr(self._task, "progress", None), request.get("progress")
+        )
+        if request.called_directly or request.is_eager or operation_options is None:
             return self._run(*args, **kwargs)
         try:
-            op = begin(Operation, request.id, words)
+            op = begin(Operation, request.id, operation_options)
         except Cancelled as error:
             raise self._revoked(error) from None
         handed_on = _HandedOn(request.id)
@@ -249,9 +251,9 @@ def _published(sender: str, headers: dict[str, Any] | None = None, **_: Any) -> 
         running.so = True
     elif not headers.get("retries"):
         declared = next((app.tasks[sender] for app in _apps if sender in app.tasks), None)
-        words = merge_options(sender, getattr(declared, "progress", None), headers.get("progress"))
-        if words is not None:
-            create_for_task(task, words)
+        operation_options = merge_options(sender, getattr(declared, "progress", None), headers.get("progress"))
+        if operation_options is not None:
+            create_for_task(task, operation_options)
 
 
 def _revoked(request: Any, terminated: bool, expired: bool, **_: Any) -> None:

@@ -147,17 +147,17 @@ class Progress(Middleware):
         if run is not None and run.message == message.message_id:
             run.retry_in_s = seconds(delay) / 1000
         elif not message.options.get("retries"):
-            words = _words(broker, message)
-            if words is not None:
-                create_for_task(message.message_id, words)
+            operation_options = _operation_options(broker, message)
+            if operation_options is not None:
+                create_for_task(message.message_id, operation_options)
 
     def before_process_message(self, broker: Broker, message: Any) -> None:
         """Begin an attempt."""
-        words = _words(broker, message)
-        if words is None:
+        operation_options = _operation_options(broker, message)
+        if operation_options is None:
             return
         try:
-            op = begin(Operation, message.message_id, words)
+            op = begin(Operation, message.message_id, operation_options)
         except Cancelled as error:
             message.fail()
             raise SkipMessage(str(error)) from error
@@ -190,7 +190,7 @@ class Progress(Middleware):
             leave(run.op)
 
 
-def _words(broker: Broker, message: Any) -> Any:
+def _operation_options(broker: Broker, message: Any) -> Any:
     actor = broker.actors.get(message.actor_name)
     declared = actor.options.get("progress") if actor is not None else None
     return merge_options(message.actor_name, declared, message.options.get("progress"))

@@ -85,11 +85,11 @@ class Job(rq.job.Job):
     stop_after_s: ClassVar[float | None] = 10.0
     """How long a job may continue after its operation was cancelled, in seconds; None: without limit."""
 
-    _told = _stopped = False
+    _reported = _stopped = False
     """Whether this process reported how the run ended, and whether the run was stopped."""
 
     @property
-    def words(self) -> OperationOptions | None:
+    def operation_options(self) -> OperationOptions | None:
         """The options of its operation; None if it is not reported."""
         try:
             kind = self.func_name
@@ -99,12 +99,12 @@ class Job(rq.job.Job):
 
     def perform(self) -> Any:
         """Run the job as an attempt at its operation."""
-        words = self.words
-        if words is None:
+        operation_options = self.operation_options
+        if operation_options is None:
             return super().perform()
-        self._told = True
+        self._reported = True
         try:
-            op = begin(Operation, self.id, words)
+            op = begin(Operation, self.id, operation_options)
         except Cancelled:
             self._stop()
             raise
@@ -120,7 +120,7 @@ class Job(rq.job.Job):
         if status is JobStatus.FAILED and self._stopped:
             status = JobStatus.STOPPED
         super().set_status(status, pipeline=pipeline)
-        if self._told or status not in _ENDS or self.words is None:
+        if self._reported or status not in _ENDS or self.operation_options is None:
             return
         if status in (JobStatus.CANCELED, JobStatus.STOPPED):
             end_from_outside(self.id, Status.CANCELLED, "cancelled", f"the job was {status.value}")
@@ -129,7 +129,7 @@ class Job(rq.job.Job):
 
     def retry(self, queue: rq.Queue, pipeline: Any) -> None:
         """Enqueue the job again, and keep the operation open for its next attempt."""
-        if not self._told and self.words is not None:
+        if not self._reported and self.operation_options is not None:
             keep_for_retry(self.id, self.get_retry_interval(), "the work-horse died")
         super().retry(queue, pipeline)
 
@@ -156,7 +156,7 @@ class Job(rq.job.Job):
         self._stopped, self.retries_left = True, None
 
     def _command_stop(self) -> None:
-        self._told = False
+        self._reported = False
         send_stop_job_command(self.connection, self.id, serializer=self.serializer)
 
 
@@ -179,7 +179,7 @@ class Queue(rq.Queue):
 
 
 def _announced(job: rq.job.Job) -> rq.job.Job:
-    words = job.words if isinstance(job, Job) else None
-    if words is not None:
-        create_for_task(job.id, words)
+    operation_options = job.operation_options if isinstance(job, Job) else None
+    if operation_options is not None:
+        create_for_task(job.id, operation_options)
     return job

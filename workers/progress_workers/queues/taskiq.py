@@ -92,7 +92,7 @@ class _Run:
         # This tells the retry middleware, wherever it stands, not to retry a task that was stopped.
         op.on_cancel(lambda _: message.labels.update(retry_on_error=False))
 
-    def tell(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+    def report_outcome(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Report how the run ended: only now is it known whether it is retried."""
         error, again = self.error, self.retry_in_s
         if message.labels.get(_REQUEUED) != self.requeued:
@@ -114,24 +114,24 @@ class ProgressMiddleware(TaskiqMiddleware):
 
     async def post_send(self, message: TaskiqMessage) -> None:
         """Create the operation; for a retry, note that it continues."""
-        run, words = _run.get(), _words(message)
+        run, operation_options = _run.get(), _operation_options(message)
         if run is not None and run.task == message.task_id:
             run.retry_in_s = seconds(message.labels.get("delay"))
-        elif words is not None and not seconds(message.labels.get("_retries")):
-            await asyncio.to_thread(create_for_task, message.task_id, words)
+        elif operation_options is not None and not seconds(message.labels.get("_retries")):
+            await asyncio.to_thread(create_for_task, message.task_id, operation_options)
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Begin an attempt."""
-        words, task = _words(message), self.broker.find_task(message.task_name)
-        if words is None or task is None:
+        operation_options, task = _operation_options(message), self.broker.find_task(message.task_name)
+        if operation_options is None or task is None:
             return message
         plain = not inspect.iscoroutinefunction(task.original_func)
         try:
             op: AsyncOperation | Operation | NullOperation
             if plain:
-                op = await asyncio.to_thread(begin, Operation, message.task_id, words)
+                op = await asyncio.to_thread(begin, Operation, message.task_id, operation_options)
             else:
-                op = await asyncio.to_thread(begin, AsyncOperation, message.task_id, words)
+                op = await asyncio.to_thread(begin, AsyncOperation, message.task_id, operation_options)
         except Cancelled as error:
             _working.set(error)
         else:
@@ -155,7 +155,7 @@ class ProgressMiddleware(TaskiqMiddleware):
             return
         _run.set(None)
         leave(run.op)
-        run.tell(message, result)
+        run.report_outcome(message, result)
         if isinstance(run.op, AsyncOperation):
             await run.op.flush()
         else:
@@ -219,7 +219,7 @@ def _taken() -> BaseOperation | None:
     return working
 
 
-def _words(message: TaskiqMessage) -> OperationOptions | None:
+def _operation_options(message: TaskiqMessage) -> OperationOptions | None:
     labels = message.labels
     if text(labels.get("progress")).lower() == "false":
         return None

@@ -62,7 +62,7 @@ class RecordingLink(Link):
         self._server = fakeredis.FakeServer()
         self._redis: Any = unparsed(fakeredis.FakeRedis(server=self._server, protocol=2))
         self._followed: dict[str, list[Reporter]] = {}
-        self._news: deque[Reporter] = deque()
+        self._changed_reporters: deque[Reporter] = deque()
         self._sending = Lock()
         self._using = RLock()  # the in-memory Redis is not thread-safe
 
@@ -92,7 +92,7 @@ class RecordingLink(Link):
 
     def wake(self, reporter: Reporter) -> None:
         """Send what a reporter has to send. If another thread is already sending, that thread sends this too."""
-        self._news.append(reporter)
+        self._changed_reporters.append(reporter)
         # Non-blocking: this thread may hold the reporter's lock, which the sending thread needs.
         if self._sending.acquire(blocking=False):
             self._send_all()
@@ -130,8 +130,8 @@ class RecordingLink(Link):
 
     def main(self) -> RecordedOperation | None:
         """Return the operation that started first, or None; the others may be its children."""
-        begun = next(iter(list(self._followed)), None)  # a copy: other threads start operations
-        return None if begun is None else self.operations[begun]
+        first = next(iter(list(self._followed)), None)  # a copy: other threads start operations
+        return None if first is None else self.operations[first]
 
     def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
         """Call `act` with the main operation as soon as it has started and `when` is true for it."""
@@ -172,11 +172,11 @@ class RecordingLink(Link):
         mine = True
         while mine:
             try:
-                while self._news:
-                    self._send(self._news.popleft())
+                while self._changed_reporters:
+                    self._send(self._changed_reporters.popleft())
             finally:
                 self._sending.release()
-            mine = bool(self._news) and self._sending.acquire(blocking=False)
+            mine = bool(self._changed_reporters) and self._sending.acquire(blocking=False)
 
     def _send(self, reporter: Reporter) -> None:
         while not reporter.done and (call := reporter.call(time.monotonic())) is not None:

@@ -31,7 +31,7 @@ class Link:
         self._settings = settings
         self._keyspace: Keyspace | None = None
         self._known: weakref.WeakSet[Reporter] = weakref.WeakSet()
-        self._told: weakref.WeakSet[Reporter] = weakref.WeakSet()
+        self._reported_dropped: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._begin()
 
     def _begin(self) -> None:
@@ -39,8 +39,8 @@ class Link:
         self._commands: Any = None
         self._generation = ConnectionGeneration()
         self._sender = Sender(self.client, self._gone)
-        self._beats = Heartbeats(self.client)
-        self._signals = Signals(self.client, self._blocking_client, self._beats.check_now)
+        self._heartbeats = Heartbeats(self.client)
+        self._signals = Signals(self.client, self._blocking_client, self._heartbeats.check_now)
 
     def client(self) -> Any:
         """Return the client for commands; raise `StorageUnavailable` while no address is known."""
@@ -85,14 +85,14 @@ class Link:
         """Send the reports of a reporter from now on, and listen for its operation's signals."""
         self._known.add(reporter)
         self.wake(reporter)
-        self._signals.nudge()
+        self._signals.wake()
 
     def wake(self, reporter: Reporter) -> None:
         """Note that a reporter may have something to send. The reporter itself calls this."""
         if reporter not in self._sender and not reporter.done:
             self._known.add(reporter)
             self._signals.add(reporter)
-            self._beats.add(reporter)
+            self._heartbeats.add(reporter)
         self._sender.wake(reporter)
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
@@ -101,8 +101,8 @@ class Link:
 
     def tell_dropped(self) -> bool:
         """Return whether reports of an operation that is still in use were dropped since the last call."""
-        dropped = {reporter for reporter in list(self._known) if reporter.dropped} - set(self._told)
-        self._told.update(dropped)
+        dropped = {reporter for reporter in list(self._known) if reporter.dropped} - set(self._reported_dropped)
+        self._reported_dropped.update(dropped)
         return bool(dropped)
 
     def exit_timeout_s(self) -> float:
@@ -122,7 +122,7 @@ class Link:
 
     def _gone(self, reporter: Reporter) -> None:
         self._signals.remove(reporter)
-        self._beats.remove(reporter)
+        self._heartbeats.remove(reporter)
 
 
 def _locate(settings: Settings) -> Settings:

@@ -30,7 +30,7 @@ class Heartbeats:
         self._wakeup = Wakeup()
         self._next_at = inf
         self._backoff = Backoff()
-        self._thread = Background("progress-beats", self._run)
+        self._thread = Background("progress-heartbeats", self._run)
 
     def add(self, reporter: Reporter) -> None:
         """Send heartbeats for an operation from now on."""

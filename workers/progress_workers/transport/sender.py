@@ -176,7 +176,7 @@ class Sender:
         batches = [(reporter, call) for reporter in reporters if (call := _call(reporter, now)) is not None]
         if not batches:
             return True
-        held: BrokerError | None = None
+        rejected_reply: BrokerError | None = None
         try:
             replies = run_pipeline(self._client(), [call for _, call in batches])
         except (StorageUnavailable, StorageFull) as error:
@@ -186,12 +186,12 @@ class Sender:
             if isinstance(reply, CallRejected):
                 self._back_off_one(reporter, reply)
             elif isinstance(reply, StorageUnavailable | StorageFull):
-                held = reply
+                rejected_reply = reply
             else:
                 self._rejected.pop(reporter, None)
                 apply_reply(reporter, reply, reporter.acknowledged)
-        if held is not None:
-            self._back_off(held)
+        if rejected_reply is not None:
+            self._back_off(rejected_reply)
             return False
         if self._backoff.failing:
             logger.info("Redis accepts progress again")

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _COUNT = 100
 _DIGITS = 16
-_NUDGES_S = (0.001, 0.004, 0.016, 0.064)
+_WAKE_PAUSES_S = (0.001, 0.004, 0.016, 0.064)
 """Pauses between attempts to wake the reader. After them, it notices the change by itself within `BLOCK_MS`."""
 
 
@@ -43,7 +43,7 @@ class Signals:
         self._wakeup = Wakeup()
         self._added = self._heard = 0
         """How many reporters were added, and how many of them the reader has seen."""
-        self._nudging: dict[Wakeup, None] = {}
+        self._to_wake: dict[Wakeup, None] = {}
         """The wakeups of callers that wait until the reader has seen the added reporters."""
         self._reader_id: int | None = None
         self._thread = Background("progress-signals", self._run)
@@ -59,12 +59,12 @@ class Signals:
         """Stop listening for an operation. This does not wake the reader: its next read leaves the stream out."""
         self._reporters.pop(reporter, None)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Make the reader include the added reporters now: end its blocking read, if that is permitted."""
         wanted, seen = self._added, Wakeup()
-        self._nudging[seen] = None
+        self._to_wake[seen] = None
         try:
-            for pause_s in _NUDGES_S:
+            for pause_s in _WAKE_PAUSES_S:
                 reader = self._reader_id
                 if reader is None or self._heard >= wanted:
                     return  # it is not reading, or it has already seen the change
@@ -73,7 +73,7 @@ class Signals:
                     self._client().client_unblock(reader)
                 seen.wait(pause_s)
         finally:
-            self._nudging.pop(seen, None)
+            self._to_wake.pop(seen, None)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -93,7 +93,7 @@ class Signals:
     def _listen(self, backoff: Backoff) -> None:
         with storage_errors():
             client = self._blocking_client()
-            with suppress(redis.exceptions.ResponseError):  # not permitted everywhere, and needed only by `nudge`
+            with suppress(redis.exceptions.ResponseError):  # not permitted everywhere, and needed only by `wake`
                 self._reader_id = int(client.client_id())
             while True:
                 streams = self._streams()
@@ -122,34 +122,34 @@ class Signals:
             streams: dict[str, list[Reporter]] = {}
             for reporter in list(self._reporters):
                 streams.setdefault(reporter.keys.signals, []).append(reporter)
-            for seen in list(self._nudging):
+            for seen in list(self._to_wake):
                 seen.set()
             if streams:
                 return streams
             self._wakeup.wait()
 
     def _deliver(self, reporters: list[Reporter], entries: list[Any]) -> None:
-        for position, fields in entries:
+        for position, pairs in entries:
             ms, _, seq = position.decode().partition("-")
-            at, told = (int(ms), int(seq)), dict(zip(fields[::2], fields[1::2], strict=False))
+            at, fields = (int(ms), int(seq)), dict(zip(pairs[::2], pairs[1::2], strict=False))
             for reporter in reporters:
                 if at > reporter.heard:
                     reporter.heard = at
-                    self._tell(reporter, told)
+                    self._apply(reporter, fields)
 
-    def _tell(self, reporter: Reporter, told: dict[bytes, bytes]) -> None:
-        type = told.get(b"t", b"")
+    def _apply(self, reporter: Reporter, fields: dict[bytes, bytes]) -> None:
+        type = fields.get(b"t", b"")
         if reporter.superseded:
             return  # later signals are for the attempt that took over
         if type == b"cancel":
-            cancel = read_cancel(told.get(b"d", b"{}"))
+            cancel = read_cancel(fields.get(b"d", b"{}"))
             reporter.cancellation.request(CancelInfo(cancel.reason, cancel.by))
         elif type == b"changed":  # another attempt has begun, or the operation has ended
-            attempt = told.get(b"a", b"0")
+            attempt = fields.get(b"a", b"0")
             reporter.superseded = attempt.isdigit() and len(attempt) < _DIGITS and int(attempt) > reporter.attempt
             self._look(reporter)
         else:
-            reporter.inbox.put(_read_signal(type, told))
+            reporter.inbox.put(_read_signal(type, fields))
 
 
 def _position(reporters: list[Reporter]) -> str:
@@ -157,9 +157,9 @@ def _position(reporters: list[Reporter]) -> str:
     return f"{ms}-{seq}"
 
 
-def _read_signal(type: bytes, told: dict[bytes, bytes]) -> Signal:
+def _read_signal(type: bytes, fields: dict[bytes, bytes]) -> Signal:
     try:
-        data = orjson.loads(told.get(b"d", b"null"))
+        data = orjson.loads(fields.get(b"d", b"null"))
     except orjson.JSONDecodeError:
         data = None  # other programs may send any data
-    return Signal(type.decode("utf-8", "replace"), data, told.get(b"b", b"").decode("utf-8", "replace") or None)
+    return Signal(type.decode("utf-8", "replace"), data, fields.get(b"b", b"").decode("utf-8", "replace") or None)

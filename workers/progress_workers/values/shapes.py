@@ -39,12 +39,12 @@ def _faults(model: type[BaseModel], given: dict[str, Any]) -> Iterable[Path]:
 
 def _existing(given: Any, path: Path) -> Path:
     """Return the part of a path that leads to a value: Pydantic's paths may end in the name of a type."""
-    held = given
+    value = given
     for at, part in enumerate(path):
-        there = part in held if isinstance(held, dict) else isinstance(held, list) and isinstance(part, int)
+        there = part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
         if not there:
             return path[:at]
-        held = held[part]
+        value = value[part]
     return path
 
 

@@ -106,11 +106,11 @@ class _Walk:
             raise _too_large(self._most)
         self._above.add(id(value))
         try:
-            return self._held(found, depth + 1)
+            return self._convert_found(found, depth + 1)
         finally:
             self._above.discard(id(value))
 
-    def _held(self, found: object, depth: int) -> Any:
+    def _convert_found(self, found: object, depth: int) -> Any:
         if type(found) is _Pairs:
             return self._object(found, depth)
         if type(found) is list:
@@ -120,10 +120,10 @@ class _Walk:
         self._left += 2  # the replacement counts these bytes again
         return self.at(found, depth)
 
-    def _object(self, held: _Pairs, depth: int) -> dict[str, Any]:
+    def _object(self, items: _Pairs, depth: int) -> dict[str, Any]:
         named: dict[str, Any] = {}
         taken: dict[str, int] = {}
-        for key, value in held:
+        for key, value in items:
             name = key if type(key) is str and len(key) <= _KEY_CHARS and key.isascii() else _key(key)
             if name in named:  # for example 1 and "1"
                 taken[name] = taken.get(name, 1) + 1
@@ -196,8 +196,8 @@ def _object_opened(value: Any, kind: type, most: int) -> object:
     if issubclass(kind, array.array):
         return value.tolist() if len(value) <= most else None
     if issubclass(kind, Mapping):
-        held = _pairs_of(value, most + 1)
-        return _Pairs(held) if len(held) <= most else None
+        items = _pairs_of(value, most + 1)
+        return _Pairs(items) if len(items) <= most else None
     if issubclass(kind, UserString):
         return text(value, most * 2 + 1)
     if issubclass(kind, _ITEMS):
@@ -231,8 +231,8 @@ def _unopened(value: object, error: BaseException) -> _Note:
 def _pairs_of(value: Any, most: int) -> list[tuple[object, object]]:
     if issubclass(type(value), dict):
         return list(islice(dict.items(value), most))
-    held = value.items() if issubclass(type(value), Mapping) else value
-    return [(key, item) for key, item in islice(iter(held), most)]
+    items = value.items() if issubclass(type(value), Mapping) else value
+    return [(key, item) for key, item in islice(iter(items), most)]
 
 
 def _key(value: object) -> str:

@@ -1,4 +1,4 @@
--- Tells the children of operations, as far as they are in one lane. Changes nothing.
+-- Returns the children of operations that are in one lane. Changes nothing.
 --
 -- KEYS  for each of those operations, the lane's index of its children
 --       Derived: ARGV[1]..id, which is only read.
@@ -15,7 +15,7 @@ for i, key in ipairs(KEYS) do
 end
 local step = math.max(1, math.ceil(all / tonumber(ARGV[2])))
 
-local told = {}
+local reply = {}
 for i, key in ipairs(KEYS) do
   local ids = sizes[i] > 0 and redis.call('ZRANGE', key, 0, -1) or {}
   local some = { sizes[i], 0 }
@@ -29,6 +29,6 @@ for i, key in ipairs(KEYS) do
       some[#some + 1] = state
     end
   end
-  told[i] = some
+  reply[i] = some
 end
-return told
+return reply

@@ -10,8 +10,8 @@
 --       RETENTION       how long it is kept after its end, at most: the server's retention may be shorter
 --       IDLE            how long it is kept without events, at most
 --       LEASE           how long its worker may be silent; without it, for ever
---       TRACEPARENT     that of whoever creates it, for its worker to go on from
--- Reply {'ok', position, n, cancel as publish tells it, 1 if it was created now or 0 if it existed, when it was created
+--       TRACEPARENT     that of the creator, for its worker to continue
+-- Reply {'ok', position, n, cancel as in publish, 1 if it was created now or 0 if it existed, when it was created
 --       in ms, how long it is kept without events in ms}; or {code, detail}.
 
 local USAGE = 'id spec [INDEX field:value]... HISTORY n FEED n [RETENTION ms] [IDLE ms] [LEASE ms] [TRACEPARENT tp]'
@@ -39,8 +39,7 @@ if gone then return { 'gone', 'operation ' .. id .. ' was deleted; its id is not
 if known then
   if whole(schema) and schema ~= SCHEMA then return reject_schema(id, schema) end
   if schema ~= SCHEMA or not (position and whole(n)) then
-    return { 'conflict', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it.'
-      .. ' Delete it, or choose another id' }
+    return { 'conflict', 'another program overwrote operation ' .. id .. ' in Redis. Delete it, or choose another id' }
   end
   if known ~= spec then
     return { 'operation-exists', 'operation ' .. id .. ' was created before with a different body' }
@@ -55,12 +54,12 @@ local policy = ask('HMGET', KEYS[6] .. ':policy', 'retention_ms', 'idle_ms') or 
 local retention_ms = kept_ms(policy[1], given.RETENTION, RETENTION_MS)
 idle_ms = kept_ms(policy[2], given.IDLE, IDLE_MS)
 
--- First for those who wait for operations like it: the broker's own entry, which has no `n`.
-local told = redis.call('XADD', KEYS[4], 'MAXLEN', '~', given.FEED, '*', 'o', id, 't', 'created', 'd', indexes)
+-- First the entry for clients that wait for such operations. It is internal, so it has no `n`.
+local created_at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', given.FEED, '*', 'o', id, 't', 'created', 'd', indexes)
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
--- The next ID, by which the two are known to be one creation. Lua counts no further than this many digits exactly.
-local told_ms, told_seq = string.match(told, '(%d+)-(%d+)')
-local next_id = #told_seq <= 15 and told_ms .. '-' .. text(tonumber(told_seq) + 1) or '*'
+-- The next ID, which marks the two as one creation. Lua counts no further than this many digits exactly.
+local created_ms, created_seq = string.match(created_at, '(%d+)-(%d+)')
+local next_id = #created_seq <= 15 and created_ms .. '-' .. text(tonumber(created_seq) + 1) or '*'
 position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', given.FEED, next_id, 'o', id, unpack(event))
 write('XADD', KEYS[2], position, unpack(event))
 forget(KEYS[3]) -- what was sent to an earlier one of this id

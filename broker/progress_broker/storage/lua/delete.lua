@@ -1,4 +1,4 @@
--- Deletes an operation, tells the replicas that watch it, and leaves a tombstone.
+-- Deletes an operation, notifies the replicas that watch it, and leaves a tombstone.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
 --       Derived: KEYS[5]..':status:<status>' of each status, and KEYS[5]..':<field>:<value>' of what it was created
@@ -40,6 +40,6 @@ ask('ZREM', KEYS[7], id)
 write('XADD', KEYS[4], 'MAXLEN', '~', whole(feed_length) and feed_length or '10000', '*', 'o', id, 't', 'gone')
 write('XADD', KEYS[3], '*', 't', 'changed') -- so that its workers look
 redis.call('PEXPIRE', KEYS[3], math.min(60000, tonumber(given.TOMBSTONE)))
-redis.call('HSET', KEYS[1], 'gone', '1', 'indexes', indexes) -- so that who might read it is told that it is gone
+redis.call('HSET', KEYS[1], 'gone', '1', 'indexes', indexes) -- so that callers which may read it get a 410
 redis.call('PEXPIRE', KEYS[1], given.TOMBSTONE)
 return { 'ok' }

@@ -1,10 +1,10 @@
--- Revokes a principal or a token, or takes that back. The last to ask is right, and no half of either is ever seen.
+-- Revokes a principal or a token, or withdraws a revocation. The last call wins, and each call is atomic.
 --
--- KEYS  1 deny list: a sorted set of entries by when each is forgotten (ms); `-<entry>` is one that was taken back
+-- KEYS  1 deny list: a sorted set of entries by when each is forgotten (ms); `-<entry>` is one that was withdrawn
 -- ARGV  entry DENY ms | entry ALLOW ms
 --       entry   `sub:<name>` or `jti:<token's id>`
 --       DENY    for how long it is denied; longer if it is denied for longer already
---       ALLOW   for how long, at least, the list says that it was taken back
+--       ALLOW   for how long, at least, the list has the withdrawal
 -- Reply {until when it is or was denied (ms), 0 for not; the same of before}
 
 local given = {}
@@ -27,9 +27,9 @@ if given.DENY then
   redis.call('ZADD', KEYS[1], text(til), entry)
   redis.call('ZREM', KEYS[1], back)
 else -- also of what is not there: a replica may know it from before Redis lost it
-  local told = tonumber(redis.call('ZSCORE', KEYS[1], back) or '0')
-  told = math.max(told, before, now + tonumber(given.ALLOW))
-  redis.call('ZADD', KEYS[1], text(told), back)
+  local kept_until = tonumber(redis.call('ZSCORE', KEYS[1], back) or '0')
+  kept_until = math.max(kept_until, before, now + tonumber(given.ALLOW))
+  redis.call('ZADD', KEYS[1], text(kept_until), back)
   redis.call('ZREM', KEYS[1], entry)
 end
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]

@@ -1,4 +1,4 @@
--- Says what all who share this Redis must agree on, and fixes it at first start.
+-- Returns what all processes that share this Redis must agree on, and sets it at the first start.
 --
 -- KEYS  1 meta
 -- ARGV  1 schema  2 lanes  3 the lanes' hash tags, separated by spaces

@@ -56,7 +56,7 @@ end
 local function reject_schema(id, schema)
   if schema == SCHEMA then return nil end
   if not whole(schema) then
-    return { 'not-found', 'what Redis holds as operation ' .. id .. ' is something else: another program wrote it' }
+    return { 'not-found', 'another program overwrote operation ' .. id .. ' in Redis' }
   end
   return { 'conflict', 'operation ' .. id .. ' is stored in schema ' .. schema .. ', and this caller speaks schema '
     .. SCHEMA .. ': upgrade the older of the two' }
@@ -70,7 +70,7 @@ local function ask(...)
 end
 
 local frees -- a hash: set by a script that a Redis which is full has to store all the same
--- Writes to a key. Where another program wrote something of another type, or used up a stream's IDs, it is made anew.
+-- Writes to a key. It deletes the key first if another program wrote another type to it, or used up a stream's IDs.
 local function write(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
@@ -96,7 +96,7 @@ local function look(keys)
 end
 
 -- Returns the keys of the indexes that an operation is listed in, `<field>:<value>` a line. With `statuses`, those of
--- all statuses, too: an earlier operation of its id may have expired without having been swept.
+-- all statuses, too: an earlier operation of its id may have expired without having been removed.
 local function index_keys(index, lines, statuses)
   if statuses then
     lines = lines .. '\nstatus:pending\nstatus:running\nstatus:stalled\nstatus:cancelling'

@@ -16,7 +16,7 @@
 --       IF_CREATED ms      rejected as `fenced` unless it was created then: an id may be used again
 --       IF_LEASE_EXPIRED   rejected as `conflict` unless the lease has expired. The caller is an observer, and LEASE
 --                          says how long to wait for the worker
---       EVENT type data    data is JSON. STATUS is the status it brings. PRODUCER makes it safe to send again: of one
+--       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
 --                          producer seq goes up, and what was stored before is answered as it was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
 -- In a Redis that is full, heartbeats and what brings an operation to its end (stalled, cancelling, an end) are stored
@@ -25,13 +25,13 @@
 --       of the event that asked the worker to stop, or nil. Or {code, detail}, and then nothing was changed.
 
 local OPEN = { pending = true, running = true, stalled = true, cancelling = true }
--- Names that a stream uses itself, or that EventSource does. But `child` is published, by who creates one.
+-- Names that a stream uses itself, or that EventSource does. But `child` is published, by the creator of a child.
 local RESERVED = {
   error = true, open = true, snapshot = true, reconnect = true, replaced = true, ping = true, malformed = true,
   children = true, operations = true, missing = true,
 }
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
-local HEARD_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
+local SIGNALS_KEPT_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
 local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
 local AHEAD_MS = 86400000 -- how far a clock may have been set back; what is further ahead, another program wrote
 
@@ -56,10 +56,10 @@ local function is_outcome(kind, data, status) -- the one event that is looked in
 end
 
 local id, args, at, wrong = ARGV[1], ARGV, 2, nil
-local as_attempt, begins, worker, longer_ms, observes, traceparent, if_status, if_created, if_lease_expired
+local given_attempt, begins, worker, longer_ms, observes, traceparent, if_status, if_created, if_lease_expired
 while true do -- without tables of options, which would cost more than the rest of it
   local name, value = args[at], args[at + 1]
-  if name == 'ATTEMPT' then as_attempt = value
+  if name == 'ATTEMPT' then given_attempt = value
   elseif name == 'WORKER' then worker = value
   elseif name == 'LEASE' then longer_ms = value
   elseif name == 'TRACEPARENT' then traceparent = value
@@ -71,7 +71,7 @@ while true do -- without tables of options, which would cost more than the rest 
   else break end
   at = at + 2
 end
-local asked = {} -- events as {type, data, status, producer, seq}; false for what is not given
+local requested = {} -- events as {type, data, status, producer, seq}; false for what is not given
 while args[at] == 'EVENT' do
   local event = { args[at + 1], args[at + 2], false, false, false }
   at = at + 3
@@ -83,12 +83,12 @@ while args[at] == 'EVENT' do
   if event[5] and not string.find(event[5], '^%d+$') then
     wrong = "seq is a number that goes up, and not '" .. string.sub(event[5], 1, 40) .. "'"
   end
-  asked[#asked + 1] = event
+  requested[#requested + 1] = event
 end
 if at > #args + 1 then wrong = 'the last option or event lacks a value' end
-if begins and not as_attempt then wrong = 'BEGIN needs ATTEMPT' end
+if begins and not given_attempt then wrong = 'BEGIN needs ATTEMPT' end
 if longer_ms and observes then wrong = 'LEASE is not for an OBSERVER' end
-if not (whole(as_attempt or '1') and whole(longer_ms or '1') and whole(if_created or '1')) then
+if not (whole(given_attempt or '1') and whole(longer_ms or '1') and whole(if_created or '1')) then
   wrong = 'ATTEMPT, LEASE and IF_CREATED need whole numbers'
 end
 if wrong or args[at] then
@@ -108,7 +108,7 @@ if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
 if other_schema then return other_schema end
 if if_created and if_created ~= created then
-  return { 'fenced', 'operation ' .. id .. ' was created anew since: this is another one' }
+  return { 'fenced', 'operation ' .. id .. ' was created again since; this call is for the earlier one' }
 end
 if schema ~= SCHEMA or not (OPEN[before] or TERMINAL[before]) or not string.find(position or '', '^%d+%-%d+$')
   or not (whole(n) and whole(attempt) and whole(history_length) and whole(feed_length) and whole(retention_ms)
@@ -122,7 +122,7 @@ if archived > n then archived = 0 end
 
 -- Repeats first: a publisher whose answer was lost gets it, whatever has happened since.
 local seqs, fresh, repeated = {}, {}, nil
-for _, event in ipairs(asked) do
+for _, event in ipairs(requested) do
   local producer, seq, taken = event[4], event[5], nil
   if producer then
     if seqs[producer] == nil then
@@ -142,7 +142,7 @@ end
 if repeated and #fresh == 0 then
   local producer, seq, taken = unpack(repeated)
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
-  if last_seq ~= seq then -- an older one: its entry tells, as long as history is kept
+  if last_seq ~= seq then -- an older one: its log entry has the answer, while it is kept
     for _, entry in ipairs(ask('XREVRANGE', KEYS[2], last_position, '-') or {}) do
       local fields = {}
       for f = 1, #entry[2], 2 do fields[entry[2][f]] = entry[2][f + 1] end
@@ -156,11 +156,12 @@ if repeated and #fresh == 0 then
 end
 
 if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' is already ' .. before } end
-if begins and tonumber(as_attempt) ~= tonumber(attempt) + 1 then
+if begins and tonumber(given_attempt) ~= tonumber(attempt) + 1 then
   return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. attempt }
 end
-if as_attempt and tonumber(as_attempt) < tonumber(attempt) then
-  return { 'fenced', 'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. as_attempt }
+if given_attempt and tonumber(given_attempt) < tonumber(attempt) then
+  return { 'fenced',
+    'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
 end
 if if_status and if_status ~= before then
   return { 'conflict', 'operation ' .. id .. ' is ' .. before .. ', and not ' .. if_status }
@@ -173,31 +174,31 @@ if if_lease_expired then
   end
 end
 
-local at_work = not (observes or if_lease_expired)
+local by_worker = not (observes or if_lease_expired)
 local RUNNING = { 'status', '{"status":"running"}', 'running' }
 local status, events, small = before, {}, #fresh == 0
-if #fresh == 0 and status == 'stalled' and at_work then
+if #fresh == 0 and status == 'stalled' and by_worker then
   events[1], status = RUNNING, 'running'
 end
 for _, event in ipairs(fresh) do
-  local kind, brings = event[1], event[3]
+  local kind, new_status = event[1], event[3]
   if RESERVED[kind] then
     return { 'invalid', "an event can't be named '" .. kind .. "': EventSource or the server uses it itself" }
   end
   if TERMINAL[status] then
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
   end
-  if brings then
-    if not may_become(status, brings) then
-      return { 'invalid', 'operation ' .. id .. ' is ' .. status .. ', and can not become ' .. brings }
+  if new_status then
+    if not may_become(status, new_status) then
+      return { 'invalid', 'operation ' .. id .. ' is ' .. status .. ', and can not become ' .. new_status }
     end
-    if TERMINAL[brings] and not is_outcome(kind, event[2], brings) then
-      return { 'invalid', 'an event that brings ' .. brings .. ' is an end, whose data is an object with that status' }
+    if TERMINAL[new_status] and not is_outcome(kind, event[2], new_status) then
+      return { 'invalid', 'the status ' .. new_status .. ' needs an end event, whose data is an object with that status' }
     end
-    status = brings
-    small = TERMINAL[brings] or (#fresh == 1 and (brings == 'stalled' or brings == 'cancelling'))
-  elseif at_work and (status == 'stalled' or (status == 'pending' and kind == 'progress')) then
-    events[#events + 1], status = RUNNING, 'running' -- who reports is at work
+    status = new_status
+    small = TERMINAL[new_status] or (#fresh == 1 and (new_status == 'stalled' or new_status == 'cancelling'))
+  elseif by_worker and (status == 'stalled' or (status == 'pending' and kind == 'progress')) then
+    events[#events + 1], status = RUNNING, 'running' -- a worker that reports is at work
   end
   events[#events + 1] = event
 end
@@ -220,17 +221,17 @@ frees = small and KEYS[1] or nil
 local changes = {}
 local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
 if begins then
-  set('attempt', as_attempt)
+  set('attempt', given_attempt)
   redis.call('HDEL', KEYS[1], 'progress', 'lease_override_ms', 'lease_floor_ms')
   lease_floor_ms = false
   forget(KEYS[3])
   if cancel then signal('cancel', 'd', cancel) end
-  signal('changed', 'a', as_attempt) -- so that the earlier one looks
+  signal('changed', 'a', given_attempt) -- so that the earlier one looks
   redis.call('PEXPIRE', KEYS[3], redis.call('PTTL', KEYS[1]))
 end
 
 for i, event in ipairs(events) do
-  local kind, data, brings, producer, seq = event[1], event[2], event[3], event[4], event[5]
+  local kind, data, new_status, producer, seq = event[1], event[2], event[3], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
   if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
@@ -239,7 +240,7 @@ for i, event in ipairs(events) do
   local at = write('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
   local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
   local stored = fits and redis.pcall('XADD', KEYS[2], at, unpack(kept))
-  if not stored or stored.err then -- the log is ahead: the feed began anew on a slow clock, or another program wrote
+  if not stored or stored.err then -- the log is ahead: the feed restarted on a slow clock, or another program wrote
     local newest = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
     local last = newest and newest[1] and newest[1][1]
     local ms, minor = string.match(last and after(last, position) and last or position, '(%d+)-(%d+)')
@@ -258,14 +259,14 @@ for i, event in ipairs(events) do
   position = at
   if producer then seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n) end
   if kind == 'progress' then set('progress', data) elseif kind == 'child' then set('has_children', '1') end
-  if brings == 'running' then
+  if new_status == 'running' then
     redis.call('HSETNX', KEYS[1], 'started', string.match(at, '%d+'))
-  elseif brings == 'cancelling' then
+  elseif new_status == 'cancelling' then
     cancel = data
     set('cancel', data)
     set('cancel_at', string.match(at, '%d+'))
     signal('cancel', 'd', data)
-  elseif TERMINAL[brings] then
+  elseif TERMINAL[new_status] then
     set('outcome', data)
     signal('changed') -- so that all who work on it look
   end
@@ -275,13 +276,13 @@ end
 local lease, longer, done = tonumber(lease_ms or '0'), tonumber(longer_ms or ''), TERMINAL[status]
 if done then
   ask('ZREM', KEYS[7], id)
-elseif lease > 0 and status ~= 'pending' and (at_work or status ~= before and status == 'stalled') then
-  local deadline = clock + (at_work and math.max(lease, longer or 0) or longer or lease)
-  if at_work then deadline = math.max(deadline, tonumber(lease_floor_ms or '') or 0) end -- kept for an attempt to come
+elseif lease > 0 and status ~= 'pending' and (by_worker or status ~= before and status == 'stalled') then
+  local deadline = clock + (by_worker and math.max(lease, longer or 0) or longer or lease)
+  if by_worker then deadline = math.max(deadline, tonumber(lease_floor_ms or '') or 0) end -- for the next attempt
   write('ZADD', KEYS[7], text(deadline), id)
   if longer then
     set('lease_override_ms', longer_ms)
-    if at_work then set('lease_floor_ms', text(deadline)) end
+    if by_worker then set('lease_floor_ms', text(deadline)) end
   end
 end
 
@@ -320,7 +321,8 @@ if lists then
   for _, key in ipairs(listed) do write('ZADD', key, ms, id) end
   local expires = text(tonumber(ms) + keep)
   write('ZADD', KEYS[6], expires, id .. '\n' .. indexes)
-  for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(key == 3 and done and math.min(keep, HEARD_MS) or keep)) end
+  local keep_signals = done and math.min(keep, SIGNALS_KEPT_MS) or keep
+  for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], text(key == 3 and keep_signals or keep)) end
   if archived > 0 and not moves then
     redis.call('PEXPIRE', KEYS[2] .. ':kept', text(keep))
     redis.call('PEXPIRE', KEYS[2] .. ':curve', text(keep))

@@ -10,7 +10,7 @@
 
 local now = now_ms()
 local due = ask('ZRANGEBYSCORE', KEYS[2], '-inf', text(now), 'LIMIT', 0, ARGV[2])
-if not due or #due == 0 then return 0 end -- where another program wrote something else, the next publish makes it anew
+if not due or #due == 0 then return 0 end -- after a wrong type the next publish creates it again
 
 local touched, ends, statuses = {}, {}, index_keys(KEYS[1], '', true)
 for _, member in ipairs(due) do

@@ -22,10 +22,10 @@ class Counter:
     Readers add up the slots. Therefore `+=`, which is not atomic, loses no counts here.
     """
 
-    __slots__ = ("_base", "_counts", "_given_total", "_pulse", "skipped", "total")
+    __slots__ = ("_base", "_counts", "_dirty_flag", "_given_total", "skipped", "total")
 
-    def __init__(self, pulse: DirtyFlag, total: float | None = None) -> None:
-        self._pulse = pulse
+    def __init__(self, dirty_flag: DirtyFlag, total: float | None = None) -> None:
+        self._dirty_flag = dirty_flag
         self._counts: dict[int, float] = {}
         self._base: float = 0
         self._given_total = False
@@ -36,7 +36,7 @@ class Counter:
     @property
     def current(self) -> float:
         """How much is done."""
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             # list() is atomic, even while other threads count.
             return plain(max(0, self._base + sum(list(self._counts.values()))))
 
@@ -59,8 +59,8 @@ class Counter:
             counts[me] += by
         except KeyError:
             counts[me] = 0 + by
-        if not self._pulse.dirty:
-            self._pulse.mark_dirty()
+        if not self._dirty_flag.dirty:
+            self._dirty_flag.mark_dirty()
         return None
 
     def skip(self, by: float = 1) -> None:
@@ -68,11 +68,11 @@ class Counter:
         taken = self._number("skip", by)
         if taken is None:
             return
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             taken = max(taken, -self.current)
             self._base += taken
             self.skipped = max(0, self.skipped + taken)
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
 
     def set(self, current: float | None = None, total: float | None = None) -> None:
         """Set how much is done, or the total; None changes nothing. The caller must touch the pulse.
@@ -80,7 +80,7 @@ class Counter:
         A negative total means that the total is unknown.
         """
         done, of = self.checked(current, total)
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             if done is not None:
                 self._base = done - sum(list(self._counts.values()))
             if of is not None:
@@ -101,26 +101,26 @@ class Counter:
             return
         length = attempt(len, items, otherwise=lambda _: None)
         if length is None:
-            self._pulse.complain(
+            self._dirty_flag.warn(
                 "track", f"track: len() of the {type_name(items)} failed, so its items are not added to the total"
             )
             return
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             if not self._given_total:
                 self.total = plain((self.total or 0) + length)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items; each counts as done when the next one is requested."""
-        counts, slot, pulse, done = self._counts, next(_tracks), self._pulse, 0
+        counts, slot, dirty_flag, done = self._counts, next(_tracks), self._dirty_flag, 0
         try:
             for item in items:
                 yield item
                 done += 1
                 counts[slot] = done
-                if not pulse.dirty:
-                    pulse.mark_dirty()
+                if not dirty_flag.dirty:
+                    dirty_flag.mark_dirty()
         finally:
-            with pulse.lock:
+            with dirty_flag.lock:
                 self._base += counts.pop(slot, 0)
 
     async def track_async(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
@@ -134,9 +134,9 @@ class Counter:
         taken = self._number("advance", by)
         if taken is None:
             return
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             self._base += max(taken, -self.current)
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
 
     def _number(self, name: str, value: object) -> float | None:
         found = number(value)
@@ -145,4 +145,4 @@ class Counter:
         return found
 
     def _reject(self, name: str, value: object) -> None:
-        self._pulse.complain(name, f"{name}: {brief(value)} was ignored; expected a finite number, 0 or greater")
+        self._dirty_flag.warn(name, f"{name}: {brief(value)} was ignored; expected a finite number, 0 or greater")

@@ -13,10 +13,10 @@ class DirtyFlag:
     or reported later, without a lock.
     """
 
-    __slots__ = ("_wake", "complain", "dirty", "lock")
+    __slots__ = ("_wake", "dirty", "lock", "warn")
 
-    def __init__(self, wake: Callable[[], None], complain: Callable[[str, str], None] = lambda *_: None) -> None:
-        self._wake, self.complain = wake, complain
+    def __init__(self, wake: Callable[[], None], warn: Callable[[str, str], None] = lambda *_: None) -> None:
+        self._wake, self.warn = wake, warn
         self.dirty = False
         # Reentrant, because a signal handler may report in the middle of another report.
         self.lock = RLock()

@@ -29,9 +29,9 @@ _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms",
 class Progress:
     """The state of one operation. Its percentage never goes down, even if its count does."""
 
-    def __init__(self, pulse: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
-        self.gauge = Counter(pulse, total)
-        self._pulse, self._clock = pulse, clock
+    def __init__(self, dirty_flag: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
+        self.gauge = Counter(dirty_flag, total)
+        self._dirty_flag, self._clock = dirty_flag, clock
         self._unit = None if unit is None else text(unit, MAX_UNIT_CHARS)
         self._message: str | None = None
         self._metrics: dict[str, Any] = {}
@@ -79,34 +79,34 @@ class Progress:
     ) -> None:
         """Apply an update. A value that is None or invalid changes nothing."""
         # Converted before the lock is taken, because the conversion may run users' code.
-        told = None if percent is None else self._percentage(percent)
+        reported = None if percent is None else self._percentage(percent)
         said = None if message is None else text(message)
         named = None if unit is None else text(unit, MAX_UNIT_CHARS)
         measured = {} if metrics is None else self._measured(metrics)
         added = self._added(extra) if extra else {}
         counts = self.gauge.checked(current, total)
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             self.gauge.set(*counts)
-            self._given_percent = self._given_percent if told is None else told
+            self._given_percent = self._given_percent if reported is None else reported
             self._message = self._message if said is None else said
             self._unit = self._unit if named is None else named
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
 
     def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:
         """Return the stage of this name; the first call creates it."""
         name = text(name, MAX_NAME_CHARS)
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             stage = self._stages.get(name)
             if stage is None:
-                stage = Stage(name, self._pulse, self._clock, log)
+                stage = Stage(name, self._dirty_flag, self._clock, log)
                 if len(self._stages) < MAX_STAGES:
                     self._stages[name] = stage
         if weight is not None:
             stage.weigh(weight)
         stage.gauge.set(total=total)
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
         return stage
 
     @property
@@ -140,7 +140,7 @@ class Progress:
     def _percentage(self, percent: object) -> float | None:
         found = number(percent)
         if found is None:
-            self._pulse.complain("percent", f"percent: {brief(percent)} was ignored; expected a finite number")
+            self._dirty_flag.warn("percent", f"percent: {brief(percent)} was ignored; expected a finite number")
             return None
         return min(100.0, max(0.0, float(found)))
 
@@ -148,18 +148,20 @@ class Progress:
         """Return metrics as JSON, without those that are too large."""
         given = pairs(metrics, MAX_NAMES)
         if given is None:
-            self._pulse.complain("metrics", f"metrics: {brief(metrics)} was ignored; expected a mapping")
+            self._dirty_flag.warn("metrics", f"metrics: {brief(metrics)} was ignored; expected a mapping")
             return {}
         measured: dict[str, Any] = {}
         for name, value in given:
             try:
-                told = tree({name: value}, MAX_BYTES)
+                reported = tree({name: value}, MAX_BYTES)
             except TooLarge as error:
-                self._pulse.complain("metrics", f"metrics: {brief(name)} was ignored: {error}")
+                self._dirty_flag.warn("metrics", f"metrics: {brief(name)} was ignored: {error}")
                 continue
-            measured |= told.value
-            if told.replaced:
-                self._pulse.complain("metrics", f"metrics: {brief(name)} is shown as text: {', '.join(told.replaced)}")
+            measured |= reported.value
+            if reported.replaced:
+                self._dirty_flag.warn(
+                    "metrics", f"metrics: {brief(name)} is shown as text: {', '.join(reported.replaced)}"
+                )
         return measured
 
     def _added(self, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,20 +171,20 @@ class Progress:
             try:
                 kept, rejected = fit(payloads.Progress, tree({name: value}, MAX_BYTES).value)
             except TooLarge as error:
-                self._pulse.complain(name, f"{name} was ignored: {error}")
+                self._dirty_flag.warn(name, f"{name} was ignored: {error}")
                 continue
             if rejected:
                 said = f"{', '.join(rejected)}: {brief(value)} was ignored; docs/protocol.md has the valid values"
-                self._pulse.complain(name, said)
+                self._dirty_flag.warn(name, said)
             added |= kept
         return added
 
-    def _keep(self, known: dict[str, Any], told: dict[str, Any]) -> None:
-        for name, value in told.items():
+    def _keep(self, known: dict[str, Any], reported: dict[str, Any]) -> None:
+        for name, value in reported.items():
             if name in known or len(known) < MAX_NAMES:
                 known[name] = value
             else:
-                self._pulse.complain("names", f"{brief(name)} was ignored: the limit is {MAX_NAMES:,} names")
+                self._dirty_flag.warn("names", f"{brief(name)} was ignored: the limit is {MAX_NAMES:,} names")
 
     def _percent(self, stages: list[dict[str, Any]]) -> float | None:
         """Use the operation's own count. Without a total, use the reported percentage, or else the sum of stages."""

@@ -34,12 +34,12 @@ class Stage:
     has the worst status of them all: `failed`, `skipped` (when the work was cancelled) or `succeeded`.
     """
 
-    def __init__(self, name: str, pulse: DirtyFlag, clock: Clock, log: LogLine) -> None:
+    def __init__(self, name: str, dirty_flag: DirtyFlag, clock: Clock, log: LogLine) -> None:
         self.name = name
         self.weight: float = 1
         self.status = "pending"
-        self.gauge = Counter(pulse)
-        self._pulse, self._clock, self._log = pulse, clock, log
+        self.gauge = Counter(dirty_flag)
+        self._dirty_flag, self._clock, self._log = dirty_flag, clock, log
         self._inside = 0
         self._worst = "succeeded"
         self._started_at: str | None = None
@@ -48,24 +48,24 @@ class Stage:
         self._extra: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             if self._inside == 0:
                 self.status, self._worst, self._since = "running", "succeeded", self._clock.monotonic()
                 if self._started_at is None:
                     self._started_at = _rfc3339(self._clock.wall())
             self._inside += 1
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             if error is not None and self._worst != "failed" and not exited_well(error):
                 self._worst = "skipped" if is_cancellation(error) else "failed"
             self._inside -= 1
             if self._inside == 0:
                 self.status = self._worst
                 self._spent_s += self._clock.monotonic() - self._since
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
 
     def advance(self, by: float = 1) -> None:
         """Count `by` more units of this stage as done."""
@@ -91,10 +91,10 @@ class Stage:
         """Report how far this stage is, and how many items are being processed. Other fields are shown as they are."""
         kept = self._kept(extra if in_flight is None else {"in_flight": in_flight, **extra})
         counts = self.gauge.checked(current, total)
-        with self._pulse.lock:
+        with self._dirty_flag.lock:
             self.gauge.set(*counts)
             self._extra |= kept
-        self._pulse.mark_dirty()
+        self._dirty_flag.mark_dirty()
 
     def log(self, message: str, level: str = "info") -> None:
         """Add a line to the operation's log, marked with this stage."""
@@ -106,7 +106,7 @@ class Stage:
         if found is not None and found > 0:
             self.weight = found
         else:
-            self._pulse.complain(
+            self._dirty_flag.warn(
                 "weight", f"weight: {brief(weight)} was ignored; expected a finite number greater than 0"
             )
 
@@ -117,10 +117,10 @@ class Stage:
         try:
             kept, rejected = fit(payloads.Stage, {**tree(extra, MAX_EXTRA_BYTES).value, "name": self.name})
         except TooLarge as error:
-            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {error}")
+            self._dirty_flag.warn("stage", f"fields of stage {self.name} were ignored: {error}")
             return {}
         if rejected:
-            self._pulse.complain("stage", f"fields of stage {self.name} were ignored: {', '.join(rejected)}")
+            self._dirty_flag.warn("stage", f"fields of stage {self.name} were ignored: {', '.join(rejected)}")
         kept.pop("name", None)
         return kept
 

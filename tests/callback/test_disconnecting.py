@@ -35,7 +35,7 @@ def tuning() -> dict[str, object]:
 async def hub(app: Any, http: httpx.AsyncClient, theirs: TheirBackend) -> Any:
     """That of a server that has an operation "a"."""
     await create(http, id="a")
-    theirs.told.clear()
+    theirs.received.clear()
     return app.state.context.hub
 
 
@@ -50,7 +50,7 @@ def message(text: bytes) -> bytes:
     return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text
 
 
-class TestInTheLine:
+class TestInTheQueue:
     @both_outlets
     @pytest.mark.parametrize("said", [*CONNECTIONS, pytest.param(request(f"{OPS}/a", "Cookie: sid=2"), id="call")])
     async def test_nothing_is_asked(
@@ -68,7 +68,7 @@ class TestInTheLine:
         assert (await first).status_code == 404
         await theirs.heard("disconnect")
         assert (await http.get(f"{OPS}/nope/stream")).status_code == 404
-        assert [it["action"] for it in theirs.told if it["action"] != "disconnect"] == ["connect", "connect"]
+        assert [it["action"] for it in theirs.received if it["action"] != "disconnect"] == ["connect", "connect"]
         assert theirs.of("connect")[-1]["url"] == f"{OPS}/nope/stream"
         assert len(hub) == 0
 
@@ -105,8 +105,8 @@ class TestInTheLine:
         theirs.gate.set()
         await first
         client.send(body[9:])
-        status, told = await client.answer()
-        assert (status, b"all of it" in told) == (201, True)
+        status, notice = await client.answer()
+        assert (status, b"all of it" in notice) == (201, True)
         client.close()
 
     async def test_who_stays_is_served(self, theirs: TheirBackend, hub: Any, http: httpx.AsyncClient) -> None:
@@ -141,8 +141,8 @@ class TestWhileAsked:
         leaver.close()
         await asyncio.sleep(0.05)
         theirs.gate.set()
-        told = await theirs.heard("disconnect")
-        assert (told["connection"], told["reason"], told["principal"]) == (asked["connection"], "client", "alice")
+        notice = await theirs.heard("disconnect")
+        assert (notice["connection"], notice["reason"], notice["principal"]) == (asked["connection"], "client", "alice")
         await gone(hub)
         assert len(hub) == 0
         assert len(hub.connections) == 0

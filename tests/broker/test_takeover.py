@@ -16,11 +16,11 @@ async def replicas(store: Store) -> AsyncIterator[list[Takeover]]:
     async with AsyncExitStack() as stack:
         both = []
         for _ in range(2):
-            newest = await stack.enter_async_context(Takeover(store, look_every_s=3600))
+            takeover = await stack.enter_async_context(Takeover(store, check_interval_s=3600))
             hub = await stack.enter_async_context(Hub(store, store.settings))
-            hub.notes[REPLACED] = newest.received
+            hub.internal_handlers[REPLACED] = takeover.received
             await hub.started()
-            both.append(newest)
+            both.append(takeover)
         yield both
 
 
