@@ -13,7 +13,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
-from progress_server.http.paths import class_of, classify, has_websocket, note_class, operation_in
+from progress_server.http.paths import class_of, classify, has_websocket, operation_in, store_class
 from progress_server.middleware.stack import build_stack
 from progress_server.routes import history, streams, websocket
 from tests.conftest import make_settings
@@ -54,10 +54,10 @@ def test_what_is_open_is_not_limited(path: str) -> None:
 
 def test_a_class_is_noted_anew_whatever_an_app_around_ours_noted() -> None:
     request = scope("/livez")
-    note_class(request)
+    store_class(request)
     request["path"] = "/v1/stream"
     assert class_of(request).is_open, "it is found out once"
-    note_class(request)
+    store_class(request)
     assert class_of(request).streams
 
 

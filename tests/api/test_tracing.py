@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from websockets.asyncio.client import connect
 
+from progress_broker.history import event_log
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
 from progress_broker.runtime import tracing
 from progress_workers import AsyncOperation, Operation

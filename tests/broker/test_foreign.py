@@ -14,13 +14,14 @@ from redis.exceptions import ResponseError
 from progress_broker.access.takeover import Takeover
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import BrokerError, InvalidInput, NotFound
+from progress_broker.history import event_log
 from progress_broker.hub import Hub
 from progress_broker.limits import limiter as limiter_module
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import CREATED, Event, read_entry
 from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
-from progress_broker.operations import event_log, index_search, rollup
+from progress_broker.operations import index_search, rollup
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store

@@ -13,11 +13,11 @@ from progress_broker.access.shared_secret import SharedSecret
 from progress_broker.access.takeover import Takeover
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import Gone, StorageFull
+from progress_broker.history import event_log
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal, Status
-from progress_broker.operations import event_log
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from progress_broker.history import event_log
 from progress_broker.hub import Hub
 from progress_broker.model.entry import encode
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.position import START, milliseconds, order
-from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import Start

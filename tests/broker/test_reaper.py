@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from progress_broker.errors import Conflict, Fenced, OperationEnded
+from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.operations import event_log
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store

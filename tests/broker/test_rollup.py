@@ -10,12 +10,13 @@ import pytest
 import redis.exceptions
 
 from progress_broker import errors
+from progress_broker.history import event_log
 from progress_broker.hub import Hub
 from progress_broker.live.family import Family
 from progress_broker.model.children import MAX_GENERATIONS, MAX_SHOWN
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
-from progress_broker.operations import event_log, rollup
+from progress_broker.operations import rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store

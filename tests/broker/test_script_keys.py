@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from progress_broker.access import deny_list
+from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
-from progress_broker.operations import event_log, index_search, retention
+from progress_broker.operations import index_search, retention
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from progress_broker import errors
+from progress_broker.history import event_log
+from progress_broker.history.event_log import UNREADABLE
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import TERMINAL, TRANSITIONS, NewOperation, Status
-from progress_broker.operations import event_log
-from progress_broker.operations.event_log import UNREADABLE
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings

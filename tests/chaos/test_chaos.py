@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from progress_broker.operations import event_log
+from progress_broker.history import event_log
 from progress_broker.operations.store import Store
 from tests.chaos.client import Client
 from tests.conftest import make_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from progress_broker.errors import BrokerError
+from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.operations import event_log
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store

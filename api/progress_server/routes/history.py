@@ -11,12 +11,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from progress_broker.errors import Ended, Unauthenticated
+from progress_broker.history import event_log
+from progress_broker.history.event_log import Page
 from progress_broker.model.event import END
 from progress_broker.model.grants import Action
 from progress_broker.model.position import START
 from progress_broker.model.position import parse as parse_position
-from progress_broker.operations import event_log
-from progress_broker.operations.event_log import Page
 from progress_broker.stream.batching import wanted
 from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import Frame, make_frame

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.query import OperationQuery
+from progress_broker.history import event_log
 from progress_broker.model.index_terms import Found
 from progress_broker.model.position import START, was_lost
-from progress_broker.operations import event_log, index_search
+from progress_broker.operations import index_search
 from progress_broker.operations.store import Store
 
 

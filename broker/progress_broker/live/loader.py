@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from progress_broker.errors import Gone, NotFound, StorageUnavailable, Unreadable
+from progress_broker.history import event_log
 from progress_broker.live.channel import Channel
-from progress_broker.operations import event_log
 from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks

@@ -6,10 +6,10 @@ from contextlib import suppress
 from itertools import islice
 
 from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.history import event_log
+from progress_broker.history.event_log import UNREADABLE, LastEvent
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
-from progress_broker.operations import event_log
-from progress_broker.operations.event_log import UNREADABLE, LastEvent
 from progress_broker.operations.store import Store
 
 _MAX_SWEEPS_BETWEEN = 8  # an operation that has been silent for long is checked only every eighth sweep

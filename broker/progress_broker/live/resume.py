@@ -1,12 +1,13 @@
 """Finds the start position of a new subscription, from what its client sent."""
 
 from progress_broker.errors import Ended, Gone, NotFound
+from progress_broker.history import event_log
+from progress_broker.history.event_log import EventsAfter, Page
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import END
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import START
-from progress_broker.operations import event_log, index_search
-from progress_broker.operations.event_log import EventsAfter, Page
+from progress_broker.operations import index_search
 from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.stream.delivery import Start

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from progress_broker.errors import StorageUnavailable
+from progress_broker.history import event_log
+from progress_broker.history.event_log import HistoryLost
 from progress_broker.model.event import END
 from progress_broker.model.operation import Status
 from progress_broker.model.position import START
 from progress_broker.model.position import parse as parse_position
-from progress_broker.operations import event_log
-from progress_broker.operations.event_log import HistoryLost
 from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end

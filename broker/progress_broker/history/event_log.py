@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from progress_broker.history.archive import read_kept
 from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
-from progress_broker.operations.archive import read_kept
 from progress_broker.operations.store import Store
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.redis_errors import storage_errors

@@ -1,0 +1,1 @@
+"""What is kept of an operation: its log, and the older events."""
