@@ -19,6 +19,7 @@ from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.operation_options import AsJson, Id, with_new_operation
 from progress_cli.options import CLIENT, with_settings
+from progress_cli.output.format import counted
 
 MAX_BATCH = 500
 """The most events in one call: Redis runs a call without interruption."""
@@ -55,7 +56,7 @@ def publish(
         typer.echo(answer.model_dump_json())
     elif answer is not None:
         cancel = "; a cancel was requested" if answer.cancel_requested else ""
-        typer.echo(f"{id}: {answer.events} events, last position {answer.position}{cancel}")
+        typer.echo(f"{id}: {counted(answer.events, 'event')}, last position {answer.position}{cancel}")
 
 
 def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, words: dict[str, Any]) -> None:
