@@ -22,11 +22,13 @@ from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.exit_codes import OUTCOMES, print_error
+from progress_cli.exit_codes import CANCELLED, FAILED, OK, print_error
 from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.live import View, choose_view
 
+OUTCOMES = {Status.SUCCEEDED: OK, Status.FAILED: FAILED, Status.CANCELLED: CANCELLED}
+"""The exit codes."""
 PATIENCE_S = 30
 """How long to wait for a Redis that became unavailable, in seconds."""
 

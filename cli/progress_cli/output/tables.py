@@ -160,7 +160,8 @@ def _worker(operation: Operation, now: datetime) -> dict[str, str | None]:
     if operation.status is Status.STALLED:
         fields["stalled"] = f"no heartbeat from its worker since {format.stamp(operation.updated_at, now)}"
     if operation.cancel is not None:
-        fields["cancel"] = f"{format.describe_cancel(operation.cancel)}; {format.stamp(operation.cancel.requested_at, now)}"
+        requested = format.stamp(operation.cancel.requested_at, now)
+        fields["cancel"] = f"{format.describe_cancel(operation.cancel)}; {requested}"
         if format.ignored(operation, now):
             fields["overdue"] = f"its worker should have stopped at {format.stamp(operation.cancel.overdue_at, now)}"
     return fields
