@@ -26,8 +26,18 @@ WEBHOOK_KEY_BYTES = range(24, 65)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+_NO_HOME = "/nonexistent"
+"""The home of a user without one, by Debian's convention. Nobody can create it, so what needs it says so."""
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home directory for `~`; it remains `~` for a user without one, as in some containers."""
+    return Path(os.path.expanduser(path))
+
+
 def _default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    home = expand_user("~")
+    base = os.environ.get("XDG_DATA_HOME") or (home if home.is_absolute() else Path(_NO_HOME)) / ".local" / "share"
     return Path(base) / "progress-broker"
 
 
@@ -300,7 +310,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return expand_user(value).absolute()
 
     @field_validator("tls_key")
     @classmethod
