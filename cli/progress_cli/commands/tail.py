@@ -108,6 +108,12 @@ class Following:
             await self._show_snapshot(None)
             return
         page = await event_log.after(self._store, self._id, beginning, 1)
+        if page.reset and parse_position(beginning) < parse_position(operation.position):
+            # It may be any time, and not the position of an event: then nothing is lost if the log reaches back to it.
+            last = await event_log.last_before(self._store, self._id, beginning)
+            if last is not None:
+                self._position, self._n = last.position.decode(), last.n
+                return
         if page.reset:
             await self._show_snapshot(page.reset)
             return
