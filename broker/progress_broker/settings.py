@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
     redis_timeout_s: Seconds = Field(5, description="timeout of a request to Redis")
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", description="address to listen on; `::`: all addresses, of IPv4 too")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0: any free port")
     processes: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="number of server processes, each a full replica; use about one per CPU core"
