@@ -26,8 +26,18 @@ WEBHOOK_KEY_BYTES = range(24, 65)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+_NO_HOME = "/nonexistent"
+"""The home of a user without one, by Debian's convention. Nobody can create it, so what needs it says so."""
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home directory for `~`; it remains `~` for a user without one, as in some containers."""
+    return Path(os.path.expanduser(path))
+
+
 def _default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    home = expand_user("~")
+    base = os.environ.get("XDG_DATA_HOME") or (home if home.is_absolute() else Path(_NO_HOME)) / ".local" / "share"
     return Path(base) / "progress-broker"
 
 
@@ -131,7 +141,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
     redis_timeout_s: Seconds = Field(5, description="timeout of a request to Redis")
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", description="address to listen on; `::`: all addresses, of IPv4 too")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on; 0: any free port")
     processes: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="number of server processes, each a full replica; use about one per CPU core"
@@ -300,7 +310,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return expand_user(value).absolute()
 
     @field_validator("tls_key")
     @classmethod

@@ -1,47 +1,109 @@
 """The app: what `progress-broker` can do."""
 
 import sys
-from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from progress_cli.commands import credentials, revocations
-from progress_cli.commands.cancel import cancel
-from progress_cli.commands.demo import demo
-from progress_cli.commands.ls import ls
-from progress_cli.commands.publish import publish
-from progress_cli.commands.retention import retention
-from progress_cli.commands.run import run as run_command
-from progress_cli.commands.script import script
-from progress_cli.commands.serve import serve
-from progress_cli.commands.show import show
-from progress_cli.commands.signal import signal
-from progress_cli.commands.tail import tail
 from progress_cli.exit_codes import EXIT_CODES, Boundary
+from progress_cli.lazy import LazyCommand, LazyGroup
+
+COMMANDS = (
+    LazyCommand("serve", "serve:serve", "Serve the API and the dashboard. Ctrl-C or SIGTERM stops it."),
+    LazyCommand(
+        "demo",
+        "demo:demo",
+        "Start a private Redis, the API and three workers that do real work. Ctrl-C stops everything.",
+    ),
+    LazyCommand("ls", "ls:ls", "List operations, the most recently changed first."),
+    LazyCommand(
+        "show", "show:show", "Show one operation: its status, its progress and that of its children, and how it ended."
+    ),
+    LazyCommand(
+        "tail", "tail:tail", "Follow an operation until it ends: show its state now, and each event as it happens."
+    ),
+    LazyCommand(
+        "cancel",
+        "cancel:cancel",
+        "Ask the worker of an operation, and the workers of its children, to stop. They see who asked.",
+    ),
+    LazyCommand("signal", "signal:signal", "Send a signal to an operation's worker, such as `pause`."),
+    LazyCommand(
+        "publish",
+        "publish:publish",
+        "Publish one event of an operation, or a stream of events from standard input.",
+    ),
+    LazyCommand(
+        "retention",
+        "retention:retention",
+        "Show how long operations are kept, or set it, also for existing operations: 45s, 30m, 1h or 7d.",
+    ),
+    LazyCommand("script", "script:script", "Print a Lua script, for a worker in another language to load into Redis."),
+    LazyCommand(
+        "run",
+        "run:run",
+        "Run a command as an operation: its output becomes the log, and its progress bar the operation's progress.",
+        allow_interspersed_args=False,
+    ),
+)
+"""The commands with their modules and functions, and the first paragraph of their help. A test compares the two."""
+
+AUTH = (
+    LazyCommand(
+        "token", "credentials:token", "Make a token for trying things out, signed with the secret in PROGRESS_JWT_KEY."
+    ),
+    LazyCommand(
+        "key",
+        "credentials:key",
+        "Make an API key for a worker. Prints the key and the lines to add to the TOML file of PROGRESS_API_KEYS.",
+    ),
+    LazyCommand(
+        "revoke",
+        "revocations:revoke",
+        "Revoke a principal or a token on all replicas. Its open streams end within about two seconds.",
+    ),
+    LazyCommand(
+        "restore",
+        "revocations:restore",
+        "Restore a principal or a token that was revoked. All replicas accept it again within about two seconds.",
+    ),
+    LazyCommand(
+        "list",
+        "revocations:show_revoked",
+        "List the revoked principals and tokens, and until when they are revoked.",
+    ),
+)
+
+
+class Commands(Boundary):
+    """All commands."""
+
+    def __init__(self, **options: Any) -> None:
+        auth = LazyGroup(
+            name="auth",
+            help="Make tokens and API keys; revoke and restore them.",
+            commands=AUTH,
+            no_args_is_help=True,
+        )
+        super().__init__(**options | {"commands": {it.name: it for it in (*COMMANDS, auth)}})
+
 
 app = typer.Typer(
     name="progress-broker",
-    cls=Boundary,
+    cls=Commands,
     help="Tells people how their long work is going.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, demo, ls, show, tail, cancel, signal, publish, retention, script):
-    app.command()(command)
-auth = typer.Typer(help="Make tokens and API keys; revoke and restore them.", no_args_is_help=True)
-for command in (credentials.token, credentials.key, revocations.revoke, revocations.restore):
-    auth.command()(command)
-auth.command("list")(revocations.show_revoked)
-app.add_typer(auth, name="auth")
-app.command("run", context_settings={"allow_interspersed_args": False})(run_command)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # takes longer to import than most of the rest
+
         typer.echo(version("progress-broker"))
         raise typer.Exit
 

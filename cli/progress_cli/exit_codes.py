@@ -8,13 +8,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-import redis.exceptions
 import typer
-from typer.core import TyperGroup
 
 from progress_broker.errors import BrokerError, Gone, NotFound, SetupError, StorageFull, StorageUnavailable
 from progress_broker.extras import MissingExtra
-from progress_broker.model.operation import Status
+from progress_cli.lazy import LazyGroup
 
 OK = 0
 FAILED = 1
@@ -23,9 +21,6 @@ CANCELLED = 3
 MISSING = 4
 STORAGE = 5
 PIPE_CLOSED = 141
-
-OUTCOMES = {Status.SUCCEEDED: OK, Status.FAILED: FAILED, Status.CANCELLED: CANCELLED}
-"""The exit codes of `tail`."""
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 the tailed operation failed; 2 wrong usage or rejected input;"
@@ -70,7 +65,7 @@ PRINTER: ContextVar[Callable[[int, str], None]] = ContextVar("voice", default=_p
 """How errors and information are printed: as plain lines, or by a server with JSON logs as lines of its log."""
 
 
-class Boundary(TyperGroup):
+class Boundary(LazyGroup):
     """The group of all commands. Expected errors end none of them with a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -81,10 +76,18 @@ class Boundary(TyperGroup):
         except BrokerError as error:
             print_error(error.detail)
             raise typer.Exit(exit_code(error)) from None
-        except redis.exceptions.RedisError as error:
-            print_error(f"Redis returned an error: {error}")
-            raise typer.Exit(STORAGE) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(PIPE_CLOSED) from None
+        except Exception as error:
+            if not _is_of_redis(error):
+                raise
+            print_error(f"Redis returned an error: {error}")
+            raise typer.Exit(STORAGE) from None
         return result
+
+
+def _is_of_redis(error: Exception) -> bool:
+    """Return whether the error is redis-py's. It is not imported for that: it takes longer than all of `--version`."""
+    module = sys.modules.get("redis.exceptions")
+    return module is not None and isinstance(error, module.RedisError)

@@ -21,6 +21,14 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "colo
 """The attributes of every record, and uvicorn's coloured copy of the message. All others are fields from `extra`."""
 
 
+class PlainLines(logging.Formatter):
+    """Lines for people. Each begins with the local time and its zone (RFC 3339)."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the time of a record."""
+        return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="milliseconds")
+
+
 class JsonLines(logging.Formatter):
     """One JSON object per line: time, level, logger, message, process, request, extra fields, and an error."""
 
@@ -50,7 +58,7 @@ def log_as(settings: Settings, who: str = "") -> None:
     if settings.log_format == "json":
         log_for_machines(settings.log_level)
     else:
-        _log_by(logging.Formatter(f"%(levelname)s: {who}%(name)s: %(message)s"), settings.log_level)
+        _log_by(PlainLines(f"%(asctime)s %(levelname)s: {who}%(name)s: %(message)s"), settings.log_level)
 
 
 def log_for_machines(level: str = "info") -> None:

@@ -1,9 +1,14 @@
 """The command line as people run it: real processes and a real redis-server."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -79,6 +84,23 @@ class Shell:
         (line,) = [line for line in done.stderr.splitlines() if not line.startswith("progress-broker: Redis: ")]
         assert line.startswith("progress-broker: ")
         return line.removeprefix("progress-broker: ")
+
+    def on_terminal(self, columns: int, *words: str) -> str:
+        """Run a command to its end on a terminal of this width; return what it drew, without colours."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        env = {name: value for name, value in self.env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+        shown = b""
+        with Started([*CLI, *words], env=env, cwd=self.folder, stdin=theirs, stdout=theirs, stderr=theirs) as command:
+            os.close(theirs)
+            try:
+                while chunk := os.read(ours, 65_536):
+                    shown += chunk
+            except OSError:  # the command has ended
+                pass
+            command.wait(START_S)
+        os.close(ours)
+        return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
     def process(self, *words: str, **env: str) -> CommandLine:
         return CommandLine(list(words), self._log(), self.env | env)

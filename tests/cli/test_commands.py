@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from progress_cli.caller import caller
-from progress_cli.commands import publish as publishing
+from progress_cli.input.lines import MAX_BATCH
 from tests.cli.conftest import Shell
 from tests.servers import wait_until
 
@@ -144,8 +144,54 @@ def test_rejected_input_is_told_with_its_line_and_what_came_before_is_stored(she
     assert "different body" in shell.fails(2, "publish", "a", "--create", "--kind", "other")
 
 
+def test_what_tail_prints_can_be_published(shell: Shell) -> None:
+    make(shell, "a", "--type", "progress", "--data", '{"percent": 40, "message": "half"}')
+    shell.says("publish", "a", "--type", "log", "--data", '{"message": "hi", "level": "warning"}')
+    shell.says("publish", "a", "--type", "invoice", "--data", '{"amount": 3}')
+    make(shell, "child", "--parent", "a")
+    shell.says("cancel", "a", "--reason", "enough")
+    shell.says("publish", "a", "--type", "end", "--data", '{"status": "cancelled", "result": {"rows": 7}}')
+
+    def printed(id: str, *words: str) -> str:
+        return shell.run("tail", id, *words, "--json").stdout
+
+    def copied(id: str, lines: str) -> list[tuple[str, object]]:
+        shell.says("publish", id, "--create", "-", stdin=lines.encode())
+        events = map(json.loads, printed(id, "--from", "start").splitlines())
+        return [(event["type"], event["data"]) for event in events]
+
+    first = copied("b", printed("a", "--from", "start"))
+    assert [kind for kind, _ in first] == ["status", "status", "progress", "log", "invoice", "end"]
+    assert first[2:5] == [
+        ("progress", {"percent": 40, "message": "half"}),
+        ("log", {"message": "hi", "level": "warning"}),
+        ("invoice", {"amount": 3}),
+    ]
+    assert copied("c", printed("b", "--from", "start")) == first
+    assert [kind for kind, _ in copied("d", printed("a"))] == ["status", "status", "progress", "end"]
+    (operation,) = shell.lines("show", "d")
+    assert (operation["status"], operation["result"]) == ("cancelled", {"rows": 7})
+    assert operation["progress"]["percent"] == 40
+
+
+def test_bad_input_creates_nothing(shell: Shell) -> None:
+    good = b'{"type":"log","data":{"message":"one"}}\n'
+    end = b'{"type":"end","data":{"status":"failed"}}\n'
+    for bad, said in (
+        (good * 2_000 + b'{"type":"log","data":{}}\n', "line 2001: message:"),
+        (end + good, "line 2: nothing can follow the `end` event"),
+        (b"hello\n", "line 1: "),
+    ):
+        assert shell.fails(2, "publish", "a", "--create", "-", stdin=bad).startswith(said)
+        assert shell.lines("ls") == []
+    with shell.open("publish", "a", "--create", "-", stdin=subprocess.PIPE) as publisher:
+        _, told = publisher.communicate(b"hello\n")
+        assert (publisher.returncode, told[:25]) == (2, b"progress-broker: line 1: ")
+    assert shell.lines("ls") == []
+
+
 def test_a_long_stream_is_stored_in_batches(shell: Shell) -> None:
-    count = publishing.MAX_BATCH * 2 + 1
+    count = MAX_BATCH * 2 + 1
     stdin = b"".join(b'{"type":"log","data":{"message":"%d"}}\n' % number for number in range(count))
     answer = json.loads(shell.says("publish", "a", "-", "--create", "--json", stdin=stdin))
     assert answer["events"] == count + 1

@@ -5,19 +5,22 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr
 
 from progress_broker.embedded import embedded
-from progress_broker.embedded.data_dir import find_address
+from progress_broker.embedded.data_dir import find_address, prepare, try_lock, write
 from progress_broker.embedded.embedded import Embedded, answers
+from progress_broker.embedded.server_process import MAX_LOG_BYTES
 from progress_broker.errors import SetupError
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from tests.cli.conftest import children, mentioning, runs
+from tests.cli.conftest import Shell, children, mentioning, runs
 from tests.conftest import make_settings
 from tests.servers import wait_until
 
@@ -97,6 +100,73 @@ async def test_it_comes_back_when_its_server_is_killed(settings: Settings) -> No
         wait_until(lambda: children(os.getpid(), home) not in ([], servers), "another one is started")
         wait_until(lambda: answers(server.url), "it answers")
     assert children(os.getpid(), home) == []
+
+
+def test_the_log_of_a_server_that_crashed_is_kept(settings: Settings) -> None:
+    home, log = str(settings.data_dir), settings.data_dir / "redis.log"
+    with Embedded.start(settings) as server:
+        (pid,) = servers = children(os.getpid(), home)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: children(os.getpid(), home) not in ([], servers), "another one is started")
+        wait_until(lambda: answers(server.url), "it answers")
+        starts = log.read_text().count("eady to accept connections")
+        assert starts == 2
+    log.write_bytes(b"x" * (MAX_LOG_BYTES + 1))
+    with Embedded.start(settings):
+        assert log.stat().st_size < MAX_LOG_BYTES
+        assert log.with_name("redis.log.1").stat().st_size > MAX_LOG_BYTES
+
+
+class Clock:
+    """A clock that only sleeping moves; it calls `due` at its time."""
+
+    def __init__(self, at_s: float, due: Callable[[], object]) -> None:
+        self._now, self._at_s, self._due = 0.0, at_s, due
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        if self._now < self._at_s <= self._now + seconds:
+            self._due()
+        self._now += seconds
+
+
+def test_a_second_waits_as_long_as_the_first_may_take_to_load(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = prepare(settings.data_dir)
+    lock = try_lock(home / "owner.lock")
+    assert lock is not None
+    monkeypatch.setattr(embedded, "time", Clock(embedded.START_S - 1, lambda: write(home / "address", redis_url)))
+    with Embedded.start(settings) as second:
+        assert (second.url, second.ours) == (redis_url, False)
+    os.close(lock)
+
+
+def test_a_command_says_that_the_server_is_starting(lonely: Shell) -> None:
+    home = prepare(lonely.folder / "data")
+    lock = try_lock(home / "owner.lock")
+    assert lock is not None
+    assert "is starting, or does not answer: try again" in lonely.fails(5, "ls")
+    os.close(lock)
+    assert "start `progress-broker serve`" in lonely.fails(5, "ls")
+
+
+def test_a_server_whose_disk_is_full_is_found_and_read(lonely: Shell) -> None:
+    settings = make_settings(data_dir=lonely.folder / "data")
+    with Embedded.start(settings) as server:
+        lonely.says("publish", "a", "--create")
+        with redis.Redis.from_url(server.url) as client:
+            # A folder in the place of its file makes saving fail, as a full disk does: Redis then rejects PING.
+            (settings.data_dir / "dump.rdb").mkdir()
+            client.config_set("save", "3600 1")
+            client.bgsave()
+            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "saving fails")
+            with pytest.raises(redis.exceptions.ResponseError, match="MISCONF"):
+                client.ping()
+        assert answers(server.url)
+        assert [operation["id"] for operation in lonely.lines("ls")] == ["a"]
 
 
 def test_it_dies_with_an_owner_that_is_killed_and_what_that_left_is_found_stale(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -166,5 +167,7 @@ def test_a_server_that_logs_for_people(shell: Shell) -> None:
             stream.readline()
         assert server.stop(signal.SIGTERM) == 0
     assert lines(server.output()) == []
-    assert "INFO: uvicorn.error: " in server.output()
+    logged = [line for line in server.output().splitlines() if " INFO: uvicorn.error: " in line]
+    assert logged
+    assert all(datetime.fromisoformat(line.partition(" ")[0]).tzinfo is not None for line in logged)
     assert "closes after" not in server.output(), "streams come and go without a word"

@@ -27,6 +27,20 @@ def test_commands_and_a_second_server_find_its_redis(lonely: Shell, served: Proc
     assert [operation["id"] for operation in lonely.lines("ls")] == ["a"]
 
 
+def test_every_address_of_ipv6_is_every_address_of_ipv4_too(shell: Shell) -> None:
+    shell.env |= {"PROGRESS_ACCESS_LOG": "true", "PROGRESS_LOG_FORMAT": "json"}
+    with shell.process("serve", "--host", "::", "--insecure", "--port", "0") as server:
+        port = ready(server).rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert get(f"http://{host}:{port}/livez")[0] == 200
+        forwarded = urllib.request.Request(f"http://127.0.0.1:{port}/livez", headers={"X-Forwarded-For": "192.0.2.7"})
+        with urllib.request.urlopen(forwarded, timeout=60):
+            pass
+        wait_until(lambda: server.output().count('"client":') == 3, "all are logged")
+    logged = [json.loads(line) for line in server.output().splitlines() if '"client":' in line]
+    assert [line["client"] for line in logged] == ["127.0.0.1", "::1", "192.0.2.7"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_it_leaves_no_process_and_no_address(lonely: Shell, number: signal.Signals) -> None:
     with lonely.process("serve", "--port", "0") as server:

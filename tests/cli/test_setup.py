@@ -44,6 +44,21 @@ def test_the_help_says_which_redis_it_is_where_none_is_named(lonely: Shell) -> N
     assert "default: the private Redis that `serve` starts" in shown
 
 
+def test_a_user_without_a_name_and_a_home(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: object) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "XDG_DATA_HOME", "PROGRESS_DATA_DIR"):
+        shell.env.pop(name, None)
+    shell.says("publish", "a", "--create")
+    assert shell.says("cancel", "a") == "a: not started yet, now cancelled\n"
+    del shell.env["PROGRESS_REDIS_URL"]
+    assert "no Redis found" in shell.fails(5, "ls")
+    shell.env["PROGRESS_DATA_DIR"] = "~/data"
+    assert f"{shell.folder}/~/data" in shell.fails(5, "ls")
+
+
 def test_no_redis_at_all(lonely: Shell) -> None:
     assert "start `progress-broker serve`" in lonely.fails(5, "ls")
 

@@ -45,6 +45,17 @@ def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) ->
     assert "not a valid position" in shell.fails(2, "tail", "a", "--from", "yesterday")
 
 
+def test_it_begins_at_any_time_that_the_log_reaches_back_to(shell: Shell) -> None:
+    shell.says("publish", "a", "--create", "--type", "log", "--data", '{"message": "hi"}')
+    written = time.time()
+    wait_until(lambda: time.time() > written + 0.01, "the next event has a later time")
+    end(shell, "a", "succeeded")
+    first, second, _ = (event["time"] for event in shell.lines("tail", "a", "--from", "start"))
+    assert [event["n"] for event in shell.lines("tail", "a", "--from", f"{first - 1}-0")] == [1, 2, 3]
+    assert [event["n"] for event in shell.lines("tail", "a", "--from", f"{second + 1}-0")] == [3]
+    assert "lost" not in shell.says("tail", "a", "--from", f"{first - 1}-0")
+
+
 @pytest.mark.parametrize("late_s", [0, 0.0004, 0.0008, 0.0016])
 def test_ctrl_c_ends_it_quietly(shell: Shell, late_s: float) -> None:
     shell.says("publish", "a", "--create")

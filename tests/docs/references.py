@@ -93,7 +93,7 @@ def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
         if hasattr(command, "commands"):
             yield from _commands(command, f"{name} ")
         else:
-            yield before + name, command
+            yield before + name, command.load()
 
 
 def _command(name: str, command: Any) -> str:

@@ -85,7 +85,7 @@ def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
         run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
     [said] = [message for message in caplog.messages if "lost" in message]
     assert "operation lost is no longer reported: operation lost no longer exists in Redis" in said
-    assert "events that were not stored yet are lost" in said
+    assert "events that were not stored yet and are lost" in said
 
 
 def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str) -> None:

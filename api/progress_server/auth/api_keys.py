@@ -14,6 +14,7 @@ from progress_broker.errors import SetupError, Unauthenticated
 from progress_broker.model.grants import Grants
 from progress_broker.model.operation import Label
 from progress_broker.model.validation import invalid
+from progress_broker.settings import expand_user
 from progress_server.auth.claims import MAX_GRANTS, GrantClaim
 from progress_server.auth.principal import Principal
 
@@ -72,7 +73,7 @@ def hash_key(key: str) -> str:
 def read_keys(path: Path) -> ApiKeys:
     """Return the keys of a file, TOML or JSON by its name; raise `SetupError`."""
     try:
-        text = path.expanduser().read_text("utf-8")
+        text = expand_user(path).read_text("utf-8")
         value: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return ApiKeys(KeyFile.model_validate(value).keys)
     except ValidationError as error:

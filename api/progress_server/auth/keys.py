@@ -23,7 +23,7 @@ from jwt import PyJWK, PyJWKSet, PyJWTError
 
 from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.runtime.single_flight import SingleFlight
-from progress_broker.settings import LOOPBACK
+from progress_broker.settings import LOOPBACK, expand_user
 from progress_server.http.outgoing import UNPACKED, read_body
 
 ALGORITHMS = frozenset({"HS256", "RS256", "ES256"})
@@ -100,7 +100,7 @@ def _public(key: object) -> Key:
 
 def _file(path: str) -> str:
     try:
-        return Path(path).expanduser().read_text("utf-8")
+        return expand_user(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"the file {path} of PROGRESS_JWT_KEY can't be read: {error}") from None
 
@@ -164,7 +164,7 @@ class KeySet:
 def reader_of(address: str) -> Read:
     """Return what reads a key set and raises `OSError` or `ValueError`; raise `SetupError` for a bad address."""
     if not address.lower().startswith(("http:", "https:")):
-        return _file_reader(Path(address).expanduser())
+        return _file_reader(expand_user(address))
     try:
         parts = urlsplit(address)
         if not parts.hostname:

@@ -50,7 +50,7 @@ class DisconnectEvents:
         except TimeoutError:
             unsent = len(self._waiting) + self._sending
             self._tally.callbacks[ACTION, "dropped"] += unsent
-            log.warning("the back end was not notified of %d connections that have ended", unsent)
+            log.warning("connections that have ended without the back end being notified: %d", unsent)
         await self._tasks.close()
 
     def enqueue(self, body: bytes) -> None:

@@ -3,12 +3,15 @@
 import gc
 import resource
 import sys
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from progress_broker.settings import Settings
 from progress_server.protocols.choice import http_protocol, websocket_protocol
+from progress_server.server.ipv4_clients import IPv4Clients
 from progress_server.server.sockets import BACKLOG, check_certificate
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
 
@@ -23,8 +26,11 @@ of them at a time, at most twice, and hardly ever at all of them (`bench/collect
 def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Return uvicorn's configuration; raise `SetupError` if the certificate can't be used."""
     check_certificate(settings)
+    inner: Any = app  # uvicorn's type of an app is narrower than Starlette's
+    # Here and not by uvicorn, which would look at the client's address before `IPv4Clients`.
+    proxied: Any = ProxyHeadersMiddleware(inner, trusted_hosts=list(settings.trusted_proxies))
     return uvicorn.Config(
-        app,
+        IPv4Clients(proxied),
         http=http_protocol(settings, _most_files()),
         ws=websocket_protocol() or "none",
         ws_max_size=MAX_MESSAGE_BYTES,
@@ -38,7 +44,7 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LEAVE_S,
         server_header=False,
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )

@@ -47,8 +47,11 @@ def listen_for_each(settings: Settings, processes: int) -> list[socket.socket]:
 
 def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # `::` is every address, also of IPv4
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port)
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port, dualstack_ipv6=both
+        )
     except OSError as error:
         why = error.strerror or str(error)
         advice = {

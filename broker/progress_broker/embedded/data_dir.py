@@ -19,6 +19,7 @@ from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
 
 ADDRESS = "address"
+OWNER_LOCK = "owner.lock"
 SOCKET = "redis.sock"
 
 _LONGEST_SOCKET = 100
@@ -33,6 +34,17 @@ def find_address(settings: Settings) -> str | None:
         return None
 
 
+def is_owned(home: Path) -> bool:
+    """Return whether a process keeps a server in the data directory. The server may still load its data."""
+    try:
+        lock = try_lock(home / OWNER_LOCK) if (home / OWNER_LOCK).exists() else -1
+    except OSError:
+        return False
+    if lock is not None and lock >= 0:
+        os.close(lock)
+    return lock is None
+
+
 def prepare(home: Path) -> Path:
     """Create the data directory if needed, check it, and return it; raise `SetupError`."""
     try:
@@ -41,7 +53,7 @@ def prepare(home: Path) -> Path:
             raise SetupError(
                 f"every user may write to the data directory {home}: set PROGRESS_DATA_DIR to a private directory"
             )
-        (home / "owner.lock").touch(mode=0o600)
+        (home / OWNER_LOCK).touch(mode=0o600)
     except OSError as error:
         raise SetupError(
             f"the data directory {home} can't be used ({error.strerror or error}): set another PROGRESS_DATA_DIR"

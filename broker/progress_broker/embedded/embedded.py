@@ -13,7 +13,16 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from progress_broker.embedded.data_dir import ADDRESS, find_address, password, prepare, socket_path, try_lock, write
+from progress_broker.embedded.data_dir import (
+    ADDRESS,
+    OWNER_LOCK,
+    find_address,
+    password,
+    prepare,
+    socket_path,
+    try_lock,
+    write,
+)
 from progress_broker.embedded.server_process import PrivateServer
 from progress_broker.errors import SetupError
 from progress_broker.extras import MissingExtra
@@ -22,17 +31,24 @@ from progress_broker.settings import Settings
 SERVERS = ("redis-server", "valkey-server")
 START_S = 60
 """How long a server may take to load its data."""
-PATIENCE_S = 15
-"""How long another process may take to start a server that we then share, or to end one that we then replace."""
+STOP_S = 15
+"""How long a server of a process that was killed may take to shut down."""
+SHARE_S = STOP_S + START_S
+"""How long another process may take to start a server that we then share."""
 
 _LOOK_S = 0.05
 
 
 def answers(address: str) -> bool:
-    """Return whether a server with loaded data answers at an address. The address may be that of a dead server."""
+    """Return whether a server with loaded data answers at an address. The address may be that of a dead server.
+
+    A server answers also if its disk is full: then it rejects PING, but can be read.
+    """
     client = _client(address)
     try:
         return bool(client.ping())
+    except redis.exceptions.ResponseError:
+        return True
     except (redis.exceptions.RedisError, OSError):
         return False
     finally:
@@ -104,8 +120,8 @@ def find_server() -> str | None:
 
 def _own_or_find(settings: Settings, home: Path, resources: ExitStack) -> str | None:
     """Become the directory's owner, or return the address of the current owner's server."""
-    until = time.monotonic() + PATIENCE_S
-    while (lock := try_lock(home / "owner.lock")) is None:
+    until = time.monotonic() + SHARE_S
+    while (lock := try_lock(home / OWNER_LOCK)) is None:
         address = find_address(settings)
         if address is not None and answers(address):
             return address
@@ -137,7 +153,7 @@ def _start_server(binary: str, settings: Settings, home: Path, resources: ExitSt
 
 def _lock_server(settings: Settings, home: Path) -> int:
     """Return the lock that the server will hold. If an old server holds it, its owner was killed: it is shut down."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + STOP_S
     while (lock := try_lock(home / "server.lock")) is None:
         if time.monotonic() > until:
             raise SetupError(

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 STOP_S = 10
 """How long a server may take to write its data and end before it is killed."""
 QUICK_S = 5
+MAX_LOG_BYTES = 1 << 20
+"""A log above this size is renamed when a server starts, and replaces the one renamed before."""
 MAX_QUICK = 3
 """A server that ends this many times in a row within `QUICK_S` after its start is not restarted."""
 
@@ -49,6 +51,8 @@ class PrivateServer:
 
     def __init__(self, binary: str, home: Path, socket: Path, password: str, lock: int) -> None:
         self.log_path = home / "redis.log"
+        self._log_begins = 0
+        """Where the log of the current server begins: that of a server that crashed is kept before it."""
         self.ended = threading.Event()
         self._binary, self._home, self._lock = binary, home, lock
         self._config = _config(home, socket, password)
@@ -81,7 +85,7 @@ class PrivateServer:
     def last_words(self) -> str:
         """Return why it ended, if that is known: the last line of its log."""
         try:
-            lines = self.log_path.read_text("utf-8", "replace").splitlines()
+            lines = self.log_path.read_bytes()[self._log_begins :].decode("utf-8", "replace").splitlines()
         except OSError:
             lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "") or self._why or "it does not answer"
@@ -109,7 +113,7 @@ class PrivateServer:
         with self._changing:
             if self._stopping:
                 return None
-            output = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            output = self._open_log()
             try:
                 process = self._process = subprocess.Popen(
                     [
@@ -130,6 +134,14 @@ class PrivateServer:
             with suppress(BrokenPipeError), process.stdin as stdin:  # the server has ended; its log says why
                 stdin.write(self._config)
         return process
+
+    def _open_log(self) -> int:
+        with suppress(FileNotFoundError):
+            if self.log_path.stat().st_size > MAX_LOG_BYTES:
+                self.log_path.replace(self.log_path.with_suffix(".log.1"))
+        output = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._log_begins = os.fstat(output).st_size
+        return output
 
 
 def _config(home: Path, socket: Path, password: str) -> bytes:

@@ -74,6 +74,19 @@ async def after(store: Store, operation: str, position: str, count: int) -> Page
     return Page(list(following), found) if kept.has_all_after(at) else Page([], reset="trimmed")
 
 
+async def last_before(store: Store, operation: str, position: str) -> LastEvent | None:
+    """Return the last event of a log at a position that may lie between events: number 0 is before the first one.
+
+    None means that the log does not reach back to there.
+    """
+    key = store.keyspace.operation(operation).log
+    before = await _entries(store.connections.commands.xrevrange(key, max=position, count=_LOOKED_BACK))
+    for event in read_events(operation, before):
+        return LastEvent(event.n, event.position)
+    first = await kept(store, operation, 1)
+    return LastEvent(0, START.encode()) if first and first[0].n == 1 else None
+
+
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
     """Return at most `count` of the oldest events that are still kept of an operation."""
     return list((await read_kept(store, operation, START.encode(), count)).events)

@@ -81,7 +81,7 @@ class Channel(History):
         if lost:
             fields = {"operation": self.operation, "streams": len(self.subscriptions)}
             log.info(
-                "Redis has lost history of operation %s: its %d streams continue with a snapshot",
+                "Redis has lost history of operation %s: its streams (%d) continue with a snapshot",
                 *fields.values(),
                 extra=fields,
             )

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import redis.exceptions
@@ -88,6 +89,12 @@ class Store:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def now(self) -> datetime:
+        """Return the time by Redis' clock. All times of operations are by that clock."""
+        with storage_errors():
+            seconds, microseconds = await self.connections.commands.time()
+        return datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)
 
     async def create(self, new: NewOperation) -> tuple[Operation, bool]:
         """Create an operation; return it, and whether it is new. The same call again returns the same operation.

@@ -1,6 +1,7 @@
 """`cancel`: ask an operation's worker to stop, or end the operation."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -29,19 +30,19 @@ def cancel(
 
     An operation that no worker has started ends at once. An operation that has ended does not change.
     """
-    operation, changed = asyncio.run(_cancel(connect.locate(settings), id, reason, force))
+    operation, changed, now = asyncio.run(_cancel(connect.locate(settings), id, reason, force))
     if as_json:
         typer.echo(operation.model_dump_json())
     else:
-        typer.echo(f"{operation.id}: {_became(operation, changed, force)}")
+        typer.echo(f"{operation.id}: {_became(operation, changed, force, now)}")
 
 
-def _became(operation: Operation, changed: bool, force: bool) -> str:
+def _became(operation: Operation, changed: bool, force: bool, now: datetime) -> str:
     """Return a description of what the cancel did."""
     if not changed and operation.done:
         return f"already {operation.status}"
     if not changed:
-        ignored = "; its worker does not stop, end it with --force" if format.ignored(operation) else ""
+        ignored = "; its worker does not stop, end it with --force" if format.ignored(operation, now) else ""
         return f"already cancelling: {format.describe_cancel(operation.cancel)}{ignored}"
     if not operation.done:
         return operation.status.value
@@ -50,6 +51,7 @@ def _became(operation: Operation, changed: bool, force: bool) -> str:
     return f"{'ended by force' if force else 'asked to stop and has ended'}: {operation.status}"
 
 
-async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool]:
+async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool, datetime]:
     async with await Store.open(settings) as store:
-        return await store.cancel(id, reason=reason, by=caller(), force=force)
+        operation, changed = await store.cancel(id, reason=reason, by=caller(), force=force)
+        return operation, changed, await store.now()

@@ -1,6 +1,7 @@
 """`ls`: list operations."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
+from progress_cli.exit_codes import print_info
 from progress_cli.operation_options import AsJson
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output import tables
@@ -30,20 +32,23 @@ def ls(
 ) -> None:
     """List operations, the most recently changed first."""
     filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
-    operations = asyncio.run(_find(connect.locate(settings), filters, limit))
+    operations, more, now = asyncio.run(_find(connect.locate(settings), filters, limit))
     if as_json:
         for operation in operations:
             typer.echo(operation.model_dump_json())
     else:
-        tables.listing(operations)
+        tables.listing(operations, now)
+        if more:
+            print_info(f"{limit} shown, there are more: use a larger --limit")
 
 
-async def _find(settings: Settings, filters: Filters, limit: int) -> list[Operation]:
+async def _find(settings: Settings, filters: Filters, limit: int) -> tuple[list[Operation], bool, datetime]:
+    """Return the operations, whether there are more, and Redis' time."""
     found: list[Operation] = []
     cursor: str | None = None
     async with await Store.open(settings) as store:
         while True:
-            page, cursor = await store.find(filters, limit=min(_PAGE, limit - len(found)), cursor=cursor)
+            page, cursor = await store.find(filters, limit=min(_PAGE, limit + 1 - len(found)), cursor=cursor)
             found += page
-            if cursor is None or len(found) >= limit:
-                return found
+            if cursor is None or len(found) > limit:
+                return found[:limit], len(found) > limit, await store.now()

@@ -1,9 +1,7 @@
 """`publish`: publish one event or a stream of events from the shell, for work that does not use an SDK."""
 
 import asyncio
-import os
-import sys
-from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import typer
@@ -14,15 +12,12 @@ from progress_broker.model.entry import NewEvent, read_publish_request
 from progress_broker.model.operation import NewOperation, PublishResult
 from progress_broker.model.validation import invalid, read_json
 from progress_broker.operations.store import Store
-from progress_broker.runtime.ndjson import LineBuffer
 from progress_broker.settings import Settings
 from progress_cli import connect
+from progress_cli.input.lines import Batches, at_line, read_batches
 from progress_cli.operation_options import AsJson, Id, with_new_operation
 from progress_cli.options import CLIENT, with_settings
-
-MAX_BATCH = 500
-"""The most events in one call: Redis runs a call without interruption."""
-_CHUNK = 65_536
+from progress_cli.output.format import counted
 
 
 @with_settings(*CLIENT)
@@ -45,17 +40,21 @@ def publish(
 
     For example `progress-broker publish import-42 --create --type progress --data '{"percent": 40}'`, or `my-work |
     progress-broker publish import-42 -` with lines such as `{"type": "log", "data": {"message": "hi"}}`.
+
+    Lines may also be what `tail --json` prints: `progress-broker tail import-42 --from start --json >events`, then
+    `progress-broker publish copy --create - <events`. With --create, a file is checked before anything is created.
     """
     _check_usage(source, type, data, create, words)
     new = _new(id, words) if create else None
     settings = connect.locate(settings)
-    batches = _lines(settings) if source else iter([("", [_event(type, data, settings)])] if type else [])
+    single = [("", [_event(type, data, settings)])] if type else []
+    batches = read_batches(settings, check_file=create) if source else iter(single)
     answer = _publish(settings, id, new, batches)
     if as_json and answer is not None:
         typer.echo(answer.model_dump_json())
     elif answer is not None:
         cancel = "; a cancel was requested" if answer.cancel_requested else ""
-        typer.echo(f"{id}: {answer.events} events, last position {answer.position}{cancel}")
+        typer.echo(f"{id}: {counted(answer.events, 'event')}, last position {answer.position}{cancel}")
 
 
 def _check_usage(source: str | None, type: str | None, data: str | None, create: bool, words: dict[str, Any]) -> None:
@@ -83,16 +82,13 @@ def _event(type: str, data: str | None, settings: Settings) -> NewEvent:
     return read_publish_request({"type": type, "data": value}, settings)
 
 
-Batches = Iterator[tuple[str, list[NewEvent]]]
-"""Entries that are stored together, all or none, each batch with the place to name if it is rejected."""
-
-
 def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Batches) -> PublishResult | None:
     """Publish batch by batch. Reading may block forever, so it happens between runs of the event loop, not inside."""
     answer: PublishResult | None = None
     with asyncio.Runner() as runner:
         store = runner.run(Store.open(settings))
         try:
+            batches = chain(list(islice(batches, 1)), batches)  # read before: bad input must not create an operation
             if new is not None:
                 made, _ = runner.run(store.create(new))
                 answer = PublishResult(
@@ -102,42 +98,7 @@ def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Bat
                 try:
                     answer = runner.run(store.publish(id, entries))
                 except BrokerError as error:
-                    raise _at(place, error) from None
+                    raise at_line(place, error) from None
         finally:
             runner.run(store.close())
     return answer
-
-
-def _lines(settings: Settings) -> Batches:
-    """Yield the events of standard input; events that arrive together form a batch.
-
-    A bad line raises an error after the events before it were yielded.
-    """
-    for lines in _chunks(LineBuffer.of_events(settings)):
-        entries: list[NewEvent] = []
-        for number, line in lines:
-            try:
-                entries.append(read_publish_request(read_json(line), settings))
-            except BrokerError as error:
-                if entries:
-                    yield f"up to line {number - 1}: ", entries
-                raise _at(f"line {number}: ", error) from None
-            if len(entries) == MAX_BATCH:
-                yield f"up to line {number}: ", entries
-                entries = []
-        if entries:
-            yield f"up to line {lines[-1][0]}: ", entries
-
-
-def _chunks(lines: LineBuffer) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the lines of standard input with their numbers as they arrive; lines that arrive together are one list."""
-    while chunk := os.read(sys.stdin.fileno(), _CHUNK):
-        if found := lines.feed(chunk):
-            yield found
-        lines.check()
-    if found := lines.end():
-        yield found
-
-
-def _at(place: str, error: BrokerError) -> BrokerError:
-    return error.__class__(f"{place}{error.detail}", field=error.field)

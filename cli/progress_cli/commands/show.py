@@ -1,6 +1,7 @@
 """`show`: show one operation."""
 
 import asyncio
+from datetime import datetime
 
 import typer
 
@@ -16,13 +17,13 @@ from progress_cli.output import tables
 @with_settings(*CLIENT)
 def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
     """Show one operation: its status, its progress and that of its children, and how it ended."""
-    operation = asyncio.run(_get(connect.locate(settings), id))
+    operation, now = asyncio.run(_get(connect.locate(settings), id))
     if as_json:
         typer.echo(operation.model_dump_json())
     else:
-        tables.card(operation)
+        tables.card(operation, now)
 
 
-async def _get(settings: Settings, id: str) -> Operation:
+async def _get(settings: Settings, id: str) -> tuple[Operation, datetime]:
     async with await Store.open(settings) as store:
-        return await store.get(id, list_children=True)
+        return await store.get(id, list_children=True), await store.now()

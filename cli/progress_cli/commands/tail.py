@@ -22,11 +22,13 @@ from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.exit_codes import OUTCOMES, print_error
+from progress_cli.exit_codes import CANCELLED, FAILED, OK, print_error
 from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.live import View, choose_view
 
+OUTCOMES = {Status.SUCCEEDED: OK, Status.FAILED: FAILED, Status.CANCELLED: CANCELLED}
+"""The exit codes."""
 PATIENCE_S = 30
 """How long to wait for a Redis that became unavailable, in seconds."""
 
@@ -106,6 +108,12 @@ class Following:
             await self._show_snapshot(None)
             return
         page = await event_log.after(self._store, self._id, beginning, 1)
+        if page.reset and parse_position(beginning) < parse_position(operation.position):
+            # It may be any time, and not the position of an event: then nothing is lost if the log reaches back to it.
+            last = await event_log.last_before(self._store, self._id, beginning)
+            if last is not None:
+                self._position, self._n = last.position.decode(), last.n
+                return
         if page.reset:
             await self._show_snapshot(page.reset)
             return

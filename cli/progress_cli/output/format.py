@@ -1,6 +1,5 @@
 """Formats operations and events as text, for terminals and pipes. Text from publishers is always escaped."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,29 +41,42 @@ def duration(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
-def ago(moment: datetime | None) -> str:
-    """Return how long ago a moment was."""
-    return "" if moment is None else f"{duration(time.time() - moment.timestamp())} ago"
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless there is one."""
+    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
 
 
-def stamp(moment: datetime | None) -> str:
-    """Return the local date and time of a moment, and how long ago it was."""
-    return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({ago(moment)})"
+def percentage(value: float) -> str:
+    """Return a percentage with one digit. Only complete work shows 100."""
+    return f"{min(value, 99.9) if value < 100 else value:.1f} %"
 
 
-def progress(payload: dict[str, Any] | None, *, message: bool = True) -> str:
-    """Return a short text for a `progress` object. Other workers may have put any values into it."""
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago a moment was. `now` is by Redis' clock, as all times of operations are."""
+    return "" if moment is None else f"{duration((now - moment).total_seconds())} ago"
+
+
+def stamp(moment: datetime | None, now: datetime) -> str:
+    """Return the local date and time of a moment with its zone, and how long ago it was."""
+    return "" if moment is None else f"{moment.astimezone().isoformat(' ', 'seconds')} ({ago(moment, now)})"
+
+
+def progress(payload: dict[str, Any] | None, status: str = Status.RUNNING, *, message: bool = True) -> str:
+    """Return a short text for a `progress` object; it has the time left only if the status is `running`.
+
+    Other workers may have put any values into it.
+    """
     if not payload:
         return ""
     words = []
     percent, current, total = payload.get("percent"), payload.get("current"), payload.get("total")
     if isinstance(percent, int | float):
-        words.append(f"{percent:.1f} %")
+        words.append(percentage(percent))
     if current or total:
         of = "" if total is None else f"/{number(total)}"
         words.append(f"{number(current)}{of} {plain(payload.get('unit') or '')}".rstrip())
     eta_ms = payload.get("eta_ms")
-    if isinstance(eta_ms, int | float) and eta_ms > 0:
+    if status == Status.RUNNING and isinstance(eta_ms, int | float) and eta_ms > 0:
         words.append(f"{duration(eta_ms / 1000)} left")
     if message and payload.get("message"):
         words.append(plain(payload["message"]))
@@ -99,13 +111,9 @@ def describe_cancel(cancel: Cancel | None) -> str:
     return f"asked to stop{by}{why}"
 
 
-def ignored(operation: Operation) -> bool:
+def ignored(operation: Operation, now: datetime) -> bool:
     """Return whether a worker still works after a cancel, although its time to stop is over."""
-    return (
-        operation.status is Status.CANCELLING
-        and operation.cancel is not None
-        and operation.cancel.overdue_at.timestamp() <= time.time()
-    )
+    return operation.status is Status.CANCELLING and operation.cancel is not None and operation.cancel.overdue_at <= now
 
 
 def compact(value: object) -> str:
@@ -113,10 +121,9 @@ def compact(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def clock(event: Event) -> str:
-    """Return the local time of day of an event."""
-    moment = datetime.fromtimestamp(milliseconds(event.position) / 1000, UTC).astimezone()
-    return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03}"
+def time_of(event: Event) -> datetime:
+    """Return the local time of an event."""
+    return datetime.fromtimestamp(milliseconds(event.position) / 1000, UTC).astimezone()
 
 
 def data(event: Event) -> Any:
@@ -141,7 +148,8 @@ def describe(event: Event, before: str = "") -> str:
     match event.type:
         case b"progress":
             stage = running_stage(payload)
-            return "  ".join(part for part in (progress(payload), f"[{stage}]" if stage else "") if part)
+            standing = progress(payload, before or Status.RUNNING)
+            return "  ".join(part for part in (standing, f"[{stage}]" if stage else "") if part)
         case b"log":
             stage = f" [{plain(payload['stage'])}]" if payload.get("stage") else ""
             return f"{plain(payload.get('level', 'info'))}{stage}: {plain(payload.get('message', ''))}"

@@ -4,7 +4,9 @@ import sys
 from typing import Protocol, Self
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from progress_broker.model.event import Event
@@ -14,6 +16,8 @@ from progress_cli.output import format
 
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
 
+_CLEAR = (b"log", b"status", b"end")
+"""Events whose line on a terminal shows what they are. The lines of all others begin with their type."""
 
 _RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier events were lost; "}
 
@@ -81,7 +85,8 @@ class Lines(Envelopes):
     def event(self, event: Event) -> None:
         """Print the event."""
         said = format.describe(event, self._status)
-        typer.echo(f"{format.clock(event)}  {format.plain(event.type.decode()):<8}  {said}")
+        time = format.time_of(event).isoformat(timespec="milliseconds")
+        typer.echo(f"{time}  {format.plain(event.type.decode()):<8}  {said}")
         self._status = format.status(event) or self._status
 
 
@@ -89,12 +94,16 @@ class Bar:
     """A live progress bar below the lines of the log."""
 
     def __init__(self) -> None:
+        console = Console()
+        # On a narrow terminal the title is cut, not the status.
+        title = Column(no_wrap=True, overflow="ellipsis", max_width=console.width // 3)
         # Drawn on each event, not by a separate thread.
         self._live = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=title),
             BarColumn(),
             TextColumn("{task.fields[said]}", markup=False),
             auto_refresh=False,
+            console=console,
         )
         self._task = self._live.add_task("", total=None, said="")
         self._status = self._before = ""
@@ -121,7 +130,9 @@ class Bar:
             self._live.refresh()
             return
         status, level = format.status(event), str(payload.get("level")) if isinstance(payload, dict) else ""
-        line = f"{format.clock(event)}  {format.describe(event, self._before)}"
+        time = format.time_of(event).timetz().isoformat("milliseconds")
+        kind = "" if event.type in _CLEAR else f"{format.plain(event.type.decode())}  "
+        line = f"{time}  {kind}{format.describe(event, self._before)}"
         is_new_attempt = event.type == b"status" and isinstance(payload, dict) and payload.get("attempt")
         self._show(status or self._status, None if is_new_attempt else self._progress)
         self._before = status or self._before
@@ -135,7 +146,7 @@ class Bar:
         self._status, self._progress = status, payload
         percent = (payload or {}).get("percent")
         done = percent if isinstance(percent, int | float) else None
-        progress = [part for part in (format.running_stage(payload), format.progress(payload)) if part]
+        progress = [part for part in (format.running_stage(payload), format.progress(payload, status)) if part]
         standing = [] if progress and status == Status.RUNNING else [status]
         said = "  ".join((*standing, *progress))
         self._live.update(self._task, completed=done or 0, total=None if done is None else 100, said=said)
@@ -153,5 +164,5 @@ def _standing(operation: Operation, reset: str | None) -> str:
     status = operation.status.value
     if operation.status is Status.CANCELLING:
         status = f"cancelling ({format.describe_cancel(operation.cancel)})"
-    parts = (status, format.progress(operation.progress), format.outcome(operation))
+    parts = (status, format.progress(operation.progress, operation.status), format.outcome(operation))
     return f"{operation.id}: {why}now {'  '.join(part for part in parts if part)}"

@@ -69,7 +69,7 @@ class BarContribution:
 
     def describe(self, inside: bool) -> str:
         """Return the bar's text in the message; for an inner bar, with its percentage."""
-        share = f" {min(100.0, 100 * self._n / self._total):.0f} %" if inside and self._total else ""
+        share = f" {min(100, int(100 * self._n / self._total))} %" if inside and self._total else ""
         return f"{self._label}{share}" if self._label else ""
 
 

@@ -87,7 +87,7 @@ class Output:
         left_out = len(lines) - max(LEAST_AT_ONCE, int(self._credit))
         if left_out > 0:
             self._operation.log(
-                f"{left_out} lines were left out because they arrived faster than they could be sent", "warning"
+                f"lines left out because they arrived faster than they could be sent: {left_out}", "warning"
             )
             del lines[:left_out]
         self._credit = max(0.0, self._credit - len(lines))

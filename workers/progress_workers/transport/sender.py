@@ -244,6 +244,6 @@ def give_up(reporter: Reporter, rejection: BrokerError) -> None:
     """Stop reporting an operation. Log this once, with the number of events that are lost."""
     if reporter.lost is None:
         unsent = reporter.unsent()
-        dropped = f"; {unsent} events that were not stored yet are lost" if unsent else ""
+        dropped = f"; events that were not stored yet and are lost: {unsent}" if unsent else ""
         logger.warning("operation %s is no longer reported: %s%s", reporter.operation, rejection.detail, dropped)
     reporter.lose(rejection)

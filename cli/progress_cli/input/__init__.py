@@ -1,0 +1,1 @@
+"""What `publish` reads from standard input: events, and what `tail --json` printed."""
