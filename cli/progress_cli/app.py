@@ -51,26 +51,28 @@ COMMANDS = (
 
 AUTH = (
     LazyCommand(
-        "token", "credentials:token", "Make a token for trying things out, signed with the secret in PROGRESS_JWT_KEY."
+        "token",
+        "auth.credentials:token",
+        "Make a token for trying things out, signed with the secret in PROGRESS_JWT_KEY.",
     ),
     LazyCommand(
         "key",
-        "credentials:key",
+        "auth.credentials:key",
         "Make an API key for a worker. Prints the key and the lines to add to the TOML file of PROGRESS_API_KEYS.",
     ),
     LazyCommand(
         "revoke",
-        "revocations:revoke",
+        "auth.revocations:revoke",
         "Revoke a principal or a token on all replicas. Its open streams end within about two seconds.",
     ),
     LazyCommand(
         "restore",
-        "revocations:restore",
+        "auth.revocations:restore",
         "Restore a principal or a token that was revoked. All replicas accept it again within about two seconds.",
     ),
     LazyCommand(
         "list",
-        "revocations:show_revoked",
+        "auth.revocations:show_revoked",
         "List the revoked principals and tokens, and until when they are revoked.",
     ),
 )

@@ -112,7 +112,7 @@ class Following:
             # It may be any time, and not the position of an event: then nothing is lost if the log reaches back to it.
             last = await event_log.last_before(self._store, self._id, beginning)
             if last is not None:
-                self._position, self._n = last.position.decode(), last.n
+                self._position = last.position.decode()
                 return
         if page.reset:
             await self._show_snapshot(page.reset)

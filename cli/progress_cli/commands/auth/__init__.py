@@ -1,0 +1,1 @@
+"""`auth`: tokens, API keys and revocations."""
