@@ -91,7 +91,7 @@ def test_output_is_passed_through_as_it_is(shell: Shell, broker: Broker) -> None
 
 def test_input_is_the_commands(shell: Shell) -> None:
     data = os.urandom(300_000)
-    with shell.open("run", "cat", stdin=subprocess.PIPE) as run:
+    with shell.open("run", "--id", "a", "cat", stdin=subprocess.PIPE) as run:
         assert run.communicate(data, timeout=120) == (data, b"")
         assert run.returncode == 0
 
