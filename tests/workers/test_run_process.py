@@ -431,8 +431,27 @@ def test_a_redis_that_is_away_keeps_no_command_waiting(kept_redis: RealRedis) ->
     broker.redis.close()
 
 
-def test_without_an_operation_it_only_runs() -> None:
-    assert run_process(["sh", "-c", "echo out; exit 4"]) == 4
+def test_without_an_operation_its_output_passes_through(capfd: pytest.CaptureFixture[str]) -> None:
+    print("first")
+    assert run_process(["sh", "-c", r"printf '1/2\r2/2\n'; echo err >&2; exit 4"]) == 4
+    assert capfd.readouterr() == ("first\n1/2\r2/2\n", "err\n")
+
+
+def test_within_an_operation_its_output_is_the_log_alone(broker: Broker, capfd: pytest.CaptureFixture[str]) -> None:
+    with operation(broker):
+        run_process(["sh", "-c", "echo out; echo err >&2"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_an_operation_output_that_can_not_be_written_is_an_error(redis_url: str) -> None:
+    code = """
+        from progress_workers.processes import run_process
+        run_process(["head", "-c", "30000", "/dev/zero"])
+    """
+    with open("/dev/full", "wb") as full, python(redis_url, code, stdout=full) as process:
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 1
+        assert "No space left on device" in err
 
 
 async def test_from_asyncio_it_runs_in_a_thread_and_knows_the_operation(broker: Broker) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal, TextIO
 
@@ -36,7 +37,8 @@ def run_process(
     and its stderr becomes warnings. Output is decoded as UTF-8, and `�` replaces invalid bytes. Escape sequences are
     removed unless `ansi` is keep; blank lines are left out; very long lines are cut. If lines arrive faster than they
     can be sent, the log says how many were left out; with `on_line`, all are kept. A line that is rewritten, as
-    progress bars do, is the operation's message meanwhile; its last form is logged.
+    progress bars do, is the operation's message meanwhile; its last form is logged. Outside an operation, the output
+    goes to this process's own stdout and stderr, unchanged.
 
     `pattern` says where progress is read: `bars` looks for `30%`, `3/10` and `1.2/3.4 MB` in lines that are rewritten,
     `auto` in all lines. A regular expression looks in all lines for its groups named `current`, `total`, `percent`,
@@ -62,7 +64,8 @@ def run_process(
     outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
     place = SpawnOptions(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
     operation.raise_if_cancelled()
-    with Running(command, outputs, place=place, grace_s=grace_s) as running:
+    copy_to = (None, None) if operation.id else (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2))
+    with Running(command, outputs, place=place, grace_s=grace_s, copy_to=copy_to) as running:
         forget = operation.on_cancel(running.stop)
         try:
             code = running.finish()
@@ -70,6 +73,9 @@ def run_process(
             forget()
     if running.stopped_for is not None:
         raise running.stopped_for
+    for error in running.copy_errors:
+        if error is not None:
+            raise error
     if check and code:
         raise failure(code, command, outputs[1].last)
     return code
