@@ -61,6 +61,8 @@ def run(
 
     For example `progress-broker run --id nightly-0514 -- rsync -a --info=progress2 /data /backup`.
 
+    Without --id, an id is made up and told on standard error before the command starts.
+
     The newest line of a bar decides, and a percentage outranks a ratio beside it. A bar with another label or total is
     another part of the work, for which the percentage begins anew. A bar that has reached its end is shown so when the
     command has succeeded.

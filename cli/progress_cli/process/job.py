@@ -15,7 +15,7 @@ import redis.exceptions
 from progress_broker.embedded.server_process import ending_with_us
 from progress_broker.errors import BrokerError, Fenced, InvalidInput, OperationEnded, OperationExists
 from progress_broker.model.operation import MAX_LABEL_CHARS
-from progress_cli.exit_codes import CANCELLED, FAILED, print_error
+from progress_cli.exit_codes import CANCELLED, FAILED, print_error, print_info
 from progress_cli.process.relay import Interrupted, Relay
 from progress_cli.process.terminal import Terminal
 from progress_workers import Cancelled, Operation
@@ -76,6 +76,9 @@ def start(kind: str, options: dict[str, Any], require: bool) -> Operation | Null
         why = f"the id {options.get('id')} was already used; an id is valid for one run only" if used else error
         print_error(f"the command runs without being reported: {why}")
         return NULL_OPERATION
+    if "id" not in options:
+        with suppress(OSError):  # standard error may not be writable
+            print_info(f"reporting as operation {operation.id}; to follow it: progress-broker tail {operation.id}")
     return operation
 
 
