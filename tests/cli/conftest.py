@@ -114,9 +114,8 @@ class Shell:
         return self.folder / f"output-{self._logs}"
 
     def open(self, *words: str, **options: Any) -> Started:
-        return Started(
-            [*CLI, *words], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return Started([*CLI, *words], env=self.env, cwd=self.folder, **pipes | options)
 
 
 @pytest.fixture

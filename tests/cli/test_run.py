@@ -91,9 +91,23 @@ def test_output_is_passed_through_as_it_is(shell: Shell, broker: Broker) -> None
 
 def test_input_is_the_commands(shell: Shell) -> None:
     data = os.urandom(300_000)
-    with shell.open("run", "cat", stdin=subprocess.PIPE) as run:
+    with shell.open("run", "--id", "a", "cat", stdin=subprocess.PIPE) as run:
         assert run.communicate(data, timeout=120) == (data, b"")
         assert run.returncode == 0
+
+
+def test_an_id_that_was_made_up_is_told_before_the_command_starts(shell: Shell) -> None:
+    with shell.open("run", "sh", "-c", "echo first >&2; exit 3") as run:
+        told, first = rest(run)[1].decode().splitlines()
+    assert first == "first"
+    id = told.rpartition(" ")[2]
+    assert told == f"progress-broker: reporting as operation {id}; to follow it: progress-broker tail {id}"
+    assert shown(shell, id)["status"] == "failed"
+
+
+def test_an_id_that_can_not_be_told_stops_nothing(shell: Shell) -> None:
+    with open("/dev/full", "wb") as full, shell.open("run", "echo", "out", stderr=full) as run:
+        assert (rest(run)[0], run.returncode) == (b"out\n", 0)
 
 
 def test_what_it_is_called_can_be_said_and_what_follows_the_command_is_its_own(shell: Shell) -> None:

@@ -16,7 +16,7 @@ TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "CONTRIBUTING.md", R
 
 def test_the_settings_and_commands_named_exist() -> None:
     told = "".join(TEXTS[page] for page in PAGES)
-    named = {name.lower() for name in re.findall(r"PROGRESS_([A-Z_]+[A-Z])", told)}
+    named = {name.lower() for name in re.findall(r"\bPROGRESS_([A-Z_]+[A-Z])", told)}
     assert named <= set(Settings.model_fields)
     commands = set(get_command(app).commands)
     assert set(re.findall(r"\bprogress-broker ([a-z]+)", told)) <= commands

@@ -100,16 +100,14 @@ def assert_whole(events: list[Event]) -> None:
         assert taken == list(range(1, len(taken) + 1))
 
 
-def python(url: str, code: str) -> subprocess.Popen[str]:
+def python(url: str, code: str, **outputs: Any) -> subprocess.Popen[str]:
     """Start code in a new process, which finds Redis through its environment."""
     root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         env=os.environ | {"PROGRESS_REDIS_URL": url, "PYTHONPATH": root},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | outputs,
     )
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -20,9 +19,7 @@ import pytest
 from progress_broker.model.operation import Status
 from progress_workers import AsyncOperation, Cancelled, Gone, InvalidInput, Operation, current
 from progress_workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
-from progress_workers.processes.lines import MAX_CHARS, Line, Lines, shown
 from progress_workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
-from progress_workers.processes.patterns import make_pattern
 from progress_workers.processes.stream import Stream
 from tests.servers import RealRedis, wait_until
 from tests.workers.harness import Broker, finished, python
@@ -63,92 +60,6 @@ def logged(broker: Broker) -> list[tuple[str, str]]:
 def progress(broker: Broker) -> dict[str, Any]:
     told = broker.data("op", "progress")
     return dict(told[-1]) if told else {}
-
-
-# Lines, and the progress in them.
-
-
-@pytest.mark.parametrize("step", [1, 1000])
-@pytest.mark.parametrize(
-    ("said", "lines"),
-    [
-        (b"", []),
-        (b"one\ntwo\n", [("one", False), ("two", False)]),
-        (b"no newline", [("no newline", False)]),
-        (b"dos\r\ntwice\r\r\n\n", [("dos", False), ("twice", False), ("", False)]),
-        (b"\r1/3\r2/3\r3/3\ndone\n", [("3/3", True), ("done", False)]),
-        (b"1/3\r2/3\r3/3\r\n", [("3/3", True)]),
-        (b"50%\r     \r\n", [("     ", True)]),
-        (b"working\r", [("working", False)]),
-        ("größer €\n".encode(), [("größer €", False)]),
-        (b"\xff\xe2\x82\n\xe2\x82", [("\ufffd\ufffd", False), ("\ufffd", False)]),
-        (b"\x1b[1;31mred\x1b[0m \x1b(Bplain\x1b[K\n", [("red plain", False)]),
-        (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x07!\n", [("link!", False)]),
-        (b"tab\tbell\x07 nul\x00 \x1b[3", [("tab\tbell nul ", False)]),
-    ],
-)
-def test_bytes_become_the_lines_a_terminal_would_show(said: bytes, lines: list[Line], step: int) -> None:
-    found, reader = [], Lines()
-    for start in range(0, len(said), step):
-        found += reader.feed(said[start : start + step])
-    found += reader.feed(b"", final=True)
-    assert [shown(line) for line in found] == lines
-
-
-def test_escape_sequences_are_kept_where_that_is_wanted() -> None:
-    (line,) = Lines().feed(b"\x1b[31mred\x1b[0m\n")
-    assert shown(line, keep_ansi=True).text == "\x1b[31mred\x1b[0m"
-
-
-@pytest.mark.parametrize("piece", [b"x" * 1000, b"x" * 500 + b"\r" + b"y" * 500, b"\r" + b"y" * 200_000])
-def test_a_line_without_an_end_is_cut(piece: bytes) -> None:
-    reader = Lines()
-    for _ in range(300):
-        assert reader.feed(piece) == []
-        assert len(reader.rest) <= 2 * MAX_CHARS + 4
-    (line,) = reader.feed(b"\n")
-    assert len(shown(line).text) <= MAX_CHARS
-    assert shown(line).text.endswith("…") is (len(piece.rpartition(b"\r")[2]) > 500)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "line", "moves"),
-    [
-        ("auto", "3/10", {"current": 3, "total": 10}),
-        ("auto", "step 3 of 10.", {"current": 3, "total": 10}),
-        ("auto", "[12,345/20,000]", {"current": 12345, "total": 20000}),
-        ("auto", " 30%|███   | 3/10 [00:01<00:02,  2.50it/s]", {"current": 3, "total": 10}),
-        ("auto", "  1,234,567  12%    1.23MB/s    0:00:12 (xfr#5, to-chk=169/396)", {"percent": 12}),
-        ("auto", "12.5 % done", {"percent": 12.5}),
-        ("auto", "101% of 0/0, a/b, 1/2/3, 24/7, v1.2/3, x%20y", {}),
-        ("auto", "nothing", {}),
-        ("bars", "3/10", {"current": 3, "total": 10}),
-        (r"(?P<percent>[\d.,]+) done", "12,5 done", {"percent": 12.5}),
-        (r"(?P<current>\S+)/(?P<total>\d+) (?P<unit>\w+): (?P<message>.*)", "1/9 files: a ", {
-            "current": 1, "total": 9, "unit": "files", "message": "a"}),
-        (re.compile(r"(?P<current>\S+) rows"), "many rows", {}),
-        (r"(?P<current>\S+) rows", "nan rows", {}),
-        (r"(?P<current>\d+)(?: of (?P<total>\d+))?", "4", {"current": 4}),
-    ],
-)  # fmt: skip
-def test_a_line_says_how_far_the_work_is(pattern: Any, line: str, moves: dict[str, Any]) -> None:
-    made = make_pattern(pattern)
-    assert made is not None
-    assert made.read(line) == moves
-
-
-@pytest.mark.parametrize("pattern", ["auto", r"(?P<current>\d+)/(?P<total>\d+)"])
-def test_a_number_that_may_go_on_is_not_taken_for_whole(pattern: str) -> None:
-    made = make_pattern(pattern)
-    assert made is not None
-    assert made.read("10/1", unfinished=True) == {}
-    assert made.read("10/1" + "0" * 5000) == {}
-    assert made.read("10/100 ", unfinished=True) == {"current": 10, "total": 100}
-
-
-@pytest.mark.parametrize("off", [None, "off"])
-def test_no_pattern_is_none(off: str | None) -> None:
-    assert make_pattern(off) is None
 
 
 @pytest.mark.parametrize(
@@ -221,6 +132,28 @@ print("\r100%|####| 4/4 [00:04]", file=sys.stderr)
     os.close(reading)
     assert logged(broker) == [("warning", "100%|####| 4/4 [00:04]")]
     assert progress(broker)["percent"] == 100
+
+
+def test_a_bar_that_follows_another_begins_anew(broker: Broker) -> None:
+    first = r"Counting: 50%% (1/2)\rCounting: 100%% (2/2)\nReceiving: 10%%\r"
+    script = rf"printf '{first}'; read line; printf 'Receiving: 100%%\n'"
+    reading, writing = os.pipe()
+    with operation(broker) as op:
+
+        def press() -> None:
+            try:
+                wait_until(lambda: progress(broker).get("percent") == 10, "the second bar is shown")
+            finally:
+                os.write(writing, b"\n")
+
+        with threaded(press):
+            run_process(["sh", "-c", script], operation=op, pattern="bars", stdin=reading)
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    told = [(line["current"], line["total"], line["percent"]) for line in broker.data("op", "progress")]
+    assert told[-2:] == [(0, None, 10), (0, None, 100)]
+    assert 100 not in [percent for _, _, percent in told[:-1]]
+    assert broker.logged("op") == ["Counting: 100% (2/2)", "Receiving: 100%"]
 
 
 @contextmanager
@@ -498,8 +431,27 @@ def test_a_redis_that_is_away_keeps_no_command_waiting(kept_redis: RealRedis) ->
     broker.redis.close()
 
 
-def test_without_an_operation_it_only_runs() -> None:
-    assert run_process(["sh", "-c", "echo out; exit 4"]) == 4
+def test_without_an_operation_its_output_passes_through(capfd: pytest.CaptureFixture[str]) -> None:
+    print("first")
+    assert run_process(["sh", "-c", r"printf '1/2\r2/2\n'; echo err >&2; exit 4"]) == 4
+    assert capfd.readouterr() == ("first\n1/2\r2/2\n", "err\n")
+
+
+def test_within_an_operation_its_output_is_the_log_alone(broker: Broker, capfd: pytest.CaptureFixture[str]) -> None:
+    with operation(broker):
+        run_process(["sh", "-c", "echo out; echo err >&2"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_an_operation_output_that_can_not_be_written_is_an_error(redis_url: str) -> None:
+    code = """
+        from progress_workers.processes import run_process
+        run_process(["head", "-c", "30000", "/dev/zero"])
+    """
+    with open("/dev/full", "wb") as full, python(redis_url, code, stdout=full) as process:
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 1
+        assert "No space left on device" in err
 
 
 async def test_from_asyncio_it_runs_in_a_thread_and_knows_the_operation(broker: Broker) -> None:
@@ -565,12 +517,6 @@ def test_a_failure_may_be_sent_to_another_process(error: ProcessFailed, text: st
 def test_a_grace_that_is_none_is_rejected(grace_s: Any) -> None:
     with pytest.raises(InvalidInput, match="grace_s must be a number of seconds"):
         run_process(["true"], grace_s=grace_s)
-
-
-@pytest.mark.parametrize("pattern", ["auot", "("])
-def test_a_pattern_that_is_none_is_rejected_with_what_there_is(pattern: str) -> None:
-    with pytest.raises(InvalidInput, match="expected bars, auto, off or a regular expression"):
-        make_pattern(pattern)
 
 
 def test_a_copy_that_would_wait_is_put_off() -> None:

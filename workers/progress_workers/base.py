@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from progress_broker.errors import InvalidInput, TooLarge
 from progress_workers.core import encoding
+from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
 from progress_workers.errors import CancelInfo, exited_well, is_cancellation
 from progress_workers.tracing import NoTrace
@@ -197,6 +198,10 @@ class BaseOperation:
         """
         held_s = min(MAX_DELAY_S, max(0.0, number(delay_s) or 0.0))
         self._reporter.retry_in(held_s, encoding.given_up(error, held_s, self.attempt))
+
+    def _measure(self, measured: Measurement) -> None:
+        """Report how far the work is, as measured by its bar. Unlike with `update`, earlier counts don't last."""
+        self._reporter.progress.measure(measured)
 
     def _finish(self, error: BaseException | None) -> None:
         # A forked child process that leaves the block must not end the operation of its parent process.

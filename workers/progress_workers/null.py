@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from progress_workers.base import BaseOperation
+from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
 from progress_workers.tracing import NO_TRACE
 
@@ -92,6 +93,9 @@ class NullOperation(BaseOperation):
         """Do nothing."""
 
     def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
+        """Do nothing."""
+
+    def _measure(self, measured: Measurement) -> None:
         """Do nothing."""
 
     def signals(self, timeout: float | None = None) -> Iterator[Any]:

@@ -43,8 +43,8 @@ def run(
     pattern: Annotated[
         str,
         typer.Option(
-            help="Where to read progress: `bars` (3/10 or 30% in lines that are rewritten), `auto` (in all lines),"
-            " `off`, or a regular expression with groups named current, total, percent, message or unit."
+            help="Where to read progress: `bars` (30%, 3/10 or 1.2/3.4 MB in lines that are rewritten), `auto` (in all"
+            " lines), `off`, or a regular expression with groups named current, total, percent, message or unit."
         ),
     ] = "bars",
     ansi: Annotated[
@@ -60,6 +60,12 @@ def run(
     """Run a command as an operation: its output becomes the log, and its progress bar the operation's progress.
 
     For example `progress-broker run --id nightly-0514 -- rsync -a --info=progress2 /data /backup`.
+
+    Without --id, an id is made up and told on standard error before the command starts.
+
+    The newest line of a bar decides, and a percentage outranks a ratio beside it. A bar with another label or total is
+    another part of the work, for which the percentage begins anew. A bar that has reached its end is shown so when the
+    command has succeeded.
 
     The output is also passed through unchanged. If stdout and stderr are the same file or pipe, their order is kept,
     and all lines are logged as info. If the output can't be written, for example because a disk is full, the operation

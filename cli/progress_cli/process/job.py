@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple
 
 import redis.exceptions
 
 from progress_broker.embedded.server_process import ending_with_us
 from progress_broker.errors import BrokerError, Fenced, InvalidInput, OperationEnded, OperationExists
 from progress_broker.model.operation import MAX_LABEL_CHARS
-from progress_cli.exit_codes import CANCELLED, FAILED, print_error
+from progress_cli.exit_codes import CANCELLED, FAILED, print_error, print_info
 from progress_cli.process.relay import Interrupted, Relay
 from progress_cli.process.terminal import Terminal
 from progress_workers import Cancelled, Operation
@@ -24,7 +24,7 @@ from progress_workers.null import NULL_OPERATION, NullOperation
 from progress_workers.processes.child import SpawnOptions
 from progress_workers.processes.errors import failure
 from progress_workers.processes.output import Output
-from progress_workers.processes.run import make_outputs
+from progress_workers.processes.run import descriptor_of, make_outputs
 from progress_workers.processes.running import Running
 
 NOT_RUNNABLE = 126
@@ -56,7 +56,7 @@ class Job(NamedTuple):
 
     def start(self, outputs: tuple[Output, Output]) -> Running:
         """Start the command. Its output is also copied to ours."""
-        copies = [_descriptor(sys.stdout), _descriptor(sys.stderr)]
+        copies = [descriptor_of(sys.stdout), descriptor_of(sys.stderr)]
         in_one = _same_file(*copies)
         place = SpawnOptions(stdin=None, with_terminal=True, in_one=in_one, prepare=ending_with_us())
         pipes = slice(1 if in_one else 2)
@@ -66,7 +66,7 @@ class Job(NamedTuple):
 def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NullOperation:
     """Return the operation, or the null operation if it can't be created: the work matters more than its report."""
     try:
-        return Operation.start(kind, **options)
+        operation = Operation.start(kind, **options)
     except InvalidInput:
         raise
     except (BrokerError, redis.exceptions.RedisError) as error:
@@ -76,6 +76,10 @@ def start(kind: str, options: dict[str, Any], require: bool) -> Operation | Null
         why = f"the id {options.get('id')} was already used; an id is valid for one run only" if used else error
         print_error(f"the command runs without being reported: {why}")
         return NULL_OPERATION
+    if "id" not in options:
+        with suppress(OSError):  # standard error may not be writable
+            print_info(f"reporting as operation {operation.id}; to follow it: progress-broker tail {operation.id}")
+    return operation
 
 
 def report(job: Job, operation: Operation | NullOperation, relay: Relay) -> int:
@@ -157,14 +161,6 @@ def _end(
     else:
         operation.succeed({"exit_code": code})
     return code
-
-
-def _descriptor(stream: TextIO | None) -> int | None:
-    """Return a standard stream's descriptor, or None if it was closed before this process started."""
-    if stream is None:
-        return None
-    stream.flush()
-    return stream.fileno()
 
 
 def _same_file(first: int | None, second: int | None) -> bool:

@@ -1,8 +1,9 @@
 """Commands as part of the work: their output is the operation's log, and a cancel ends them.
 
-`stream` reads bytes from a pipe. `lines` turns them into lines, as a terminal would show them. `output` reports the
-lines to the operation. `patterns` reads the progress from them. `running` is the loop that does this from the start to
-the end of the child process (`child`).
+`stream` reads bytes from a pipe. `terminal` turns them into lines, as a terminal would show them. `patterns` and
+`readings` read the progress from a line. `parts` decides how far that moves the operation: commands show several bars
+after each other. `output` does all this for one pipe, and logs the lines. `running` is the loop that does it from the
+start to the end of the child process (`child`).
 """
 
 from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed

@@ -1,4 +1,8 @@
-"""Reports one of a command's two outputs to an operation, line by line."""
+"""Reports one of a command's two outputs to an operation, line by line.
+
+The bytes become lines of a terminal (`Terminal`), lines become readings (`Pattern`), readings become parts of the work
+(`Parts`), and these change the operation.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,8 +11,10 @@ from typing import Literal
 
 from progress_workers.base import BaseOperation
 from progress_workers.core.backlog import MAX_LINES
-from progress_workers.processes.lines import Lines, shown
-from progress_workers.processes.patterns import Pattern, ProgressUpdate
+from progress_workers.processes.parts import Parts
+from progress_workers.processes.patterns import Pattern
+from progress_workers.processes.readings import Reading
+from progress_workers.processes.terminal import Line, Terminal
 from progress_workers.values import text as readable
 
 Name = Literal["stdout", "stderr"]
@@ -42,75 +48,122 @@ class Output:
         pattern: Pattern | None = None,
         keep_ansi: bool = False,
         on_line: OnLine | None = None,
+        parts: Parts | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self.other: Output | None = None
+        """The command's other output, if there is one."""
         self._name, self._operation, self._pattern = name, operation, pattern
-        self._keep_ansi, self._on_line = keep_ansi, on_line
-        self._lines = Lines()
-        self._looked_at = ""
-        self._draft = ("", False)
+        self._on_line = on_line
+        self._parts = Parts() if parts is None else parts
+        self._terminal = Terminal(keep_ansi=keep_ansi)
+        self._live: dict[int, Reading] = {}
+        self._message = ""
         self._muted = False
-        self._credit, self._credited_at = float(MOST_AT_ONCE), monotonic()
+        self._clock = clock
+        self._credit, self._credited_at = float(MOST_AT_ONCE), clock()
 
     def feed(self, chunk: bytes, *, final: bool = False) -> None:
         """Process a chunk. With `final`, nothing follows, and the last line may lack its newline."""
-        if self._muted:
-            return
-        lines = self._lines.feed(chunk, final=final)
-        if self._on_line is None:
-            self._leave_out(lines)
-        for line in lines:
-            self._report_line(line)
-        if self._lines.draft:
-            self._rewrite(self._lines.draft, unfinished=False)
+        if self.other is not None:
+            self.other.settle()
+        if not self._muted:
+            self._take(self._terminal.feed(chunk, final=final))
+
+    def settle(self) -> None:
+        """Log the lines that wait, because they came before what the other output says now."""
+        if not self._muted:
+            self._take(self._terminal.settle())
 
     def look(self) -> None:
-        """Process an unfinished line that has not changed for a moment."""
-        rest = self._lines.rest
-        if self._muted or rest == self._looked_at:
-            return
-        self._looked_at = rest
-        if "\r" in rest:
-            self._rewrite(rest, unfinished=True)
-        else:
-            self._move(shown(rest).text, rewritten=False, unfinished=True)
+        """Process a line that has not changed for a moment."""
+        if not self._muted:
+            self._take(self._terminal.look())
+
+    def complete(self) -> None:
+        """Note that the command has succeeded: a bar that has reached its end is shown so."""
+        measured = self._parts.complete()
+        if measured is not None:
+            self._operation._measure(measured)
 
     def mute(self) -> None:
         """Ignore further output."""
         self._muted = True
 
-    def _leave_out(self, lines: list[str]) -> None:
+    def _take(self, lines: list[Line]) -> None:
+        if self._on_line is None:
+            self._leave_out(lines)
+        for line in lines:
+            if line.final:
+                self._report_line(line)
+            if line.news:
+                self._read(line)
+            if line.final:
+                self._live.pop(line.row, None)
+
+    def _leave_out(self, lines: list[Line]) -> None:
         """Remove the first lines if there are more than the log can hold, and log how many."""
-        now = monotonic()
+        now = self._clock()
         self._credit = min(MOST_AT_ONCE, self._credit + (now - self._credited_at) * MOST_PER_S)
         self._credited_at = now
-        left_out = len(lines) - max(LEAST_AT_ONCE, int(self._credit))
+        finals = [number for number, line in enumerate(lines) if line.final]
+        left_out = len(finals) - max(LEAST_AT_ONCE, int(self._credit))
         if left_out > 0:
             self._operation.log(
                 f"lines left out because they arrived faster than they could be sent: {left_out}", "warning"
             )
-            del lines[:left_out]
-        self._credit = max(0.0, self._credit - len(lines))
+            del lines[: finals[left_out - 1] + 1]
+        self._credit = max(0.0, self._credit - (len(finals) - max(0, left_out)))
 
-    def _report_line(self, raw: str) -> None:
-        text, rewritten = shown(raw, keep_ansi=self._keep_ansi)
-        plain = shown(raw).text if self._keep_ansi else text
-        if text and not text.isspace():
+    def _report_line(self, line: Line) -> None:
+        """Log a finished line."""
+        text = line.text if line.styled is None else line.styled
+        if line.text and not line.text.isspace():
             self._operation.log(text.rstrip(), _LEVELS[self._name])
-            self.last.append(readable(plain.rstrip(), LAST_CHARS))
-            self._move(plain, rewritten=rewritten)
+            self.last.append(readable(line.text.rstrip(), LAST_CHARS))
         if self._on_line is not None:
             self._on_line(text, self._name)
 
-    def _rewrite(self, raw: str, *, unfinished: bool) -> None:
-        text = shown(raw).text
-        if text and not text.isspace() and self._draft != (text, unfinished):
-            self._draft = text, unfinished
-            self._move(text, rewritten=True, unfinished=unfinished)
+    def _read(self, line: Line) -> None:
+        """Report what a line says about the progress."""
+        text = line.text.strip()
+        if not text:
+            self._live.pop(line.row, None)
+            return
+        examined = self._pattern is not None and (line.rewritten or self._pattern.everywhere)
+        reading = self._pattern.read(line.text, unfinished=line.unfinished) if examined and self._pattern else None
+        if not self._is_main(line, reading):
+            return
+        message = text if line.rewritten and text != self._message else None
+        if reading is not None and reading.message is not None:
+            message = reading.message
+        if message is not None:
+            self._message = message
+            self._operation.update(message=message)
+        if reading is not None:
+            self._move(reading)
 
-    def _move(self, text: str, *, rewritten: bool, unfinished: bool = False) -> None:
-        moves: ProgressUpdate = {"message": text.strip()} if rewritten else {}
-        if self._pattern is not None and (rewritten or self._pattern.everywhere):
-            moves |= self._pattern.read(text, unfinished=unfinished)
-        if moves:
-            self._operation.update(**moves)
+    def _is_main(self, line: Line, reading: Reading | None) -> bool:
+        """Return whether a row decides, of several whose bars are shown below each other.
+
+        The first bar does that is not complete: bars of parts stand below that of the whole.
+        """
+        if reading is None or line.final:
+            self._live.pop(line.row, None)
+        else:
+            self._live[line.row] = reading
+        if not self._terminal.moves_up:
+            return True
+        if reading is None:
+            return not self._live
+        going_on = [row for row, shown in self._live.items() if (shown.share or 0.0) < 100]
+        return line.row == min(going_on, default=line.row)
+
+    def _move(self, reading: Reading) -> None:
+        if reading.share is None:  # only a pattern of the user finds a count without a total, or a unit alone
+            self._operation.update(current=reading.current, total=reading.total, unit=reading.unit)
+            return
+        measured = self._parts.take(reading)
+        if measured is not None:
+            self._operation._measure(measured)

@@ -3,8 +3,9 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TextIO
 
 from progress_broker.errors import InvalidInput
 from progress_workers.base import BaseOperation
@@ -12,6 +13,7 @@ from progress_workers.current import current
 from progress_workers.processes.child import SpawnOptions
 from progress_workers.processes.errors import failure
 from progress_workers.processes.output import OnLine, Output
+from progress_workers.processes.parts import Parts
 from progress_workers.processes.patterns import make_pattern
 from progress_workers.processes.running import GRACE_S, Running
 
@@ -34,13 +36,16 @@ def run_process(
     `command` is a list of words. It runs as it is, never through a shell. Its stdout becomes log lines of level info,
     and its stderr becomes warnings. Output is decoded as UTF-8, and `�` replaces invalid bytes. Escape sequences are
     removed unless `ansi` is keep; blank lines are left out; very long lines are cut. If lines arrive faster than they
-    can be sent, the log says how many were left out; with `on_line`, all are kept. A line that is rewritten after a
-    carriage return, as progress bars do, is the operation's message meanwhile; its last form is logged.
+    can be sent, the log says how many were left out; with `on_line`, all are kept. A line that is rewritten, as
+    progress bars do, is the operation's message meanwhile; its last form is logged. Outside an operation, the output
+    goes to this process's own stdout and stderr, unchanged.
 
-    `pattern` says where progress is read: `bars` looks for `3/10` and `30%` in lines that are rewritten, `auto` in all
-    lines. A regular expression looks in all lines for its groups named `current`, `total`, `percent`, `message` or
-    `unit`. By default no progress is read, because the operation may count other things. `on_line(text, "stdout" or
-    "stderr")` is called with the last form of each line, in this thread.
+    `pattern` says where progress is read: `bars` looks for `30%`, `3/10` and `1.2/3.4 MB` in lines that are rewritten,
+    `auto` in all lines. A regular expression looks in all lines for its groups named `current`, `total`, `percent`,
+    `message` or `unit`. By default no progress is read, because the operation may count other things. The newest line
+    decides, and a percentage outranks a ratio beside it. A bar with another label or total is another part of the work,
+    for which the percentage begins anew. A bar that has reached its end is shown so when the command has succeeded.
+    `on_line(text, "stdout" or "stderr")` is called with the last form of each line, in this thread.
 
     `cwd`, `env` and `stdin` are as in `subprocess.Popen`, but the default `stdin` is empty. The command gets its own
     session, so Ctrl-C in a terminal reaches only this process.
@@ -59,7 +64,8 @@ def run_process(
     outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
     place = SpawnOptions(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
     operation.raise_if_cancelled()
-    with Running(command, outputs, place=place, grace_s=grace_s) as running:
+    copy_to = (None, None) if operation.id else (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2))
+    with Running(command, outputs, place=place, grace_s=grace_s, copy_to=copy_to) as running:
         forget = operation.on_cancel(running.stop)
         try:
             code = running.finish()
@@ -67,9 +73,29 @@ def run_process(
             forget()
     if running.stopped_for is not None:
         raise running.stopped_for
+    for error in running.copy_errors:
+        if error is not None:
+            raise error
     if check and code:
         raise failure(code, command, outputs[1].last)
     return code
+
+
+def descriptor_of(stream: TextIO | None, otherwise: int | None = None) -> int | None:
+    """Return the descriptor that a standard stream writes to; `otherwise` if it has none, such as one in memory.
+
+    Return None if there is none that is open.
+    """
+    try:
+        if stream is not None:
+            stream.flush()
+            return stream.fileno()
+    except (OSError, ValueError):
+        pass
+    try:
+        return None if otherwise is None else os.dup2(otherwise, otherwise)
+    except OSError:
+        return None
 
 
 def make_outputs(
@@ -78,9 +104,10 @@ def make_outputs(
     """Return the receivers of a command's stdout and stderr; raise `InvalidInput` for an invalid pattern."""
     if ansi not in ("strip", "keep"):
         raise InvalidInput(f"ansi must be strip or keep, not {ansi!r}", field="ansi")
-    finds = make_pattern(pattern)
+    finds, parts = make_pattern(pattern), Parts()
     out, err = (
-        Output(name, operation, pattern=finds, keep_ansi=ansi == "keep", on_line=on_line)
+        Output(name, operation, pattern=finds, keep_ansi=ansi == "keep", on_line=on_line, parts=parts)
         for name in ("stdout", "stderr")
     )
+    out.other, err.other = err, out
     return out, err

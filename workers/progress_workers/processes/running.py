@@ -85,6 +85,9 @@ class Running:
             self._attend(monotonic())
         for stream in self._streams:
             stream.close()
+        if code == 0 and self.stopped_for is None:
+            for output in self._outputs:
+                output.complete()
         return code
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from progress_broker.model import payloads
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.dirty import DirtyFlag
+from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.percent import known, roll_up, shown
 from progress_workers.core.progress.rate import Rate, eta_ms
 from progress_workers.core.progress.stage import MAX_NAME_CHARS, LogLine, Stage
@@ -27,7 +28,7 @@ _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms",
 
 
 class Progress:
-    """The state of one operation. Its percentage never goes down, even if its count does."""
+    """The state of one operation. Its percentage never goes down, even if its count does, but for `measure`."""
 
     def __init__(self, dirty_flag: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
         self.gauge = Counter(dirty_flag, total)
@@ -92,6 +93,24 @@ class Progress:
             self._unit = self._unit if named is None else named
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
+        self._dirty_flag.mark_dirty()
+
+    def measure(self, measured: Measurement) -> None:
+        """Replace the count, the total and the percentage by those of a bar that somebody else shows.
+
+        If it is the bar of another part of the work, the percentage begins anew.
+        """
+        with self._dirty_flag.lock:
+            if measured.begins:
+                self._highest = 0.0
+            self.gauge.set(measured.current or 0, -1 if measured.total is None else measured.total)
+            self._given_percent = measured.percent
+            if measured.unit is not None:
+                self._unit = text(measured.unit, MAX_UNIT_CHARS) or None
+            if measured.counts_anew:
+                now = self._clock.monotonic()
+                self._rate = Rate(now, self.gauge.current - self.gauge.skipped)
+                self._pace = Rate(now, measured.percent or 0.0)
         self._dirty_flag.mark_dirty()
 
     def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:
