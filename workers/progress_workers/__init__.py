@@ -16,8 +16,8 @@ after somebody asked the work to stop; this ends the operation as cancelled.
 
 **Honest numbers.** `advance` counts, `track` counts a loop, and `skip` counts units that took no work. `update` reports
 everything else: a message, a total that is known only now, metrics, a pool of workers. Rate and remaining time are
-computed from the last 15 seconds. Work that has several parts names them as stages. Their weights make up one
-percentage, which never goes down:
+computed from the last 15 seconds of work; time before the first unit does not count. Work that has several parts names
+them as stages. Their weights make up one percentage, which goes down only when there is more to do than was known:
 
     >>> with Operation.start("report") as op:
     ...     collect, render = op.stage("collect", weight=3, total=2), op.stage("render")

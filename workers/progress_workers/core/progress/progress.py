@@ -1,7 +1,7 @@
 """How far an operation is: the state behind its `progress` object, which is always sent complete."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
@@ -27,10 +27,14 @@ _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms",
 
 
 class Progress:
-    """The state of one operation. Its percentage never goes down, even if its count does."""
+    """The state of one operation.
+
+    Its percentage never goes down, even if its count does. There is one exception: when there is more to do than was
+    known before (a larger total, another stage), it is the share of all of it.
+    """
 
     def __init__(self, dirty_flag: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
-        self.gauge = Counter(dirty_flag, total)
+        self.gauge = Counter(dirty_flag, total, clock.monotonic)
         self._dirty_flag, self._clock = dirty_flag, clock
         self._unit = None if unit is None else text(unit, MAX_UNIT_CHARS)
         self._message: str | None = None
@@ -39,8 +43,9 @@ class Progress:
         self._stages: dict[str, Stage] = {}
         self._inherited: dict[str, dict[str, Any]] = {}
         self._given_percent: float | None = None
-        self._highest = 0.0
-        self._rate, self._pace = Rate(clock.monotonic()), Rate(clock.monotonic())
+        self._highest = self._floor = 0.0
+        self._whole: _Whole | None = None
+        self._rate, self._pace = Rate(), Rate()
 
     def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
         """Continue from an earlier `progress` object, perhaps of another process in another language."""
@@ -48,12 +53,14 @@ class Progress:
             progress = tree(progress, MAX_RESUMED_BYTES).value
         except TooLarge:
             return
-        self._highest = max(self._highest, min(100.0, known(progress.get("percent")) or 0.0))
-        self._pace = Rate(self._clock.monotonic(), self._highest)
+        before = min(100.0, known(progress.get("percent")) or 0.0)
+        self._pace = Rate(before)
         if percent_only:
+            self._floor = before
             return
+        self._highest = before
         self.gauge.set(known(progress.get("current")), known(progress.get("total")))
-        self._rate = Rate(self._clock.monotonic(), self.gauge.current)
+        self._rate = Rate(self.gauge.current)
         unit, message = progress.get("unit"), progress.get("message")
         self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
         self._message = None if message is None else text(message)
@@ -65,6 +72,7 @@ class Progress:
             self._inherited = {stage["name"]: stage for stage in named}
         if self.gauge.total is None:
             self._given_percent = known(progress.get("percent"))
+        self._whole = self._measure(list(self._inherited.values()))
 
     def update(
         self,
@@ -120,7 +128,7 @@ class Progress:
         current, total = self.gauge.current, self.gauge.total
         stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
         percent = self._percent(list(stages.values()))
-        rate = self._rate.sample(now, current - self.gauge.skipped)
+        rate = self._rate.sample(now, current - self.gauge.skipped, self.gauge.began)
         described: dict[str, Any] = {
             # Work that counts only in its stages has no count of its own.
             "current": current if current or total is not None or not stages else None,
@@ -195,8 +203,17 @@ class Progress:
             percent = roll_up(stages)
         if percent is None:
             return None
-        self._highest = max(self._highest, percent)
-        return shown(self._highest)
+        before, self._whole = self._whole, self._measure(stages)
+        self._highest = percent if self._whole.exceeds(before) else max(self._highest, percent)
+        return shown(max(self._floor, self._highest))
+
+    def _measure(self, stages: list[dict[str, Any]]) -> "_Whole":
+        if self.gauge.total is not None:
+            return _Whole(total=self.gauge.total)
+        return _Whole(
+            weight=sum(known(stage.get("weight")) or 1 for stage in stages),
+            stage_total=sum(known(stage.get("total")) or 0 for stage in stages),
+        )
 
     def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
         """Use the count if there is a total; otherwise use the growth of the percentage."""
@@ -206,3 +223,15 @@ class Progress:
         if percent is None:
             return None
         return eta_ms(100.0 - percent, self._pace.sample(now, percent))
+
+
+class _Whole(NamedTuple):
+    """How much there is to do, as far as it is known; 0: unknown."""
+
+    total: float = 0
+    weight: float = 0
+    stage_total: float = 0
+
+    def exceeds(self, before: "_Whole | None") -> bool:
+        """Return whether more is to be done than was known before. To learn for the first time how much is no more."""
+        return before is not None and any(now > then > 0 for now, then in zip(self, before, strict=True))
