@@ -218,6 +218,11 @@ class Settings(BaseSettings):
         5, description="how often expired operations are removed, and watched ones without events are checked"
     )
     lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
+    end_on_sigterm: bool = Field(
+        True,
+        description="whether a worker process that gets SIGTERM ends its operations as cancelled, unless it has a"
+        " handler of its own",
+    )
     worker_lost_after_s: Seconds = Field(
         60, description="how long a stalled operation waits for its worker until it fails"
     )

@@ -86,9 +86,12 @@ class Operation(BaseOperation):
 
     def __enter__(self) -> Self:
         enter(self)
+        self._blocks.entered += 1
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        leave(self)
+        self._blocks.entered -= 1
+        if not leave(self):
+            return  # an outer block of the same operation goes on
         self._finish(error)
         self._check_flushed(error, self.flush(self._link.exit_timeout_s()))

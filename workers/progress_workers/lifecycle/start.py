@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from progress_broker.errors import InvalidInput, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
@@ -13,21 +13,13 @@ from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
 from progress_workers.errors import CancelInfo, Cancelled
 from progress_workers.lifecycle.create import create
+from progress_workers.lifecycle.handle import Handle
 from progress_workers.lifecycle.state import load_snapshot
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
 from progress_workers.transport.connection import Link
 from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
-
-
-class Handle(NamedTuple):
-    """An operation that can be reported."""
-
-    link: Link
-    reporter: Reporter
-    settings: Settings
-    end_on_exit: bool
 
 
 def start(
