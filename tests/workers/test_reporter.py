@@ -16,6 +16,7 @@ from progress_broker.errors import Fenced
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, PublishResult
 from progress_broker.model.payloads import Progress
+from progress_broker.operations.commands import Counts
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
@@ -481,6 +482,35 @@ def test_what_was_there_before_is_no_speed() -> None:
         bench.send()
     told = bench.data("progress")[-1]
     assert (told["rate"], told["eta_ms"]) == (pytest.approx(1), pytest.approx(90_000))
+
+
+def test_rate_and_remaining_time_are_those_of_all_processes_that_count() -> None:
+    """One counts 1 unit a second, the others 2, and 40 of 100 are left."""
+    bench = Bench(total=100)
+    for second in range(1, 21):
+        bench.now += 1
+        bench.reporter.progress.gauge.advance()
+        bench.send(answered=False)
+        bench.reporter.acknowledged(TAKEN, Counts(own=second, own_total=100, joined=2 * second, joined_total=0))
+    bench.reporter.progress.update(None, None, None, "hm", None, {})
+    bench.now += 0.5
+    bench.send()
+    told = bench.data("progress")[-1]
+    assert (told["current"], told["rate"]) == (20, pytest.approx(3, rel=0.05))
+    assert told["eta_ms"] == pytest.approx(40_000 / 3, rel=0.1)
+
+
+def test_a_process_that_joins_reports_what_it_adds() -> None:
+    bench = Bench()
+    bench.reporter.progress.resume({"current": 5, "total": 10, "percent": 50.0}, joins=True)
+    for by in (2, 1):
+        bench.reporter.progress.gauge.advance(by)
+        bench.now += 1
+        bench.send()
+    bench.reporter.after_fork()
+    bench.reporter.progress.gauge.advance(4)
+    bench.drain()
+    assert [entry.count for entry in bench.stored] == [(2, 0), (1, 0), (4, 0)]
 
 
 def test_slow_items_have_a_rate_from_the_first_one_on() -> None:

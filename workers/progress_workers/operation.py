@@ -54,8 +54,9 @@ class Operation(BaseOperation):
         """Join an existing operation and continue from its progress, or begin a new attempt at it.
 
         Options: `new_attempt` (True takes the operation over from its current worker, which then gets `Fenced`, and
-        counts from the beginning), `end_on_exit` (False: leaving the block does not end the operation), `worker`,
-        `interval_s`, `settings`. Raises `StorageUnavailable`, `NotFound`, `Gone`, `OperationEnded` or `SetupError`.
+        counts from the beginning), `end_on_exit` (False: this is one of several processes; it counts its own part,
+        which is added to the others', and leaving the block does not end the operation), `worker`, `interval_s`,
+        `settings`. Raises `StorageUnavailable`, `NotFound`, `Gone`, `OperationEnded` or `SetupError`.
         """
         return cls(start.attach(id, **options))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from progress_broker.errors import InvalidInput, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
-from progress_broker.operations.commands import read_answer
+from progress_broker.operations.commands import counts_of, read_answer
 from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
@@ -51,7 +51,9 @@ def start(
         reporter = _reporter(
             link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
         )
-        reporter.progress.resume(state.progress, percent_only=True)  # counting restarts, but the percentage continues
+        reporter.progress.resume(
+            state.progress, state.counts, percent_only=True
+        )  # counting restarts, but the percentage continues
         return reporter
 
     try:
@@ -83,7 +85,7 @@ def attach(
 
     def reporter(state: WorkerView) -> Reporter:
         reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, end_on_exit=end_on_exit)
-        reporter.progress.resume(state.progress)
+        reporter.progress.resume(state.progress, state.counts, joins=not end_on_exit)
         return reporter
 
     state = load_snapshot(link, operation)
@@ -173,4 +175,5 @@ def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[
 def _send_first(link: Link, reporter: Reporter) -> None:
     call = reporter.call(time.monotonic())
     if call is not None:
-        reporter.acknowledged(read_answer(link.run(call)))
+        reply = link.run(call)
+        reporter.acknowledged(read_answer(reply), counts_of(reply))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
+from progress_broker.operations.commands import Counts
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.dirty import DirtyFlag
@@ -45,22 +46,39 @@ class Progress:
         self._given_percent: float | None = None
         self._highest = self._floor = 0.0
         self._whole: _Whole | None = None
+        self._joins = False
+        self._sent = self._described = _Count()
+        self._others = _Count()
         self._rate, self._pace = Rate(), Rate()
 
-    def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
-        """Continue from an earlier `progress` object, perhaps of another process in another language."""
+    def resume(
+        self,
+        progress: Mapping[str, Any],
+        counts: Counts | None = None,
+        *,
+        joins: bool = False,
+        percent_only: bool = False,
+    ) -> None:
+        """Continue from an earlier `progress` object, perhaps of another process in another language.
+
+        If several processes count, `counts` says what they have counted. With `joins`, this one is another of them.
+        """
         try:
             progress = tree(progress, MAX_RESUMED_BYTES).value
         except TooLarge:
             return
         before = min(100.0, known(progress.get("percent")) or 0.0)
         self._pace = Rate(before)
+        counts = counts or Counts(known(progress.get("current")), known(progress.get("total")), 0, 0)
         if percent_only:
             self._floor = before
+            self._others = _Count(counts.joined, counts.joined_total)
             return
         self._highest = before
-        self.gauge.set(known(progress.get("current")), known(progress.get("total")))
-        self._rate = Rate(self.gauge.current)
+        self.gauge.set(None if joins else counts.own, counts.own_total)
+        self._joins, self._sent = joins, self._counted()
+        self.hear(counts)
+        self._rate = Rate(counts.current)
         unit, message = progress.get("unit"), progress.get("message")
         self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
         self._message = None if message is None else text(message)
@@ -73,6 +91,22 @@ class Progress:
         if self.gauge.total is None:
             self._given_percent = known(progress.get("percent"))
         self._whole = self._measure(list(self._inherited.values()))
+
+    def join(self) -> None:
+        """From now on count as one of several processes. What was counted so far is reported by another one."""
+        self._joins, self._sent = True, self._counted()
+
+    def take_count(self) -> tuple[float, float] | None:
+        """Return what this process had counted when it was described, beyond the last call; None if it alone counts."""
+        before, self._sent = self._sent, self._described
+        return (self._sent.current - before.current, self._sent.total - before.total) if self._joins else None
+
+    def hear(self, counts: Counts) -> None:
+        """Note what all processes have counted, as of the last progress that was sent."""
+        self._others = _Count(counts.current - self._sent.current, (counts.total or 0) - self._sent.total)
+
+    def _counted(self) -> "_Count":
+        return _Count(self.gauge.current, self.gauge.total or 0)
 
     def update(
         self,
@@ -126,15 +160,17 @@ class Progress:
     def describe(self, now: float) -> dict[str, Any]:
         """Return the `progress` object as of `now`, a monotonic time in seconds. The caller holds the lock."""
         current, total = self.gauge.current, self.gauge.total
+        self._described = self._counted()
+        done = max(0, current + self._others.current)
         stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
         percent = self._percent(list(stages.values()))
-        rate = self._rate.sample(now, current - self.gauge.skipped, self.gauge.began)
+        rate = self._rate.sample(now, done - self.gauge.skipped, self.gauge.began)
         described: dict[str, Any] = {
             # Work that counts only in its stages has no count of its own.
             "current": current if current or total is not None or not stages else None,
             "total": total,
+            "percent": percent,  # the script `publish` replaces these three if several processes count
             "unit": self._unit,
-            "percent": percent,
             "message": self._message,
             "rate": None if rate is None else round(rate, 3),
             "eta_ms": self._eta_ms(now, rate, percent),
@@ -217,12 +253,19 @@ class Progress:
 
     def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
         """Use the count if there is a total; otherwise use the growth of the percentage."""
-        total = self.gauge.total
-        if total is not None:
-            return eta_ms(max(0.0, float(total) - float(self.gauge.current)), rate)
+        total = (self.gauge.total or 0) + self._others.total
+        if self.gauge.total is not None or total > 0:
+            return eta_ms(max(0.0, float(total) - float(self.gauge.current) - float(self._others.current)), rate)
         if percent is None:
             return None
         return eta_ms(100.0 - percent, self._pace.sample(now, percent))
+
+
+class _Count(NamedTuple):
+    """A count, and the total that belongs to it."""
+
+    current: float = 0
+    total: float = 0
 
 
 class _Whole(NamedTuple):
