@@ -61,10 +61,11 @@ async def test_a_cancel_ends_all_blocks_of_an_operation_as_one(broker: Broker) -
 
 
 def test_a_forgotten_end_is_warned_about(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    for options in ({"id": "forgotten"}, {"id": "joined"}, {"id": "ended"}):
-        Operation.create("work", settings=broker.settings, **options)
-    Operation.attach("forgotten", settings=broker.settings)
-    Operation.attach("joined", settings=broker.settings, end_on_exit=False)
+    for id in ("forgotten", "handed on", "joined", "ended"):
+        Operation.create("work", id=id.replace(" ", "-"), settings=broker.settings)
+    Operation.attach("forgotten", settings=broker.settings).advance()
+    Operation.attach("handed-on", settings=broker.settings)
+    Operation.attach("joined", settings=broker.settings, end_on_exit=False).advance()
     Operation.attach("ended", settings=broker.settings).succeed()
     gc.collect()
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -74,7 +75,9 @@ def test_a_forgotten_end_is_warned_about(broker: Broker, caplog: pytest.LogCaptu
 
 
 def test_a_process_that_forgets_an_end_says_so_as_it_ends(redis_url: str, broker: Broker) -> None:
-    process = python(redis_url, "from progress_workers import Operation; op = Operation.start('work', id='op')")
+    process = python(
+        redis_url, "from progress_workers import Operation; op = Operation.start('work', id='op'); op.log('x')"
+    )
     _, errors = process.communicate(timeout=240)
     assert errors.count("operation op was never ended") == 1
 

@@ -1,7 +1,6 @@
 """The current operation, so that libraries can report without receiving it as an argument."""
 
 import inspect
-import sys
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from types import FrameType
@@ -59,7 +58,7 @@ def track(items: Iterable[T]) -> Iterator[T]:
 
 def enter(operation: BaseOperation) -> None:
     """Make an operation the current one, until `leave`."""
-    _entered.set((*_entered.get(), _Entered(operation, _generator(sys._getframe(1)))))
+    _entered.set((*_entered.get(), _Entered(operation, _generator(inspect.currentframe()))))
     operation.trace.enter()
 
 

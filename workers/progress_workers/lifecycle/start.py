@@ -127,7 +127,10 @@ def _reporter(
     end_on_exit: bool = True,
 ) -> Reporter:
     if state.status.done:
-        raise OperationEnded(f"operation {operation} is already {state.status}: choose another id")
+        raise OperationEnded(
+            f"operation {operation} is already {state.status}, and an end is final:"
+            " to start new work, choose another id, or leave `id` out to get a new one"
+        )
     reporter = Reporter(
         operation,
         link.keyspace().operation(operation),
