@@ -117,11 +117,11 @@ class Counter:
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items; each counts as done when the next one is requested."""
-        counts, slot, dirty_flag, done = self._counts, next(_tracks), self._dirty_flag, 0
+        counts, slot, dirty_flag, done, begun = self._counts, next(_tracks), self._dirty_flag, 0, False
         try:
             for item in items:
-                if self.began is None:
-                    self._begin()
+                if not begun:
+                    begun = self._begin()
                 yield item
                 done += 1
                 counts[slot] = done
@@ -139,8 +139,10 @@ class Counter:
             yield item
             self.advance()
 
-    def _begin(self) -> None:
-        self.began = Sample(self._monotonic(), float(self.current - self.skipped))
+    def _begin(self) -> bool:
+        if self.began is None:
+            self.began = Sample(self._monotonic(), float(self.current - self.skipped))
+        return True
 
     def _correct(self, by: Any) -> None:
         """Count a number that is not an ordinary one: of another type, or negative. The count never goes below zero."""
