@@ -183,6 +183,25 @@ def test_sigterm_ends_an_operation_with_a_reason(redis_url: str, broker: Broker,
     assert broker.logged("op") == ["so far"]
 
 
+def test_sigterm_stores_what_a_process_that_joined_has_reported(redis_url: str, broker: Broker) -> None:
+    Operation.create("work", id="op", settings=broker.settings)
+    code = """
+        import time
+        from progress_workers import Operation
+        with Operation.attach("op", end_on_exit=False, interval_s=3600) as op:
+            op.update(message="begun")
+            op.flush()
+            op.log("so far")
+            print("ready", flush=True)
+            time.sleep(120)
+        """
+    with ready(python(redis_url, code)) as process:
+        process.terminate()
+        process.wait(timeout=60)
+    assert (process.returncode, broker.show("op").status) == (-signal.SIGTERM, "running")
+    assert broker.logged("op") == ["so far"]
+
+
 def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) -> None:
     code = """
         import asyncio

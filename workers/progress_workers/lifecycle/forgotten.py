@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Blocks:
-    """How many blocks of one operation are entered. A block that is entered ends its operation, however late."""
+    """How many blocks of one operation are entered. The interpreter closes such a block when it shuts down."""
 
     def __init__(self) -> None:
         self.entered = 0
@@ -29,10 +29,8 @@ def watch(operation: Any, reporter: Reporter, *, ends: bool) -> Blocks:
 
 
 def _dropped(reporter: Reporter, blocks: Blocks, before: int, ends: bool, pid: int) -> None:
-    if blocks.entered:
-        return  # the interpreter closes this block when it shuts down
     reporter.release()
-    if reporter.ended or reporter.lost is not None or pid != os.getpid():
+    if blocks.entered or reporter.ended or reporter.lost is not None or pid != os.getpid():
         return
     if ends and reporter.outbox.newest > before:
         logger.warning(

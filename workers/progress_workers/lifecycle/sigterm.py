@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import weakref
+from contextlib import suppress
 from types import FrameType
 
 from progress_broker.settings import Settings
@@ -22,17 +23,19 @@ _open: weakref.WeakKeyDictionary[Reporter, tuple[Settings, int]] = weakref.WeakK
 
 
 def end_on_sigterm(opened: Handle) -> None:
-    """End an operation when this process gets SIGTERM.
+    """End an operation when this process gets SIGTERM, or only send its reports if another process ends it.
 
     Only the default handler is replaced, which ends the process at once. A program's own handler stays, and decides.
     """
-    if not (opened.end_on_exit and opened.end_on_sigterm and opened.settings.end_on_sigterm):
+    if not (opened.end_on_sigterm and opened.settings.end_on_sigterm):
         return
-    _open[opened.reporter] = opened.settings, os.getpid()
+    if opened.end_on_exit:
+        _open[opened.reporter] = opened.settings, os.getpid()
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+        with suppress(ValueError):  # in a subinterpreter
+            signal.signal(signal.SIGTERM, _terminate)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -45,4 +48,5 @@ def _terminate(number: int, frame: FrameType | None) -> None:
                 reporter.cancellation.request(CancelInfo(_REASON))
         registry.flush_within(FLUSH_S)
     finally:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
+        os._exit(128 + number)  # the first process of a container is not ended by a signal that has no handler
