@@ -112,6 +112,23 @@ def test_a_process_that_dies_keeps_what_it_has_done(redis_url: str, broker: Brok
     assert (told(broker)[-1]["current"], told(broker)[-1]["message"]) == (4, "over")
 
 
+def test_a_process_that_only_counts_leaves_all_else_as_it_is(redis_url: str, broker: Broker) -> None:
+    with Operation.start("work", id="op", unit="rows", settings=broker.settings, interval_s=0) as op:
+        op.update(message="before", metrics={"a": 1})
+        op.flush()
+        with counters(redis_url, 1) as (one,), counters(redis_url, 1, "op.update(message='from another')") as (two,):
+            op.update(message="now", metrics={"b": [2]}, percent=30)
+            op.flush()
+            one.step()
+            last = told(broker)[-1]
+            assert (last["current"], last["message"], last["unit"], last["percent"]) == (1, "now", "rows", 30)
+            assert last["metrics"] == {"a": 1, "b": [2]}
+            two.step()
+            one.step()
+            assert told(broker)[-1]["message"] == "from another"
+            assert told(broker)[-1]["current"] == 2
+
+
 def test_the_parts_that_processes_loop_over_are_the_total(redis_url: str, broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
     with counters(redis_url, 2, "list(op.track(range(5)))") as started:

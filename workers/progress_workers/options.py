@@ -66,7 +66,8 @@ class AttachOptions(ReportOptions, total=False):
 
     Each process that joins in this way counts its own part, from 0 on, and the parts add up. Give the total to the
     process that starts the operation; without one, the lengths of what all of them `track` are the total. Messages,
-    metrics and stages are not added up: the newest ones are shown. A child operation of its own shows each part.
+    metrics and stages are not added up: the newest ones are shown, and a process that only counts leaves them as they
+    are. A child operation of its own shows each part.
     """
 
 

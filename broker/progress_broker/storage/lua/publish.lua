@@ -18,7 +18,8 @@
 --                          says how long to wait for the worker
 --       COUNT by of        follows PRODUCER of a progress: its publisher is one of several that count. `by` and `of` are
 --                          added to what all have counted, and to the total. The sums replace current, total and percent,
---                          with which the data has to begin, here and in the progress of the publisher without COUNT
+--                          with which the data has to begin, here and in the progress of the publisher without COUNT.
+--                          Data that has only rate and eta_ms after these leaves all other members as they are
 --       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
 --                          producer seq goes up, and what was stored before is answered as it was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
@@ -59,6 +60,7 @@ local function is_outcome(kind, data, status) -- the one event that is looked in
   return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
 end
 
+local PACE = '^(,"rate":[%dnul.eE+-]+,"eta_ms":[%dnul.eE+-]+)(.*)$'
 local HEAD = '^{"current":([%dnul.eE+-]+),"total":([%dnul.eE+-]+),"percent":([%dnul.eE+-]+)(.*)$'
 
 local function number(value) -- the shortest text that says it
@@ -71,9 +73,18 @@ local function add_up(data, counts, by, of)
   local current, total, percent, rest = string.match(data, HEAD)
   if not current then return data, counts end
   local own, own_total, theirs, their_total = string.match(counts or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  local known = (by or not own) and redis.call('HGET', KEYS[1], 'progress') or ''
+  local known_current, known_total, known_percent, known_rest = string.match(known, HEAD)
   if not own then
-    own, own_total = string.match(redis.call('HGET', KEYS[1], 'progress') or '', HEAD)
+    own, own_total = known_current, known_total
     own, own_total, theirs, their_total = own or 'null', own_total or 'null', '0', '0'
+  end
+  local pace, more = string.match(rest, PACE)
+  if by and more == '}' and known_rest then -- it only counts: all else stays as it is
+    local _, known_more = string.match(known_rest, PACE)
+    percent, rest = known_percent, pace .. (known_more or known_rest)
+  elseif by and percent == 'null' then
+    percent = known_percent or percent
   end
   if by then
     theirs, their_total = number(tonumber(theirs) + tonumber(by)), number(tonumber(their_total) + tonumber(of))

@@ -24,6 +24,8 @@ MAX_RESUMED_BYTES = 1 << 20
 MAX_STAGES = 64
 """How many stages of an operation are shown. Further stages can be entered and counted with, but are not shown."""
 
+COUNTED = ("current", "total", "percent", "rate", "eta_ms")
+"""What a progress begins with. If several processes count, the script `publish` replaces the first three."""
 _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms", "stages", "metrics")
 
 
@@ -46,7 +48,7 @@ class Progress:
         self._given_percent: float | None = None
         self._highest = self._floor = 0.0
         self._whole: _Whole | None = None
-        self._joins = False
+        self._joins = self._only_counts = False
         self._sent = self._described = _Count()
         self._others = _Count()
         self._rate, self._pace = Rate(), Rate()
@@ -77,6 +79,8 @@ class Progress:
         self._highest = before
         self.gauge.set(None if joins else counts.own, counts.own_total)
         self._joins, self._sent = joins, self._counted()
+        # The script leaves the other members as they are only where it can tell them apart.
+        self._only_counts = joins and tuple(progress)[: len(COUNTED)] in ((), COUNTED)
         self.hear(counts)
         self._rate = Rate(counts.current)
         unit, message = progress.get("unit"), progress.get("message")
@@ -95,6 +99,7 @@ class Progress:
     def join(self) -> None:
         """From now on count as one of several processes. What was counted so far is reported by another one."""
         self._joins, self._sent = True, self._counted()
+        self._only_counts = True
 
     def take_count(self) -> tuple[float, float] | None:
         """Return what this process had counted when it was described, beyond the last call; None if it alone counts."""
@@ -132,6 +137,8 @@ class Progress:
             self._given_percent = self._given_percent if reported is None else reported
             self._message = self._message if said is None else said
             self._unit = self._unit if named is None else named
+            if reported is not None or said is not None or named is not None or measured or added:
+                self._only_counts = False
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
         self._dirty_flag.mark_dirty()
@@ -145,6 +152,7 @@ class Progress:
                 stage = Stage(name, self._dirty_flag, self._clock, log)
                 if len(self._stages) < MAX_STAGES:
                     self._stages[name] = stage
+            self._only_counts = False
         if weight is not None:
             stage.weigh(weight)
         stage.gauge.set(total=total)
@@ -169,12 +177,13 @@ class Progress:
             # Work that counts only in its stages has no count of its own.
             "current": current if current or total is not None or not stages else None,
             "total": total,
-            "percent": percent,  # the script `publish` replaces these three if several processes count
-            "unit": self._unit,
-            "message": self._message,
+            "percent": percent,
             "rate": None if rate is None else round(rate, 3),
             "eta_ms": self._eta_ms(now, rate, percent),
         }
+        if self._only_counts:
+            return described
+        described |= {"unit": self._unit, "message": self._message}
         if stages:
             described["stages"] = list(stages.values())
         if self._metrics:
