@@ -228,6 +228,11 @@ class Settings(BaseSettings):
         5, description="how often expired operations are removed, and watched ones without events are checked"
     )
     lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
+    end_on_sigterm: bool = Field(
+        True,
+        description="whether a worker process that gets SIGTERM ends its operations as cancelled, unless it has a"
+        " handler of its own",
+    )
     worker_lost_after_s: Seconds = Field(
         60, description="how long a stalled operation waits for its worker until it fails"
     )
@@ -321,8 +326,33 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings. An override of `None` is ignored. Raise `SetupError` with one line that names each fault."""
+    """Read the settings. An override of `None` is ignored. Raise `SetupError` with one line that names each fault.
+
+    Without overrides, they are read again only when the environment or the `.env` file has changed.
+    """
+    global _last
     chosen = {name: value for name, value in overrides.items() if value is not None}
+    if chosen:
+        return _read(chosen)
+    source = _source()
+    if _last is None or _last[0] != source:
+        _last = source, _read({})
+    return _last[1]
+
+
+_last: tuple[object, Settings] | None = None
+
+
+def _source() -> object:
+    """Return what the settings are read from: equal to that of another call unless something has changed."""
+    try:
+        file = os.stat(".env")
+    except OSError:
+        return dict(os.environ)
+    return dict(os.environ), (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
+
+
+def _read(chosen: dict[str, object]) -> Settings:
     try:
         return Settings(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:

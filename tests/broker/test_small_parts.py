@@ -92,6 +92,27 @@ class TestSettings:
         assert load_settings().port == 9
         assert load_settings(port=10).port == 10
 
+    def test_they_are_read_again_only_after_a_change(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PROGRESS_PORT", "9")
+        first = load_settings()
+        assert load_settings() is first
+        assert load_settings(port=10).port == 10
+        assert load_settings() is first
+        monkeypatch.setenv("PROGRESS_PORT", "11")
+        assert load_settings().port == 11
+        monkeypatch.delenv("PROGRESS_PORT")
+        for port in (12, 1313):
+            (tmp_path / ".env").write_text(f"PROGRESS_PORT={port}\n")
+            assert load_settings().port == port
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert load_settings().port == 8000
+        monkeypatch.setenv("PROGRESS_PORT", "many")
+        for _ in range(2):
+            with pytest.raises(errors.SetupError):
+                load_settings()
+
 
 class TestStarting:
     def test_an_evicting_server_is_rejected(self) -> None:

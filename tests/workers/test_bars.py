@@ -140,8 +140,51 @@ def test_bars_one_after_the_other_add_up(recorded: Recording, op: Operation) -> 
     assert (recorded.progress["current"], recorded.progress["total"]) == (5, None)
     list(quiet(range(10)))
     assert (recorded.progress["current"], recorded.progress["total"]) == (15, 20)
-    percents = [progress["percent"] for progress in recorded.progresses if progress["percent"] is not None]
-    assert percents == sorted(percents)
+    for progress in recorded.progresses:
+        if progress["total"]:
+            assert progress["percent"] == pytest.approx(100 * progress["current"] / progress["total"], abs=0.01)
+
+
+@drawn
+@pytest.mark.parametrize("order", ["in turn", "one after the other", "last first"])
+def test_parallel_bars_add_up(recorded: Recording, op: Operation, disable: bool, order: str) -> None:
+    bars = [quiet(total=10, position=at, desc=f"part {at}", disable=disable) for at in range(3)]
+    steps = {
+        "in turn": [0, 1, 2] * 10,
+        "one after the other": [0] * 10 + [1] * 10 + [2] * 10,
+        "last first": [2] * 5 + [0] * 10 + [1] * 10 + [2] * 5,
+    }[order]
+    for done, at in enumerate(steps):
+        if done == 25 and order == "one after the other":
+            bars[0].close()
+        bars[at].update()
+        bars[at].refresh()
+        if done == 10:
+            assert recorded.progress["message"].count(",") == 2
+    assert (recorded.progress["current"], recorded.progress["total"], recorded.progress["percent"]) == (30, 30, 100)
+    ended = [told["percent"] for told in recorded.progresses if told["percent"] is not None].index(100)
+    assert recorded.progresses[-1]["current"] == 30
+    assert all(told["current"] < 30 for told in recorded.progresses[:ended])
+    for each in bars:
+        each.close()
+    list(quiet(range(5), disable=disable))
+    assert (recorded.progress["current"], recorded.progress["total"]) == (35, 35)
+
+
+def test_a_bar_of_all_files_and_one_of_each_file_are_nested(recorded: Recording, op: Operation) -> None:
+    with quiet(total=4, desc="files") as files, quiet(total=100, desc="lines", mininterval=60) as lines:
+        for _ in range(2):
+            lines.reset()
+            for _ in range(100):
+                lines.update()
+            files.update()
+        with quiet(total=7, desc="c") as c, quiet(total=8, desc="d") as d:
+            c.update(7)
+            d.update(8)
+        files.update()
+        files.update()
+        assert (recorded.progress["current"], recorded.progress["total"]) == (4, 4)
+    assert max(total for _, total in counts(recorded) if total) == 4
 
 
 def test_a_total_that_was_given_stays(recorded: Recording) -> None:

@@ -1,6 +1,7 @@
 """`Operation` and `AsyncOperation` with a real Redis: reports, and the end of the block, become the operation's log."""
 
 import asyncio
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -25,7 +26,7 @@ from progress_workers import (
 )
 from tests.servers import eventually, wait_until
 from tests.workers.conftest import Run
-from tests.workers.harness import Broker, assert_whole
+from tests.workers.harness import Broker, assert_whole, finished, python
 
 FIRST_AND_LAST_S = 60.0
 """An interval so long that only the first and the last progress are sent, at any machine speed."""
@@ -398,3 +399,10 @@ def test_a_pipeline_can_be_told_in_full(run: Run, broker: Broker) -> None:
     assert extract["started_at"] is not None
     assert extract["duration_ms"] >= 0
     assert told["percent"] in (31.5, 75.0)  # while it runs, or at its end: 3 of 4 parts
+
+
+def test_the_program_of_the_readme_can_be_run_again(redis_url: str) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    program = readme.split("```python\n")[1].split("```")[0]
+    for _ in range(2):
+        finished(python(redis_url, program))

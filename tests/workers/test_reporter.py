@@ -3,6 +3,7 @@
 import logging
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -15,6 +16,7 @@ from progress_broker.errors import Fenced
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, PublishResult
 from progress_broker.model.payloads import Progress
+from progress_broker.operations.commands import Counts
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
@@ -445,6 +447,134 @@ def test_rate_and_remaining_time_follow_the_count() -> None:
     assert last["eta_ms"] == pytest.approx(15_000, rel=0.01)
 
 
+@pytest.mark.parametrize("counts", ["advance", "track", "current", "percent"])
+def test_time_before_the_first_item_is_not_work(counts: str) -> None:
+    """Ten units a second after half a minute of set-up; the four that are left take 0.4 s."""
+    bench = Bench(total=None if counts == "percent" else 100)
+    progress, items = bench.reporter.progress, iter(range(100))
+    bench.send()
+    bench.now += 30
+    loop = progress.gauge.track(items)
+    for done in range(1, 97):
+        bench.now += 0.1
+        if counts == "advance":
+            progress.gauge.advance()
+        elif counts == "track":
+            next(loop)
+        elif counts == "current":
+            progress.update(done, None, None, None, None, {})
+        else:
+            progress.update(None, None, done, None, None, {})
+        bench.send()
+    told = bench.data("progress")[-1]
+    assert told["eta_ms"] == pytest.approx(400, abs=110)
+    assert told["rate"] == (None if counts == "percent" else pytest.approx(10, rel=0.02))
+
+
+def test_what_was_there_before_is_no_speed() -> None:
+    """Such as the part of a file that was downloaded yesterday."""
+    bench = Bench(total=1000)
+    bench.reporter.progress.update(900, None, None, None, None, {})
+    bench.send()
+    for _ in range(10):
+        bench.now += 1
+        bench.reporter.progress.gauge.advance(1)
+        bench.send()
+    told = bench.data("progress")[-1]
+    assert (told["rate"], told["eta_ms"]) == (pytest.approx(1), pytest.approx(90_000))
+
+
+def test_rate_and_remaining_time_are_those_of_all_processes_that_count() -> None:
+    """One counts 1 unit a second, the others 2, and 40 of 100 are left."""
+    bench = Bench(total=100)
+    for second in range(1, 21):
+        bench.now += 1
+        bench.reporter.progress.gauge.advance()
+        bench.send(answered=False)
+        bench.reporter.acknowledged(TAKEN, Counts(own=second, own_total=100, joined=2 * second, joined_total=0))
+    bench.reporter.progress.update(None, None, None, "hm", None, {})
+    bench.now += 0.5
+    bench.send()
+    told = bench.data("progress")[-1]
+    assert (told["current"], told["rate"]) == (20, pytest.approx(3, rel=0.05))
+    assert told["eta_ms"] == pytest.approx(40_000 / 3, rel=0.1)
+
+
+def test_a_process_that_joins_reports_what_it_adds() -> None:
+    bench = Bench()
+    bench.reporter.progress.resume({"current": 5, "total": 10, "percent": 50.0}, joins=True)
+    for by in (2, 1):
+        bench.reporter.progress.gauge.advance(by)
+        bench.now += 1
+        bench.send()
+    bench.reporter.after_fork()
+    bench.reporter.progress.gauge.advance(4)
+    bench.drain()
+    assert [entry.count for entry in bench.stored] == [(2, 0), (1, 0), (4, 0)]
+
+
+def test_slow_items_have_a_rate_from_the_first_one_on() -> None:
+    bench = Bench()
+    bench.now += 30
+    gauge = bench.reporter.progress.gauge
+    items = gauge.track([1, 2, 3])
+    gauge.set(total=3)
+    next(items)
+    bench.now += 60
+    next(items)
+    bench.send()
+    told = bench.data("progress")[-1]
+    assert (told["rate"], told["eta_ms"]) == (pytest.approx(1 / 60, rel=0.05), pytest.approx(120_000))
+
+
+def test_more_to_do_lowers_the_percentage() -> None:
+    bench = Bench()
+    progress = bench.reporter.progress
+
+    def loop(items: list[int], first: int | None = None) -> None:
+        progress.gauge.expect(items)
+        each = progress.gauge.track(items)
+        for _ in items[:first] if first else [*items, None]:
+            next(each, None)
+        bench.now += 1
+        bench.send()
+
+    loop([1] * 5)
+    loop([1] * 5, first=3)
+    told = [(one["current"], one["total"], one["percent"]) for one in bench.data("progress")]
+    assert told == [(5, 5, 100), (7, 10, 70)]
+
+
+def test_what_is_done_already_is_part_of_the_total_of_a_loop() -> None:
+    bench = Bench()
+    gauge = bench.reporter.progress.gauge
+    for _ in gauge.track(iter(range(5))):
+        pass
+    gauge.expect([1, 2, 3])
+    assert (gauge.current, gauge.total) == (5, 8)
+
+
+def test_another_stage_lowers_the_percentage() -> None:
+    bench = Bench()
+    with bench.reporter.stage("one"):
+        pass
+    bench.send()
+    bench.now += 1
+    bench.reporter.stage("two")
+    bench.send()
+    assert [one["percent"] for one in bench.data("progress")] == [100, 50]
+
+
+def test_a_worker_that_starts_again_keeps_the_percentage_while_it_counts_anew() -> None:
+    bench = Bench()
+    bench.reporter.progress.resume({"percent": 60.0, "current": 6, "total": 10}, percent_only=True)
+    for total in (5, 10):
+        bench.reporter.progress.update(1, total, None, None, None, {})
+        bench.now += 1
+        bench.send()
+    assert [(one["current"], one["percent"]) for one in bench.data("progress")] == [(1, 60), (1, 60)]
+
+
 def test_a_percentage_can_be_told_where_nothing_can_be_counted() -> None:
     bench = Bench()
     for percent in (10, 55.555, 30, 1000):
@@ -487,6 +617,16 @@ def test_whatever_another_worker_wrote_can_be_taken_up(told: dict[str, Any]) -> 
     bench.reporter.progress.gauge.advance(1)
     bench.drain()
     assert bench.types()[-1] == "progress"
+
+
+def more_to_do(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    if after["total"] is not None:
+        return before["total"] is not None and bool(after["total"] > before["total"])
+    stages, stages_before = after.get("stages", []), before.get("stages", [])
+    return len(stages) > len(stages_before) or any(
+        (stage["total"] or 0) > (stage_before["total"] or 0)
+        for stage, stage_before in zip(stages, stages_before, strict=True)
+    )
 
 
 NUMBERS = st.one_of(st.integers(-5, 200), st.floats(allow_nan=True, allow_infinity=True))
@@ -532,9 +672,10 @@ def test_whatever_happens_everything_told_is_stored_once_and_in_order(actions: l
     if changed or progress:
         uncounted = final == 0 and progress[-1]["total"] is None and "stages" in progress[-1]
         assert progress[-1]["current"] == (None if uncounted or abs(final) == inf else final)
-    percents = [told["percent"] for told in progress if told["percent"] is not None]
-    assert percents == sorted(percents)
-    assert all(0 <= percent <= 100 for percent in percents)
+    shown = [told for told in progress if told["percent"] is not None]
+    assert all(0 <= told["percent"] <= 100 for told in shown)
+    for before, after in pairwise(shown):
+        assert after["percent"] >= before["percent"] or more_to_do(before, after)
     for told in progress:
         Progress.model_validate(told)
     lines = bench.data("log")
@@ -564,13 +705,13 @@ def test_odd_numbers_are_counted_and_what_cannot_be_told_does_not_hold_back_the_
         ([(0.2, 1000), (10, 1001), (20, 1002), (30, 1003)], 0.1),  # a burst leaves the window
         ([(60, 1), (120, 2), (180, 3)], 1 / 60),  # slow items
         ([(0.1, 1)], None),  # too early for a rate
-        ([(10, 100), (40, 100)], 100 / 30),  # no progress lowers the rate
+        ([(10, 100), (20, 200), (60, 200)], 100 / 40),  # no progress lowers the rate
         ([(10, 100), (11, 0), (12, 0), (13, 20)], 10),  # counting started again
     ],
 )
 def test_the_rate_is_that_of_the_last_seconds_or_of_the_last_items(
     samples: list[tuple[float, float]], told: float | None
 ) -> None:
-    rate = Rate(0.0)
+    rate = Rate()
     found = [rate.sample(now, done) for now, done in samples][-1]
     assert found == (None if told is None else pytest.approx(told, rel=0.15))

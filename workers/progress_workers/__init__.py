@@ -16,8 +16,8 @@ after somebody asked the work to stop; this ends the operation as cancelled.
 
 **Honest numbers.** `advance` counts, `track` counts a loop, and `skip` counts units that took no work. `update` reports
 everything else: a message, a total that is known only now, metrics, a pool of workers. Rate and remaining time are
-computed from the last 15 seconds. Work that has several parts names them as stages. Their weights make up one
-percentage, which never goes down:
+computed from the last 15 seconds of work; time before the first unit does not count. Work that has several parts names
+them as stages. Their weights make up one percentage, which goes down only when there is more to do than was known:
 
     >>> with Operation.start("report") as op:
     ...     collect, render = op.stage("collect", weight=3, total=2), op.stage("render")
@@ -46,6 +46,10 @@ the progress of their parent. Cancelling the parent cancels its children. Anothe
     ...     north.ended, south.ended
     (False, True)
 
+**Several processes** may count on one operation, and what they count adds up: forked processes, where `current()` is
+the operation, and processes that join with `Operation.attach(id, end_on_exit=False)`, as spawned ones have to. An
+operation can't be pickled; pass its id.
+
 **asyncio**: `AsyncOperation` has the same methods. A cancel also cancels the task that is inside the block.
 
     >>> import asyncio
@@ -71,7 +75,10 @@ may be returned, counted, logged or used as a name. Numbers that are not finite 
 are shown as readable texts, and values that are too large are left out. The operation's log and Python's `logging` then
 say so, once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `InvalidInput` for an
 invalid id, parent or lease, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded;
-any other exit ends it as failed.
+any other exit ends it as failed. SIGTERM ends the open operations of the process as cancelled, before it ends the
+process, which takes two seconds at most. This is not so if the program has a handler of its own for SIGTERM (it
+decides, for example by `sys.exit`), in tasks of queues, or with `PROGRESS_END_ON_SIGTERM=false`. As Python runs signal
+handlers in the main thread, a long call of C code there delays it.
 
 A background thread sends the newest progress, at most ten times a second. While Redis is unavailable, it buffers
 reports in bounded memory (10,000 lines or 4 MiB per operation), and the log says how many lines were dropped. Leaving

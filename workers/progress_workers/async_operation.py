@@ -13,7 +13,7 @@ from progress_workers.core.inbox import Signal
 from progress_workers.current import enter, leave
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
-from progress_workers.lifecycle.start import Handle
+from progress_workers.lifecycle.handle import Handle
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
 from progress_workers.transport.connection import FLUSH_S
 
@@ -28,7 +28,10 @@ class AsyncOperation(BaseOperation):
     asked to stop, the task inside the block is cancelled, and the block raises what `raise_if_cancelled` would raise.
     """
 
-    _scope: "TaskScope"
+    def __init__(self, opened: Handle) -> None:
+        super().__init__(opened)
+        self._scopes: dict[asyncio.Task[Any] | None, list[TaskScope | None]] = {}
+        """By task, the scope of its outermost block, and None for each block inside that one."""
 
     @classmethod
     async def create(cls, kind: str, **options: Unpack[CreateOptions]) -> str:
@@ -90,17 +93,32 @@ class AsyncOperation(BaseOperation):
         return not self._reporter.dropped
 
     async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        scope = None if task in self._scopes else TaskScope(self.on_cancel)
+        self._scopes.setdefault(task, []).append(scope)
         enter(self)
-        self._scope = TaskScope(self.on_cancel)
+        self._blocks.entered += 1
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        leave(self)
-        stopped = self._scope.leave(error)
-        self._finish(stopped or error)
-        self._check_flushed(stopped or error, await self.flush(self._link.exit_timeout_s()))
+        self._blocks.entered -= 1
+        outermost = leave(self)
+        stopped = self._leave_scope(error)
+        if outermost:
+            self._finish(stopped or error)
+            self._check_flushed(stopped or error, await self.flush(self._link.exit_timeout_s()))
         if stopped is not None:
             raise stopped from error
+
+    def _leave_scope(self, error: BaseException | None) -> Exception | None:
+        task = asyncio.current_task()
+        if task not in self._scopes:  # another task entered the block, such as that of an asynchronous generator
+            task = next(iter(self._scopes))
+        scopes = self._scopes[task]
+        scope = scopes.pop()
+        if not scopes:
+            del self._scopes[task]
+        return None if scope is None else scope.leave(error)
 
 
 class PendingOperation:

@@ -11,12 +11,14 @@ from progress_workers.core import encoding
 from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
 from progress_workers.errors import CancelInfo, exited_well, is_cancellation
+from progress_workers.lifecycle.forgotten import watch
+from progress_workers.lifecycle.sigterm import end_on_sigterm
 from progress_workers.tracing import NoTrace
 from progress_workers.values import brief, number, text
 from progress_workers.values.pool import Pool, shown_pool
 
 if TYPE_CHECKING:
-    from progress_workers.lifecycle.start import Handle
+    from progress_workers.lifecycle.handle import Handle
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +41,17 @@ class BaseOperation:
             raise TypeError(
                 f"create an operation with {type(self).__name__}.start({opened!r}), not by calling the class"
             )
-        self._link, self._reporter, self._settings, self._ends = opened
+        self._link, self._reporter, self._settings, self._ends, _ = opened
         self._pid = os.getpid()
         self._callbacks: dict[object, Callable[[Exception], None]] = {}
-        # An operation that is garbage-collected before its end must not get heartbeats: its lease has to expire.
-        weakref.finalize(self, self._reporter.release).atexit = False
+        self._blocks = watch(self, self._reporter, ends=self._ends)
+        end_on_sigterm(opened)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            f"an operation can't be pickled: pass its id ({self.id!r}) instead, and join the operation in the other"
+            f" process by {type(self).__name__}.attach(id, end_on_exit=False)"
+        )
 
     @property
     def id(self) -> str:

@@ -1,15 +1,30 @@
 """The current operation, so that libraries can report without receiving it as an argument."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from types import FrameType
+from typing import NamedTuple, TypeVar
 
 from progress_workers.base import BaseOperation
 from progress_workers.null import NULL_OPERATION
 
 T = TypeVar("T")
 
-_entered: ContextVar[tuple[BaseOperation, ...]] = ContextVar("progress_operations", default=())
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+class _Entered(NamedTuple):
+    operation: BaseOperation
+    generator: FrameType | None
+    """The frame of the generator that entered the block. It has no caller while the generator is suspended."""
+
+    @property
+    def active(self) -> bool:
+        return self.generator is None or self.generator.f_back is not None
+
+
+_entered: ContextVar[tuple[_Entered, ...]] = ContextVar("progress_operations", default=())
 """The operations whose blocks are entered, the innermost last. Blocks may exit in any order, so there are no tokens."""
 
 
@@ -17,14 +32,23 @@ def current() -> BaseOperation:
     """Return the operation in whose block this code runs. Outside a block, return one that ignores all reports.
 
     As with all context variables, the current operation belongs to the task or thread. `asyncio.to_thread` passes it
-    on. For a plain thread or an executor, pass the operation as an argument, or use `contextvars.copy_context()`.
+    on. For a plain thread or an executor, pass the operation as an argument, or use `contextvars.copy_context()`. A
+    forked process inherits it; a spawned one does not, and joins the operation with `Operation.attach`.
+
+    The block of a generator ends where the generator yields: while it is suspended, the operation of the code that
+    loops over it is the current one. For a generator that `contextlib` made a context manager, the block goes on.
 
         >>> current().advance()  # nothing happens: there is no operation here
         >>> current().id
         ''
     """
     entered = _entered.get()
-    return entered[-1] if entered else NULL_OPERATION
+    if not entered:
+        return NULL_OPERATION
+    if entered[-1].active:
+        return entered[-1].operation
+    # Without a block of its own, such as that of a fixture's test, code reports to the generator's operation.
+    return next((each.operation for each in reversed(entered) if each.active), entered[-1].operation)
 
 
 def track(items: Iterable[T]) -> Iterator[T]:
@@ -34,11 +58,34 @@ def track(items: Iterable[T]) -> Iterator[T]:
 
 def enter(operation: BaseOperation) -> None:
     """Make an operation the current one, until `leave`."""
-    _entered.set((*_entered.get(), operation))
+    _entered.set((*_entered.get(), _Entered(operation, _generator(inspect.currentframe()))))
     operation.trace.enter()
 
 
-def leave(operation: BaseOperation) -> None:
-    """Remove an operation from the entered ones, so that it is no longer the current one."""
-    _entered.set(tuple(entered for entered in _entered.get() if entered is not operation))
+def leave(operation: BaseOperation) -> bool:
+    """Leave the innermost block of an operation. Return whether it was the outermost one too."""
+    entered = _entered.get()
+    inside = [at for at, each in enumerate(entered) if each.operation is operation]
+    if inside:
+        _entered.set(entered[: inside[-1]] + entered[inside[-1] + 1 :])
     operation.trace.leave()
+    return len(inside) < 2
+
+
+def _generator(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the generator whose code enters a block in this frame; None if it is no generator's code."""
+    while frame is not None:
+        if _passes_on(frame):
+            frame = frame.f_back
+            continue
+        if not frame.f_code.co_flags & _GENERATORS:
+            return None
+        if frame.f_back is None or not _passes_on(frame.f_back):
+            return frame
+        frame = frame.f_back  # a context manager, whose block is that of the code that uses it
+    return None
+
+
+def _passes_on(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    return module == "contextlib" or module.partition(".")[0] == "progress_workers"

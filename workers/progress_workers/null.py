@@ -19,6 +19,9 @@ class NullStage(Stage):
     def __init__(self) -> None:
         self.name = ""
 
+    def __reduce__(self) -> str:
+        return "NULL_STAGE"
+
     def __enter__(self) -> "NullStage":
         return self
 
@@ -52,6 +55,9 @@ class NullOperation(BaseOperation):
 
     def __init__(self) -> None:
         pass
+
+    def __reduce__(self) -> str:
+        return "NULL_OPERATION"
 
     def raise_if_cancelled(self) -> None:
         """Do nothing."""

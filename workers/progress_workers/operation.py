@@ -54,8 +54,9 @@ class Operation(BaseOperation):
         """Join an existing operation and continue from its progress, or begin a new attempt at it.
 
         Options: `new_attempt` (True takes the operation over from its current worker, which then gets `Fenced`, and
-        counts from the beginning), `end_on_exit` (False: leaving the block does not end the operation), `worker`,
-        `interval_s`, `settings`. Raises `StorageUnavailable`, `NotFound`, `Gone`, `OperationEnded` or `SetupError`.
+        counts from the beginning), `end_on_exit` (False: this is one of several processes; it counts its own part,
+        which is added to the others', and leaving the block does not end the operation), `worker`, `interval_s`,
+        `settings`. Raises `StorageUnavailable`, `NotFound`, `Gone`, `OperationEnded` or `SetupError`.
         """
         return cls(start.attach(id, **options))
 
@@ -86,9 +87,12 @@ class Operation(BaseOperation):
 
     def __enter__(self) -> Self:
         enter(self)
+        self._blocks.entered += 1
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        leave(self)
+        self._blocks.entered -= 1
+        if not leave(self):
+            return  # an outer block of the same operation goes on
         self._finish(error)
         self._check_flushed(error, self.flush(self._link.exit_timeout_s()))

@@ -64,8 +64,10 @@ class AttachOptions(ReportOptions, total=False):
     end_on_exit: bool
     """Whether leaving the block ends the operation (the default). Pass False in all but one of several processes.
 
-    Every process reports the progress that it sees. So let only one of them count, or give each process a child
-    operation.
+    Each process that joins in this way counts its own part, from 0 on, and the parts add up. Give the total to the
+    process that starts the operation; without one, the lengths of what all of them `track` are the total. Messages,
+    metrics and stages are not added up: the newest ones are shown, and a process that only counts leaves them as they
+    are. A child operation of its own shows each part.
     """
 
 

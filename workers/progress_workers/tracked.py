@@ -17,7 +17,7 @@ from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import BaseOperation
 from progress_workers.current import current, leave
 from progress_workers.errors import Cancelled
-from progress_workers.lifecycle.start import Handle
+from progress_workers.lifecycle.handle import Handle
 from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions

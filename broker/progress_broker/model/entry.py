@@ -21,6 +21,7 @@ class NewEvent:
     """An event ready to be stored.
 
     `data` is JSON. `status` is the operation's new status, or empty. `seq` increases with each event of a producer.
+    `count` is what one of several publishers adds to the operation's count and total by this progress.
     """
 
     type: str
@@ -28,6 +29,7 @@ class NewEvent:
     status: str = ""
     producer: str = ""
     seq: int | None = None
+    count: tuple[float, float] | None = None
 
 
 _SHAPES: dict[str, type[BaseModel]] = {

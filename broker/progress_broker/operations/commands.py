@@ -4,7 +4,7 @@ The store sends such calls for the HTTP edge, the worker SDK for its own process
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -120,6 +120,8 @@ def publish_call(
             args += ("STATUS", entry.status)
         if entry.seq is not None:
             args += ("PRODUCER", entry.producer, str(entry.seq))
+        if entry.count is not None:
+            args += ("COUNT", *map(repr, entry.count))
     return Call(PUBLISH, all_keys(keys), args)
 
 
@@ -130,6 +132,48 @@ def read_answer(reply: Sequence[Any]) -> PublishResult:
     return PublishResult(
         position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel
     )
+
+
+class Counts(NamedTuple):
+    """What the publishers of an operation have counted, if there are several."""
+
+    own: float | None
+    """The count of the publisher that speaks for the operation as a whole; None: it has none."""
+    own_total: float | None
+    joined: float
+    """What the others have added to the count."""
+    joined_total: float
+
+    @property
+    def current(self) -> float:
+        """How much is done."""
+        return max(0, (self.own or 0) + self.joined)
+
+    @property
+    def total(self) -> float | None:
+        """How much there is to do; None: unknown."""
+        return None if self.own_total is None and not self.joined_total else (self.own_total or 0) + self.joined_total
+
+
+def counts_of(reply: Sequence[Any]) -> Counts | None:
+    """Return the counts in a reply of publish; None if a single publisher counts, or if the call was rejected."""
+    return read_counts(reply[4]) if len(reply) > 4 else None
+
+
+def read_counts(data: bytes | None) -> Counts | None:
+    """Return the counts that the script keeps; None if a single publisher counts, or another program wrote them."""
+    numbers = [_number(text) for text in (data or b"").split(b" ")]
+    if len(numbers) != 4 or numbers[2] is None or numbers[3] is None:
+        return None
+    return Counts(numbers[0], numbers[1], numbers[2], numbers[3])
+
+
+def _number(text: bytes) -> float | None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, int | float) else None
 
 
 def read_cancel(data: bytes) -> Cancel:

@@ -7,7 +7,7 @@ import orjson
 
 from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Cancel, Status
-from progress_broker.operations.commands import read_cancel
+from progress_broker.operations.commands import Counts, read_cancel, read_counts
 from progress_broker.storage.schema import check_schema_of, overwritten
 
 FIELDS: Final = (
@@ -21,6 +21,7 @@ FIELDS: Final = (
     "created",
     "idle_ms",
     "traceparent",
+    "counts",
 )
 """The fields whose values `read_worker_view` expects, in this order."""
 
@@ -39,11 +40,12 @@ class WorkerView(NamedTuple):
     created_ms: int | None = None
     idle_timeout_s: float | None = None
     traceparent: str = ""
+    counts: Counts | None = None
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
     """Return an operation's state from the values of `FIELDS`; raise `NotFound` or `Gone`."""
-    gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent = values
+    gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent, counts = values
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
     if status is None:
@@ -59,6 +61,7 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             int(created) if created else None,
             int(idle_ms) / 1000 if idle_ms else None,
             (traceparent or b"").decode("latin-1"),
+            read_counts(counts),
         )
     except (ValueError, OverflowError):
         raise overwritten(operation) from None

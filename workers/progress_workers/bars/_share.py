@@ -1,6 +1,7 @@
 """One bar's contribution to an operation: its count adds to the operation's count, its description is the message."""
 
 import weakref
+from collections.abc import Callable
 from threading import RLock
 
 from progress_workers.base import BaseOperation
@@ -14,13 +15,17 @@ _lock = RLock()
 class BarContribution:
     """One bar's contribution to an operation, or to its running stage.
 
-    With nested bars, the outermost one counts. Bars that follow one another add up, as with `Operation.track`. Inner
-    and parallel bars appear in the message, each with its percentage.
+    With nested bars, the outermost one counts. Bars that follow one another add up, as with `Operation.track`, and so
+    do parallel ones. All but the outermost one appear in the message with their percentages.
+
+    `refresh` makes the bar report its count now.
     """
 
-    def __init__(self, operation: BaseOperation) -> None:
+    def __init__(self, operation: BaseOperation, refresh: Callable[[], None] = lambda: None) -> None:
         self.stage = running_stage(operation)
         self.is_open = True
+        self.finished = False
+        self.refresh = refresh
         self._operation = operation
         self._counts = self.stage or operation
         self._n: float = 0
@@ -28,7 +33,8 @@ class BarContribution:
         self._unit = self._label = ""
         with _lock:
             self._group = _group_of(self._counts)
-            self._outermost = not self._group.open()
+            self.counted = not self._group.open()
+            self._told = False
             self._group.shares.append(weakref.ref(self))
 
     def report(self, n: float, total: float | None, label: str = "", unit: str = "", *, work: bool = True) -> None:
@@ -39,11 +45,20 @@ class BarContribution:
         n, total = done, of
         with _lock:
             by, self._n, self._total, self._label = n - self._n, n, total, label
-            said, expected = self._group.message(), self._group.total(self) if self._outermost else None
             unit, self._unit = ("" if unit == self._unit else unit), unit
-        if self._outermost:
+            finished, self.finished = self.finished, total is not None and n >= total > 0
+            if not self._told:
+                self._told = True
+                self.counted = self.counted or self._group.takes(self)
+            if not self.counted and (by < 0 or (self.finished and not finished)):
+                self._group.parts += 1
+            joined = self._group.parallel_to(self, by) if self.counted and work and by > 0 else []
+            said, expected = self._group.message(), self._group.total() if self.counted else None
+        if self.counted:
             if by:
                 (self._counts.advance if work else self._counts.skip)(by)
+            for n in joined:
+                self._counts.skip(n)
             if expected is not None:
                 self._counts.update(total=expected)
             if unit:
@@ -57,7 +72,9 @@ class BarContribution:
             if not self.is_open:
                 return
             self.is_open = False
-            self._group.settle(self, (self._n if self._total is None else self._total) if self._outermost else 0)
+            if not self.counted and not self.finished:
+                self._group.parts += 1
+            self._group.settle(self, (self._n if self._total is None else self._total) if self.counted else 0)
             said = self._group.message()
         if said is not None:
             self._operation.update(message=said)
@@ -86,11 +103,18 @@ class NoContribution:
 
 
 class BarGroup:
-    """The bars that count for the same operation or stage, one after another or nested."""
+    """The bars that count for the same operation or stage, one after another, nested or parallel.
+
+    An inner bar is a part of one step of the outer bar. So an outer bar that steps on while the others are unfinished,
+    and none of them has finished since, shows that they are parallel to it. Until then they are taken for inner bars.
+    """
 
     def __init__(self, has_total: bool) -> None:
         self.shares: list[weakref.ref[BarContribution]] = []
         self.told_total: float | None = None
+        self.parts: float = 0
+        """How many inner bars have finished, or begun again, less the steps of the outer bar."""
+        self._parallel = False
         self._has_total = has_total  # then the user set it, and bars must not change it
         self._settled: float = 0
         self._message = ""
@@ -103,10 +127,32 @@ class BarGroup:
         """Note that a bar is closed, and the total that it reached."""
         self._settled += total
         self.shares = [ref for ref in self.shares if ref() not in (None, share)]
+        if not self.open():
+            self._parallel, self.parts = False, 0
 
-    def total(self, share: BarContribution) -> float | None:
+    def takes(self, share: BarContribution) -> bool:
+        """Return whether a new bar is parallel to the others."""
+        return self._parallel and any(each.counted and each._unit == share._unit for each in self.open())
+
+    def parallel_to(self, share: BarContribution, by: float) -> list[float]:
+        """Return what the bars have done that turn out to be parallel to a bar, as it steps on."""
+        others = [] if self._parallel else [each for each in self.open() if each is not share]
+        for each in others:
+            each.refresh()
+        alike = [each for each in others if each._unit == share._unit and (each._total or each._n)]
+        if self.parts > 0 or all(each.finished for each in alike):
+            self.parts = max(0, self.parts - by)
+            return []
+        self._parallel = True
+        for each in alike:
+            each.counted = True
+        return [each._n for each in alike]
+
+    def total(self) -> float | None:
         """Return the total of all bars so far; negative if it is now unknown; None if it has not changed."""
-        total = None if self._has_total or share._total is None else self._settled + share._total
+        totals = [each._total for each in self.open() if each.counted]
+        known = [total for total in totals if total is not None]
+        total = None if self._has_total or len(known) < len(totals) else self._settled + sum(known)
         if total == self.told_total:
             return None
         self.told_total = total
@@ -114,8 +160,8 @@ class BarGroup:
 
     def message(self) -> str | None:
         """Return the message of the bars; None if it has not changed."""
-        labels = (share.describe(inside=depth > 0) for depth, share in enumerate(self.open()))
-        message = " > ".join(filter(None, labels))
+        labels = (share.describe(inside=self._parallel or depth > 0) for depth, share in enumerate(self.open()))
+        message = (", " if self._parallel else " > ").join(filter(None, labels))
         if not message or message == self._message:
             return None
         self._message = message

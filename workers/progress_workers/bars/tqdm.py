@@ -3,12 +3,14 @@
 The class is based on `tqdm.auto`, so drawing, waiting and iterating work as there: in terminals, notebooks and asyncio.
 A bar that is created in an operation's block reports to that operation each time it is drawn. It also reports if it is
 disabled or there is no terminal. With nested bars, the outermost one is the progress of the operation, or of its
-running stage; bars that follow one another add up. The descriptions form the message, with the percentages of inner
-bars. `set_postfix` sets metrics. Needs the extra `tqdm`.
+running stage. Bars that follow one another add up, and so do parallel bars of the same unit, as soon as it shows that
+they are parallel: one goes on while the others are unfinished. The descriptions form the message, with the percentages
+of inner and parallel bars. `set_postfix` sets metrics. Needs the extra `tqdm`.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -55,7 +57,7 @@ class tqdm(_AutoBar[T]):
                 bar.__class__ = _reporting(
                     cls
                 )  # set after creation, because tqdm stores its lock and its monitor in `cls`
-                bar.__dict__.update(_operation=operation, _share=BarContribution(operation))
+                bar.__dict__.update(_operation=operation, _share=BarContribution(operation, _refresh(bar)))
             return bar
 
 
@@ -99,6 +101,7 @@ class _Bar(_AutoBar[Any]):
         return super().refresh(*args, **kwargs)
 
     def reset(self, total: float | None = None) -> None:
+        self._report()  # steps since the last draw: another bar may need to know that this one has finished
         super().reset(total)
         if self.disable:
             self._report()
@@ -162,6 +165,17 @@ class _Bar(_AutoBar[Any]):
             "" if unit is None or (named := text(unit)) == "it" else named,
             work=self._has_begun,
         )
+
+
+def _refresh(bar: Any) -> Callable[[], None]:
+    """Return a function that makes a bar report its count. It does not keep the bar alive."""
+    found = weakref.ref(bar)
+
+    def refresh() -> None:
+        if (bar := found()) is not None:
+            bar._report()
+
+    return refresh
 
 
 def _scaled(value: Any, by: Any) -> float | None:

@@ -65,6 +65,11 @@ class Outbox:
         """How long the worker may be silent after the batch; None: as long as its lease."""
         return self.hold_ms if self._parting else None
 
+    @property
+    def newest(self) -> int:
+        """How many events were made, including one for what waits."""
+        return self._seq + (self._dirty_flag.dirty or len(self.backlog) > 0)
+
     def mark(self) -> int:
         """Return a mark that is reached when everything before it is acknowledged."""
         self._marks += 1

@@ -47,7 +47,7 @@ class ProgressEncoder:
     def entries(self, progress: dict[str, Any], now: float, *, changed: bool) -> list[NewEvent]:
         """Return the progress and, the first time that something does not fit, a log line that reports it."""
         data, left_out = progress_json(progress, self._settings.max_progress_bytes)
-        entries = [NewEvent("progress", data)]
+        entries = [NewEvent("progress", data, count=self._progress.take_count())]
         if left_out and not self._has_warned:
             self._has_warned = True
             said = f"the progress is too large; these fields were left out: {', '.join(left_out)}"

@@ -12,7 +12,7 @@ from threading import RLock
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
 from progress_broker.model.entry import NewEvent, build_shapes
 from progress_broker.model.operation import PublishResult
-from progress_broker.operations.commands import publish_call
+from progress_broker.operations.commands import Counts, publish_call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import Call
@@ -210,10 +210,12 @@ class Reporter:
         entries = self.take(now)
         return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
 
-    def acknowledged(self, answer: PublishResult) -> None:
-        """Note that the last batch is stored."""
+    def acknowledged(self, answer: PublishResult, counts: Counts | None = None) -> None:
+        """Note that the last batch is stored; `counts` are those of all processes, if several count."""
         if self.outbox.batch is None:
             return
+        if counts is not None:
+            self.progress.hear(counts)
         last = self.outbox.acknowledged()
         self.lease.heard(self.outbox.taken_at)
         self.apply_answer(answer)
@@ -235,6 +237,7 @@ class Reporter:
     def after_fork(self) -> None:
         """Restart in a forked child as a new producer. The parent sends what was waiting, and the heartbeats."""
         self.dirty_flag.lock = RLock()  # a thread that exists only in the parent may hold the old one
+        self.progress.join()
         self.outbox.after_fork()
         self.lease.release()
         self.inbox.after_fork()

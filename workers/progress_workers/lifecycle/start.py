@@ -3,31 +3,23 @@
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from progress_broker.errors import InvalidInput, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
-from progress_broker.operations.commands import read_answer
+from progress_broker.operations.commands import counts_of, read_answer
 from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
 from progress_workers.errors import CancelInfo, Cancelled
 from progress_workers.lifecycle.create import create
+from progress_workers.lifecycle.handle import Handle
 from progress_workers.lifecycle.state import load_snapshot
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
 from progress_workers.transport.connection import Link
 from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
-
-
-class Handle(NamedTuple):
-    """An operation that can be reported."""
-
-    link: Link
-    reporter: Reporter
-    settings: Settings
-    end_on_exit: bool
 
 
 def start(
@@ -59,7 +51,9 @@ def start(
         reporter = _reporter(
             link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
         )
-        reporter.progress.resume(state.progress, percent_only=True)  # counting restarts, but the percentage continues
+        reporter.progress.resume(
+            state.progress, state.counts, percent_only=True
+        )  # counting restarts, but the percentage continues
         return reporter
 
     try:
@@ -91,7 +85,7 @@ def attach(
 
     def reporter(state: WorkerView) -> Reporter:
         reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, end_on_exit=end_on_exit)
-        reporter.progress.resume(state.progress)
+        reporter.progress.resume(state.progress, state.counts, joins=not end_on_exit)
         return reporter
 
     state = load_snapshot(link, operation)
@@ -133,7 +127,10 @@ def _reporter(
     end_on_exit: bool = True,
 ) -> Reporter:
     if state.status.done:
-        raise OperationEnded(f"operation {operation} is already {state.status}: choose another id")
+        raise OperationEnded(
+            f"operation {operation} is already {state.status}, and an end is final:"
+            " to start new work, choose another id, or leave `id` out to get a new one"
+        )
     reporter = Reporter(
         operation,
         link.keyspace().operation(operation),
@@ -181,4 +178,5 @@ def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[
 def _send_first(link: Link, reporter: Reporter) -> None:
     call = reporter.call(time.monotonic())
     if call is not None:
-        reporter.acknowledged(read_answer(link.run(call)))
+        reply = link.run(call)
+        reporter.acknowledged(read_answer(reply), counts_of(reply))

@@ -35,7 +35,7 @@ def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | N
         except Conflict:
             state = load_snapshot(link, operation)  # it changed since it was read
         else:
-            return state._replace(attempt=attempt, status=status, progress={})
+            return state._replace(attempt=attempt, status=status, progress={}, counts=None)
     raise StorageUnavailable(f"operation {operation} could not be taken over because it keeps changing: try again")
 
 

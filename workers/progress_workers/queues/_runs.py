@@ -17,7 +17,7 @@ from progress_workers.core.encoding import room
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
-from progress_workers.lifecycle.start import Handle
+from progress_workers.lifecycle.handle import Handle
 from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.null import NULL_OPERATION, NullOperation
 from progress_workers.operation import Operation
@@ -95,6 +95,7 @@ def begin(shell: type[Shell], task: str, fields: OperationOptions, enqueued_at: 
             raise Cancelled(operation, "before this run began") from None
         logger.warning("task %s runs without being reported: %s", task, error)
         return NULL_OPERATION
+    opened = opened._replace(end_on_sigterm=False)  # the queue knows what becomes of the task
     op = shell(opened)
     if op.cancelled:
         with Operation(opened) as cancelled:

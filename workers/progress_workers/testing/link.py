@@ -15,7 +15,7 @@ from progress_broker.errors import BrokerError
 from progress_broker.extras import require
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
-from progress_broker.operations.commands import check_rejection, publish_call, read_answer, signal_call
+from progress_broker.operations.commands import check_rejection, counts_of, publish_call, read_answer, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -181,7 +181,8 @@ class RecordingLink(Link):
     def _send(self, reporter: Reporter) -> None:
         while not reporter.done and (call := reporter.call(time.monotonic())) is not None:
             with _losing(reporter):
-                reporter.acknowledged(read_answer(self.run(call)))
+                reply = self.run(call)
+                reporter.acknowledged(read_answer(reply), counts_of(reply))
             self._carry_out()
 
     def _look(self, operation: str) -> None:

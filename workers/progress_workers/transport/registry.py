@@ -40,12 +40,13 @@ def flush(timeout: float = FLUSH_S) -> bool:
     Leaving an operation's block and ending the process flush automatically. Code that ends with `os._exit` must call
     this.
     """
-    stored = _flush(timeout)
+    stored = flush_within(timeout)
     dropped = [link.tell_dropped() for link in list(_links.values())]
     return stored and not any(dropped)
 
 
-def _flush(timeout: float) -> bool:
+def flush_within(timeout: float) -> bool:
+    """Wait until everything is stored. Unlike `flush`, it ignores operations that were lost: their loss is logged."""
     until = time.monotonic() + timeout
     stored = [link.flush(timeout_s=max(0.0, until - time.monotonic())) for link in list(_links.values())]
     return all(stored)
@@ -63,8 +64,7 @@ def _after_fork() -> None:
 
 
 def _flush_at_exit() -> None:
-    # This ignores operations that were lost before: their loss is already logged.
-    if not _flush(max((link.exit_timeout_s() for link in _links.values()), default=0.0)):
+    if not flush_within(max((link.exit_timeout_s() for link in _links.values()), default=0.0)):
         logger.warning("the last progress updates could not be sent before the process ended")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.operation import PublishResult
-from progress_broker.operations.commands import read_answer
+from progress_broker.operations.commands import counts_of, read_answer
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
@@ -189,7 +189,7 @@ class Sender:
                 rejected_reply = reply
             else:
                 self._rejected.pop(reporter, None)
-                apply_reply(reporter, reply, reporter.acknowledged)
+                apply_reply(reporter, reply, partial(reporter.acknowledged, counts=counts_of(reply)))
         if rejected_reply is not None:
             self._back_off(rejected_reply)
             return False

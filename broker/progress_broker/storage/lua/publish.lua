@@ -16,13 +16,18 @@
 --       IF_CREATED ms      rejected as `fenced` unless it was created then: an id may be used again
 --       IF_LEASE_EXPIRED   rejected as `conflict` unless the lease has expired. The caller is an observer, and LEASE
 --                          says how long to wait for the worker
+--       COUNT by of        follows PRODUCER of a progress: its publisher is one of several that count. `by` and `of` are
+--                          added to what all have counted, and to the total. The sums replace current, total and percent,
+--                          with which the data has to begin, here and in the progress of the publisher without COUNT.
+--                          Data that has only rate and eta_ms after these leaves all other members as they are
 --       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
 --                          producer seq goes up, and what was stored before is answered as it was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
 -- In a Redis that is full, heartbeats and what brings an operation to its end (stalled, cancelling, an end) are stored
 -- all the same: they are small, and free more than they take.
--- Reply {'ok', position, n, cancel} of the last event; if it is a repeat, as it was answered first. cancel is the data
---       of the event that asked the worker to stop, or nil. Or {code, detail}, and then nothing was changed.
+-- Reply {'ok', position, n, cancel, counts} of the last event; if it is a repeat, as it was answered first. cancel is the
+--       data of the event that asked the worker to stop, or nil. counts is nil, or if several publishers count: current
+--       and total of the one without COUNT, and the sums of `by` and `of`. Or {code, detail}, and then nothing was changed.
 
 local OPEN = { pending = true, running = true, stalled = true, cancelling = true }
 -- Names that a stream uses itself, or that EventSource does. But `child` is published, by the creator of a child.
@@ -55,6 +60,44 @@ local function is_outcome(kind, data, status) -- the one event that is looked in
   return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
 end
 
+local PACE = '^(,"rate":[%dnul.eE+-]+,"eta_ms":[%dnul.eE+-]+)(.*)$'
+local HEAD = '^{"current":([%dnul.eE+-]+),"total":([%dnul.eE+-]+),"percent":([%dnul.eE+-]+)(.*)$'
+
+local function number(value) -- the shortest text that says it
+  local short = string.format('%.15g', value)
+  return tonumber(short) == value and short or string.format('%.17g', value)
+end
+
+-- Returns a progress with the sums of all who count, and their counts: 'current total by of', as in the reply.
+local function add_up(data, counts, by, of)
+  local current, total, percent, rest = string.match(data, HEAD)
+  if not current then return data, counts end
+  local own, own_total, theirs, their_total = string.match(counts or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  local known = (by or not own) and redis.call('HGET', KEYS[1], 'progress') or ''
+  local known_current, known_total, known_percent, known_rest = string.match(known, HEAD)
+  if not own then
+    own, own_total = known_current, known_total
+    own, own_total, theirs, their_total = own or 'null', own_total or 'null', '0', '0'
+  end
+  local pace, more = string.match(rest, PACE)
+  if by and more == '}' and known_rest then -- it only counts: all else stays as it is
+    local _, known_more = string.match(known_rest, PACE)
+    percent, rest = known_percent, pace .. (known_more or known_rest)
+  elseif by and percent == 'null' then
+    percent = known_percent or percent
+  end
+  if by then
+    theirs, their_total = number(tonumber(theirs) + tonumber(by)), number(tonumber(their_total) + tonumber(of))
+  else
+    own, own_total = current, total
+  end
+  local done, whole = math.max(0, (tonumber(own) or 0) + tonumber(theirs)), (tonumber(own_total) or 0) + their_total
+  if whole > 0 then percent = number(math.floor(math.min(100, 100 * done / whole) * 100 + 1e-9) / 100) end
+  return '{"current":' .. (own == 'null' and theirs == '0' and own or number(done))
+    .. ',"total":' .. (own_total == 'null' and their_total == '0' and own_total or number(whole))
+    .. ',"percent":' .. percent .. rest, table.concat({ own, own_total, theirs, their_total }, ' ')
+end
+
 local id, args, at, wrong = ARGV[1], ARGV, 2, nil
 local given_attempt, begins, worker, longer_ms, observes, traceparent, if_status, if_created, if_lease_expired
 while true do -- without tables of options, which would cost more than the rest of it
@@ -78,10 +121,16 @@ while args[at] == 'EVENT' do
   while true do
     if args[at] == 'STATUS' then event[3], at = args[at + 1], at + 2
     elseif args[at] == 'PRODUCER' then event[4], event[5], at = args[at + 1], args[at + 2], at + 3
+    elseif args[at] == 'COUNT' then event[6], event[7], at = args[at + 1] or '', args[at + 2] or '', at + 3
     else break end
   end
   if event[5] and not string.find(event[5], '^%d+$') then
     wrong = "seq is a number that goes up, and not '" .. string.sub(event[5], 1, 40) .. "'"
+  end
+  if event[6] and not (event[1] == 'progress' and string.match(event[2], HEAD)
+    and string.find(event[6], '^-?%d[%d.eE+-]*$') and tonumber(event[6])
+    and string.find(event[7], '^-?%d[%d.eE+-]*$') and tonumber(event[7])) then
+    wrong = 'COUNT needs two numbers, and a progress that begins with current, total and percent'
   end
   requested[#requested + 1] = event
 end
@@ -94,15 +143,15 @@ end
 if wrong or args[at] then
   return reject_arguments(wrong, at, 'id [ATTEMPT n] [BEGIN] [WORKER name] [LEASE ms | OBSERVER] [TRACEPARENT tp]'
     .. ' [IF_STATUS status] [IF_CREATED ms] [IF_LEASE_EXPIRED]'
-    .. ' [EVENT type data [STATUS status] [PRODUCER name seq]]...')
+    .. ' [EVENT type data [STATUS status] [PRODUCER name seq] [COUNT by of]]...')
 end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
   'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms',
-  'archived', 'curve_ms')
+  'archived', 'curve_ms', 'counts')
 if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
-  history_length, feed_length, retention_ms, idle_ms, archived, curve_ms = unpack(snapshot)
+  history_length, feed_length, retention_ms, idle_ms, archived, curve_ms, counts = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
@@ -152,7 +201,7 @@ if repeated and #fresh == 0 then
       end
     end
   end
-  return { 'ok', last_position, tonumber(last_n), cancel }
+  return { 'ok', last_position, tonumber(last_n), cancel, counts }
 end
 
 if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' is already ' .. before } end
@@ -222,8 +271,8 @@ local changes = {}
 local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
 if begins then
   set('attempt', given_attempt)
-  redis.call('HDEL', KEYS[1], 'progress', 'lease_override_ms', 'lease_floor_ms')
-  lease_floor_ms = false
+  redis.call('HDEL', KEYS[1], 'progress', 'counts', 'lease_override_ms', 'lease_floor_ms')
+  lease_floor_ms, counts = false, false
   forget(KEYS[3])
   if cancel then signal('cancel', 'd', cancel) end
   signal('changed', 'a', given_attempt) -- so that the earlier one looks
@@ -231,6 +280,10 @@ if begins then
 end
 
 for i, event in ipairs(events) do
+  if event[1] == 'progress' and (counts or event[6]) then
+    event[2], counts = add_up(event[2], counts, event[6], event[7])
+    if counts then set('counts', counts) end
+  end
   local kind, data, new_status, producer, seq = event[1], event[2], event[3], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
@@ -339,4 +392,4 @@ if moves then
   redis.call('PEXPIRE', KEYS[2] .. ':curve', left)
 end
 if #changes > 0 then redis.call('HSET', KEYS[1], unpack(changes)) end
-return { 'ok', position, n, cancel }
+return { 'ok', position, n, cancel, counts }

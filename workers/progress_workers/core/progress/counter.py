@@ -1,11 +1,13 @@
 """A counter that any thread may use, without a lock and without losing a count."""
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from threading import get_ident
 from typing import Any, TypeVar
 
 from progress_workers.core.progress.dirty import DirtyFlag
+from progress_workers.core.progress.rate import Sample
 from progress_workers.values import attempt, brief, number, type_name
 from progress_workers.values.numbers import plain
 
@@ -22,13 +24,17 @@ class Counter:
     Readers add up the slots. Therefore `+=`, which is not atomic, loses no counts here.
     """
 
-    __slots__ = ("_base", "_counts", "_dirty_flag", "_given_total", "skipped", "total")
+    __slots__ = ("_base", "_counts", "_dirty_flag", "_given_total", "_monotonic", "began", "skipped", "total")
 
-    def __init__(self, dirty_flag: DirtyFlag, total: float | None = None) -> None:
-        self._dirty_flag = dirty_flag
+    def __init__(
+        self, dirty_flag: DirtyFlag, total: float | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._dirty_flag, self._monotonic = dirty_flag, monotonic
         self._counts: dict[int, float] = {}
         self._base: float = 0
         self._given_total = False
+        self.began: Sample | None = None
+        """When the first loop of `track` got its first item, and how much was done by then."""
         self.skipped: float = 0
         self.total: float | None = None
         self.set(total=total)
@@ -75,7 +81,7 @@ class Counter:
         self._dirty_flag.mark_dirty()
 
     def set(self, current: float | None = None, total: float | None = None) -> None:
-        """Set how much is done, or the total; None changes nothing. The caller must touch the pulse.
+        """Set how much is done, or the total; None changes nothing. The caller must touch the dirty_flag.
 
         A negative total means that the total is unknown.
         """
@@ -96,7 +102,7 @@ class Counter:
         return done, None if total is None else self._number("total", total)
 
     def expect(self, items: object) -> None:
-        """Add the length of items to the total, unless the total was set."""
+        """Add the length of items to the total, unless the total was set. What is already done is part of it."""
         if not hasattr(type(items), "__len__"):
             return
         length = attempt(len, items, otherwise=lambda _: None)
@@ -107,13 +113,15 @@ class Counter:
             return
         with self._dirty_flag.lock:
             if not self._given_total:
-                self.total = plain((self.total or 0) + length)
+                self.total = plain((self.current if self.total is None else self.total) + length)
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items; each counts as done when the next one is requested."""
-        counts, slot, dirty_flag, done = self._counts, next(_tracks), self._dirty_flag, 0
+        counts, slot, dirty_flag, done, begun = self._counts, next(_tracks), self._dirty_flag, 0, False
         try:
             for item in items:
+                if not begun:
+                    begun = self._begin()
                 yield item
                 done += 1
                 counts[slot] = done
@@ -126,8 +134,15 @@ class Counter:
     async def track_async(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
         """Yield the items; each counts as done when the next one is requested."""
         async for item in items:
+            if self.began is None:
+                self._begin()
             yield item
             self.advance()
+
+    def _begin(self) -> bool:
+        if self.began is None:
+            self.began = Sample(self._monotonic(), float(self.current - self.skipped))
+        return True
 
     def _correct(self, by: Any) -> None:
         """Count a number that is not an ordinary one: of another type, or negative. The count never goes below zero."""

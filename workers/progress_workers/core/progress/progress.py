@@ -1,10 +1,11 @@
 """How far an operation is: the state behind its `progress` object, which is always sent complete."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
+from progress_broker.operations.commands import Counts
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.dirty import DirtyFlag
@@ -24,14 +25,20 @@ MAX_RESUMED_BYTES = 1 << 20
 MAX_STAGES = 64
 """How many stages of an operation are shown. Further stages can be entered and counted with, but are not shown."""
 
+COUNTED = ("current", "total", "percent", "rate", "eta_ms")
+"""What a progress begins with. If several processes count, the script `publish` replaces the first three."""
 _COMPUTED = ("current", "total", "unit", "percent", "message", "rate", "eta_ms", "stages", "metrics")
 
 
 class Progress:
-    """The state of one operation. Its percentage never goes down, even if its count does, but for `measure`."""
+    """The state of one operation.
+
+    Its percentage never goes down, even if its count does. There are two exceptions. When there is more to do than was
+    known before (a larger total, another stage), it is the share of all of it; and `measure` sets it as it is.
+    """
 
     def __init__(self, dirty_flag: DirtyFlag, clock: Clock, *, total: float | None, unit: str | None) -> None:
-        self.gauge = Counter(dirty_flag, total)
+        self.gauge = Counter(dirty_flag, total, clock.monotonic)
         self._dirty_flag, self._clock = dirty_flag, clock
         self._unit = None if unit is None else text(unit, MAX_UNIT_CHARS)
         self._message: str | None = None
@@ -40,21 +47,43 @@ class Progress:
         self._stages: dict[str, Stage] = {}
         self._inherited: dict[str, dict[str, Any]] = {}
         self._given_percent: float | None = None
-        self._highest = 0.0
-        self._rate, self._pace = Rate(clock.monotonic()), Rate(clock.monotonic())
+        self._highest = self._floor = 0.0
+        self._whole: _Whole | None = None
+        self._joins = self._only_counts = False
+        self._sent = self._described = _Count()
+        self._others = _Count()
+        self._rate, self._pace = Rate(), Rate()
 
-    def resume(self, progress: Mapping[str, Any], *, percent_only: bool = False) -> None:
-        """Continue from an earlier `progress` object, perhaps of another process in another language."""
+    def resume(
+        self,
+        progress: Mapping[str, Any],
+        counts: Counts | None = None,
+        *,
+        joins: bool = False,
+        percent_only: bool = False,
+    ) -> None:
+        """Continue from an earlier `progress` object, perhaps of another process in another language.
+
+        If several processes count, `counts` says what they have counted. With `joins`, this one is another of them.
+        """
         try:
             progress = tree(progress, MAX_RESUMED_BYTES).value
         except TooLarge:
             return
-        self._highest = max(self._highest, min(100.0, known(progress.get("percent")) or 0.0))
-        self._pace = Rate(self._clock.monotonic(), self._highest)
+        before = min(100.0, known(progress.get("percent")) or 0.0)
+        self._pace = Rate(before)
+        counts = counts or Counts(known(progress.get("current")), known(progress.get("total")), 0, 0)
         if percent_only:
+            self._floor = before
+            self._others = _Count(counts.joined, counts.joined_total)
             return
-        self.gauge.set(known(progress.get("current")), known(progress.get("total")))
-        self._rate = Rate(self._clock.monotonic(), self.gauge.current)
+        self._highest = before
+        self.gauge.set(None if joins else counts.own, counts.own_total)
+        self._joins, self._sent = joins, self._counted()
+        # The script leaves the other members as they are only where it can tell them apart.
+        self._only_counts = joins and tuple(progress)[: len(COUNTED)] in ((), COUNTED)
+        self.hear(counts)
+        self._rate = Rate(counts.current)
         unit, message = progress.get("unit"), progress.get("message")
         self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
         self._message = None if message is None else text(message)
@@ -66,6 +95,24 @@ class Progress:
             self._inherited = {stage["name"]: stage for stage in named}
         if self.gauge.total is None:
             self._given_percent = known(progress.get("percent"))
+        self._whole = self._measure(list(self._inherited.values()))
+
+    def join(self) -> None:
+        """From now on count as one of several processes. What was counted so far is reported by another one."""
+        self._joins, self._sent = True, self._counted()
+        self._only_counts = True
+
+    def take_count(self) -> tuple[float, float] | None:
+        """Return what this process had counted when it was described, beyond the last call; None if it alone counts."""
+        before, self._sent = self._sent, self._described
+        return (self._sent.current - before.current, self._sent.total - before.total) if self._joins else None
+
+    def hear(self, counts: Counts) -> None:
+        """Note what all processes have counted, as of the last progress that was sent."""
+        self._others = _Count(counts.current - self._sent.current, (counts.total or 0) - self._sent.total)
+
+    def _counted(self) -> "_Count":
+        return _Count(self.gauge.current, self.gauge.total or 0)
 
     def update(
         self,
@@ -91,6 +138,8 @@ class Progress:
             self._given_percent = self._given_percent if reported is None else reported
             self._message = self._message if said is None else said
             self._unit = self._unit if named is None else named
+            if reported is not None or said is not None or named is not None or measured or added:
+                self._only_counts = False
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
         self._dirty_flag.mark_dirty()
@@ -122,6 +171,7 @@ class Progress:
                 stage = Stage(name, self._dirty_flag, self._clock, log)
                 if len(self._stages) < MAX_STAGES:
                     self._stages[name] = stage
+            self._only_counts = False
         if weight is not None:
             stage.weigh(weight)
         stage.gauge.set(total=total)
@@ -137,19 +187,22 @@ class Progress:
     def describe(self, now: float) -> dict[str, Any]:
         """Return the `progress` object as of `now`, a monotonic time in seconds. The caller holds the lock."""
         current, total = self.gauge.current, self.gauge.total
+        self._described = self._counted()
+        done = max(0, current + self._others.current)
         stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
         percent = self._percent(list(stages.values()))
-        rate = self._rate.sample(now, current - self.gauge.skipped)
+        rate = self._rate.sample(now, done - self.gauge.skipped, self.gauge.began)
         described: dict[str, Any] = {
             # Work that counts only in its stages has no count of its own.
             "current": current if current or total is not None or not stages else None,
             "total": total,
-            "unit": self._unit,
             "percent": percent,
-            "message": self._message,
             "rate": None if rate is None else round(rate, 3),
             "eta_ms": self._eta_ms(now, rate, percent),
         }
+        if self._only_counts:
+            return described
+        described |= {"unit": self._unit, "message": self._message}
         if stages:
             described["stages"] = list(stages.values())
         if self._metrics:
@@ -214,14 +267,42 @@ class Progress:
             percent = roll_up(stages)
         if percent is None:
             return None
-        self._highest = max(self._highest, percent)
-        return shown(self._highest)
+        before, self._whole = self._whole, self._measure(stages)
+        self._highest = percent if self._whole.exceeds(before) else max(self._highest, percent)
+        return shown(max(self._floor, self._highest))
+
+    def _measure(self, stages: list[dict[str, Any]]) -> "_Whole":
+        if self.gauge.total is not None:
+            return _Whole(total=self.gauge.total)
+        return _Whole(
+            weight=sum(known(stage.get("weight")) or 1 for stage in stages),
+            stage_total=sum(known(stage.get("total")) or 0 for stage in stages),
+        )
 
     def _eta_ms(self, now: float, rate: float | None, percent: float | None) -> int | None:
         """Use the count if there is a total; otherwise use the growth of the percentage."""
-        total = self.gauge.total
-        if total is not None:
-            return eta_ms(max(0.0, float(total) - float(self.gauge.current)), rate)
+        total = (self.gauge.total or 0) + self._others.total
+        if self.gauge.total is not None or total > 0:
+            return eta_ms(max(0.0, float(total) - float(self.gauge.current) - float(self._others.current)), rate)
         if percent is None:
             return None
         return eta_ms(100.0 - percent, self._pace.sample(now, percent))
+
+
+class _Count(NamedTuple):
+    """A count, and the total that belongs to it."""
+
+    current: float = 0
+    total: float = 0
+
+
+class _Whole(NamedTuple):
+    """How much there is to do, as far as it is known; 0: unknown."""
+
+    total: float = 0
+    weight: float = 0
+    stage_total: float = 0
+
+    def exceeds(self, before: "_Whole | None") -> bool:
+        """Return whether more is to be done than was known before. To learn for the first time how much is no more."""
+        return before is not None and any(now > then > 0 for now, then in zip(self, before, strict=True))

@@ -23,14 +23,24 @@ class Sample(NamedTuple):
 class Rate:
     """Units per second, over a window. If nothing is done for longer than usual, the rate falls."""
 
-    def __init__(self, now: float, done: float = 0) -> None:
-        self._samples = deque([Sample(now, float(done))])
+    def __init__(self, done: float = 0) -> None:
+        self._before = float(done)
+        self._samples: deque[Sample] = deque()
 
-    def sample(self, now: float, done: float) -> float | None:
-        """Return the rate at `now`, when `done` units are done; None while there are too few samples."""
+    def sample(self, now: float, done: float, began: Sample | None = None) -> float | None:
+        """Return the rate at `now`, when `done` units are done; None while there are too few samples.
+
+        `began` is when the work began, if that is known. Otherwise it begins with the first units that are done: they
+        may have taken any time, and whoever set a count may have done them earlier.
+        """
         done = float(done)
         if not isfinite(done):
             return None
+        if not self._samples:
+            if done <= self._before:
+                self._before = done
+                return None
+            self._samples.append(began if began is not None and began.done <= done else Sample(now, done))
         if done < self._samples[-1].done:  # counting started again
             self._samples = deque([Sample(now, done)])
         elif done > self._samples[-1].done:

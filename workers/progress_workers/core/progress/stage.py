@@ -47,6 +47,12 @@ class Stage:
         self._spent_s = 0.0
         self._extra: dict[str, Any] = {}
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            f"stage {self.name!r} can't be pickled: pass the operation's id and the stage's name instead, and use"
+            " Operation.attach(id, end_on_exit=False).stage(name) in the other process"
+        )
+
     def __enter__(self) -> Self:
         with self._dirty_flag.lock:
             if self._inside == 0:
