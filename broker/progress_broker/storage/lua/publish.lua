@@ -5,7 +5,8 @@
 --       KEYS[2]..':kept' and KEYS[2]..':curve', where older events go. They are looked at before the first write, where
 --       they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
---       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun
+--       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun, and as
+--                          `conflict` if it has not begun itself
 --       BEGIN              begins that attempt, the one after the present one. The earlier one is fenced; its progress
 --                          and its signals are forgotten
 --       WORKER name        who works on it from now on
@@ -17,7 +18,8 @@
 --       IF_LEASE_EXPIRED   rejected as `conflict` unless the lease has expired. The caller is an observer, and LEASE
 --                          says how long to wait for the worker
 --       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
---                          producer seq goes up, and what was stored before is answered as it was then
+--                          producer seq goes up, also within a batch, and what was stored before is answered as it
+--                          was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
 -- In a Redis that is full, heartbeats and what brings an operation to its end (stalled, cancelling, an end) are stored
 -- all the same: they are small, and free more than they take.
@@ -33,6 +35,7 @@ local RESERVED = {
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
 local SIGNALS_KEPT_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
 local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
+local LOOKED_BACK, LOOKED_BACK_BYTES = 250, 1000000 -- how far a repeat of an older seq is looked for in the log
 local AHEAD_MS = 86400000 -- how far a clock may have been set back; what is further ahead, another program wrote
 
 local function after(a, b)
@@ -72,6 +75,7 @@ while true do -- without tables of options, which would cost more than the rest 
   at = at + 2
 end
 local requested = {} -- events as {type, data, status, producer, seq}; false for what is not given
+local seqs_asked, out_of_order = {}, nil
 while args[at] == 'EVENT' do
   local event = { args[at + 1], args[at + 2], false, false, false }
   at = at + 3
@@ -82,6 +86,10 @@ while args[at] == 'EVENT' do
   end
   if event[5] and not string.find(event[5], '^%d+$') then
     wrong = "seq is a number that goes up, and not '" .. string.sub(event[5], 1, 40) .. "'"
+  elseif event[5] then
+    local earlier = seqs_asked[event[4]]
+    if earlier and tonumber(event[5]) <= tonumber(earlier) then out_of_order = { event[4], earlier, event[5] } end
+    seqs_asked[event[4]] = event[5]
   end
   requested[#requested + 1] = event
 end
@@ -95,6 +103,12 @@ if wrong or args[at] then
   return reject_arguments(wrong, at, 'id [ATTEMPT n] [BEGIN] [WORKER name] [LEASE ms | OBSERVER] [TRACEPARENT tp]'
     .. ' [IF_STATUS status] [IF_CREATED ms] [IF_LEASE_EXPIRED]'
     .. ' [EVENT type data [STATUS status] [PRODUCER name seq]]...')
+end
+
+if out_of_order then -- it would be taken for a repeat, and dropped
+  local producer, earlier, later = unpack(out_of_order)
+  return { 'invalid', "producer '" .. string.sub(producer, 1, 40) .. "' sends seq " .. string.sub(later, 1, 40)
+    .. ' after seq ' .. string.sub(earlier, 1, 40) .. ' in the same batch: its seq has to go up. Nothing was stored' }
 end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
@@ -139,29 +153,38 @@ for _, event in ipairs(requested) do
   end
 end
 
-if repeated and #fresh == 0 then
-  local producer, seq, taken = unpack(repeated)
+local function first_answer(producer, seq, taken)
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
-  if last_seq ~= seq then -- an older one: its log entry has the answer, while it is kept
-    for _, entry in ipairs(ask('XREVRANGE', KEYS[2], last_position, '-') or {}) do
-      local fields = {}
-      for f = 1, #entry[2], 2 do fields[entry[2][f]] = entry[2][f + 1] end
-      if fields.p == producer and fields.s == seq and whole(fields.n) then
-        last_position, last_n = entry[1], fields.n
-        break
-      end
+  local position, looked_at, bytes = last_position, 0, 0
+  -- An older one: its entry tells, if it is not too far back. Entries are read one by one, as a long reply costs more.
+  while last_seq ~= seq and looked_at < LOOKED_BACK and bytes < LOOKED_BACK_BYTES do
+    local entry = (ask('XREVRANGE', KEYS[2], position, '-', 'COUNT', 1) or {})[1]
+    if not entry then break end
+    local fields = {}
+    for f = 1, #entry[2], 2 do
+      fields[entry[2][f]] = entry[2][f + 1]
+      bytes = bytes + #entry[2][f + 1]
     end
+    if fields.p == producer and fields.s == seq and whole(fields.n) then return entry[1], tonumber(fields.n) end
+    position, looked_at = '(' .. entry[1], looked_at + 1
   end
-  return { 'ok', last_position, tonumber(last_n), cancel }
+  return last_position, tonumber(last_n)
+end
+if repeated and #fresh == 0 then
+  local first_position, first_n = first_answer(unpack(repeated))
+  return { 'ok', first_position, first_n, cancel }
 end
 
 if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' is already ' .. before } end
 if begins and tonumber(given_attempt) ~= tonumber(attempt) + 1 then
   return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. attempt }
 end
+if given_attempt and not begins and tonumber(given_attempt) > tonumber(attempt) then
+  return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. attempt .. ', and attempt ' .. given_attempt
+    .. ' has not begun: its first publish needs BEGIN' }
+end
 if given_attempt and tonumber(given_attempt) < tonumber(attempt) then
-  return { 'fenced',
-    'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
+  return { 'fenced', 'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
 end
 if if_status and if_status ~= before then
   return { 'conflict', 'operation ' .. id .. ' is ' .. before .. ', and not ' .. if_status }
@@ -187,6 +210,10 @@ for _, event in ipairs(fresh) do
   end
   if TERMINAL[status] then
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
+  end
+  if kind == 'end' and not TERMINAL[new_status] then
+    return { 'invalid', "an event 'end' needs STATUS succeeded, failed or cancelled: without it, the operation would go"
+      .. ' on, although its streams have closed' }
   end
   if new_status then
     if not may_become(status, new_status) then
@@ -218,8 +245,11 @@ if moves or lists and archived > 0 then look({ KEYS[2] .. ':kept', KEYS[2] .. ':
 
 -- Nothing is rejected from here on.
 frees = small and KEYS[1] or nil
-local changes = {}
-local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
+local changes, places = {}, {}
+local function set(field, value)
+  local place = places[field] or #changes + 2
+  changes[place - 1], changes[place], places[field] = field, value, place
+end
 if begins then
   set('attempt', given_attempt)
   redis.call('HDEL', KEYS[1], 'progress', 'lease_override_ms', 'lease_floor_ms')
@@ -280,7 +310,7 @@ elseif lease > 0 and status ~= 'pending' and (by_worker or status ~= before and 
   local deadline = clock + (by_worker and math.max(lease, longer or 0) or longer or lease)
   if by_worker then deadline = math.max(deadline, tonumber(lease_floor_ms or '') or 0) end -- for the next attempt
   write('ZADD', KEYS[7], text(deadline), id)
-  if longer then
+  if longer and deadline <= clock + longer then -- else the deadline is that of an earlier LEASE, which goes on to count
     set('lease_override_ms', longer_ms)
     if by_worker then set('lease_floor_ms', text(deadline)) end
   end
@@ -296,22 +326,24 @@ if #events > 0 then
   if done then set('finished', ms) end
 end
 
+local producers
 for producer, last in pairs(seqs) do
   if string.find(last, ' ') and redis.call('HSET', KEYS[1], 'producer:' .. producer, last) == 1 then
-    local producers = redis.pcall('HINCRBY', KEYS[1], 'producers', 1)
+    producers = redis.pcall('HINCRBY', KEYS[1], 'producers', 1)
     if type(producers) == 'table' then -- an error: another program wrote what is no number
       producers = redis.call('HSET', KEYS[1], 'producers', '1')
     end
-    if producers > PRODUCERS then
-      local all, oldest, oldest_at = redis.call('HGETALL', KEYS[1]), nil, nil
-      for f = 1, #all, 2 do
-        local at = string.sub(all[f], 1, 9) == 'producer:' and string.match(all[f + 1], ' (%d+%-%d+) ')
-        if at and (not oldest or after(oldest_at, at)) then oldest, oldest_at = all[f], at end
-      end
-      if oldest then redis.call('HDEL', KEYS[1], oldest) end
-      redis.call('HINCRBY', KEYS[1], 'producers', -1)
-    end
   end
+end
+if producers and producers > PRODUCERS then
+  local all, known = redis.call('HGETALL', KEYS[1]), {}
+  for f = 1, #all, 2 do
+    local at = string.sub(all[f], 1, 9) == 'producer:' and string.match(all[f + 1], ' (%d+%-%d+) ')
+    if at then known[#known + 1] = { all[f], at } end
+  end
+  table.sort(known, function(one, other) return after(other[2], one[2]) end)
+  for i = 1, #known - PRODUCERS do redis.call('HDEL', KEYS[1], known[i][1]) end
+  redis.call('HSET', KEYS[1], 'producers', text(math.min(#known, PRODUCERS)))
 end
 
 if lists then
@@ -339,4 +371,5 @@ if moves then
   redis.call('PEXPIRE', KEYS[2] .. ':curve', left)
 end
 if #changes > 0 then redis.call('HSET', KEYS[1], unpack(changes)) end
+if repeated then position, n = first_answer(unpack(repeated)) end
 return { 'ok', position, n, cancel }
