@@ -1,7 +1,8 @@
 -- Appends events to an operation's log and to its lane's feed, all of them or none, and keeps its snapshot.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
---       Derived: KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of what the operation was created with.
+--       Derived: KEYS[4]..':length', which is only read; KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of
+--       what the operation was created with;
 --       KEYS[2]..':kept' and KEYS[2]..':curve', where older events go. They are looked at before the first write, where
 --       they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
@@ -116,7 +117,7 @@ local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'positio
   'archived', 'curve_ms')
 if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
-  history_length, feed_length, retention_ms, idle_ms, archived, curve_ms = unpack(snapshot)
+  history_length, asked_length, retention_ms, idle_ms, archived, curve_ms = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
@@ -125,7 +126,7 @@ if if_created and if_created ~= created then
   return { 'fenced', 'operation ' .. id .. ' was created again since; this call is for the earlier one' }
 end
 if schema ~= SCHEMA or not (OPEN[before] or TERMINAL[before]) or not string.find(position or '', '^%d+%-%d+$')
-  or not (whole(n) and whole(attempt) and whole(history_length) and whole(feed_length) and whole(retention_ms)
+  or not (whole(n) and whole(attempt) and whole(history_length) and whole(asked_length) and whole(retention_ms)
     and whole(idle_ms) and whole(lease_ms or '0')) then
   if if_lease_expired then ask('ZREM', KEYS[7], id) end -- nobody can act on it
   return reject_schema(id, nil)
@@ -233,7 +234,7 @@ end
 indexes = indexes or ''
 local listed_at = tonumber(listed_ms or '') or 0
 local lists = status ~= before or clock - listed_at >= (#events > 0 and TOUCH_MS or tonumber(idle_ms) / 4)
-local listed = {}
+local listed, length = {}, #events > 0 and feed_length(KEYS[4], asked_length)
 if lists then
   listed = index_keys(KEYS[5], indexes .. '\nstatus:' .. status)
   if status ~= before then listed[#listed + 1] = KEYS[5] .. ':status:' .. before end
@@ -267,7 +268,7 @@ for i, event in ipairs(events) do
   if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
-  local at = write('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
+  local at = write('XADD', KEYS[4], 'MAXLEN', '~', length, '*', unpack(shown))
   local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
   local stored = fits and redis.pcall('XADD', KEYS[2], at, unpack(kept))
   if not stored or stored.err then -- the log is ahead: the feed restarted on a slow clock, or another program wrote
