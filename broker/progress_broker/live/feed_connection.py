@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from progress_broker.errors import Unreadable
-from progress_broker.model.position import order, was_lost
+from progress_broker.model.position import was_lost
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
@@ -55,10 +55,9 @@ class FeedConnection:
         length = await self.request(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
 
-    async def trimmed_past(self, feed: bytes, first: bytes) -> bool:
-        """Whether the first entry that was read is the feed's oldest one. Then older ones may have been trimmed."""
-        entries = await self.request(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
-        return not entries or order(entries[0][0]) >= order(first)
+    async def trimmed_past(self, feed: bytes, position: bytes) -> bool:
+        """Whether a feed keeps no entry up to a position any more. Then entries after it may have been trimmed, too."""
+        return not await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
 
 
 def xread_of(feeds: Collection[bytes], count: int) -> bytes:
