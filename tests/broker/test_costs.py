@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations import index_search
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.storage.scripts import SCHEMA
 from tests.broker.costs import measured
 from tests.conftest import make_settings
 from tests.servers import RealRedis
@@ -47,3 +49,50 @@ async def test_a_page_of_many_indexes(store: Store) -> None:
         page, _ = await store.find(Filters(status=statuses), limit=200)
     assert len(page) == 200
     assert cost.commands < 2_500
+
+
+async def many_running(store: Store, number: int, indexes: tuple[str, ...]) -> None:
+    """Write operations as they look while they run, which is faster than creating them."""
+    client = store.connections.commands
+    fields = {"schema": SCHEMA, "status": "running", "position": "1795000000000-1", "created": "1795000000000"}
+    for first in range(0, number, 2000):
+        pipeline = client.pipeline(transaction=False)
+        for i in range(first, first + 2000):
+            keys = store.keyspace.operation(f"o{i}")
+            pipeline.hset(keys.snapshot, mapping=fields | {"indexes": "\n".join(indexes)})
+            for index in ("status:running", *indexes):
+                pipeline.zadd(f"{keys.lane.index}:{index}", {f"o{i}": 1795000000000 + i // 3})
+        await pipeline.execute()
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_a_search_that_finds_too_many(store: Store, resuming: bool) -> None:
+    await many_running(store, 40_000, ("kind:job", "owner:ann"))
+    lanes = range(store.keyspace.lanes)
+    since = dict.fromkeys(lanes, b"1-0") if resuming else {}
+    async with measured(store.connections.commands) as cost:
+        found = await index_search.by_terms(store, frozenset({b"kind:job", b"owner:ann"}), since, lanes, 1_001)
+    assert len(found.operations) > 1_001
+    assert cost.commands / cost.scripts < 800
+    assert cost.scripts <= 2 * len(lanes)
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_a_search_in_large_indexes_looks_at_a_part_at_a_time_and_misses_none(
+    store: Store, resuming: bool
+) -> None:
+    await many_running(store, 16_000, ("kind:job", "owner:ann"))
+    client, wanted = store.connections.commands, {f"o{i}" for i in range(0, 16_000, 500)}
+    for id in wanted:
+        await client.zadd(store.keyspace.operation(id).lane.index_of("tag", "t"), {id: 1})
+    for lane in range(store.keyspace.lanes):
+        await client.zadd(store.keyspace.lane(lane).index_of("tag", "t"), {f"x{i}": 2 for i in range(1_000)})
+    for id in sorted(wanted)[::2]:
+        await client.hset(store.keyspace.operation(id).snapshot, "status", "succeeded")
+    lanes = range(store.keyspace.lanes)
+    since = dict.fromkeys(lanes, b"1-0") if resuming else {}
+    async with measured(client) as cost:
+        found = await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), since, lanes, 1_001)
+    ended = set(sorted(wanted)[::2])
+    assert {facts.operation for facts in found.operations} == (wanted if resuming else wanted - ended)
+    assert cost.commands / cost.scripts < 800

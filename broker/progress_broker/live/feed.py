@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
-from progress_broker.live.feed_connection import FeedConnection, packed, xread_of
+from progress_broker.live.feed_connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.model.event import Event, read_entry
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
@@ -120,6 +120,7 @@ class FeedReader:
         for feed, entries in reply or ():
             before, positions[feed] = positions[feed], entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
-            if (late or len(entries) >= self._many) and await self._connection.trimmed_past(feed, before):
+            suspect = len(entries) >= self._many or (late and before != EMPTY)
+            if suspect and await self._connection.trimmed_past(feed, before):
                 resync.append(self._lanes[feed])
         return Batch(events, tuple(resync))

@@ -9,7 +9,7 @@ from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 
-_EMPTY = b"0-0"
+EMPTY = b"0-0"
 """The position of an empty feed."""
 
 
@@ -44,12 +44,12 @@ class FeedConnection:
             warn_once(feed.decode(), "another program has overwritten this feed with something else; it is deleted")
             await self.request(_command(b"DEL", feed))
             entries = []
-        position: bytes = entries[0][0] if entries else _EMPTY
+        position: bytes = entries[0][0] if entries else EMPTY
         return position
 
     async def has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
         """Whether a feed, which ends at `last`, has lost the entry that it had at a position (see `was_lost`)."""
-        if position in (last, _EMPTY):
+        if position in (last, EMPTY):
             return False
         entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self.request(_command(b"XLEN", feed))
