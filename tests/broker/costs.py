@@ -1,4 +1,4 @@
-"""Counts what a call costs Redis: commands by INFO commandstats, and bytes that it sends. MONITOR would cost more itself."""
+"""Counts what a call costs Redis, by INFO commandstats: MONITOR would itself cost more."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from progress_broker.model.operation import NewOperation, Status
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import MAX_TAGS, NewOperation, Status
 from progress_broker.operations import index_search
 from progress_broker.operations.listing import Filters
+from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import SCHEMA
 from tests.broker.costs import measured
@@ -96,3 +98,36 @@ async def test_a_search_in_large_indexes_looks_at_a_part_at_a_time_and_misses_no
     ended = set(sorted(wanted)[::2])
     assert {facts.operation for facts in found.operations} == (wanted if resuming else wanted - ended)
     assert cost.commands / cost.scripts < 800
+
+
+async def test_a_look_for_what_is_due_costs_two_round_trips_if_nothing_is(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    await store.publish("a", [encode("progress", {"percent": 1}, store.settings)])
+    for _ in range(2):  # scripts are loaded by the first
+        async with measured(store.connections.commands) as cost:
+            assert (await store.sweep(), await store.expired_leases()) == (0, [])
+    assert cost.scripts == 1
+    assert cost.commands <= 2 * (store.keyspace.lanes + 1) + 1 + 20, "a plain command for each lane"
+
+
+async def test_a_sweep_removes_all_that_is_due_a_part_at_a_time(store: Store) -> None:
+    lane = store.keyspace.lane(0)
+    tags = "\n".join(f"tag:{i}" for i in range(MAX_TAGS))
+    client = store.connections.commands
+    await client.zadd(lane.expiry, {f"o{i}\nkind:job\n{tags}": 1 for i in range(3_000)})
+    await client.zadd(lane.index, {f"o{i}": 1 for i in range(3_000)})
+    async with measured(client) as cost:
+        assert await store.sweep() == 3_000
+    assert cost.commands / cost.scripts < 50 * (MAX_TAGS + 20)
+    assert await client.zcard(lane.index) == 0
+
+
+async def test_all_leases_that_expire_at_once_are_acted_on_at_once(store: Store) -> None:
+    many = 250  # of one lane; one look finds 200
+    ids = [id for id in (f"o{i}" for i in range(100 * many)) if store.keyspace.lane_of(id) == 0][:many]
+    await create(store, [NewOperation(id=id, lease_s=0.001) for id in ids])
+    for id in ids:
+        await store.publish(id, [encode("progress", {"percent": 1}, store.settings)])
+    reaper = Reaper(store)
+    await reaper.reap()
+    assert reaper.stalled == many

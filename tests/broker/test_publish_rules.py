@@ -64,7 +64,8 @@ async def test_a_shorter_lease_leaves_one_that_is_held_for_longer(store: Store) 
     leases = store.keyspace.operation("a").lane.leases
     held = await store.connections.commands.zscore(leases, "a")
     await store.publish("a", [], lease_ms=20_000)
-    assert await store.expired_leases() == []  # it also corrects deadlines that are too late
+    for _ in range(store.keyspace.lanes):  # each call corrects deadlines of one lane that are too late
+        assert await store.expired_leases() == []
     assert await store.connections.commands.zscore(leases, "a") == held
 
 

@@ -44,7 +44,7 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
 async def by_terms(
     store: Store, terms: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
 ) -> Found:
-    """Return the operations of some lanes that are listed in all these indexes; if there are more than `most`, only some.
+    """Return the operations of some lanes that are listed in all these indexes; of more than `most`, only some.
 
     Operations that have ended are included if they ended after the lane's position in `since`.
     """

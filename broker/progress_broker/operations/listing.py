@@ -23,7 +23,7 @@ _WALK = 500
 """Maximum operations scanned for one page. With a filter that rarely matches, the page is short and has a cursor, and
 the server stays fast."""
 _AT_ONCE = 200
-"""Maximum operations scanned at once. The first scan is for as many as are wanted, each further one for twice as many."""
+"""Maximum operations scanned at once. The first scan is for as many as are wanted, each other one for twice as many."""
 _READS = 3_000
 """Maximum reads of indexes for one page, about."""
 _LATEST = (1 << 53) - 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -27,13 +27,18 @@ from progress_broker.operations.snapshot import ATTRIBUTE_FIELDS, FIELDS, has_ch
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
-from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.run import run
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
+
+SWEPT_AT_ONCE = 10_000
+"""About how many expired operations are removed at most before the next pause."""
+LEASES_PER_LANE = 200
+_PER_CALL = 50  # operations that one call removes: Redis does nothing else meanwhile
 
 
 @contextmanager
@@ -52,6 +57,7 @@ class Store:
         self.connections = connections
         self.keyspace = keyspace
         self.settings = settings
+        self._turn = 0  # the lane whose leases were corrected last
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -212,26 +218,47 @@ class Store:
         check_rejection(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [NewEvent("probe", data)], as_observer=True)))
 
-    async def sweep(self, *, most: int = 200) -> int:
-        """Remove the remains of expired operations, at most `most` per lane; return their number."""
-        removed = 0
-        for number in range(self.keyspace.lanes):
-            lane = self.keyspace.lane(number)
-            keys = (lane.index, lane.expiry, lane.leases)
-            with _one_lane_alone(number, "swept"):
-                removed += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
-        return removed
+    async def sweep(self, *, most: int = SWEPT_AT_ONCE) -> int:
+        """Remove the remains of expired operations until none is left, but not many more than `most`; return their
+        number. If none has expired, it is one round trip."""
+        swept, due = 0, await self._due([self.keyspace.lane(number).expiry for number in range(self.keyspace.lanes)])
+        while due and swept < most:
+            for number in tuple(due):
+                lane, removed = self.keyspace.lane(number), 0
+                keys = (lane.index, lane.expiry, lane.leases)
+                with _one_lane_alone(number, "swept"):
+                    removed = int(await self._run(Call(SWEEP, keys, (lane.operations, str(_PER_CALL)))))
+                swept += removed
+                if removed < _PER_CALL:
+                    due.remove(number)
+        return swept
 
-    async def expired_leases(self, *, most: int = 200) -> list[tuple[str, Status]]:
-        """Return operations whose lease has expired, at most `most` per lane."""
+    async def expired_leases(self, *, most: int = LEASES_PER_LANE) -> list[tuple[str, Status]]:
+        """Return operations whose lease has expired, at most `most` per lane. If there is none, it is two round trips.
+
+        Each call also corrects deadlines of one lane that are too late, as they are after a clock was set back.
+        """
         found = []
-        for number in range(self.keyspace.lanes):
+        due = await self._due([self.keyspace.lane(number).leases for number in range(self.keyspace.lanes)])
+        self._turn = (self._turn + 1) % self.keyspace.lanes
+        for number in dict.fromkeys([*due, self._turn]):
             lane = self.keyspace.lane(number)
             with _one_lane_alone(number, "searched for expired leases"):
                 reply = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
                 pairs = zip(reply, reply, strict=True)
                 found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
+
+    async def _due(self, keys: Sequence[str]) -> list[int]:
+        """Return which of the sorted sets of times have one that has passed."""
+        async with self.connections.commands.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for key in keys:
+                pipeline.zrange(key, 0, 0, withscores=True)
+            with storage_errors():
+                (seconds, microseconds), *first = readable(await pipeline.execute(raise_on_error=False))
+        now_ms = 1000 * seconds + microseconds // 1000
+        return [number for number, entries in enumerate(first) if entries and entries[0][1] <= now_ms]
 
     async def _run(self, call: Call) -> Any:
         return await run(self.connections.commands, call)
