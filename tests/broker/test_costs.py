@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from progress_broker.model.children import MAX_SHOWN
 from progress_broker.model.entry import encode
-from progress_broker.model.operation import MAX_TAGS, NewOperation, Status
+from progress_broker.model.operation import MAX_TAGS, Children, NewOperation, Status
 from progress_broker.operations import index_search
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import SCHEMA
 from tests.broker.costs import measured
@@ -131,3 +134,47 @@ async def test_all_leases_that_expire_at_once_are_acted_on_at_once(store: Store)
     reaper = Reaper(store)
     await reaper.reap()
     assert reaper.stalled == many
+
+
+async def family_of(store: Store, number: int) -> None:
+    await store.create(NewOperation(id="p"))
+    await store.publish("p", [encode("progress", {"message": "m"}, store.settings)])
+    await create(store, [NewOperation(id=f"c{i}", parent="p") for i in range(number)])
+
+
+async def test_a_large_family_is_read_once_in_a_while(store: Store) -> None:
+    await family_of(store, 300)
+    now = 0.0
+    store._rollups = Rollups(store.connections.commands, store.keyspace, lambda: now)
+    first = await asyncio.gather(*(store.get("p") for _ in range(5)))
+    async with measured(store.connections.commands) as cost:
+        again = await store.get("p", list_children=True)
+    assert isinstance(again.children, Children)
+    assert len(again.children.operations) == MAX_SHOWN
+    assert cost.scripts == 0
+    assert {operation.children.total for operation in (*first, again) if operation.children} == {300}
+    await store.create(NewOperation(id="new", parent="p"))
+    now += 0.1
+    shown = (await store.get("p")).children
+    assert shown is not None
+    assert shown.total == 301
+
+
+async def test_a_parent_of_many_is_cancelled_in_few_round_trips(store: Store) -> None:
+    await family_of(store, 500)
+    calls = 0
+    execute = store.connections.commands.connection_pool.get_connection
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await execute(*args, **more)
+
+    store.connections.commands.connection_pool.get_connection = counted
+    async with measured(store.connections.commands) as cost:
+        await store.cancel("p")
+    assert calls < 60, "a round trip for 50 children, three times"
+    assert cost.scripts < 550
+    assert cost.commands < 30 * 500
+    page, _ = await store.find(Filters(status=Status.CANCELLED), limit=200)
+    assert len(page) == 200

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
 from progress_broker.model.operation import Operation, Status, is_id
-from progress_broker.operations import rollup
+from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
@@ -108,21 +108,21 @@ def _write_cursor(mark: Mark) -> str:
 
 
 async def page(
-    client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
+    client: Any, keyspace: Keyspace, rollups: Rollups, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
     """Return a page of operations, and the next page's cursor or None."""
     found, cursor = await _page(client, keyspace, filters, limit, cursor)
-    return await _rolled_up(client, keyspace, found), cursor
+    return await _rolled_up(rollups, found), cursor
 
 
-async def load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Operation]:
+async def load(client: Any, keyspace: Keyspace, rollups: Rollups, operations: Sequence[str]) -> list[Operation]:
     """Return those of these operations that exist."""
     loaded = await _load(client, keyspace, operations)
-    return await _rolled_up(client, keyspace, [it for it in loaded if it is not None])
+    return await _rolled_up(rollups, [it for it in loaded if it is not None])
 
 
-async def _rolled_up(client: Any, keyspace: Keyspace, found: Sequence[Loaded]) -> list[Operation]:
-    await rollup.fill(client, keyspace, [operation for operation, has_children in found if has_children])
+async def _rolled_up(rollups: Rollups, found: Sequence[Loaded]) -> list[Operation]:
+    await rollups.fill([operation for operation, has_children in found if has_children])
     return [operation for operation, _ in found]
 
 

@@ -23,7 +23,15 @@ from progress_broker.operations.commands import (
     read_answer,
     signal_call,
 )
-from progress_broker.operations.snapshot import ATTRIBUTE_FIELDS, FIELDS, has_children, read_attributes, read_snapshot
+from progress_broker.operations.snapshot import (
+    ATTRIBUTE_FIELDS,
+    FIELDS,
+    STANDING_FIELDS,
+    has_children,
+    read_attributes,
+    read_snapshot,
+    read_standing,
+)
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
@@ -31,14 +39,14 @@ from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
+from progress_broker.storage.run import run, run_all
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
 
 SWEPT_AT_ONCE = 10_000
 """About how many expired operations are removed at most before the next pause."""
 LEASES_PER_LANE = 200
-_PER_CALL = 50  # operations that one call removes: Redis does nothing else meanwhile
+_PER_CALL = 25  # operations that one call removes: Redis does nothing else meanwhile
 
 
 @contextmanager
@@ -57,6 +65,7 @@ class Store:
         self.connections = connections
         self.keyspace = keyspace
         self.settings = settings
+        self._rollups = rollup.Rollups(connections.commands, keyspace)
         self._turn = 0  # the lane whose leases were corrected last
 
     @classmethod
@@ -116,10 +125,9 @@ class Store:
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
         snapshot = read_snapshot(operation, values)
         if has_children(values):
-            tree = await rollup.fill(self.connections.commands, self.keyspace, [snapshot])
+            first = (await self._rollups.fill([snapshot]))[operation]
             if list_children and snapshot.children is not None:
-                first = [child.id for child in tree.shown(operation)]
-                operations = await listing.load(self.connections.commands, self.keyspace, first)
+                operations = await listing.load(self.connections.commands, self.keyspace, self._rollups, first)
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
 
@@ -142,6 +150,32 @@ class Store:
         """Return the ids of all children of an operation. No child that exists now is missed."""
         return await rollup.ids(self.connections.commands, self.keyspace, operation)
 
+    async def standings(self, operations: Sequence[str]) -> list[cancellation.Standing | None]:
+        """Return where operations stand, in one round trip; None for each that can't be read."""
+        async with self.connections.commands.pipeline(transaction=False) as pipeline:
+            for operation in operations:
+                pipeline.hmget(self.keyspace.operation(operation).snapshot, STANDING_FIELDS)
+            with storage_errors():
+                return [read_standing(values) for values in readable(await pipeline.execute(raise_on_error=False))]
+
+    async def publish_each(self, entries: Sequence[tuple[str, NewEvent, Status]]) -> list[bool]:
+        """Append an event to each operation, as an observer, in one round trip; return which were stored.
+
+        An event is stored only if its operation has the expected status. Raises the first error of Redis itself.
+        """
+        calls = [
+            publish_call(
+                operation,
+                self.keyspace.operation(operation),
+                [entry],
+                expect=expect,
+                as_observer=True,
+                traceparent=tracing.current(),
+            )
+            for operation, entry, expect in entries
+        ]
+        return [reply[0] == b"ok" for reply in await run_all(self.connections.commands, calls)]
+
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[Operation], str | None]:
@@ -149,7 +183,7 @@ class Store:
 
         A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
         """
-        return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
+        return await listing.page(self.connections.commands, self.keyspace, self._rollups, filters, limit, cursor)
 
     async def publish(
         self,
