@@ -327,22 +327,26 @@ if #events > 0 then
   if done then set('finished', ms) end
 end
 
-local producers
+local added, producers = 0, 0
 for producer, last in pairs(seqs) do
-  if string.find(last, ' ') and redis.call('HSET', KEYS[1], 'producer:' .. producer, last) == 1 then
-    producers = redis.pcall('HINCRBY', KEYS[1], 'producers', 1)
-    if type(producers) == 'table' then -- an error: another program wrote what is no number
-      producers = redis.call('HSET', KEYS[1], 'producers', '1')
-    end
+  if string.find(last, ' ') then added = added + redis.call('HSET', KEYS[1], 'producer:' .. producer, last) end
+end
+if added > 0 then
+  producers = redis.pcall('HINCRBY', KEYS[1], 'producers', added)
+  if type(producers) == 'table' then -- an error: another program wrote what is no number
+    redis.call('HSET', KEYS[1], 'producers', added)
+    producers = added
   end
 end
-if producers and producers > PRODUCERS then
+if producers > PRODUCERS then
   local all, known = redis.call('HGETALL', KEYS[1]), {}
   for f = 1, #all, 2 do
-    local at = string.sub(all[f], 1, 9) == 'producer:' and string.match(all[f + 1], ' (%d+%-%d+) ')
-    if at then known[#known + 1] = { all[f], at } end
+    if string.sub(all[f], 1, 9) == 'producer:' then
+      local last_n = string.match(all[f + 1], '^%d+ %d+%-%d+ (%d+)$')
+      known[#known + 1] = { all[f], tonumber(last_n or '0') }
+    end
   end
-  table.sort(known, function(one, other) return after(other[2], one[2]) end)
+  table.sort(known, function(one, other) return one[2] < other[2] end)
   for i = 1, #known - PRODUCERS do redis.call('HDEL', KEYS[1], known[i][1]) end
   redis.call('HSET', KEYS[1], 'producers', text(math.min(#known, PRODUCERS)))
 end
