@@ -69,6 +69,7 @@ async def test_a_shorter_lease_leaves_one_that_is_held_for_longer(store: Store) 
     assert await store.connections.commands.zscore(leases, "a") == held
 
 
+@pytest.mark.parametrize("backend", ["redis"])  # the double is slow
 async def test_many_events_of_a_batch_that_change_the_snapshot_are_stored(store: Store) -> None:
     await store.create(NewOperation(id="a"))
     many = [encode("progress", {"current": n}, store.settings) for n in range(5000)]
