@@ -19,7 +19,7 @@ _DIGITS = 16
 
 _MAX_PARENTS = 250
 """The maximum number of children whose own children are read, per generation."""
-_MAX_PER_LANE = 500
+_MAX_PER_LANE = 300
 _LARGE = 200
 """With more descendants than this, a summary is kept for a time: computing it takes about 10 us each."""
 _KEPT_S_EACH = 0.00025
