@@ -35,7 +35,10 @@ async def unbounded(redis: Any, keyspace: Keyspace, settings: Settings) -> list[
             continue
         if key.endswith(":expiry:policy"):
             continue
-        if key in feeds:
+        if key.removesuffix(":length") in feeds and key not in feeds:
+            if await lasts(redis, key):
+                faults.append(f"{key} has no TTL")
+        elif key in feeds:
             if await redis.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")
         elif key.startswith(f"{keyspace.prefix}:newest:"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 
-from progress_broker.live.feed import COUNT, READ_EVERY_S, Batch, FeedReader
+from progress_broker.live.feed import COUNT, LATE_S, READ_EVERY_S, Batch, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
@@ -114,7 +114,7 @@ async def test_what_comes_after_a_silence_does_not_wait() -> None:
     redis.did.clear()
     event = (await anext(batches)).events[0]
     assert (event.position, redis.did) == (b"1-0", ["wait", "XREAD"]), "the wait is before the read, not after it"
-    redis.now += 1
+    redis.now += LATE_S
     redis.did.clear()
     redis.answer("2-0")
     await anext(batches)
@@ -245,3 +245,32 @@ async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncItera
     while reader.positions[feed.encode()] != positions[-1].encode():
         await anext(batches)
     return reader, batches
+
+
+@pytest.mark.parametrize(
+    ("late", "written", "left", "resync"),
+    [(False, 4, 4, ()), (False, 9, 6, (1,)), (True, 9, 3, (1,)), (True, 3, 4, ()), (False, 6, 9, ())],
+    ids=["few", "by a batch", "by others", "not past the reader", "many but not trimmed"],
+)
+async def test_a_feed_that_was_trimmed_past_its_reader_is_noticed(
+    store: Store, late: bool, written: int, left: int, resync: tuple[int, ...]
+) -> None:
+    """Its own clock says how late the reader is; what was trimmed was never told."""
+    feed, client, now = store.keyspace.lane(1).feed, store.connections.commands, 100.0
+
+    async def sleep(_: float) -> None:
+        pass
+
+    (connection,) = store.connections.readers()
+    reader = FeedReader(connection, store.keyspace, lambda: now, sleep, least_kept=5)
+    batches = reader.batches()
+    await anext(batches)
+    for at in range(1, 4):
+        await client.xadd(feed, NOTE, id=f"{at}-0")
+    while reader.positions[feed.encode()] != b"3-0":
+        await anext(batches)
+    for at in range(10, 10 + written):
+        await client.xadd(feed, NOTE, id=f"{at}-0")
+    await client.xtrim(feed, maxlen=left, approximate=False)
+    now += 1.0 if late else 0.0
+    assert (await anext(batches)).resync == resync

@@ -227,6 +227,14 @@ class TestStreams:
         asked = Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "2"))
         assert await run_all(store.connections.commands, [*words, asked]) == [[1, 0], [1, 0], [1, 1]]
 
+    async def test_replicas_with_other_leases_share_the_limit(self, store: Store) -> None:
+        key = store.keyspace.caller("ann").streams
+        long, short = ("r", "2", "600000", "1", "LIMIT", "2"), ("s", "1", "50", "1", "LIMIT", "2")
+        asked = [Call(HOLD, (key,), args) for args in (long, short)]
+        assert await run_all(store.connections.commands, asked) == [[1, 0], [0, 2]]
+        assert await run_all(store.connections.commands, [Call(HOLD, (key,), ("s", "0", "50", "2"))]) == [[1, 2]]
+        assert await store.connections.commands.pttl(key) > 500_000, "the short lease leaves the long one"
+
     async def test_a_lease_from_a_clock_that_was_ahead_does_not_last(self, store: Store) -> None:
         key = store.keyspace.caller("ann").streams
         await store.connections.commands.hset(key, "r", "9 99999999999999 1")

@@ -145,7 +145,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         found, _ = await store.find(Filters())
         assert [operation.id for operation in found] == ["a"]
         keys = {key async for key in store.connections.commands.scan_iter()} - set(before)
-        assert all(key.endswith(b":feed") or b":op:~probe-" in key for key in keys)
+        assert all(key.endswith((b":feed", b":feed:length")) or b":op:~probe-" in key for key in keys)
         for key in (key for key in keys if b":op:" in key):
             left_ms = await store.connections.commands.pttl(key)
             assert (

@@ -143,7 +143,7 @@ async def test_each_key_was_declared_or_looked_at_before_the_first_write(
                     assert not written or keys <= known, (ran.verb, command, ran.commands)
                     known |= keys
                     derived |= {ran.verb} if written and keys - ran.declared else set()
-            assert derived == {"create", "publish", "delete", "sweep", "retain"}
+            assert derived == {"create", "publish", "delete", "sweep", "retain", "probe"}
 
 
 async def read_command(redis: Any, name: str) -> set[str]:

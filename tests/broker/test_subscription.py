@@ -307,6 +307,18 @@ class TestTheWheel:
         assert outlet.reasons() == ["max-age"]
         assert outlet.closed
 
+    @pytest.mark.parametrize("now", [15, 3600])
+    def test_cuts_off_one_whose_outlet_breaks(self, now: float) -> None:
+        subscription, outlet = subscribed(Log())
+
+        def fail(_: object) -> None:
+            raise RuntimeError("broken")
+
+        outlet.write = fail  # type: ignore[method-assign]
+        assert subscription.tick(now) is None
+        assert subscription.mode is Mode.CLOSED
+        assert outlet.aborted
+
     def test_cuts_off_a_client_that_takes_nothing(self) -> None:
         log, timers = Log(), Timers()
         subscription, outlet = subscribed(log, room=2, timers=timers)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from progress_workers import AsyncOperation, NotFound, Operation
+from progress_workers import AsyncOperation, Fenced, NotFound, Operation
 from tests.servers import RealRedis, wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
@@ -116,3 +116,17 @@ LOSING = """
     op.log("line")
     print(*flushed, progress_workers.flush(20), progress_workers.flush(20), end="")
 """
+
+
+def test_an_attempt_whose_beginning_a_failover_lost_begins_again(broker: Broker) -> None:
+    first = Operation.start("import", id="op", settings=broker.settings)
+    with Operation.start("import", id="op", new_attempt=True, interval_s=0.01, settings=broker.settings) as op:
+        op.log("before")
+        assert op.flush(timeout=60)
+        broker.redis.hset(KEYS.operation("op").snapshot, "attempt", "1")
+        op.log("after")
+        assert op.flush(timeout=60)
+        assert broker.show("op").attempt == 2
+    assert broker.logged("op") == ["before", "after"]
+    with pytest.raises(Fenced), first:
+        pass

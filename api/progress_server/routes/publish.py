@@ -1,6 +1,6 @@
 """The call that publishes events: one, a list, or NDJSON lines as they arrive. Each event is counted by its outcome."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import orjson
 from fastapi import APIRouter, Request
@@ -27,6 +27,8 @@ router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
 MAX_BATCH = 1000
 """Maximum events in one list. A batch is one script call, and Redis runs nothing else during it."""
+AT_ONCE, AT_ONCE_BYTES = 200, 256 * 1024
+"""How many lines of NDJSON one script call stores at most, and about how many bytes."""
 
 STORED = "stored"
 """The outcome of published events that were stored. All other outcomes are error codes."""
@@ -99,11 +101,21 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
 async def _store(
     operation: str, entries: list[NewEvent], context: Context, answer: PublishResult | None, taken: int
 ) -> tuple[PublishResult | None, int]:
-    for at in range(0, len(entries), MAX_BATCH):
-        batch = entries[at : at + MAX_BATCH]
+    for batch in _batches(entries):
         answer = await publish_counted(context, operation, batch)
         taken += len(batch)
     return answer, taken
+
+
+def _batches(entries: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
+    first, size = 0, 0
+    for at, entry in enumerate(entries):
+        if at - first == AT_ONCE or (at > first and size + len(entry.data) > AT_ONCE_BYTES):
+            yield entries[first:at]
+            first, size = at, 0
+        size += len(entry.data)
+    if entries:
+        yield entries[first:]
 
 
 async def _lines(request: Request, lines: LineBuffer) -> AsyncIterator[list[tuple[int, bytes]]]:

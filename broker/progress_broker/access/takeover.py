@@ -104,9 +104,9 @@ class Takeover:
 
     async def _publish_replaced(self, connection: bytes) -> None:
         lane = crc32(connection) % self._store.keyspace.lanes
-        feed, length = self._store.keyspace.lane(lane).feed, self._store.settings.feed_length
+        feed = self._store.keyspace.lane(lane).feed  # publishing trims it
         entry = {"o": REPLACED, "t": "replaced", "d": connection}
-        await self._store.connections.commands.xadd(feed, entry, maxlen=length, approximate=True)
+        await self._store.connections.commands.xadd(feed, entry)
 
     def release(self, connection: str) -> None:
         """Remove a connection that has closed."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
-from progress_broker.live.feed_connection import FeedConnection, packed, xread_of
+from progress_broker.live.feed_connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.model.event import Event, read_entry
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
@@ -23,6 +23,10 @@ READ_EVERY_S = 0.002
 """The minimum time from a reply to the next read. A wake-up costs as much as the delivery of ten events or more, so
 under load each read should return many events. At a steady 10,000 events/s this saves a third of the cost per event. An
 event after a pause is not delayed, because by then a read is waiting for it."""
+
+
+LATE_S = 0.02
+"""A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class FeedReader:
         self._connection = FeedConnection(reader.redis.connection_pool)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._least_kept = least_kept
+        self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
         self._clock, self._sleep = clock, sleep
         self._read_at = clock() - READ_EVERY_S
         self._xread = xread_of(self._lanes, COUNT)
@@ -95,6 +100,7 @@ class FeedReader:
         if self._delivered is None:
             self._delivered = dict(self.positions)
         # Always the real last IDs of the feeds, never `$`: every call would resolve that again and could skip entries.
+        self.answered_at = self._clock()
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
         before, kept = self._delivered.items(), self._least_kept
         lost = [feed for feed, at in before if await self._connection.has_lost(feed, at, last[feed], kept)]
@@ -105,14 +111,16 @@ class FeedReader:
         early_s = self._read_at + READ_EVERY_S - self._clock()
         if early_s > 0:
             await self._sleep(early_s)
+        late = self._clock() - self.answered_at > LATE_S
         reply = await self._connection.request(self._xread + packed(positions.values()))
         self._read_at = self.answered_at = self._clock()
         self.reads += 1
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():
-            positions[feed] = entries[-1][0]
+            before, positions[feed] = positions[feed], entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
-            if len(entries) == COUNT and await self._connection.trimmed_past(feed, entries[0][0]):
+            suspect = len(entries) >= self._many or (late and before != EMPTY)
+            if suspect and await self._connection.trimmed_past(feed, before):
                 resync.append(self._lanes[feed])
         return Batch(events, tuple(resync))

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from progress_broker.errors import Unreadable
-from progress_broker.model.position import order, was_lost
+from progress_broker.model.position import was_lost
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
 
-_EMPTY = b"0-0"
+EMPTY = b"0-0"
 """The position of an empty feed."""
 
 
@@ -44,21 +44,20 @@ class FeedConnection:
             warn_once(feed.decode(), "another program has overwritten this feed with something else; it is deleted")
             await self.request(_command(b"DEL", feed))
             entries = []
-        position: bytes = entries[0][0] if entries else _EMPTY
+        position: bytes = entries[0][0] if entries else EMPTY
         return position
 
     async def has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
         """Whether a feed, which ends at `last`, has lost the entry that it had at a position (see `was_lost`)."""
-        if position in (last, _EMPTY):
+        if position in (last, EMPTY):
             return False
         entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self.request(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
 
-    async def trimmed_past(self, feed: bytes, first: bytes) -> bool:
-        """Whether the first entry that was read is the feed's oldest one. Then older ones may have been trimmed."""
-        entries = await self.request(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
-        return not entries or order(entries[0][0]) >= order(first)
+    async def trimmed_past(self, feed: bytes, position: bytes) -> bool:
+        """Whether a feed keeps no entry up to a position any more. Then entries after it may have been trimmed, too."""
+        return not await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
 
 
 def xread_of(feeds: Collection[bytes], count: int) -> bytes:

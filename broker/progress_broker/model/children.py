@@ -154,6 +154,13 @@ class Tree:
         """Return an operation's children."""
         return [self.children[id] for id in self.under.get(parent, ())]
 
+    def size(self, parent: str, above: tuple[str, ...] = ()) -> int:
+        """Return how many descendants of an operation were read."""
+        if parent in above or len(above) >= MAX_GENERATIONS:
+            return 0
+        line = (*above, parent)
+        return sum(1 + self.size(id, line) for id in self.under.get(parent, ()))
+
     @property
     def changed_ms(self) -> int:
         """The time of the newest event of any child, in milliseconds since 1970."""

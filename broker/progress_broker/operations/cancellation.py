@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
@@ -16,6 +16,7 @@ from progress_broker.settings import Settings
 log = logging.getLogger(__name__)
 
 _TRIES = 8
+_AT_ONCE = 50  # children in one round trip: Redis does nothing else meanwhile
 
 
 class Operations(Protocol):
@@ -36,6 +37,20 @@ class Operations(Protocol):
     async def children(self, operation: str) -> Sequence[str]:
         """Return the ids of all children of an operation."""
 
+    async def standings(self, operations: Sequence[str]) -> Sequence["Standing | None"]:
+        """Return where operations stand, in one round trip; None for each that can't be read."""
+
+    async def publish_each(self, entries: Sequence[tuple[str, NewEvent, Status]]) -> Sequence[bool]:
+        """Append an event to each operation that has the expected status; return which were stored."""
+
+
+class Standing(NamedTuple):
+    """What the cancellation of a child depends on."""
+
+    status: Status
+    created_at: datetime
+    has_children: bool
+
 
 class _TooFast(StorageUnavailable):
     """An operation changes too often. Redis itself is available."""
@@ -55,18 +70,39 @@ async def cancel(store: Operations, operation: str, request: Cancel, *, force: b
         children: Sequence[str] = ()
         with _logging_faults(parent, faults):
             children = await store.children(parent)
-        for id in children:
-            if id in seen:
-                continue
-            since: datetime | None = created  # also for the descendants of a child that can't be read
-            with _logging_faults(id, faults):
-                since = await _cancel_child(store, id, request, created, force=force)
-            if since is not None:
-                seen.add(id)
-                waiting.append((id, since))
+        for at in range(0, len(children), _AT_ONCE):
+            group = [id for id in children[at : at + _AT_ONCE] if id not in seen]
+            standings = await _cancel_together(store, group, request, created, force=force)
+            for id in group:
+                since: datetime | None = created  # also for the descendants of a child that can't be read
+                if (standing := standings.get(id)) is not None:
+                    since = standing.created_at if standing.has_children else None
+                else:
+                    with _logging_faults(id, faults):
+                        since = await _cancel_child(store, id, request, created, force=force)
+                if since is not None:
+                    seen.add(id)
+                    waiting.append((id, since))
     if faults:
         raise faults[0]
     return now, changed
+
+
+async def _cancel_together(
+    store: Operations, operations: Sequence[str], request: Cancel, since: datetime, *, force: bool
+) -> dict[str, Standing]:
+    """Cancel children without their descendants, in three round trips; return those that need nothing else.
+
+    Each of the others has to be cancelled alone.
+    """
+    read = zip(operations, await store.standings(operations), strict=True)
+    young = {id: standing for id, standing in read if standing is not None and standing.created_at >= since}
+    due = {id: standing for id, standing in young.items() if not _is_cancelled(standing.status, force=force)}
+    entries = [(id, _entry(store.settings, it.status, request, force=force), it.status) for id, it in due.items()]
+    stored = dict(zip(due, await store.publish_each(entries), strict=True))
+    # Read again now: a child that is created later is cancelled by its creator.
+    now = zip(young, await store.standings(list(young)), strict=True)
+    return {id: standing for id, standing in now if standing is not None and stored.get(id, True)}
 
 
 @contextmanager
@@ -104,18 +140,25 @@ async def cancel_one(
     """
     for _ in range(_TRIES):
         now = await store.get(operation)
-        if now.done or (now.status is Status.CANCELLING and not force):
+        if _is_cancelled(now.status, force=force):
             return now, False
         if since is not None and now.created_at < since:
             return now, False
-        at_once = force or now.status is Status.PENDING
-        entry = ended(store.settings, now.status, request) if at_once else requested(store.settings, request)
+        entry = _entry(store.settings, now.status, request, force=force)
         try:
             await store.publish(operation, [entry], expect=now.status, as_observer=True)
         except (Conflict, OperationEnded):
             continue  # its status has changed: its worker or another cancel request was faster
         return await store.get(operation), True
     raise _TooFast(f"operation {operation} changed during each of {_TRIES} attempts to cancel it: try again")
+
+
+def _is_cancelled(status: Status, *, force: bool) -> bool:
+    return status.done or (status is Status.CANCELLING and not force)
+
+
+def _entry(settings: Settings, status: Status, request: Cancel, *, force: bool) -> NewEvent:
+    return ended(settings, status, request) if force or status is Status.PENDING else requested(settings, request)
 
 
 def requested(settings: Settings, request: Cancel) -> NewEvent:

@@ -69,7 +69,7 @@ def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: S
 def probe_call(keys: OperationKeys, settings: Settings) -> Call:
     """Return the call that makes ready what a probe is published to."""
     lasts_ms = round(1000 * PROBE_PERIODS_KEPT * settings.probe_interval_s)
-    return Call(PROBE, (keys.snapshot, keys.log), (str(settings.feed_length), str(lasts_ms)))
+    return Call(PROBE, (keys.snapshot, keys.log, keys.lane.feed), (str(settings.feed_length), str(lasts_ms)))
 
 
 def publish_call(

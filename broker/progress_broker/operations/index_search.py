@@ -1,7 +1,7 @@
 """Finds operations to follow, by id or by index."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from progress_broker.model.index_terms import Found, IndexedOperation, IndexTerms, read_terms
@@ -44,12 +44,13 @@ async def by_ids(store: Store, ids: Iterable[str]) -> Found:
 async def by_terms(
     store: Store, terms: IndexTerms, since: Mapping[int, bytes], lanes: Iterable[int], most: int
 ) -> Found:
-    """Return the operations of some lanes that are listed in all these indexes, at most `most` per lane.
+    """Return the operations of some lanes that are listed in all these indexes; of more than `most`, only some.
 
     Operations that have ended are included if they ended after the lane's position in `since`.
     """
-    found = await asyncio.gather(*(_in_lane(store, lane, terms, since.get(lane), most) for lane in lanes))
-    return Found([indexed for in_lane in found for indexed in in_lane])
+    found: dict[str, IndexedOperation] = {}
+    await asyncio.gather(*(_in_lane(store, lane, terms, since.get(lane), most, found) for lane in lanes))
+    return Found(list(found.values()))
 
 
 async def within(
@@ -68,19 +69,26 @@ async def within(
 
 
 async def _in_lane(
-    store: Store, lane: int, terms: IndexTerms, since: bytes | None, most: int
-) -> list[IndexedOperation]:
+    store: Store, lane: int, terms: IndexTerms, since: bytes | None, most: int, found: dict[str, IndexedOperation]
+) -> None:
+    """Add a lane's operations to those that were found, until there are more than `most` in all lanes."""
     keys = store.keyspace.lane(lane)
     args: list[str | bytes] = [keys.operations, str(most)]
     if since:
         args += ("ENDED_SINCE", since.partition(b"-")[0])
     for term in sorted(terms):
         args += ("INDEX", term)
-    call = Call(FIND, (keys.index,), args)
-    reply = iter(await run(store.connections.commands, call))
-    named = [(name.decode("utf-8", "replace"), state) for name, state in zip(reply, reply, strict=True)]
-    read = [_read(operation, state) for operation, state in named if is_id(operation)]
-    return [indexed for indexed in read if indexed is not None]
+    goes_on: Sequence[str | bytes] = ()
+    while len(found) <= most:
+        cursor, *told = await run(store.connections.commands, Call(FIND, (keys.index,), (*args, *goes_on)))
+        for name, state in zip(told[::2], told[1::2], strict=True):
+            operation = name.decode("utf-8", "replace")
+            indexed = _read(operation, state) if is_id(operation) else None
+            if indexed is not None:
+                found[operation] = indexed
+        if not cursor:
+            return
+        goes_on = ("CURSOR", cursor)
 
 
 async def as_created(store: Store, operation: str) -> Operation | None:

@@ -7,21 +7,25 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
 from progress_broker.model.operation import Operation, Status, is_id
-from progress_broker.operations import rollup
+from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.redis_errors import storage_errors
 
-_WALK = 2_000
+_WALK = 500
 """Maximum operations scanned for one page. With a filter that rarely matches, the page is short and has a cursor, and
 the server stays fast."""
+_AT_ONCE = 200
+"""Maximum operations scanned at once. The first scan is for as many as are wanted, each other one for twice as many."""
+_READS = 3_000
+"""Maximum reads of indexes for one page, about."""
 _LATEST = (1 << 53) - 1
 """The latest valid time. Index entries of other programs with a later time are ignored."""
 _SOURCES = 64
@@ -104,21 +108,21 @@ def _write_cursor(mark: Mark) -> str:
 
 
 async def page(
-    client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
+    client: Any, keyspace: Keyspace, rollups: Rollups, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
     """Return a page of operations, and the next page's cursor or None."""
     found, cursor = await _page(client, keyspace, filters, limit, cursor)
-    return await _rolled_up(client, keyspace, found), cursor
+    return await _rolled_up(rollups, found), cursor
 
 
-async def load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Operation]:
+async def load(client: Any, keyspace: Keyspace, rollups: Rollups, operations: Sequence[str]) -> list[Operation]:
     """Return those of these operations that exist."""
     loaded = await _load(client, keyspace, operations)
-    return await _rolled_up(client, keyspace, [it for it in loaded if it is not None])
+    return await _rolled_up(rollups, [it for it in loaded if it is not None])
 
 
-async def _rolled_up(client: Any, keyspace: Keyspace, found: Sequence[Loaded]) -> list[Operation]:
-    await rollup.fill(client, keyspace, [operation for operation, has_children in found if has_children])
+async def _rolled_up(rollups: Rollups, found: Sequence[Loaded]) -> list[Operation]:
+    await rollups.fill([operation for operation, has_children in found if has_children])
     return [operation for operation, _ in found]
 
 
@@ -127,20 +131,20 @@ async def _page(
 ) -> tuple[list[Loaded], str | None]:
     mark = _read_cursor(cursor) if cursor else None
     sources = await _sources(client, keyspace, filters)
+    indexes = list(_indexes(keyspace, sources))
     found: list[Loaded] = []
-    walked = 0
-    while walked < _WALK:
-        marks = await _walk(client, keyspace, sources, mark, limit)
+    walked = reads = 0
+    at_once, at_end = min(limit, _AT_ONCE), False
+    while not at_end and walked < _WALK and reads < _READS:
+        marks, at_end = await _walk(client, keyspace, sources, indexes, mark, min(at_once, _WALK - walked))
         loaded = await _load(client, keyspace, [operation for _, operation in marks])
         for mark, it in zip(marks, loaded, strict=True):
             if it is not None and filters.match(it[0]):
                 found.append(it)
                 if len(found) == limit:
                     return found, _write_cursor(mark)
-        if len(marks) < limit:
-            return found, None
-        walked += len(marks)
-    return found, _write_cursor(mark) if mark else None
+        walked, reads, at_once = walked + len(marks), reads + 2 * len(indexes), min(2 * at_once, _AT_ONCE)
+    return found, _write_cursor(mark) if mark and not at_end else None
 
 
 async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[IndexKey]:
@@ -166,26 +170,42 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Ind
 
 
 async def _walk(
-    client: Any, keyspace: Keyspace, sources: Sequence[IndexKey], mark: Mark | None, limit: int
-) -> list[Mark]:
-    """Return the next `limit` marks after a mark, over all lanes. If there are fewer, the end is reached."""
+    client: Any,
+    keyspace: Keyspace,
+    sources: Sequence[IndexKey],
+    indexes: Sequence[str],
+    mark: Mark | None,
+    limit: int,
+) -> tuple[list[Mark], bool]:
+    """Return at most `limit` next marks after a mark, over all lanes, and whether these are the last ones.
+
+    Of each index only its part of them is read, so there may be fewer, but at least one if there is any.
+    """
+    part = 1 + 2 * limit // max(1, len(indexes))
     ids = [value for field, value in sources if field == "id"]
     async with client.pipeline(transaction=False) as pipeline:
         for id in ids:
             pipeline.zscore(keyspace.operation(id).lane.index, id)
-        for key in _indexes(keyspace, sources):
+        for key in indexes:
             if mark is not None:  # operations of the same millisecond may be before or after the mark
                 pipeline.zrevrangebyscore(key, mark[0], mark[0], withscores=True)
             top = _LATEST if mark is None else f"({mark[0]}"
-            pipeline.zrevrangebyscore(key, top, 0, start=0, num=limit, withscores=True)
+            pipeline.zrevrangebyscore(key, top, 0, start=0, num=part, withscores=True)
         with storage_errors():
             replies = readable(await pipeline.execute(raise_on_error=False))
-    marks = {(int(score), member.decode(*_BYTES)) for reply in replies[len(ids) :] for member, score in reply or ()}
+    read = [_marks(reply) for reply in replies[len(ids) :]]
+    rest = read if mark is None else read[1::2]
+    known_from = max((marks[-1] for marks in rest if len(marks) >= part), default=None)  # others may follow after that
+    places = set(chain(*read))
     scores = [(score, id) for id, score in zip(ids, replies, strict=False) if score is not None]
-    marks |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
-    return sorted(
-        (mark_of_operation for mark_of_operation in marks if mark is None or mark_of_operation < mark), reverse=True
-    )[:limit]
+    places |= {(int(score), id) for score, id in scores if 0 <= score <= _LATEST}
+    after = (place for place in places if mark is None or place < mark)
+    marks = sorted((place for place in after if known_from is None or place >= known_from), reverse=True)
+    return marks[:limit], known_from is None and len(marks) <= limit
+
+
+def _marks(reply: Sequence[tuple[bytes, float]] | None) -> list[Mark]:
+    return [(int(score), member.decode(*_BYTES)) for member, score in reply or ()]
 
 
 def _indexes(keyspace: Keyspace, sources: Sequence[IndexKey]) -> Iterator[str]:

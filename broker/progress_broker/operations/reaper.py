@@ -7,7 +7,7 @@ the first one changes the operation.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Self
 
@@ -17,7 +17,7 @@ from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
 from progress_broker.operations import retention
-from progress_broker.operations.store import Store
+from progress_broker.operations.store import LEASES_PER_LANE, Store
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """After Redis was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
+
+_ROUNDS = 20  # in case that many operations can't be changed
 
 _STALLED = NewEvent("status", b'{"status":"stalled"}', "stalled")
 _LOST = {"type": "worker-lost", "message": "the worker stopped sending heartbeats and did not come back"}
@@ -60,7 +62,14 @@ class Reaper:
 
     async def reap(self) -> None:
         """Change each operation whose lease has expired: from running to stalled, or from another status to its end."""
-        for operation, status in await self._store.expired_leases():
+        for _ in range(_ROUNDS):
+            expired = await self._store.expired_leases()
+            await self._change(expired)
+            if len(expired) < LEASES_PER_LANE:
+                return
+
+    async def _change(self, expired: Iterable[tuple[str, Status]]) -> None:
+        for operation, status in expired:
             try:
                 await self._store.publish(
                     operation, [self._step(status)], expect=status, lease_expired=True, lease_ms=self._wait_ms

@@ -1,10 +1,13 @@
 """Computes the summary of operations' children. It is computed at read time, and nothing is stored for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from progress_broker.model.children import MAX_GENERATIONS, MAX_READ, Tree, read_child, with_rollup
-from progress_broker.model.operation import Operation, is_id
+from progress_broker.model.operation import ChildrenSummary, Operation, is_id
+from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.redis_errors import storage_errors
@@ -14,14 +17,76 @@ from progress_broker.storage.scripts import CHILDREN, Call
 _DIGITS = 16
 
 
-async def fill(client: Any, keyspace: Keyspace, parents: Sequence[Operation]) -> Tree:
-    """Set the children's summary in these operations; return their descendants."""
-    created = {operation.id: round(operation.created_at.timestamp() * 1000) for operation in parents}
-    tree = await _load(client, keyspace, created)
-    for operation in parents:
-        operation.children = tree.summary(operation.id)
-        operation.progress = with_rollup(operation.progress, operation.children, operation.status)
-    return tree
+_MAX_PARENTS = 250
+"""The maximum number of children whose own children are read, per generation."""
+_MAX_PER_LANE = 300
+_LARGE = 200
+"""With more descendants than this, a summary is kept for a time: computing it takes about 10 us each."""
+_KEPT_S_EACH = 0.00025
+_LONGEST_KEPT_S = 1.0
+_MAX_KEPT = 1_000
+
+
+class _Family(NamedTuple):
+    """What is shown of an operation's children."""
+
+    summary: ChildrenSummary | None
+    first: Sequence[str]
+    """The ids of those to list one by one."""
+    descendants: int
+
+
+class Rollups:
+    """The summaries of operations' children, computed when they are asked for.
+
+    Those of large families are kept for up to a second, in proportion to their size. So a replica never spends more
+    than a small part of its time on one.
+    """
+
+    def __init__(self, client: Any, keyspace: Keyspace, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._keyspace, self._clock = client, keyspace, clock
+        self._kept: dict[tuple[str, int], tuple[float, _Family]] = {}
+        self._flights = SingleFlight()
+
+    async def fill(self, parents: Sequence[Operation]) -> dict[str, Sequence[str]]:
+        """Set the children's summary in these operations; return, for each, the ids of the children to list."""
+        created = {operation.id: round(operation.created_at.timestamp() * 1000) for operation in parents}
+        families = {key[0]: kept[1] for key in created.items() if (kept := self._kept.get(key)) and self._is_new(kept)}
+        wanted = {id: ms for id, ms in created.items() if id not in families}
+        if wanted:
+            families |= await self._read_shared(wanted)
+        for operation in parents:
+            operation.children = families[operation.id].summary
+            operation.progress = with_rollup(operation.progress, operation.children, operation.status)
+        return {id: family.first for id, family in families.items()}
+
+    async def _read_shared(self, created: Mapping[str, int]) -> dict[str, _Family]:
+        """Read families. Only a read of a large one is shared with later callers: it may not show what they changed."""
+        if any(key in self._kept for key in created.items()):
+            return await self._flights.share(tuple(created.items()), lambda: self._read(created))
+        return await self._read(created)
+
+    def _is_new(self, kept: tuple[float, _Family]) -> bool:
+        return self._clock() < kept[0]
+
+    async def _read(self, created: Mapping[str, int]) -> dict[str, _Family]:
+        tree = await _load(self._client, self._keyspace, created)
+        families = {}
+        for key in created.items():
+            id, _ = key
+            family = _Family(tree.summary(id), [child.id for child in tree.shown(id)], tree.size(id))
+            families[id] = family
+            if family.descendants > _LARGE:
+                self._keep(key, family)
+            await asyncio.sleep(0)
+        return families
+
+    def _keep(self, key: tuple[str, int], family: _Family) -> None:
+        self._kept.pop(key, None)
+        if len(self._kept) >= _MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        kept_s = min(_LONGEST_KEPT_S, family.descendants * _KEPT_S_EACH)
+        self._kept[key] = self._clock() + kept_s, family
 
 
 async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
@@ -38,7 +103,9 @@ async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> 
         await _load_generation(client, keyspace, tree, wanted)
         found = (tree.children[id] for parent in wanted for id in tree.under[parent])
         silent = [child for child in found if child.is_parent and child.percent is None]
-        wanted = {child.id: child.created for child in silent if child.id not in tree.under}
+        more = [child for child in silent if child.id not in tree.under]
+        tree.whole &= len(more) <= _MAX_PARENTS
+        wanted = {child.id: child.created for child in more[:_MAX_PARENTS]}
     return tree
 
 
@@ -72,7 +139,7 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
 
     A child that is older than its parent is ignored: its `parent` is only a label.
     """
-    most = str(max(1, MAX_READ // keyspace.lanes))
+    most = str(max(1, min(_MAX_PER_LANE, MAX_READ // keyspace.lanes)))
     calls = []
     for number in range(keyspace.lanes):
         lane = keyspace.lane(number)
@@ -86,4 +153,5 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
             tree.whole &= stands_for == 1
             read = (read_child(id, state, stands_for) for id, state in zip(states[::2], states[1::2], strict=True))
             children += [child for child in read if child is not None and child.created >= created]
+            await asyncio.sleep(0)  # many children take long to read
         tree.add(parent, children)

@@ -12,9 +12,11 @@ from progress_broker.model.grants import ResourceAttributes
 from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
 from progress_broker.model.validation import fits_nesting_limit
+from progress_broker.operations.cancellation import Standing
 from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.schema import check_schema_of, overwritten
+from progress_broker.storage.scripts import SCHEMA
 
 _LONGEST_S = 10 * 366 * 86_400
 _COUNTS = 1 << 53
@@ -86,6 +88,20 @@ def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
     except (KeyError, ValueError, TypeError, OverflowError, OSError, InvalidInput) as error:
         warn_once(f"the data of operation {operation} in Redis is invalid", str(error).partition("\n")[0])
         raise overwritten(operation) from None
+
+
+STANDING_FIELDS = ("gone", "schema", "status", "created", "has_children")
+
+
+def read_standing(values: list[bytes | None] | None) -> Standing | None:
+    """Return where an operation stands from the values of `STANDING_FIELDS`, or None if they are not an operation's."""
+    gone, schema, status, created, children = values or [None] * len(STANDING_FIELDS)
+    if gone is not None or schema != str(SCHEMA).encode():
+        return None
+    try:
+        return Standing(Status((status or b"").decode()), _moment(int(created or b"")), children is not None)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def has_children(values: list[bytes | None]) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -24,17 +24,30 @@ from progress_broker.operations.commands import (
     read_answer,
     signal_call,
 )
-from progress_broker.operations.snapshot import ATTRIBUTE_FIELDS, FIELDS, has_children, read_attributes, read_snapshot
+from progress_broker.operations.snapshot import (
+    ATTRIBUTE_FIELDS,
+    FIELDS,
+    STANDING_FIELDS,
+    has_children,
+    read_attributes,
+    read_snapshot,
+    read_standing,
+)
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
-from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
+from progress_broker.storage.run import run, run_all
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
+
+SWEPT_AT_ONCE = 10_000
+"""About how many expired operations are removed at most before the next pause."""
+LEASES_PER_LANE = 200
+_PER_CALL = 25  # operations that one call removes: Redis does nothing else meanwhile
 
 
 @contextmanager
@@ -53,6 +66,8 @@ class Store:
         self.connections = connections
         self.keyspace = keyspace
         self.settings = settings
+        self._rollups = rollup.Rollups(connections.commands, keyspace)
+        self._turn = 0  # the lane whose leases were corrected last
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -117,10 +132,9 @@ class Store:
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
         snapshot = read_snapshot(operation, values)
         if has_children(values):
-            tree = await rollup.fill(self.connections.commands, self.keyspace, [snapshot])
+            first = (await self._rollups.fill([snapshot]))[operation]
             if list_children and snapshot.children is not None:
-                first = [child.id for child in tree.shown(operation)]
-                operations = await listing.load(self.connections.commands, self.keyspace, first)
+                operations = await listing.load(self.connections.commands, self.keyspace, self._rollups, first)
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
 
@@ -143,6 +157,32 @@ class Store:
         """Return the ids of all children of an operation. No child that exists now is missed."""
         return await rollup.ids(self.connections.commands, self.keyspace, operation)
 
+    async def standings(self, operations: Sequence[str]) -> list[cancellation.Standing | None]:
+        """Return where operations stand, in one round trip; None for each that can't be read."""
+        async with self.connections.commands.pipeline(transaction=False) as pipeline:
+            for operation in operations:
+                pipeline.hmget(self.keyspace.operation(operation).snapshot, STANDING_FIELDS)
+            with storage_errors():
+                return [read_standing(values) for values in readable(await pipeline.execute(raise_on_error=False))]
+
+    async def publish_each(self, entries: Sequence[tuple[str, NewEvent, Status]]) -> list[bool]:
+        """Append an event to each operation, as an observer, in one round trip; return which were stored.
+
+        An event is stored only if its operation has the expected status. Raises the first error of Redis itself.
+        """
+        calls = [
+            publish_call(
+                operation,
+                self.keyspace.operation(operation),
+                [entry],
+                expect=expect,
+                as_observer=True,
+                traceparent=tracing.current(),
+            )
+            for operation, entry, expect in entries
+        ]
+        return [reply[0] == b"ok" for reply in await run_all(self.connections.commands, calls)]
+
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[Operation], str | None]:
@@ -150,7 +190,7 @@ class Store:
 
         A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
         """
-        return await listing.page(self.connections.commands, self.keyspace, filters, limit, cursor)
+        return await listing.page(self.connections.commands, self.keyspace, self._rollups, filters, limit, cursor)
 
     async def publish(
         self,
@@ -219,26 +259,47 @@ class Store:
         check_rejection(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [NewEvent("probe", data)], as_observer=True)))
 
-    async def sweep(self, *, most: int = 200) -> int:
-        """Remove the remains of expired operations, at most `most` per lane; return their number."""
-        removed = 0
-        for number in range(self.keyspace.lanes):
-            lane = self.keyspace.lane(number)
-            keys = (lane.index, lane.expiry, lane.leases)
-            with _one_lane_alone(number, "swept"):
-                removed += int(await self._run(Call(SWEEP, keys, (lane.operations, str(most)))))
-        return removed
+    async def sweep(self, *, most: int = SWEPT_AT_ONCE) -> int:
+        """Remove the remains of expired operations until none is left, but not many more than `most`; return their
+        number. If none has expired, it is one round trip."""
+        swept, due = 0, await self._due([self.keyspace.lane(number).expiry for number in range(self.keyspace.lanes)])
+        while due and swept < most:
+            for number in tuple(due):
+                lane, removed = self.keyspace.lane(number), 0
+                keys = (lane.index, lane.expiry, lane.leases)
+                with _one_lane_alone(number, "swept"):
+                    removed = int(await self._run(Call(SWEEP, keys, (lane.operations, str(_PER_CALL)))))
+                swept += removed
+                if removed < _PER_CALL:
+                    due.remove(number)
+        return swept
 
-    async def expired_leases(self, *, most: int = 200) -> list[tuple[str, Status]]:
-        """Return operations whose lease has expired, at most `most` per lane."""
+    async def expired_leases(self, *, most: int = LEASES_PER_LANE) -> list[tuple[str, Status]]:
+        """Return operations whose lease has expired, at most `most` per lane. If there is none, it is two round trips.
+
+        Each call also corrects deadlines of one lane that are too late, as they are after a clock was set back.
+        """
         found = []
-        for number in range(self.keyspace.lanes):
+        due = await self._due([self.keyspace.lane(number).leases for number in range(self.keyspace.lanes)])
+        self._turn = (self._turn + 1) % self.keyspace.lanes
+        for number in dict.fromkeys([*due, self._turn]):
             lane = self.keyspace.lane(number)
             with _one_lane_alone(number, "searched for expired leases"):
                 reply = iter(await self._run(Call(LAPSED, (lane.leases,), (lane.operations, str(most)))))
                 pairs = zip(reply, reply, strict=True)
                 found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
+
+    async def _due(self, keys: Sequence[str]) -> list[int]:
+        """Return which of the sorted sets of times have one that has passed."""
+        async with self.connections.commands.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for key in keys:
+                pipeline.zrange(key, 0, 0, withscores=True)
+            with storage_errors():
+                (seconds, microseconds), *first = readable(await pipeline.execute(raise_on_error=False))
+        now_ms = 1000 * seconds + microseconds // 1000
+        return [number for number, entries in enumerate(first) if entries and entries[0][1] <= now_ms]
 
     async def _run(self, call: Call) -> Any:
         return await run(self.connections.commands, call)

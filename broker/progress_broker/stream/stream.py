@@ -1,11 +1,14 @@
 """A stream: everything that is sent to one client over one outlet. It closes exactly once, for whatever reason."""
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 
 from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, opening_frame, reconnect_frame
 from progress_broker.stream.outlet import NO_OUTLET, Outlet, size
+
+log = logging.getLogger(__name__)
 
 
 class Mode(Enum):
@@ -74,9 +77,13 @@ class Stream:
         """Close it, once. With `reconnect` the client gets the reason, reconnects, and resumes from its position."""
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
-            if reconnect:
-                outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._policy.retry_ms()),)))
-            outlet.close()
+            try:
+                if reconnect:
+                    outlet.write(outlet.encoding.encode((reconnect_frame(reason, self._policy.retry_ms()),)))
+                outlet.close()
+            except Exception:
+                log.exception("closing a stream failed; its client is disconnected")
+                outlet.abort()
 
     def abort(self, reason: str) -> None:
         """Close it without a message: the client does not receive anything."""
@@ -91,13 +98,20 @@ class Stream:
 
         Return the seconds until the next tick, or None.
         """
+        try:
+            self._tick(now)
+        except Exception:  # without ticks it would stay open for ever
+            log.exception("writing to a client failed; it is disconnected")
+            self.abort("broken")
+        return None if self.mode is Mode.CLOSED else min(self._policy.ping_s, self._expires_at - now)
+
+    def _tick(self, now: float) -> None:
         if now >= self._expires_at:
             self.close("expired" if now >= self.delivery.deadline else "max-age", reconnect=True)
         elif self.full_since is None:
             self._write((self.delivery.ping,))
         elif now - self.full_since >= self._policy.stuck_timeout_s:
             self.abort("stuck")
-        return None if self.mode is Mode.CLOSED else min(self._policy.ping_s, self._expires_at - now)
 
     # What subclasses implement
 

@@ -68,7 +68,8 @@ export class Operations {
   /**
    * @param {Record<string, string|number>} [query] `limit`, `cursor`, `status`, …
    * @param {AbortSignal} [signal]
-   * @returns {Promise<{operations: Operation[], next_cursor: string|null}>} most recently changed first
+   * @returns {Promise<{operations: Operation[], next_cursor: string|null}>} most recently changed first;
+   *   a page may be short or empty, and is the last one only if `next_cursor` is null
    */
   list(query = {}, signal) {
     const search = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));

@@ -10,6 +10,7 @@ import { followPage, hidden } from '../client/page.js';
 
 export const REFRESH_MS = 2_000;
 const LIMIT = 50;
+const MAX_PAGES = 10;
 
 /**
  * @typedef {object} Health
@@ -68,10 +69,15 @@ export class Listing {
     this.#asking?.abort();
     const asking = this.#asking = new AbortController();
     try {
-      const page = await this.#operations.list({ limit: LIMIT }, asking.signal);
+      let page = await this.#operations.list({ limit: LIMIT }, asking.signal);
+      const found = page.operations;
+      for (let pages = 1; page.next_cursor && found.length < LIMIT && pages < MAX_PAGES; pages++) { // a page may be short
+        page = await this.#operations.list({ limit: LIMIT - found.length, cursor: page.next_cursor }, asking.signal);
+        found.push(...page.operations);
+      }
       if (asking.signal.aborted) return;
       this.#failures = 0;
-      this.#onList(page.operations, page.next_cursor == null);
+      this.#onList(found, page.next_cursor == null);
       this.#become('live', this.#clock.now());
       this.#timers.set('refresh', REFRESH_MS, () => this.refresh());
     } catch (error) {

@@ -34,6 +34,9 @@ from progress_workers.values.complaints import Complaints
 INTERVAL_S = 0.1
 """The default shortest time between two progress updates of one operation; the first and the last are always sent."""
 
+_CONFLICTS = 4
+"""How often in a row an attempt that Redis does not know is begun again."""
+
 
 class Reporter:
     """One operation as this process reports it.
@@ -84,6 +87,7 @@ class Reporter:
         self._worker = worker
         self._created_ms = created_ms
         self._finished = self._released = False
+        self._begins, self._conflicts = False, 0
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
 
@@ -210,6 +214,16 @@ class Reporter:
         entries = self.take(now)
         return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
 
+    def begin_again(self) -> bool:
+        """Begin this attempt again, because Redis does not know it: a failover may have lost its beginning.
+
+        Return False if that does not help.
+        """
+        if self.attempt == 1 or self._conflicts == _CONFLICTS:
+            return False
+        self._begins, self._conflicts = not self._begins, self._conflicts + 1
+        return True
+
     def acknowledged(self, answer: PublishResult, counts: Counts | None = None) -> None:
         """Note that the last batch is stored; `counts` are those of all processes, if several count."""
         if self.outbox.batch is None:
@@ -252,6 +266,7 @@ class Reporter:
             self.keys,
             entries,
             attempt=self.attempt,
+            begins=self._begins,
             created_ms=self._created_ms,
             worker=self._worker if entries else "",
             lease_ms=lease_ms,
@@ -261,6 +276,7 @@ class Reporter:
 
     def apply_answer(self, answer: PublishResult) -> None:
         """Process the answer to a heartbeat or a batch."""
+        self._begins, self._conflicts = False, 0
         if answer.cancel is not None:
             self.cancellation.request(CancelInfo(answer.cancel.reason, answer.cancel.by))
 

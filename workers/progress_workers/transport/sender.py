@@ -9,7 +9,7 @@ from math import inf
 from threading import Event
 from typing import Any
 
-from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Conflict, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.operation import PublishResult
 from progress_broker.operations.commands import counts_of, read_answer
 from progress_broker.runtime.backoff import Backoff
@@ -236,6 +236,9 @@ def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], 
                 " or a failover or restart lost it. Its stored events are lost too"
             ),
         )
+    except Conflict as rejection:
+        if not reporter.begin_again():
+            give_up(reporter, rejection)
     except BrokerError as rejection:
         give_up(reporter, rejection)
 

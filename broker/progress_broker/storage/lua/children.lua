@@ -17,15 +17,17 @@ local step = math.max(1, math.ceil(all / tonumber(ARGV[2])))
 
 local reply = {}
 for i, key in ipairs(KEYS) do
-  local ids = sizes[i] > 0 and redis.call('ZRANGE', key, 0, -1) or {}
-  local some = { sizes[i], 0 }
-  for at = 1, #ids, step do
-    some[2] = some[2] + 1
-    local state = ask('HMGET', ARGV[1] .. ids[at], 'status', 'spec', 'progress', 'position', 'created',
+  local ids = sizes[i] > 0 and step == 1 and redis.call('ZRANGE', key, 0, -1) or {}
+  if step > 1 then
+    for at = 0, sizes[i] - 1, step do ids[#ids + 1] = redis.call('ZRANGE', key, at, at)[1] end
+  end
+  local some = { sizes[i], #ids }
+  for _, id in ipairs(ids) do
+    local state = ask('HMGET', ARGV[1] .. id, 'status', 'spec', 'progress', 'position', 'created',
       'has_children', 'schema')
     if state and state[1] and state[7] == SCHEMA then
       state[7] = nil
-      some[#some + 1] = ids[at]
+      some[#some + 1] = id
       some[#some + 1] = state
     end
   end

@@ -1,12 +1,12 @@
 -- Creates an operation, once: its snapshot, its place in the listings, and the first event of its log.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
---       Derived: KEYS[5]..':status:pending', KEYS[5]..':'..each INDEX, and KEYS[6]..':policy', which is only read. They are
---       looked at before the first write.
+--       Derived: KEYS[4]..':length', KEYS[5]..':status:pending', KEYS[5]..':'..each INDEX, and KEYS[6]..':policy',
+--       which is only read. They are looked at before the first write.
 -- ARGV  id spec [INDEX field:value]… HISTORY n FEED n [RETENTION ms] [IDLE ms] [LEASE ms] [TRACEPARENT tp]
 --       spec            what it is created with (JSON); the same bytes mean the same operation
 --       INDEX           an index to list it in
---       HISTORY, FEED   about how many events its log and its lane's feed keep
+--       HISTORY, FEED   about how many events its log and its lane's feed keep; a feed the most asked for
 --       RETENTION       how long it is kept after its end, at most: the server's retention may be shorter
 --       IDLE            how long it is kept without events, at most
 --       LEASE           how long its worker may be silent; without it, for ever
@@ -50,18 +50,20 @@ end
 local indexes = table.concat(given.INDEX or {}, '\n')
 local listed = index_keys(KEYS[5], indexes .. '\nstatus:pending')
 look(listed)
+local length = feed_length(KEYS[4], given.FEED)
 local policy = ask('HMGET', KEYS[6] .. ':policy', 'retention_ms', 'idle_ms') or {}
 local retention_ms = kept_ms(policy[1], given.RETENTION, RETENTION_MS)
 idle_ms = kept_ms(policy[2], given.IDLE, IDLE_MS)
 
 -- First the entry for clients that wait for such operations. It is internal, so it has no `n`.
-local created_at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', given.FEED, '*', 'o', id, 't', 'created', 'd', indexes)
+local created_at = redis.call('XADD', KEYS[4], 'MAXLEN', '~', length, '*', 'o', id, 't', 'created', 'd', indexes)
 local event = { 'n', '1', 't', 'status', 'd', '{"status":"pending"}' }
 -- The next ID, which marks the two as one creation. Lua counts no further than this many digits exactly.
 local created_ms, created_seq = string.match(created_at, '(%d+)-(%d+)')
 local next_id = #created_seq <= 15 and created_ms .. '-' .. text(tonumber(created_seq) + 1) or '*'
-position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', given.FEED, next_id, 'o', id, unpack(event))
+position = redis.call('XADD', KEYS[4], 'MAXLEN', '~', length, next_id, 'o', id, unpack(event))
 write('XADD', KEYS[2], position, unpack(event))
+ask_for_length(KEYS[4], given.FEED, length)
 forget(KEYS[3]) -- what was sent to an earlier one of this id
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('PEXPIRE', KEYS[3], idle_ms) end
 local ms = string.match(position, '%d+')

@@ -83,6 +83,20 @@ local function write(command, key, ...)
   return redis.call(command, key, ...)
 end
 
+-- Returns the length of a feed. It is the lane's: the longest that was asked for within the last hour, so that neither
+-- an old operation nor a process with other settings shortens it for all.
+local function feed_length(feed, asked)
+  local longest = ask('HGET', feed .. ':length', 'entries')
+  return whole(longest) and tonumber(longest) > tonumber(asked) and longest or asked
+end
+
+-- Asks for a length of a feed. `length` is what `feed_length` returned before the first write.
+local function ask_for_length(feed, asked, length)
+  if length ~= asked then return end
+  write('HSET', feed .. ':length', 'entries', asked)
+  redis.call('PEXPIRE', feed .. ':length', 3600000)
+end
+
 -- Forgets signals, but not their last ID: a worker that has read so far must not take new ones for old.
 local function forget(signals)
   local trimmed = redis.pcall('XTRIM', signals, 'MAXLEN', '0')

@@ -1,11 +1,13 @@
 -- Appends events to an operation's log and to its lane's feed, all of them or none, and keeps its snapshot.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
---       Derived: KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of what the operation was created with.
+--       Derived: KEYS[4]..':length', which is only read; KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of
+--       what the operation was created with;
 --       KEYS[2]..':kept' and KEYS[2]..':curve', where older events go. They are looked at before the first write, where
 --       they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
---       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun
+--       ATTEMPT n          the attempt that publishes: rejected as `fenced` if a later one has begun, and as
+--                          `conflict` if it has not begun itself
 --       BEGIN              begins that attempt, the one after the present one. The earlier one is fenced; its progress
 --                          and its signals are forgotten
 --       WORKER name        who works on it from now on
@@ -21,7 +23,8 @@
 --                          with which the data has to begin, here and in the progress of the publisher without COUNT.
 --                          Data that has only rate and eta_ms after these leaves all other members as they are
 --       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
---                          producer seq goes up, and what was stored before is answered as it was then
+--                          producer seq goes up, also within a batch, and what was stored before is answered as it
+--                          was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
 -- In a Redis that is full, heartbeats and what brings an operation to its end (stalled, cancelling, an end) are stored
 -- all the same: they are small, and free more than they take.
@@ -38,6 +41,7 @@ local RESERVED = {
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
 local SIGNALS_KEPT_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
 local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
+local LOOKED_BACK, LOOKED_BACK_BYTES = 250, 1000000 -- how far a repeat of an older seq is looked for in the log
 local AHEAD_MS = 86400000 -- how far a clock may have been set back; what is further ahead, another program wrote
 
 local function after(a, b)
@@ -115,6 +119,7 @@ while true do -- without tables of options, which would cost more than the rest 
   at = at + 2
 end
 local requested = {} -- events as {type, data, status, producer, seq}; false for what is not given
+local seqs_asked, out_of_order = {}, nil
 while args[at] == 'EVENT' do
   local event = { args[at + 1], args[at + 2], false, false, false }
   at = at + 3
@@ -126,6 +131,10 @@ while args[at] == 'EVENT' do
   end
   if event[5] and not string.find(event[5], '^%d+$') then
     wrong = "seq is a number that goes up, and not '" .. string.sub(event[5], 1, 40) .. "'"
+  elseif event[5] then
+    local earlier = seqs_asked[event[4]]
+    if earlier and tonumber(event[5]) <= tonumber(earlier) then out_of_order = { event[4], earlier, event[5] } end
+    seqs_asked[event[4]] = event[5]
   end
   if event[6] and not (event[1] == 'progress' and string.match(event[2], HEAD)
     and string.find(event[6], '^-?%d[%d.eE+-]*$') and tonumber(event[6])
@@ -146,12 +155,18 @@ if wrong or args[at] then
     .. ' [EVENT type data [STATUS status] [PRODUCER name seq] [COUNT by of]]...')
 end
 
+if out_of_order then -- it would be taken for a repeat, and dropped
+  local producer, earlier, later = unpack(out_of_order)
+  return { 'invalid', "producer '" .. string.sub(producer, 1, 40) .. "' sends seq " .. string.sub(later, 1, 40)
+    .. ' after seq ' .. string.sub(earlier, 1, 40) .. ' in the same batch: its seq has to go up. Nothing was stored' }
+end
+
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
   'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms',
   'archived', 'curve_ms', 'counts')
 if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
-  history_length, feed_length, retention_ms, idle_ms, archived, curve_ms, counts = unpack(snapshot)
+  history_length, asked_length, retention_ms, idle_ms, archived, curve_ms, counts = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
@@ -160,7 +175,7 @@ if if_created and if_created ~= created then
   return { 'fenced', 'operation ' .. id .. ' was created again since; this call is for the earlier one' }
 end
 if schema ~= SCHEMA or not (OPEN[before] or TERMINAL[before]) or not string.find(position or '', '^%d+%-%d+$')
-  or not (whole(n) and whole(attempt) and whole(history_length) and whole(feed_length) and whole(retention_ms)
+  or not (whole(n) and whole(attempt) and whole(history_length) and whole(asked_length) and whole(retention_ms)
     and whole(idle_ms) and whole(lease_ms or '0')) then
   if if_lease_expired then ask('ZREM', KEYS[7], id) end -- nobody can act on it
   return reject_schema(id, nil)
@@ -188,29 +203,38 @@ for _, event in ipairs(requested) do
   end
 end
 
-if repeated and #fresh == 0 then
-  local producer, seq, taken = unpack(repeated)
+local function first_answer(producer, seq, taken)
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')
-  if last_seq ~= seq then -- an older one: its log entry has the answer, while it is kept
-    for _, entry in ipairs(ask('XREVRANGE', KEYS[2], last_position, '-') or {}) do
-      local fields = {}
-      for f = 1, #entry[2], 2 do fields[entry[2][f]] = entry[2][f + 1] end
-      if fields.p == producer and fields.s == seq and whole(fields.n) then
-        last_position, last_n = entry[1], fields.n
-        break
-      end
+  local position, looked_at, bytes = last_position, 0, 0
+  -- An older one: its entry tells, if it is not too far back. Entries are read one by one, as a long reply costs more.
+  while last_seq ~= seq and looked_at < LOOKED_BACK and bytes < LOOKED_BACK_BYTES do
+    local entry = (ask('XREVRANGE', KEYS[2], position, '-', 'COUNT', 1) or {})[1]
+    if not entry then break end
+    local fields = {}
+    for f = 1, #entry[2], 2 do
+      fields[entry[2][f]] = entry[2][f + 1]
+      bytes = bytes + #entry[2][f + 1]
     end
+    if fields.p == producer and fields.s == seq and whole(fields.n) then return entry[1], tonumber(fields.n) end
+    position, looked_at = '(' .. entry[1], looked_at + 1
   end
-  return { 'ok', last_position, tonumber(last_n), cancel, counts }
+  return last_position, tonumber(last_n)
+end
+if repeated and #fresh == 0 then
+  local first_position, first_n = first_answer(unpack(repeated))
+  return { 'ok', first_position, first_n, cancel, counts }
 end
 
 if TERMINAL[before] then return { 'operation-ended', 'operation ' .. id .. ' is already ' .. before } end
 if begins and tonumber(given_attempt) ~= tonumber(attempt) + 1 then
   return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. attempt }
 end
+if given_attempt and not begins and tonumber(given_attempt) > tonumber(attempt) then
+  return { 'conflict', 'operation ' .. id .. ' is at attempt ' .. attempt .. ', and attempt ' .. given_attempt
+    .. ' has not begun: its first publish needs BEGIN' }
+end
 if given_attempt and tonumber(given_attempt) < tonumber(attempt) then
-  return { 'fenced',
-    'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
+  return { 'fenced', 'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
 end
 if if_status and if_status ~= before then
   return { 'conflict', 'operation ' .. id .. ' is ' .. before .. ', and not ' .. if_status }
@@ -237,6 +261,10 @@ for _, event in ipairs(fresh) do
   if TERMINAL[status] then
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
   end
+  if kind == 'end' and not TERMINAL[new_status] then
+    return { 'invalid', "an event 'end' needs STATUS succeeded, failed or cancelled: without it, the operation would go"
+      .. ' on, although its streams have closed' }
+  end
   if new_status then
     if not may_become(status, new_status) then
       return { 'invalid', 'operation ' .. id .. ' is ' .. status .. ', and can not become ' .. new_status }
@@ -255,7 +283,7 @@ end
 indexes = indexes or ''
 local listed_at = tonumber(listed_ms or '') or 0
 local lists = status ~= before or clock - listed_at >= (#events > 0 and TOUCH_MS or tonumber(idle_ms) / 4)
-local listed = {}
+local listed, length = {}, #events > 0 and feed_length(KEYS[4], asked_length)
 if lists then
   listed = index_keys(KEYS[5], indexes .. '\nstatus:' .. status)
   if status ~= before then listed[#listed + 1] = KEYS[5] .. ':status:' .. before end
@@ -267,8 +295,11 @@ if moves or lists and archived > 0 then look({ KEYS[2] .. ':kept', KEYS[2] .. ':
 
 -- Nothing is rejected from here on.
 frees = small and KEYS[1] or nil
-local changes = {}
-local function set(field, value) changes[#changes + 1] = field; changes[#changes + 1] = value end
+local changes, places = {}, {}
+local function set(field, value)
+  local place = places[field] or #changes + 2
+  changes[place - 1], changes[place], places[field] = field, value, place
+end
 if begins then
   set('attempt', given_attempt)
   redis.call('HDEL', KEYS[1], 'progress', 'counts', 'lease_override_ms', 'lease_floor_ms')
@@ -290,7 +321,7 @@ for i, event in ipairs(events) do
   if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
-  local at = write('XADD', KEYS[4], 'MAXLEN', '~', feed_length, '*', unpack(shown))
+  local at = write('XADD', KEYS[4], 'MAXLEN', '~', length, '*', unpack(shown))
   local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
   local stored = fits and redis.pcall('XADD', KEYS[2], at, unpack(kept))
   if not stored or stored.err then -- the log is ahead: the feed restarted on a slow clock, or another program wrote
@@ -333,7 +364,7 @@ elseif lease > 0 and status ~= 'pending' and (by_worker or status ~= before and 
   local deadline = clock + (by_worker and math.max(lease, longer or 0) or longer or lease)
   if by_worker then deadline = math.max(deadline, tonumber(lease_floor_ms or '') or 0) end -- for the next attempt
   write('ZADD', KEYS[7], text(deadline), id)
-  if longer then
+  if longer and deadline <= clock + longer then -- else the deadline is that of an earlier LEASE, which goes on to count
     set('lease_override_ms', longer_ms)
     if by_worker then set('lease_floor_ms', text(deadline)) end
   end
@@ -349,22 +380,28 @@ if #events > 0 then
   if done then set('finished', ms) end
 end
 
+local added, producers = 0, 0
 for producer, last in pairs(seqs) do
-  if string.find(last, ' ') and redis.call('HSET', KEYS[1], 'producer:' .. producer, last) == 1 then
-    local producers = redis.pcall('HINCRBY', KEYS[1], 'producers', 1)
-    if type(producers) == 'table' then -- an error: another program wrote what is no number
-      producers = redis.call('HSET', KEYS[1], 'producers', '1')
-    end
-    if producers > PRODUCERS then
-      local all, oldest, oldest_at = redis.call('HGETALL', KEYS[1]), nil, nil
-      for f = 1, #all, 2 do
-        local at = string.sub(all[f], 1, 9) == 'producer:' and string.match(all[f + 1], ' (%d+%-%d+) ')
-        if at and (not oldest or after(oldest_at, at)) then oldest, oldest_at = all[f], at end
-      end
-      if oldest then redis.call('HDEL', KEYS[1], oldest) end
-      redis.call('HINCRBY', KEYS[1], 'producers', -1)
+  if string.find(last, ' ') then added = added + redis.call('HSET', KEYS[1], 'producer:' .. producer, last) end
+end
+if added > 0 then
+  producers = redis.pcall('HINCRBY', KEYS[1], 'producers', added)
+  if type(producers) == 'table' then -- an error: another program wrote what is no number
+    redis.call('HSET', KEYS[1], 'producers', added)
+    producers = added
+  end
+end
+if producers > PRODUCERS then
+  local all, known = redis.call('HGETALL', KEYS[1]), {}
+  for f = 1, #all, 2 do
+    if string.sub(all[f], 1, 9) == 'producer:' then
+      local last_n = string.match(all[f + 1], '^%d+ %d+%-%d+ (%d+)$')
+      known[#known + 1] = { all[f], tonumber(last_n or '0') }
     end
   end
+  table.sort(known, function(one, other) return one[2] < other[2] end)
+  for i = 1, #known - PRODUCERS do redis.call('HDEL', KEYS[1], known[i][1]) end
+  redis.call('HSET', KEYS[1], 'producers', text(math.min(#known, PRODUCERS)))
 end
 
 if lists then
@@ -392,4 +429,5 @@ if moves then
   redis.call('PEXPIRE', KEYS[2] .. ':curve', left)
 end
 if #changes > 0 then redis.call('HSET', KEYS[1], unpack(changes)) end
+if repeated then position, n = first_answer(unpack(repeated)) end
 return { 'ok', position, n, cancel, counts }

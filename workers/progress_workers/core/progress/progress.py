@@ -157,9 +157,8 @@ class Progress:
             if measured.unit is not None:
                 self._unit = text(measured.unit, MAX_UNIT_CHARS) or None
             if measured.counts_anew:
-                now = self._clock.monotonic()
-                self._rate = Rate(now, self.gauge.current - self.gauge.skipped)
-                self._pace = Rate(now, measured.percent or 0.0)
+                self._rate = Rate(self.gauge.current - self.gauge.skipped)
+                self._pace = Rate(measured.percent or 0.0)
         self._dirty_flag.mark_dirty()
 
     def stage(self, name: str, weight: float | None, total: float | None, log: LogLine) -> Stage:

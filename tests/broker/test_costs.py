@@ -1,0 +1,180 @@
+"""What each call costs Redis at most, at the largest sizes: in commands, which do not depend on the machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from progress_broker.model.children import MAX_SHOWN
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import MAX_TAGS, Children, NewOperation, Status
+from progress_broker.operations import index_search
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.rollup import Rollups
+from progress_broker.operations.store import Store
+from progress_broker.storage.scripts import SCHEMA
+from tests.broker.costs import measured
+from tests.conftest import make_settings
+from tests.servers import RealRedis
+
+
+@pytest.fixture
+async def store(redis_server: RealRedis, redis_url: str) -> AsyncIterator[Store]:
+    async with await Store.open(make_settings(redis_url=redis_url)) as store:
+        yield store
+
+
+async def create(store: Store, many: list[NewOperation]) -> None:
+    for at in range(0, len(many), 50):
+        await asyncio.gather(*(store.create(new) for new in many[at : at + 50]))
+
+
+@pytest.mark.parametrize("limit", [1, 50, 200])
+async def test_a_page_of_filters_that_never_meet(store: Store, limit: int) -> None:
+    many = [NewOperation(id=f"{kind}{i}", kind=kind, owner=owner) for i in range(600) for kind, owner in ("ax", "by")]
+    await create(store, many)
+    async with measured(store.connections.commands) as cost:
+        page, cursor = await store.find(Filters(kind="a", owner="y"), limit=limit)
+    assert page == []
+    assert cost.commands < 1_000
+    pages = 1
+    while cursor is not None:
+        page, cursor = await store.find(Filters(kind="a", owner="y"), limit=limit, cursor=cursor)
+        assert page == []
+        pages += 1
+    assert pages <= 3, "each page goes on from where the one before stopped"
+
+
+async def test_a_page_of_many_indexes(store: Store) -> None:
+    statuses = tuple(Status)
+    await create(store, [NewOperation(id=f"o{i}", kind="a", tags=["t"]) for i in range(600)])
+    async with measured(store.connections.commands) as cost:
+        page, _ = await store.find(Filters(status=statuses), limit=200)
+    assert len(page) == 200
+    assert cost.commands < 2_500
+
+
+async def many_running(store: Store, number: int, indexes: tuple[str, ...]) -> None:
+    """Write operations as they look while they run, which is faster than creating them."""
+    client = store.connections.commands
+    fields = {"schema": SCHEMA, "status": "running", "position": "1795000000000-1", "created": "1795000000000"}
+    for first in range(0, number, 2000):
+        pipeline = client.pipeline(transaction=False)
+        for i in range(first, first + 2000):
+            keys = store.keyspace.operation(f"o{i}")
+            pipeline.hset(keys.snapshot, mapping=fields | {"indexes": "\n".join(indexes)})
+            for index in ("status:running", *indexes):
+                pipeline.zadd(f"{keys.lane.index}:{index}", {f"o{i}": 1795000000000 + i // 3})
+        await pipeline.execute()
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_a_search_that_finds_too_many(store: Store, resuming: bool) -> None:
+    await many_running(store, 40_000, ("kind:job", "owner:ann"))
+    lanes = range(store.keyspace.lanes)
+    since = dict.fromkeys(lanes, b"1-0") if resuming else {}
+    async with measured(store.connections.commands) as cost:
+        found = await index_search.by_terms(store, frozenset({b"kind:job", b"owner:ann"}), since, lanes, 1_001)
+    assert len(found.operations) > 1_001
+    assert cost.commands / cost.scripts < 800
+    assert cost.scripts <= 2 * len(lanes)
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+async def test_a_search_in_large_indexes_looks_at_a_part_at_a_time_and_misses_none(
+    store: Store, resuming: bool
+) -> None:
+    await many_running(store, 16_000, ("kind:job", "owner:ann"))
+    client, wanted = store.connections.commands, {f"o{i}" for i in range(0, 16_000, 500)}
+    for id in wanted:
+        await client.zadd(store.keyspace.operation(id).lane.index_of("tag", "t"), {id: 1})
+    for lane in range(store.keyspace.lanes):
+        await client.zadd(store.keyspace.lane(lane).index_of("tag", "t"), {f"x{i}": 2 for i in range(1_000)})
+    for id in sorted(wanted)[::2]:
+        await client.hset(store.keyspace.operation(id).snapshot, "status", "succeeded")
+    lanes = range(store.keyspace.lanes)
+    since = dict.fromkeys(lanes, b"1-0") if resuming else {}
+    async with measured(client) as cost:
+        found = await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), since, lanes, 1_001)
+    ended = set(sorted(wanted)[::2])
+    assert {facts.operation for facts in found.operations} == (wanted if resuming else wanted - ended)
+    assert cost.commands / cost.scripts < 800
+
+
+async def test_a_look_for_what_is_due_costs_two_round_trips_if_nothing_is(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    await store.publish("a", [encode("progress", {"percent": 1}, store.settings)])
+    for _ in range(2):  # scripts are loaded by the first
+        async with measured(store.connections.commands) as cost:
+            assert (await store.sweep(), await store.expired_leases()) == (0, [])
+    assert cost.scripts == 1
+    assert cost.commands <= 2 * (store.keyspace.lanes + 1) + 1 + 20, "a plain command for each lane"
+
+
+async def test_a_sweep_removes_all_that_is_due_a_part_at_a_time(store: Store) -> None:
+    lane = store.keyspace.lane(0)
+    tags = "\n".join(f"tag:{i}" for i in range(MAX_TAGS))
+    client = store.connections.commands
+    await client.zadd(lane.expiry, {f"o{i}\nkind:job\n{tags}": 1 for i in range(3_000)})
+    await client.zadd(lane.index, {f"o{i}": 1 for i in range(3_000)})
+    async with measured(client) as cost:
+        assert await store.sweep() == 3_000
+    assert cost.commands / cost.scripts < 50 * (MAX_TAGS + 20)
+    assert await client.zcard(lane.index) == 0
+
+
+async def test_all_leases_that_expire_at_once_are_acted_on_at_once(store: Store) -> None:
+    many = 250  # of one lane; one look finds 200
+    ids = [id for id in (f"o{i}" for i in range(100 * many)) if store.keyspace.lane_of(id) == 0][:many]
+    await create(store, [NewOperation(id=id, lease_s=0.001) for id in ids])
+    for id in ids:
+        await store.publish(id, [encode("progress", {"percent": 1}, store.settings)])
+    reaper = Reaper(store)
+    await reaper.reap()
+    assert reaper.stalled == many
+
+
+async def family_of(store: Store, number: int) -> None:
+    await store.create(NewOperation(id="p"))
+    await store.publish("p", [encode("progress", {"message": "m"}, store.settings)])
+    await create(store, [NewOperation(id=f"c{i}", parent="p") for i in range(number)])
+
+
+async def test_a_large_family_is_read_once_in_a_while(store: Store) -> None:
+    await family_of(store, 300)
+    now = 0.0
+    store._rollups = Rollups(store.connections.commands, store.keyspace, lambda: now)
+    first = await asyncio.gather(*(store.get("p") for _ in range(5)))
+    async with measured(store.connections.commands) as cost:
+        again = await store.get("p", list_children=True)
+    assert isinstance(again.children, Children)
+    assert len(again.children.operations) == MAX_SHOWN
+    assert cost.scripts == 0
+    assert {operation.children.total for operation in (*first, again) if operation.children} == {300}
+    await store.create(NewOperation(id="new", parent="p"))
+    now += 0.1
+    shown = (await store.get("p")).children
+    assert shown is not None
+    assert shown.total == 301
+
+
+async def test_a_parent_of_many_is_cancelled_in_few_round_trips(store: Store) -> None:
+    await family_of(store, 500)
+    calls = 0
+    execute = store.connections.commands.connection_pool.get_connection
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await execute(*args, **more)
+
+    store.connections.commands.connection_pool.get_connection = counted
+    async with measured(store.connections.commands) as cost:
+        await store.cancel("p")
+    assert calls < 60, "a round trip for 50 children, three times"
+    assert cost.scripts < 550
+    assert cost.commands < 30 * 500
+    page, _ = await store.find(Filters(status=Status.CANCELLED), limit=200)
+    assert len(page) == 200

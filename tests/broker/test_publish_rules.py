@@ -1,0 +1,78 @@
+"""What the publish script rejects, and what it answers to repeats."""
+
+import pytest
+
+from progress_broker import errors
+from progress_broker.model.entry import NewEvent, encode
+from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations import event_log
+from progress_broker.operations.commands import publish_call, read_answer
+from progress_broker.operations.store import Store
+from progress_broker.storage.run import run
+
+
+def said(store: Store, message: str, producer: str = "p", seq: int | None = None) -> NewEvent:
+    return encode("log", {"message": message}, store.settings, producer=producer, seq=seq)
+
+
+async def logged(store: Store) -> list[bytes]:
+    return [event.data for event in await event_log.kept(store, "a", 1000) if event.type == b"log"]
+
+
+@pytest.mark.parametrize("status", ["", "running", "cancelling"])
+async def test_an_end_that_does_not_end_the_operation_is_rejected(store: Store, status: str) -> None:
+    await store.create(NewOperation(id="a"))
+    with pytest.raises(errors.InvalidInput, match="needs STATUS"):
+        await store.publish("a", [NewEvent("end", b'{"status":"succeeded"}', status)])
+    assert (await store.get("a")).status is Status.PENDING
+    assert (await store.get("a")).events == 1
+
+
+@pytest.mark.parametrize("later", [6, 7])
+async def test_a_batch_whose_seq_does_not_go_up_is_rejected(store: Store, later: int) -> None:
+    await store.create(NewOperation(id="a"))
+    with pytest.raises(errors.InvalidInput, match=f"sends seq {later} after seq 7"):
+        await store.publish("a", [said(store, "seven", seq=7), said(store, "q", "q", 1), said(store, "", seq=later)])
+    assert await logged(store) == []
+    await store.publish("a", [said(store, "six", seq=6), said(store, "q", "q", 1), said(store, "seven", seq=7)])
+    assert len(await logged(store)) == 3
+
+
+async def test_a_batch_that_ends_with_a_repeat_is_answered_as_that_was(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    first = await store.publish("a", [said(store, "old", "q", 1)])
+    assert await store.publish("a", [said(store, "new", "r", 1), said(store, "old", "q", 1)]) == first
+    assert (await store.get("a")).events == 3
+
+
+async def test_an_attempt_that_has_not_begun_is_rejected(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    for entries in ([], [said(store, "from the future")]):
+        with pytest.raises(errors.Conflict, match="is at attempt 1, and attempt 2 has not begun"):
+            await store.publish("a", entries, attempt=2)
+    assert await logged(store) == []
+    call = publish_call("a", store.keyspace.operation("a"), [said(store, "begun")], attempt=2, begins=True)
+    read_answer(await run(store.connections.commands, call))
+    await store.publish("a", [said(store, "goes on")], attempt=2)
+    assert len(await logged(store)) == 2
+
+
+async def test_a_shorter_lease_leaves_one_that_is_held_for_longer(store: Store) -> None:
+    await store.create(NewOperation(id="a", lease_s=10))
+    await store.publish("a", [encode("progress", {"percent": 1}, store.settings)])
+    await store.publish("a", [], lease_ms=3_600_000)
+    leases = store.keyspace.operation("a").lane.leases
+    held = await store.connections.commands.zscore(leases, "a")
+    await store.publish("a", [], lease_ms=20_000)
+    for _ in range(store.keyspace.lanes):  # each call corrects deadlines of one lane that are too late
+        assert await store.expired_leases() == []
+    assert await store.connections.commands.zscore(leases, "a") == held
+
+
+@pytest.mark.parametrize("backend", ["redis"])  # the double is slow
+async def test_many_events_of_a_batch_that_change_the_snapshot_are_stored(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    many = [encode("progress", {"current": n}, store.settings) for n in range(5000)]
+    await store.publish("a", many)
+    assert (await store.get("a")).progress == {"current": 4999}
+    await store.delete("a", force=True)  # so long a log is archived by the publishes that would follow
