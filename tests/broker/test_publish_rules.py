@@ -3,9 +3,9 @@
 import pytest
 
 from progress_broker import errors
+from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.operations import event_log
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run

@@ -29,10 +29,10 @@ def _read(file: str) -> str:
 _PRELUDE = _read("prelude")
 
 
-def _load(verb: str, file: str = "", *, includes: str = "") -> Script:
-    """Return the script of a file, with the file that it includes; metrics call it by its verb."""
+def _load(verb: str, file: str = "", *, includes: Sequence[str] = ()) -> Script:
+    """Return the script of a file, with the files that it includes; metrics call it by its verb."""
     header, _, body = _read(file or verb).partition("\n\n")  # so that who reads the text sees first how it is called
-    included = f"{_read(includes)}\n" if includes else ""
+    included = "".join(f"{_read(name)}\n" for name in includes)
     text = f"{header}\n\nlocal SCHEMA = '{SCHEMA}'\n{_PRELUDE}{included}{body}"
     script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
     VERBS[script.sha] = verb
@@ -41,7 +41,7 @@ def _load(verb: str, file: str = "", *, includes: str = "") -> Script:
 
 META = _load("meta")
 CREATE = _load("create")
-PUBLISH = _load("publish", includes="archive")
+PUBLISH = _load("publish", includes=("append", "counts", "archive"))
 DELETE = _load("delete")
 SIGNAL = _load("signal")
 CHILDREN = _load("children")

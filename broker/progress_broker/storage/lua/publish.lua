@@ -42,14 +42,6 @@ local PRODUCERS = 256 -- remembered of each operation; past that the one silent 
 local SIGNALS_KEPT_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once
 local TOUCH_MS = 1000 -- how exact the order of listings and the idle limit are
 local LOOKED_BACK, LOOKED_BACK_BYTES = 250, 1000000 -- how far a repeat of an older seq is looked for in the log
-local AHEAD_MS = 86400000 -- how far a clock may have been set back; what is further ahead, another program wrote
-
-local function after(a, b)
-  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
-  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
-  a_ms, b_ms = tonumber(a_ms), tonumber(b_ms)
-  return a_ms > b_ms or (a_ms == b_ms and tonumber(a_seq) > tonumber(b_seq))
-end
 
 local function may_become(status, another) -- of one that has not ended
   if another == 'stalled' then return status == 'running' end
@@ -62,44 +54,6 @@ local function signal(...) write('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't'
 local function is_outcome(kind, data, status) -- the one event that is looked into: what ends an operation must say so
   local read, outcome = pcall(cjson.decode, data)
   return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
-end
-
-local PACE = '^(,"rate":[%dnul.eE+-]+,"eta_ms":[%dnul.eE+-]+)(.*)$'
-local HEAD = '^{"current":([%dnul.eE+-]+),"total":([%dnul.eE+-]+),"percent":([%dnul.eE+-]+)(.*)$'
-
-local function number(value) -- the shortest text that says it
-  local short = string.format('%.15g', value)
-  return tonumber(short) == value and short or string.format('%.17g', value)
-end
-
--- Returns a progress with the sums of all who count, and their counts: 'current total by of', as in the reply.
-local function add_up(data, counts, by, of)
-  local current, total, percent, rest = string.match(data, HEAD)
-  if not current then return data, counts end
-  local own, own_total, theirs, their_total = string.match(counts or '', '^(%S+) (%S+) (%S+) (%S+)$')
-  local known = (by or not own) and redis.call('HGET', KEYS[1], 'progress') or ''
-  local known_current, known_total, known_percent, known_rest = string.match(known, HEAD)
-  if not own then
-    own, own_total = known_current, known_total
-    own, own_total, theirs, their_total = own or 'null', own_total or 'null', '0', '0'
-  end
-  local pace, more = string.match(rest, PACE)
-  if by and more == '}' and known_rest then -- it only counts: all else stays as it is
-    local _, known_more = string.match(known_rest, PACE)
-    percent, rest = known_percent, pace .. (known_more or known_rest)
-  elseif by and percent == 'null' then
-    percent = known_percent or percent
-  end
-  if by then
-    theirs, their_total = number(tonumber(theirs) + tonumber(by)), number(tonumber(their_total) + tonumber(of))
-  else
-    own, own_total = current, total
-  end
-  local done, whole = math.max(0, (tonumber(own) or 0) + tonumber(theirs)), (tonumber(own_total) or 0) + their_total
-  if whole > 0 then percent = number(math.floor(math.min(100, 100 * done / whole) * 100 + 1e-9) / 100) end
-  return '{"current":' .. (own == 'null' and theirs == '0' and own or number(done))
-    .. ',"total":' .. (own_total == 'null' and their_total == '0' and own_total or number(whole))
-    .. ',"percent":' .. percent .. rest, table.concat({ own, own_total, theirs, their_total }, ' ')
 end
 
 local id, args, at, wrong = ARGV[1], ARGV, 2, nil
@@ -321,25 +275,7 @@ for i, event in ipairs(events) do
   if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
-  local at = write('XADD', KEYS[4], 'MAXLEN', '~', length, '*', unpack(shown))
-  local fits = i > 1 or after(at, position) -- the feed's IDs only grow, so one look is enough
-  local stored = fits and redis.pcall('XADD', KEYS[2], at, unpack(kept))
-  if not stored or stored.err then -- the log is ahead: the feed restarted on a slow clock, or another program wrote
-    local newest = ask('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-    local last = newest and newest[1] and newest[1][1]
-    local ms, minor = string.match(last and after(last, position) and last or position, '(%d+)-(%d+)')
-    if not newest or #minor > 15 or (last ~= position and tonumber(ms) > clock + AHEAD_MS) then
-      -- Its own history is lost then, rather than that its lane's feed follows it into a distant future.
-      if not last or not after(at, last) then redis.call('DEL', KEYS[2]) end
-      redis.call('XADD', KEYS[2], at, unpack(kept))
-      redis.call('PEXPIRE', KEYS[2], idle_ms)
-    else
-      redis.call('XDEL', KEYS[4], at)
-      at = ms .. '-' .. text(tonumber(minor) + 1)
-      redis.call('XADD', KEYS[4], at, unpack(shown))
-      redis.call('XADD', KEYS[2], at, unpack(kept))
-    end
-  end
+  local at = append(shown, kept, i == 1, position, length, clock, idle_ms)
   position = at
   if producer then seqs[producer] = seq .. ' ' .. at .. ' ' .. text(n) end
   if kind == 'progress' then set('progress', data) elseif kind == 'child' then set('has_children', '1') end
