@@ -13,6 +13,7 @@ _MEANING = {
     403: "The caller does not have this permission.",
     404: "No such operation. Callers without read access get the same response.",
     405: "The path does not support this method; see `Allow`.",
+    426: "This path serves WebSockets only; see `Upgrade`.",
     408: "The request arrived too slowly.",
     409: "The state of the operation does not allow this.",
     410: "The operation was deleted.",
