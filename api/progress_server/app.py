@@ -20,8 +20,8 @@ from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.context import Context
+from progress_server.description.openapi import describe
 from progress_server.http import problems
-from progress_server.http.openapi import describe
 from progress_server.http.routing import answer_heads, redirect_slashes
 from progress_server.middleware.stack import ERRORS, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
@@ -128,5 +128,5 @@ def create_app(
         app.include_router(module.router)
     pages.mount_pages(app)
     redirect_slashes(app)
-    describe(app)
+    describe(app, config)
     return app
