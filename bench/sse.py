@@ -14,6 +14,7 @@ _RETRY = re.compile(rb"^retry: ?(\d+)$", re.MULTILINE)
 _ID = re.compile(rb"^id: ?(.*)$", re.MULTILINE)
 _DIGITS = re.compile(rb"\s*(\d+)")
 _RECONNECT = b"event: reconnect\n"
+_BOOKMARK = b"event: bookmark\n"
 _SNAPSHOT = b"event: snapshot\n"
 _TIME = b'"ts_ns":'
 
@@ -148,8 +149,8 @@ class Follower:
 
     def take(self, blocks: bytes, now_ns: int) -> None:
         """Count the blocks of one read. The latency of the first event is measured."""
-        if _RECONNECT in blocks:
-            blocks = self._sent_away(blocks)
+        if _RECONNECT in blocks or _BOOKMARK in blocks:
+            blocks = self._without_control(blocks)
         lines = blocks.count(b"\ndata:") + blocks.startswith(b"data:")
         if not lines:
             return
@@ -191,13 +192,13 @@ class Follower:
             self._tally.gaps += 1
             self.last = number
 
-    def _sent_away(self, blocks: bytes) -> bytes:
+    def _without_control(self, blocks: bytes) -> bytes:
         kept = []
         for block in blocks.split(b"\n\n"):
             if block.startswith(_RECONNECT) or b"\n" + _RECONNECT in block:
                 retry = _RETRY.search(block)
                 self.retry_ms = int(retry[1]) if retry else 0
-            elif block:
+            elif block and _BOOKMARK not in block:
                 kept.append(block + b"\n\n")
         return b"".join(kept)
 

@@ -20,9 +20,9 @@ from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.context import Context
+from progress_server.description.openapi import describe
 from progress_server.http import problems
-from progress_server.http.methods import answer_heads
-from progress_server.http.openapi import describe
+from progress_server.http.routing import answer_heads, redirect_slashes
 from progress_server.middleware.stack import ERRORS, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
 from progress_server.observability.logs import redact_requests
@@ -127,5 +127,6 @@ def create_app(
         answer_heads(module.router)
         app.include_router(module.router)
     pages.mount_pages(app)
-    describe(app)
+    redirect_slashes(app)
+    describe(app, config)
     return app

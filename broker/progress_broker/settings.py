@@ -99,6 +99,15 @@ def _page(value: str | None) -> str | None:
     return value
 
 
+def _public_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    address = urlsplit(value)
+    if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
+        raise ValueError("write a URL that begins with https:// or http://, without a query or #fragment")
+    return value.rstrip("/")
+
+
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
         raise ValueError(
@@ -205,6 +214,11 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(None, description="PEM file with the certificate and its chain, for HTTPS")
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key", validate_default=True)
+    public_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+        None,
+        description="URL under which clients reach the API, such as https://example.com/progress, for links in"
+        " responses; default: as each request says",
+    )
     cors_origins: Annotated[Listed, AfterValidator(_origins)] = Field(
         (),
         description="origins whose web pages may call the API with credentials, separated by commas; *: all origins may"

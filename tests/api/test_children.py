@@ -208,7 +208,7 @@ class TestStreams:
         await publish(http, "p", "log", {"message": "m"})
         async with following(http, headers={"Last-Event-ID": position}) as stream:
             await stream.until_percent(30)
-            assert stream.types == ["child", "log", "children"]
+            assert stream.types == ["child", "log", "bookmark", "children"]
             await finish(http, "p")
             await stream.to_the_end()
         end = stream.messages[-1].id

@@ -98,7 +98,7 @@ class TestWhatIsPacked:
         assert packing(100).encode((frame,)).data == b"kept"
 
     def test_small_ones_are_carried_as_they_are(self) -> None:
-        assert packing(100).encode((PING,)).data == b"\x00\x08\x00\xf7\xff: ping\n\n\x00\x00\x00\xff\xff"
+        assert packing(100).encode((PING,)).data == b"\x00\x07\x00\xf8\xff: ping\n\x00\x00\x00\xff\xff"
 
     def test_the_length_in_the_end_is_that_of_four_bytes(self) -> None:
         assert trailer(1, 2**32 + 5) == b"\x03\x00\x01\x00\x00\x00\x05\x00\x00\x00"

@@ -46,10 +46,10 @@ async def finish(http: httpx.AsyncClient, operation: str, status: str = "succeed
 
 
 class TestCreate:
-    async def test_tells_where_it_is(self, http: httpx.AsyncClient) -> None:
+    async def test_tells_where_it_is(self, http: httpx.AsyncClient, base_url: str) -> None:
         answer = await http.post(OPS, json={"id": "import-42", "kind": "import", "owner": "alice", "tags": ["eu"]})
         assert answer.status_code == 201
-        assert answer.headers["location"] == answer.headers["operation-location"] == f"{OPS}/import-42"
+        assert answer.headers["location"] == answer.headers["operation-location"] == f"{base_url}{OPS}/import-42"
         assert (await http.get(answer.headers["location"])).json() == answer.json()
 
     async def test_shows_the_whole_operation(self, http: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
-from progress_server.http.paths import class_of, classify, has_websocket, operation_in, store_class
+from progress_server.http.paths import class_of, classify, operation_in, store_class
 from progress_server.middleware.stack import build_stack
 from progress_server.routes import history, streams, websocket
 from tests.conftest import make_settings
@@ -33,7 +33,6 @@ def test_whatever_has_a_stream_is_counted_as_one(path: str) -> None:
     assert found.streams
     assert found.limited
     assert not found.is_open
-    assert has_websocket(f"/under{path}") is (path in paths(websocket.router))
     assert found.of_one is ("operations" in path)
     assert not found.of_one or operation_in(scope(f"/under{path}", root_path="/under")) == "a"
 

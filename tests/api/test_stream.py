@@ -193,7 +193,7 @@ async def test_an_interval_conflates_progress_and_nothing_else(http: httpx.Async
     assert [message.json["data"]["current"] for message in sse.read(got) if message.type == "progress"] == [0, 19]
 
 
-@pytest.mark.parametrize(("query", "ping"), [("", b": ping\n\n"), ("?ping=event", b"event: ping\ndata: {}\n\n")])
+@pytest.mark.parametrize(("query", "ping"), [("", b"\n: ping\n"), ("?ping=event", b"event: ping\ndata: {}\n\n")])
 async def test_pings(http: httpx.AsyncClient, query: str, ping: bytes) -> None:
     await create(http, id="a")
     async with http.stream("GET", f"{OPS}/a/stream{query}") as answer:

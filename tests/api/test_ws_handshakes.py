@@ -58,10 +58,10 @@ async def test_a_whole_one_is_accepted(hub: Any, dial: Dial) -> None:
 @pytest.mark.parametrize(
     ("lines", "status"),
     [
-        (("Sec-WebSocket-Version: 13",), 400),
-        (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: short"), 400),
-        (("Sec-WebSocket-Version: 12", KEY), 400),
-        ((KEY,), 400),
+        (("Sec-WebSocket-Version: 13",), 426),
+        (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: short"), 426),
+        (("Sec-WebSocket-Version: 12", KEY), 426),
+        ((KEY,), 426),
         (("Sec-WebSocket-Version: 13", KEY, *(f"X-{i}: {i}" for i in range(200))), 431),
         (("Sec-WebSocket-Version: 13", KEY, f"X-Long: {'x' * 9_000}"), 431),
         (("Sec-WebSocket-Version: 13", KEY, "X-Latin: caf\u00e9"), 101),
@@ -69,9 +69,14 @@ async def test_a_whole_one_is_accepted(hub: Any, dial: Dial) -> None:
 )
 async def test_what_is_none_is_rejected(hub: Any, dial: Dial, lines: tuple[str, ...], status: int) -> None:
     client = await dial()
-    client.send(request(PATH, *UPGRADE, *lines))
-    assert (await client.head())[0] == status
+    client.send(request(PATH, "X-Request-Id: mine", *UPGRADE, *lines))
+    got, headers = await client.head()
+    assert got == status
+    if status == 426:
+        assert (headers["upgrade"], headers["sec-websocket-version"]) == ("websocket", "13")
+        assert headers["x-request-id"] == "mine"
     if status != 101:
+        client.half_close()
         await client.rest()
         assert not hub.connections
 
@@ -82,9 +87,12 @@ async def test_a_path_without_a_socket_is_rejected(hub: Any, dial: Dial) -> None
     assert (await client.head())[0] in (403, 404)
 
 
-async def test_a_plain_request_for_a_socket_is_not_found(hub: Any, http: httpx.AsyncClient) -> None:
-    for path in (PATH, "/v1/ws"):
-        assert (await http.get(path)).status_code == 404
+async def test_a_text_that_is_none_ends_it_without_an_error(hub: Any, dial: Dial) -> None:
+    client = await dial()
+    client.send(request(PATH, *UPGRADE, "Sec-WebSocket-Version: 13", KEY))
+    assert (await client.head())[0] == 101
+    client.send(b"\x81\x82\0\0\0\0\xff\xfe")
+    assert b"\x88\x1a\x03\xef" in await client.rest(), "closed by 1007"
 
 
 @pytest.mark.parametrize(

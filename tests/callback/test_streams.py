@@ -497,7 +497,7 @@ class TestAnIdentifier:
             ("GET", "/v1/stream", {}, 422),
             ("GET", STREAM, {"Last-Event-ID": "nonsense"}, 422),
             ("GET", f"{OPS}/ended/stream", {"Last-Event-ID": "END"}, 204),
-            ("GET", f"{OPS}/a/ws", {}, 404),
+            ("GET", f"{OPS}/a/ws", {}, 426),
         ],
     )
     @both_outlets

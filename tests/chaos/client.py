@@ -79,6 +79,8 @@ class Client:
                 self.numbers += range(1, event["n"])  # it came and ended meanwhile; its end follows
             return
         self.position = lines[b"id"]
+        if lines[b"event"] == b"bookmark":
+            return
         if lines[b"event"] == b"snapshot":
             if self.numbers or "reset" in event:
                 self.faults.append(f"history was said to be lost: {block[:200]!r}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from progress_broker import errors
 from progress_broker.errors import BrokerError
@@ -67,6 +68,110 @@ def test_each_call_says_what_it_does(document: dict[str, Any]) -> None:
     for call in calls:
         assert call["summary"]
         assert call["description"], call["summary"]
+
+
+def test_it_is_valid(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert [fault.message for fault in OpenAPIV31SpecValidator(document).iter_errors()] == []
+
+
+TICKETS = {"/v1/operations/{id}/stream", "/v1/operations/{id}/events", "/v1/stream"}
+
+
+@pytest.mark.parametrize("auth", ["none", "jwt"])
+def test_each_call_says_how_callers_prove_who_they_are(auth: str) -> None:
+    key = {"auth": auth, "jwt_key": "a secret that is long enough for HS256, and for tests"} if auth == "jwt" else {}
+    document = create_app(make_settings(**key)).openapi()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"] | {"description": ""} == {"type": "http", "scheme": "bearer", "description": ""}
+    assert (schemes["cookie"]["in"], schemes["cookie"]["name"]) == ("cookie", "progress_token")
+    assert (schemes["ticket"]["in"], schemes["ticket"]["name"]) == ("query", "ticket")
+    for path, calls in document["paths"].items():
+        for method, call in calls.items():
+            ways = [way for ways in call["security"] for way in ways]
+            reads = path in TICKETS and method == "get"
+            if path in ("/livez", "/readyz"):
+                assert call["security"] == []
+            else:
+                assert ways == ["bearer", "cookie", *(["ticket"] if reads else [])]
+                assert ({} in call["security"]) == (auth == "none")
+            names = [it["name"] for it in call.get("parameters", []) if it["in"] == "query"]
+            assert ("ticket" in names) == reads, path
+
+
+def _resolved(document: dict[str, Any], name: str) -> Draft202012Validator:
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": document["components"]})
+
+
+ENVELOPES = {
+    "progress": {"percent": 42.0, "stages": [{"name": "extract"}], "mine": 1},
+    "log": {"message": "m"},
+    "status": {"status": "running", "attempt": 2},
+    "child": {"operation": "b", "kind": "k", "title": None, "weight": 1.0},
+    "end": {"status": "failed", "result": None, "error": {"type": "t", "message": "m"}},
+    "malformed": {"reason": "its data is not JSON", "bytes": 4},
+    "x.y": [1],
+}
+BAD = {
+    "progress": {"percent": 101},
+    "log": {},
+    "status": {"status": "done"},
+    "child": {},
+    "end": {"status": "running"},
+    "malformed": {},
+}
+
+
+def test_events_are_typed(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["Event"]["discriminator"]["propertyName"] == "type"
+    assert set(schemas["Event"]["discriminator"]["mapping"]) == set(ENVELOPES) - {"x.y"}
+    assert set(schemas["StreamedEvent"]["discriminator"]["mapping"]) == {
+        *(set(ENVELOPES) - {"x.y"}),
+        *("snapshot", "children", "bookmark"),
+    }
+    for name in ("Event", "StreamedEvent"):
+        validator = _resolved(document, name)
+        for kind, data in ENVELOPES.items():
+            event = {"operation": "a", "n": 1, "type": kind, "time": 1, "data": data}
+            assert validator.is_valid(event), kind
+            assert not validator.is_valid(event | {"data": BAD[kind]} if kind in BAD else event | {"n": 0}), kind
+            assert not validator.is_valid(event | {"type": "operations"})
+    events = schemas["History"]["properties"]["events"]
+    assert events["items"] == {"$ref": "#/components/schemas/Event"}
+    history = document["paths"]["/v1/operations/{id}/events"]["get"]["responses"]["200"]["content"]
+    assert history["application/json"]["schema"] == {"$ref": "#/components/schemas/History"}
+    for path, item in (("/v1/operations/{id}/stream", "ServerSentEvent"), ("/v1/stream", "ServerSentEventOfMany")):
+        content = document["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]
+        assert content == {"schema": {"$ref": f"#/components/schemas/{item}"}}
+        event = {"id": "1-0", "event": "end", "data": "{}"}
+        assert _resolved(document, item).is_valid(event)
+        assert not _resolved(document, item).is_valid(event | {"data": {}})
+
+
+def test_progress_and_errors_are_typed(document: dict[str, Any]) -> None:
+    validator = _resolved(document, "Operation")
+    shown = make_operation()
+    validator.validate(shown)
+    validator.validate(shown | {"progress": {"percent": 1, "rolled_up": True}, "error": {"type": "t", "message": "m"}})
+    assert not validator.is_valid(shown | {"progress": {"percent": "1"}})
+    assert not validator.is_valid(shown | {"error": {"message": "m"}})
+
+
+def make_operation() -> dict[str, Any]:
+    at = "2026-11-21T03:22:35.035Z"
+    none = dict.fromkeys(("title", "owner", "parent", "worker", "cancel", "progress", "result", "error"))
+    times = {"created_at": at, "started_at": None, "updated_at": at, "finished_at": None, "expires_at": None}
+    said = {"id": "a", "kind": "k", "tags": [], "weight": 1.0, "status": "pending", "done": False, "attempt": 1}
+    return none | times | said | {"cancel_requested": False, "children": None, "position": "1-0", "events": 1}
+
+
+@pytest.mark.parametrize("call", ["create", "publish", "history", "stream", "multi_stream"])
+def test_calls_have_examples(document: dict[str, Any], call: str) -> None:
+    [found] = [it for path in document["paths"].values() for it in path.values() if it["operationId"] == call]
+    labels = [sample["label"] for sample in found["x-codeSamples"]]
+    assert labels == (["curl", "EventSource"] if "stream" in call else ["curl"])
+    assert all(sample["source"] for sample in found["x-codeSamples"])
 
 
 def test_call_ids_are_unique(document: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Reference pages made of the code: settings, commands, metrics, SDK. `python -m tests.docs.references` writes them."""
+"""Reference pages made of the code: settings, commands, metrics, SDK, streams.
+
+`python -m tests.docs.references` writes them.
+"""
 
 import asyncio
 import importlib
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterator
 from textwrap import indent
 from typing import Any, Literal, get_args, get_origin
 
+import orjson
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -17,6 +21,7 @@ import progress_workers
 from progress_broker.settings import Settings
 from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
+from progress_server.description.asyncapi import asyncapi
 from progress_workers import Operation
 from tests.docs.blocks import ROOT
 from tests.replica_metrics import replica_metrics
@@ -208,6 +213,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "python.md": python_page,
     "metrics.md": metrics_page,
+    "asyncapi.json": lambda: orjson.dumps(asyncapi(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode(),
 }
 
 if __name__ == "__main__":

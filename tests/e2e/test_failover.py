@@ -127,4 +127,4 @@ async def watch(url: str, begun: asyncio.Event) -> list[sse.Message]:
         async for chunk in answer.aiter_bytes():
             body += chunk
             begun.set()
-        return sse.read(body)
+        return [message for message in sse.read(body) if message.type != "bookmark"]

@@ -53,7 +53,7 @@ class Follower:
             if "data" in fields:
                 event: dict[str, Any] = orjson.loads(fields["data"])
                 self.cursor = fields.get("id", self.cursor)
-                if "n" in event:
+                if "n" in event and fields["event"] != "bookmark":
                     yield event
             fields = {}
 

@@ -38,11 +38,11 @@ class Watcher:
 
     @property
     def pings(self) -> int:
-        return self.body.count(b"\n: ping\n")
+        return self.body.count(b": ping\n")
 
     @property
     def numbers(self) -> list[int]:
-        return [message.json["n"] for message in sse.read(self.body)]
+        return [message.json["n"] for message in sse.read(self.body) if message.type != "bookmark"]
 
 
 @pytest.fixture

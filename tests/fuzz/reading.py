@@ -83,5 +83,5 @@ class Connection:
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if not line.startswith(b":"))
             if b"id" in fields:
                 self._id = fields[b"id"].decode()
-            if b"event" in fields:
+            if b"event" in fields and fields[b"event"] != b"bookmark":  # which moves the position alone
                 self._hear(Told(fields[b"event"].decode(), orjson.loads(fields[b"data"]), self._id))

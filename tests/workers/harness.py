@@ -38,8 +38,8 @@ class Broker:
         self.redis: Any = redis.Redis.from_url(url)
 
     def events(self, operation: str) -> list[Event]:
-        found = []
-        for _, fields in self.redis.xrange(KEYS.operation(operation).log):
+        found, keys = [], KEYS.operation(operation)
+        for fields in (fields for key in (keys.kept, keys.log) for _, fields in self.redis.xrange(key)):
             producer, seq = fields.get(b"p"), fields.get(b"s")
             data = orjson.loads(fields[b"d"])
             names = (fields[b"t"].decode(), data, producer.decode() if producer else None, int(seq) if seq else None)

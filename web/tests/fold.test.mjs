@@ -41,6 +41,7 @@ test('a repeat changes nothing at all', () => {
 test('control frames change nothing', () => {
   const state = after([snapshot()]);
   assert.equal(fold(state, event('ping', 0, {})), state);
+  assert.equal(fold(state, event('bookmark', 9, { live: true })), state);
   assert.equal(fold(state, event('reconnect', 0, { reason: 'draining' })), state);
 });
 

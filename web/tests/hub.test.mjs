@@ -88,6 +88,21 @@ test('a stream that is given up on is resumed from its cursor', async () => {
   assert.equal(one.connection().state, 'live');
 });
 
+test('a bookmark moves the cursor, and is no event', async () => {
+  const { clock, EventSource, aWindow, open, query, flush } = aHub();
+  const one = aWindow();
+  one.want(['a']);
+  open();
+  EventSource.last.send('bookmark', { operation: 'a', n: 100, type: 'bookmark', time: 5, data: { live: true } }, 'c9');
+  EventSource.last.send('bookmark', { live: true }, 'c10');
+  flush();
+  assert.deepEqual(one.events(), []);
+  EventSource.last.giveUp();
+  await settle();
+  clock.pass(500);
+  assert.equal(query().last_event_id, 'c10');
+});
+
 test('silence means dead: it is noticed by pings that lack, or as soon as somebody comes back', () => {
   const { clock, EventSource, aWindow, open, query } = aHub();
   const one = aWindow();

@@ -77,6 +77,6 @@ def read_keys(path: Path) -> ApiKeys:
         value: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return ApiKeys(KeyFile.model_validate(value).keys)
     except ValidationError as error:
-        raise SetupError(f"the API keys in {path} are not valid: {invalid(error).detail}") from None
+        raise SetupError(f"the API keys in {path} are not valid: {invalid(error, value).detail}") from None
     except (OSError, ValueError) as error:
         raise SetupError(f"the API keys in {path} can't be read: {error}") from None

@@ -19,6 +19,8 @@ from progress_server.http.paths import class_of, operation_in
 HEADERS = ("authorization", "cookie", "origin", "user-agent")
 """The headers of a request that are passed on, as they were sent."""
 
+_SEPARATORS = {"cookie": "; "}  # RFC 6265, 5.4: it is no list with commas
+
 _OURS = frozenset({"ticket"})  # parameters of a query that are for us alone
 _KEY = secrets.token_bytes(32)  # so that the cached hashes of credentials are of no use elsewhere
 
@@ -85,7 +87,7 @@ def caller_in(
     A token that the browser keeps in a cookie (`POST /v1/session`) is passed on as if it came in `Authorization`.
     """
     headers = connection.headers
-    passed_on = {name: ", ".join(headers.getlist(name)) for name in HEADERS if name in headers}
+    passed_on = {name: _SEPARATORS.get(name, ", ").join(headers.getlist(name)) for name in HEADERS if name in headers}
     if "cookie" in passed_on and not is_same_origin_request(connection, trusted_origins):
         if "authorization" not in passed_on:
             raise Unauthenticated("the cookie came with a request that may be from a page of another site")

@@ -1,11 +1,15 @@
-"""JSON responses."""
+"""JSON responses, and whether a client already has one (RFC 9110, 13.1.2)."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import orjson
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.responses import Response
+
+_TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -17,3 +21,12 @@ def answer(body: object, status: int = 200, headers: Mapping[str, str] = _NONE) 
     """
     content = body.model_dump_json() if isinstance(body, BaseModel) else orjson.dumps(body)
     return Response(content, status, {"Cache-Control": "no-store", **headers}, "application/json")
+
+
+def has_current(headers: Headers, tag: str) -> bool:
+    """Return whether a request's `If-None-Match`, on however many lines, names an `ETag` or is `*`.
+
+    Weak tags match too: GET compares them weakly.
+    """
+    known = ",".join(headers.getlist("if-none-match"))
+    return known.strip() == "*" or tag.removeprefix("W/") in _TAG.findall(known)

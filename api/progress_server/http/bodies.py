@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from progress_broker.errors import RequestTimeout, TooLarge
-from progress_broker.model.validation import invalid, read_json
+from progress_broker.model.validation import read_json, validated
 from progress_server.context import context_of
 
 M = TypeVar("M", bound=BaseModel)
@@ -68,7 +68,4 @@ async def read_model(request: Request, model: type[M], *, required: bool = True)
     Raise `InvalidInput` or `TooLarge`.
     """
     body = await read_body(request, context_of(request).settings.max_body_bytes)
-    try:
-        return model.model_validate({} if not required and not body.strip() else read_json(body))
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(model, {} if not required and not body.strip() else read_json(body))

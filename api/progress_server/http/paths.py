@@ -88,14 +88,6 @@ def operation_in(scope: Scope) -> str:
     return _path_of(scope).split("/", 4)[3]
 
 
-def has_websocket(path: str) -> bool:
-    """Return whether a path is that of a WebSocket route.
-
-    It may begin with the path under which this app is mounted.
-    """
-    return _WEBSOCKETS.search(path) is not None
-
-
 def _path_of(scope: Scope) -> str:
     """Return a request's path without the `root_path` of the server; "" for the lifespan."""
     path: str = scope.get("path", "")
@@ -123,7 +115,6 @@ _READS = re.compile(
         )
     )
 )
-_WEBSOCKETS = re.compile("|".join(_pattern(path).removeprefix("^") for path in (WEBSOCKET_OF_ONE, WEBSOCKET_OF_MANY)))
 
 
 def _asks_to_wait(query: bytes) -> bool:

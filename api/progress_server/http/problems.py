@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from progress_broker.errors import BrokerError, InvalidInput, Unauthenticated
-from progress_broker.model.validation import located
-from progress_server.http.methods import methods_of
+from progress_broker.model.validation import fault_in
+from progress_server.http.routing import methods_of
 
 STATUS_OF_CODE = {
     "not-found": 404,
@@ -30,7 +30,9 @@ STATUS_OF_CODE = {
     "forbidden": 403,
     "too-many-streams": 429,
     "rate-limited": 429,
+    "bad-request": 400,
     "request-timeout": 408,
+    "upgrade-required": 426,
     "uri-too-long": 414,
     "head-too-large": 431,
     "draining": 503,
@@ -79,6 +81,13 @@ class ProblemResponse(Response):
         await super().__call__(scope, receive, send)
 
 
+class _Unanswered(Response):
+    """No response, because the client has left. The access log notes that; without a handler it would be an error."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send nothing."""
+
+
 def problem(
     code: str, detail: str, *, field: str | None = None, retry_s: float | None = None, **members: object
 ) -> Response:
@@ -116,14 +125,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
-        return problem(
-            InvalidInput.code, "the client disconnected before its request was complete"
-        )  # nobody receives it, but without a handler the error would be logged
+        return _Unanswered()
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
         fault: dict[str, Any] = error.errors()[0]
-        bad = located(fault["loc"][1:], fault["msg"])
+        name = fault["loc"][1]  # of a parameter, after where it is: in the path, the query, the body
+        bad = fault_in(fault | {"loc": fault["loc"][1:]}, {name: fault.get("input")})
         return problem(InvalidInput.code, bad.detail, field=bad.field)
 
     @app.exception_handler(HTTPException)

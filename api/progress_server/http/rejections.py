@@ -85,6 +85,7 @@ def rejection(fault: BrokerError, accept: str | None, retry_s: float) -> Respons
 async def reject_websocket(websocket: WebSocket, fault: BrokerError, *, retry_s: float = 1) -> None:
     """Reject a WebSocket that has not been accepted yet."""
     detail = CREDENTIALS_HINT if isinstance(fault, Unauthenticated) else fault.detail
+    websocket.scope.setdefault("state", {})["rejected"] = fault.code
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
     with suppress(WebSocketDisconnect, OSError):  # OSError if the client left before the accept (ASGI, "send")
         await websocket.accept()

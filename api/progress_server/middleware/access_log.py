@@ -6,6 +6,8 @@ import re
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
+from functools import lru_cache
+from ipaddress import ip_address
 from secrets import token_hex
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tracing import is_on
 from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.paths import store_class
+from progress_server.http.problems import STATUS_OF_CODE
 from progress_server.observability.tracing import RequestSpan, span_of
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LONGEST_ADDRESS = 45
 _NOT_STARTED = 499
 """Status in the log for a request whose client disconnected before the response. It is counted as 4xx."""
 
@@ -44,6 +48,7 @@ class AccessLogMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        drop_false_address(scope)
         store_class(scope)  # in the outermost middleware, because all inner layers read the class
         id = _given_id(scope) or f"{self._name}-{next(self._numbers)}"
         REQUEST_ID.set(id)
@@ -55,6 +60,22 @@ class AccessLogMiddleware:
             raise
         finally:
             answer.ended()
+
+
+def drop_false_address(scope: Scope) -> None:
+    """Forget the client's address if it is none: a proxy may have passed on any text as `X-Forwarded-For`."""
+    client = scope.get("client")
+    if client is not None and not (len(client[0]) <= _LONGEST_ADDRESS and _is_address(client[0])):
+        scope["client"] = None
+
+
+@lru_cache(maxsize=8192)
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # behind it may be anything
 
 
 class ResponseObserver:
@@ -84,7 +105,7 @@ class ResponseObserver:
 
     def _start(self, message: Message) -> Message:
         headers = message.get("headers") or ()
-        self._record(_status(message), headers)
+        self._record(_status(message, self._scope), headers)
         if message["type"] == "websocket.close":
             return message
         return {**message, "headers": [*headers, (b"x-request-id", self.id.encode())]}
@@ -117,9 +138,10 @@ class ResponseObserver:
             log.log(access.level, "%s %s %d after %.1f ms, for %s", *main_fields.values(), extra=fields)
 
 
-def _status(message: Message) -> int:
-    if message["type"] == "websocket.accept":
-        return 101
+def _status(message: Message, scope: Scope) -> int:
+    if message["type"] == "websocket.accept":  # one that is rejected is accepted too, to be told why
+        rejected: str | None = scope["state"].get("rejected")
+        return 101 if rejected is None else STATUS_OF_CODE[rejected]
     if message["type"] == "websocket.close":
         return 403
     status: int = message["status"]

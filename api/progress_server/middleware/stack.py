@@ -20,6 +20,7 @@ from progress_server.middleware.csrf import CsrfMiddleware
 from progress_server.middleware.security_headers import SecurityHeadersMiddleware
 from progress_server.middleware.startup import StartupMiddleware
 from progress_server.middleware.trusted_hosts import TrustedHosts, names_answered
+from progress_server.middleware.unreadable import UnreadableMiddleware
 
 PREFLIGHT_S = 7200
 """How long a browser may cache a preflight response. Browsers accept no longer time."""
@@ -61,6 +62,7 @@ def build_stack(
     return [
         Middleware(AccessLogMiddleware, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
         Middleware(SecurityHeadersMiddleware, https_only=_is_https_only(settings)),
+        Middleware(UnreadableMiddleware),
         *_hosts(settings),
         *_cors(settings),
         Middleware(CsrfMiddleware, trusted_origins=() if _any_may_read(settings) else settings.cors_origins),

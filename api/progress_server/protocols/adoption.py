@@ -58,20 +58,6 @@ class ConnectionHandover:
         return None if cycle.disconnected or cycle.response_complete else protocol.detach(cycle)
 
 
-class DisconnectAwareCycle(RequestResponseCycle):
-    """A request and its response, which checks before each message whether the connection is closed.
-
-    A client may leave, or send invalid HTTP, while its request is being answered. uvicorn is told so one turn of the
-    event loop later. A write in between raises an error on uvloop, and is ignored on asyncio's own loop.
-    """
-
-    async def send(self, message: Any) -> None:
-        """Send a message; drop it if the connection is closed."""
-        if self.transport.is_closing():
-            self.disconnected = True
-        await super().send(message)
-
-
 class AdoptableProtocol(BoundedHttpProtocol):
     """uvicorn's HTTP/1.1 protocol with bounds, which offers its connections to the application."""
 
@@ -82,7 +68,6 @@ class AdoptableProtocol(BoundedHttpProtocol):
         cycle, scope = self.cycle, self.scope
         if cycle is before:
             return
-        cycle.__class__ = DisconnectAwareCycle
         if scope["method"] == "GET":
             extensions: dict[str, Any] = scope.setdefault("extensions", {})
             extensions[ADOPTION] = ConnectionHandover(self, cycle)

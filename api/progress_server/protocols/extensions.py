@@ -13,6 +13,10 @@ ABORT = "progress_broker.abort"
 """The key of a function that cuts the connection, in the scope of a WebSocket."""
 
 
+REJECTION = "progress_broker.rejection"
+"""The key of an error code, in the scope of a request that can't be read: the app answers it with that problem."""
+
+
 class Connection(NamedTuple):
     """A connection that was taken over."""
 

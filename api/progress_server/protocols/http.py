@@ -2,11 +2,12 @@
 
 import asyncio
 from typing import Any, ClassVar, NamedTuple, Self
+from urllib.parse import quote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from progress_broker.settings import Settings
-from progress_server.http.problems import problem
+from progress_server.protocols.extensions import REJECTION
 from progress_server.protocols.upgrades import UpgradeProtocol
 
 MAX_PIPELINED = 16
@@ -21,6 +22,9 @@ PIECE_BYTES = 1_024
 
 LINGER_S = 2.0
 """How long that may take."""
+
+_SHOWN_BYTES = 200
+"""How much of a path the log shows where the request could not be read."""
 
 _FIELD_BYTES = 4  # colon, space, CR, LF
 
@@ -42,6 +46,29 @@ class Bounds(NamedTuple):
 
 class _TooMuch(Exception):
     """Raised out of the parser, to which uvicorn then answers as to what can't be parsed: by `send_400_response`."""
+
+
+class BoundedCycle(RequestResponseCycle):
+    """A request and its response, which checks before each message whether the connection is closed.
+
+    A client may leave, or send invalid HTTP, while its request is being answered. uvicorn is told so one turn of the
+    event loop later. A write in between raises an error on uvloop, and is ignored on asyncio's own loop.
+    """
+
+    last = False
+    """Whether the connection ends with this response: its client was never told to send the body (`Expect`), so nobody
+    can tell whether what comes next is the body or another request (RFC 9110, 10.1.1)."""
+
+    async def send(self, message: Any) -> None:
+        """Send a message; drop it if the connection is closed."""
+        if self.transport.is_closing():
+            self.disconnected = True
+        if self.waiting_for_100_continue and self.more_body:
+            self.last, self.keep_alive = True, False
+            await super().send(message)
+            self.keep_alive = True  # the protocol ends the connection: uvicorn's close could lose the response
+        else:
+            await super().send(message)
 
 
 class BoundedHttpProtocol(UpgradeProtocol):
@@ -127,7 +154,10 @@ class BoundedHttpProtocol(UpgradeProtocol):
             self._fault = "rate-limited"
             raise _TooMuch
         self._in_body, self._ignored_bytes = True, 0
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.__class__ = BoundedCycle
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -156,7 +186,11 @@ class BoundedHttpProtocol(UpgradeProtocol):
     def on_response_complete(self) -> None:
         """End a response; what is left of the request's body has only so long to come."""
         super().on_response_complete()
-        if self._in_body and not self.transport.is_closing():
+        if isinstance(self.cycle, BoundedCycle) and self.cycle.last:
+            self._unset_keepalive_if_required()
+            self._ended = True
+            self._linger()
+        elif self._in_body and not self.transport.is_closing():
             self._await_more()
 
     # Its end before time
@@ -166,20 +200,53 @@ class BoundedHttpProtocol(UpgradeProtocol):
         self._ended = True
         if self.transport.is_closing():
             return
-        if self._fault is None:
-            super().send_400_response(msg)
-        elif self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self._reject(self._fault)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._fault is not None or cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+            cycle.disconnected = True  # its response must not follow ours
+            cycle.message_event.set()
+        self._reject(self._fault or "bad-request")
 
     def _reject(self, code: str) -> None:
-        answer = problem(code, _DETAILS[code])
-        lines = [STATUS_LINE[answer.status_code]]
-        lines += [b"%b: %b\r\n" % header for header in answer.raw_headers]
+        """Have the app reject a request, as it does any other: with the same headers, in the log, and counted."""
         self._ended = True
-        self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", bytes(answer.body)]))
-        self._linger()
+        self._await_no_more()
+        task = self.loop.create_task(self._answer(self._scope_of_rejection(code)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _scope_of_rejection(self, code: str) -> dict[str, Any]:
+        """Return a scope of what is known of a request. Its headers and its query may have been cut anywhere."""
+        path = bytes(self.url or b"").partition(b"?")[0][:_SHOWN_BYTES].decode("latin-1")
+        told: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+        }
+        told |= {"server": self.server, "client": self.client, "scheme": self.scheme, "root_path": self.root_path}
+        told |= {"method": "", "path": path, "raw_path": quote(path, "/%").encode(), "query_string": b""}
+        return told | {"headers": [], "state": self.app_state.copy(), "extensions": {REJECTION: code}}
+
+    async def _answer(self, scope: dict[str, Any]) -> None:
+        parts: list[bytes] = []
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*self.server_state.default_headers, *message["headers"], (b"connection", b"close")]
+                parts.append(STATUS_LINE[message["status"]])
+                parts.extend(b"%b: %b\r\n" % header for header in headers)
+                parts.append(b"\r\n")
+            else:
+                parts.append(message.get("body", b""))
+
+        try:
+            await self.app(scope, _nothing, send)
+        finally:
+            if not self.transport.is_closing():
+                self.transport.write(b"".join(parts))
+                self._linger()
 
     def _linger(self) -> None:
         """End, but ignore for a while what still comes: a reset would take the answer from who is still sending."""
@@ -212,9 +279,5 @@ class BoundedHttpProtocol(UpgradeProtocol):
             self.transport.close()
 
 
-_DETAILS = {
-    "request-timeout": "the request's head did not come in time",
-    "uri-too-long": "the URL is longer than is taken: ask for less at a time",
-    "rate-limited": "too many requests were sent without awaiting answers",
-    "head-too-large": "the URL and the headers are larger than is taken: is it a cookie?",
-}
+async def _nothing() -> Any:
+    return {"type": "http.disconnect"}

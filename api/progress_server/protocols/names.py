@@ -116,6 +116,18 @@ ADOPTED_CONNECTIONS = Feature(
             "to end a response at its head when its connection is taken over",
         ),
         Needed(
+            _HTTPTOOLS,
+            "HttpToolsProtocol",
+            ("app", "app_state", "asgi_version", "client", "root_path", "scheme", "server", "tasks"),
+            "to let the application reject a request that can't be read",
+        ),
+        Needed(
+            _HTTPTOOLS,
+            "RequestResponseCycle",
+            ("keep_alive", "more_body", "waiting_for_100_continue"),
+            "to end a connection whose client waits to be told to send a body",
+        ),
+        Needed(
             "uvicorn.protocols.http.flow_control",
             "FlowControl",
             ("drain", "resume_reading", "write_paused"),
@@ -145,7 +157,14 @@ BOUNDED_WEBSOCKETS = Feature(
         Needed(
             _SANSIO,
             "WebSocketsSansIOProtocol",
-            ("frames", "handle_cont", "handle_parser_exception", "queue", "send_receive_event_to_app"),
+            (
+                "curr_msg_data_type",
+                "frames",
+                "handle_cont",
+                "handle_parser_exception",
+                "queue",
+                "send_receive_event_to_app",
+            ),
             "to bound the messages that wait",
         ),
         Needed(_SANSIO, "WebSocketsSansIOProtocol", ("conn", "logger"), "to keep secrets out of the log"),

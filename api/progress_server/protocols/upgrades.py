@@ -1,17 +1,17 @@
 """Offers to change to another protocol on the same connection (RFC 9110, 7.8): which are taken, how one is ignored."""
 
+import re
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from progress_server.http.paths import has_websocket
 
 Headers = list[tuple[bytes, bytes]]
 
 _HANDSHAKE = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
 """What uvicorn knows a WebSocket's handshake by, word for word."""
+
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -57,7 +57,7 @@ class UpgradeProtocol(HttpToolsProtocol):
             if head[0] == b"CONNECT":
                 raise httptools.HttpParserInvalidMethodError("CONNECT is for proxies")
             idle = self.cycle is None or self.cycle.response_complete
-            if not (idle and self.ws_protocol_class and _is_handshake(*head)):
+            if not (idle and self.ws_protocol_class and _is_handshake(head[0], head[1], self.headers)):
                 self._without_offer = _without_offer(*head)
                 return
             others = [field for field in self.headers if field[0] not in (b"connection", b"upgrade")]
@@ -70,19 +70,20 @@ class UpgradeProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
 
-def _is_handshake(method: bytes, version: str, url: bytes, headers: Headers) -> bool:
+def _is_handshake(method: bytes, version: str, headers: Headers) -> bool:
     """Return whether a request that offers an upgrade is a WebSocket's handshake, which gets a WebSocket's answer.
 
-    A request with a body is not: what opens the new protocol would be taken for the body, or the reverse. Without a key
-    it is one only where we have a WebSocket, whose protocol then says what is missing.
+    A request with a body is not: what opens the new protocol would be taken for the body, or the reverse. Nor is one
+    without a valid key and version (RFC 6455, 4.2.1): the path of a WebSocket answers it by 426.
     """
     if method != b"GET" or version != "1.1" or any(name in _FRAMING for name, _ in headers):
         return False
     offered = b",".join(value for name, value in headers if name == b"upgrade").lower().split(b",")
     if b"websocket" not in map(bytes.strip, offered):
         return False
-    has_key = any(name == b"sec-websocket-key" for name, _ in headers)
-    return has_key or has_websocket(unquote(httptools.parse_url(url).path.decode("ascii")))
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    versions = [value for name, value in headers if name == b"sec-websocket-version"]
+    return len(keys) == 1 and _KEY.fullmatch(keys[0]) is not None and versions == [b"13"]
 
 
 def _without_offer(method: bytes, version: str, url: bytes, headers: Headers) -> bytes:

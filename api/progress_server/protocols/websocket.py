@@ -23,7 +23,7 @@ MAX_QUEUED = 2_000
 
 _MAX_FRAGMENTS = 100
 _LINGER_S = 5.0
-_POLICY = 1008
+_POLICY, _NOT_TEXT = 1008, 1007
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -86,13 +86,23 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the application, up to the bound."""
-        if self.queue.qsize() < MAX_QUEUED:
-            super().send_receive_event_to_app()
-        else:
+        if self.queue.qsize() >= MAX_QUEUED:
             self._send_away("too many messages at once")
+        elif self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+            self._send_away("a text that is not UTF-8", _NOT_TEXT)  # uvicorn would log an error each time
+        else:
+            super().send_receive_event_to_app()
 
-    def _send_away(self, reason: str) -> None:
+    def _send_away(self, reason: str, code: int = _POLICY) -> None:
         self.frames = []
         if not self.close_sent:
-            self.conn.fail(_POLICY, reason)
+            self.conn.fail(code, reason)
             self.handle_parser_exception()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

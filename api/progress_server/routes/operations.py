@@ -17,7 +17,7 @@ from progress_server.auth.authorization import require_creation, require_permiss
 from progress_server.auth.guard import Guard, guard_of
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
-from progress_server.http.answers import answer
+from progress_server.http.answers import answer, has_current
 from progress_server.http.bodies import read_model
 from progress_server.http.cancellation import CancelRequest
 from progress_server.http.openapi import rejections
@@ -54,8 +54,9 @@ async def create(request: Request, context: InContext) -> Response:
     operation, made = await context.store.create(await require_creation(request, context, new))
     if not made and not principal_of(request).grants.allows(Action.READ, attributes_of(operation)):
         raise OperationExists(f"operation {operation.id} already exists")  # the caller may not read its state
-    location = f"{router.prefix}/{operation.id}"
-    return answer(operation, 201, {"Location": location, "Operation-Location": location})
+    location = f"{_public_url(request, context)}{router.prefix}/{operation.id}"
+    headers = {"Location": location, "Operation-Location": location}
+    return answer(operation, 201, headers | _poll_delay(operation))
 
 
 @router.get("", response_model=Listing)
@@ -125,12 +126,19 @@ async def get(
             it for it in now.children.operations if grants.allows(Action.READ, attributes_of(it))
         ]
     headers = {"ETag": f'"{_tag(now)}"', "Cache-Control": "private, no-cache"}
-    if not now.done:
-        headers["Retry-After"] = str(POLL_S)
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if headers["ETag"] in known or "*" in known:
+    headers |= _poll_delay(now)
+    if has_current(request.headers, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return answer(now, headers=headers)
+
+
+def _public_url(request: Request, context: Context) -> str:
+    """Return the URL under which the caller reaches this API. Pollers follow `Operation-Location` only if absolute."""
+    return context.settings.public_url or str(request.base_url).rstrip("/")
+
+
+def _poll_delay(now: Operation) -> dict[str, str]:
+    return {} if now.done else {"Retry-After": str(POLL_S)}
 
 
 def _tag(now: Operation) -> str:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
+from fastapi import FastAPI, Request
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import progress_web
+from progress_server.http.answers import has_current
 from progress_server.middleware import security_headers
 
 
@@ -22,18 +24,25 @@ class Pages(StaticFiles):
         response.headers.update(security_headers.PAGE)
         return response
 
+    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
+        """Return whether the client has the current file."""
+        if "if-none-match" in request_headers:
+            return has_current(request_headers, response_headers["etag"])
+        return super().is_not_modified(response_headers, request_headers)
+
 
 def mount_pages(app: FastAPI) -> None:
     """Add the pages to an app."""
     pages = progress_web.directory()
+    files = {folder: Pages(directory=pages / folder) for folder in ("client", "dashboard", "reference")}
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def dashboard() -> Response:
-        return FileResponse(pages / "dashboard" / "index.html", headers=security_headers.PAGE)
+    async def dashboard(request: Request) -> Response:
+        return await files["dashboard"].get_response("index.html", request.scope)
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
-    async def reference() -> Response:
-        return FileResponse(pages / "reference" / "index.html", headers=security_headers.PAGE)
+    async def reference(request: Request) -> Response:
+        return await files["reference"].get_response("index.html", request.scope)
 
-    for folder in ("client", "dashboard", "reference"):
-        app.mount(f"/web/{folder}", Pages(directory=pages / folder), name=folder)
+    for folder, its_files in files.items():
+        app.mount(f"/web/{folder}", its_files, name=folder)

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import orjson
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from progress_broker.errors import BrokerError, InvalidInput, Unauthenticated
@@ -91,8 +90,6 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
         raise
     except BrokerError as error:
         return problem(error.code, error.detail, field=error.field, accepted=taken)
-    except ClientDisconnect:
-        pass  # received lines are stored; nobody is left to receive the response
     if answer is None:
         raise InvalidInput("the body contains no events; send one event per line")
     return Response(orjson.dumps(answer.model_dump() | {"accepted": taken}), media_type="application/json")

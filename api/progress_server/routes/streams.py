@@ -1,6 +1,7 @@
 """The events of one operation, and of many, as server-sent events (WHATWG HTML, 9.2)."""
 
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -30,18 +31,20 @@ MAX_INDEXES = 64
 For a caller with more, the query searches everything and then filters what it finds.
 """
 
-_TEXT = {"type": "string"}
-EVENT = {
-    "type": "object",
-    "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": {"type": "integer", "minimum": 0}},
-}
+
+def _events(schema: str) -> dict[str, Any]:
+    """Return the content of a stream. Before OpenAPI 3.2 the schema of such a type is by custom that of one event."""
+    item = {"$ref": f"#/components/schemas/{schema}"}
+    return {"description": "The events; the schema is that of one.", "content": {"text/event-stream": {"schema": item}}}
+
+
 _OF_ONE: Responses = {
-    200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    200: _events("ServerSentEvent"),
     204: {"description": "The position is that of the end: nothing will follow, and EventSource stops."},
     **rejections("too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"),
 }
 _OF_MANY: Responses = {
-    200: {"description": "The events.", "content": {"text/event-stream": {"itemSchema": EVENT}}},
+    200: _events("ServerSentEventOfMany"),
     204: {"description": "Every named operation was deleted, or ended before the cursor: nothing will follow."},
     **rejections(
         "not-found", "gone", "too-many-streams", "rate-limited", "at-capacity", "draining", "storage-unavailable"

@@ -3,6 +3,7 @@
 import re
 
 from fastapi import APIRouter, WebSocket
+from starlette.responses import Response
 
 from progress_broker.errors import BrokerError, Forbidden, InvalidInput
 from progress_broker.model.operation import OPERATION_ID
@@ -10,6 +11,7 @@ from progress_broker.settings import Settings
 from progress_server.context import context_of
 from progress_server.http.origins import may_connect
 from progress_server.http.paths import WEBSOCKET_OF_MANY, WEBSOCKET_OF_ONE
+from progress_server.http.problems import problem
 from progress_server.http.query_names import values_of
 from progress_server.http.rejections import reject_websocket
 from progress_server.sse.query import read_query
@@ -31,6 +33,7 @@ async def follow(websocket: WebSocket) -> None:
         query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:
+        context.hub.tally.rejected[error.code] += 1
         await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=True)
@@ -53,6 +56,7 @@ async def run_session(websocket: WebSocket) -> None:
         _check_origin(websocket, context.settings)
         values_of(websocket.scope["query_string"], (), others=context.takes_other_names)
     except BrokerError as error:
+        context.hub.tally.rejected[error.code] += 1
         await reject_websocket(websocket, error)
         return
     socket = Socket(websocket, context, single=False)
@@ -64,6 +68,15 @@ async def run_session(websocket: WebSocket) -> None:
 
     await socket.accept()
     await socket.run(listen)
+
+
+@router.get(WEBSOCKET_OF_ONE, include_in_schema=False)
+@router.get(WEBSOCKET_OF_MANY, include_in_schema=False)
+async def no_websocket() -> Response:
+    """Tell a client that sent an ordinary request what this path is for (RFC 9110, 15.5.22)."""
+    answer = problem("upgrade-required", "this path serves WebSockets; connect with a WebSocket client")
+    answer.headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
+    return answer
 
 
 def _check_origin(websocket: WebSocket, settings: Settings) -> None:

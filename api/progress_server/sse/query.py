@@ -3,14 +3,14 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import InvalidInput
 from progress_broker.model.event import CHILDREN
 from progress_broker.model.operation import EVENT_TYPE, Label, OperationId
 from progress_broker.model.position import parse as parse_position
-from progress_broker.model.validation import invalid
+from progress_broker.model.validation import validated
 from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import PING, PING_EVENT
 from progress_server.http.query_names import values_of
@@ -80,10 +80,7 @@ def read_query(query: bytes, *, others: bool = False) -> StreamQuery:
     """Return the parsed query; raise `InvalidInput`. With `others` it may have unknown parameters."""
     if not query:
         return ANYTHING
-    try:
-        return StreamQuery.model_validate(values_of(query, _NAMES_OF_ONE, others=others))
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(StreamQuery, values_of(query, _NAMES_OF_ONE, others=others))
 
 
 def query_parameters(model: type[BaseModel] = StreamQuery) -> list[dict[str, Any]]:
@@ -175,7 +172,4 @@ _LISTS = frozenset({"operation", "tag"})
 
 def read_multi_query(query: bytes, *, others: bool = False) -> MultiQuery:
     """Return the parsed query; raise `InvalidInput`. With `others` it may have unknown parameters."""
-    try:
-        return MultiQuery.model_validate(values_of(query, _NAMES_OF_MANY, _LISTS, others=others))
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(MultiQuery, values_of(query, _NAMES_OF_MANY, _LISTS, others=others))

@@ -7,11 +7,11 @@ import random
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model.operation import OperationId
-from progress_broker.model.validation import invalid, read_json
+from progress_broker.model.validation import read_json, validated
 from progress_broker.settings import Settings
 from progress_server.http.cancellation import CancelRequest
 from progress_server.sse.query import StreamQuery
@@ -58,10 +58,7 @@ class Subscribe(_Request):
         """Return the parameters as the query of a stream."""
         options: dict[str, Any] = self.model_dump(include={"last_event_id", "interval_ms", "wait_s", "children"})
         options |= {"from": self.beginning, "types": None if self.types is None else ",".join(self.types)}
-        try:
-            return StreamQuery.model_validate(options)
-        except ValidationError as error:
-            raise invalid(error) from None
+        return validated(StreamQuery, options)
 
 
 class Unsubscribe(_Request):
@@ -102,10 +99,7 @@ def read_request(text: str | None) -> Request:
         raise InvalidInput(
             f"a message must be a JSON object whose `type` is one of {', '.join(_REQUESTS)}", field="type"
         )
-    try:
-        return _REQUESTS[type].model_validate(content)
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(_REQUESTS[type], content)
 
 
 def named_in(text: str | None) -> tuple[str | None, Ref]:

@@ -58,6 +58,7 @@ class Session:
         try:
             await self._subscribe(operation, query, start)
         except BrokerError as error:
+            self._context.hub.tally.problems[error.code] += 1
             self._reject(error, operation)
             self._socket.finish(close_code(error.code), error.code)
 
@@ -96,15 +97,15 @@ class Session:
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
         socket, hub, settings = self._socket, self._context.hub, self._context.settings
-        await require_permission(self._websocket, self._context, Action.READ, operation)
-        if len(socket) >= settings.max_operations_per_stream and operation not in socket:
-            limit = settings.max_operations_per_stream
-            raise InvalidInput(
-                f"a WebSocket follows at most {limit} operations (PROGRESS_MAX_OPERATIONS_PER_STREAM);"
-                " open another for more",
-                field="operation",
-            )
         try:
+            await require_permission(self._websocket, self._context, Action.READ, operation)
+            if len(socket) >= settings.max_operations_per_stream and operation not in socket:
+                limit = settings.max_operations_per_stream
+                raise InvalidInput(
+                    f"a WebSocket follows at most {limit} operations (PROGRESS_MAX_OPERATIONS_PER_STREAM);"
+                    " open another for more",
+                    field="operation",
+                )
             delivery = replace(query.delivery(), connection=socket.connection)
             subscription = await hub.subscribe(
                 operation, start, bind_to_principal(delivery, socket.holder, hub), await_creation=query.wait_s > 0

@@ -14,7 +14,7 @@ from progress_broker.bundle.lane import Lane
 from progress_broker.bundle.member import LEAST_SHARE_BYTES, BundleMember
 from progress_broker.bundle.merge import Merge
 from progress_broker.bundle.query import OperationQuery
-from progress_broker.model.event import MISSING, OPERATIONS
+from progress_broker.model.event import BOOKMARK, MISSING, OPERATIONS
 from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.position import order
 from progress_broker.stream.batching import SLICE_BYTES
@@ -70,12 +70,15 @@ class Bundle(Stream):
         """Ids of operations that do not exist yet."""
         self.reset: str | None = None
         """Why it starts with snapshots, although its client sent a cursor."""
-        self.members_delivery = replace(delivery, interval_s=0, children=False, holder=None, deadline=inf, first=())
+        self.members_delivery = replace(
+            delivery, interval_s=0, children=False, holder=None, deadline=inf, first=(), says_live=False
+        )
         """The delivery options of its members. The bundle itself applies the minimum interval."""
         self._host = host
         self._most = most
         self._first: list[Frame] = []
         self._flushing = False
+        self._live = False  # its client has been told that it has all there was
         self._timer: Cancellable | None = None
 
     def __len__(self) -> int:
@@ -192,6 +195,9 @@ class Bundle(Stream):
             self._flushing = False
         if not (self.merge.count or self.query.endless or self.awaited):
             self.close("ended")
+        elif not (self._live or self.merge.waiting):
+            self._live = True
+            self._write([id_frame(self.merge.cursor()), control_frame(BOOKMARK, {"live": True})])
         wait_s = self.merge.wait_s()
         if wait_s is not None and self._timer is None and self.mode is not Mode.CLOSED:
             self._timer = self._policy.call_later(wait_s, self._next_flush)

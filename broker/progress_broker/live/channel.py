@@ -26,7 +26,7 @@ class Channel(History):
         self.subscriptions: set[Subscription] = set()
         self.last_event_at = 0.0
         self.checked_at = float("-inf")
-        self._live = Fanout()
+        self._live = Fanout(operation)
         self._ahead: set[Subscription] = set()  # subscriptions that have newer events than this channel
         self._early_events: deque[Event] = deque(
             maxlen=limits.frames

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from progress_broker.stream.batching import wanted
+from progress_broker.stream.batching import told
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import size
 from progress_broker.stream.subscription import Audience, Subscription
@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 class Fanout:
     """Writes each new frame to all live subscriptions. Each group gets the same bytes, so a group encodes only once."""
 
-    __slots__ = ("_audiences", "_paced")
+    __slots__ = ("_audiences", "_operation", "_paced")
 
-    def __init__(self) -> None:
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
         self._audiences: dict[Audience, dict[Subscription, Callable[[Any], object]]] = {}
         self._paced: set[Subscription] = set()  # subscriptions with a minimum interval of their own
 
@@ -44,7 +45,7 @@ class Fanout:
     def deliver(self, frames: Sequence[Frame]) -> None:
         """Write the next frames. A subscription whose buffer is full leaves during the write."""
         for audience, members in tuple(self._audiences.items()):
-            theirs = wanted(frames, audience.types)
+            theirs = told(self._operation, frames, audience.types, live=True)
             if theirs:
                 data = audience.encoding.encode(theirs)
                 audience.written.bytes += size(data) * len(members)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model import payloads
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
-from progress_broker.model.validation import fits_nesting_limit, invalid
+from progress_broker.model.validation import fits_nesting_limit, validated
 from progress_broker.settings import Settings
 
 MAX_SEQ = (1 << 53) - 1  # the largest integer that Lua and JavaScript represent exactly
@@ -54,10 +54,7 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
         )
     status = ""
     if type in _SHAPES:
-        try:
-            shaped = _SHAPES[type].model_validate(data)
-        except ValidationError as error:
-            raise invalid(error) from None
+        shaped = validated(_SHAPES[type], data)
         if isinstance(shaped, payloads.Running | payloads.Outcome):
             status = shaped.status
         if isinstance(shaped, payloads.Outcome):
@@ -105,10 +102,7 @@ class PublishRequest(BaseModel):
 
 def read_publish_request(value: object, settings: Settings) -> NewEvent:
     """Return the entry for an event given as plain values; raise `InvalidInput` or `TooLarge`."""
-    try:
-        event = PublishRequest.model_validate(value)
-    except ValidationError as error:
-        raise invalid(error) from None
+    event = validated(PublishRequest, value)
     if (event.producer is None) != (event.seq is None):
         raise InvalidInput("send producer and seq together: they are used to detect repeated events", field="seq")
     return encode(event.type, event.data, settings, producer=event.producer or "", seq=event.seq)

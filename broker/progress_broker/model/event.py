@@ -11,6 +11,7 @@ from progress_broker.model.position import milliseconds
 PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
 OPERATIONS, MISSING = b"operations", b"missing"
 CHILD, CHILDREN = b"child", b"children"
+BOOKMARK = b"bookmark"
 GONE = b"gone"
 """An internal event without a number: the operation was deleted."""
 CREATED = b"created"

@@ -26,6 +26,7 @@ RESERVED_TYPES = frozenset(
         "children",
         "operations",
         "missing",
+        "bookmark",
     }
 )
 """Event types that publishers may not use. EventSource fires the first two itself; the broker uses the others."""

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from progress_broker.model.event import END, PROGRESS, SNAPSHOT
-from progress_broker.stream.frames import Frame
+from progress_broker.stream.frames import Frame, bookmark_frame
 
 SLICE_BYTES = 16_384
 """How much is written at a time to a client that catches up. It may exceed the client's buffer by this much."""
+
+BOOKMARK_EVERY = 100
+"""A client that wants few types is told a new position about once in so many events: much less than are kept."""
 
 Types = frozenset[bytes] | None
 
@@ -27,6 +30,22 @@ def wanted(frames: Sequence[Frame], types: Types) -> Sequence[Frame]:
     if types is None:
         return frames
     return [frame for frame in frames if frame.type in types or frame.type == END or frame.type == SNAPSHOT]
+
+
+def told(operation: str, frames: Sequence[Frame], types: Types, *, live: bool) -> Sequence[Frame]:
+    """Return the frames of these types, and sometimes a bookmark after them.
+
+    Without it, a client that wants few types would keep an old position, and be told of a reset for events that it does
+    not want. Where a bookmark is sent depends on the numbers of the frames alone, so all clients with these types get
+    the same bytes.
+    """
+    kept = wanted(frames, types)
+    if types is None or (kept and kept[-1] is frames[-1]):
+        return kept
+    first, last = frames[0].n - 1, frames[-1]
+    if first // BOOKMARK_EVERY == last.n // BOOKMARK_EVERY:
+        return kept
+    return [*kept, bookmark_frame(operation, last.n, last.position, live=live)]
 
 
 def slices(frames: Sequence[Frame], n: int) -> Iterable[Sequence[Frame]]:

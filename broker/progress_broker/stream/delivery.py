@@ -46,6 +46,8 @@ class Delivery:
     """When the stream must end, by the hub's clock: for example because the caller's token expires."""
     first: tuple[Frame, ...] = ()
     """Frames to send before all others."""
+    says_live: bool = True
+    """Whether a client that resumes is told when it has all that it missed."""
     connection: str = ""
     """The name of its connection, if it has one. The connection may carry other streams, too."""
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from progress_broker.model.event import CHILDREN, END, PROGRESS, SNAPSHOT, Event
+from progress_broker.model.event import BOOKMARK, CHILDREN, END, PROGRESS, SNAPSHOT, Event
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, TERMINAL, Operation
+from progress_broker.model.position import milliseconds
 from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.storage.foreign import warn_once
 
@@ -135,19 +136,38 @@ def snapshot_frame(operation: Operation, reset: str | None = None) -> Frame:
     return Frame(operation.events, operation.position.encode(), SNAPSHOT, wire, len(head))
 
 
-PING = Frame(0, b"", b"ping", b": ping\n\n")
+# A comment, and `retry`, are not followed by an empty line: they join the next event. Of a block without data several
+# clients (httpx-sse, aiosseclient) make an empty `message` event.
+PING = Frame(0, b"", b"ping", b": ping\n")
 PING_EVENT = Frame(0, b"", b"ping", b"event: ping\ndata: {}\n\n")
 
 
 def opening_frame(retry_ms: int) -> Frame:
     """Return a stream's first bytes. They make proxies forward the response, and set the reconnect delay."""
-    return Frame(0, b"", b"", b"retry: %d\n: connected\n\n" % retry_ms)
+    return Frame(0, b"", b"", b"retry: %d\n: connected\n" % retry_ms)
 
 
 def reconnect_frame(reason: str, retry_ms: int) -> Frame:
     """Return the frame that asks a client to reconnect. It has no id, so the client keeps its position."""
     data = orjson.dumps({"reason": reason})
     return Frame(0, b"", b"reconnect", b"retry: %d\nevent: reconnect\ndata: %b\n\n" % (retry_ms, data))
+
+
+def bookmark_frame(operation: str, n: int, position: bytes, *, live: bool) -> Frame:
+    """Return the frame that moves a client's position to the n-th event, although no event of the log is sent.
+
+    Everything up to the position that the client asked for has been sent. `live` says that this is all there is so far.
+    """
+    head = b"id: %b\nevent: bookmark\ndata: " % position
+    data = b'{"live":true}' if live else b"{}"
+    wire = b'%b{"operation":"%b","n":%d,"type":"bookmark","time":%d,"data":%b}\n\n' % (
+        head,
+        operation.encode(),
+        n,
+        milliseconds(position),
+        data,
+    )
+    return Frame(0, position, BOOKMARK, wire, len(head))
 
 
 def children_frame(parent: str, time_ms: int, data: bytes) -> Frame:

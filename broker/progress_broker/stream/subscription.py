@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 
 from progress_broker.model.event import END, SNAPSHOT
 from progress_broker.runtime.tally import BytesWritten
-from progress_broker.stream.batching import Types, conflate, slices, wanted
+from progress_broker.stream.batching import Types, conflate, slices, told
 from progress_broker.stream.delivery import Delivery, StreamPolicy
-from progress_broker.stream.frames import Frame
+from progress_broker.stream.frames import Frame, bookmark_frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
 from progress_broker.stream.stream import Mode, Stream
 from progress_broker.stream.throttle import Throttle
@@ -99,6 +99,7 @@ class Subscription(Stream):
         "_first",
         "_has_room",
         "_reading",
+        "_replays",
         "_slow",
         "_source",
         "_superseded",
@@ -120,6 +121,7 @@ class Subscription(Stream):
         self._has_room = False
         self._reading = False  # a page or a snapshot was requested
         self._superseded: str | None = None  # why the result of the read in progress is useless
+        self._replays = False  # it resumes, and its client has not been told yet that it has all
         self._slow = False  # its buffer was full since it was last live
 
     @property
@@ -139,6 +141,7 @@ class Subscription(Stream):
         if self._first:  # a reset has already set its position, with a snapshot
             return
         self.n, self.position, self._first = n, position, first
+        self._replays = self.delivery.says_live and not (first and first[0].type == SNAPSHOT)
 
     def wait(self) -> None:
         """Wait for an operation that does not exist yet. When it exists, its snapshot is sent."""
@@ -150,7 +153,7 @@ class Subscription(Stream):
     def offer(self, frames: Sequence[Frame]) -> None:
         """Accept new frames while it is live and has a minimum interval."""
         if self.throttle is not None:
-            self.throttle.take(wanted(frames, self.delivery.types))
+            self.throttle.take(told(self.operation, frames, self.delivery.types, live=self.mode is Mode.LIVE))
 
     def ended(self) -> None:
         """Close it: it was live and the `end` has been written."""
@@ -207,6 +210,7 @@ class Subscription(Stream):
         if self.throttle is not None:
             self.throttle.drop()
         self.n, self.position = frame.n - done, frame.position
+        self._replays = False
         if self.outlet is NO_OUTLET:
             self._first = (frame,)  # sent when there is an outlet
         else:
@@ -239,6 +243,10 @@ class Subscription(Stream):
                 self._policy.tally.caught_up += self._slow
                 self._slow = False
                 self._source.join(self)
+                if self._replays:
+                    self._replays = False
+                    write = self._write if self.throttle is None else self.throttle.take  # after what it holds
+                    write((self._live_bookmark(),))
                 self.flush_side()
 
     # What the outlet calls
@@ -264,6 +272,9 @@ class Subscription(Stream):
         if first and first[0].type == SNAPSHOT:
             opening_frames += first
             first = ()
+        elif self._replays and not first and self._source.loaded and self._source.n == self.n:
+            opening_frames.append(self._live_bookmark())  # nothing was missed: it costs no write of its own
+            self._replays = False
         self._write(opening_frames)
         self._take(first)
         self.pump()
@@ -280,6 +291,9 @@ class Subscription(Stream):
             self.throttle.drop()
 
     # Internal
+
+    def _live_bookmark(self) -> Frame:
+        return bookmark_frame(self.operation, self.n, self.position, live=True)
 
     def _arrived(self) -> bool:
         """Record that a read has finished; return whether its result is useless by now."""
@@ -301,7 +315,7 @@ class Subscription(Stream):
             if last.type == END and self.side is not None:
                 part = [*part[:-1], *self.side.pending(last=True), last]
             if self.throttle is None:
-                self._write(wanted(part, self.delivery.types))
+                self._write(told(self.operation, part, self.delivery.types, live=False))
             else:
                 self.offer(part)
             if last.type == END:

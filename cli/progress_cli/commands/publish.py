@@ -5,12 +5,11 @@ from itertools import chain, islice
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from progress_broker.errors import BrokerError
 from progress_broker.model.entry import NewEvent, read_publish_request
 from progress_broker.model.operation import NewOperation, PublishResult
-from progress_broker.model.validation import invalid, read_json
+from progress_broker.model.validation import read_json, validated
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
@@ -71,10 +70,7 @@ def _check_usage(source: str | None, type: str | None, data: str | None, create:
 
 
 def _new(id: str, words: dict[str, Any]) -> NewOperation:
-    try:
-        return NewOperation.model_validate({"id": id, **words})
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(NewOperation, {"id": id, **words})
 
 
 def _event(type: str, data: str | None, settings: Settings) -> NewEvent:

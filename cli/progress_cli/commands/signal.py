@@ -5,11 +5,10 @@ from typing import Annotated
 
 import orjson
 import typer
-from pydantic import ValidationError
 
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewSignal
-from progress_broker.model.validation import invalid, read_json
+from progress_broker.model.validation import read_json, validated
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
@@ -43,10 +42,7 @@ def _signal(type: str, data: str | None) -> NewSignal:
     if type == "cancel":
         raise InvalidInput("`cancel` is not a signal type; use `progress-broker cancel ID`", field="type")
     value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
-    try:
-        return NewSignal.model_validate({"type": type, "data": value})
-    except ValidationError as error:
-        raise invalid(error) from None
+    return validated(NewSignal, {"type": type, "data": value})
 
 
 async def _send(settings: Settings, id: str, signal: NewSignal, by: str) -> None:

@@ -79,6 +79,9 @@ class Sse:
                         yield Told("away", reason=message.json["reason"])
                         return
                     ended = message.type == "end"
+                    if message.type == "bookmark":
+                        assert message.id
+                        continue
                     yield Told(message.type, message.id, message.json)
             assert ended, "the body ended without an end"
             yield OVER
@@ -149,7 +152,9 @@ async def _told(socket: Any, *, shared: bool = False) -> AsyncGenerator[Told]:
                 assert _REASONS[code or 0] == (problem or over)
                 yield Told("rejected", reason=_REASONS[code or 0])
             return
-        if "data" in message:
+        if message["event"] == "bookmark":
+            assert message["id"]
+        elif "data" in message:
             yield Told(message["event"], message.get("id", ""), message["data"])
         elif message["event"] == "reconnect":
             away = message["reason"]

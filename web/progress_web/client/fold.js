@@ -27,6 +27,7 @@ export function begin(known = null) {
 export function fold(state, event) {
   switch (event.type) {
     case 'ping':
+    case 'bookmark':
     case 'reconnect':
       return state; // about the connection, not the operation
     case 'snapshot':

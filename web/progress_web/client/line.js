@@ -6,7 +6,7 @@ import { Timers } from './clock.js';
 
 // EventSource delivers only events with a registered name, so events with custom names are ignored.
 const NAMES = ['snapshot', 'progress', 'log', 'status', 'child', 'children', 'end', 'reconnect', 'replaced', 'ping',
-  'operations', 'missing'];
+  'operations', 'missing', 'bookmark'];
 const PING_MS = 15_000;
 const SILENCE_MS = 2.5 * PING_MS;
 const SETTLE_MS = 300; // a rejection follows at once after the opening; a connection is live only after this time

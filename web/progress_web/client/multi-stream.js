@@ -160,7 +160,7 @@ export class MultiStream {
     if (message.lastEventId) this.#cursor = message.lastEventId;
     const event = decode(name, message.data, message.lastEventId);
     if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
-    if (event === null || name === 'ping') return;
+    if (event === null || name === 'ping' || name === 'bookmark') return;
     if (name === 'operations') this.#begin(event.data.operations);
     else if (name === 'missing') this.#miss(event.data);
     else if (this.#requested.has(event.operation)) {

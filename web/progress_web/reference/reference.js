@@ -36,6 +36,7 @@ function entry(path, method, call) {
   if (parameters.length) parts.push(table(['parameter', 'in', 'type', 'description'], parameters));
   if (call.requestBody) parts.push(el('p', {}, `Body: ${types(call.requestBody.content)}`));
   parts.push(table(['status', 'description', 'body'], answers));
+  for (const { label, source } of call['x-codeSamples'] ?? []) parts.push(el('p', {}, label), el('pre', {}, source));
   const what = el('summary', {}, el('b', {}, method.toUpperCase()), el('code', {}, path), ` ${call.summary ?? ''}`);
   return el('details', { class: 'call', id: call.operationId }, what, ...parts);
 }

@@ -4,11 +4,9 @@ import logging
 import secrets
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from progress_broker.errors import OperationExists
 from progress_broker.model.operation import Cancel, NewOperation
-from progress_broker.model.validation import invalid
+from progress_broker.model.validation import validated
 from progress_broker.operations import parent_notice
 from progress_broker.operations.commands import create_call, read_answer
 from progress_broker.runtime import tracing
@@ -58,12 +56,7 @@ def create(
     if unknown := [name for name in fields if name not in NewOperation.model_fields]:
         raise TypeError(f"unknown option {unknown[0]!r}: see `Operation.start` for the options")
     given, warnings = readable_fields(kind, tags, fields)
-    try:
-        new = NewOperation.model_validate(
-            {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given}
-        )
-    except ValidationError as error:
-        raise invalid(error) from None
+    new = validated(NewOperation, {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given})
     link = link_to(settings)
     operation = str(new.id)
     reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings, tracing.current()))

@@ -36,7 +36,7 @@ local OPEN = { pending = true, running = true, stalled = true, cancelling = true
 -- Names that a stream uses itself, or that EventSource does. But `child` is published, by the creator of a child.
 local RESERVED = {
   error = true, open = true, snapshot = true, reconnect = true, replaced = true, ping = true, malformed = true,
-  children = true, operations = true, missing = true,
+  children = true, operations = true, missing = true, bookmark = true,
 }
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
 local SIGNALS_KEPT_MS = 60000 -- how long signals are kept past the end: workers that listen hear at once

@@ -84,16 +84,17 @@ def _name(text: str) -> str:
     try:
         return _NAME.validate_python(text)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, text) from None
 
 
 def _grants(text: str | None) -> list[dict[str, Any]]:
     from progress_server.auth.claims import GRANTS
 
+    value = read_json(text.encode()) if text else []
     try:
-        claims = GRANTS.validate_python(read_json(text.encode()) if text else [])
+        claims = GRANTS.validate_python(value)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, value) from None
     return [claim.model_dump(mode="json", exclude_none=True) for claim in claims]
 
 
