@@ -171,7 +171,7 @@ class SetupError(BrokerError):
 
 
 def rejection(code: str, detail: str) -> BrokerError:
-    """Return the error for a code that a script replied with."""
+    """Return the error for the code and detail with which a script rejected a call."""
     return _BY_CODE[code](detail)
 
 

@@ -94,7 +94,8 @@ def _page(value: str | None) -> str | None:
     if value is not None and not re.match(r"(https?://[^/\s]|/(?![/\\]))", value):
         # Browsers read `//` and `/\` as the start of a host name.
         raise ValueError(
-            "write a URL that begins with https:// or http://, or a path on the same host that begins with one /"
+            "the page must be a URL that begins with https:// or http://, or a path on the same host that"
+            " begins with one /"
         )
     return value
 
@@ -117,7 +118,7 @@ def _long_secret(value: SecretStr | None) -> SecretStr | None:
 
 
 def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
-    """Accept a secret only as Standard Webhooks writes it, as receivers' libraries read no other."""
+    """Check that a secret has the format of Standard Webhooks: receivers' libraries accept no other."""
     if value is not None:
         text = value.get_secret_value()
         try:
@@ -126,7 +127,7 @@ def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
             size = 0
         if not text.startswith(WEBHOOK_KEY_PREFIX) or size not in WEBHOOK_KEY_BYTES:
             raise ValueError(
-                f"a secret is {WEBHOOK_KEY_PREFIX} and the base64 of 24 to 64 random bytes:"
+                f"the secret must be {WEBHOOK_KEY_PREFIX} and the base64 of 24 to 64 random bytes:"
                 f" `echo {WEBHOOK_KEY_PREFIX}$(openssl rand -base64 32)` makes one"
             )
     return value
@@ -145,7 +146,8 @@ class Settings(BaseSettings):
     )
     prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all keys in Redis")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        None, description="number of lanes that operations are divided into; fixed at the first start (16)"
+        None,
+        description="number of parts (lanes) that operations are divided into in Redis; fixed at the first start (16)",
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
     redis_timeout_s: Seconds = Field(5, description="timeout of a request to Redis")
@@ -196,21 +198,22 @@ class Settings(BaseSettings):
         None, description="URL of your back end that authorizes callers, for authentication by `callback`"
     )
     callback_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = Field(
-        None, description="secret to sign requests to that back end (Standard Webhooks): `whsec_` and base64"
+        None,
+        description="secret to sign requests to the back end of `callback` (Standard Webhooks): `whsec_` and base64",
     )
     callback_timeout_s: Seconds = Field(
-        5, description="timeout of a request to that back end; without an answer the caller is rejected"
+        5, description="timeout of a request to the back end of `callback`; without an answer the caller is rejected"
     )
     callback_concurrency: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        32, description="maximum concurrent requests to that back end, per process"
+        32, description="maximum concurrent requests to the back end of `callback`, per process"
     )
     callback_cache_s: Annotated[float, Field(ge=0, le=300)] = Field(
-        5, description="how long its decisions on ordinary requests are cached; 0: not at all"
+        5, description="how long decisions of the back end of `callback` on ordinary requests are cached; 0: not at all"
     )
     callback_requests_per_s: Limit = Field(
         100,
-        description="maximum requests to that back end per second, per process, that callers at one address may cause;"
-        " 0: no limit",
+        description="maximum requests to the back end of `callback` per second, per process, that callers at one"
+        " address may cause; 0: no limit",
     )
     tls_cert: Path | None = Field(None, description="PEM file with the certificate and its chain, for HTTPS")
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key", validate_default=True)
@@ -227,21 +230,30 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[Listed, AfterValidator(lambda names: tuple(name.lower() for name in names))] = Field(
         (),
         description="accepted `Host` headers, separated by commas; `*.example.com` accepts all subdomains, * any host;"
-        " default: localhost if it listens on loopback without authentication, else any host",
+        " default: localhost if the server listens on loopback without authentication, else any host",
     )
     drain_s: Seconds = Field(10, description="how long a shutdown takes to disconnect clients")
 
-    history_length: Count = Field(1000, description="about how many events are kept per operation, besides `progress`")
-    feed_length: Count = Field(10_000, description="minimum number of events kept in each lane's feed")
+    history_length: Count = Field(
+        1000, description="approximate number of events kept per operation, not counting `progress`"
+    )
+    feed_length: Count = Field(
+        10_000, description="minimum number of recent events kept in each lane's feed, from which servers read"
+    )
     retention_s: Seconds = Field(86_400, description="how long an ended operation is kept")
     idle_timeout_s: Seconds = Field(
         7 * 86_400, description="how long an operation that has not ended is kept without events"
     )
-    tombstone_ttl_s: Seconds = Field(3_600, description="how long requests for a deleted operation get `gone`")
+    tombstone_ttl_s: Seconds = Field(
+        3_600, description="how long requests for a deleted operation get the error `gone`"
+    )
     sweep_interval_s: Seconds = Field(
         5, description="how often expired operations are removed, and watched ones without events are checked"
     )
-    lease_s: Seconds = Field(15, description="default time without a heartbeat after which an operation is stalled")
+    lease_s: Seconds = Field(
+        15,
+        description="default time without a message from its worker after which an operation is stalled",
+    )
     end_on_sigterm: bool = Field(
         True,
         description="whether a worker process that gets SIGTERM ends its operations as cancelled, unless it has a"
@@ -251,7 +263,9 @@ class Settings(BaseSettings):
         60, description="how long a stalled operation waits for its worker until it fails"
     )
     probe_interval_s: Seconds = Field(2, description="how often a replica checks that published events reach it")
-    lease_check_interval_s: Seconds = Field(0.5, description="how often expired leases are looked for")
+    lease_check_interval_s: Seconds = Field(
+        0.5, description="how often servers look for operations whose workers are silent (expired leases)"
+    )
     force_cancel_after_s: Seconds = Field(
         30, description="how long a worker may take to stop after a cancel until it is shown as overdue"
     )
@@ -306,7 +320,7 @@ class Settings(BaseSettings):
     messages_per_s: Count = Field(100, description="maximum messages per second of one WebSocket; more messages wait")
     stream_max_age_s: Seconds = Field(3_600, description="maximum age of a stream; the client then resumes")
     ping_s: Seconds = Field(15, description="how often a ping is sent on each stream")
-    retry_ms: Count = Field(2_000, description="the delay, about, after which clients reconnect")
+    retry_ms: Count = Field(2_000, description="approximate delay after which clients reconnect")
     max_long_poll_s: Seconds = Field(60, description="maximum wait of a long poll")
     client_buffer_bytes: Count = Field(
         65_536, description="size of a client's send buffer; when it is full, the client catches up from history"
@@ -335,7 +349,9 @@ class Settings(BaseSettings):
     @classmethod
     def _with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if (value is None) is not (info.data.get("tls_cert") is None):
-            raise ValueError("set tls_cert and tls_key together")
+            raise ValueError(
+                "TLS needs both a certificate and a key: set PROGRESS_TLS_CERT and PROGRESS_TLS_KEY, or neither"
+            )
         return value
 
 
@@ -375,4 +391,4 @@ def _read(chosen: dict[str, object]) -> Settings:
             f" {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         )
-        raise SetupError(f"bad settings: {faults}") from None
+        raise SetupError(f"invalid settings: {faults}") from None

@@ -175,7 +175,7 @@ class TestKeys:
     def test_a_key_file_that_is_none_is_told(self, tmp_path: Path, text: str) -> None:
         path = tmp_path / "keys.json"
         path.write_text(text)
-        with pytest.raises(SetupError, match="API keys"):
+        with pytest.raises(SetupError, match="key file"):
             Guard(make_settings(auth="jwt", api_keys=path))
 
 
@@ -344,6 +344,6 @@ def test_a_flood_of_strangers_is_a_few_lines(caplog: pytest.LogCaptureFixture) -
     for moment in (7.1, 8.0):
         clock[0] = moment
         for _ in range(1_000):
-            rejected.record({"path": "/v1/operations"}, Unauthenticated("there is no token"))
+            rejected.record({"path": "/v1/operations"}, Unauthenticated("the request has no token"))
     assert len(caplog.messages) == 2 * LINES_A_SECOND + 1
     assert caplog.messages[LINES_A_SECOND] == f"{1_000 - LINES_A_SECOND} more calls were rejected within one second"

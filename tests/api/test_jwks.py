@@ -169,7 +169,9 @@ class TestAnAnswer:
         self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture
     ) -> None:
         issuer.status = 302
-        assert "302; redirects are not followed: set the final address" in await self.warned(keys, caplog)
+        assert "302; redirects are not followed: set PROGRESS_JWT_JWKS to the final address" in await self.warned(
+            keys, caplog
+        )
         assert issuer.paths == ["/keys"]
 
     async def test_without_end_is_read_up_to_a_bound(
@@ -182,20 +184,20 @@ class TestAnAnswer:
         self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture
     ) -> None:
         issuer.body, issuer.packed = gzip.compress(b" " * 100 * MAX_BYTES), True
-        assert "can't be read" in await self.warned(keys, caplog)
+        assert "can't read the key set" in await self.warned(keys, caplog)
 
     async def test_that_drips_is_given_up(
         self, issuer: Issuer, keys: KeySet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("progress_server.auth.keys.TIMEOUT_S", 0.3)
         issuer.more, issuer.pause_s = b" ", 0.02
-        assert "does not answer within 0.3 s" in await self.warned(keys, caplog)
+        assert "did not answer within 0.3 s" in await self.warned(keys, caplog)
 
 
 async def test_an_address_where_nobody_listens_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StorageUnavailable):
         await KeySet(f"http://127.0.0.1:{free_port()}/keys", 300).key("one")
-    assert "it can't be reached" in caplog.text
+    assert "the server can't be reached" in caplog.text
 
 
 async def test_keys_of_this_machine_come_by_no_proxy(

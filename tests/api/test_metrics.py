@@ -173,7 +173,7 @@ class TestASlowClient:
         assert told("clients_slowed_total", outlet="adopted") >= 1
         assert told("clients_slow", outlet="adopted") == 0
         assert told("streams_closed_total", reason="stuck") == 1
-        assert "closes after" in caplog.text, "which somebody may have to look into"
+        assert "closed after" in caplog.text, "which somebody may have to look into"
         writer.close()
 
 

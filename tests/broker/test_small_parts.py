@@ -131,11 +131,11 @@ class TestStarting:
         assert schema.read_meta([b"2", b"16", tags], make_settings()).lanes == 16
         for reply, changes, said in (
             ([b"2", b"16", tags], {"lanes": 8}, "set up with 16 lanes"),
-            ([b"1", b"16", tags], {}, "holds schema 1 .* speaks schema 2: use another PROGRESS_PREFIX"),
-            ([b"3", None, None], {}, "holds schema 3 .* speaks schema 2: upgrade it"),
-            ([b"9" * 5000, b"16", tags], {}, "another program wrote it"),
-            ([b"\xff", b"16", tags], {}, "another program wrote it"),
-            ([b"2", b"many", tags], {}, "another program wrote it"),
+            ([b"1", b"16", tags], {}, "schema 1 .* newer and supports only schema 2: use another PROGRESS_PREFIX"),
+            ([b"3", None, None], {}, "schema 3 .* older and supports only schema 2: upgrade this program"),
+            ([b"9" * 5000, b"16", tags], {}, "another program wrote the schema 9"),
+            ([b"\xff", b"16", tags], {}, "another program wrote the schema"),
+            ([b"2", b"many", tags], {}, "which another program wrote: use another PROGRESS_PREFIX"),
             ([b"2", b"16", b"a b"], {}, "hash tags"),
         ):
             with pytest.raises(errors.SetupError, match=said):

@@ -366,7 +366,7 @@ class TestABackEndInTrouble:
         first, second = [
             record.message for record in caplog.records if record.name == "progress_server.callback.client"
         ]
-        assert "nobody is let in: it does not answer within 3 s" in first
+        assert "all its callers are rejected: the back end did not answer within 3 s" in first
         assert "answers again" in second
         assert "5ecret" not in caplog.text
 

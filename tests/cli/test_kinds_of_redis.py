@@ -84,11 +84,13 @@ def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: She
     [
         (
             "1",
-            "this Redis holds schema 1 under the prefix 'pb', and this release, which is newer, speaks schema 2: use",
+            "this Redis has data in schema 1 under the prefix 'pb'. This program is newer and supports only"
+            " schema 2: use",
         ),
         (
             "3",
-            "this Redis holds schema 3 under the prefix 'pb', and this release, which is older, speaks schema 2: upg",
+            "this Redis has data in schema 3 under the prefix 'pb'. This program is older and supports only"
+            " schema 2: upgrade this program",
         ),
     ],
 )
@@ -156,7 +158,7 @@ def test_what_is_wrong_for_good_ends_a_server_also_when_it_comes_out_late(
         finally:
             redis.stop(signal.SIGKILL)
         [line] = [line for line in server.output().splitlines() if line.startswith("progress-broker: ")]
-        assert line.startswith("progress-broker: Redis rejects the user or password")
+        assert line.startswith("progress-broker: Redis rejected the user or password")
         assert "Traceback" not in server.output()
 
 

@@ -78,13 +78,13 @@ def test_a_server_that_logs_for_machines(shell: Shell, processes: str) -> None:
             connection = stream.headers["Progress-Connection"]
             assert stream.headers["X-Request-Id"] == "r-1"
             stream.readline()
-            wait_until(lambda: "opens, from snapshot" in server.output(), "the stream's opening is told")
+            wait_until(lambda: "opened, from snapshot" in server.output(), "the stream's opening is told")
         shell.says("publish", "a", "--type", "log", "--data", '{"message": "m"}')
-        wait_until(lambda: "closes after" in server.output(), "and its end")
+        wait_until(lambda: "closed after" in server.output(), "and its end")
         assert server.stop(signal.SIGTERM) == 0
     told = lines(server.output())
     assert {"uvicorn.error", "progress_server.middleware.access_log"} <= {line["logger"] for line in told}
-    opened, closed = ([line for line in told if word in line["message"]] for word in ("opens, from", "closes after"))
+    opened, closed = ([line for line in told if word in line["message"]] for word in ("opened, from", "closed after"))
     assert (opened[0]["connection"], opened[0]["operation"], opened[0]["from"]) == (connection, "a", "snapshot")
     assert opened[0]["request"] == "r-1"
     assert (closed[0]["connection"], closed[0]["reason"]) == (connection, "client")
@@ -114,7 +114,7 @@ def test_every_line_for_machines_is_one_from_the_first_on(lonely: Shell, process
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"PORT": "many"}, "bad settings: PROGRESS_PORT"),
+        ({"PORT": "many"}, "invalid settings: PROGRESS_PORT"),
         ({"AUTH": "jwt"}, "PROGRESS_AUTH=jwt needs"),
         ({"REDIS_URL": "redis://:s3cret/@127.0.0.1:1/0"}, "PROGRESS_REDIS_URL is invalid"),
     ],
@@ -170,4 +170,4 @@ def test_a_server_that_logs_for_people(shell: Shell) -> None:
     logged = [line for line in server.output().splitlines() if " INFO: uvicorn.error: " in line]
     assert logged
     assert all(datetime.fromisoformat(line.partition(" ")[0]).tzinfo is not None for line in logged)
-    assert "closes after" not in server.output(), "streams come and go without a word"
+    assert "closed after" not in server.output(), "streams come and go without a word"

@@ -218,7 +218,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(shell: Shell, tmp_path: 
         with library.Redis.from_url(redis.url) as client:
             client.config_set("requirepass", "another")  # applies to new connections only
             os.kill(replicas(server)[0], signal.SIGKILL)
-            wait_until(lambda: server.output().count("could not start (Redis rejects the") >= 2, "it is tried again")
+            wait_until(lambda: server.output().count("could not start (Redis rejected the") >= 2, "it is tried again")
             assert server.popen is not None
             assert server.popen.poll() is None
             client.config_set("requirepass", "")
@@ -370,7 +370,7 @@ def test_a_free_port_is_one_for_all(host: str, family: socket.AddressFamily, str
 def test_a_setup_error_is_told_once(shell: Shell, redis_url: str) -> None:
     url = redis_url.replace("unix://", "unix://:s3cret@")
     line = shell.fails(5, "serve", "--port", "0", "--processes", "2", "--redis-url", url)
-    assert line.startswith("Redis rejects the user or password")
+    assert line.startswith("Redis rejected the user or password")
     assert "s3cret" not in line
 
 
@@ -388,7 +388,7 @@ def test_none_that_stays_up_is_told_too(shell: Shell) -> None:
 
 def test_a_number_of_processes_that_is_none(shell: Shell) -> None:
     line = shell.fails(5, "serve", "--processes", "0")
-    assert line.startswith("bad settings: PROGRESS_PROCESSES: Input should be greater than or equal to 1")
+    assert line.startswith("invalid settings: PROGRESS_PROCESSES: Input should be greater than or equal to 1")
     for processes in (-1, 1000):
         with pytest.raises(SetupError, match="PROGRESS_PROCESSES: Input should be "):
             load_settings(processes=processes)

@@ -15,13 +15,16 @@ from tests.conftest import make_settings
 from tests.servers import RealRedis, free_port
 
 BAD = [
-    ({"port": "many"}, r"bad settings: PROGRESS_PORT: .*integer"),
-    ({"port": "-1", "lease_s": "0"}, r"bad settings: PROGRESS_PORT: .*; PROGRESS_LEASE_S: "),
-    ({"redis_url": "http://:s3cret@localhost"}, r"bad settings: PROGRESS_REDIS_URL: .*redis://"),
+    ({"port": "many"}, r"invalid settings: PROGRESS_PORT: .*integer"),
+    ({"port": "-1", "lease_s": "0"}, r"invalid settings: PROGRESS_PORT: .*; PROGRESS_LEASE_S: "),
+    ({"redis_url": "http://:s3cret@localhost"}, r"invalid settings: PROGRESS_REDIS_URL: .*redis://"),
     ({"redis_url": "redis://u:s3cret/s3cret@localhost:6379/0"}, r"PROGRESS_REDIS_URL is invalid"),
     ({"redis_url": "redis://localhost:6379/0?nonsense=1"}, r"PROGRESS_REDIS_URL is invalid"),
-    ({"ticket_secret": "s3cret"}, r"bad settings: PROGRESS_TICKET_SECRET: the secret must have at least 32 bytes"),
-    ({"cors_origins": "https://a.test/"}, r"bad settings: PROGRESS_CORS_ORIGINS: 'https://a.test/' is not an origin"),
+    ({"ticket_secret": "s3cret"}, r"invalid settings: PROGRESS_TICKET_SECRET: the secret must have at least 32 bytes"),
+    (
+        {"cors_origins": "https://a.test/"},
+        r"invalid settings: PROGRESS_CORS_ORIGINS: 'https://a.test/' is not an origin",
+    ),
     ({"redis_url": "redis://:s3cret@127.0.0.1:1/0"}, r"Redis can't be reached"),
 ]
 
@@ -83,9 +86,9 @@ BAD_KEYS = [
     ({"jwt_key": "a secret of 32 bytes or more, as it has to be"}, "PROGRESS_JWT_KEY has no effect"),
     ({"auth": "jwt"}, "PROGRESS_AUTH=jwt needs a key to verify tokens with"),
     ({"auth": "jwt", "jwt_key": "short"}, "PROGRESS_JWT_KEY"),
-    ({"auth": "jwt", "api_keys": "/nowhere/keys.toml"}, "the API keys in /nowhere/keys.toml can't be read"),
+    ({"auth": "jwt", "api_keys": "/nowhere/keys.toml"}, "can't read the key file /nowhere/keys.toml"),
     ({"auth": "callback"}, "PROGRESS_CALLBACK_URL"),
-    ({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"}, "TLS can't be had"),
+    ({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"}, "can't use TLS"),
 ]
 
 
@@ -133,7 +136,7 @@ def test_the_help_of_the_server_has_every_setting(lonely: Shell) -> None:
 
 def test_a_list_is_an_option(lonely: Shell) -> None:
     line = lonely.fails(5, "serve", "--trusted-proxies", "10.0.0.7,nginx")
-    assert line.startswith("bad settings: PROGRESS_TRUSTED_PROXIES: 'nginx' is not an IP address or network")
+    assert line.startswith("invalid settings: PROGRESS_TRUSTED_PROXIES: 'nginx' is not an IP address or network")
 
 
 def test_an_open_address_without_authentication(shell: Shell) -> None:

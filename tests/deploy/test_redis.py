@@ -188,7 +188,7 @@ def test_a_missing_grant_is_named(guarded: Guarded, folder: Path) -> None:
         answer = httpx.get(f"{replica.url}/v1/operations")
     assert answer.status_code == 503
     assert answer.json()["type"] == "storage-unavailable"
-    assert "lacks permissions" in answer.json()["detail"]
+    assert "lacks a permission" in answer.json()["detail"]
     with guarded.client("admin") as admin:
         admin.acl_log_reset()
 

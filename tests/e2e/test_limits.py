@@ -11,7 +11,7 @@ from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api
 from tests.servers import RealRedis, wait_until
 
-ALONE = "applies limits alone"
+ALONE = "applies the limits to its own streams"
 FIRST, SECOND = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
 
 
@@ -58,7 +58,7 @@ def test_without_redis_limits_hold_and_nobody_is_locked_out(tmp_path: Path, star
             wait_until(lambda: _together(api), "limits are kept together again")
             wait_until(lambda: _exhausted(api, other), "the other hears of what was spent here")
     log = replicas[0].output()
-    assert log.count(ALONE) == log.count("limits are shared with all replicas again") >= 1
+    assert log.count(ALONE) == log.count("all replicas share the limits again") >= 1
 
 
 def counts(api: Api) -> set[int]:

@@ -42,7 +42,7 @@ async def job(broker: Broker, before: Any = None) -> None:
     shown = broker.show("late")
     assert (shown.status, shown.error) == (
         Status.FAILED,
-        {"type": "TimeoutError", "message": "it took longer than 0.2 s"},
+        {"type": "TimeoutError", "message": "the job took longer than 0.2 s"},
     )
 
 

@@ -116,7 +116,7 @@ def test_a_job_that_takes_too_long_has_failed(queue: Any, broker: Broker) -> Non
     shown = ended(queue, broker, queue.enqueue("slow"))
     assert (shown.status, shown.error) == (
         Status.FAILED,
-        {"type": "TimeoutError", "message": "it took longer than 0.3 s"},
+        {"type": "TimeoutError", "message": "the job took longer than 0.3 s"},
     )
 
 
@@ -128,7 +128,9 @@ def test_a_job_whose_worker_is_told_to_stop_is_taken_up_by_the_next(queue: Any, 
     queue.start()
     shown = ended(queue, broker, operation)
     assert (shown.status, shown.result, shown.attempt) == (Status.SUCCEEDED, 2, 2)
-    assert "attempt 1 failed: its worker was stopped; the next one follows within 0 s" in broker.logged(operation)
+    assert "attempt 1 failed: the job's worker was stopped; the next attempt follows within 0 s" in broker.logged(
+        operation
+    )
 
 
 @arq

@@ -73,7 +73,7 @@ def test_a_run_that_lost_its_operation_leaves_it_without_an_error(broker: Broker
         assert second.attempt == 2
         first.succeed("mine")
         leave(first)
-        assert "this run could no longer report operation fenced" in caplog.text
+        assert "this run of the task stopped reporting operation fenced" in caplog.text
         second.succeed("the second's")
     assert broker.show("fenced").result == "the second's"
 

@@ -153,7 +153,7 @@ def test_without_redis_for_progress_tasks_are_enqueued_and_run(
     queue.start(PROGRESS_REDIS_URL=nowhere)
     try:
         task = queue.enqueue("touch", str(tmp_path / "done"))
-        assert f"task {task} is enqueued, but not shown as pending" in caplog.text
+        assert f"task {task} was enqueued, but its operation could not be created as pending" in caplog.text
         until(queue, broker, task, (tmp_path / "done").exists, "runs")
         wait_until(lambda: f"task {task} runs without being reported" in queue.output(), "the worker says so")
     finally:

@@ -84,7 +84,7 @@ def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
     with pytest.raises(NotFound, match="a failover or restart lost it"):
         run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
     [said] = [message for message in caplog.messages if "lost" in message]
-    assert "operation lost is no longer reported: operation lost no longer exists in Redis" in said
+    assert "stopped reporting operation lost, because operation lost no longer exists in Redis" in said
     assert "events that were not stored yet and are lost" in said
 
 

@@ -199,7 +199,7 @@ def test_an_attempt_that_gives_up_keeps_the_operation_for_the_next(reaped: Broke
     assert op.ended
     wait_until(lambda: reaped.lease_deadline("op") > reaped.now_ms() + 50_000, "the lease is held")
     assert status(reaped) == "running"
-    assert reaped.logged("op") == ["attempt 1 failed: ValueError: no luck; the next one follows within 60 s"]
+    assert reaped.logged("op") == ["attempt 1 failed: ValueError: no luck; the next attempt follows within 60 s"]
     with Operation.attach("op", new_attempt=True, settings=reaped.settings):
         pass
     assert statuses(reaped)[-2:] == ["running", "succeeded"]

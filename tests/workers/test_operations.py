@@ -96,7 +96,11 @@ class OddError(Exception):
             {"type": "cancelled", "message": "its generator was closed before it finished"},
         ),
         (Cancelled("x", "enough"), "cancelled", {"type": "cancelled", "message": "enough"}),
-        (OddError(), "failed", {"type": "OddError", "message": "(its message can't be shown: RuntimeError)"}),
+        (
+            OddError(),
+            "failed",
+            {"type": "OddError", "message": "(the message of this error can't be shown: str() raised RuntimeError)"},
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
@@ -132,7 +136,7 @@ def test_a_result_that_cannot_be_stored_is_left_out_and_the_log_says_so(run: Run
     run(lambda op: op.succeed("x" * 70_000), "import", id="large", settings=broker.settings)
     assert broker.data("large", "end") == [{"status": "succeeded", "result": None, "error": None}]
     (said,) = broker.logged("large")
-    assert said.startswith("the result was left out: it exceeds the limit of")
+    assert said.startswith("the result was left out, because the value exceeds the limit of")
 
 
 def test_a_cancel_is_heard_and_ends_the_operation_as_cancelled(run: Run, broker: Broker) -> None:

@@ -322,7 +322,7 @@ def test_what_does_not_fit_is_left_out_and_said_once() -> None:
     bench.reporter.progress.gauge.advance(1)
     bench.send()
     assert bench.types() == ["log", "progress", "progress"]
-    assert "metrics" in bench.data("log")[0]["message"]
+    assert "the metric 'big' was ignored" in bench.data("log")[0]["message"]
     told = bench.data("progress")[1]
     assert (told["current"], told["message"]) == (6, "fine")
     assert "metrics" not in told
@@ -348,11 +348,14 @@ def test_bad_words_are_ignored_and_the_log_says_so_once() -> None:
         bench.reporter.progress.gauge.advance("7")  # type: ignore[arg-type]
     bench.drain()
     assert [(line["level"], line["message"]) for line in bench.data("log")] == [
-        ("warning", "unknown log level 'loud' is shown as info; the levels are critical, debug, error, info, warning"),
+        (
+            "warning",
+            "the log level 'loud' is unknown, so it is shown as info; known: critical, debug, error, info, warning",
+        ),
         ("info", "x"),
-        ("warning", "weight: 0 was ignored; expected a finite number greater than 0"),
-        ("warning", "current: '7' was ignored; expected a finite number, 0 or greater"),
-        ("warning", "advance: '7' was ignored; expected a finite number, 0 or greater"),
+        ("warning", "the weight 0 was ignored; expected a finite number greater than 0"),
+        ("warning", "the value '7' of current was ignored; expected a finite number, 0 or greater"),
+        ("warning", "the value '7' of advance was ignored; expected a finite number, 0 or greater"),
         ("info", "x"),
     ]
 

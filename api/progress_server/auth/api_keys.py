@@ -1,4 +1,4 @@
-"""API keys: credentials of workers. The file holds only their hashes, which let nobody in."""
+"""API keys: credentials of workers. The key file holds only hashes, from which no key can be recovered."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ PREFIX = "pbk_"
 
 
 class KeyEntry(BaseModel):
-    """A key in the file."""
+    """One entry of the key file: the name of its principal, the hash of the key, and what the principal may do."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +33,7 @@ class KeyEntry(BaseModel):
 
 
 class KeyFile(BaseModel):
-    """The file."""
+    """The content of the key file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class KeyFile(BaseModel):
 
 
 class ApiKeys:
-    """The known keys."""
+    """The keys that this server accepts."""
 
     def __init__(self, entries: list[KeyEntry]) -> None:
         self._principals = [
@@ -50,7 +50,7 @@ class ApiKeys:
         ]
 
     def verify(self, key: str) -> Principal:
-        """Return the principal of a key; raise `Unauthenticated`. It takes the same time for every key."""
+        """Return the principal of a key; raise `Unauthenticated` for an unknown key. Each key takes the same time."""
         digest, found = hash_key(key), None
         for known, principal in self._principals:
             if hmac.compare_digest(digest, known):
@@ -66,17 +66,19 @@ def new_key() -> str:
 
 
 def hash_key(key: str) -> str:
-    """Return what the file holds of a key: with 256 random bits there is nothing to guess, so no salt and no delay."""
+    """Return the hash of a key. A key has 256 random bits and can't be guessed, so it needs no salt."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_keys(path: Path) -> ApiKeys:
-    """Return the keys of a file, TOML or JSON by its name; raise `SetupError`."""
+    """Return the keys of a file: JSON if its name ends in `.json`, else TOML. Raise `SetupError` if it is not valid."""
     try:
         text = expand_user(path).read_text("utf-8")
         value: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return ApiKeys(KeyFile.model_validate(value).keys)
     except ValidationError as error:
-        raise SetupError(f"the API keys in {path} are not valid: {invalid(error, value).detail}") from None
+        raise SetupError(
+            f"the key file {path} of PROGRESS_API_KEYS is not valid: {invalid(error, value).detail}"
+        ) from None
     except (OSError, ValueError) as error:
-        raise SetupError(f"the API keys in {path} can't be read: {error}") from None
+        raise SetupError(f"can't read the key file {path} of PROGRESS_API_KEYS: {error}") from None

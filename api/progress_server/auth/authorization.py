@@ -19,7 +19,8 @@ _VERBS = {
 
 
 async def require_permission(connection: HTTPConnection, context: Context, action: Action, operation: str) -> None:
-    """Return if the caller may do this to an operation. It need not exist if the grants allow it by the id alone.
+    """Return if the caller may do an action on an operation. If the grants allow it by the id alone, the operation need
+    not exist.
 
     Raises `NotFound`, after the same work and with the same text, for an operation that the caller may not read and
     for one that does not exist; `Forbidden` for one that the caller may read.
@@ -28,7 +29,7 @@ async def require_permission(connection: HTTPConnection, context: Context, actio
 
 
 async def require_permission_of(principal: Principal, context: Context, action: Action, operation: str) -> None:
-    """Do what `permit` does, for a principal."""
+    """Do the same as `require_permission`, for a principal."""
     grants = principal.grants
     decided = grants.decide_by_id(action, operation)
     if decided:
@@ -44,13 +45,15 @@ async def require_permission_of(principal: Principal, context: Context, action: 
 
 
 def require_permission_everywhere(connection: HTTPConnection, action: Action) -> None:
-    """Return if the caller may do this to all operations; raise `Forbidden`."""
+    """Return if the caller may do an action on all operations; else raise `Forbidden`."""
     if not principal_of(connection).grants.allows_everywhere(action):
-        raise Forbidden(f"this call needs a grant of the action {action} on all operations")
+        raise Forbidden(
+            f"this request needs a grant of the action {action} on all operations; your credentials have no such grant"
+        )
 
 
 async def require_creation(connection: HTTPConnection, context: Context, new: NewOperation) -> NewOperation:
-    """Return the operation as the caller may create it: the caller is its owner, unless it names another.
+    """Return the operation to create, with the caller as its owner unless it names another; raise `Forbidden`.
 
     A parent shows the progress of its children, so the caller must be allowed to publish to it.
     """
@@ -59,7 +62,7 @@ async def require_creation(connection: HTTPConnection, context: Context, new: Ne
         new = new.model_copy(update={"owner": principal.name})
     if not principal.grants.allows(Action.CREATE, ResourceAttributes(new.id or "", new.owner, new.kind, new.tags)):
         what = f"operation {new.id}" if new.id else "an operation"
-        raise Forbidden(f"your grants don't allow you to create {what} of this owner, kind and tags")
+        raise Forbidden(f"your grants do not allow you to create {what} with this owner, kind and tags")
     if new.parent is not None:
         await require_permission_of(principal, context, Action.PUBLISH, new.parent)
     return new
@@ -67,4 +70,7 @@ async def require_creation(connection: HTTPConnection, context: Context, new: Ne
 
 def forbidden(action: Action, operation: str) -> Forbidden:
     """Return the error for a caller that may read an operation, but not do this to it."""
-    return Forbidden(f"you may not {_VERBS[action]} operation {operation}: that needs a grant of the action {action}")
+    return Forbidden(
+        f"you may not {_VERBS[action]} operation {operation}: your credentials have no grant of the action"
+        f" {action} on it"
+    )

@@ -12,7 +12,7 @@ from progress_broker.model.operation import Label
 from progress_server.auth.principal import Principal
 
 MAX_GRANTS = 64
-"""Grants of one principal: each call may look at all of them."""
+"""Maximum grants of one principal: each request may look at all of them."""
 
 LATEST_S = 253_370_764_800.0
 """The year 9999, after which there are no dates. An `exp` in milliseconds by mistake would be later."""
@@ -22,7 +22,7 @@ _ACTIONS = frozenset(Action)
 
 
 class GrantClaim(BaseModel):
-    """A grant as a token or a key file tells it. A selector that is absent picks all."""
+    """A grant as written in a token or a key file. A selector that is absent matches all operations."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class GrantClaim(BaseModel):
     tags: _Values | None = None
 
     def grant(self) -> Grant:
-        """Return the grant."""
+        """Return the grant that this claim describes."""
         return Grant(
             frozenset(self.actions),
             _set(self.ids),
@@ -51,7 +51,7 @@ NAME: TypeAdapter[str] = TypeAdapter(Label)
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Which claim says what."""
+    """The names of the claims that hold the principal, the actions and the grants."""
 
     subject: str = "sub"
     scope: str = "scope"
@@ -75,7 +75,7 @@ class Claims:
 
 
 def scope_grant(name: str, scope: object) -> Sequence[Grant]:
-    """Return the grant of a scope's actions on what a principal owns. Other words in the scope are ignored."""
+    """Return the grant of a scope's actions on the principal's own operations. Other words in the scope are ignored."""
     words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else ()
     actions = _ACTIONS.intersection(word for word in words if isinstance(word, str))
     return [Grant(frozenset(map(Action, actions)), owners=frozenset({name}))] if actions else []

@@ -1,7 +1,7 @@
-"""Sealed cursors: what callers carry for us, and can neither read nor change.
+"""Encrypted cursors of listings: callers send them back, and can neither read nor change them.
 
-These are not JSON Web Tokens, as a cursor must be encrypted and not only signed: it would tell of operations that the
-caller may not read. Fernet does both, and needs no claims, as a cursor says neither who calls nor what they may do.
+They are not JSON Web Tokens: a cursor must be encrypted and not only signed, because it may contain the id of an
+operation that the caller may not read. Fernet does both.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ class CursorCipher:
         self._fernet = Fernet(urlsafe_b64encode(hmac.digest(secret, b"progress-broker seal 1", hashlib.sha256)))
 
     def encrypt(self, cursor: str | None) -> str | None:
-        """Return a cursor, encrypted."""
+        """Return the encrypted cursor; None stays None."""
         return None if cursor is None else self._fernet.encrypt(cursor.encode()).decode()
 
     def decrypt(self, cursor: str | None) -> str | None:
-        """Return a cursor, decrypted; raise `InvalidInput` for one that this server did not give out."""
+        """Return the decrypted cursor; raise `InvalidInput` for a cursor that was not encrypted with this secret."""
         try:
             return None if cursor is None else self._fernet.decrypt(cursor).decode()
         except InvalidToken:
-            words = "invalid cursor: send `next_cursor` of the page before, unchanged"
+            words = "the cursor is not valid: send the `next_cursor` of the previous page, unchanged"
             raise InvalidInput(words, field="cursor") from None

@@ -22,22 +22,23 @@ from progress_server.auth.tickets import Tickets
 
 
 class ClientDisconnect(Exception):
-    """The client has disconnected before it could be answered."""
+    """The client disconnected before it got a response."""
 
 
 class Authenticator(Protocol):
     """Finds the principal of a connection."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal; raise `Unauthenticated`, whose text is for the log alone, or `ClientDisconnect`."""
+        """Return the principal. Raise `Unauthenticated` for invalid credentials (its text is only logged, never sent),
+        or `ClientDisconnect`."""
         ...
 
 
 class Anonymous:
-    """Accepts everybody: for one machine, or behind a proxy that authenticates."""
+    """Accepts every caller: for use on one machine, or behind a proxy that authenticates."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal that may do everything."""
+        """Return the principal that may do everything; no credentials are checked."""
         return ANONYMOUS
 
 
@@ -46,7 +47,7 @@ Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
 
 
 class Guard:
-    """Finds the principal of each connection. An app makes it; it works once it is `over` a store."""
+    """Finds the principal of each connection. Tickets and revocations work only within `running`."""
 
     def __init__(
         self, settings: Settings, authenticator: Authenticator | None = None, admit: Admit | None = None
@@ -62,7 +63,7 @@ class Guard:
 
     @asynccontextmanager
     async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
-        """Share tickets and revocations with the other replicas of a store, and end the streams of who is revoked."""
+        """Share tickets and revocations with the other replicas of a store, and end streams of revoked principals."""
         self._secret = SharedSecret(store)
         if self._open:
             yield
@@ -71,7 +72,8 @@ class Guard:
             yield
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal; raise `Unauthenticated`, or `StorageUnavailable` if that can't be decided now."""
+        """Return the principal. Raise `Unauthenticated` for invalid or revoked credentials, or `StorageUnavailable` if
+        they can't be checked now."""
         if self._open:
             return ANONYMOUS
         principal = await self._authenticated(connection)
@@ -85,15 +87,15 @@ class Guard:
         if "ticket" in given:
             principal = await self.tickets.verify(connection, given["ticket"][0])
             return principal if self._admit is None else await self._admit(connection, principal)
-        if given.keys() & {"token", "access_token"}:  # it would be in logs and histories, and is valid for long
-            raise Unauthenticated("the URL has a token: only tickets are accepted there")
+        if given.keys() & {"token", "access_token"}:  # URLs are stored in logs, and a token is valid for long
+            raise Unauthenticated("the URL contains an access token, but only tickets are accepted in URLs")
         token = bearer(connection)
         if token is not None and token.startswith(PREFIX):
             return self._keys.verify(token)
         return await self._authenticator.authenticate(connection)
 
     async def cursor_cipher(self) -> CursorCipher:
-        """Return what encrypts cursors."""
+        """Return the cipher of cursors, which uses the secret of the tickets."""
         return CursorCipher(await self._ticket_secret())
 
     async def _ticket_secret(self) -> bytes:
@@ -101,7 +103,7 @@ class Guard:
         if given is not None:
             return given.get_secret_value().encode()
         if self._secret is None:
-            raise StorageUnavailable("this server is starting: retry in a moment")
+            raise StorageUnavailable("this server is still starting: retry in a moment")
         return await self._secret.get()
 
 
@@ -109,17 +111,20 @@ class ApiKeysOnly:
     """Accepts no tokens: only workers with API keys may call."""
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Raise `Unauthenticated`."""
-        raise Unauthenticated("there is no API key, and tokens are not accepted")
+        """Reject the connection with `Unauthenticated`: it has no API key, and no other credentials are accepted."""
+        raise Unauthenticated("the request has no API key, and this server accepts no other credentials")
 
 
 def authenticator_of(settings: Settings) -> Authenticator:
-    """Return how callers are authenticated; raise `SetupError` where the settings name no way."""
+    """Return the authenticator that the settings select; raise `SetupError` if settings are missing or useless."""
     if settings.auth == "none":
         for name, auth in (("api_keys", "jwt"), ("jwt_key", "jwt"), ("jwt_jwks", "jwt"), ("callback_url", "callback")):
             if getattr(settings, name) is not None:
-                keeps = f"PROGRESS_{name.upper()} has no effect while PROGRESS_AUTH is none"
-                raise SetupError(f"{keeps}: set PROGRESS_AUTH={auth}, or remove it")
+                variable = f"PROGRESS_{name.upper()}"
+                raise SetupError(
+                    f"{variable} has no effect while PROGRESS_AUTH is none:"
+                    f" set PROGRESS_AUTH={auth}, or remove {variable}"
+                )
         return Anonymous()
     tokens = jwt_bearer(settings)
     if tokens is None and settings.api_keys is None:

@@ -1,4 +1,4 @@
-"""Access tokens: JSON Web Tokens (RFC 7519, RFC 8725) of the caller, signed by an issuer that the operator trusts."""
+"""Access tokens: JSON Web Tokens (RFC 7519, RFC 8725), signed by an issuer that the server's operator trusts."""
 
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
@@ -17,17 +17,17 @@ from progress_server.auth.principal import Principal
 FindKey = Callable[[str | None], Awaitable[Key | None]]
 
 TICKET_TYPE = "progress-ticket+jwt"
-"""The `typ` of our tickets (`api/progress_server/auth/tickets.py`), which are no access tokens."""
+"""The `typ` of our tickets (`api/progress_server/auth/tickets.py`), which are not accepted as access tokens."""
 
 DECODE_ERRORS = (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError)
-"""What decoding a token that anybody may have made can raise."""
+"""The exceptions that decoding an untrusted token can raise."""
 
 _REASON = 200
-"""Characters of a reason that are logged."""
+"""Maximum characters of a reason in the log."""
 
 
 class JwtBearer:
-    """Accepts tokens whose signature, times, audience and issuer are right."""
+    """Accepts tokens with a valid signature that are not expired and whose audience and issuer match the settings."""
 
     def __init__(self, settings: Settings, find_key: FindKey, algorithms: frozenset[str] = ALGORITHMS) -> None:
         self._find_key, self._algorithms = find_key, algorithms
@@ -37,21 +37,21 @@ class JwtBearer:
         self._claims = Claims(settings.jwt_subject_claim, settings.jwt_scope_claim, settings.jwt_grants_claim)
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal of a connection's token; raise `Unauthenticated`."""
+        """Return the principal of a connection's token; raise `Unauthenticated` without a valid token."""
         token = bearer_or_cookie(connection, self._cookie, self._trusted_origins)
         if token is None:
-            raise Unauthenticated("there is no token")
+            raise Unauthenticated("the request has no token")
         return await self.verify(token)
 
     async def verify(self, token: str) -> Principal:
-        """Return the principal of a token; raise `Unauthenticated`."""
+        """Return the principal of a token; raise `Unauthenticated` if the token is not valid."""
         try:
             key_id, token_type = _header(token)
             if token_type == TICKET_TYPE:
-                raise Unauthenticated("a ticket is not an access token: send it as `?ticket=`")
+                raise Unauthenticated("the token is a ticket, which is accepted only as `?ticket=` in the URL")
             key = await self._find_key(key_id)
             if key is None or key.algorithm not in self._algorithms:
-                raise Unauthenticated("there is no key of the token's `kid`")
+                raise Unauthenticated("the server has no key for the token's `kid`")
             claims = jwt.decode(
                 token,
                 key.material,
@@ -67,36 +67,39 @@ class JwtBearer:
 
 
 def not_valid(what: str, error: Exception) -> Unauthenticated:
-    """Return why a token was rejected, for the log: in one short line, as the reason may quote the token's header."""
+    """Return the error for a token that can't be verified. Its text is short: it may quote the token's header."""
     return Unauthenticated(f"the {what} is not valid: {str(error)[:_REASON]!r}")
 
 
 def _header(token: str) -> tuple[str | None, object]:
-    """Return the `kid` and the `typ` of a token, not verified yet; PyJWT would decode the whole token for them."""
+    """Return the `kid` and `typ` of a token that is not verified yet; PyJWT would decode the whole token."""
     header = orjson.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))
     if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object")
+        raise ValueError("the token's header is not a JSON object")
     key_id = header.get("kid")
     return key_id if isinstance(key_id, str) else None, header.get("typ")
 
 
 def jwt_bearer(settings: Settings) -> JwtBearer | None:
-    """Return the authenticator that the settings describe, or None if they give no key; raise `SetupError`."""
+    """Return the authenticator, or None if the settings have no key; raise `SetupError` if the settings contradict."""
     allowed = _algorithms(settings)
     if settings.jwt_key is not None and settings.jwt_jwks is not None:
         raise SetupError("PROGRESS_JWT_KEY and PROGRESS_JWT_JWKS are both set: set only one of them")
     if settings.jwt_jwks is not None:
         if settings.jwt_audience is None and settings.jwt_issuer is None:
             raise SetupError(
-                "the issuer of PROGRESS_JWT_JWKS may sign tokens for other servers too:"
-                " set PROGRESS_JWT_AUDIENCE to the `aud` of tokens for this server"
+                "PROGRESS_JWT_JWKS needs PROGRESS_JWT_AUDIENCE, as its issuer may sign tokens for other servers too:"
+                " set PROGRESS_JWT_AUDIENCE to the `aud` of the tokens for this server"
             )
         return JwtBearer(settings, KeySet(settings.jwt_jwks, settings.jwt_jwks_s).key, allowed)
     if settings.jwt_key is None:
         return None
     key = read_key(settings.jwt_key.get_secret_value())
     if key.algorithm not in allowed:
-        raise SetupError(f"PROGRESS_JWT_KEY is for {key.algorithm}, which PROGRESS_JWT_ALGORITHMS does not list")
+        raise SetupError(
+            f"PROGRESS_JWT_KEY is a key for {key.algorithm}, which PROGRESS_JWT_ALGORITHMS does not list: add"
+            f" {key.algorithm} to it"
+        )
 
     async def find_key(_: str | None) -> Key:
         return key

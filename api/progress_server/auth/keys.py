@@ -1,4 +1,4 @@
-"""The keys that tokens are verified with: a secret, a PEM file, or a key set that is read again and again (RFC 7517).
+"""The keys that tokens are verified with: a secret, a PEM file, or a key set that is reloaded regularly (RFC 7517).
 
 PyJWT parses the keys. Its `PyJWKClient` is not used: it blocks the event loop, reads responses of any size, and has no
 keys once its copy has expired and the address can't be reached.
@@ -32,14 +32,14 @@ LEAST_RSA_BITS = 2048
 
 
 class Key(NamedTuple):
-    """A key, and its one algorithm: what a token says of its algorithm is not believed."""
+    """A key, and the only algorithm that it is used with: the algorithm that a token names is ignored."""
 
     algorithm: str
     material: Any
 
 
 def read_key(given: str) -> Key:
-    """Return the key of PROGRESS_JWT_KEY; raise `SetupError`, whose text never shows it."""
+    """Return the key in PROGRESS_JWT_KEY; raise `SetupError` if it is not valid. The error text never shows the key."""
     text = _file(given[1:]) if given.startswith("@") else given
     if "-----BEGIN" in text:
         return _pem(text)
@@ -59,10 +59,10 @@ def read_key_set(text: str | bytes) -> dict[str | None, Key]:
     try:
         found = PyJWKSet.from_json(text if isinstance(text, str) else text.decode())
     except (PyJWTError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"this is not a key set: {error}") from None
+        raise ValueError(f"the content is not a key set (JWKS): {error}") from None
     keys = {key.key_id: fit for key in found.keys if (fit := _of_set(key)) is not None}
     if not keys:
-        raise ValueError("the key set has no RSA or P-256 key for signatures")
+        raise ValueError("the key set has no RSA or P-256 key for signatures, which are the supported types")
     return keys
 
 
@@ -91,24 +91,24 @@ def _pem(text: str) -> Key:
 def _public(key: object) -> Key:
     if isinstance(key, RSAPublicKey):
         if key.key_size < LEAST_RSA_BITS:
-            raise SetupError(f"an RSA key of {key.key_size} bits is too short: use {LEAST_RSA_BITS} bits or more")
+            raise SetupError(f"the RSA key has only {key.key_size} bits: use a key of {LEAST_RSA_BITS} bits or more")
         return Key("RS256", key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return Key("ES256", key)
-    raise SetupError("unsupported key: tokens are verified with RSA keys (RS256) or P-256 keys (ES256)")
+    raise SetupError("the type of the key is not supported: use an RSA key (RS256) or a P-256 key (ES256)")
 
 
 def _file(path: str) -> str:
     try:
         return expand_user(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"the file {path} of PROGRESS_JWT_KEY can't be read: {error}") from None
+        raise SetupError(f"can't read the file {path} of PROGRESS_JWT_KEY: {error}") from None
 
 
 log = logging.getLogger(__name__)
 
 COOLDOWN_S = 10.0
-"""Least time between two reads, however many unknown keys tokens name, or however long the address is away."""
+"""Minimum time between two reads, even if tokens name unknown keys or the address can't be reached."""
 TIMEOUT_S = 5.0
 MAX_BYTES = 1 << 20
 
@@ -117,7 +117,7 @@ Read = Callable[[], Awaitable[bytes]]
 
 
 class KeySet:
-    """The keys that were last read. Once there are some, they are used until others replace them."""
+    """The keys of a key set, reloaded regularly. If a reload fails, the keys of the last successful one stay in use."""
 
     def __init__(self, address: str, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._read = reader_of(address)
@@ -129,9 +129,9 @@ class KeySet:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def key(self, name: str | None) -> Key | None:
-        """Return the key of this name, or the only one if there is no name; None if there is none.
+        """Return the key with this `kid`; without a `kid` the only key. Return None if there is no such key.
 
-        Raises `StorageUnavailable` while none have ever been read.
+        Raises `StorageUnavailable` until the key set has been read once.
         """
         now = self._clock()
         may_read = now - self._tried_at >= COOLDOWN_S
@@ -141,7 +141,7 @@ class KeySet:
         elif may_read and now - self._read_at >= self._period_s:
             self._refreshing = asyncio.create_task(self._refresh())  # the known keys are used meanwhile
         if not self._keys:
-            raise StorageUnavailable("the keys that tokens are verified with can't be read now: retry in a moment")
+            raise StorageUnavailable("this server can't read the keys to verify your token now: retry in a moment")
         return self._find(name)
 
     def _find(self, name: str | None) -> Key | None:
@@ -158,36 +158,41 @@ class KeySet:
             self._keys = read_key_set(await self._read())
             self._read_at = self._clock()
         except (OSError, ValueError) as error:
-            log.warning("the key set %s can't be read, the keys known before stay in use: %s", self._address, error)
+            log.warning(
+                "can't read the key set %s, so the keys that were read before stay in use: %s", self._address, error
+            )
 
 
 def reader_of(address: str) -> Read:
-    """Return what reads a key set and raises `OSError` or `ValueError`; raise `SetupError` for a bad address."""
+    """Return a function that reads the key set, and raises `OSError` or `ValueError` if that fails.
+
+    Raise `SetupError` if the address is not valid, or is a file that can't be read.
+    """
     if not address.lower().startswith(("http:", "https:")):
         return _file_reader(expand_user(address))
     try:
         parts = urlsplit(address)
         if not parts.hostname:
-            raise ValueError("the address names no host")
+            raise ValueError("the address has no host name")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise ValueError("others can change what an http:// address answers: use https")
+            raise ValueError("attackers on the network can change a response over http://: use https://")
         return _http_reader(address, proxied=parts.scheme == "https")
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise SetupError(f"PROGRESS_JWT_JWKS is {address}, which can't be read: {error}") from None
+        raise SetupError(f"PROGRESS_JWT_JWKS has the address {address}, which can't be used: {error}") from None
 
 
 def _file_reader(path: Path) -> Read:
     try:
         read_key_set(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SetupError(f"the key set {path} of PROGRESS_JWT_JWKS can't be read: {error}") from None
+        raise SetupError(f"can't read the key set {path} of PROGRESS_JWT_JWKS: {error}") from None
     return lambda: asyncio.to_thread(path.read_bytes)
 
 
 def _http_reader(address: str, *, proxied: bool) -> Read:
-    """Return what reads a key set over HTTP, by the proxy that the environment names, if it may be `proxied`.
+    """Return a function that reads a key set over HTTP; if `proxied`, through the proxy that the environment names.
 
-    A proxy would make plain http leave this machine.
+    Plain http is not proxied: it is allowed only on this machine, and a proxy would send it over the network.
     """
     httpx.URL(address)
     client = httpx.AsyncClient(
@@ -206,13 +211,14 @@ def _http_reader(address: str, *, proxied: bool) -> Read:
                     raise OSError(_rejected(response))
                 return await read_body(response, MAX_BYTES)
         except (TimeoutError, httpx.TimeoutException):
-            raise OSError(f"it does not answer within {TIMEOUT_S:g} s") from None
+            raise OSError(f"the server did not answer within {TIMEOUT_S:g} s") from None
         except httpx.HTTPError as error:
-            raise OSError(f"it can't be reached: {error or type(error).__name__}") from None
+            raise OSError(f"the server can't be reached: {error or type(error).__name__}") from None
 
     return read
 
 
 def _rejected(response: httpx.Response) -> str:
-    problem = f"it answers with the status {response.status_code}"
-    return f"{problem}; redirects are not followed: set the final address" if response.is_redirect else problem
+    problem = f"the server answered with the status {response.status_code}"
+    advice = "; redirects are not followed: set PROGRESS_JWT_JWKS to the final address"
+    return problem + advice if response.is_redirect else problem

@@ -1,4 +1,4 @@
-"""Authentication before routing: a route can't forget it, as only what `http/paths.py` lists is open."""
+"""Authentication before routing, so that no route can forget it: only the paths in `http/paths.py` need none."""
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,7 +19,7 @@ class AuthenticationMiddleware:
         self._log = RejectionLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Find the principal and go on; or reject the request."""
+        """Find the principal and pass the request on; reject it if its credentials are invalid or can't be checked."""
         if scope["type"] in ("http", "websocket") and not class_of(scope).is_open:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))

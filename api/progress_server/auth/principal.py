@@ -13,10 +13,10 @@ STATE = "principal"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller."""
+    """An authenticated caller: its name, what it may do, and when its credentials expire."""
 
     name: str
-    """Empty where no credentials are asked for."""
+    """The caller's name; empty if no credentials are required."""
     grants: Grants
     expires_at: float | None = None
     """When its credentials expire, in seconds since 1970; its streams end then, too."""
@@ -25,7 +25,7 @@ class Principal:
 
 
 ANONYMOUS = Principal("", EVERYTHING)
-"""The principal of all callers where no credentials are asked for."""
+"""The principal of all callers if no credentials are required."""
 
 
 def principal_in(scope: Scope) -> Principal | None:
@@ -35,7 +35,7 @@ def principal_in(scope: Scope) -> Principal | None:
 
 
 def principal_of(connection: HTTPConnection) -> Principal:
-    """Return the principal. A connection that was not authenticated has none: that is a fault of ours, and raises."""
+    """Return the principal of a connection. Raise `LookupError` if it was not authenticated, which is a bug."""
     found = principal_in(connection.scope)
     if found is None:
         raise LookupError("this connection was not authenticated")

@@ -1,4 +1,4 @@
-"""The end of credentials: they expire, or are revoked. Streams that were opened with them end then."""
+"""The end of credentials: they expire or are revoked, and then the streams that were opened with them end."""
 
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from progress_server.auth.principal import ANONYMOUS, Principal
 
 
 class RevocationCheck:
-    """Tells whose credentials are revoked or expired. Before it is `over` a store nobody is revoked."""
+    """Checks whether credentials are revoked or expired. Revocations are known only within `running`."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s

@@ -32,7 +32,7 @@ from progress_server.auth.principal import Principal
 from progress_server.http.paths import RequestClass, class_of, operation_in
 
 MAX_TICKET = 4096
-"""Longer ones would not pass in a URL everywhere."""
+"""Maximum bytes of a ticket: some clients and proxies reject longer URLs."""
 ISSUER = "progress-broker"
 AUDIENCE = "progress-streams"
 ALGORITHM = "HS256"
@@ -48,11 +48,11 @@ class Tickets:
         self._secret, self._life_s = secret, life_s
 
     async def for_operation(self, principal: Principal, operation: str) -> tuple[str, float]:
-        """Return a ticket for the events of an operation, which the caller may read; and when the ticket expires."""
+        """Return a ticket to read an operation's events, and its expiry. The caller must have checked permission."""
         return await self._issue(principal, {"operation": operation})
 
     async def for_many(self, principal: Principal, grants: Grants) -> tuple[str, float]:
-        """Return a ticket for a stream of many operations: those that these grants allow to read."""
+        """Return a ticket for a stream of many operations, those that the grants allow to read; and its expiry."""
         return await self._issue(principal, {"grants": _claims_of(grants.given), "limits": _claims_of(grants.limits)})
 
     async def _issue(self, principal: Principal, opens: dict[str, Any]) -> tuple[str, float]:
@@ -64,31 +64,35 @@ class Tickets:
         given = {name: value for name, value in claims.items() if value is not None}
         ticket = jwt.encode(given, await self._key(), ALGORITHM, {"typ": TICKET_TYPE})
         if len(ticket) > MAX_TICKET:
-            raise TooLarge("your grants are too many for a ticket, which stands in a URL: name the operations")
+            raise TooLarge(
+                "you have too many grants for a ticket, because a ticket must fit into a URL: name the"
+                " operations in the request"
+            )
         return ticket, expires_at
 
     async def verify(self, connection: HTTPConnection, ticket: str) -> Principal:
-        """Return whom a ticket was issued to, with no grants but to read what it opens; raise `Unauthenticated`."""
+        """Return the principal of a ticket, which may only read what the ticket opens; raise `Unauthenticated` if the
+        ticket is not valid for this request."""
         claims = await self._verified(ticket)
         scope = connection.scope
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-            raise Unauthenticated("a ticket only allows to read")
+            raise Unauthenticated("the request changes something, but a ticket only allows reading")
         opens = claims["opens"]
         grants = _for_one(opens["operation"], scope) if "operation" in opens else _for_many(opens, class_of(scope))
         if grants is None:
-            raise Unauthenticated("the ticket is for something else")
+            raise Unauthenticated("the ticket is for another operation or another kind of request")
         return Principal(claims["sub"], grants, claims.get("proof_exp"), claims.get("proof_jti"))
 
     async def _verified(self, ticket: str) -> dict[str, Any]:
         if len(ticket) > MAX_TICKET:
-            raise Unauthenticated(f"the ticket is over {MAX_TICKET} bytes")
+            raise Unauthenticated(f"the ticket is longer than {MAX_TICKET} bytes")
         key = await self._key()
         try:
             token = jwt.decode_complete(ticket, key, [ALGORITHM], _OPTIONS, audience=AUDIENCE, issuer=ISSUER)
         except DECODE_ERRORS as error:
             raise not_valid("ticket", error) from None
         if token["header"].get("typ") != TICKET_TYPE:
-            raise Unauthenticated("the ticket is a token of another type")
+            raise Unauthenticated("the value of `ticket` is a token of another type")
         claims: dict[str, Any] = token["payload"]
         return claims
 
@@ -107,7 +111,7 @@ def _for_many(opens: dict[str, Any], request: RequestClass) -> Grants | None:
 
 
 def _claims_of(grants: Sequence[Grant]) -> list[dict[str, Any]]:
-    """Return what grants say of reading, without the selectors that they don't have."""
+    """Return the claims of the grants that allow reading, without empty selectors."""
     return [
         {name: list(values) for name, values in asdict(grant).items() if values is not None and name != "actions"}
         for grant in grants

@@ -1,1 +1,1 @@
-"""`PROGRESS_AUTH=callback`: the user's own back end decides who may come in (docs/how-to/callback.md)."""
+"""`PROGRESS_AUTH=callback`: the user's own back end authorizes callers (docs/how-to/callback.md)."""

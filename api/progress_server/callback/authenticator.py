@@ -1,4 +1,4 @@
-"""`PROGRESS_AUTH=callback`: the user's own back end decides who may open connections and call."""
+"""`PROGRESS_AUTH=callback`: the user's own back end decides which callers may open connections and send requests."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ from progress_server.limits.slots import address_of
 
 
 class CallbackAuthenticator:
-    """Asks for each connection whether it may be opened; and for plain calls who calls, once in a few seconds."""
+    """Asks the back end about each new connection; and about ordinary requests, with cached answers."""
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
         self._backend = AuthorizerClient(settings, tally)
@@ -43,14 +43,14 @@ class CallbackAuthenticator:
     async def running(self, store: Store) -> AsyncIterator[dict[bytes, Callable[[Event], None]]]:
         """Run the background tasks, and return the handlers of internal entries in the feeds.
 
-        Leave it after the streams have ended: it then notifies the back end of those.
+        Exit it after the streams have ended: on exit it notifies the back end of them.
         """
         async with self._backend, self._disconnect_events, Takeover(store) as takeover:
             self._takeover = takeover
             yield {REPLACED: takeover.received}
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Return the principal that the back end names.
+        """Return the principal that the back end names; raise `Unauthenticated` if the back end rejects the caller.
 
         A connection that is to be opened also gets its `AuthorizedConnection`.
         """
@@ -64,7 +64,10 @@ class CallbackAuthenticator:
         return await self._let_in(connection, request, decision, decision.principal_of())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
-        """Return the principal of a ticket, if the back end allows it. It can make the ticket expire earlier."""
+        """Return the principal of a ticket; raise `Unauthenticated` if the back end rejects the connection.
+
+        The back end can also make the principal expire before the ticket does.
+        """
         request = connect_request_in(connection.scope)
         if request is None:
             return principal
@@ -83,7 +86,7 @@ class CallbackAuthenticator:
         )
         authorized.first = tuple(event.frame() for event in decision.events)
         authorized.attach_to(connection.scope)
-        if disconnect_watcher_in(connection.scope).left:  # it must not replace a connection whose client is there
+        if disconnect_watcher_in(connection.scope).left:  # it must not replace a connection whose client is connected
             authorized.end("client")
             raise ClientDisconnect
         if decision.identifier is not None:
@@ -116,5 +119,5 @@ class CallbackAuthenticator:
 
     def _running(self) -> Takeover:
         if self._takeover is None:
-            raise StorageUnavailable("this server is starting: retry in a moment")
+            raise StorageUnavailable("this server is still starting: retry in a moment")
         return self._takeover

@@ -1,4 +1,4 @@
-"""The user's back end, over HTTP: questions are signed, and bounded in number and in time."""
+"""Requests to the user's back end over HTTP: each is signed, and their number and duration are limited."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 256 * 1024
 KEEP_ALIVE_S = 4
-"""Below what most servers keep an idle connection for, so that we and not they close it."""
+"""How long idle connections stay open: less than on most servers, so that this client closes them first."""
 
 SENDERS = 8
-"""Notices of ended connections sent at a time. They have connections of their own, so as not to delay questions."""
+"""Notices of ended connections sent at a time. They use separate connections, so they do not delay other requests."""
 
 DENIED = (401, 403)
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"} | UNPACKED
@@ -31,7 +31,7 @@ _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 class AuthorizerError(Exception):
-    """The back end gave no answer that can be used. It is counted under `outcome`."""
+    """The back end gave no valid answer. `outcome` is the metric's label under which this is counted."""
 
     def __init__(self, outcome: str, detail: str, retry_s: float | None = None) -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class AuthorizerError(Exception):
 
 
 class AuthorizerClient:
-    """Asks the back end. Use it as an async context manager."""
+    """Sends requests to the back end. Use it as an async context manager."""
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
         if settings.callback_url is None or settings.callback_secret is None:
@@ -63,9 +63,10 @@ class AuthorizerClient:
             await client.aclose()
 
     async def ask(self, action: str, body: bytes, address: str, wait: Wait) -> Decision:
-        """Return an answer that allows; raise `Unauthenticated`, or `AuthorizerUnavailable` if there is no answer.
+        """Return the answer if it allows the caller. Raise `Unauthenticated` if it does not, `AuthorizerUnavailable`
+        without an answer.
 
-        The question is about a caller of this address; its turn is waited for by `wait`.
+        `address` is the caller's, which the queue needs. `wait` waits for the request's turn in the queue.
         """
         try:
             answer = await self._request(body, address, wait)
@@ -73,7 +74,8 @@ class AuthorizerClient:
             self._tally.callbacks[action, error.outcome] += 1
             self._log_change(str(error))
             raise AuthorizerUnavailable(
-                "your credentials can't be checked now: retry in a moment", retry_s=error.retry_s
+                "the back end that checks your credentials gave no valid answer: retry in a moment",
+                retry_s=error.retry_s,
             ) from None
         except AuthorizerUnavailable:
             self._tally.callbacks[action, "busy"] += 1
@@ -81,12 +83,12 @@ class AuthorizerClient:
         self._log_change(None)
         if not answer.allow:
             self._tally.callbacks[action, "denied"] += 1
-            raise Unauthenticated("the back end does not allow it")
+            raise Unauthenticated("the back end rejected the caller")
         self._tally.callbacks[action, "allowed"] += 1
         return answer
 
     async def notify(self, message_id: str, body: bytes) -> int:
-        """Send a notice, which needs no answer; return the status of the response. Raises `AuthorizerError`."""
+        """Send a notice; return the status of the response. Raises `AuthorizerError` if there is none."""
         try:
             async with self._notice_queue.slot() as client, asyncio.timeout(self._timeout_s):
                 return (await self._post(client, message_id, body))[0]
@@ -104,10 +106,10 @@ class AuthorizerClient:
         try:
             return read_decision(content)
         except ValueError as error:
-            raise AuthorizerError("malformed", f"its answer can't be used: {error}") from None
+            raise AuthorizerError("malformed", f"the back end returned an invalid answer: {error}") from None
 
     async def _post_again(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, bytes]:
-        """Send it; again if the connection was cut, as one that was kept alive may have been closed at that moment."""
+        """Send a request. If the connection was cut, send it once more: idle connections may be closed."""
         message_id = new_message_id()
         try:
             status, content, retry_after = await self._post(client, message_id, body)
@@ -115,7 +117,9 @@ class AuthorizerClient:
             status, content, retry_after = await self._post(client, message_id, body)
         if status != 200 and status not in DENIED:
             retry_s = min(float(retry_after), LONGEST_S) if retry_after.isdecimal() else None
-            raise AuthorizerError("malformed", f"it answers with the status {status}", retry_s)
+            raise AuthorizerError(
+                "malformed", f"the back end answered with the status {status}, which is no decision", retry_s
+            )
         return status, content
 
     async def _post(self, client: httpx.AsyncClient, message_id: str, body: bytes) -> tuple[int, bytes, str]:
@@ -129,17 +133,20 @@ class AuthorizerClient:
 
     def _away(self, error: Exception) -> AuthorizerError:
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return AuthorizerError("timeout", f"it does not answer within {self._timeout_s:g} s")
-        return AuthorizerError("unreachable", f"it can't be reached: {error or type(error).__name__}")
+            return AuthorizerError("timeout", f"the back end did not answer within {self._timeout_s:g} s")
+        return AuthorizerError("unreachable", f"the back end can't be reached: {error or type(error).__name__}")
 
     def _log_change(self, error: str | None) -> None:
-        """Log what is wrong when that changes: not once for each caller that is rejected."""
+        """Log an error when it begins, changes or ends, and not once for each rejected caller."""
         if error != self._error:
             self._error = error
             if error is None:
-                log.info("the back end of PROGRESS_CALLBACK_URL answers again")
+                log.info("the back end of PROGRESS_CALLBACK_URL gives valid answers again")
             else:
-                log.warning("the back end of PROGRESS_CALLBACK_URL gives no decision, nobody is let in: %s", error)
+                log.warning(
+                    "the back end of PROGRESS_CALLBACK_URL gives no valid answers, so all its callers are rejected: %s",
+                    error,
+                )
 
 
 def _client(timeout_s: float, tls: ssl.SSLContext) -> httpx.AsyncClient:

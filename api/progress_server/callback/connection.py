@@ -17,7 +17,7 @@ _STATE = "authorized_connection"
 
 
 class AuthorizedConnection:
-    """Ends once, however it ends: with its stream if it got one, else with its request."""
+    """An allowed connection. It ends exactly once: with its stream if it has one, else with its request."""
 
     __slots__ = ("_began", "_ended", "_replace", "_replaced", "claim", "connection", "ended", "first", "transferred")
 
@@ -26,7 +26,7 @@ class AuthorizedConnection:
         self.first: tuple[Frame, ...] = ()
         """What its client is sent first."""
         self.transferred = False
-        """Whether it ends with something else than its request, such as a stream."""
+        """Whether something other than its request ends it, such as a stream."""
         self.ended = False
         self.claim: Callable[[], Awaitable[None]] | None = None
         """Takes the place of an older connection of the same identifier, if the back end named one."""
@@ -36,7 +36,7 @@ class AuthorizedConnection:
         self._replaced = False
 
     def attach_to(self, scope: Scope) -> None:
-        """Belong to a connection."""
+        """Store this object in the scope of a connection."""
         scope.setdefault("state", {})[_STATE] = self
 
     async def opened(self) -> None:
@@ -46,23 +46,24 @@ class AuthorizedConnection:
             await claim()
 
     def delivery(self, wanted: Delivery) -> Delivery:
-        """Return how to deliver to it: as its client wants, after the first events."""
+        """Return the delivery options that the client wants, with the back end's first events added."""
         return with_changes(wanted, first=self.first) if self.first else wanted
 
     def bind_stream(self, stream: Stream, streams: StreamRegistry) -> None:
-        """Last as long as a stream does."""
+        """End when this stream closes, and not with the request."""
         self.transferred = True
         streams.when_closed(stream, self.end)
         self.on_replaced(lambda: replace(stream))
 
     def on_replaced(self, replace: Callable[[], None]) -> None:
-        """Have this called when a newer connection replaces it: it notifies the client, and ends the connection."""
+        """Call `replace` when a newer connection replaces this one: it must notify the client and close the
+        connection."""
         self._replace = replace
         if self._replaced:
             replace()
 
     def replaced(self) -> None:
-        """End, as a newer connection replaces it."""
+        """Close this connection, because a newer one has replaced it."""
         self._replaced = True
         if self._replace is not None:
             self._replace()
@@ -75,7 +76,7 @@ class AuthorizedConnection:
 
 
 class UnauthorizedConnection(AuthorizedConnection):
-    """Stands for all connections where no back end is asked."""
+    """The connection to use without a back end: it has no first events, and nothing is notified."""
 
     __slots__ = ()
 
@@ -93,6 +94,6 @@ NO_CONNECTION = UnauthorizedConnection()
 
 
 def connection_in(scope: Scope) -> AuthorizedConnection:
-    """Return what the back end has allowed, from the scope of a connection."""
+    """Return the allowed connection in a scope; if no back end was asked, `NO_CONNECTION`."""
     found: AuthorizedConnection = scope.get("state", {}).get(_STATE, NO_CONNECTION)
     return found

@@ -1,4 +1,4 @@
-"""Answers: the decisions of a back end, read strictly. An answer that can't be read allows nothing."""
+"""The decisions of a back end. They are parsed strictly, and an answer that can't be parsed allows nothing."""
 
 import time
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ _OPERATIONS_OWN = RESERVED_TYPES | {"progress", "log", "status", "end"}
 
 
 class FirstEvent(BaseModel):
-    """An event that is sent first on a stream."""
+    """An event that the back end adds at the beginning of a stream."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -29,25 +29,25 @@ class FirstEvent(BaseModel):
     @classmethod
     def _is_custom(cls, value: str) -> str:
         if value in _OPERATIONS_OWN:
-            raise ValueError("this name is reserved for events of operations: choose another")
+            raise ValueError("this event type is reserved: choose another name")
         return value
 
     @field_validator("data")
     @classmethod
     def _can_be_said_again(cls, value: Any) -> Any:
         if not fits_nesting_limit(value):
-            raise ValueError("it is nested too deeply")
+            raise ValueError("the data is nested too deeply")
         return value
 
     def frame(self) -> Frame:
-        """Return it as a frame without an id, so that it moves no position."""
+        """Return the event as a frame. It has no id, so the client keeps its position."""
         head = b"event: %b\ndata: " % self.type.encode()
         envelope = {"type": self.type, "time": time.time_ns() // 1_000_000, "data": self.data}
         return Frame(0, b"", self.type.encode(), head + orjson.dumps(envelope) + b"\n\n", len(head))
 
 
 class Decision(BaseModel):
-    """What a back end decided."""
+    """A back end's decision about a caller: whether it is allowed, as which principal, with which grants."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -66,18 +66,18 @@ class Decision(BaseModel):
         return self
 
     def principal_of(self) -> Principal:
-        """Return the principal. As in a token's claims `scope` is for what it owns, and `grants` go beyond."""
+        """Return the principal. `scope` is for its own operations, and `grants` for others, as in a token."""
         name = self.principal or ""
         grants = Grants((*scope_grant(name, self.scope), *(claim.grant() for claim in self.grants)))
         return Principal(name, grants, None if self.expires_in_s is None else time.time() + self.expires_in_s)
 
 
 def read_decision(body: bytes) -> Decision:
-    """Return the answer in a body; raise `ValueError`, which says what is wrong and quotes nothing of the body."""
+    """Return the decision in a body; raise `ValueError` if it is not valid. The error quotes nothing of the body."""
     try:
         return Decision.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError:
-        raise ValueError("it is not JSON") from None
+        raise ValueError("the body is not JSON") from None
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, fault["loc"]))

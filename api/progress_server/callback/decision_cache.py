@@ -1,4 +1,4 @@
-"""A cache of decisions: one question serves the calls of a few seconds, so that polling costs a back end little."""
+"""A cache of decisions: requests of one caller within a few seconds ask the back end only once."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ MAX_ENTRIES = 10_000
 
 
 class DecisionCache:
-    """Recent decisions, by what the back end got. That it could not be asked is not cached."""
+    """Recent decisions, by what the back end was sent. Failures to reach the back end are not cached."""
 
     def __init__(self, ttl_s: float, clock: Callable[[], float] = time.time) -> None:
         self._ttl_s = ttl_s
@@ -23,15 +23,17 @@ class DecisionCache:
     async def get(
         self, key: bytes, ask: Callable[[], Awaitable[Principal]], has_left: Callable[[], bool] = lambda: False
     ) -> Principal:
-        """Return the principal, asked for now unless it is cached; raise `Unauthenticated`, or what asking raises.
+        """Return the principal from the cache, or else from `ask`. Raise `Unauthenticated` if the caller is not
+        allowed, or what `ask` raises.
 
-        Callers with one key share a question. If the caller that asked disconnects, another one asks again.
+        Callers with the same key share one call of `ask`. If the caller that made it disconnects, another caller asks
+        again.
         """
         known = self._decisions.get(key)
         if known is None or known[0] <= self._clock():
             known = await self._ask(key, ask, has_left)
         if known[1] is None:
-            raise Unauthenticated("the back end does not allow it")
+            raise Unauthenticated("the back end rejected the caller")
         return known[1]
 
     async def _ask(

@@ -20,7 +20,7 @@ PAUSE_S = 1.0
 AGAIN = (408, 429)
 MAX_QUEUED = 20_000
 FLUSH_S = 1.5
-"""How long a process that stops goes on sending: less than a supervisor waits for it."""
+"""How long a process that stops still sends notices: less than the time after which a supervisor kills it."""
 
 ACTION = "disconnect"
 
@@ -50,11 +50,11 @@ class DisconnectEvents:
         except TimeoutError:
             unsent = len(self._waiting) + self._sending
             self._tally.callbacks[ACTION, "dropped"] += unsent
-            log.warning("connections that have ended without the back end being notified: %d", unsent)
+            log.warning("this server stopped before it had notified the back end of %d ended connections", unsent)
         await self._tasks.close()
 
     def enqueue(self, body: bytes) -> None:
-        """Queue a notice. When too many wait it is dropped, and counted."""
+        """Queue a notice. If the queue is full, the notice is dropped and counted."""
         if len(self._waiting) >= MAX_QUEUED:
             self._tally.callbacks[ACTION, "dropped"] += 1
             return
@@ -78,7 +78,8 @@ class DisconnectEvents:
                 self._idle.set()
 
     async def _deliver(self, body: bytes) -> bool:
-        """Return whether the back end took a notice. It is sent again, under the same id, if it can't be delivered."""
+        """Return whether the back end accepted a notice. If it can't be delivered, it is sent again with the same
+        id."""
         message_id = new_message_id()
         pause_s = self._pause_s
         for left in reversed(range(TRIES)):

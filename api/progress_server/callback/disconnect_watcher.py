@@ -1,4 +1,4 @@
-"""Watches whether a client disconnects while the back end is asked about it."""
+"""Detects that a client disconnects while the back end is asked about it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -17,7 +17,7 @@ _ENDS = ("http.disconnect", "websocket.disconnect")
 
 
 class DisconnectWatcher:
-    """Watches one client. Messages that come meanwhile are kept for the app, which must `receive` from here."""
+    """Watches one client. It keeps the messages that arrive meanwhile: the app must get them from `receive`."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -26,11 +26,12 @@ class DisconnectWatcher:
 
     @classmethod
     def watchable(cls, scope: Scope) -> bool:
-        """Return whether a disconnect can be seen: where a request has a body, one would have to read that first."""
+        """Return whether a disconnect can be detected. It can't if the request has a body, which would be read
+        first."""
         return scope["type"] == "websocket" or scope["method"] in ("GET", "HEAD")
 
     def enter(self, scope: Scope) -> None:
-        """Belong to a connection."""
+        """Store this watcher in the scope of a connection."""
         scope.setdefault("state", {})[_STATE] = self
 
     @property
@@ -44,7 +45,7 @@ class DisconnectWatcher:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator["DisconnectWatcher"]:
-        """Watch whether it disconnects."""
+        """Watch within the block whether the client disconnects."""
         listening = self._listening = asyncio.create_task(self._listen())
         try:
             yield self
@@ -54,7 +55,7 @@ class DisconnectWatcher:
             await asyncio.wait((listening,))  # or it could take a message that is for the app
 
     async def run_while_connected(self, waiting: Awaitable[T]) -> T:
-        """Return what is waited for; raise `ClientDisconnect` if the client, which is watched, disconnects before."""
+        """Return the result of `waiting`; raise `ClientDisconnect` if the watched client disconnects earlier."""
         wanted = asyncio.ensure_future(waiting)
         try:
             await asyncio.wait((wanted, *filter(None, (self._listening,))), return_when=asyncio.FIRST_COMPLETED)
@@ -82,6 +83,6 @@ async def _silence() -> Message:
 
 
 def disconnect_watcher_in(scope: Scope) -> DisconnectWatcher:
-    """Return the watcher of a connection; a client without one is taken to stay."""
+    """Return the watcher of a connection. Without one, return a watcher that never reports a disconnect."""
     found: DisconnectWatcher | None = scope.get("state", {}).get(_STATE)
     return found or DisconnectWatcher(_silence)

@@ -1,4 +1,5 @@
-"""The queue before a back end: so many questions are asked at a time, some wait, and the rest get a time to retry.
+"""The queue of requests to a back end. A limited number is sent at a time, some wait, and the others are rejected with
+a delay after which to retry.
 
 Callers of one address can't hold up those of others: they have no more than half of the slots, and those who wait are
 served in turn, one of each address. This is made here because asyncio's `Semaphore` and `Queue` serve in the order of
@@ -17,16 +18,16 @@ from progress_broker.errors import AuthorizerUnavailable
 
 T = TypeVar("T")
 Wait = Callable[[Awaitable[Any]], Awaitable[Any]]
-"""Waits for something, and may raise before it comes."""
+"""Waits for an awaitable; may raise earlier, for example if the client disconnects."""
 
 LONGEST_S = 30.0
 """The maximum retry delay."""
 
 _MAX_WAITING_PER_SLOT = 16
-"""Most callers that may wait before a new one, for each slot."""
+"""Maximum callers that wait before a new one, per slot."""
 
 _WEIGHT = 0.1
-"""Weight of the newest duration in the moving average of how long one takes."""
+"""Weight of the newest request in the moving average of the requests' duration."""
 
 
 async def _to_the_end(waiting: Awaitable[Any]) -> Any:
@@ -34,7 +35,7 @@ async def _to_the_end(waiting: Awaitable[Any]) -> Any:
 
 
 class FairQueue(Generic[T]):
-    """Places, and the callers that wait for one. A caller that would wait for too long is rejected at once."""
+    """Slots, and the callers that wait for one. A caller that would have to wait too long is rejected at once."""
 
     def __init__(
         self,
@@ -57,9 +58,10 @@ class FairQueue(Generic[T]):
 
     @asynccontextmanager
     async def slot(self, address: str = "", wait: Wait = _to_the_end) -> AsyncIterator[T]:
-        """Take a slot for the block; raise `AuthorizerUnavailable` if there is none for long. It says when to retry.
+        """Hold a slot during the block. If none becomes free in time, raise `AuthorizerUnavailable`, with a delay to
+        retry.
 
-        A caller that has to wait does so by `wait`, and leaves the queue with what that raises.
+        `wait` is used to wait for a slot. If it raises, the caller leaves the queue with that error.
         """
         item = await self._acquire(address, wait)
         began = self._clock()
@@ -81,7 +83,7 @@ class FairQueue(Generic[T]):
             async with asyncio.timeout(self._longest_wait_s):
                 await wait(turn)
         except BaseException as error:
-            if turn.done() and not turn.cancelled():  # it came at that moment
+            if turn.done() and not turn.cancelled():  # the slot became free at the same moment
                 self._release(turn.result(), address)
             else:
                 self._give_up(turn, address)
@@ -121,21 +123,21 @@ class FairQueue(Generic[T]):
             del self._waiting[address]
 
     def _ahead(self, address: str) -> int:
-        """Return how many are served before one that comes now: of each address no more than of its own."""
+        """Return how many callers are served before a new one: from each address at most as many as from its own."""
         ours = len(self._waiting.get(address, ()))
         return 1 + sum(min(len(theirs), ours + (at != address)) for at, theirs in self._waiting.items())
 
     def _queue_full(self) -> AuthorizerUnavailable:
-        detail = "too many callers are waiting for the authorizer: retry in a moment"
+        detail = "too many callers are waiting for the back end that authorizes them: retry in a moment"
         return AuthorizerUnavailable(detail, retry_s=self._next_turn_s())
 
     @property
     def _each_s(self) -> float:
-        """About how long it takes until the next one is served."""
+        """The expected time until the next caller is served."""
         return self._average_s / self._slots
 
     def _next_turn_s(self) -> float:
-        """Return how long from now the next caller that is rejected may retry: after those rejected before."""
+        """Return the delay after which the next rejected caller should retry: later than those rejected before it."""
         now = self._clock()
         self._turn = min(max(self._turn, now + self._longest_wait_s) + self._each_s, now + LONGEST_S)
         wait_s = self._turn - now

@@ -23,13 +23,14 @@ from progress_server.limits.slots import address_of, slot_held
 
 
 class AuthorizedConnectionMiddleware:
-    """Stands around authentication. An adopted stream outlives its request; it ends its connection itself."""
+    """Middleware that ends an allowed connection with its request, unless a stream, which outlives it, does that."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a client that was replaced with a 204, which stops an EventSource for good; else go on."""
+        """Answer a client whose connection was replaced with a 204, after which an EventSource does not reconnect; pass
+        other requests on."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -60,13 +61,14 @@ def _was_replaced(scope: Scope) -> bool:
 
 
 class PreAuthLimits:
-    """Middleware before the handshake limit of the replica, which one address alone could use up."""
+    """Middleware that limits requests per address. It runs before the replica's limit of new streams, which one address
+    alone could use up."""
 
     def __init__(self, app: ASGIApp, address_rate: PerAddressRate, limiter: Limiter, tally: Tally) -> None:
         self._app, self._address_rate, self._limiter, self._tally = app, address_rate, limiter, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; one that opens a stream, or a long poll, first takes a slot of its address."""
+        """Pass a request on, or reject it. A stream or a long poll first takes a slot of its address."""
         request = class_of(scope)
         if not (request.streams or request.is_long_poll):
             await self._app(scope, receive, send)

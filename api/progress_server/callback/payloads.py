@@ -1,4 +1,4 @@
-"""Requests to the back end: what it gets about a caller, to decide by."""
+"""The bodies of requests to the back end: what it is told about a caller."""
 
 import secrets
 import time
@@ -38,12 +38,12 @@ class ConnectRequest:
     url: str
     method: str
     operation: str | None
-    """The operation it is of; None where it is of many."""
+    """The operation to follow; None for a stream of many operations."""
     client: str | None
     principal: str | None
 
     def ended(self, reason: str, lasted_s: float) -> bytes:
-        """Return the notice that it has ended."""
+        """Return the body of the notice that this connection has ended."""
         return orjson.dumps(
             {"action": "disconnect", "connection": self.connection, "url": self.url, "operation": self.operation}
             | {"principal": self.principal, "client": self.client, "reason": reason, "lasted_s": round(lasted_s, 3)}
@@ -52,7 +52,7 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller, as far as the request shows."""
+    """A caller, as described by its request."""
 
     client: str | None
     headers: dict[str, str] = field(repr=False)
@@ -60,12 +60,13 @@ class Caller:
     """The principal of credentials that we checked ourselves, such as a ticket."""
 
     def opens(self, request: ConnectRequest) -> bytes:
-        """Return the request that asks whether a connection may be opened."""
+        """Return the body of the request that asks whether this caller may open a connection."""
         passed_on: dict[str, Any] = {"action": "connect", "connection": request.connection, "url": request.url}
         return orjson.dumps(passed_on | {"method": request.method, "operation": request.operation} | self._described())
 
     def calls(self) -> bytes:
-        """Return the request that asks who calls. It has no URL, as the answer serves other calls too."""
+        """Return the body of the request that asks who the caller is. It has no URL: the answer is used for other
+        calls, too."""
         return orjson.dumps({"action": "call"} | self._described())
 
     def key(self) -> bytes:
@@ -82,7 +83,7 @@ def caller_in(
     principal: str | None = None,
     token_cookie: str = "",
 ) -> Caller:
-    """Return the caller; raise `Unauthenticated` if a page of another site may have sent the request.
+    """Return the caller; raise `Unauthenticated` if a page of another site may have sent a request with a cookie.
 
     A token that the browser keeps in a cookie (`POST /v1/session`) is passed on as if it came in `Authorization`.
     """
@@ -90,7 +91,7 @@ def caller_in(
     passed_on = {name: _SEPARATORS.get(name, ", ").join(headers.getlist(name)) for name in HEADERS if name in headers}
     if "cookie" in passed_on and not is_same_origin_request(connection, trusted_origins):
         if "authorization" not in passed_on:
-            raise Unauthenticated("the cookie came with a request that may be from a page of another site")
+            raise Unauthenticated("the token is in a cookie, and a page of another site may have sent the request")
         del passed_on["cookie"]
     if "authorization" not in passed_on and (token := connection.cookies.get(token_cookie)):
         passed_on["authorization"] = f"Bearer {checked_length(token)}"
@@ -98,7 +99,7 @@ def caller_in(
 
 
 def connect_request_in(scope: Scope, principal: str | None = None) -> ConnectRequest | None:
-    """Return the connection that a request is to open, or None if it is a plain call."""
+    """Return the connection that a request asks to open, or None for an ordinary request."""
     request = class_of(scope)
     if not request.streams:
         return None

@@ -55,7 +55,7 @@ class AdmissionMiddleware:
         self._bucket = TokenBucket(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, unless it opens a stream and exceeds the rate."""
+        """Pass a request on. If it opens a stream and exceeds the rate, reject it with a delay after which to retry."""
         wait_s = self._bucket.take() if class_of(scope).streams else 0
         if wait_s:
             self._tally.rejected["at-capacity"] += 1

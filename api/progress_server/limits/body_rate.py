@@ -40,7 +40,7 @@ class BodyRateLimiter:
         self._more = False
 
     async def __call__(self) -> Message:
-        """Return the next piece when it is its turn. Raises `RateLimited`."""
+        """Return the next piece when the caller's rate allows it; raise `RateLimited` if that would take too long."""
         if not self._rest:
             message = await self._receive()
             if message["type"] != "http.request":

@@ -30,7 +30,7 @@ class LimitsMiddleware:
         self._has_rates = limiter.requests is not None or limiter.sent is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or reject it."""
+        """Pass a request on, or reject it if the caller has exceeded a limit."""
         if not class_of(scope).limited:
             await self._app(scope, receive, send)
         elif self._has_rates:
@@ -63,13 +63,14 @@ class LimitsMiddleware:
         if has_body and limiter.sent is not None and (wait_s := limiter.sent.wait_s(caller, 1, now)):
             self._tally.limited["sent-bytes"] += 1
             return _limited(
-                "your limit of bytes sent per second is exceeded (see RateLimit-Policy); wait, or send less at a time",
+                "you exceeded your limit of bytes sent per second (see RateLimit-Policy); wait, or send less at a time",
                 wait_s,
             )
         if limiter.requests is not None and (wait_s := limiter.requests.take(caller, 1, now)):
             self._tally.limited["requests"] += 1
             return _limited(
-                "your request rate limit is exceeded (see RateLimit-Policy); wait, and send fewer requests", wait_s
+                "you exceeded your limit of requests per second (see RateLimit-Policy); wait, and send fewer requests",
+                wait_s,
             )
         return None
 
@@ -89,7 +90,7 @@ class LimitsMiddleware:
         return BodyRateLimiter(receive, sent, caller, clock, self._tally, lines=_is_lines(scope))
 
     async def _receive(self, caller: str, receive: Receive) -> Message:
-        """Count each WebSocket message as a request. Messages beyond the rate are delayed."""
+        """Return the client's next message, and count it as a request. Messages beyond the rate are delayed."""
         message = await receive()
         requests = self._limiter.requests
         if message["type"] == "websocket.receive" and requests is not None:

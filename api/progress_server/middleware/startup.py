@@ -83,8 +83,8 @@ class Startup:
 
 
 def log_wrong(error: SetupError) -> None:
-    """Log that this server can't become ready without a restart."""
-    log.error("this server can't become ready; fix this and restart it: %s", error.detail)
+    """Log an error that this server can't recover from without a restart."""
+    log.error("this server can't become ready; fix this error and restart the server: %s", error.detail)
 
 
 class StartupMiddleware:
@@ -105,4 +105,4 @@ def not_started(scope: Scope) -> StorageUnavailable:
     """Return the error for a request that needs Redis before the start has succeeded."""
     starting: Startup | None = getattr(scope["app"].state, "starting", None)
     why = f": {starting.reason}" if starting is not None and starting.reason else ""
-    return StorageUnavailable(f"this server has no connection to Redis yet{why}", retry_s=COME_BACK_S)
+    return StorageUnavailable(f"this server is not connected to Redis yet{why}", retry_s=COME_BACK_S)

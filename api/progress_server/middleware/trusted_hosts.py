@@ -67,6 +67,6 @@ def _is_address(name: str) -> bool:
 def _misdirected(host: str) -> ASGIApp:
     return problem(
         "misdirected",
-        f"host name {host[:_SHOWN]!r} is not accepted; use the server's address or localhost, or add the name to"
+        f"this server does not accept the host name {host[:_SHOWN]!r}; use its address or localhost, or add the name to"
         " PROGRESS_ALLOWED_HOSTS",
     )

@@ -1,1 +1,1 @@
-"""Bytes on a connection: all use of uvicorn's and websockets' private names."""
+"""The protocols of connections: HTTP and WebSocket. All use of undocumented names of uvicorn and websockets is here."""

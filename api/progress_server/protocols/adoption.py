@@ -22,7 +22,7 @@ from progress_server.protocols.http import BoundedHttpProtocol
 
 
 class ConnectionHandover:
-    """An offer of a connection. The request's scope refers to it, so it refers to nothing but weakly."""
+    """An offer to take over a connection. It has only weak references, because the request's scope refers to it."""
 
     __slots__ = ("_cycle", "_protocol")
 
@@ -36,10 +36,11 @@ class ConnectionHandover:
             cycle.chunked_encoding = False
 
     async def adopt(self, limit: int) -> Connection | None:
-        """Wait until the connection holds at most `limit` bytes, and take it. The caller frames what it sends.
+        """Wait until the connection buffers at most `limit` bytes, and take it over. The caller then encodes what it
+        sends.
 
-        Return None if the response has to continue by `send`: the client has gone, or something between uvicorn and
-        the application still holds the head.
+        Return None if the response has to continue with `send`: the client has disconnected, or middleware between
+        uvicorn and the application still holds the head.
         """
         protocol, cycle = self._protocol(), self._cycle()
         if protocol is None or cycle is None:
@@ -54,15 +55,16 @@ class ConnectionHandover:
             while cycle.flow.write_paused:
                 await cycle.flow.drain()
         if transport.is_closing():
-            cycle.disconnected = True  # uvicorn is told so later
+            cycle.disconnected = True  # uvicorn itself sets this later
         return None if cycle.disconnected or cycle.response_complete else protocol.detach(cycle)
 
 
 class AdoptableProtocol(BoundedHttpProtocol):
-    """uvicorn's HTTP/1.1 protocol with bounds, which offers its connections to the application."""
+    """uvicorn's HTTP/1.1 protocol with limits, which offers the application to take over a connection."""
 
     def on_headers_complete(self) -> None:
-        """Begin a request; offer the connection if it is a GET, whose response may need the socket alone."""
+        """Begin a request. If it is a GET, offer the connection: its response may be a stream, which needs only the
+        socket."""
         before = self.cycle
         super().on_headers_complete()
         cycle, scope = self.cycle, self.scope
@@ -73,7 +75,8 @@ class AdoptableProtocol(BoundedHttpProtocol):
             extensions[ADOPTION] = ConnectionHandover(self, cycle)
 
     def detach(self, cycle: RequestResponseCycle) -> Connection:
-        """Hand the connection over. For uvicorn the response is complete, as after an upgrade to a WebSocket."""
+        """Hand the connection over to the application. For uvicorn the response is complete, as after an upgrade to a
+        WebSocket."""
         cycle.response_complete = True
         cycle.message_event.set()
         self.server_state.total_requests += 1

@@ -1,18 +1,18 @@
-"""Which protocols a server uses: ours, or uvicorn's own where a name is missing that ours need."""
+"""Chooses the protocols of a server: ours, or uvicorn's own if undocumented names that ours need are missing."""
 
 import asyncio
 import logging
 from importlib import import_module
 
 from progress_broker.settings import Settings
-from progress_server.protocols import event_source  # noqa: F401 - before its names are looked up, as it says why
+from progress_server.protocols import event_source  # noqa: F401 - imported before its names are looked up; the module says why
 from progress_server.protocols.names import ADOPTED_CONNECTIONS, BOUNDED_WEBSOCKETS, FEATURES, missing_from
 
 log = logging.getLogger(__name__)
 
 ProtocolClass = type[asyncio.Protocol]
 
-# h11's comes first: it bounds a request's head, and is whole even if httptools or what uses it is damaged.
+# h11's comes first: it limits a request's head, and works even if httptools, or the code that uses it, does not.
 _THEIR_HTTP = ("uvicorn.protocols.http.h11_impl:H11Protocol", "uvicorn.protocols.http.auto:AutoHTTPProtocol")
 _THEIR_WEBSOCKETS = (
     "uvicorn.protocols.websockets.auto:AutoWebSocketsProtocol",
@@ -22,7 +22,7 @@ _THEIR_WEBSOCKETS = (
 
 
 def warn_of_missing_names() -> None:
-    """Log a line for each feature that this server has to do without."""
+    """Log a warning for each feature that this server lacks because an undocumented name is missing."""
     for feature in FEATURES:
         missing = missing_from(feature)
         if missing is not None:
@@ -30,10 +30,10 @@ def warn_of_missing_names() -> None:
 
 
 def http_protocol(settings: Settings | None = None, files: int = 0) -> ProtocolClass | str:
-    """Return uvicorn's `http`. Settings, and how many files a process may open, bound it; without them defaults do."""
+    """Return the value for uvicorn's option `http`. `settings` and `files`, the limit of open files, set its limits."""
     if missing_from(ADOPTED_CONNECTIONS) is not None:
         return _first_of(_THEIR_HTTP) or "auto"
-    # Imported here, as the import needs the names.
+    # Imported here, because the import needs the names.
     from progress_server.protocols.adoption import AdoptableProtocol
     from progress_server.protocols.http import Bounds
 
@@ -41,7 +41,7 @@ def http_protocol(settings: Settings | None = None, files: int = 0) -> ProtocolC
 
 
 def websocket_protocol() -> ProtocolClass | None:
-    """Return uvicorn's `ws`, None if nothing serves WebSockets."""
+    """Return the value for uvicorn's option `ws`; None if no installed package can serve WebSockets."""
     if missing_from(BOUNDED_WEBSOCKETS) is not None:
         return _first_of(_THEIR_WEBSOCKETS)
     from progress_server.protocols.websocket import BoundedWebSocketProtocol

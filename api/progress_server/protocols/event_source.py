@@ -1,9 +1,8 @@
-"""sse-starlette's response, which neither changes uvicorn nor polls.
+"""sse-starlette's response, changed so that it neither patches uvicorn nor polls.
 
-By itself it does both, to end streams when a server stops: when it is imported it puts a method of its own in the place
-of `uvicorn.Server.handle_exit`, and while streams are open a task looks twice a second whether the server stops. Our
-hub ends streams, with a last event for their clients. And a process may run other servers, whose signals are not ours
-to take.
+By default it does both, to end streams when a server stops: on import it replaces `uvicorn.Server.handle_exit`, and
+while streams are open a task checks twice a second whether the server stops. Here the hub ends streams, with a last
+event for their clients. And the process may run other servers, whose signals must not be intercepted.
 """
 
 import asyncio
@@ -16,10 +15,10 @@ from progress_server.protocols.names import QUIET_EVENT_SOURCE, missing_from
 
 @contextmanager
 def _uvicorn_unchanged() -> Iterator[None]:
-    """Put `uvicorn.Server.handle_exit` back as it was. If others imported sse-starlette before, it stays as it is."""
+    """Restore `uvicorn.Server.handle_exit` after the block. If other code imported sse-starlette before, do nothing."""
     try:
         import uvicorn
-    except ImportError:  # another server runs the app; then nothing is changed either
+    except ImportError:  # another server runs the app, so there is nothing to restore
         yield
         return
     server: Any = uvicorn.Server
@@ -40,7 +39,7 @@ with _uvicorn_unchanged():
     from sse_starlette import EventSourceResponse
 
 if missing_from(QUIET_EVENT_SOURCE) is not None:
-    # It will poll; but what it finds must not cut streams before their clients are told.
+    # It will poll. But the result must not cut streams before their clients get the last event.
     with suppress(ImportError, AttributeError):
         from sse_starlette.sse import AppStatus
 
@@ -48,9 +47,9 @@ if missing_from(QUIET_EVENT_SOURCE) is not None:
 
 
 class QuietEventSourceResponse(EventSourceResponse):
-    """A response that ends when its body ends or its client leaves, and not because a server stops."""
+    """A response that ends when its body ends or its client disconnects, and not because a server stops."""
 
     @staticmethod
     async def _listen_for_exit_signal() -> None:
-        """Wait for ever, in the place of what starts the polling task and waits for its answer."""
+        """Wait forever. It replaces the method that starts the polling task and waits for its result."""
         await asyncio.Event().wait()

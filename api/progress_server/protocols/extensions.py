@@ -1,6 +1,6 @@
-"""What our protocols offer an application, as extensions of its ASGI scope; on any other server they are absent.
+"""The extensions of the ASGI scope that our protocols offer. On any other server they are absent.
 
-Nothing of uvicorn is imported here, so that an application can ask for them whatever it runs on.
+This module imports nothing from uvicorn, so that an application can look for the extensions on any server.
 """
 
 import asyncio
@@ -18,11 +18,12 @@ REJECTION = "progress_broker.rejection"
 
 
 class Connection(NamedTuple):
-    """A connection that was taken over."""
+    """A connection that was taken over from uvicorn."""
 
     transport: asyncio.Transport
     connections: set[Any]
-    """uvicorn's connections: it counts them, and ends each by its `shutdown()`. While it lasts, be one of them."""
+    """The set of uvicorn's connections, which it counts, and ends by `shutdown()`. The new owner must be in it while
+    the connection lasts."""
 
 
 class ConnectionOffer(Protocol):
@@ -33,5 +34,6 @@ class ConnectionOffer(Protocol):
         ...
 
     async def adopt(self, limit: int) -> Connection | None:
-        """Take the connection once it holds at most `limit` bytes; None if the response has to go on as it began."""
+        """Take over the connection once it buffers at most `limit` bytes. Return None if the response has to continue
+        with `send`."""
         ...

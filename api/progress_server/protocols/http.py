@@ -1,4 +1,4 @@
-"""Bounds on a connection: what uvicorn would take of a request without end, in size or in time, ends here."""
+"""Limits on a connection: the size of a request and the time to receive it, which uvicorn does not limit."""
 
 import asyncio
 from typing import Any, ClassVar, NamedTuple, Self
@@ -11,17 +11,18 @@ from progress_server.protocols.extensions import REJECTION
 from progress_server.protocols.upgrades import UpgradeProtocol
 
 MAX_PIPELINED = 16
-"""Requests that may wait behind one that is being answered. Browsers send none, and each costs kilobytes."""
+"""Maximum pipelined requests that wait for an earlier response. Browsers send none, and each needs kilobytes."""
 
 MAX_IGNORED_BYTES = 16 * 1024 * 1024
-"""What may follow of a body that was answered before its end, as when it is rejected; then the connection is cut. It is
-several times what is taken: a proxy that is cut while it still passes on a body never sees the answer."""
+"""Maximum bytes of a body that are ignored after its request was answered early, for example rejected. A client that
+sends more is cut. It is several times the accepted size: a proxy that is cut while it sends never reads the
+response."""
 
 PIECE_BYTES = 1_024
-"""What each piece of it counts for beside its bytes, as it costs us: in chunks of one byte they would be millions."""
+"""Bytes that each received piece counts for in addition, because each costs time: pieces may be only one byte long."""
 
 LINGER_S = 2.0
-"""How long that may take."""
+"""How long the rest of such a body is ignored before the connection is cut."""
 
 _SHOWN_BYTES = 200
 """How much of a path the log shows where the request could not be read."""
@@ -30,7 +31,7 @@ _FIELD_BYTES = 4  # colon, space, CR, LF
 
 
 class Bounds(NamedTuple):
-    """How much there may be of a request, and of requests."""
+    """The limits of one request, and the maximum number of connections."""
 
     url_bytes: int = 32_768
     head_bytes: int = 65_536
@@ -39,13 +40,14 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings, files: int) -> Self:
-        """Return those of the settings, for a process that may open so many files."""
+        """Return the limits from the settings, for a process that may open this number of files."""
         connections = min(settings.max_connections, max(1, files * 9 // 10))
         return cls(settings.max_url_bytes, settings.max_head_bytes, settings.request_timeout_s, connections)
 
 
 class _TooMuch(Exception):
-    """Raised out of the parser, to which uvicorn then answers as to what can't be parsed: by `send_400_response`."""
+    """Raised in the parser's callbacks when a limit is exceeded. uvicorn then calls `send_400_response`, as for any
+    input that can't be parsed."""
 
 
 class BoundedCycle(RequestResponseCycle):
@@ -72,7 +74,7 @@ class BoundedCycle(RequestResponseCycle):
 
 
 class BoundedHttpProtocol(UpgradeProtocol):
-    """uvicorn's HTTP/1.1 protocol, with bounds."""
+    """uvicorn's HTTP/1.1 protocol, with limits. A request that exceeds one is answered with an error, then cut."""
 
     bounds: ClassVar[Bounds] = Bounds()
 
@@ -82,7 +84,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
         self._in_head = self._in_body = self._ended = False
         self._fault: str | None = None
         self._head_bytes = self._ignored_bytes = 0
-        self._pieces: list[bytes] = []  # of a body: uvicorn would copy all there is of it for each
+        self._pieces: list[bytes] = []  # of a body: uvicorn would copy the whole buffered body for each piece
 
     @classmethod
     def within(cls, bounds: Bounds) -> type[Self]:
@@ -92,7 +94,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
     # Connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; or end at once where there are too many, which an EventSource and a proxy will try again."""
+        """Accept the connection. Cut it if there are too many: an EventSource or a proxy then retries."""
         if len(self.connections) >= self.bounds.connections:
             self.transport = transport
             transport.abort()
@@ -101,12 +103,12 @@ class BoundedHttpProtocol(UpgradeProtocol):
         self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Stop the timer of a connection that was closed."""
         self._await_no_more()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes, up to the bounds."""
+        """Parse received data, and reject the request if it exceeds a limit."""
         if self._ended:
             self._ignore(data)
             return
@@ -115,7 +117,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
         self._pass_on()
         if self._ended:
             return
-        if self._in_head and began_before:  # it may have begun anywhere in what came then; all of this is its own
+        if self._in_head and began_before:  # all of this data is of the head; of earlier data only a part may be
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.head_bytes:
                 self._reject("head-too-large")
@@ -124,26 +126,26 @@ class BoundedHttpProtocol(UpgradeProtocol):
 
     @property
     def _said_nothing(self) -> bool:
-        """Whether what came was of no request, as empty lines are: uvicorn has just stopped its own timer for it."""
+        """Whether the data belonged to no request, such as empty lines. uvicorn has stopped its timer at this."""
         answered = self.cycle is not None and self.cycle.response_complete
         return answered and not self._in_body and self.timeout_keep_alive_task is None
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Begin to count the bytes of a request's head."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the URL."""
+        """Add a part of the URL, up to the limit."""
         super().on_url(url)
         if len(self.url) > self.bounds.url_bytes:
             self._fault = "uri-too-long"
             raise _TooMuch
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless there is too much of it, or of those before it."""
+        """Begin a request, unless its head is too large or too many requests wait before it."""
         self._in_head = False
         self._await_no_more()
         fields = sum(len(name) + len(value) + _FIELD_BYTES for name, value in self.headers)
@@ -160,11 +162,11 @@ class BoundedHttpProtocol(UpgradeProtocol):
             self.cycle.__class__ = BoundedCycle
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Add a part of the body; after an early response, ignore it up to the limit."""
         if self.cycle is not None and self.cycle.response_complete:
             self._ignore(body)
             if self.transport.is_closing():
-                raise _TooMuch  # what has come already may be thousands of pieces more
+                raise _TooMuch  # the data that has already arrived may contain thousands of further pieces
         else:
             self._pieces.append(body)
 
@@ -174,7 +176,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
             super().on_body(b"".join(pieces))
 
     def on_message_complete(self) -> None:
-        """End a request."""
+        """Note that a request is complete."""
         self._pass_on()
         self._in_body = False
         if self._deadline is not None:
@@ -184,7 +186,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
     # What the request calls
 
     def on_response_complete(self) -> None:
-        """End a response; what is left of the request's body has only so long to come."""
+        """Note that a response is complete; the rest of the request's body must arrive within a time limit."""
         super().on_response_complete()
         if isinstance(self.cycle, BoundedCycle) and self.cycle.last:
             self._unset_keepalive_if_required()
@@ -193,10 +195,11 @@ class BoundedHttpProtocol(UpgradeProtocol):
         elif self._in_body and not self.transport.is_closing():
             self._await_more()
 
-    # Its end before time
+    # Rejection
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what can't be read, or goes too far; but not that where the client waits for other answers first."""
+        """Reject input that can't be parsed or exceeds a limit. If an earlier response is not complete, only close the
+        connection: the client would take the error for that response."""
         self._ended = True
         if self.transport.is_closing():
             return
@@ -249,7 +252,8 @@ class BoundedHttpProtocol(UpgradeProtocol):
                 self._linger()
 
     def _linger(self) -> None:
-        """End, but ignore for a while what still comes: a reset would take the answer from who is still sending."""
+        """Close the sending side, and ignore received data for a while. If the connection were closed at once, a client
+        that still sends would get a reset and lose the response."""
         self._await_no_more()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -275,7 +279,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
         self._deadline = None
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
             self._reject("request-timeout")
-        else:  # it never said a word, or goes on with a body that nobody wants
+        else:  # the client sent nothing, or still sends a body whose request was already answered
             self.transport.close()
 
 

@@ -1,8 +1,8 @@
-"""The undocumented names of uvicorn, websockets and sse-starlette that we need, and a check that they are there.
+"""The undocumented names of uvicorn, websockets and sse-starlette that we need, and a check that they exist.
 
 A new release may rename any of them. So each is listed here, with the reason why we need it, and a server checks the
-list once, when it starts. Where a name is missing, `MissingName` says so in one line, and what needs the name is left
-out: the server goes on with documented names alone.
+list once, when it starts. If a name is missing, `MissingName` is logged as one line, and the feature that needs the
+name is switched off: the server then uses only documented names.
 """
 
 import dis
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 
 class Needed(NamedTuple):
-    """Names of one class, or of a module where `owner` is empty; and why we need them."""
+    """Undocumented names of one class, or of a module if `owner` is empty; and why we need them."""
 
     module: str
     owner: str
@@ -24,14 +24,14 @@ class Needed(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """What we build on such names, and what happens without it."""
+    """A feature that needs such names, and what happens without it."""
 
     needs: tuple[Needed, ...]
     without: str
 
 
 class MissingName(NamedTuple):
-    """A name that is not there."""
+    """A needed name that the installed package lacks. Its text is the line for the log."""
 
     package: str
     name: str
@@ -41,7 +41,7 @@ class MissingName(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.package} has no {self.name}, which this server needs {self.why}: {self.without}."
-            " To mend it, install the versions that progress-broker was tested with:"
+            " To restore this feature, install the versions that progress-broker was tested with:"
             " pip install 'progress-broker[server]'"
         )
 
@@ -213,7 +213,7 @@ FEATURES = (ADOPTED_CONNECTIONS, BOUNDED_WEBSOCKETS, DRAINING_SERVER, QUIET_EVEN
 
 @cache
 def missing_from(feature: Feature) -> MissingName | None:
-    """Return the first name that a feature needs and does not find, None if all are there."""
+    """Return the first name that a feature needs and that is missing; None if all exist."""
     return next(_missing(feature), None)
 
 
@@ -223,7 +223,7 @@ def _missing(feature: Feature) -> Iterator[MissingName]:
         try:
             found: Any = import_module(module)
         except ImportError as error:
-            # One that it imports may be missing too: uvicorn without httptools has the module, which can't be loaded.
+            # The module may exist but fail to import another one: uvicorn without httptools, for example.
             cause = "" if error.name in (None, module) else f" that can be imported ({error})"
             yield MissingName(package, f"module {module}{cause}", why, feature.without)
             continue

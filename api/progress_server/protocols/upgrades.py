@@ -1,4 +1,5 @@
-"""Offers to change to another protocol on the same connection (RFC 9110, 7.8): which are taken, how one is ignored."""
+"""Offers to upgrade to another protocol on the same connection (RFC 9110, 7.8): which are accepted, and how the others
+are ignored."""
 
 import re
 from typing import Any
@@ -9,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 Headers = list[tuple[bytes, bytes]]
 
 _HANDSHAKE = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
-"""What uvicorn knows a WebSocket's handshake by, word for word."""
+"""The header by which uvicorn recognizes a WebSocket handshake."""
 
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
@@ -17,10 +18,10 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class UpgradeProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which serves a request whole if it ignores the upgrade that is offered.
+    """uvicorn's HTTP/1.1 protocol, changed so that a request whose upgrade is ignored is received completely.
 
-    The parser takes what follows such a head for another protocol's. So the head is parsed again, without the offer,
-    and the request begins then.
+    After a head with an offer, the parser treats the following data as another protocol. So the head is parsed again,
+    without the offer, and only then does the request begin.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -28,7 +29,7 @@ class UpgradeProtocol(HttpToolsProtocol):
         self._without_offer: bytes | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse received data."""
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -40,22 +41,22 @@ class UpgradeProtocol(HttpToolsProtocol):
                 if self._without_offer is None:
                     self.handle_websocket_upgrade()
                     return
-                self.parser = _parser(self)  # the old one skips what follows where the client said `close`
+                self.parser = _parser(self)  # the old one skips all further data after `Connection: close`
                 data, self._without_offer = self._without_offer + data[stop.args[0] :], None
             except httptools.HttpParserError as error:
-                self.logger.debug("Invalid HTTP request: %s", error)  # a warning each would let anybody fill the log
+                self.logger.debug("Invalid HTTP request: %s", error)  # a warning would let any client fill the log
                 self.send_400_response("Invalid HTTP request received.")
                 return
 
     def on_headers_complete(self) -> None:
-        """Begin a request, or put that off until its head comes again without an offer.
+        """Begin a request. If its upgrade is ignored, wait until its head is parsed again without the offer.
 
-        A handshake behind a request that is not answered yet is ignored too: both would write into one connection.
+        A handshake that follows an unanswered request is ignored too: both would write into one connection.
         """
         if self.parser.should_upgrade():
             head = self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers
             if head[0] == b"CONNECT":
-                raise httptools.HttpParserInvalidMethodError("CONNECT is for proxies")
+                raise httptools.HttpParserInvalidMethodError("the method CONNECT is only for proxies")
             idle = self.cycle is None or self.cycle.response_complete
             if not (idle and self.ws_protocol_class and _is_handshake(head[0], head[1], self.headers)):
                 self._without_offer = _without_offer(*head)
@@ -65,7 +66,7 @@ class UpgradeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End a request, unless it has yet to begin."""
+        """Note that a request is complete, unless its head has to be parsed again first."""
         if self._without_offer is None:
             super().on_message_complete()
 
@@ -87,14 +88,14 @@ def _is_handshake(method: bytes, version: str, headers: Headers) -> bool:
 
 
 def _without_offer(method: bytes, version: str, url: bytes, headers: Headers) -> bytes:
-    """Return a request's head as it was sent, without what it offered."""
+    """Return a request's head as it was sent, but without the upgrade that it offered."""
     lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
     lines += [b"%b: %b" % field for field in headers if field[0] != b"upgrade"]
     return b"\r\n".join([*lines, b"", b""])
 
 
 def _parser(protocol: object) -> httptools.HttpRequestParser:
-    """Return a parser as uvicorn makes its own."""
+    """Return a new parser, created as uvicorn creates its own."""
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser

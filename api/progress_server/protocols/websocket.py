@@ -1,9 +1,10 @@
-"""uvicorn's WebSocket protocol, with bounds against hostile clients.
+"""uvicorn's WebSocket protocol, with limits against hostile clients.
 
 uvicorn has three WebSocket protocols. This one extends the sans-IO one, which uvicorn's `auto` chooses too. Its `send`
 waits until the transport has room, so an application knows how fast its client reads; and it stops reading until the
-application has received the last message. But an application can't cut a connection, a connection that is closed stays
-open while its client reads nothing, and messages that arrive at once are not bounded. These three are mended here.
+application has received the last message. But an application can't cut a connection, a closed connection stays open
+while its client reads nothing, and the number of messages that arrive at once is not limited. This class fixes these
+three.
 
 `progress-broker serve` runs it; `api/progress_server/protocols/for_uvicorn.py` tells how uvicorn does.
 """
@@ -28,7 +29,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length
 
 
 class _AtDebug(logging.LoggerAdapter[logging.Logger]):
-    """Logs handshakes at debug, the level at which requests are logged."""
+    """Logs handshakes at level debug and not info: they are requests, which have their own access log."""
 
     def info(self, *args: Any, **options: Any) -> None:
         self.debug(*args, **options)
@@ -39,15 +40,15 @@ class _AtDebug(logging.LoggerAdapter[logging.Logger]):
 
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket's server side."""
+    """The server side of one WebSocket."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = self.conn.logger = _AtDebug(self.logger)  # type: ignore[assignment]
-        self.conn.debug = False  # it would log the messages, with secrets in them
+        self.conn.debug = False  # with `debug` it would log messages, which may contain secrets
 
     def data_received(self, data: bytes) -> None:
-        """Read what came. uvicorn hands over a whole head; if the library can't parse it, the connection is closed."""
+        """Parse received data. If the library can't parse the handshake, close the connection."""
         super().data_received(data)
         if not (self.handshake_initiated or self.transport.is_closing()):
             self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
@@ -78,11 +79,11 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     def handle_cont(self, event: Frame) -> None:
-        """Take a fragment of a message, up to the bound."""
+        """Add a fragment of a message; disconnect a client that sends too many fragments."""
         if len(self.frames) < _MAX_FRAGMENTS:
             super().handle_cont(event)
         else:
-            self._send_away("a message in too many pieces")
+            self._send_away("the message has too many fragments")
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the application, up to the bound."""

@@ -102,7 +102,7 @@ async def history(
         elif (left_s := until - time.monotonic()) > 0:
             await _wait(request, operation, after or START, left_s, delivery)
             if guard_of(request).revocation.is_expired_or_revoked(principal):
-                raise Unauthenticated("credentials expired or were revoked during a long poll")
+                raise Unauthenticated("the credentials expired or were revoked during a long poll")
         else:
             break
     # Without events, reading the snapshot shows whether the operation exists at all: it raises `NotFound` if not.

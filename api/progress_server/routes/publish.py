@@ -63,7 +63,7 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
     events = value if isinstance(value, list) else [value]
     if len(events) > MAX_BATCH:
         raise InvalidInput(
-            f"a list may hold at most {MAX_BATCH} events, this one has {len(events)}; send NDJSON for more"
+            f"the list has {len(events)} events, and the maximum is {MAX_BATCH}; send several lists, or NDJSON"
         )
     entries = [read_publish_request(event, context.settings) for event in events]
     answer = await publish_counted(context, operation, entries)
@@ -76,7 +76,7 @@ async def _publish_lines(operation: str, request: Request, context: Context) -> 
     try:
         async for lines in _lines(request, LineBuffer.of_events(context.settings)):
             if revocation.is_expired_or_revoked(principal):  # lines may arrive for days
-                raise Unauthenticated("credentials expired or were revoked during an NDJSON upload")
+                raise Unauthenticated("the credentials expired or were revoked during an NDJSON upload")
             entries = []
             for number, line in lines:
                 try:

@@ -63,7 +63,10 @@ async def sign_in(request: Request, context: InContext) -> Response:
     principal, name, token = principal_of(request), context.settings.jwt_cookie, _token_of(request, context)
     by_callback = context.settings.auth == "callback"
     if not name or token is None or (principal.expires_at is None and not by_callback):
-        raise Forbidden("sessions need PROGRESS_AUTH and PROGRESS_JWT_COOKIE, and a user's token with an expiry")
+        raise Forbidden(
+            "this server can't create a session: that needs PROGRESS_AUTH and PROGRESS_JWT_COOKIE, and a user's"
+            " token that expires"
+        )
     if len(token) > MOST_BYTES:
         raise TooLarge(f"the token exceeds {MOST_BYTES} bytes, and browsers do not store larger cookies")
     response = _described(principal, 201, kept=True)

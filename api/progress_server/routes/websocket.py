@@ -29,7 +29,7 @@ async def follow(websocket: WebSocket) -> None:
     try:
         _check_origin(websocket, context.settings)
         if re.fullmatch(OPERATION_ID, operation) is None:
-            raise InvalidInput(f"invalid operation id: it has to match {OPERATION_ID}", field="id")
+            raise InvalidInput(f"the operation id is not valid: an id must match {OPERATION_ID}", field="id")
         query = read_query(websocket.scope["query_string"], others=context.takes_other_names)
         start = query.start(websocket.headers.get("last-event-id"))
     except BrokerError as error:

@@ -1,1 +1,1 @@
-"""The process that listens: sockets, TLS, signals."""
+"""The server process: listening sockets, TLS, signals, and the order in which it shuts down."""

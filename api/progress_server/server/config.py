@@ -1,4 +1,4 @@
-"""What uvicorn is told, and how a process is prepared to serve: the same for every kind of server."""
+"""The configuration of uvicorn, and the preparation of the process: the same for both kinds of server."""
 
 import gc
 import resource
@@ -15,7 +15,7 @@ from progress_server.server.ipv4_clients import IPv4Clients
 from progress_server.server.sockets import BACKLOG, check_certificate
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
 
-KEEP_ALIVE_S = 75  # above the idle limits of proxies, so that they close idle connections, and not we
+KEEP_ALIVE_S = 75  # longer than proxies keep idle connections, so that the proxy closes them first
 LEAVE_S = 2
 """How long remaining connections and requests may take once a server has drained, before they are cut."""
 GC_THRESHOLDS = (5_000, 5, 1_000)
@@ -34,9 +34,9 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         http=http_protocol(settings, _most_files()),
         ws=websocket_protocol() or "none",
         ws_max_size=MAX_MESSAGE_BYTES,
-        ws_per_message_deflate=False,  # it would be done for each client, with a window of its own
+        ws_per_message_deflate=False,  # each client would need its own compression, and memory for it
         ws_ping_interval=settings.ping_s,
-        ws_ping_timeout=settings.stuck_timeout_s,  # a ping waits behind all that a slow client has yet to take
+        ws_ping_timeout=settings.stuck_timeout_s,  # a ping waits behind everything that a slow client has not read yet
         backlog=BACKLOG,  # else uvicorn listens again, with a backlog of its own
         log_config=None,  # uvicorn's lines go where all others go
         log_level=settings.log_level,
@@ -51,14 +51,14 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 
 def freeze_what_started() -> None:
-    """Keep the garbage collector from looking at what is there now: it stays for as long as the server."""
+    """Exclude all existing objects from garbage collection: they live as long as the server."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
 
 def raise_file_limit() -> None:
-    """Take all the file descriptors that we may have: a connection is one."""
+    """Raise this process' limit of open files to the maximum that it may set: each connection is an open file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""uvicorn's own server, by its documented names alone, for one that lacks what `Server` is made of."""
+"""A server that uses only documented names of uvicorn, for when names that `Server` needs are missing."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ from progress_server.server.signals import Handler, context_now, take_signals
 
 
 class PlainServer:
-    """A server that sends its streams away before uvicorn takes a signal. Its options are those of `Server`.
+    """A server that disconnects its streams before uvicorn handles a signal. Its options are those of `Server`.
 
     uvicorn has set its signal handlers by the time it starts the application. They are called once all streams have
     ended; a second signal goes to them at once.
@@ -43,7 +43,7 @@ class PlainServer:
 
     @property
     def should_exit(self) -> bool:
-        """Whether it stops, or is to stop."""
+        """Whether the server is stopping, or was asked to stop."""
         return self._server.should_exit
 
     @should_exit.setter
@@ -58,9 +58,9 @@ class PlainServer:
 
     def _started(self) -> None:
         freeze_what_started()
-        take_signals(self._stop)  # uvicorn gives them back when it has stopped
+        take_signals(self._stop)  # uvicorn restores them when it has stopped
         if self._serving is not None:
-            self._serving()  # the listener is open already: what connects now waits in it for a moment
+            self._serving()  # the socket is listening already: new connections wait in it for a moment
 
     def _stop(self, theirs: Handler, number: int) -> None:
         context = context_now(self._app)
@@ -84,13 +84,13 @@ class PlainServer:
 
 
 class Noticing:
-    """An app, of which it is noticed that it has started."""
+    """Wraps an ASGI app, and calls `started` once the app has started."""
 
     def __init__(self, app: ASGIApp, started: Callable[[], None]) -> None:
         self._app, self._started = app, started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run it."""
+        """Run the app."""
         await self._app(scope, receive, self._noticing(send) if scope["type"] == "lifespan" else send)
 
     def _noticing(self, send: Send) -> Send:

@@ -1,4 +1,4 @@
-"""The server: uvicorn on a socket that we opened. Before it stops, it sends its streams away and finishes its requests.
+"""The server: uvicorn on our own socket. Before it stops, it disconnects its streams and finishes its requests.
 
 uvicorn documents how a server is configured, served and told to stop. What happens in between - the methods overridden
 here and the state they read - is undocumented; `api/progress_server/protocols/names.py` lists it.
@@ -27,15 +27,15 @@ from progress_server.server.signals import context_now
 from progress_server.server.sockets import check_certificate, leave_to_others
 
 LAST_S = 1
-"""How long the application may take to end when it is to end now."""
+"""How long the application may take to end after a second signal."""
 
 
 class Server(uvicorn.Server):
     """A uvicorn server that tells the clients of its streams to reconnect before it stops.
 
-    `serving` is called once it serves. A server that is `among_others` on its address leaves new connections to them
-    when it ends. It ignores all signals after the first: the system and its supervisor may both send one, and the
-    supervisor kills it if it has to.
+    `serving` is called once it accepts connections. With `among_others`, other processes listen on the same address:
+    the server leaves new connections to them when it ends, and ignores all signals after the first, because the system
+    and the supervisor may both send one.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         await self.serve(sockets=[listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, unless a signal comes meanwhile: without a Redis the start may take for ever."""
+        """Start; stop waiting if a signal arrives meanwhile, because without Redis the start may never finish."""
         self._starting = asyncio.current_task()
         try:
             await super().startup(sockets)
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
             self._serving()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain: at once on Ctrl-C, as somebody waits for us. A second signal ends the server."""
+        """Begin to shut down. On Ctrl-C all clients are disconnected at once. A second signal ends it now."""
         if self._among_others and self.should_exit:
             return
         if self._starting is not None:
@@ -92,7 +92,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, once drained. Until then it listens, so load balancers see `draining` and no request is rejected."""
+        """Stop when all streams and requests have ended. Until then the server listens, so that load balancers get
+        `draining` and no request is rejected."""
         if not self.force_exit:
             self._draining = asyncio.create_task(self._drained())
             await asyncio.wait([self._draining], timeout=self._drain_s)
@@ -100,12 +101,12 @@ class Server(uvicorn.Server):
         await self._leave(sockets)
 
     async def _leave(self, sockets: list[socket.socket] | None) -> None:
-        """Stop listening, and end."""
+        """Stop listening, and end the server."""
         if self._among_others:  # the supervisor's copy of the socket stays open
             for listener in sockets or ():
                 leave_to_others(listener)
         await super().shutdown(sockets)
-        if self.force_exit:  # then uvicorn leaves requests and the application unfinished, and logs errors for them
+        if self.force_exit:  # then uvicorn abandons requests and the application, and logs errors about them
             for task in (tasks := tuple(self.server_state.tasks)):
                 task.cancel()
             if tasks:
@@ -118,7 +119,7 @@ class Server(uvicorn.Server):
             self._starting.cancel()
 
     async def _drained(self) -> None:
-        """Wait until all streams have been sent away and the requests under way then have been answered."""
+        """Wait until all streams are disconnected, and the requests that were in progress then are answered."""
         if (context := context_now(self._app)) is not None:
             await context.hub.wait_until_empty()
         if self.server_state.tasks:
@@ -126,26 +127,26 @@ class Server(uvicorn.Server):
 
 
 class ShutdownMiddleware:
-    """The whole app. Requests that are cancelled because the server stops are answered with `draining`."""
+    """Middleware around the whole app. Requests that are cancelled because the server stops get a `draining` error."""
 
     def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
         self._app, self._stopping = app, stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Pass a request on; if it is cancelled because the server stops, answer it with `draining`."""
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             if not self._stopping():
                 raise
-            if scope["type"] == "lifespan":  # it has had time to end
+            if scope["type"] == "lifespan":  # the application has had time to end
                 return
             if scope["type"] != "http":
                 raise
-            fault = Draining("this server has stopped, and did not wait for the rest of the request")
+            fault = Draining("this server stopped before the request was complete: send the request again")
             try:
                 await reject(fault, scope, receive, send)
-            except RuntimeError:  # another answer has begun
+            except RuntimeError:  # the response has already begun
                 raise asyncio.CancelledError from None
 
 

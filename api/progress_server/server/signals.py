@@ -1,6 +1,6 @@
-"""Signals that tell a process to stop: streams are sent away before the server that runs the app takes the signal.
+"""Signals that stop a process: streams are disconnected before the server that runs the app handles the signal.
 
-A server that is not ours waits for all connections, and streams would keep it waiting.
+Servers other than ours wait for all connections before they stop, and open streams would keep them waiting.
 """
 
 import asyncio
@@ -21,14 +21,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def context_now(app: FastAPI) -> Context | None:
-    """Return what a running app has, None while it waits for Redis."""
+    """Return the context of a running app; None while it waits for Redis."""
     return getattr(app.state, "context", None)
 
 
 def take_signals(stop: Callable[[Handler, int], None]) -> dict[int, tuple[Any, Handler]]:
-    """Have `stop` called with each signal, and with the handler that it had; return, by signal, that and the new one.
+    """Call `stop` at each signal that stops the process, with the signal's former handler and its number.
 
-    Signals that nobody handles, or of a thread that gets none, are left alone.
+    Return for each signal its former handler and the new one. Signals without a handler are not changed, and none are
+    if this is not the main thread.
     """
     taken: dict[int, tuple[Any, Handler]] = {}
     if threading.current_thread() is threading.main_thread():
@@ -45,14 +46,14 @@ def _handler(stop: Callable[[Handler, int], None], theirs: Handler) -> Handler:
     def handle(number: int, frame: FrameType | None) -> None:
         stop(theirs, number)
 
-    if hasattr(theirs, "__self__"):  # by which sse-starlette, where others use it, finds the server
+    if hasattr(theirs, "__self__"):  # sse-starlette, if other code uses it, finds the server by this attribute
         handle.__self__ = theirs.__self__  # type: ignore[attr-defined]
     return handle
 
 
 @contextmanager
 def drained_by_signals(app: FastAPI) -> Iterator[None]:
-    """Send an app's streams away when a signal stops it, unless its server does so by itself."""
+    """Disconnect an app's streams when a signal stops the process, unless the app's server does that itself."""
     if getattr(app.state, "server_drains", False):
         yield
         return

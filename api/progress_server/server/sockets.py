@@ -1,4 +1,4 @@
-"""The sockets that a server listens on, what connections inherit from them, and the certificate for TLS."""
+"""The sockets that a server listens on, the options that connections inherit from them, and the TLS certificate."""
 
 import errno
 import socket
@@ -10,9 +10,9 @@ from progress_broker.settings import LOOPBACK, Settings
 
 BACKLOG = 4096
 SEND_BUFFER_BYTES = 131_072
-"""What the kernel holds for a client, about: left to itself it would be megabytes for each that does not keep up."""
+"""The approximate size of the kernel's send buffer per client. By default it grows to megabytes for a slow client."""
 
-_TCP_OPTIONS = {  # inherited by accepted connections; they find peers that vanished without a word
+_TCP_OPTIONS = {  # inherited by accepted connections; they detect peers that vanished without closing the connection
     "TCP_KEEPIDLE": 20,
     "TCP_KEEPINTVL": 5,
     "TCP_KEEPCNT": 3,
@@ -21,11 +21,12 @@ _TCP_OPTIONS = {  # inherited by accepted connections; they find peers that vani
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a listening socket; raise `SetupError` when the address can't be had, or must not be without a key."""
+    """Return a listening socket. Raise `SetupError` if the address can't be used, or is not loopback and the server has
+    no authentication."""
     if settings.auth == "none" and settings.host not in LOOPBACK and not settings.insecure:
         raise SetupError(
-            f"without authentication only this machine may be served, and {settings.host} is open to others:"
-            " listen on 127.0.0.1, or say --insecure where something in front keeps strangers out"
+            f"the server has no authentication (PROGRESS_AUTH=none), and other machines can reach {settings.host}:"
+            " listen on 127.0.0.1, or pass --insecure if a proxy in front of the server authenticates callers"
         )
     return _bind(settings.host, settings.port)
 
@@ -33,12 +34,14 @@ def listen(settings: Settings) -> socket.socket:
 def listen_for_each(settings: Settings, processes: int) -> list[socket.socket]:
     """Return a listening socket for each process, all on one address; raise `SetupError` as `listen` does.
 
-    The kernel spreads connections over them evenly; over processes that accept from one socket they do not spread at
-    all well (`bench/spread.py`). But with SO_REUSEPORT a taken address looks free to programs of the same user, so an
-    ordinary socket has to get it first, and holds it until all are there.
+    The kernel distributes connections evenly over these sockets, but unevenly over processes that accept from one
+    socket (`bench/spread.py`). With SO_REUSEPORT, binding succeeds even if another program of the same user listens
+    there. So an ordinary socket binds the address first, and keeps it until all sockets exist.
     """
     if sys.platform != "linux":
-        raise SetupError("many processes need Linux, whose kernel spreads connections over them: leave out --processes")
+        raise SetupError(
+            "--processes works only on Linux, where the kernel distributes connections over processes: leave it out"
+        )
     with listen(settings) as proof:
         port = proof.getsockname()[1]
         proof.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -55,7 +58,7 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     except OSError as error:
         why = error.strerror or str(error)
         advice = {
-            errno.EADDRINUSE: "stop what listens there, or choose another --port",
+            errno.EADDRINUSE: "stop the program that listens there, or choose another --port",
             errno.EACCES: "choose a --port of 1024 or above",
         }.get(error.errno or 0, "choose a --host that is an address of this machine")
         raise SetupError(f"can't listen on {host}:{port} ({why.partition(' (')[0]}): {advice}") from None
@@ -68,22 +71,22 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
 
 
 def leave_to_others(listener: socket.socket) -> None:
-    """Have the kernel spread new connections over the other processes, until one listens on this socket again."""
-    # Only if it listens: of another one Linux would keep that it was shut down, and what it accepts later be born dead.
+    """Stop listening on this socket, so that the kernel gives new connections to the other processes."""
+    # Only if the socket listens: otherwise Linux remembers the shutdown, and later connections would be closed.
     if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.shutdown(socket.SHUT_RDWR)
 
 
 def check_certificate(settings: Settings) -> None:
-    """Raise `SetupError` if there is to be TLS, and its certificate or its key can't be used."""
+    """Raise `SetupError` if TLS is configured and its certificate or key can't be used."""
     if settings.tls_cert is None or settings.tls_key is None:
         return
     try:
-        # With a password, if a wrong one: OpenSSL would ask the terminal for it.
+        # Any password is passed, even a wrong one: without one, OpenSSL would ask for it on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: "-")
-    except OSError as error:  # which an `SSLError` is too
+    except OSError as error:  # `SSLError` is a subclass
         reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else f"OpenSSL says: {error}"
         raise SetupError(
-            f"TLS can't be had with the certificate {settings.tls_cert} and the key {settings.tls_key} ({reason}):"
-            " they are PEM files, the key's without a password"
+            f"can't use TLS with the certificate {settings.tls_cert} and the key {settings.tls_key} ({reason}):"
+            " both must be PEM files, and the key must have no password"
         ) from None

@@ -1,4 +1,4 @@
-"""Which server an app gets, and the loop that it runs on."""
+"""Chooses the server for an app, and the event loop that it runs on."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,13 +18,13 @@ AnyServer = Server | PlainServer
 def server_of(
     app: FastAPI, settings: Settings, serving: Callable[[], None], *, among_others: bool = False
 ) -> AnyServer:
-    """Return the server of an app, whose options are those of `Server`."""
+    """Return a `Server` for an app; a `PlainServer` if names that `Server` needs are missing. Options: see `Server`."""
     kind = Server if missing_from(DRAINING_SERVER) is None else PlainServer
     return kind(app, settings, serving, among_others=among_others)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on the loop that uvicorn prefers."""
+    """Run a coroutine on the event loop that uvicorn prefers, which is uvloop if that is installed."""
     factory = uvicorn.Config(app="", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)

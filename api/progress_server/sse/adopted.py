@@ -1,4 +1,7 @@
-"""Adopted outlets: they write a subscription's frames directly to its socket. A connection is only one object."""
+"""Adopted outlets: each writes a stream's frames directly to the client's socket, which was taken over from uvicorn.
+
+They replace uvicorn's protocol, request and task, so an open stream needs little memory.
+"""
 
 import asyncio
 import zlib
@@ -14,7 +17,7 @@ MAX_UNASKED_BYTES = 65_536
 
 
 class AdoptedOutlet(asyncio.Protocol):
-    """The protocol of a client's socket. The transport's bounded buffer pauses and resumes the subscription."""
+    """The asyncio protocol of a socket that was taken over: a full transport buffer pauses the stream."""
 
     __slots__ = ("_connections", "_lingering", "_slot", "_subscription", "_transport", "_unasked")
 
@@ -64,11 +67,11 @@ class AdoptedOutlet(asyncio.Protocol):
     # What the transport calls
 
     def pause_writing(self) -> None:
-        """Pause the subscription: the transport's buffer is full."""
+        """Pause the stream: the transport's buffer is full."""
         self._subscription.pause_writing()
 
     def resume_writing(self) -> None:
-        """Resume the subscription."""
+        """Resume the stream: the transport's buffer has room again."""
         self._subscription.resume_writing()
 
     def data_received(self, data: bytes) -> None:

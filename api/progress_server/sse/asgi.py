@@ -14,7 +14,7 @@ from progress_server.sse.encodings import GZIP_HEADER, GzipChunk, gzip, trailer
 
 
 class AsgiOutlet:
-    """Buffers what the server has not yet accepted: up to `limit` bytes, and at most one write more."""
+    """An outlet that buffers what the ASGI server has not yet accepted: up to `limit` bytes, plus at most one write."""
 
     kind = "asgi"
     encoding: Encoding = TEXT

@@ -55,7 +55,7 @@ class StreamQuery(BaseModel):
     )
 
     def start(self, last_event_id: str | None) -> Start:
-        """Return where to begin. The header wins: an EventSource that reconnects sends its newest position in it."""
+        """Return where to begin. `last_event_id` has priority: a reconnecting EventSource sends its newest one."""
         positions = [position for position in (last_event_id, self.last_event_id) if position]
         for position in positions:
             parse_position(position)
@@ -64,7 +64,7 @@ class StreamQuery(BaseModel):
         return Start(beginning=self.beginning is not None)
 
     def delivery(self) -> Delivery:
-        """Return how to deliver."""
+        """Return how the client wants its events."""
         if self is ANYTHING:
             return ALL
         types = read_types(self.types)
@@ -105,7 +105,9 @@ def read_types(text: str | None) -> frozenset[bytes] | None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) > MAX_TYPES or not all(re.fullmatch(EVENT_TYPE, name) for name in names):
-        raise InvalidInput(f"`types` must be up to {MAX_TYPES} event types, separated by commas", field="types")
+        raise InvalidInput(
+            f"`types` is not valid: it must be at most {MAX_TYPES} event types, separated by commas", field="types"
+        )
     return frozenset(name.encode() for name in names)
 
 
@@ -157,11 +159,11 @@ class MultiQuery(BaseModel):
         return OperationQuery(ids, terms)
 
     def start(self, last_event_id: str | None) -> Start:
-        """Return where to begin. The header wins: an EventSource that reconnects sends its newest position in it."""
+        """Return where to begin. `last_event_id` has priority: a reconnecting EventSource sends its newest one."""
         return Start(last_event_id or self.last_event_id or None)
 
     def delivery(self) -> Delivery:
-        """Return how to deliver."""
+        """Return how the client wants its events."""
         ping = PING_EVENT if self.ping == "event" else PING
         return Delivery(read_types(self.types), self.interval_ms / 1000, ping)
 

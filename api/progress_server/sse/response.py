@@ -133,7 +133,7 @@ def stream_response(request: Request, stream: Stream, wait_s: float) -> Response
 
 
 def stream_rejected(request: Request, error: BrokerError) -> Response:
-    """Count a rejected stream. Return the response of a temporary error; raise any other error."""
+    """Count a rejected stream. Return the response for a temporary error; raise any other error."""
     context = context_of(request)
     context.hub.tally.rejected[error.code] += 1
     if error.code not in RETRYABLE:

@@ -88,11 +88,11 @@ _REQUESTS: dict[str, type[Request]] = {
 
 
 def read_request(text: str | None) -> Request:
-    """Return the request in a message; raise `InvalidInput` or `TooLarge`."""
+    """Return the request in a message; raise `InvalidInput` if it is not valid, or `TooLarge`."""
     if text is None:
-        raise InvalidInput("messages must be JSON text; this one is binary")
+        raise InvalidInput("this message is binary, but messages must be JSON text")
     if len(text) > MAX_MESSAGE_BYTES:
-        raise TooLarge(f"message exceeds {MAX_MESSAGE_BYTES} bytes")
+        raise TooLarge(f"the message exceeds {MAX_MESSAGE_BYTES} bytes; send a smaller one")
     content = read_json(text.encode())
     type = content.get("type") if isinstance(content, dict) else None
     if not isinstance(type, str) or type not in _REQUESTS:

@@ -21,7 +21,7 @@ class Reconnect(NamedTuple):
 
 
 class EncodedFrames(NamedTuple):
-    """Encoded frames, as passed to an outlet of a WebSocket."""
+    """Encoded frames, as passed to the outlet of a subscription over a WebSocket."""
 
     texts: Sequence[str]
     size: int
@@ -65,14 +65,17 @@ class SharedSocket(Protocol):
         """Send the frames; pause the subscriptions if the send buffer is full."""
 
     def left(self, member: "WebSocketMember", reason: str) -> None:
-        """Remove a member whose subscription has ended."""
+        """Remove the outlet of a subscription that has ended, for `reason`.
+
+        If only its operation has ended, the WebSocket stays open; otherwise it closes.
+        """
 
     def abort(self, reason: str) -> None:
         """Cut the connection."""
 
 
 class WebSocketMember:
-    """The outlet of one subscription over a WebSocket."""
+    """The outlet of one subscription over a WebSocket: a WebSocket has one of these per operation that it follows."""
 
     kind = "websocket"
     encoding = WRAPPED
@@ -97,9 +100,9 @@ class WebSocketMember:
             self._socket.send(encoded)
 
     def close(self) -> None:
-        """Report the end to the WebSocket, which stays open for its other members."""
+        """Report the subscription's end to the WebSocket, which stays open for its other subscriptions."""
         self._socket.left(self, self._reason)
 
     def abort(self) -> None:
-        """Abort the whole WebSocket: its client reads nothing."""
+        """Abort the whole WebSocket, because its client reads nothing."""
         self._socket.abort("stuck")

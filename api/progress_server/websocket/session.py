@@ -93,7 +93,7 @@ class Session:
         elif socket.detach(operation):
             socket.send_text(message("unsubscribed", operation=operation, reason="client", ref=request.ref))
         else:
-            raise InvalidInput(f"operation {operation} is not subscribed on this WebSocket", field="operation")
+            raise InvalidInput(f"this WebSocket does not follow operation {operation}", field="operation")
 
     async def _subscribe(self, operation: str, query: StreamQuery, start: Start, ref: Ref = None) -> None:
         socket, hub, settings = self._socket, self._context.hub, self._context.settings

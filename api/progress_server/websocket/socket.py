@@ -46,7 +46,7 @@ class Socket:
         self._members: dict[str, WebSocketMember] = {}
         self._paused: dict[
             WebSocketMember, None
-        ] = {}  # members that wait for room in the queue; the longest waiting comes first
+        ] = {}  # members that wait for room in the queue; the one that has waited longest comes first
         self._cancel_scope = anyio.CancelScope()
         self._abort: Callable[[], None] | None = websocket.scope.get("extensions", {}).get(ABORT)
         self._lingering: asyncio.TimerHandle | None = None
@@ -166,14 +166,14 @@ class Socket:
             self.finish(REPLACED, "replaced")
 
     def abort(self, reason: str) -> None:
-        """Abort the connection."""
+        """Cut the connection, without sending the queued messages."""
         self._release(reason)
         if self._abort is not None:
             self._abort()
         self._cancel_scope.cancel()
 
     def _release(self, reason: str) -> None:
-        """Close all subscriptions, once."""
+        """Close all subscriptions; a second call does nothing."""
         self.closing = True
         self._authorized.end(reason)
         members, self._members = self._members, {}

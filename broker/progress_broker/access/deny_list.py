@@ -51,7 +51,7 @@ class DenyList:
         return len(self._until)
 
     def is_revoked(self, name: str, token_id: str | None) -> bool:
-        """Return whether a principal or its token is revoked."""
+        """Return whether a principal or its token is revoked now, by this replica's copy."""
         if not self._until:
             return False
         return self._denied(f"sub:{name}") or (token_id is not None and self._denied(f"jti:{token_id}"))

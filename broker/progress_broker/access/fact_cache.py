@@ -1,4 +1,4 @@
-"""A cache of operations' attributes, which grants look at. They never change, so one read serves many callers."""
+"""A cache of the attributes of operations that grants depend on. They never change, so one read serves many callers."""
 
 import time
 from collections import OrderedDict
@@ -14,7 +14,7 @@ MAX_ENTRIES = 10_000
 
 
 class AttributeCache:
-    """Recently read attributes.
+    """The attributes that were read in the last seconds.
 
     The cache is used only for callers with access. For others Redis is read each time, as for an operation that does
     not exist: the response time must not show whether an operation exists.

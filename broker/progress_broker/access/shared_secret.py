@@ -12,7 +12,7 @@ from progress_broker.storage.redis_errors import storage_errors
 
 FIELD = "tickets"
 KEPT_S = 10.0
-"""How long it is cached. If Redis loses it, another one may be generated, so it must be read again."""
+"""How long the secret is cached. If Redis loses it, another one may be generated, so it must be read again."""
 
 
 class SharedSecret:
@@ -25,7 +25,7 @@ class SharedSecret:
         self._flights = SingleFlight()
 
     async def get(self) -> bytes:
-        """Return it. While Redis is unavailable, the cached one is used; without one, raise `StorageUnavailable`."""
+        """Return the secret. While Redis is unavailable, return the cached one or raise `StorageUnavailable`."""
         if self._kept is None or self._clock() >= self._until:
             try:
                 self._kept = await self._flights.share(FIELD, self._read)
@@ -44,5 +44,5 @@ class SharedSecret:
                 await client.hsetnx(key, FIELD, secrets.token_hex(32))
                 found = await client.hget(key, FIELD)
         if found is None:
-            raise StorageUnavailable("Redis did not store the secret to sign tickets: retry in a moment")
+            raise StorageUnavailable("Redis did not store the secret that signs tickets: retry in a moment")
         return bytes(found)

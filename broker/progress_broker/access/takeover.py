@@ -41,7 +41,7 @@ _PER_PIPELINE = 500
 
 
 def replace(stream: Stream) -> None:
-    """Close a stream, and notify its client not to reconnect. If its response has not started yet, try again later."""
+    """Close a stream, and tell its client not to reconnect. If its response has not started yet, do so once it has."""
     if stream.mode is Mode.CLOSED:
         return
     if stream.outlet is NO_OUTLET:

@@ -69,7 +69,7 @@ class Bundle(Stream):
         self.awaited: set[str] = set()
         """Ids of operations that do not exist yet."""
         self.reset: str | None = None
-        """Why it starts with snapshots, although its client sent a cursor."""
+        """Why the stream starts with snapshots, although its client sent a cursor."""
         self.members_delivery = replace(
             delivery, interval_s=0, children=False, holder=None, deadline=inf, first=(), says_live=False
         )
@@ -86,7 +86,7 @@ class Bundle(Stream):
 
     @property
     def operation(self) -> str:
-        """The sign for several operations."""
+        """The text that stands for several operations in logs and metrics."""
         return "*"
 
     @property

@@ -146,7 +146,7 @@ class Bundles:
         self, query: OperationQuery, start: Start, delivery: Delivery, admit: Admit, *, wait: bool
     ) -> Bundle:
         if len(self.watermarks) < len(self._lane_of_feed):
-            raise StorageUnavailable("Redis can't be reached now: retry in a moment")
+            raise StorageUnavailable("this server has no connection to Redis now: retry in a moment")
         most = self._settings.max_operations_per_stream
         lane_positions = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
         # Asked before the bundle gets events: a new operation would start its lane at the feed's current position.

@@ -92,7 +92,8 @@ def _written(position: bytes) -> str:
 def _invalid(text: str) -> InvalidInput:
     shown = text if len(text) <= 60 else text[:60] + "…"
     return InvalidInput(
-        f"{shown!r} is not a valid cursor: send the id of an event of a stream of several operations, unchanged",
+        f"the cursor {shown!r} is not valid: send the `id` of the last event of a stream of several operations,"
+        " unchanged",
         field="last_event_id",
     )
 

@@ -77,9 +77,9 @@ def report_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> No
     elif seen:
         raise Ended("all these operations have ended, and the client has received their ends")
     elif not bundle.awaited:
-        raise Gone("these operations were deleted")
+        raise Gone("these operations do not exist any more: they were deleted")
     elif not wait:
-        raise NotFound("these operations do not exist: they were never created, or their retention time has passed")
+        raise NotFound("none of these operations exists: they were never created, or their retention time has passed")
     for id in ids:
         bundle.missing(id, "gone" if id in found.gone else "not-found")
 

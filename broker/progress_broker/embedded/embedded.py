@@ -127,7 +127,7 @@ def _own_or_find(settings: Settings, home: Path, resources: ExitStack) -> str | 
             return address
         if time.monotonic() > until:
             raise SetupError(
-                f"another process uses the data directory {home}, and its Redis does not answer:"
+                f"another process uses the data directory {home}, and the Redis of that process does not answer:"
                 " stop that process, or set another PROGRESS_DATA_DIR"
             )
         time.sleep(_LOOK_S)
@@ -157,8 +157,8 @@ def _lock_server(settings: Settings, home: Path) -> int:
     while (lock := try_lock(home / "server.lock")) is None:
         if time.monotonic() > until:
             raise SetupError(
-                f"a Redis whose parent process was killed still uses the data directory {home} and does not shut down:"
-                " kill it"
+                f"a redis-server whose parent process was killed still uses the data directory {home} and does"
+                " not shut down: kill that redis-server"
             )
         if address := find_address(settings):
             _shut_down(address)

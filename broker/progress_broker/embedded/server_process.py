@@ -83,12 +83,13 @@ class PrivateServer:
         self._supervised = True
 
     def last_words(self) -> str:
-        """Return why it ended, if that is known: the last line of its log."""
+        """Return why the server ended, if that is known: the last line of its log."""
         try:
             lines = self.log_path.read_bytes()[self._log_begins :].decode("utf-8", "replace").splitlines()
         except OSError:
             lines = []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "") or self._why or "it does not answer"
+        last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return last_line or self._why or "the server does not answer"
 
     def _run(self) -> None:
         quick = 0
@@ -97,11 +98,15 @@ class PrivateServer:
                 began = time.monotonic()
                 code = process.wait()
                 quick = quick + 1 if time.monotonic() - began < QUICK_S else 0
-                self._why = f"it ended with {code}"
+                self._why = f"the server ended with exit code {code}"
                 if self._stopping or not self._supervised:
                     return
                 if quick == MAX_QUICK:
-                    log.error("the private Redis ends repeatedly: %s; see %s", self.last_words(), self.log_path)
+                    log.error(
+                        "the private Redis ended repeatedly and is not restarted: %s; see %s",
+                        self.last_words(),
+                        self.log_path,
+                    )
                     return
                 log.warning("the private Redis ended (exit code %s) and is restarted", code)
         except OSError as error:

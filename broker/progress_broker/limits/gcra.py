@@ -43,7 +43,7 @@ class Bucket:
         """What was spent since the last report to Redis, as the time that it takes to refill."""
 
     def deficit_s(self, now: float) -> float:
-        """Return the time until it is full."""
+        """Return the time until the bucket is full."""
         return max(0.0, self._full_at - now)
 
     def wait_s(self, rate: Rate, cost: float, now: float) -> float:
@@ -62,7 +62,7 @@ class Bucket:
         self.unsettled_s += cost_s
 
     def settled(self, deficit_s: float, now: float) -> None:
-        """Set the level that all replicas share, minus what was spent here since the report."""
+        """Set the deficit that all replicas share, plus what was spent here since the report."""
         self._full_at = now + deficit_s + self.unsettled_s
 
     def put_back(self, charge_s: float, now: float) -> None:
@@ -145,7 +145,7 @@ class SpendReport:
         return Call(SPEND, (key,), (str(round(1e6 * self._charge_s)), str(round(1e6 * longest_s))))
 
     def replied(self, reply: Any, now: float) -> None:
-        """Apply the reply: the level of the shared bucket."""
+        """Store the deficit of the bucket that all replicas share, which Redis returned."""
         self._bucket.settled(int(reply) / 1e6, now)
 
     def failed(self, now: float) -> None:

@@ -47,10 +47,10 @@ class Report(Protocol):
         """Return the call that reports it."""
 
     def replied(self, reply: Any, now: float) -> None:
-        """Apply the reply."""
+        """Store what Redis replied to the report."""
 
     def failed(self, now: float) -> None:
-        """Send it again later."""
+        """Keep what was reported, so that a later report contains it."""
 
 
 class Limiter:
@@ -93,8 +93,8 @@ class Limiter:
     async def stream_slot(self, principal: str, address: str, address_slot: Slot | None = None) -> Slot:
         """Reserve a stream for a principal and its address; raise `AtCapacity` or `TooManyStreams`.
 
-        An unauthenticated caller has an empty principal, and is limited by its address only. `room` is a reservation
-        that was made before the caller was known; it is released together with the result.
+        An unauthenticated caller has an empty principal, and is limited by its address only. `address_slot` is a
+        reservation that was made before the caller was known; it is released together with the result.
         """
         address_slot = address_slot or self.address_slot(address)
         leased = bool(principal and self.limits.streams_per_principal)
@@ -127,8 +127,8 @@ class Limiter:
             self._leases.remove(principal)
             self._tally.limited["streams"] += 1
             raise TooManyStreams(
-                f"you have {limit} streams open, the maximum per principal (max_streams_per_principal): close one,"
-                " or follow many operations with one stream",
+                f"you have {limit} streams open, which is the maximum per principal (max_streams_per_principal):"
+                " close one, or follow many operations with one stream",
                 retry_s=RETRY_AFTER_S,
             )
 
@@ -200,11 +200,15 @@ class Limiter:
             self._alone = True
             self._tally.limiter_mode_changes["alone"] += 1
             why = str(error) or type(error).__name__
-            log.warning("Redis does not answer; this replica applies limits alone: %s", why, extra={"error": why})
+            log.warning(
+                "Redis did not answer, so this replica applies the limits to its own streams and requests only: %s",
+                why,
+                extra={"error": why},
+            )
 
     def _limit_together(self) -> None:
         if self._alone:
             self._alone = False
             self._tally.limiter_mode_changes["together"] += 1
             self._leases.all_due()
-            log.info("limits are shared with all replicas again")
+            log.info("Redis answers again, so all replicas share the limits again")

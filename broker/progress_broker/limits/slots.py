@@ -22,7 +22,7 @@ class Slot:
         """Whether another owner, which lives longer than the request, will release it."""
 
     def release(self) -> None:
-        """Release it, once."""
+        """Release the slot; a second call does nothing."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
@@ -46,12 +46,13 @@ class Slots:
         if self._taken >= self._limits.streams:
             self._tally.limited["replica"] += 1
             raise AtCapacity(
-                "this replica has its maximum number of streams (max_streams): retry in a moment", retry_s=RETRY_AFTER_S
+                "this server has reached its maximum number of streams (max_streams): retry in a moment",
+                retry_s=RETRY_AFTER_S,
             )
         if most and self._addresses[address] >= most:
             self._tally.limited["address"] += 1
             raise TooManyStreams(
-                f"your address has {most} streams open, the maximum (max_streams_per_address): close one,"
+                f"your address has {most} streams open, which is the maximum (max_streams_per_address): close one,"
                 " or follow many operations with one stream",
                 retry_s=RETRY_AFTER_S,
             )

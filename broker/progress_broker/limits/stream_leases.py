@@ -106,7 +106,7 @@ class LeaseReport:
         return Call(HOLD, keys, (leases.replica, count, leases.lease_ms, number, *limit))
 
     def replied(self, reply: Any, now: float) -> None:
-        """Schedule the renewal. If Redis rejected the streams, it changed nothing."""
+        """Schedule the next renewal of the lease, unless Redis rejected the streams and so changed nothing."""
         if reply[0]:
             self._leases.reported(self.name, now)
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Channel(History):
-    """One watched operation."""
+    """One watched operation: it passes events from the feed to the subscriptions, and reloads the log after a gap."""
 
     __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
 
@@ -62,7 +62,7 @@ class Channel(History):
             self._stale = True  # the result of the read in progress may be older than the missed events
 
     def loaded_with(self, tail: Sequence[Event]) -> None:
-        """Receive the end of the log, oldest event first, then apply the events that the feed delivered meanwhile."""
+        """Receive the newest events of the log, oldest first, then apply what the feed delivered meanwhile."""
         lost = self._contradicts(tail)
         if tail and 0 < self.n == tail[0].n - 1:
             # The tail starts right after our last event, so it does not contain that event, and it can't be compared.
@@ -120,7 +120,7 @@ class Channel(History):
         self._ahead.add(subscription)
 
     def join(self, subscription: Subscription) -> None:
-        """From now on, write each new frame to a subscription, which has the channel's position."""
+        """Write each new frame to a subscription from now on. It must have the channel's position."""
         self._live.join(subscription)
 
     def part(self, subscription: Subscription) -> None:
@@ -128,7 +128,7 @@ class Channel(History):
         self._live.part(subscription)
 
     def leave(self, subscription: Subscription) -> None:
-        """Forget a subscription."""
+        """Remove a subscription that has closed."""
         self.part(subscription)
         self._ahead.discard(subscription)
         self.subscriptions.discard(subscription)

@@ -41,7 +41,7 @@ class FamilyHost(Protocol):
         """Also call `apply` with the events of this operation."""
 
     def empty(self, family: "Family") -> None:
-        """Remove the family: it has no watchers any more."""
+        """Remove the family, because it has no watchers any more."""
 
 
 class Family:
@@ -113,7 +113,7 @@ class Family:
         self._arm()
 
     def take(self, tree: Tree) -> None:
-        """Receive the children that were read."""
+        """Receive the children that were read from Redis."""
         now, before = self.clock(), self._tree.children
         for id, child in tree.children.items():
             if id in before and order(before[id].position) > order(child.position):  # newer event during the read

@@ -93,7 +93,7 @@ class Loader(Protocol):
     """The reads that a channel requests from its hub. Subscriptions that need the same data share one read."""
 
     def load(self, channel: Any) -> None:
-        """Read the end of the log, then call `loaded_with`."""
+        """Read the newest events of the log, then call `loaded_with`."""
 
     def page(self, channel: Any, position: bytes) -> None:
         """Read the log after a position, then call `page_read`."""
@@ -102,7 +102,7 @@ class Loader(Protocol):
         """Read the operation's snapshot, then call `snapshot_read`."""
 
     def empty(self, channel: Any) -> None:
-        """Remove the channel: it has no subscriptions any more."""
+        """Remove the channel, because it has no subscriptions any more."""
 
 
 class History:

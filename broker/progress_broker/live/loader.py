@@ -34,7 +34,7 @@ class ChannelLoader:
         return len(self._loads)
 
     def load(self, channel: Channel) -> None:
-        """Read the end of a channel's log."""
+        """Read the newest events of a channel's log."""
         length = self._settings.ring_length
 
         async def read() -> None:
@@ -55,13 +55,13 @@ class ChannelLoader:
     async def until_loaded(self, channel: Channel, timeout_s: float) -> None:
         """Wait for a channel's recent frames, so that clients that connect at the same time share one read.
 
-        Raises `StorageUnavailable`.
+        Raises `StorageUnavailable` if they are not read within `timeout_s`.
         """
         for _ in range(_LOADS):
             if not channel.loaded:
                 await self.loading(channel, timeout_s)
         if not channel.loaded:
-            raise StorageUnavailable("Redis does not answer in time: retry in a moment")
+            raise StorageUnavailable(f"Redis did not answer within {timeout_s:g} s: retry in a moment")
 
     def page(self, channel: Channel, position: bytes) -> None:
         """Read a channel's log after a position."""

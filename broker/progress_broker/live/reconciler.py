@@ -24,7 +24,10 @@ class Reconciler:
         self._sweep_interval_s, self._clock = sweep_interval_s, clock
 
     async def run(self) -> None:
-        """Check silent operations until cancelled."""
+        """Compare silent operations with Redis, at increasing intervals, and reload those that differ.
+
+        This runs until it is cancelled. While Redis is unavailable, the checks are skipped.
+        """
         while True:
             await asyncio.sleep(self._sweep_interval_s)
             now = self._clock()
@@ -35,7 +38,7 @@ class Reconciler:
                 await self.compare(silent)
 
     async def compare(self, channels: Iterable[Channel]) -> None:
-        """Reload the channels whose position differs from that of their operation in Redis."""
+        """Reload the channels whose last event differs from the one in Redis; close those of deleted operations."""
         remaining = iter(channels)
         while group := tuple(islice(remaining, _PER_PIPELINE)):
             await self._compare(group)

@@ -22,7 +22,10 @@ class LineBuffer:
         return cls(max(settings.max_event_bytes, settings.max_progress_bytes) + MAX_AROUND_BYTES)
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
-        """Return the lines that a chunk completes, with their numbers. It stops at a line that is too long: `check`."""
+        """Return the lines that a chunk completes, with their numbers.
+
+        If a line is too long, it and later lines are not returned; call `check` to raise the error.
+        """
         first, *others = chunk.split(b"\n")
         self._rest += first
         if not others:

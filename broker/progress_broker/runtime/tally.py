@@ -1,4 +1,4 @@
-"""The tally: a replica's counters, which are updated as things happen. Other metrics are computed per scrape."""
+"""A replica's counters for metrics, which are updated as things happen. Other metrics are computed at each scrape."""
 
 from bisect import bisect_left
 from collections import Counter

@@ -49,7 +49,7 @@ class Tasks:
                 try:
                     await run()
                 except Exception:
-                    log.exception("a background task failed; it is restarted")
+                    log.exception("a background task failed with an unexpected error; this server restarts the task")
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
 

@@ -55,7 +55,7 @@ class TimerWheel:
                 try:
                     delay = item.tick(now)
                 except Exception:
-                    log.exception("a timer failed; it is stopped")
+                    log.exception("a timer failed with an unexpected error and was stopped")
                     continue
                 if delay is not None:
                     self.add(item, delay)

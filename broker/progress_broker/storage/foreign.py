@@ -16,7 +16,7 @@ _REMEMBERED = 4096
 
 @lru_cache(maxsize=_REMEMBERED)
 def warn_once(where: str, what: str) -> None:
-    """Log a warning, unless the same one was already logged."""
+    """Log the warning `where: what`, unless the same one was already logged."""
     log.warning("%s: %s", where, what, extra={"where": where})
 
 

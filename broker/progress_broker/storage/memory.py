@@ -28,7 +28,7 @@ class MemoryUsage:
                 with storage_errors():
                     info = await self._client.info("memory")
         except (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.ResponseError) as error:
-            warn_once("Redis' memory use can't be read", str(error) or type(error).__name__)
+            warn_once("can't read Redis' memory use", str(error) or type(error).__name__)
         # Buffers of replicas and of the append-only file do not count against the maximum.
         self.used = _number(info, "used_memory") - _number(info, "mem_not_counted_for_evict", 0)
         self.maximum = _number(info, "maxmemory")

@@ -1,4 +1,4 @@
-"""Checks which protocol the server at Redis' address speaks: TLS or plain, and whether it is Redis at all.
+"""Checks which protocol the server at Redis' address uses: TLS or plain TCP, and whether it is a Redis at all.
 
 The client library does not find the cause. A plain Redis reads a TLS handshake as the start of a command and waits for
 the rest, so the client runs into its timeout. A TLS port closes a plain connection. So both are tried here directly.
@@ -21,7 +21,7 @@ _HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address 
 
 
 def check_tls(settings: Settings) -> None:
-    """Raise `StorageUnsuitable` if the address says TLS but the server has none. A connection would only time out."""
+    """Raise `StorageUnsuitable` if the address is for TLS but the server has none. A connection would only time out."""
     if settings.redis_url is not None and urlsplit(settings.redis_url.get_secret_value()).scheme == "rediss":
         wrong = mismatch(settings.redis_url.get_secret_value())
         if wrong is not None:
@@ -29,7 +29,7 @@ def check_tls(settings: Settings) -> None:
 
 
 def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailable:
-    """Return an error with the cause of a failed connection, if it can be found; else the same error."""
+    """Return an error that names the cause of a failed connection, if it can be found; else the same error."""
     if settings.redis_url is None or isinstance(error, StorageUnsuitable):
         return error
     wrong = mismatch(settings.redis_url.get_secret_value())
@@ -37,7 +37,7 @@ def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailab
 
 
 def mismatch(address: str) -> str | None:
-    """Return what is wrong with an address, or None if it is right or that can't be found out."""
+    """Return what is wrong with an address; None if nothing is wrong or the server does not answer."""
     parts = urlsplit(address)
     if parts.scheme == "unix":
         return None

@@ -62,11 +62,11 @@ def storage_error(
         return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
     match error:
         case redis.exceptions.AuthenticationError():
-            return StorageUnsuitable(f"Redis rejects the user or password in PROGRESS_REDIS_URL: {error}")
+            return StorageUnsuitable(f"Redis rejected the user or password in PROGRESS_REDIS_URL: {error}")
         case redis.exceptions.NoPermissionError():
             return StorageUnsuitable(
-                "the Redis user in PROGRESS_REDIS_URL lacks permissions,"
-                f" see deploy/redis.conf for what is needed: {error}"
+                f"the Redis user in PROGRESS_REDIS_URL lacks a permission ({error}):"
+                " give it the permissions in deploy/redis.conf"
             )
         case WrongKind():
             return StorageUnsuitable(str(error))
@@ -75,7 +75,9 @@ def storage_error(
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
             return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
         case redis.exceptions.NoScriptError():
-            return StorageUnavailable("Redis has lost a script that was just loaded: a failover may be in progress")
+            return StorageUnavailable(
+                "Redis lost a script that was just loaded, perhaps because of a failover: retry in a moment"
+            )
         case redis.exceptions.InvalidResponse():
             return StorageUnavailable(f"the server at PROGRESS_REDIS_URL is not a Redis: {str(error)[:100]}")
         case redis.exceptions.ClusterCrossSlotError():
@@ -93,9 +95,9 @@ def storage_error(
     if text.startswith("OOM"):
         return StorageFull(_FULL)
     if text.startswith("MISCONF"):
-        return StorageFull("Redis can't write to its disk and rejects writes: see its log")
+        return StorageFull("Redis can't write to its disk and rejects writes: see the log of Redis")
     if "WRONGTYPE" in text:  # a pipeline's error text starts with the command
-        return Unreadable("a key in Redis has the wrong type: another program has overwritten it")
+        return Unreadable("a key in Redis has the wrong type: another program has overwritten the key")
     return _passing(error) if text.startswith(_UNAVAILABLE) else None
 
 

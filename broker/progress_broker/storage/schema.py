@@ -1,4 +1,4 @@
-"""What is checked before anything is served: the Redis at hand suits, and agrees with our settings."""
+"""The checks before a server or a worker uses a Redis: its version, its configuration, and whether its data match."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,23 +21,24 @@ _SCHEMA = str(SCHEMA).encode()
 
 
 async def ensure_schema(connections: Connections, settings: Settings) -> Keyspace:
-    """Check that this Redis suits, and return the keyspace all its users share; raise `SetupError` otherwise.
+    """Check that this Redis can be used, and return the keyspace that all its users share.
 
-    Raises `StorageUnavailable` or `StorageFull` where that can't be known.
+    Raises `SetupError` if its version, its configuration or its data do not fit this program and its settings, and
+    `StorageUnavailable` or `StorageFull` if that can't be checked now.
     """
     client = connections.commands
     with storage_errors():
-        # A server that won't tell (a managed one, or the test double) is taken at its word.
+        # Some managed servers, and the test double, do not report this. They are accepted without the check.
         with suppress(redis.exceptions.ResponseError):
             check_server(await client.info())
-        # Read before anything is written, so that a Redis that takes no writes can be started on, and read.
+        # Read before anything is written, so that a server can start, and read, with a Redis that rejects writes.
         known = await client.hmget(meta_key(settings.prefix), META_FIELDS)
         return read_meta(known if is_set_up(known) else await run(client, meta_call(settings)), settings)
 
 
 @contextmanager
 def setup_errors() -> Iterator[None]:
-    """Raise as `SetupError` what does not pass by itself."""
+    """Convert storage errors that a retry does not solve to `SetupError`."""
     try:
         yield
     except StorageUnsuitable as error:
@@ -45,77 +46,86 @@ def setup_errors() -> Iterator[None]:
 
 
 def meta_call(settings: Settings) -> Call:
-    """Return the call that reads what all must agree on, and fixes it at first start."""
+    """Return the call that reads the values that all programs must agree on. At the first start it also writes them."""
     lanes = settings.lanes or DEFAULT_LANES
     args = (str(SCHEMA), str(lanes), " ".join(lane_tags(settings.prefix, lanes)))
     return Call(META, [meta_key(settings.prefix)], args)
 
 
 def check_schema_of(operation: str, found: bytes | None) -> None:
-    """Raise `Unreadable` unless an operation's hash is of our schema, by its field `schema`."""
+    """Raise `Unreadable` unless an operation's schema, its field `schema`, is that of this program."""
     if found == _SCHEMA:
         return
     if found is not None and found.isdigit():
         raise Unreadable(
-            f"operation {operation} is stored in schema {found.decode()}, and this release speaks schema {SCHEMA}:"
-            " upgrade the older of the two"
+            f"operation {operation} is stored in schema {found.decode()}, but this program supports only"
+            f" schema {SCHEMA}: upgrade the older of the programs that use this Redis"
         )
     raise overwritten(operation)
 
 
 def overwritten(operation: str) -> Unreadable:
-    """Return the error for an operation whose data in Redis is not an operation's."""
+    """Return the error for an operation whose data in Redis were overwritten by another program."""
     return Unreadable(f"another program overwrote operation {operation} in Redis")
 
 
 def is_set_up(known: Sequence[bytes | None]) -> bool:
-    """Return whether the meta key, with these values of `META_FIELDS`, needs no write of ours."""
+    """Return whether the meta key, with these values of `META_FIELDS`, is complete, so that nothing must be written."""
     return known[0] is not None and (None not in known or known[0] != _SCHEMA)
 
 
 def read_meta(reply: Sequence[bytes], settings: Settings) -> Keyspace:
-    """Return the keyspace that the meta key describes; raise `SetupError` if we disagree with it."""
+    """Return the keyspace that the meta key describes; raise `SetupError` if our schema or settings differ from it."""
     _check_schema(reply[0], settings.prefix)
     if not reply[1].isdigit():
         raise SetupError(
-            f"the number of lanes in {meta_key(settings.prefix)} is {reply[1]!r}: another program wrote it"
+            f"the number of lanes in the key {meta_key(settings.prefix)} is {reply[1]!r}, which another program wrote:"
+            " use another PROGRESS_PREFIX"
         )
     lanes, tags = int(reply[1]), reply[2].decode("utf-8", "replace")
     if settings.lanes is not None and settings.lanes != lanes:
         raise SetupError(
-            f"this Redis was set up with {lanes} lanes, and PROGRESS_LANES says {settings.lanes}:"
-            f" leave it out, or say {lanes}"
+            f"this Redis was set up with {lanes} lanes, but PROGRESS_LANES is {settings.lanes}:"
+            f" remove PROGRESS_LANES, or set it to {lanes}"
         )
     if tuple(tags.split(" ")) != lane_tags(settings.prefix, lanes):
-        raise SetupError(f"the lanes' hash tags in {meta_key(settings.prefix)} are not this release's")
+        raise SetupError(
+            f"the hash tags in the key {meta_key(settings.prefix)} differ from those of this program:"
+            " use another PROGRESS_PREFIX"
+        )
     return Keyspace(settings.prefix, lanes)
 
 
 def _check_schema(found: bytes, prefix: str) -> None:
     if found == _SCHEMA:
         return
-    says = (
-        f"this Redis holds schema {found[:40].decode('utf-8', 'replace')} under the prefix {prefix!r}, and this release"
-    )
+    stored = found[:40].decode("utf-8", "replace")
     if not (found.isdigit() and len(found) < 16):
-        raise SetupError(f"{says} speaks schema {SCHEMA}: another program wrote it; use another PROGRESS_PREFIX")
+        raise SetupError(
+            f"another program wrote the schema {stored} to this Redis under the prefix {prefix!r}:"
+            " use another PROGRESS_PREFIX"
+        )
     if int(found) > SCHEMA:
-        raise SetupError(f"{says}, which is older, speaks schema {SCHEMA}: upgrade it, or use another PROGRESS_PREFIX")
+        raise SetupError(
+            f"this Redis has data in schema {stored} under the prefix {prefix!r}. This program is older and"
+            f" supports only schema {SCHEMA}: upgrade this program, or use another PROGRESS_PREFIX"
+        )
     raise SetupError(
-        f"{says}, which is newer, speaks schema {SCHEMA}: use another PROGRESS_PREFIX, and move servers and workers"
-        " there (docs/how-to/deploy.md, Upgrading)"
+        f"this Redis has data in schema {stored} under the prefix {prefix!r}. This program is newer and supports only"
+        f" schema {SCHEMA}: use another PROGRESS_PREFIX, and move servers and workers to it"
+        " (docs/how-to/deploy.md, Upgrading)"
     )
 
 
 def check_server(info: dict[str, Any]) -> None:
-    """Raise `SetupError` unless the server that answers INFO like this can hold progress safely."""
+    """Raise `SetupError` if the server's reply to INFO shows that it is too old, or that it would lose data."""
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_REDIS:
-        raise SetupError(f"this Redis is {version}; 6.2 or later is needed")
+        raise SetupError(f"this Redis has version {version}, but version 6.2 or later is needed: upgrade Redis")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise SetupError(
-            f"this Redis evicts keys when it is full (maxmemory-policy {policy}), which would lose progress unsaid:"
-            " set maxmemory-policy noeviction"
+            f"this Redis deletes keys when it is full (maxmemory-policy {policy}), so progress would be lost without"
+            " an error: set maxmemory-policy noeviction in the configuration of Redis"
         )

@@ -1,4 +1,4 @@
-"""The Lua scripts, bound once: a call is made here without I/O, so that sync and async clients can both carry it."""
+"""The Lua scripts, and the calls of them. No I/O happens here, so that sync and async clients can both send a call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 SCHEMA: Final = 2
-"""What is written to Redis, and how scripts are called. docs/protocol.md says what changes it."""
+"""The version of the data in Redis and of the scripts' arguments. docs/protocol.md says when it changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's text and the name Redis caches it under."""
+    """A script's text, and the SHA-1 under which Redis caches the script."""
 
     text: str
     sha: str
 
 
 VERBS: dict[str, str] = {}
-"""What each script is called by, by the name Redis caches it under."""
+"""The name of each script in metrics, by its SHA-1."""
 
 
 def _read(file: str) -> str:
@@ -30,8 +30,8 @@ _PRELUDE = _read("prelude")
 
 
 def _load(verb: str, file: str = "", *, includes: Sequence[str] = ()) -> Script:
-    """Return the script of a file, with the files that it includes; metrics call it by its verb."""
-    header, _, body = _read(file or verb).partition("\n\n")  # so that who reads the text sees first how it is called
+    """Return the script in a file, with the files that it includes. `verb` is its name in metrics."""
+    header, _, body = _read(file or verb).partition("\n\n")  # first in the text: it says how the script is called
     included = "".join(f"{_read(name)}\n" for name in includes)
     text = f"{header}\n\nlocal SCHEMA = '{SCHEMA}'\n{_PRELUDE}{included}{body}"
     script = Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
@@ -58,7 +58,7 @@ DENY = _load("deny")
 
 
 class Call(NamedTuple):
-    """One run of a script."""
+    """One run of a script: the script, its keys and its arguments."""
 
     script: Script
     keys: Sequence[str]

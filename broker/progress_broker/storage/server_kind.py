@@ -20,7 +20,7 @@ SENTINEL = (
 )
 REPLICA = (
     "{} is a replica{}: progress-broker needs the master, because a replica rejects writes."
-    " Set PROGRESS_REDIS_URL to the master's address; during a failover, just wait"
+    " Set PROGRESS_REDIS_URL to the master's address; during a failover, wait: this is retried"
 )
 
 Inquiry = Generator[tuple[str, ...], Any, None]

@@ -31,7 +31,7 @@ class Connection(Protocol):
         """The subscriptions that it carries now."""
 
     def close(self, reason: str, *, reconnect: bool) -> None:
-        """Close it and its subscriptions, once. With `reconnect` the client gets the reason and reconnects."""
+        """Close the connection and its subscriptions. With `reconnect` the client gets the reason and reconnects."""
 
 
 class DrainTimer:

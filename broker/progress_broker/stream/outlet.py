@@ -42,7 +42,7 @@ class OutletOwner(Protocol):
     """The stream that writes to an outlet, and is notified about its buffer: a subscription or a bundle."""
 
     connection: str
-    """Its name, in log lines and for its client."""
+    """The name of the connection, for log lines and for the client."""
 
     def attach(self, outlet: Outlet) -> None:
         """Start to write to an outlet."""
@@ -54,7 +54,7 @@ class OutletOwner(Protocol):
         """Continue to write: the send buffer has room again."""
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """Close it, once."""
+        """Close the stream; a second call does nothing. With `reconnect`, the client is asked to reconnect."""
 
 
 class Text:
@@ -83,7 +83,7 @@ UNENCODED = Unencoded()
 
 
 class NoOutlet:
-    """The outlet of a stream that has no client yet, or no longer: it ignores all data."""
+    """The outlet of a stream whose client is not connected yet, or not any more. It ignores all data."""
 
     kind = "none"
     encoding = UNENCODED

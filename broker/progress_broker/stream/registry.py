@@ -57,10 +57,10 @@ class StreamRegistry:
         self._tally.opened[start.kind] += 1
         if log.isEnabledFor(logging.DEBUG):
             fields = _fields(stream) | {"from": start.position or start.kind}
-            log.debug("stream %s of operation %s opens, from %s", *fields.values(), extra=fields)
+            log.debug("stream %s of operation %s opened, from %s", *fields.values(), extra=fields)
 
     def when_closed(self, stream: Stream, on_close: Callable[[str], None]) -> None:
-        """Call `tell` with the reason when a stream closes; at once if it has closed before its response began."""
+        """Call `on_close` with the reason when a stream closes; at once if it closed before its response began."""
         if stream.mode is Mode.CLOSED:
             on_close("rejected")
         else:
@@ -80,7 +80,7 @@ class StreamRegistry:
         if log.isEnabledFor(level):
             lasted_s = self._clock() - stream.opened_at
             fields = _fields(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}
-            log.log(level, "stream %s of operation %s closes after %.1f s: %s", *fields.values(), extra=fields)
+            log.log(level, "stream %s of operation %s closed after %.1f s: %s", *fields.values(), extra=fields)
 
 
 def _fields(stream: Stream) -> dict[str, object]:

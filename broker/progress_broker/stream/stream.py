@@ -41,11 +41,11 @@ class Stream:
         self.outlet: Outlet = NO_OUTLET
         self.bucket = 0
         self.connection = ""
-        """Its name, in log lines and for its client."""
+        """The name of the connection, for log lines and for the client."""
         self.opened_at: float | None = None
-        """When it got its start position, by the hub's clock; None before that."""
+        """When the stream got its start position, by the hub's clock; None before that."""
         self.full_since: float | None = None
-        """Since when its outlet's buffer has been full, by the hub's clock; None if it has room."""
+        """Since when the outlet's buffer has been full, by the hub's clock; None if it has room."""
         self._policy = policy
         self._expires_at = delivery.deadline
 
@@ -74,7 +74,7 @@ class Stream:
             self._stop()
 
     def close(self, reason: str = "client", *, reconnect: bool = False) -> None:
-        """Close it, once. With `reconnect` the client gets the reason, reconnects, and resumes from its position."""
+        """Close the stream; a second call does nothing. With `reconnect` the client gets the reason and resumes."""
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
             try:
@@ -86,7 +86,7 @@ class Stream:
                 outlet.abort()
 
     def abort(self, reason: str) -> None:
-        """Close it without a message: the client does not receive anything."""
+        """Close the stream without a last message, because the client does not receive anything."""
         if self._leave(reason):
             outlet, self.outlet = self.outlet, NO_OUTLET
             outlet.abort()

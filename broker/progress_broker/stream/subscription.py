@@ -64,7 +64,7 @@ class FrameSource(Protocol):
         """Stop writing to it."""
 
     def leave(self, subscription: "Subscription") -> None:
-        """Forget the subscription."""
+        """Remove the subscription, which has closed."""
 
 
 class SideChannel(Protocol):
@@ -77,7 +77,7 @@ class SideChannel(Protocol):
         """Return the frames to send now, if there are any. `last` means that the `end` follows."""
 
     def leave(self) -> None:
-        """Forget the subscription."""
+        """Remove the subscription, which has closed."""
 
 
 class Audience(NamedTuple):
@@ -156,11 +156,11 @@ class Subscription(Stream):
             self.throttle.take(told(self.operation, frames, self.delivery.types, live=self.mode is Mode.LIVE))
 
     def ended(self) -> None:
-        """Close it: it was live and the `end` has been written."""
+        """Close a live subscription to which the `end` was written."""
         self.close("ended")
 
     def appeared(self) -> None:
-        """Start, if it waits for the operation."""
+        """Start sending, if the subscription waited for the operation, which now exists."""
         if self.mode is Mode.AWAITING:
             self.mode = Mode.CATCHING_UP
             self.reset(None)
@@ -187,7 +187,12 @@ class Subscription(Stream):
             # The channel logs lost history once, because all its subscriptions lose it at the same moment.
             level = logging.DEBUG if reason == "lost" else logging.INFO
             fields = {"connection": self.connection, "operation": self.operation, "reason": reason}
-            log.log(level, "stream %s of operation %s is reset: %s", *fields.values(), extra=fields)
+            log.log(
+                level,
+                "stream %s of operation %s continues with a snapshot, because its history can't be replayed: %s",
+                *fields.values(),
+                extra=fields,
+            )
         self.fall_back()
         self.mode = Mode.CATCHING_UP
         self._reading = True

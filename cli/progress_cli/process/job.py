@@ -113,7 +113,7 @@ def _do(job: Job, operation: BaseOperation, relay: Relay) -> int:
         running = job.start(outputs)
     except OSError as error:
         operation.fail(error)
-        print_error(f"{job.command[0]}: {error.strerror}")
+        print_error(f"cannot start {job.command[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
     with running, Terminal.open() as terminal:
         running.terminal = terminal

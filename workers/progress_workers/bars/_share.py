@@ -1,4 +1,4 @@
-"""One bar's contribution to an operation: its count adds to the operation's count, its description is the message."""
+"""A bar's contribution to an operation: its count is added to the operation's, and its description is the message."""
 
 import weakref
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class BarContribution:
         self.close()
 
     def describe(self, inside: bool) -> str:
-        """Return the bar's text in the message; for an inner bar, with its percentage."""
+        """Return the bar's text for the operation's message; for an inner bar, with its percentage."""
         share = f" {min(100, int(100 * self._n / self._total))} %" if inside and self._total else ""
         return f"{self._label}{share}" if self._label else ""
 

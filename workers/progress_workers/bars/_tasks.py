@@ -14,11 +14,12 @@ from progress_workers.core.progress.stage import Stage
 from progress_workers.values import number, text
 
 MAX_STAGES = 32
-"""How many tasks are shown as stages. Further tasks aren't reported."""
+"""Maximum number of tasks that are shown as stages. Further tasks are not reported."""
 
 
 class Tasks:
-    """A single visible task is the operation's progress; its description is the message. Several tasks are stages.
+    """Reports rich's tasks. A single visible task is the operation's progress, and its description the message; several
+    tasks are reported as stages.
 
     With stages, the message lists the descriptions of the running tasks.
 
@@ -54,7 +55,7 @@ class Tasks:
                 self.show(task)
 
     def forget(self, task: TaskID, error: BaseException | None = None) -> None:
-        """Note that a task is over, and the error that ended it, if any."""
+        """Stop reporting a task that has ended, and leave its stage; `error` is what ended it, if anything."""
         with self._lock:
             if self._alone is not None and self._alone[0].id == task:
                 self._alone[1].close()
@@ -64,7 +65,7 @@ class Tasks:
                 self._leave(task, stage, error)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Note that all tasks are over."""
+        """Stop reporting all tasks, and leave their stages; `error` is what ended them, if anything."""
         with self._lock:
             for task in [*self._stages, *([] if self._alone is None else [self._alone[0].id])]:
                 self.forget(task, error)

@@ -63,7 +63,8 @@ class Progress(rich.progress.Progress):
         visible: bool = True,
         **fields: Any,
     ) -> TaskID:
-        """Add a task. In an operation's block it is reported; one of several is a stage, with its field `weight`."""
+        """Add a task. In an operation's block it is reported. If there are several tasks, each is a stage; the field
+        `weight` is the stage's weight."""
         operation = current()
         if self._reported is None and operation.id:
             self._reported = Tasks(operation)

@@ -1,11 +1,12 @@
 """tqdm bars that also report: replace the import from `tqdm` by `from progress_workers.bars.tqdm import tqdm, trange`.
 
 The class is based on `tqdm.auto`, so drawing, waiting and iterating work as there: in terminals, notebooks and asyncio.
-A bar that is created in an operation's block reports to that operation each time it is drawn. It also reports if it is
-disabled or there is no terminal. With nested bars, the outermost one is the progress of the operation, or of its
-running stage. Bars that follow one another add up, and so do parallel bars of the same unit, as soon as it shows that
-they are parallel: one goes on while the others are unfinished. The descriptions form the message, with the percentages
-of inner and parallel bars. `set_postfix` sets metrics. Needs the extra `tqdm`.
+A bar that is created in an operation's block reports to that operation each time tqdm draws it, also to a file or a
+pipe. A bar with `disable=True` is not drawn, and reports ten times a second at most. With nested bars, the outermost
+one is the progress of the operation, or of its running stage. Bars that follow one another add up, and so do parallel
+bars of the same unit, as soon as it shows that they are parallel: one goes on while the others are unfinished. The
+descriptions form the message, with the percentages of inner and parallel bars. `set_postfix` sets metrics. Needs the
+extra `tqdm`.
 """
 
 import time

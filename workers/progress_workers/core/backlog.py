@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Backlog:
-    """Log lines and custom events that wait to be sent. It has no lock: its owner locks."""
+    """Log lines and custom events that wait to be sent. It is not thread-safe: its owner must hold a lock."""
 
     def __init__(self, max_lines: int = MAX_LINES, max_chars: int = MAX_CHARS) -> None:
         self._waiting: deque[Line | NewEvent] = deque()
@@ -52,7 +52,8 @@ class Backlog:
         self._chars -= sum(map(_size, taken))
         if self._dropped:
             said = (
-                f"{self._dropped} log lines or events were dropped because they arrived faster than they could be sent"
+                f"{self._dropped} log lines or events were dropped because they were reported faster than they"
+                " could be sent"
             )
             taken.insert(0, Line(said, "warning", None, self._dropped))
             self._dropped = 0

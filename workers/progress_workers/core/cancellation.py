@@ -1,4 +1,4 @@
-"""Why the work should stop, and the callbacks to call then."""
+"""The reason why work should stop, and the callbacks that are called when there is one."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cancellation:
-    """Set when somebody asked the work to stop, or when this process may no longer report the operation."""
+    """Whether work should stop: because of a cancel, or because this process may no longer report the operation."""
 
     def __init__(self, operation: str, dirty_flag: DirtyFlag, inbox: Inbox) -> None:
         self._operation, self._dirty_flag, self._inbox = operation, dirty_flag, inbox

@@ -1,4 +1,4 @@
-"""Encodes reports as JSON within the limits. Every value that users pass can be encoded."""
+"""Encodes reports as JSON within the size limits. Every value that users pass can be encoded."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ _BULKY = ("metrics", "workers", "stages")
 
 
 def running(worker: str) -> NewEvent:
-    """Return the event that reports that a worker has started."""
+    """Return the `status` event that reports that a worker has started the operation."""
     return NewEvent("status", orjson.dumps({"status": "running", **({"worker": worker} if worker else {})}), "running")
 
 
@@ -72,7 +72,7 @@ def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
 def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
     """Return the log line that reports why an attempt is over, and when the next one follows."""
     why = "" if error is None or error == "" else f": {_described(error)}"
-    return Line(text(f"attempt {attempt} failed{why}; the next one follows within {delay_s:g} s"), "warning", None)
+    return Line(text(f"attempt {attempt} failed{why}; the next attempt follows within {delay_s:g} s"), "warning", None)
 
 
 def succeeded(result: object, settings: Settings) -> tuple[NewEvent, str]:
@@ -81,7 +81,7 @@ def succeeded(result: object, settings: Settings) -> tuple[NewEvent, str]:
     try:
         converted = tree(result, settings.max_event_bytes - _END_BYTES)
     except TooLarge as error:
-        converted, said = tree(None, 4), f"the result was left out: {error} (PROGRESS_MAX_EVENT_BYTES)"
+        converted, said = tree(None, 4), f"the result was left out, because {error} (PROGRESS_MAX_EVENT_BYTES)"
     if converted.replaced:
         said = f"the result is not JSON; these parts are shown as text: {', '.join(converted.replaced)}"
     data = {"status": "succeeded", "result": converted.value, "error": None}
@@ -131,5 +131,9 @@ def _message(error: BaseException) -> str:
     """Return an exception's message. Its `__str__` may fail in any way, and must not hide how the work ended."""
     if isinstance(error, SystemExit):
         return describe_exit(error)
-    found = attempt(str, error, otherwise=lambda fault: f"(its message can't be shown: {type_name(fault)})")
+    found = attempt(
+        str,
+        error,
+        otherwise=lambda fault: f"(the message of this error can't be shown: str() raised {type_name(fault)})",
+    )
     return text(found)

@@ -5,8 +5,7 @@ from math import inf
 _HEARTBEATS_PER_LEASE = 3
 """How many heartbeats are sent per lease, so that one may get lost and the next may be late."""
 _KEPT = 4
-"""How many heartbeats are sent per idle limit: an operation that a worker holds must not expire, even without a lease.
-"""
+"""How many heartbeats are sent per idle timeout: an operation with a worker must not expire, even without a lease."""
 
 
 class Lease:

@@ -86,7 +86,10 @@ class Outbox:
         return len(batch) + len(self.backlog) + end
 
     def due_at(self, *, counting: bool) -> float:
-        """Return when there is a batch to take; infinity for never. With `counting`, a falling rate is a reason too."""
+        """Return when there is a batch to take; infinity for never.
+
+        With `counting` the work is still in progress: then unchanged progress is sent again while its rate falls.
+        """
         if self.batch or self._marks > self._reached or self.publish_running or self.ended:
             return -inf
         if len(self.backlog) >= BATCH_LINES:
@@ -96,7 +99,7 @@ class Outbox:
         return self._encoder.due_at() if counting else inf
 
     def freeze(self, now: float) -> None:
-        """Create a batch of everything that waits, as of now."""
+        """Create the next batch, from everything that waits to be sent."""
         fading = now >= self._encoder.due_at()
         with self._dirty_flag.lock:
             marks, publish_running = self._marks, self.publish_running

@@ -41,7 +41,11 @@ class ProgressEncoder:
         except Exception:  # an unexpected value must not delay the logs or the end
             if not self._has_warned:
                 self._has_warned = True
-                logger.exception("the progress of operation %s can't be described", self._operation)
+                logger.exception(
+                    "an unexpected error occurred while encoding the progress of operation %s, so its progress"
+                    " is not sent",
+                    self._operation,
+                )
             return None
 
     def entries(self, progress: dict[str, Any], now: float, *, changed: bool) -> list[NewEvent]:
@@ -50,7 +54,9 @@ class ProgressEncoder:
         entries = [NewEvent("progress", data, count=self._progress.take_count())]
         if left_out and not self._has_warned:
             self._has_warned = True
-            said = f"the progress is too large; these fields were left out: {', '.join(left_out)}"
+            said = (
+                f"the progress exceeds PROGRESS_MAX_PROGRESS_BYTES; these fields were left out: {', '.join(left_out)}"
+            )
             logger.warning("operation %s: %s", self._operation, said)
             entries.insert(0, NewEvent("log", log_json(Line(said, "warning", None), room(self._settings))))
         self._fade(progress, now, changed)

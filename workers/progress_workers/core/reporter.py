@@ -39,7 +39,7 @@ _CONFLICTS = 4
 
 
 class Reporter:
-    """One operation as this process reports it.
+    """The reports of one operation from this process.
 
     User threads report to it. One thread takes batches and acknowledges them, another one sends its heartbeats. `wake`
     is called, from any thread, when there may be something new to take; it must not block.
@@ -99,7 +99,9 @@ class Reporter:
         named = None if stage is None else text(stage, MAX_NAME_CHARS)
         if known is None:
             levels = ", ".join(sorted(LEVELS))
-            self.complaints.add("level", f"unknown log level {brief(level)} is shown as info; the levels are {levels}")
+            self.complaints.add(
+                "level", f"the log level {brief(level)} is unknown, so it is shown as info; known: {levels}"
+            )
         with self.dirty_flag.lock:
             self.publish(Line(said, known or "info", named or self.progress.running_stage))
 
@@ -143,7 +145,8 @@ class Reporter:
         return mark
 
     def release(self) -> None:
-        """Stop heartbeats: nobody works on it here any more. The garbage collector calls this, so it takes no lock."""
+        """Stop heartbeats, because this process no longer works on the operation. The garbage collector calls this, so
+        it takes no lock."""
         self.lease.release()
         self._released = True
 
@@ -192,7 +195,7 @@ class Reporter:
             return len(self.outbox)
 
     def lose(self, error: BrokerError) -> None:
-        """Give the operation up: this process may no longer report it."""
+        """Stop reporting the operation, because this process may no longer do so; `error` says why."""
         self._finish()
         self.trace.end(self.outbox.end)
         self.cancellation.lose(error)

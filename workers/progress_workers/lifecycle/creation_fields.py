@@ -59,9 +59,11 @@ def _tags(given: object, warnings: list[tuple[str, str]]) -> list[str]:
     found: list[object] = []
     fault = attempt(_take, given, found, otherwise=lambda error: error)
     if fault is not None:
-        warnings.append(("tags", f"tags: {brief(given)} can't be read as a list; {len(found)} were read"))
+        warnings.append(
+            ("tags", f"the tags {brief(given)} are not a list that can be read completely; {len(found)} tags were read")
+        )
     if len(found) > MAX_TAGS:
-        warnings.append(("tags", f"tags: only the first {MAX_TAGS} are kept"))
+        warnings.append(("tags", f"there are more than {MAX_TAGS} tags; only the first {MAX_TAGS} are kept"))
     return [tag for tag in map(label, found[:MAX_TAGS]) if tag]
 
 
@@ -73,6 +75,8 @@ def _take(given: Iterable[object], found: list[object]) -> None:
 def _positive(name: str, given: object, most: float, warnings: list[tuple[str, str]]) -> float | None:
     found = number(given)
     if found is None or found <= 0:
-        warnings.append((name, f"{name}: {brief(given)} was ignored; expected a finite number greater than 0"))
+        warnings.append(
+            (name, f"the value {brief(given)} of {name} was ignored; expected a finite number greater than 0")
+        )
         return None
     return min(found, most)

@@ -78,7 +78,7 @@ def attach(
 ) -> Handle:
     """Join an existing operation and continue from its progress."""
     if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
-        raise NotFound(f"there is no operation {brief(operation)}: this is not a valid operation id")
+        raise NotFound(f"the operation {brief(operation)} does not exist, because its id is not valid")
     _, plain_interval_s, warnings = _numbers(None, interval_s)
     settings = settings or load_settings()
     link = link_to(settings)
@@ -103,11 +103,14 @@ def _numbers(total: object, interval_s: object) -> tuple[float | None, float, li
     warnings: list[tuple[str, str]] = []
     of = number(total)
     if total is not None and of is None:
-        warnings.append(("total", f"total: {brief(total)} was ignored; expected a finite number"))
+        warnings.append(("total", f"the total {brief(total)} was ignored; expected a finite number"))
     every_s = number(interval_s)
     if every_s is None or every_s < 0:
         warnings.append(
-            ("interval_s", f"interval_s: {brief(interval_s)} was ignored; expected a number of seconds, 0 or greater")
+            (
+                "interval_s",
+                f"the interval_s {brief(interval_s)} was ignored; expected a number of seconds, 0 or greater",
+            )
         )
         every_s = INTERVAL_S
     return of, every_s, warnings

@@ -1,4 +1,4 @@
-"""Takes an operation over from its current worker: a new attempt, which fences the earlier one."""
+"""Takes an operation over from its current worker: begins a new attempt, after which Redis rejects the earlier one."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ _TRIES: Final = 8
 
 
 def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | None) -> WorkerView:
-    """Take an operation over from its current worker. Return its new state."""
+    """Begin a new attempt at an operation, unless no worker has started it. Return the operation's new state."""
     for _ in range(_TRIES):
         if state.status.done or state.status is Status.PENDING:
             return state  # an operation that nobody has started needs no new attempt
@@ -36,7 +36,9 @@ def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | N
             state = load_snapshot(link, operation)  # it changed since it was read
         else:
             return state._replace(attempt=attempt, status=status, progress={}, counts=None)
-    raise StorageUnavailable(f"operation {operation} could not be taken over because it keeps changing: try again")
+    raise StorageUnavailable(
+        f"operation {operation} could not be taken over, because other processes keep changing it: try again"
+    )
 
 
 def worker_name(worker: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What the adapters share: a task is an operation, each run is an attempt, and reporting never disturbs the task."""
+"""The common part of the adapters: a task is an operation, each run is an attempt, and reporting never disturbs it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def create_for_task(task: str, fields: OperationOptions) -> None:
     except OperationExists:
         logger.debug("the operation of task %s already exists, with other options", task)
     except Exception as error:  # whatever the error is, the task must be enqueued
-        logger.warning("task %s is enqueued, but not shown as pending: %s", task, error)
+        logger.warning("task %s was enqueued, but its operation could not be created as pending: %s", task, error)
 
 
 def begin(shell: type[Shell], task: str, fields: OperationOptions, enqueued_at: float = 0) -> Shell | NullOperation:
@@ -93,7 +93,7 @@ def begin(shell: type[Shell], task: str, fields: OperationOptions, enqueued_at: 
     except Exception as error:  # whatever the error is, the task must run
         if isinstance(error, OperationEnded) and _was_cancelled(operation, enqueued_at):
             raise Cancelled(operation, "before this run began") from None
-        logger.warning("task %s runs without being reported: %s", task, error)
+        logger.warning("task %s runs, but its progress is not reported: %s", task, error)
         return NULL_OPERATION
     opened = opened._replace(end_on_sigterm=False)  # the queue knows what becomes of the task
     op = shell(opened)
@@ -121,7 +121,7 @@ def succeed(op: BaseOperation, result: object) -> None:
     try:
         op.succeed(result)
     except Exception:  # the task did its work, so a failed report must not fail it
-        logger.exception("the result of operation %s can't be reported", op.id)
+        logger.exception("the result of operation %s could not be reported", op.id)
 
 
 def leave(op: Operation | NullOperation) -> None:
@@ -146,9 +146,9 @@ def end_from_outside(task: str, status: Status, kind: str, message: str) -> None
         keys = link.keyspace().operation(operation)
         read_answer(link.run(publish_call(operation, keys, [entry], as_observer=True)))
     except LOST:
-        logger.debug("the operation of task %s has already ended or does not exist any more", task)
+        logger.debug("the operation of task %s has already ended or no longer exists", task)
     except Exception as error:  # whatever the error is, the queue must continue
-        logger.warning("the operation of task %s can't be ended as %s: %s", task, status, error)
+        logger.warning("the operation of task %s could not be ended as %s: %s", task, status, error)
 
 
 def keep_for_retry(task: str, delay_s: float, error: str) -> None:
@@ -157,7 +157,7 @@ def keep_for_retry(task: str, delay_s: float, error: str) -> None:
         with Operation.attach(operation_id(task)) as op:
             op.retry_in(delay_s, error)
     except Exception as fault:  # whatever the error is, the queue must continue
-        logger.warning("the operation of task %s can't be kept open for its next attempt: %s", task, fault)
+        logger.warning("the operation of task %s could not be kept open for its next attempt: %s", task, fault)
 
 
 @contextmanager
@@ -212,4 +212,8 @@ def _lost_is_logged(op: BaseOperation) -> Iterator[None]:
     try:
         yield
     except BrokerError as error:
-        logger.warning("this run could no longer report operation %s: %s", op.id, error)
+        logger.warning(
+            "this run of the task stopped reporting operation %s, because %s; the task itself is not affected",
+            op.id,
+            error,
+        )

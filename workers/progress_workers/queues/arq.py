@@ -246,7 +246,7 @@ class _Reported:
 
     def _late(self, ctx: dict[Any, Any]) -> TimeoutError | None:
         is_late = asyncio.get_running_loop().time() - ctx[_SINCE] >= self._timeout_s
-        return TimeoutError(f"it took longer than {self._timeout_s:g} s") if is_late else None
+        return TimeoutError(f"the job took longer than {self._timeout_s:g} s") if is_late else None
 
     def _report_error(self, op: AsyncOperation | NullOperation, error: BaseException, ctx: dict[Any, Any]) -> None:
         """Report how the job ended, in the cases where the exception alone does not tell what arq will do."""
@@ -263,7 +263,7 @@ class _Reported:
             elif not _stopping(ctx):
                 op.fail(Cancelled(op.id, "aborted"))
             else:
-                why = "its worker was stopped"
+                why = "the job's worker was stopped"
                 op.retry_in(0, why) if again else op.fail(why)
 
 

@@ -143,7 +143,7 @@ _apps: dict[Celery, _Installed] = {}
 
 
 class _HandedOn:
-    """Whether a running task was enqueued again with the same id: as a retry, or because it was replaced."""
+    """Detects that a running task was enqueued again with the same id: as a retry, or because it was replaced."""
 
     def __init__(self, task: str) -> None:
         self.task = task
@@ -193,13 +193,13 @@ class _Reported:
             raise
         except Reject as reject:
             if reject.requeue:
-                op.retry_in(0, "rejected, and will be delivered again")
+                op.retry_in(0, "the worker rejected the task, which will be delivered again")
             else:
                 op.fail(reject)
             raise
         except Ignore as ignored:
             if handed_on.so:
-                op.retry_in(0, "it was replaced")
+                op.retry_in(0, "the task was replaced")
             else:
                 op.fail(Cancelled(op.id, f"ignored {text(ignored)}".strip()))
             raise

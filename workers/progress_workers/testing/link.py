@@ -39,8 +39,8 @@ When = Callable[[RecordedOperation], bool]
 
 
 class _Plan:
-    def __init__(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
-        self.when, self.act = when, act
+    def __init__(self, name: str, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        self.name, self.when, self.act = name, when, act
         self.missed: Exception | None = None
 
     def is_due(self, operation: RecordedOperation) -> bool:
@@ -52,7 +52,7 @@ class _Plan:
 
 
 class RecordingLink(Link):
-    """A link to an in-memory Redis. It sends immediately, in the thread that reports."""
+    """A link to an in-memory Redis. It sends reports immediately, in the thread that makes them."""
 
     def __init__(self, settings: Settings, *, every: bool) -> None:
         super().__init__(settings)
@@ -133,17 +133,22 @@ class RecordingLink(Link):
         first = next(iter(list(self._followed)), None)  # a copy: other threads start operations
         return None if first is None else self.operations[first]
 
-    def plan(self, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
-        """Call `act` with the main operation as soon as it has started and `when` is true for it."""
-        self._plans.append(_Plan(when, act))
+    def plan(self, name: str, when: When | None, act: Callable[[RecordedOperation], None]) -> None:
+        """Call `act` with the main operation as soon as it has started and `when` is true for it.
+
+        `name` is what the action is called in errors.
+        """
+        self._plans.append(_Plan(name, when, act))
         self._carry_out()
 
     def check_plans(self) -> None:
         """Raise `AssertionError` if an action was planned whose `when` was never true."""
         for plan in self._plans:
             if plan.when is not None:
-                why = f"; it last raised {plan.missed!r}" if plan.missed is not None else ""
-                raise AssertionError(f"a cancel, fence or signal was planned, but its `when` never became true{why}")
+                why = f"; `when` last raised {plan.missed!r}" if plan.missed is not None else ""
+                raise AssertionError(
+                    f"the planned {plan.name} did not happen, because its `when` never became true{why}"
+                )
 
     def cancel(self, operation: str, reason: str | None, by: str | None) -> None:
         """Cancel an operation, as a server does, and notify its worker and the workers of its children."""
@@ -153,7 +158,7 @@ class RecordingLink(Link):
             self._look(id)
 
     def fence(self, operation: str) -> None:
-        """Start another attempt at an operation."""
+        """Start another attempt at an operation, so that the code under test gets `Fenced`."""
         attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
         said = NewEvent("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
         read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
@@ -186,7 +191,7 @@ class RecordingLink(Link):
             self._carry_out()
 
     def _look(self, operation: str) -> None:
-        """Deliver to the workers of an operation what the reply to a heartbeat would contain."""
+        """Deliver to the workers of an operation what the reply to a heartbeat would contain, such as a cancel."""
         for reporter in self._followed.get(operation, ()):
             if not (reporter.done or reporter.ended):
                 with _losing(reporter):

@@ -25,7 +25,7 @@ class Logged(NamedTuple):
 
 
 class Recorder(Protocol):
-    """Stores what is reported, and does to operations what others than their workers can do."""
+    """Stores what is reported, and can cancel, fence or signal operations as another process would."""
 
     def snapshot(self, operation: str) -> Operation:
         """Return an operation's snapshot, as people see it."""
@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """Cancel an operation."""
 
     def fence(self, operation: str) -> None:
-        """Start another attempt at an operation."""
+        """Start another attempt at an operation, so that the code under test gets `Fenced`."""
 
     def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
         """Send a signal to an operation's worker."""
@@ -55,7 +55,7 @@ class RecordedOperation:
 
     @property
     def snapshot(self) -> Operation:
-        """The operation as people see it: its kind, title, parent, status and so on."""
+        """The snapshot of the operation, as clients see it: its kind, title, parent, status and so on."""
         return self._link.snapshot(self.id)
 
     @property

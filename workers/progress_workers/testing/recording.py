@@ -78,15 +78,15 @@ class Recording:
         `when` may read values that do not exist yet: a `LookupError` or `TypeError` counts as false. If it never
         becomes true, leaving the block raises `AssertionError`.
         """
-        self._link.plan(when, lambda operation: operation.cancel(reason, by=by))
+        self._link.plan("cancel", when, lambda operation: operation.cancel(reason, by=by))
 
     def fence(self, *, when: When | None = None) -> None:
         """Let another attempt take over: now, or as soon as the work starts, or by `when`, as in `cancel`."""
-        self._link.plan(when, RecordedOperation.fence)
+        self._link.plan("fence", when, RecordedOperation.fence)
 
     def signal(self, type: str, data: object = None, *, by: str | None = None, when: When | None = None) -> None:
         """Send a signal to the work: now, or as soon as it starts, or by `when`, as in `cancel`."""
-        self._link.plan(when, lambda operation: operation.signal(type, data, by=by))
+        self._link.plan(f"signal {type!r}", when, lambda operation: operation.signal(type, data, by=by))
 
 
 def recording(*, every: bool = True) -> Recording:

@@ -43,7 +43,7 @@ class Link:
         self._signals = Signals(self.client, self._blocking_client, self._heartbeats.check_now)
 
     def client(self) -> Any:
-        """Return the client for commands; raise `StorageUnavailable` while no address is known."""
+        """Return the client for commands; raise `StorageUnavailable` while the address of Redis is unknown."""
         settings = self._settings if self._settings.redis_url is not None else _locate(self._settings)
         located = self._located
         # The embedded Redis may restart at another address.
@@ -58,7 +58,7 @@ class Link:
         return unparsed(connection.client())  # a single connection, so that CLIENT UNBLOCK can address it
 
     def keyspace(self) -> Keyspace:
-        """Return the keys that all users of this Redis share; raise `SetupError` if our settings disagree with them."""
+        """Return the keyspace that all programs on this Redis share; raise `SetupError` if our settings differ."""
         if self._keyspace is None:
             client, located = self.client(), self._located or self._settings
             check_tls(located)

@@ -20,7 +20,7 @@ class Background:
 
     @property
     def running(self) -> bool:
-        """Whether it runs or is being started. During the interpreter's shutdown it does not run."""
+        """Whether the thread runs or is being started. During the interpreter's shutdown it does not run."""
         return not sys.is_finalizing() and (self._starting.locked() or self._alive())
 
     @property
@@ -29,7 +29,7 @@ class Background:
         return current_thread() is self._thread
 
     def start(self) -> None:
-        """Start it, if that is still possible."""
+        """Start the thread, unless the interpreter is shutting down."""
         # Non-blocking: a signal handler may interrupt this very code. The holder of the lock starts the thread.
         if sys.is_finalizing() or self._alive() or not self._starting.acquire(blocking=False):
             return

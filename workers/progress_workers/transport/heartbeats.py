@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Heartbeats:
-    """Heartbeats for all operations of this process: one thread, which sleeps while there are none."""
+    """Sends heartbeats for all operations of this process, in one thread, which sleeps while there are none."""
 
     def __init__(self, client: Callable[[], Any]) -> None:
         self._client = client
@@ -44,7 +44,7 @@ class Heartbeats:
         self._reporters.pop(reporter, None)
 
     def check_now(self, reporter: Reporter) -> None:
-        """Check now whether this process may still report an operation."""
+        """Send a heartbeat now: its reply says whether this process may still report the operation."""
         if reporter in self._reporters:
             reporter.lease.check_now()
             self._wakeup.set()
@@ -60,7 +60,7 @@ class Heartbeats:
             try:
                 pause_s = self._send(due, now)
             except Exception:  # this thread serves all operations
-                logger.exception("unexpected error while sending heartbeats; they are retried")
+                logger.exception("an unexpected error occurred while sending heartbeats; sending is retried")
                 pause_s = self._backoff.failed()
             if pause_s:
                 time.sleep(pause_s)
@@ -91,7 +91,7 @@ class Heartbeats:
         return 0.0
 
     def _failed(self, reporters: Sequence[Reporter], error: BrokerError) -> float:
-        logger.debug("heartbeats can't be sent now: %s", error.detail)
+        logger.debug("heartbeats could not be sent; sending is retried: %s", error.detail)
         for reporter in reporters:
             reporter.lease.check_now()
         return self._backoff.failed()

@@ -54,4 +54,4 @@ def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
 def _translated(reply: Any) -> Any:
     if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
-    return storage_error(reply) or CallRejected(f"Redis rejected the call: {reply}")
+    return storage_error(reply) or CallRejected(f"Redis rejected a script call: {reply}")

@@ -36,7 +36,7 @@ def link_to(settings: Settings) -> Link:
 def flush(timeout: float = FLUSH_S) -> bool:
     """Wait until everything this process has reported is stored. Return whether this happened within `timeout` seconds.
 
-    It returns False if an operation was deleted, or was lost together with its Redis; each such loss is returned once.
+    It also returns False if an operation was deleted, or Redis lost it; each such loss is reported by one call only.
     Leaving an operation's block and ending the process flush automatically. Code that ends with `os._exit` must call
     this.
     """
@@ -65,7 +65,7 @@ def _after_fork() -> None:
 
 def _flush_at_exit() -> None:
     if not flush_within(max((link.exit_timeout_s() for link in _links.values()), default=0.0)):
-        logger.warning("the last progress updates could not be sent before the process ended")
+        logger.warning("this process ended before its last progress updates were sent; they are lost")
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -135,7 +135,7 @@ class Sender:
         try:
             self._round(now)
         except Exception:  # this thread serves all operations
-            logger.exception("unexpected error while sending progress; it is retried")
+            logger.exception("an unexpected error occurred while sending progress; sending is retried")
             self._not_before = time.monotonic() + self._backoff.failed()
 
     def _due_at(self) -> float:
@@ -201,12 +201,18 @@ class Sender:
 
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._rejected:
-            logger.warning("progress of operation %s is buffered and retried: %s", reporter.operation, error.detail)
+            logger.warning(
+                "Redis rejected progress of operation %s, which is buffered and sent again later: %s",
+                reporter.operation,
+                error.detail,
+            )
         self._rejected.setdefault(reporter, _Rejected()).again()
 
     def _back_off(self, error: BrokerError) -> None:
         if not self._backoff.failing:
-            logger.warning("progress is buffered until Redis accepts it: %s", error.detail)
+            logger.warning(
+                "progress could not be sent to Redis, so it is buffered and sent again later: %s", error.detail
+            )
             self._failing_since = time.monotonic()
         self._not_before = time.monotonic() + self._backoff.failed()
 
@@ -215,17 +221,18 @@ def _call(reporter: Reporter, now: float) -> Call | None:
     try:
         return reporter.call(now)
     except Exception as error:  # an unexpected value in one operation must not stop the others
-        logger.exception("operation %s can't be reported any more", reporter.operation)
+        logger.exception("stopped reporting operation %s, because of an unexpected error", reporter.operation)
         reporter.lose(
             BrokerError(
-                f"operation {reporter.operation} can't be reported any more because of an unexpected error: {error!r}"
+                f"this process stopped reporting operation {reporter.operation}, because of an unexpected error:"
+                f" {error!r}"
             )
         )
         return None
 
 
 def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], None]) -> None:
-    """Apply Redis' answer to the reporter, or mark its operation as lost."""
+    """Pass Redis' answer to `take`. If Redis rejected the call, stop reporting the operation."""
     try:
         take(read_answer(reply))
     except NotFound:
@@ -248,5 +255,10 @@ def give_up(reporter: Reporter, rejection: BrokerError) -> None:
     if reporter.lost is None:
         unsent = reporter.unsent()
         dropped = f"; events that were not stored yet and are lost: {unsent}" if unsent else ""
-        logger.warning("operation %s is no longer reported: %s%s", reporter.operation, rejection.detail, dropped)
+        logger.warning(
+            "stopped reporting operation %s, because %s%s; the work itself may continue",
+            reporter.operation,
+            rejection.detail,
+            dropped,
+        )
     reporter.lose(rejection)

@@ -30,7 +30,7 @@ _WAKE_PAUSES_S = (0.001, 0.004, 0.016, 0.064)
 
 
 class Signals:
-    """Listens for all operations of this process: one thread, which sleeps while there are none.
+    """Receives the signals for all operations of this process, in one thread, which sleeps while there are none.
 
     Each reporter gets the signals after its own last position, also if several reporters share an operation.
     """
@@ -81,12 +81,12 @@ class Signals:
             try:
                 self._listen(backoff)
             except (StorageUnavailable, StorageFull) as error:
-                logger.debug("signals can't be read now: %s", error)
+                logger.debug("signals could not be read; reading is retried: %s", error)
             except (Unreadable, redis.exceptions.ResponseError) as error:
-                logger.debug("signals can't be read: %s", error)
+                logger.debug("signals could not be read because of an error of Redis; reading is retried: %s", error)
                 self._remove_foreign()
             except Exception:  # this thread serves all operations
-                logger.exception("unexpected error while reading signals; reading is retried")
+                logger.exception("an unexpected error occurred while reading signals; reading is retried")
             self._reader_id = None
             time.sleep(backoff.failed())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 MAX_SUBJECTS = 100
-"""How many different subjects one operation warns about."""
+"""Maximum number of different subjects that one operation warns about."""
 
 
 class Complaints:

@@ -1,4 +1,4 @@
-"""The pool of workers that an operation is distributed over, as users describe it."""
+"""The pool of workers that an operation is distributed over, as users report it."""
 
 import logging
 from typing import Any
@@ -59,6 +59,8 @@ def _good(model: type[BaseModel], given: Any) -> Any:
     if new:
         _warned.update(new)
         logger.warning(
-            "%s: ignored invalid fields (docs/protocol.md has the valid values): %s", model.__name__, ", ".join(new)
+            "invalid fields of a %s were ignored (docs/protocol.md has the valid values): %s",
+            model.__name__,
+            ", ".join(new),
         )
     return kept

@@ -37,7 +37,7 @@ class Tree(NamedTuple):
 
     value: Any
     replaced: tuple[str, ...] = ()
-    """What could not be shown as it is; mostly names of types."""
+    """Descriptions of the parts that were replaced by text; mostly names of types."""
 
 
 class _Pairs(list[tuple[object, object]]):
@@ -156,7 +156,7 @@ class _Walk:
 
 
 def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"it exceeds the limit of {most:,} bytes of JSON")
+    return TooLarge(f"the value exceeds the limit of {most:,} bytes of JSON")
 
 
 def _opened(value: object, most: int) -> object:

@@ -58,8 +58,8 @@ local function reject_schema(id, schema)
   if not whole(schema) then
     return { 'not-found', 'another program overwrote operation ' .. id .. ' in Redis' }
   end
-  return { 'conflict', 'operation ' .. id .. ' is stored in schema ' .. schema .. ', and this caller speaks schema '
-    .. SCHEMA .. ': upgrade the older of the two' }
+  return { 'conflict', 'operation ' .. id .. ' is stored in schema ' .. schema .. ', but this program supports only'
+    .. ' schema ' .. SCHEMA .. ': upgrade the older of the programs that use this Redis' }
 end
 
 -- Runs a command, or returns nil where another program wrote something of another type.

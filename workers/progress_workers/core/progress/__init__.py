@@ -1,1 +1,1 @@
-"""How far the work is: counts, stages, percentages and rates. No I/O, and the clock is passed in."""
+"""The progress of work: counts, stages, percentages and rates. No I/O happens here, and the clock is passed in."""

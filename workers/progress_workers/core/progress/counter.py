@@ -81,7 +81,7 @@ class Counter:
         self._dirty_flag.mark_dirty()
 
     def set(self, current: float | None = None, total: float | None = None) -> None:
-        """Set how much is done, or the total; None changes nothing. The caller must touch the dirty_flag.
+        """Set how much is done, or the total; None changes nothing. The caller must mark the `DirtyFlag`.
 
         A negative total means that the total is unknown.
         """
@@ -108,7 +108,7 @@ class Counter:
         length = attempt(len, items, otherwise=lambda _: None)
         if length is None:
             self._dirty_flag.warn(
-                "track", f"track: len() of the {type_name(items)} failed, so its items are not added to the total"
+                "track", f"track: len() failed for a {type_name(items)}, so its items are not added to the total"
             )
             return
         with self._dirty_flag.lock:
@@ -160,4 +160,6 @@ class Counter:
         return found
 
     def _reject(self, name: str, value: object) -> None:
-        self._dirty_flag.warn(name, f"{name}: {brief(value)} was ignored; expected a finite number, 0 or greater")
+        self._dirty_flag.warn(
+            name, f"the value {brief(value)} of {name} was ignored; expected a finite number, 0 or greater"
+        )

@@ -7,7 +7,7 @@ from threading import RLock
 class DirtyFlag:
     """Whether something changed since the reporter last looked, and the lock for everything but counting.
 
-    `print_error(subject, warning)` is called for invalid values.
+    `warn(subject, warning)` is called for invalid values.
 
     `dirty` is cleared *before* the state is read, and set *after* the state is changed. So each change is either read
     or reported later, without a lock.

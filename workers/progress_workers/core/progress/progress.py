@@ -1,4 +1,4 @@
-"""How far an operation is: the state behind its `progress` object, which is always sent complete."""
+"""The progress of an operation. Its `progress` object is always sent complete."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -125,7 +125,7 @@ class Progress:
         *,
         unit: str | None = None,
     ) -> None:
-        """Apply an update. A value that is None or invalid changes nothing."""
+        """Apply an update. A value that is None changes nothing; an invalid one causes a warning."""
         # Converted before the lock is taken, because the conversion may run users' code.
         reported = None if percent is None else self._percentage(percent)
         said = None if message is None else text(message)
@@ -211,7 +211,7 @@ class Progress:
     def _percentage(self, percent: object) -> float | None:
         found = number(percent)
         if found is None:
-            self._dirty_flag.warn("percent", f"percent: {brief(percent)} was ignored; expected a finite number")
+            self._dirty_flag.warn("percent", f"the percent {brief(percent)} was ignored; expected a finite number")
             return None
         return min(100.0, max(0.0, float(found)))
 
@@ -219,19 +219,21 @@ class Progress:
         """Return metrics as JSON, without those that are too large."""
         given = pairs(metrics, MAX_NAMES)
         if given is None:
-            self._dirty_flag.warn("metrics", f"metrics: {brief(metrics)} was ignored; expected a mapping")
+            self._dirty_flag.warn("metrics", f"the metrics {brief(metrics)} were ignored; expected a mapping")
             return {}
         measured: dict[str, Any] = {}
         for name, value in given:
             try:
                 reported = tree({name: value}, MAX_BYTES)
             except TooLarge as error:
-                self._dirty_flag.warn("metrics", f"metrics: {brief(name)} was ignored: {error}")
+                self._dirty_flag.warn("metrics", f"the metric {brief(name)} was ignored, because {error}")
                 continue
             measured |= reported.value
             if reported.replaced:
                 self._dirty_flag.warn(
-                    "metrics", f"metrics: {brief(name)} is shown as text: {', '.join(reported.replaced)}"
+                    "metrics",
+                    f"the metric {brief(name)} is not JSON; these parts are shown as text:"
+                    f" {', '.join(reported.replaced)}",
                 )
         return measured
 
@@ -242,10 +244,13 @@ class Progress:
             try:
                 kept, rejected = fit(payloads.Progress, tree({name: value}, MAX_BYTES).value)
             except TooLarge as error:
-                self._dirty_flag.warn(name, f"{name} was ignored: {error}")
+                self._dirty_flag.warn(name, f"the field {name} was ignored, because {error}")
                 continue
             if rejected:
-                said = f"{', '.join(rejected)}: {brief(value)} was ignored; docs/protocol.md has the valid values"
+                said = (
+                    f"the value {brief(value)} of {', '.join(rejected)} was ignored; docs/protocol.md has the"
+                    " valid values"
+                )
                 self._dirty_flag.warn(name, said)
             added |= kept
         return added
@@ -255,7 +260,10 @@ class Progress:
             if name in known or len(known) < MAX_NAMES:
                 known[name] = value
             else:
-                self._dirty_flag.warn("names", f"{brief(name)} was ignored: the limit is {MAX_NAMES:,} names")
+                self._dirty_flag.warn(
+                    "names",
+                    f"the name {brief(name)} was ignored, because an operation can have at most {MAX_NAMES:,} names",
+                )
 
     def _percent(self, stages: list[dict[str, Any]]) -> float | None:
         """Use the operation's own count. Without a total, use the reported percentage, or else the sum of stages."""

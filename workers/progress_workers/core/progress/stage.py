@@ -1,4 +1,4 @@
-"""The stages of an operation."""
+"""A stage: a named part of an operation with its own count."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -113,7 +113,7 @@ class Stage:
             self.weight = found
         else:
             self._dirty_flag.warn(
-                "weight", f"weight: {brief(weight)} was ignored; expected a finite number greater than 0"
+                "weight", f"the weight {brief(weight)} was ignored; expected a finite number greater than 0"
             )
 
     def _kept(self, extra: dict[str, Any]) -> dict[str, Any]:
@@ -123,10 +123,14 @@ class Stage:
         try:
             kept, rejected = fit(payloads.Stage, {**tree(extra, MAX_EXTRA_BYTES).value, "name": self.name})
         except TooLarge as error:
-            self._dirty_flag.warn("stage", f"fields of stage {self.name} were ignored: {error}")
+            self._dirty_flag.warn("stage", f"the fields of stage {self.name} were ignored, because {error}")
             return {}
         if rejected:
-            self._dirty_flag.warn("stage", f"fields of stage {self.name} were ignored: {', '.join(rejected)}")
+            self._dirty_flag.warn(
+                "stage",
+                f"invalid fields of stage {self.name} were ignored (docs/protocol.md has the valid values):"
+                f" {', '.join(rejected)}",
+            )
         kept.pop("name", None)
         return kept
 
