@@ -62,7 +62,7 @@ def read_key_set(text: str | bytes) -> dict[str | None, Key]:
         raise ValueError(f"the content is not a key set (JWKS): {error}") from None
     keys = {key.key_id: fit for key in found.keys if (fit := _of_set(key)) is not None}
     if not keys:
-        raise ValueError("the key set has no RSA or P-256 key for signatures, which are the supported types")
+        raise ValueError("the key set has no usable key: it needs an RSA or P-256 key that is for signatures")
     return keys
 
 
@@ -102,7 +102,7 @@ def _file(path: str) -> str:
     try:
         return expand_user(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"can't read the file {path} of PROGRESS_JWT_KEY: {error}") from None
+        raise SetupError(f"can't read the file {path}, which PROGRESS_JWT_KEY names: {error}") from None
 
 
 log = logging.getLogger(__name__)

@@ -64,9 +64,10 @@ class CallbackAuthenticator:
         return await self._let_in(connection, request, decision, decision.principal_of())
 
     async def admit(self, connection: HTTPConnection, principal: Principal) -> Principal:
-        """Return the principal of a ticket; raise `Unauthenticated` if the back end rejects the connection.
+        """Ask the back end whether to admit a connection whose ticket has named `principal`.
 
-        The back end can also make the principal expire before the ticket does.
+        Return the principal to use: the back end can make it expire earlier. Raise `Unauthenticated` if the back end
+        rejects the connection.
         """
         request = connect_request_in(connection.scope)
         if request is None:

@@ -56,8 +56,10 @@ class AuthorizedConnection:
         self.on_replaced(lambda: replace(stream))
 
     def on_replaced(self, replace: Callable[[], None]) -> None:
-        """Call `replace` when a newer connection replaces this one: it must notify the client and close the
-        connection."""
+        """Register `replace`, which is called when a newer connection replaces this one.
+
+        `replace` must notify the client and close this connection.
+        """
         self._replace = replace
         if self._replaced:
             replace()

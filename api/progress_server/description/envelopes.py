@@ -42,7 +42,7 @@ class LogEnvelope(_Event):
 
 
 class StatusChange(BaseModel):
-    """A new status. What else there is depends on the status."""
+    """A new status. Which other fields are present depends on it: docs/protocol.md lists them."""
 
     model_config = ConfigDict(extra="allow")
 

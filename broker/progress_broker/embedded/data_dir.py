@@ -56,7 +56,8 @@ def prepare(home: Path) -> Path:
         (home / OWNER_LOCK).touch(mode=0o600)
     except OSError as error:
         raise SetupError(
-            f"the data directory {home} can't be used ({error.strerror or error}): set another PROGRESS_DATA_DIR"
+            f"the data directory {home} can't be used ({error.strerror or error}):"
+            " set PROGRESS_DATA_DIR to a different directory"
         ) from None
     return home
 

@@ -128,7 +128,7 @@ def _own_or_find(settings: Settings, home: Path, resources: ExitStack) -> str | 
         if time.monotonic() > until:
             raise SetupError(
                 f"another process uses the data directory {home}, and the Redis of that process does not answer:"
-                " stop that process, or set another PROGRESS_DATA_DIR"
+                " stop that process, or set PROGRESS_DATA_DIR to a different directory"
             )
         time.sleep(_LOOK_S)
     resources.callback(os.close, lock)

@@ -27,7 +27,7 @@ class _Count:
 
 
 class StreamLeases:
-    """The principals that have streams here."""
+    """Which principals have streams open at this replica, as it reports them to Redis."""
 
     def __init__(self, lease_s: float) -> None:
         self.replica = token_hex(8)

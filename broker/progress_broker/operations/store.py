@@ -154,7 +154,7 @@ class Store:
         return await rollup.load(self.connections.commands, self.keyspace, [operation])
 
     async def children(self, operation: str) -> list[str]:
-        """Return the ids of all children of an operation. No child that exists now is missed."""
+        """Return the ids of all children of an operation that exist when the call starts."""
         return await rollup.ids(self.connections.commands, self.keyspace, operation)
 
     async def standings(self, operations: Sequence[str]) -> list[cancellation.Standing | None]:

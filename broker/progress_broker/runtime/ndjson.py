@@ -36,7 +36,7 @@ class LineBuffer:
         return self._numbered(lines)
 
     def end(self) -> list[tuple[int, bytes]]:
-        """Return the last line, if it has no newline at its end."""
+        """Return the last line with its number, if the input ended without a newline; else an empty list."""
         last, self._rest = bytes(self._rest), bytearray()
         return self._numbered([last])
 

@@ -23,7 +23,7 @@ def warn_once(where: str, what: str) -> None:
 def readable(replies: Iterable[Any]) -> list[Any]:
     """Return a pipeline's replies, with None for keys that another program has overwritten with another type.
 
-    Raises other errors.
+    If a reply is any other error, it is raised.
     """
     found: list[Any] = []
     for reply in replies:

@@ -37,7 +37,10 @@ def main() -> None:
         except BrokerError as error:
             _fail(supervisor, error)
         except redis.exceptions.RedisError as error:
-            _fail(supervisor, SetupError(f"Redis returned an error: {error}"))
+            _fail(
+                supervisor,
+                SetupError(f"Redis returned an error: {error}; check PROGRESS_REDIS_URL and what its user may do"),
+            )
 
 
 async def _serve(settings: Settings, listener: socket.socket, supervisor: socket.socket) -> None:
