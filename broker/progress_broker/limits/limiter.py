@@ -87,30 +87,23 @@ class Limiter:
 
     def address_slot(self, address: str) -> Slot:
         """Reserve a stream for an address, before the caller is known; raise `AtCapacity` or `TooManyStreams`."""
-        self.slots.take(address)
-        return Slot(lambda: self.slots.release(address))
+        return self.slots.take(address)
 
     async def stream_slot(self, principal: str, address: str, address_slot: Slot | None = None) -> Slot:
         """Reserve a stream for a principal and its address; raise `AtCapacity` or `TooManyStreams`.
 
         An unauthenticated caller has an empty principal, and is limited by its address only. `address_slot` is a
-        reservation that was made before the caller was known; it is released together with the result.
+        reservation that was made before the caller was known; it becomes the result.
         """
-        address_slot = address_slot or self.address_slot(address)
-        leased = bool(principal and self.limits.streams_per_principal)
-        try:
-            if leased:
+        slot = address_slot or self.address_slot(address)
+        if principal and self.limits.streams_per_principal:
+            try:
                 await self._lease(principal)
-        except BaseException:
-            address_slot.release()
-            raise
-
-        def give_back() -> None:
-            address_slot.release()
-            if leased:
-                self._leases.remove(principal)
-
-        return Slot(give_back)
+            except BaseException:
+                slot.release()
+                raise
+            slot.lease(self._leases, principal)
+        return slot
 
     async def _lease(self, principal: str) -> None:
         limit = self.limits.streams_per_principal

@@ -1,10 +1,11 @@
 """Slots: the maximum number of streams of a replica, in total and per client address."""
 
 from collections import Counter
-from collections.abc import Callable
+from sys import intern
 
 from progress_broker.errors import AtCapacity, TooManyStreams
 from progress_broker.limits.policy import Limits
+from progress_broker.limits.stream_leases import StreamLeases
 from progress_broker.runtime.tally import Tally
 
 RETRY_AFTER_S = 10.0
@@ -12,20 +13,33 @@ RETRY_AFTER_S = 10.0
 
 
 class Slot:
-    """A stream's slot within the limits. It is released when the stream ends."""
+    """A stream's slot within the limits. It is released when the stream ends.
 
-    __slots__ = ("_give_back", "transferred")
+    Every open connection has one, so it is small: names are interned, and it refers to no function.
+    """
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    __slots__ = ("_address", "_leases", "_principal", "_slots", "transferred")
+
+    def __init__(self, slots: "Slots", address: str) -> None:
+        self._slots: Slots | None = slots
+        self._address = intern(address)
+        self._leases: StreamLeases | None = None
+        self._principal = ""
         self.transferred = False
         """Whether another owner, which lives longer than the request, will release it."""
 
+    def lease(self, leases: StreamLeases, principal: str) -> None:
+        """Release a principal's lease together with the slot."""
+        self._leases, self._principal = leases, intern(principal)
+
     def release(self) -> None:
         """Release the slot; a second call does nothing."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        slots, self._slots = self._slots, None
+        if slots is None:
+            return
+        slots.release(self._address)
+        if self._leases is not None:
+            self._leases.remove(self._principal)
 
 
 class Slots:
@@ -40,8 +54,8 @@ class Slots:
     def __len__(self) -> int:
         return self._taken
 
-    def take(self, address: str) -> None:
-        """Take a slot; raise `AtCapacity` or `TooManyStreams`."""
+    def take(self, address: str) -> Slot:
+        """Take and return a slot; raise `AtCapacity` or `TooManyStreams`."""
         most = self._limits.streams_per_address
         if self._taken >= self._limits.streams:
             self._tally.limited["replica"] += 1
@@ -58,6 +72,7 @@ class Slots:
             )
         self._taken += 1
         self._addresses[address] += 1
+        return Slot(self, address)
 
     def release(self, address: str) -> None:
         """Release a slot."""
