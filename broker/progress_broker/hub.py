@@ -60,7 +60,7 @@ class Hub:
         self.families = Families(store, self._tasks, clock)
         self._reconciler = Reconciler(store, self.channels, settings.sweep_interval_s, clock)
         self.streams = StreamRegistry(self.tally, clock)
-        self._policy = stream_policy(settings, clock, self._closed, self.tally)
+        self._policy = stream_policy(settings, clock, self._closed, self.tally, self.streams.replica)
         members = MemberPlacer(
             self.channels, self._loader, self._resumer, self._tasks, self._policy, settings.redis_timeout_s
         )

@@ -109,7 +109,7 @@ class MemberPlacer:
         # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
         channel = self._channels.get_or_create(member.operation, self._loader)
         subscription = member.follow(channel, bundle.members_delivery, self._policy)
-        subscription.connection = bundle.connection
+        subscription.number = bundle.number
         try:
             await self._loader.until_loaded(channel, self._timeout_s)
             reset = await self._begin(bundle, subscription, channel, after, reset)

@@ -57,7 +57,8 @@ class Resumer:
     ) -> None:
         """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`."""
         snapshot, frame = await self._snapshot(operation, reset, since)
-        subscription.begin(snapshot.events - snapshot.done, snapshot.position.encode(), [frame])
+        # The frame's position, because all subscriptions that share the frame then share these bytes, too.
+        subscription.begin(snapshot.events - snapshot.done, frame.position, [frame])
 
     async def resume_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
         """Start a subscription with a snapshot of the operation right after its creation; all its events follow.

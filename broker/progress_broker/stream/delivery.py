@@ -68,10 +68,17 @@ class StreamPolicy:
     on_close: Callable[[Any, str], None]
     """Called with the stream and the reason when the stream closes."""
     tally: Tally = field(default_factory=Tally)
+    replica: str = ""
+    """A random name of this replica. The names of its connections begin with it."""
+
+
+def connection_name(replica: str, number: int) -> str:
+    """Return the name of a connection. It is unique over all replicas."""
+    return f"{replica}-{number}"
 
 
 def stream_policy(
-    settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally
+    settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally, replica: str
 ) -> StreamPolicy:
     """Return the shared settings. Some times are randomized, so that clients do not reconnect at the same moment."""
     return StreamPolicy(
@@ -83,4 +90,5 @@ def stream_policy(
         call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
         on_close=on_close,
         tally=tally,
+        replica=replica,
     )

@@ -41,8 +41,9 @@ class Outlet(Protocol):
 class OutletOwner(Protocol):
     """The stream that writes to an outlet, and is notified about its buffer: a subscription or a bundle."""
 
-    connection: str
-    """The name of the connection, for log lines and for the client."""
+    @property
+    def connection(self) -> str:
+        """The name of the connection, for log lines and for the client."""
 
     def attach(self, outlet: Outlet) -> None:
         """Start to write to an outlet."""

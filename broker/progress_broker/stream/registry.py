@@ -7,7 +7,7 @@ from collections.abc import Callable
 from secrets import token_hex
 
 from progress_broker.runtime.tally import Tally
-from progress_broker.stream.delivery import Start
+from progress_broker.stream.delivery import Start, connection_name
 from progress_broker.stream.stream import Mode, Stream
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class StreamRegistry:
 
     def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
         self._tally, self._clock = tally, clock
-        self._replica, self._numbers = token_hex(4), itertools.count(1)
+        self.replica, self._numbers = token_hex(4), itertools.count(1)
         self._count = 0
         self._on_close: dict[Stream, Callable[[str], None]] = {}
         self._is_empty = asyncio.Event()
@@ -35,11 +35,11 @@ class StreamRegistry:
 
     def name(self) -> str:
         """Return a new connection name. It is unique over all replicas."""
-        return f"{self._replica}-{next(self._numbers)}"
+        return connection_name(self.replica, next(self._numbers))
 
     def made(self, stream: Stream) -> None:
         """Count a new stream, which has no position yet, and give it a name."""
-        stream.connection = stream.delivery.connection or self.name()
+        stream.number = next(self._numbers)
         self._count += 1
         self._is_empty.clear()
 

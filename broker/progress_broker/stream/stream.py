@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from enum import Enum
 
-from progress_broker.stream.delivery import Delivery, StreamPolicy
+from progress_broker.stream.delivery import Delivery, StreamPolicy, connection_name
 from progress_broker.stream.frames import Frame, opening_frame, reconnect_frame
 from progress_broker.stream.outlet import NO_OUTLET, Outlet, size
 
@@ -27,10 +27,10 @@ class Stream:
         "_expires_at",
         "_policy",
         "bucket",
-        "connection",
         "delivery",
         "full_since",
         "mode",
+        "number",
         "opened_at",
         "outlet",
     )
@@ -40,14 +40,19 @@ class Stream:
         self.mode = Mode.CATCHING_UP
         self.outlet: Outlet = NO_OUTLET
         self.bucket = 0
-        self.connection = ""
-        """The name of the connection, for log lines and for the client."""
+        self.number = 0
+        """The number of its connection at this replica."""
         self.opened_at: float | None = None
         """When the stream got its start position, by the hub's clock; None before that."""
         self.full_since: float | None = None
         """Since when the outlet's buffer has been full, by the hub's clock; None if it has room."""
         self._policy = policy
         self._expires_at = delivery.deadline
+
+    @property
+    def connection(self) -> str:
+        """The name of its connection, for log lines and for the client. Idle streams do not keep it in memory."""
+        return self.delivery.connection or connection_name(self._policy.replica, self.number)
 
     @property
     def operation(self) -> str:
