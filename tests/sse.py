@@ -39,3 +39,8 @@ def read(stream: bytes) -> list[Message]:
         elif name == "id" and "\0" not in value:
             identifier = value
     return messages
+
+
+def published(stream: bytes) -> list[Message]:
+    """Return the events without bookmarks, which only move the position."""
+    return [message for message in read(stream) if message.type != "bookmark"]

@@ -67,8 +67,8 @@ def order(settings: Settings) -> Sequence[Middleware]:
 
 
 OUTSIDE = (
-    "AccessLogMiddleware SecurityHeadersMiddleware TrustedHosts CORSMiddleware CsrfMiddleware ServerErrorMiddleware"
-    " StartupMiddleware"
+    "AccessLogMiddleware SecurityHeadersMiddleware UnreadableMiddleware TrustedHosts CORSMiddleware CsrfMiddleware"
+    " ServerErrorMiddleware StartupMiddleware"
 )
 
 

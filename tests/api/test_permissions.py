@@ -179,9 +179,10 @@ def _routes(routes: Any) -> Iterator[tuple[str, str]]:
 
 
 def test_every_call_there_is_has_a_row(app: Any) -> None:
+    routes = set(_routes(app.routes))
     calls = {
         f"{method} {path}"
-        for method, path in _routes(app.routes)
+        for method, path in routes - {("GET", path) for method, path in routes if method == "WS"}  # these are 426
         if path not in OPEN_PATHS and not path.startswith("/web/") and method != "HEAD"  # only a GET has one
     }
     assert calls == set(TABLE)

@@ -262,11 +262,11 @@ async def test_without_a_set_up_nothing_is_told_or_carried(http: httpx.AsyncClie
     "foreign", [b"x", b"\xff" * 55, UNSAMPLED.encode(), b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"]
 )
 async def test_a_traceparent_of_a_foreign_hand_is_passed_over(spans: Spans, foreign: bytes) -> None:
-    spans = tracing.deliveries()
-    assert spans is not None
-    spans.delivered([Event(b"a", b"1000-0", 1, b"log", b"{}", foreign)], 1)
+    deliveries = tracing.deliveries()
+    assert deliveries is not None
+    deliveries.delivered([Event(b"a", b"1000-0", 1, b"log", b"{}", foreign)], 1)
     assert not spans("deliver")
-    spans.delivered([Event(b"a", b"1000-0", 1, b"log", b"{}", SAMPLED.encode())], 1)
+    deliveries.delivered([Event(b"a", b"1000-0", 1, b"log", b"{}", SAMPLED.encode())], 1)
     assert len(spans("deliver")) == 1
 
 

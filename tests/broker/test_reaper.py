@@ -11,6 +11,7 @@ from progress_broker.errors import Conflict, Fenced, OperationEnded
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
+from progress_broker.operations import retention
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
@@ -237,14 +238,13 @@ async def test_after_redis_was_away_workers_have_time_to_say_that_they_are_alive
 async def test_beats_keep_an_operation_from_expiring_as_idle(store: Store) -> None:
     redis: Any = store.connections.commands
     # Of this a quarter may pass before it is renewed.
-    settings = store.settings.model_copy(update={"idle_timeout_s": 8})
-    brief = Store(store.connections, store.keyspace, settings)
-    await begin(brief, lease_s=None)
+    await retention.change(store, retention.Retention(60, 8))
+    await begin(store, lease_s=None)
     left_ms = await redis.pttl(store.keyspace.operation("op").snapshot)
     first_ms = 1000 * time.time() + left_ms  # or before
 
     async def renewed() -> bool:
-        await brief.publish("op", [], attempt=1, as_observer=True)
+        await store.publish("op", [], attempt=1, as_observer=True)
         now_ms = 1000 * time.time()
         return bool(now_ms + await redis.pttl(store.keyspace.operation("op").snapshot) > first_ms + 100)
 

@@ -47,7 +47,11 @@ async def test_nothing_is_left_of_a_thousand_operations(store: Store, backend: s
 
         async def left() -> set[str]:
             keys = {key.decode() async for key in store.connections.commands.scan_iter(count=1000)}
-            return {key for key in keys if not key.endswith((":feed", ":meta", ":policy")) and "~probe-" not in key}
+            return {
+                key
+                for key in keys
+                if not key.endswith((":feed", ":meta", ":policy", ":length")) and "~probe-" not in key
+            }
 
         async def nothing_left() -> bool:
             return not await left()

@@ -352,7 +352,7 @@ class TestSweeping:
         async def left() -> set[str]:
             await store.sweep()
             keys = {key.decode().rpartition(":")[2] async for key in store.connections.commands.scan_iter()}
-            return keys - {"meta", "feed"}
+            return keys - {"meta", "feed", "length"}
 
         async def none_left() -> bool:
             return not await left()

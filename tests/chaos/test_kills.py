@@ -61,7 +61,8 @@ def test_a_worker_killed_at_any_moment_loses_nothing_it_was_told_is_stored(folde
                 told = kill_some(server.url, names)
                 for name, (line, died) in told.items():
                     wait_until(lambda name=name: status(name) == "failed", f"{name} ends")  # type: ignore[misc]
-                    entries = client.xrange(KEYS.operation(name).log)
+                    keys = KEYS.operation(name)
+                    entries = [*client.xrange(keys.kept), *client.xrange(keys.log)]
                     check(entries, line)
                     waits.append(stalled_at(entries) - died)
         client.close()

@@ -29,7 +29,7 @@ from tests import servers
 from tests.cli.conftest import Shell, children, ready, runs
 from tests.conftest import make_settings
 from tests.servers import START_S, CommandLine, Process, RealRedis
-from tests.sse import Message, read
+from tests.sse import Message, published
 
 wait_until = partial(servers.wait_until, deadline_s=START_S)  # these tests start many processes
 
@@ -69,7 +69,7 @@ class Stream:
         self.ended.set()
 
     def messages(self) -> list[Message]:
-        return read(bytes(self._got))
+        return published(bytes(self._got))
 
     def numbers(self) -> list[int]:
         return [message.json["n"] for message in self.messages() if message.id]

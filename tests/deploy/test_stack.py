@@ -80,7 +80,7 @@ def test_a_stream_goes_on_at_the_other_replica_and_no_call_fails(stack: Stack) -
             while leaving.popen.poll() is None:
                 assert client.get("/import-1").status_code == 200
             assert leaving.popen.returncode == 0
-            seen = sse.read(curl.await_end().encode())
+            seen = sse.published(curl.await_end().encode())
             assert curl.popen is not None
             assert curl.popen.returncode == 0  # ended, not torn
         assert [message.type for message in seen] == ["snapshot", "log", "reconnect"]
@@ -100,7 +100,7 @@ def test_a_stream_goes_on_at_the_other_replica_and_no_call_fails(stack: Stack) -
         with Curl(stack.folder, url, "-H", f"Last-Event-ID: {position}") as curl:
             curl.await_text('"message":"two"')
             publish(stack, "import-1", "end", {"status": "succeeded", "result": 7})
-            seen = sse.read(curl.await_end().encode())
+            seen = sse.published(curl.await_end().encode())
         assert [message.type for message in seen] == ["log", "end"]  # all of what came since, once
         assert seen[0].json["data"]["message"] == "two"
         assert [message.json["n"] for message in seen] == [seen[0].json["n"], seen[0].json["n"] + 1]

@@ -65,7 +65,7 @@ def test_it_hears_of_each_end(api: Api, tmp_path: Path, snapshots: int) -> None:
     names = in_one_lane(owner)
     for name in names:
         api.create(id=name, owner=owner)
-    opening = 2  # its first lines, and `operations`
+    opening = 1  # its first lines, with `operations`
     with (
         cutting(int(api.url.rpartition(":")[2]), opening + snapshots) as cutter,
         Script(

@@ -19,7 +19,7 @@ from tests import sse
 from tests.e2e.harness import Api
 from tests.servers import ApiReplica
 
-LINES = 320  # the newest 100 to 200 of them are stored
+LINES = 560  # the newest 200 to 400 of them are kept
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Case:
         body = self.api.http.get(
             f"/v1/operations/{self.operation}/stream", params={"from": "start"}, headers={"Accept": "text/event-stream"}
         )
-        return {message.json["n"]: message.id for message in sse.read(body.content)}
+        return {message.json["n"]: message.id for message in sse.published(body.content)}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ async def read(
             body += chunk
             if until is not None and b'"n":%d,' % until in body and body.endswith(b"\n\n"):
                 break
-    return answer.status_code, sse.read(body)
+    return answer.status_code, sse.published(body)
 
 
 def numbers(messages: list[sse.Message]) -> list[int]:

@@ -42,7 +42,7 @@ class Watcher:
 
     @property
     def numbers(self) -> list[int]:
-        return [message.json["n"] for message in sse.read(self.body) if message.type != "bookmark"]
+        return [message.json["n"] for message in sse.published(self.body)]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_ten_seconds_without_redis(kept_redis: RealRedis, api: Api) -> Non
     assert [event["data"]["message"] for event in told if event["type"] == "log"] == [f"line {n}" for n in range(lines)]
     assert [event["n"] for event in told] == list(range(1, shown["events"] + 1))
     for watcher in watchers:
-        assert [message.json for message in sse.read(watcher.body)] == told
+        assert [message.json for message in sse.published(watcher.body)] == told
         assert b"event: reconnect" not in watcher.body
 
 
