@@ -83,7 +83,6 @@ def test_memory(started: Runs) -> None:
 def test_storm(started: Runs) -> None:
     for result in ended(started, "storm")["results"]:
         assert result["exact"]
-        assert result["reads"]["high"] >= 1
 
 
 def test_soak(started: Runs) -> None:

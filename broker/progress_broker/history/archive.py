@@ -27,8 +27,8 @@ class Kept:
     """The oldest event of the log."""
     first: Event | None
     """The oldest kept event that is not `progress`; None if the archive is empty or can't be used."""
-    thinned: bool
-    """Whether events that are older than the log are no longer kept."""
+    before: Event | None
+    """The last archived event before the position."""
 
     def has_all_after(self, position: bytes) -> bool:
         """Whether all events after a position are kept, except `progress`."""
@@ -38,13 +38,16 @@ class Kept:
         return True
 
     def had(self, position: bytes) -> bool:
-        """Whether the operation may have had an event at a position that is not among the kept ones.
+        """Whether the operation may have had an event at the requested position, although it is not kept.
 
-        It may have been `progress`, if it is older than the log. All other events before `first` may be gone, too.
+        It may have been `progress` between two archived events whose numbers have a gap, or any event before the oldest
+        one.
         """
-        if self.oldest is None or not self.thinned or order(self.oldest.position) < order(position):
+        if self.oldest is None or self.oldest.n == 1 or order(self.oldest.position) < order(position):
             return False
-        return self.first is None or self.first.n > 1 or order(self.first.position) < order(position)
+        if self.before is None:
+            return self.first is None or self.first.n > 1
+        return self.events[0].n > self.before.n + 1
 
 
 async def read_kept(store: Store, operation: str, position: bytes, count: int) -> Kept:
@@ -54,8 +57,8 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
     """
     keys = store.keyspace.operation(operation)
     call = Call(KEPT, (keys.snapshot, keys.log, keys.kept, keys.curve), (position, str(count)))
-    archived, length, *streams = await run(store.connections.commands, call)
-    oldest, first, kept, curve, log = [read_events(operation, entries) for entries in streams]
+    archived, *streams = await run(store.connections.commands, call)
+    *before, oldest, first, kept, curve, log = [read_events(operation, entries) for entries in streams]
     usable = bool(oldest) and _number(archived) == oldest[0].n - 1 and oldest[0].n > 1
     # Sorted by position. An archive that can't be used belongs to an earlier operation, or lacks events.
     older = sorted((*kept, *curve), key=lambda event: order(event.position)) if usable else []
@@ -64,7 +67,7 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
         (*older, *log)[:count],
         oldest[0] if oldest else None,
         first[0] if usable and first else None,
-        thinned=bool(oldest) and oldest[0].n > 1 + (length if usable else 0),
+        max((event for some in before for event in some), key=lambda event: event.n, default=None) if usable else None,
     )
 
 
