@@ -8,7 +8,7 @@ WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint fuzz chaos soak bench clean
+.PHONY: help demo test topologies coverage lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: $(VENV)/.dev  ## install what tests need, then check everything
 	@cd tests && npm ci --no-audit --no-fund --silent
 	@$(MAKE) --no-print-directory lint
 	@$(PYTEST)
+
+topologies: $(VENV)/.dev  ## the tests of the store over each kind of Redis, also the one in memory
+	@deploy/test-system.sh
+	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) tests/broker
 
 # Apart, as it takes tests twice the time to compute.
 coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs

@@ -27,8 +27,21 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+ALL_BACKENDS = "PROGRESS_TEST_ALL_BACKENDS"
+ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py"}
+"""The files whose tests always run on the double, too. The others do in `make topologies`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if ALL_BACKENDS not in os.environ:
+        config.hook.pytest_deselected(items=[item for item in items if _is_for_topologies(item)])
+        items[:] = [item for item in items if not _is_for_topologies(item)]
     items[:] = longest_first(items)
+
+
+def _is_for_topologies(item: pytest.Item) -> bool:
+    case = getattr(item, "callspec", None)
+    return case is not None and case.params.get("backend") == "fakeredis" and item.path.name not in ON_THE_DOUBLE
 
 
 CALLS = (
