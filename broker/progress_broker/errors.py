@@ -154,6 +154,10 @@ class StorageUnavailable(BrokerError):
     code = "storage-unavailable"
 
 
+class StorageReadOnly(StorageUnavailable):
+    """The server at Redis' address is a replica, for example after a failover: it rejects writes."""
+
+
 class StorageUnsuitable(StorageUnavailable):
     """Redis is of the wrong kind, or rejects our password or a command. A retry does not help."""
 

@@ -150,7 +150,7 @@ class Hub:
         self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
             if not self.connected:
-                raise StorageUnavailable("Redis can't be reached now: retry in a moment")
+                raise StorageUnavailable(self.probe.detail or "Redis can't be reached now: retry in a moment")
             await self._loader.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)

@@ -31,7 +31,7 @@ EXIT_CODES = (
     " `serve` and `demo` end with 0 when Ctrl-C or SIGTERM stops them."
 )
 
-_CODES: dict[type[BrokerError], int] = {
+_CODES: dict[type, int] = {
     NotFound: MISSING,
     Gone: MISSING,
     StorageUnavailable: STORAGE,
@@ -43,7 +43,7 @@ _CODES: dict[type[BrokerError], int] = {
 
 def exit_code(error: BrokerError) -> int:
     """Return the exit code of a command that failed with this error; by default the input was rejected."""
-    return _CODES.get(type(error), REJECTED)
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), REJECTED)
 
 
 def print_error(text: str) -> None:

@@ -75,6 +75,33 @@ async def test_who_is_at_fault_is_told() -> None:
     assert bench.probe.full
 
 
+async def test_a_replica_is_told_by_name_until_the_next_answer_is_another(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    caplog.set_level("INFO")
+    await bench.probe.once()
+    bench.come_back()
+    bench.timers.advance(3.1)
+    bench.rejection = errors.StorageReadOnly("redis://a is a replica of b:1")
+    for _ in range(2):
+        await bench.probe.once()
+    assert (bench.probe.not_ready_reason, bench.probe.detail) == ("redis replica", "redis://a is a replica of b:1")
+    assert [record.getMessage() for record in caplog.records] == [
+        "events can't be published: redis://a is a replica of b:1"
+    ]
+    bench.answers.clear()
+    sending = asyncio.create_task(bench.probe.once())
+    await asyncio.sleep(0)
+    assert bench.probe.not_ready_reason == "redis replica"  # while the next probe is under way
+    bench.rejection = errors.StorageUnavailable("away")
+    bench.answers.set()
+    await sending
+    assert (bench.probe.not_ready_reason, bench.probe.detail) == ("redis away", "away")
+    bench.rejection = None
+    await bench.probe.once()
+    assert (bench.probe.not_ready_reason, bench.probe.detail) == ("feed silent", "")
+    assert caplog.records[-1].getMessage().endswith("is a master again; events can be published")
+
+
 async def test_a_full_redis_is_told_while_the_next_probe_is_under_way_but_not_for_ever() -> None:
     bench = Bench()
     bench.rejection = errors.StorageFull("full")

@@ -71,7 +71,9 @@ def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: She
     with lonely.process("serve", "--port", "0") as server:
         url = ready(server)
         assert get(f"{url}/readyz")[0] == 503
-        assert "is a replica of" in get(f"{url}/readyz")[1]["detail"]
+        body = get(f"{url}/readyz")[1]
+        assert body["reason"] == "redis replica"
+        assert "is a replica of" in body["detail"]
         assert "is a replica of" in server.output()
         with library.Redis.from_url(replica.url) as client:
             client.execute_command("REPLICAOF", "NO", "ONE")

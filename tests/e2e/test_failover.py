@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def publish(api: Api, message: str) -> int:
     return int(httpx.post(f"{api.http.base_url}/v1/operations/a/events", json=body).status_code)
 
 
+def readyz(api: Api) -> Any:
+    return httpx.get(f"{api.http.base_url}/readyz").json()
+
+
 def readiness(api: Api) -> int:
     return int(httpx.get(f"{api.http.base_url}/readyz").status_code)
 
@@ -67,7 +72,9 @@ async def test_a_demoted_master_is_left_by_all(
         return do(old, "INFO", "replication")["connected_slaves"] == 1 and do(old, "WAIT", 1, 1000) == 1
 
     wait_until(follows, "the new master has all")
-    with Proxy(port(old)) as proxy, Api(start_replica(proxy.url, redis_timeout_s=20, probe_interval_s=0.3).url) as api:
+    with Proxy(port(old)) as proxy, ExitStack() as stack:
+        replica = start_replica(proxy.url, redis_timeout_s=20, probe_interval_s=0.3)
+        api = stack.enter_context(Api(replica.url))
         api.create(id="a")
         with ThreadPoolExecutor(20) as threads:  # so that there are many connections
             assert set(threads.map(lambda n: publish(api, f"early {n}"), range(100))) == {200}
@@ -85,6 +92,10 @@ async def test_a_demoted_master_is_left_by_all(
         do(old, "REPLICAOF", "127.0.0.1", target)
         await asyncio.to_thread(wait_until, lambda: readiness(api) == 503, "what it can't do it does not promise")
         assert await asyncio.to_thread(publish, api, "meanwhile") == 503
+        await asyncio.to_thread(wait_until, lambda: readyz(api)["reason"] == "redis replica", "it says why")
+        assert readyz(api)["detail"].startswith(f"{proxy.url} is a replica of 127.0.0.1:{target}: ")
+        assert "Set PROGRESS_REDIS_URL to the master's address" in readyz(api)["detail"]
+        assert f"events can't be published: {proxy.url} is a replica of 127.0.0.1:{target}: " in replica.output()
         do(new, "REPLICAOF", "NO", "ONE")
         proxy.target = port(new)
         await asyncio.to_thread(wait_until, lambda: readiness(api) == 200, "it has left the old one")

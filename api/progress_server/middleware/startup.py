@@ -12,7 +12,7 @@ from typing import Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from progress_broker.errors import BrokerError, SetupError, StorageUnavailable
+from progress_broker.errors import BrokerError, SetupError, StorageReadOnly, StorageUnavailable
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import end
 from progress_server.http.paths import class_of
@@ -37,6 +37,8 @@ class Startup:
     ) -> None:
         self.reason = ""
         """Why it has not started yet."""
+        self.read_only = False
+        """Whether the reason is that Redis is a replica."""
         self._begin, self._wrong = begin, wrong
         self._resources = AsyncExitStack()
         self._waiting = asyncio.Event()
@@ -78,7 +80,7 @@ class Startup:
     def _wait_for(self, error: BrokerError) -> None:
         if error.detail != self.reason:
             log.warning("this server is not ready, and keeps retrying: %s", error.detail)
-        self.reason = error.detail
+        self.reason, self.read_only = error.detail, isinstance(error, StorageReadOnly)
         self._waiting.set()
 
 
@@ -105,4 +107,5 @@ def not_started(scope: Scope) -> StorageUnavailable:
     """Return the error for a request that needs Redis before the start has succeeded."""
     starting: Startup | None = getattr(scope["app"].state, "starting", None)
     why = f": {starting.reason}" if starting is not None and starting.reason else ""
-    return StorageUnavailable(f"this server is not connected to Redis yet{why}", retry_s=COME_BACK_S)
+    kind = StorageReadOnly if starting is not None and starting.read_only else StorageUnavailable
+    return kind(f"this server is not connected to Redis yet{why}", retry_s=COME_BACK_S)

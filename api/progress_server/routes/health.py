@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
+from progress_broker.errors import StorageReadOnly
 from progress_broker.model.grants import Action
 from progress_broker.operations.probe import NotReadyReason
 from progress_server.auth.authorization import require_permission_everywhere
@@ -13,7 +14,8 @@ from progress_server.http.problems import problem
 from progress_server.middleware.startup import not_started
 
 DETAILS: dict[NotReadyReason, str] = {
-    "redis away": "Redis does not accept writes; check that it is running",
+    "redis away": "Redis does not answer; check that it is running and that this server can reach it",
+    "redis replica": "the Redis at PROGRESS_REDIS_URL is a replica and rejects writes; set the master's address there",
     "redis full": "Redis is out of memory or disk and rejects new events; operations can still be read and deleted",
     "publish fails": "Redis responds but rejects writes; see this server's log for the reason",
     "feed silent": "Redis accepts new events, but they do not arrive through the feeds; see this server's log",
@@ -36,7 +38,9 @@ async def readyz(request: Request) -> Response:
     and clients could not even read.
     """
     if not hasattr(request.app.state, "context"):
-        return problem("storage-unavailable", not_started(request.scope).detail, reason="redis away")
+        error = not_started(request.scope)
+        away: NotReadyReason = "redis replica" if isinstance(error, StorageReadOnly) else "redis away"
+        return problem("storage-unavailable", error.detail, reason=away)
     hub = context_of(request).hub
     if hub.draining:
         return problem("draining", "this server is shutting down", reason="draining")
@@ -45,7 +49,13 @@ async def readyz(request: Request) -> Response:
         return JSONResponse({"status": "ready"})
     if hub.ready:
         return JSONResponse({"status": "ready", "reason": doubt, "detail": DETAILS[doubt]})
-    return problem("storage-unavailable", DETAILS[doubt], reason=doubt)
+    return problem("storage-unavailable", _explained(doubt, hub.probe.detail), reason=doubt)
+
+
+def _explained(doubt: NotReadyReason, cause: str) -> str:
+    if doubt == "redis replica" and cause:  # it names the server and its master, and says what to do
+        return cause
+    return f"{DETAILS[doubt]} ({cause})" if cause else DETAILS[doubt]
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

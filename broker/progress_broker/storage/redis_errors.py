@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import redis
 
-from progress_broker.errors import StorageFull, StorageUnavailable, StorageUnsuitable, Unreadable
+from progress_broker.errors import StorageFull, StorageReadOnly, StorageUnavailable, StorageUnsuitable, Unreadable
 from progress_broker.storage.server_kind import NotMaster, WrongKind
 
 _UNAVAILABLE = (
@@ -16,15 +16,24 @@ _UNAVAILABLE = (
     "UNBLOCKED",
     "NOREPLICAS",
     "LOADING",
-    "MASTERDOWN",
     "CLUSTERDOWN",
     "TRYAGAIN",
-    "READONLY",
     "NOAUTH",
 )
 """Error codes that mean that the server can't run any call now. The call itself may be valid."""
 
-_FULL = "Redis is out of memory and rejects writes: increase maxmemory, or reduce retention_s"
+_FULL = (
+    "Redis is out of memory and rejects writes: reduce retention_s, or increase its maxmemory"
+    " (PROGRESS_EMBEDDED_MAX_BYTES for the Redis that `serve` started)"
+)
+
+_REPLICA = ("READONLY", "MASTERDOWN")
+"""Error codes that only a replica replies with."""
+
+_READ_ONLY = (
+    "the Redis at PROGRESS_REDIS_URL is a replica now and rejects writes ({}), as after a failover:"
+    " set PROGRESS_REDIS_URL to the master's address; if the address follows the master, wait: this is retried"
+)
 
 _SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
 """The text that Redis before version 7 writes before the error of a command in a script."""
@@ -71,7 +80,9 @@ def storage_error(
         case WrongKind():
             return StorageUnsuitable(str(error))
         case NotMaster():
-            return StorageUnavailable(str(error))
+            return StorageReadOnly(str(error))
+        case redis.exceptions.ReadOnlyError() | redis.exceptions.MasterDownError():
+            return StorageReadOnly(_READ_ONLY.format(text_of(error)))
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
             return StorageUnavailable(f"Redis can't be reached: {str(error) or type(error).__name__}")
         case redis.exceptions.NoScriptError():
@@ -87,8 +98,6 @@ def storage_error(
             )
         case redis.exceptions.ClusterError() | redis.exceptions.AskError() | redis.exceptions.TryAgainError():
             return _passing(error)
-        case redis.exceptions.ReadOnlyError():
-            return _passing(error)
         case redis.exceptions.OutOfMemoryError():
             return StorageFull(_FULL)
     text = text_of(error)
@@ -96,6 +105,8 @@ def storage_error(
         return StorageFull(_FULL)
     if text.startswith("MISCONF"):
         return StorageFull("Redis can't write to its disk and rejects writes: see the log of Redis")
+    if text.startswith(_REPLICA):
+        return StorageReadOnly(_READ_ONLY.format(text))
     if "WRONGTYPE" in text:  # a pipeline's error text starts with the command
         return Unreadable("a key in Redis has the wrong type: another program has overwritten the key")
     return _passing(error) if text.startswith(_UNAVAILABLE) else None
