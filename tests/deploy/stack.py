@@ -105,9 +105,6 @@ class Stack:
             command = [command[0], "-p", str(self._redis_port), *command[1:]]
         elif name == "nginx":
             command = [part.replace("http://127.0.0.1:8080", self.url) for part in command]
-        else:
-            assert container.env is not None
-            command = [part.replace("127.0.0.1", container.env["PROGRESS_HOST"]) for part in command]
         return container.run(command)
 
     def await_healthy(self, name: str, container: Container) -> None:

@@ -1,11 +1,17 @@
 """The Dockerfile makes a small image that runs the broker as nobody in particular, and the wheel has all it needs."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.deploy import files
 from tests.deploy.conftest import ignored
+from tests.deploy.proxies import Certificate
+from tests.servers import START_S, ApiReplica, wait_until
 
 
 def test_it_is_built_in_one_stage_and_shipped_in_another() -> None:
@@ -26,13 +32,47 @@ def test_it_does_not_run_as_root() -> None:
 def test_its_commands_are_lists() -> None:
     image = files.image()
     assert image.command == ["progress-broker", "serve"]
-    assert image.health[:2] == ["python", "-c"]
+    assert image.health[:2] == ["python", "-m"]
     assert image.all("ENTRYPOINT") == []
 
 
 def test_the_image_alone_does_not_open_an_unguarded_port() -> None:
     assert files.image().environment["PROGRESS_HOST"] == "0.0.0.0"
     assert "PROGRESS_INSECURE" not in files.image().environment
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"host": "0.0.0.0", "insecure": True},
+        {"host": "::", "insecure": True, "allowed_hosts": "example.com"},
+        {"host": "localhost", "tls": True},
+        {"host": "127.0.0.3", "tls": True, "insecure": True, "public_url": "https://example.com/progress"},
+    ],
+    ids=str,
+)
+def test_its_health_check_finds_the_server_wherever_it_listens(
+    settings: dict[str, Any], redis_url: str, folder: Path
+) -> None:
+    if settings.pop("tls", False):
+        certificate = Certificate(folder / "tls")
+        settings |= {"tls_cert": certificate.cert, "tls_key": certificate.key}
+    replica = ApiReplica(redis_url, folder / "api.log", **settings)
+    command = [sys.executable, *files.image().health[1:]]
+    assert replica.env is not None
+    env = replica.env | {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+    def health() -> tuple[int, str]:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout
+
+    assert health()[0] == 1
+    replica.start()
+    try:
+        wait_until(lambda: health()[0] == 0, f"it is healthy: {replica.output()}", START_S)
+    finally:
+        replica.stop(signal.SIGKILL)
+    assert health()[0] == 1
 
 
 @pytest.mark.parametrize(
