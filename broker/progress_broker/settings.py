@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         description="number of parts (lanes) that operations are divided into in Redis; fixed at the first start (16)",
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
+    embedded_max_bytes: Limit | None = Field(
+        None,
+        description="maximum memory of the private Redis (its `maxmemory`); 0: no limit; default: a quarter of the"
+        " machine's or container's memory",
+    )
     redis_timeout_s: Seconds = Field(5, description="timeout of a request to Redis")
 
     host: str = Field("127.0.0.1", description="address to listen on; `::`: all addresses, of IPv4 too")

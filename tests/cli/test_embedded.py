@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from progress_broker.embedded import embedded
 from progress_broker.embedded.data_dir import find_address, prepare, try_lock, write
 from progress_broker.embedded.embedded import Embedded, answers
+from progress_broker.embedded.memory_limit import available_bytes, memory_limit
 from progress_broker.embedded.server_process import MAX_LOG_BYTES
 from progress_broker.errors import SetupError
 from progress_broker.model.operation import NewOperation
@@ -71,6 +72,25 @@ def test_only_its_user_may_read_what_it_keeps_and_its_password_is_on_no_command_
         assert len(password) > 30
         assert mentioning(password) == []
         assert not answers(server.url.replace(password, "wrong"))
+
+
+@pytest.mark.parametrize(("configured", "limit"), [(None, available_bytes() // 4), (7_000_000, 7_000_000), (0, 0)])
+def test_its_memory_is_limited_and_it_evicts_nothing(settings: Settings, configured: int | None, limit: int) -> None:
+    limited = settings.model_copy(update={"embedded_max_bytes": configured})
+    with Embedded.start(limited) as server, redis.Redis.from_url(server.url) as client:
+        memory = client.info("memory")
+    assert (memory["maxmemory"], memory["maxmemory_policy"]) == (limit, "noeviction")
+
+
+def test_its_default_limit_is_a_share_of_what_the_container_may_use(tmp_path: Path) -> None:
+    limits = tmp_path / "memory.max", tmp_path / "absent"
+    for said, available in (
+        ("8388608\n", 8_388_608),
+        ("max\n", available_bytes(())),
+        (str(2**62), available_bytes(())),
+    ):
+        limits[0].write_text(said)
+        assert memory_limit(None, limits) == available // 4
 
 
 def test_a_second_on_the_same_directory_shares_it_and_leaves_it_running(settings: Settings) -> None:

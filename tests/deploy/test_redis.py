@@ -143,6 +143,12 @@ def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, fold
     assert denied(guarded) == []
 
 
+def test_its_memory_is_limited_and_it_evicts_nothing(guarded: Guarded) -> None:
+    with guarded.client("admin") as admin:
+        memory = admin.info("memory")
+    assert (memory["maxmemory"], memory["maxmemory_policy"]) == (1 << 30, "noeviction")
+
+
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize(
     "command",

@@ -23,6 +23,7 @@ from progress_broker.embedded.data_dir import (
     try_lock,
     write,
 )
+from progress_broker.embedded.memory_limit import memory_limit
 from progress_broker.embedded.server_process import PrivateServer
 from progress_broker.errors import SetupError
 from progress_broker.extras import MissingExtra
@@ -141,7 +142,8 @@ def _start_server(binary: str, settings: Settings, home: Path, resources: ExitSt
     secret = password(home / "password")
     socket = socket_path(home, resources)
     url = f"unix://:{secret}@{quote(str(socket))}"
-    server = resources.enter_context(PrivateServer(binary, home, socket, secret, lock))
+    limit = memory_limit(settings.embedded_max_bytes)
+    server = resources.enter_context(PrivateServer(binary, home, socket, secret, lock, limit))
     until = time.monotonic() + START_S
     while not answers(url):
         if server.ended.is_set() or time.monotonic() > until:

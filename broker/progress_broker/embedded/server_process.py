@@ -49,13 +49,13 @@ def ending_with_us() -> Callable[[], None]:
 class PrivateServer:
     """A server process, and the thread that starts it, waits for its end, and restarts it."""
 
-    def __init__(self, binary: str, home: Path, socket: Path, password: str, lock: int) -> None:
+    def __init__(self, binary: str, home: Path, socket: Path, password: str, lock: int, max_bytes: int) -> None:
         self.log_path = home / "redis.log"
         self._log_begins = 0
         """Where the log of the current server begins: that of a server that crashed is kept before it."""
         self.ended = threading.Event()
         self._binary, self._home, self._lock = binary, home, lock
-        self._config = _config(home, socket, password)
+        self._config = _config(home, socket, password, max_bytes)
         self._process: subprocess.Popen[bytes] | None = None
         self._changing = threading.Lock()
         self._supervised = False
@@ -149,7 +149,7 @@ class PrivateServer:
         return output
 
 
-def _config(home: Path, socket: Path, password: str) -> bytes:
+def _config(home: Path, socket: Path, password: str, max_bytes: int) -> bytes:
     settings = {
         "port": "0",
         "unixsocket": str(socket),
@@ -162,6 +162,7 @@ def _config(home: Path, socket: Path, password: str) -> bytes:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": str(max_bytes),
         "maxmemory-policy": "noeviction",
     }
     return "".join(f"{name} {_quoted(value)}\n" for name, value in settings.items()).encode()
