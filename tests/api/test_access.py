@@ -46,7 +46,7 @@ async def test_a_stream_tells_what_the_log_calls_it(
     assert len(set(names)) == 2
     for name in names:
         said = [record.message for record in caplog.records if getattr(record, "connection", None) == name]
-        assert [word for line in said for word in ("opens", "closes") if word in line] == ["opens", "closes"]
+        assert [word for line in said for word in ("opened", "closed") if word in line] == ["opened", "closed"]
     assert all("x-request-id" in answer.headers for answer in answers)
 
 

@@ -110,9 +110,9 @@ async def test_it_tells_what_the_log_calls_it(
         asked, *streams = [record.getMessage() for record in lines]
         assert "GET /v1/ws 101" in asked
         assert [line.split(":")[0].split(",")[0].split(" after")[0] for line in streams] == [
-            f"stream {name} of operation a opens",
-            f"stream {name} of operation b opens",
-            f"stream {name} of operation b closes",
+            f"stream {name} of operation a opened",
+            f"stream {name} of operation b opened",
+            f"stream {name} of operation b closed",
         ]
 
 

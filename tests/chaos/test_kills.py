@@ -62,7 +62,8 @@ def test_a_worker_killed_at_any_moment_loses_nothing_it_was_told_is_stored(folde
                 for name, (line, died) in told.items():
                     wait_until(lambda name=name: status(name) == "failed", f"{name} ends")  # type: ignore[misc]
                     keys = KEYS.operation(name)
-                    entries = [*client.xrange(keys.kept), *client.xrange(keys.log)]
+                    entries = [entry for key in (keys.kept, keys.curve, keys.log) for entry in client.xrange(key)]
+                    entries.sort(key=lambda entry: int(entry[1][b"n"]))
                     check(entries, line)
                     waits.append(stalled_at(entries) - died)
         client.close()
@@ -77,8 +78,9 @@ def stalled_at(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> float:
 
 
 def check(entries: list[tuple[bytes, dict[bytes, bytes]]], stored: int) -> None:
-    """The log counts up by one; its lines too, up to at least what was known to be stored; the end comes last."""
-    assert [int(fields[b"n"]) for _, fields in entries] == list(range(1, len(entries) + 1))
+    """Each event was stored once, and the lines up to at least what was known to be stored; the end comes last."""
+    numbers = [int(fields[b"n"]) for _, fields in entries]
+    assert sorted(set(numbers)) == numbers
     lines = [orjson.loads(fields[b"d"])["message"] for _, fields in entries if fields[b"t"] == b"log"]
     assert lines == [f"line {i}" for i in range(1, len(lines) + 1)]
     assert len(lines) >= stored

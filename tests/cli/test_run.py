@@ -77,7 +77,7 @@ def test_it_ends_as_the_command_does(shell: Shell, script: str, code: int, statu
 
 @pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
 def test_a_command_that_can_not_be_run_fails_the_operation(shell: Shell, command: str, code: int) -> None:
-    assert shell.fails(code, "run", "--id", "a", "--", command).startswith(f"{command}: ")
+    assert shell.fails(code, "run", "--id", "a", "--", command).startswith(f"cannot start {command}: ")
     assert shown(shell)["status"] == "failed"
 
 

@@ -88,7 +88,13 @@ def test_a_job_that_is_requeued_after_its_end_runs_unreported(queue: Any, broker
     job = queue.app.queue.fetch_job(operation)
     wait_until(lambda: job.get_status() == "failed", "RQ knows")
     job.requeue()
-    until(queue, broker, operation, lambda: f"task {operation} runs without being reported" in queue.output(), "runs")
+    until(
+        queue,
+        broker,
+        operation,
+        lambda: f"task {operation} runs, but its progress is not reported" in queue.output(),
+        "runs",
+    )
     assert len(broker.data(operation, "end")) == 1
 
 
