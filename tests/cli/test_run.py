@@ -398,8 +398,8 @@ def test_on_a_terminal_ctrl_z_stops_the_command_and_fg_continues_it(terminal: Te
     def state() -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
-    # `sh` starts a command by vfork. Stopped before it has become `sleep`, the new process would hold up its parent, which
-    # then can't be stopped: under any shell, the job would hang.
+    # `sh` starts a command by vfork. Stopped before it has become `sleep`, the new process would hold up its parent,
+    # which then can't be stopped: under any shell, the job would hang.
     wait_until(lambda: children(pid, mentioning="sleep\0"), "its command runs")
     terminal.type("\x1a")
     terminal.sees("Stopped")
