@@ -162,6 +162,10 @@ class StorageUnsuitable(StorageUnavailable):
     """Redis is of the wrong kind, or rejects our password or a command. A retry does not help."""
 
 
+class ServerUnavailable(StorageUnavailable):
+    """The server of PROGRESS_URL can't be reached, or something before it answers in its place. A retry may succeed."""
+
+
 class StorageFull(BrokerError):
     """Redis is out of memory or disk space and rejects writes."""
 
@@ -172,6 +176,12 @@ class SetupError(BrokerError):
     """This process can't start with this configuration. The detail is one line for the person who started it."""
 
     code = "setup"
+
+
+RETRYABLE = frozenset(
+    {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
+)
+"""The codes of temporary errors: the same request may succeed later."""
 
 
 def rejection(code: str, detail: str) -> BrokerError:

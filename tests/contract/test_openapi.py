@@ -8,9 +8,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from progress_broker import errors
-from progress_broker.errors import BrokerError
+from progress_broker.errors import RETRYABLE, BrokerError
 from progress_server.app import create_app
-from progress_server.http.problems import RETRYABLE, STATUS_OF_CODE, problem
+from progress_server.http.problems import STATUS_OF_CODE, problem
 from tests.conftest import make_settings
 
 CALLS = {

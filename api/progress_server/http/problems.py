@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from progress_broker.errors import BrokerError, InvalidInput, Unauthenticated
+from progress_broker.errors import RETRYABLE, BrokerError, InvalidInput, Unauthenticated
 from progress_broker.model.validation import fault_in
 from progress_server.http.routing import methods_of
 
@@ -45,11 +45,6 @@ STATUS_OF_CODE = {
     "method-not-allowed": 405,
     "misdirected": 421,
 }
-
-RETRYABLE = frozenset(
-    {"draining", "authorizer-unavailable", "storage-unavailable", "at-capacity", "too-many-streams", "rate-limited"}
-)
-"""Codes of temporary errors. The response has `Retry-After`, and an EventSource is asked to reconnect."""
 
 CREDENTIALS_HINT = (
     "Missing, expired or invalid credentials."

@@ -14,12 +14,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from progress_broker.errors import BrokerError, Unauthenticated
+from progress_broker.errors import RETRYABLE, BrokerError, Unauthenticated
 from progress_broker.stream.frames import reconnect_frame
 from progress_server.http.headers import EVENT_STREAM
 from progress_server.http.problems import (
     CREDENTIALS_HINT,
-    RETRYABLE,
     STATUS_OF_CODE,
     ProblemResponse,
     problem,

@@ -7,13 +7,12 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from progress_broker.errors import BrokerError
+from progress_broker.errors import RETRYABLE, BrokerError
 from progress_broker.stream.outlet import OutletOwner
 from progress_broker.stream.stream import Stream
 from progress_server.callback.connection import connection_in
 from progress_server.context import context_of
 from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
-from progress_server.http.problems import RETRYABLE
 from progress_server.http.rejections import rejection
 from progress_server.limits.slots import slot_in
 from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
