@@ -82,10 +82,11 @@ def late():
     assert sorted(imported(code, known)) == ["p", "p.a", "p.a", "p.b", "p.c"]
 
 
-def test_there_are_five_packages() -> None:
+def test_there_are_six_packages() -> None:
     assert set(PACKAGES) == {
         "progress_broker",
         "progress_cli",
+        "progress_client",
         "progress_server",
         "progress_web",
         "progress_workers",

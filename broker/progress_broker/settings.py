@@ -109,6 +109,18 @@ def _public_url(value: str | None) -> str | None:
     return value.rstrip("/")
 
 
+def _server_url(value: str | None) -> str | None:
+    if value is not None and (address := urlsplit(value)).username is not None:
+        raise ValueError(f"the URL must not have a user or password: set PROGRESS_TOKEN ({address.hostname})")
+    return _public_url(value)
+
+
+def _token(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        raise ValueError("a token is one word of visible ASCII characters")
+    return value
+
+
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value().encode()) < LEAST_SECRET_BYTES:
         raise ValueError(
@@ -143,6 +155,17 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
         description="Redis address (redis://, rediss:// or unix://); default: the private Redis that `serve` starts",
+    )
+    url: Annotated[str | None, AfterValidator(_server_url)] = Field(
+        None,
+        description="URL of a server, such as https://example.com/progress, for workers and clients without access to"
+        " Redis; servers ignore it",
+    )
+    token: Annotated[SecretStr | None, AfterValidator(_token)] = Field(
+        None, description="API key or token to send to the server of PROGRESS_URL"
+    )
+    token_file: Path | None = Field(
+        None, description="file with that key or token; it is read again when the server rejects the old one"
     )
     prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all keys in Redis")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(

@@ -18,6 +18,8 @@ from progress_broker.settings import Settings, load_settings
 CLIENT = ("redis_url", "prefix", "data_dir")
 """The settings that a command needs to find the operations."""
 
+_NOT_OF_SERVERS = ("url", "token", "token_file")
+
 SERVER = (
     "host",
     "port",
@@ -48,12 +50,13 @@ _SIMPLE = (bool, int, float, str, Path)
 
 
 def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command its `settings`, and an option for each of these names; with `rest`, for all other settings too."""
+    """Give a command its `settings`, and an option for each of these names; with `rest`, for all others of servers."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = _options(names, "Settings")
         if rest:
-            options += _options([name for name in Settings.model_fields if name not in names], "Tuning")
+            listed = (*names, *_NOT_OF_SERVERS)
+            options += _options([name for name in Settings.model_fields if name not in listed], "Tuning")
         chosen = [option.name for option in options]
 
         @wraps(command)

@@ -92,7 +92,7 @@ def test_what_is_part_of_it_gets_in(path: str) -> None:
 
 
 def test_the_wheel_has_every_file_of_the_packages(site: Path) -> None:
-    for part in ("broker", "api", "workers", "cli", "web"):
+    for part in ("broker", "api", "client", "workers", "cli", "web"):
         (package,) = (files.ROOT / part).glob("progress_*")
         for path in package.rglob("*"):
             if path.is_file() and not ignored(path.relative_to(files.ROOT).as_posix()):

@@ -50,9 +50,9 @@ def settings_page() -> str:
     return f"""\
 # Settings
 
-Each setting is an environment variable, also from a file `.env`, and an option of `progress-broker serve`:
-`PROGRESS_DRAIN_S` is `--drain-s`. Secrets are environment variables only. Durations are in seconds and sizes in bytes,
-as the names say. {WRITTEN}
+Each setting is an environment variable, also from a file `.env`. Those of servers are options of
+`progress-broker serve`, too: `PROGRESS_DRAIN_S` is `--drain-s`. Secrets are environment variables only.
+Durations are in seconds and sizes in bytes, as the names say. {WRITTEN}
 
 | setting | default | values | meaning |
 |---|---|---|---|
@@ -109,8 +109,8 @@ def _command(name: str, command: Any) -> str:
     page += f"`progress-broker {name} [OPTIONS]{f' {usage}' if usage else ''}`\n\n{command.help.strip()}\n"
     if own:
         page += "\n| argument or option | meaning |\n|---|---|\n" + "".join(_option(it) for it in own)
-    if len(settings) == len(Settings.model_fields) - 3:
-        page += "\nEvery [setting](settings.md) but the secrets is an option.\n"
+    if len(settings) == len(Settings.model_fields) - 6:
+        page += "\nEvery [setting](settings.md) of a server but the secrets is an option.\n"
     elif settings:
         page += f"\nSettings that are options: {', '.join(f'`{it.opts[0]}`' for it in settings)}.\n"
     return page

@@ -1,0 +1,235 @@
+"""Requests to the server at PROGRESS_URL, from threads and from coroutines. Every failure is a `BrokerError`.
+
+Both use HTTP proxies that the environment names, and trust the certificates that the system, or `SSL_CERT_FILE`, does.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+import httpx
+
+from progress_broker.errors import BrokerError, ServerUnavailable, SetupError
+from progress_broker.settings import Settings
+from progress_client.address import server_url
+from progress_client.http.credentials import TokenAuth
+from progress_client.http.problems import error_of
+from progress_client.http.quiet import unlogged
+
+CONNECT_S = 5.0
+"""How long it may take to connect."""
+ANSWER_S = 30.0
+"""How long the server may take to answer, unless a request says otherwise."""
+
+Query = Sequence[tuple[str, str]]
+
+_CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+_JSON = {"Content-Type": "application/json"}
+
+
+class Answer(NamedTuple):
+    """A response whose status is 2xx."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class _Requests:
+    """What requests from threads and from coroutines have in common: how they are made, and what a failure means."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = server_url(settings)
+        if url is None:
+            raise SetupError("PROGRESS_URL is not set: there is no server to ask")
+        self.url = url
+        self.options: dict[str, Any] = {
+            "auth": TokenAuth(settings),
+            "verify": _trusted(),
+            "follow_redirects": False,
+            # Heartbeats come every five seconds. Balancers close idle connections after a minute, or later.
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=4, keepalive_expiry=55),
+            "headers": {"Accept": "application/json", "User-Agent": "progress-broker"},
+        }
+
+    def build(
+        self,
+        client: httpx.Client | httpx.AsyncClient,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout_s: float | None,
+    ) -> httpx.Request:
+        """Return a request. Its path begins with a slash, and is below that of the server's URL."""
+        timeout = httpx.Timeout(timeout_s or ANSWER_S, connect=CONNECT_S)
+        content_type = _JSON if body is not None else {}
+        merged = content_type | dict(headers or {})
+        params = tuple(query or ()) or None
+        try:
+            return client.build_request(
+                method,
+                self.url + path,
+                params=params,
+                content=body,
+                headers=merged,
+                timeout=timeout,
+            )
+        except httpx.InvalidURL as error:
+            raise SetupError(f"PROGRESS_URL: {error}") from None
+
+    def answer(self, response: httpx.Response) -> Answer:
+        """Return the response; raise the error that it is, if it is none of 2xx."""
+        if not response.is_success:
+            raise self.rejection(response)
+        return Answer(response.status_code, response.content, response.headers)
+
+    def rejection(self, response: httpx.Response) -> BrokerError:
+        """Return the error of a response that was read."""
+        return error_of(self.url, response.status_code, response.headers, response.content)
+
+    def failure(self, error: Exception) -> ServerUnavailable:
+        """Return the error for a request that got no response."""
+        if isinstance(error, httpx.TimeoutException):
+            return ServerUnavailable(f"the server at {self.url} did not answer in time")
+        return ServerUnavailable(f"the server at {self.url} can't be reached: {error or type(error).__name__}")
+
+
+class Connection:
+    """Sends requests from any thread. A process that was forked needs one of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._requests = _Requests(settings)
+        self._client = httpx.Client(**self._requests.options)
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return self._requests.url
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+    ) -> Answer:
+        """Return the response. `repeatable`: send it once more if the connection is cut; the server may get both.
+
+        A body is JSON unless the headers say otherwise. Raises a `BrokerError`: that of the server, with `retry_s` if
+        it said when to try again, or `ServerUnavailable` without an answer in time.
+        """
+        for left in (repeatable, False):
+            request = self._requests.build(self._client, method, path, query, body, headers, timeout_s)
+            try:
+                with unlogged():
+                    return self._requests.answer(self._client.send(request))
+            except httpx.HTTPError as error:
+                if not (left and isinstance(error, _CUT)):
+                    raise self._requests.failure(error) from None
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connection; requests under way fail."""
+        with unlogged():
+            self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncConnection:
+    """Sends requests in one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._requests = _Requests(settings)
+        self._client = httpx.AsyncClient(**self._requests.options)
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return self._requests.url
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        repeatable: bool = False,
+    ) -> Answer:
+        """Do as `Connection.request`."""
+        for left in (repeatable, False):
+            request = self._requests.build(self._client, method, path, query, body, headers, timeout_s)
+            try:
+                with unlogged():
+                    return self._requests.answer(await self._client.send(request))
+            except httpx.HTTPError as error:
+                if not (left and isinstance(error, _CUT)):
+                    raise self._requests.failure(error) from None
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Query | None = None, headers: Mapping[str, str] | None = None, silence_s: float
+    ) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """Open a response that goes on: its head, with an empty body, and the chunks of its body as they come.
+
+        Fails as `request` does; also if no chunk comes for `silence_s`.
+        """
+        request = self._requests.build(self._client, "GET", path, query, None, headers, silence_s)
+        try:
+            with unlogged():
+                response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise self._requests.failure(error) from None
+        try:
+            if not response.is_success:
+                await self._read(response)
+                raise self._requests.rejection(response)
+            yield Answer(response.status_code, b"", response.headers), self._chunks(response)
+        finally:
+            await response.aclose()
+
+    async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.aiter_bytes():
+                yield chunk
+        except httpx.HTTPError as error:
+            raise self._requests.failure(error) from None
+
+    async def _read(self, response: httpx.Response) -> None:
+        try:
+            await response.aread()
+        except httpx.HTTPError as error:
+            raise self._requests.failure(error) from None
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way fail."""
+        with unlogged():
+            await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return the certificates to trust. Reading them takes longer than all else that a connection needs."""
+    return ssl.create_default_context()

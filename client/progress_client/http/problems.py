@@ -1,0 +1,89 @@
+"""What a rejection over HTTP means: the error of the problem document, or of the status where there is none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from progress_broker.errors import (
+    RETRYABLE,
+    AtCapacity,
+    BrokerError,
+    Forbidden,
+    InvalidInput,
+    RateLimited,
+    RequestTimeout,
+    ServerUnavailable,
+    SetupError,
+    TooLarge,
+    Unauthenticated,
+    rejection,
+)
+
+_WITHOUT_PROBLEM: dict[int, type[BrokerError]] = {
+    401: Unauthenticated,
+    403: Forbidden,
+    407: Unauthenticated,
+    408: RequestTimeout,
+    413: TooLarge,
+    429: RateLimited,
+    503: AtCapacity,
+}
+"""Statuses that proxies answer by themselves. Any other one says that there is no server of ours at the address."""
+
+_OF_SETUP = frozenset({"misdirected", "upgrade-required", "method-not-allowed"})
+"""Codes that say that the address is wrong, or the server of another version."""
+
+
+def error_of(url: str, status: int, headers: Mapping[str, str], body: bytes) -> BrokerError:
+    """Return the error for a response whose status is not 2xx. `url` names the server in texts."""
+    retry_s = _retry_s(headers.get("retry-after", ""))
+    problem = _problem(headers, body)
+    if problem is None:
+        return _without_problem(url, status, headers, retry_s)
+    code, detail, field = (problem.get(name) for name in ("type", "detail", "field"))
+    error = _error(str(code), str(detail or code), status)
+    error.field = field if isinstance(field, str) else None
+    error.retry_s = retry_s
+    return error
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
+    if isinstance(error, RequestTimeout):
+        return True
+    return isinstance(error, BrokerError) and (error.code in RETRYABLE or type(error) is BrokerError)
+
+
+def _problem(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
+    if not headers.get("content-type", "").startswith("application/problem+json"):
+        return None
+    try:
+        problem = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return problem if isinstance(problem, dict) else None
+
+
+def _error(code: str, detail: str, status: int) -> BrokerError:
+    if code in _OF_SETUP:
+        return SetupError(detail)
+    try:
+        return rejection(code, detail)
+    except KeyError:  # a code of HTTP's own, or of a later release
+        return InvalidInput(detail) if status < 500 else BrokerError(detail)
+
+
+def _without_problem(url: str, status: int, headers: Mapping[str, str], retry_s: float | None) -> BrokerError:
+    if status in _WITHOUT_PROBLEM:
+        return _WITHOUT_PROBLEM[status](f"{url} answered {status}", retry_s=retry_s)
+    if 300 <= status < 400:
+        place = headers.get("location", "another place")
+        return SetupError(f"{url} redirects to {place}: set PROGRESS_URL to where the server is")
+    return ServerUnavailable(
+        f"{url} answered {status}, as no progress server does: is PROGRESS_URL right, with its path?", retry_s=retry_s
+    )
+
+
+def _retry_s(text: str) -> float | None:
+    return float(text) if text.isdecimal() and text.isascii() else None
