@@ -19,7 +19,7 @@ from bench.processes import PrivateRedis
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.schema import meta_call, read_meta
-from progress_workers.transport.pipeline import run_pipeline
+from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 T = TypeVar("T")
 

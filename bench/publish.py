@@ -24,7 +24,7 @@ from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
 from progress_workers import Operation, flush
-from progress_workers.transport.pipeline import run_pipeline
+from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 CHUNK = 20_000
 LINES_A_FLUSH = 5_000  # below the buffer's limit of 10,000, so that nothing is dropped

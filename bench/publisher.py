@@ -13,7 +13,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.operations.commands import create_call, publish_call, read_answer
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
-from progress_workers.transport.pipeline import run_pipeline
+from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 TICK_S = 0.001  # events of many independent workers arrive evenly; larger ticks would save readers wake-ups
 PIPELINE_CALLS = 100

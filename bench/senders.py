@@ -14,7 +14,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.operations.commands import create_call, publish_call, read_answer
 from progress_broker.storage.connections import connect
 from progress_broker.storage.scripts import Call
-from progress_workers.transport.pipeline import run_pipeline
+from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 OPERATION = "operation"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

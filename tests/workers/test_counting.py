@@ -11,7 +11,7 @@ import pytest
 from progress_broker.model.entry import NewEvent
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_workers import Operation
-from progress_workers.transport.connection import Link
+from progress_workers.transport.over_redis.connection import Connection
 from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
 
 JOINS = """
@@ -176,11 +176,11 @@ def test_forked_processes_add_up(redis_url: str, broker: Broker) -> None:
 
 def test_a_count_that_is_sent_twice_counts_once(broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
-    link = Link(broker.settings)
+    connection = Connection(broker.settings)
     data = b'{"current":0,"total":null,"percent":null,"message":"m","stages":[],"x":{}}'
     entry = NewEvent("progress", data, producer="a", seq=1, count=(2.5, 10))
     calls = [publish_call("op", KEYS.operation("op"), [entry], attempt=1) for _ in range(2)]
-    first, again = (link.run(call) for call in calls)
+    first, again = (connection.run(call) for call in calls)
     assert first == again
     assert read_answer(first).events == 3  # pending, running, and this one
     assert broker.data("op", "progress") == [
@@ -203,7 +203,7 @@ def test_a_count_of_something_else_is_rejected(
 ) -> None:
     Operation.create("work", id="op", settings=broker.settings)
     call = publish_call("op", KEYS.operation("op"), [NewEvent(type, data, count=count)], attempt=1)
-    assert Link(broker.settings).run(call)[0] == b"invalid"
+    assert Connection(broker.settings).run(call)[0] == b"invalid"
     assert [event.type for event in broker.events("op")] == ["status"]
 
 

@@ -12,7 +12,7 @@ import redis
 
 from progress_broker.model.operation import Status
 from progress_workers import Operation, StorageUnavailable
-from progress_workers.transport import connection
+from progress_workers.transport import link
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import Broker, assert_whole
 from tests.workers.proxy import Proxy
@@ -131,7 +131,7 @@ def test_without_the_right_to_client_commands_it_works_all_the_same(tmp_path: Pa
 def test_leaving_many_blocks_while_redis_is_away_waits_once(
     kept: Broker, kept_redis: RealRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "FLUSH_S", 2.0)
+    monkeypatch.setattr(link, "FLUSH_S", 2.0)
     operations = [Operation.start("work", lease_s=None, settings=kept.settings) for _ in range(50)]
     kept_redis.stop()
     operations[0].log("held back")

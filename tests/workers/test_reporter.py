@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from progress_broker.errors import Fenced
 from progress_broker.model.entry import NewEvent
-from progress_broker.model.operation import Cancel, PublishResult
+from progress_broker.model.operation import Cancel
 from progress_broker.model.payloads import Progress
-from progress_broker.operations.commands import Counts
+from progress_broker.model.publish import Counts, Publish, Published
 from progress_broker.settings import Settings
-from progress_broker.storage.keys import Keyspace
 from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
 from progress_workers.core.outbox import BATCH_LINES
 from progress_workers.core.progress.clock import Clock
@@ -29,7 +28,7 @@ from progress_workers.errors import CancelInfo, Cancelled
 
 SETTINGS = Settings(_env_file=None)
 END = NewEvent("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")
-TAKEN = PublishResult(position="1-1", events=1, cancel_requested=False)
+TAKEN = Published("1-1", 1)
 
 
 class Bench:
@@ -40,9 +39,8 @@ class Bench:
         self.woken = 0
         self.stored: list[NewEvent] = []
         self._last: dict[str, int] = {}
-        keys = Keyspace("pb", 16).operation("op")
         clock = Clock(lambda: self.now, lambda: 1.7e9 + self.now)
-        self.reporter = Reporter("op", keys, SETTINGS, clock=clock, wake=self._woken, **options)
+        self.reporter = Reporter("op", SETTINGS, clock=clock, wake=self._woken, **options)
 
     def _woken(self, _: Reporter) -> None:
         self.woken += 1
@@ -172,7 +170,7 @@ def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
     bench.send()
     assert bench.reporter.heartbeat_due_at() == bench.now + 5  # a batch replaces a heartbeat
     bench.now += 5
-    assert list(bench.reporter.heartbeat(bench.now).args) == ["op", "ATTEMPT", "1"]
+    assert bench.reporter.heartbeat(bench.now) == Publish("op", (), 1)
     assert bench.reporter.heartbeat_due_at() == bench.now + 5
     bench.reporter.release()
     assert bench.reporter.heartbeat_due_at() == inf
@@ -184,7 +182,7 @@ def test_without_a_lease_beats_are_rare_and_only_keep_the_operation_from_expirin
     assert bench.reporter.heartbeat_due_at() == rare
     bench.reporter.lease.check_now()  # a check for fencing is still possible
     assert bench.reporter.heartbeat_due_at() <= bench.now
-    assert bench.reporter.heartbeat(bench.now).args[-1] == "OBSERVER"  # this does not extend the lease
+    assert bench.reporter.heartbeat(bench.now).as_observer  # this does not extend the lease
     assert bench.reporter.heartbeat_due_at() == rare
 
 
@@ -223,9 +221,9 @@ def test_an_attempt_that_gives_up_says_so_last_and_holds_the_lease_for_the_next(
     bench.reporter.retry_in(60, Line("attempt 1 failed", "warning", None))
     bench.reporter.end(END)
     bench.reporter.log("unheard")
-    call = bench.reporter.call(bench.now)
-    assert call is not None
-    assert call.args[4] == "75000"
+    batch = bench.reporter.batch(bench.now)
+    assert batch is not None
+    assert batch.lease_ms == 75000
     bench.drain()
     assert bench.types() == ["log"]
     assert bench.reporter.done
@@ -274,7 +272,7 @@ def test_a_cancel_is_heard_from_a_publish_s_answer_with_its_reason() -> None:
     bench.reporter.progress.gauge.advance(1)
     bench.send(answered=False)
     asked = Cancel(reason="enough", by="bob")
-    bench.reporter.acknowledged(PublishResult(position="1-0", events=2, cancel_requested=True, cancel=asked))
+    bench.reporter.acknowledged(Published("1-0", 2, asked))
     error = bench.reporter.cancellation.error()
     assert isinstance(error, Cancelled)
     assert (error.reason, error.by) == ("enough", "bob")
@@ -494,7 +492,7 @@ def test_rate_and_remaining_time_are_those_of_all_processes_that_count() -> None
         bench.now += 1
         bench.reporter.progress.gauge.advance()
         bench.send(answered=False)
-        bench.reporter.acknowledged(TAKEN, Counts(own=second, own_total=100, joined=2 * second, joined_total=0))
+        bench.reporter.acknowledged(TAKEN._replace(counts=Counts(second, 100, 2 * second, 0)))
     bench.reporter.progress.update(None, None, None, "hm", None, {})
     bench.now += 0.5
     bench.send()

@@ -15,7 +15,7 @@ from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.handle import Handle
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
-from progress_workers.transport.connection import FLUSH_S
+from progress_workers.transport.link import FLUSH_S
 
 T = TypeVar("T")
 Register = Callable[[Callable[[Exception], None]], Callable[[], None]]

@@ -18,7 +18,6 @@ from progress_workers.base import BaseOperation
 from progress_workers.current import current, leave
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle.handle import Handle
-from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.operation import Operation
 from progress_workers.options import StartOptions
 from progress_workers.transport.registry import link_to
@@ -283,7 +282,7 @@ def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> Non
     """Raise `Cancelled` if the earlier operation with this id was cancelled: then somebody did not want this work."""
     id = options.get("id")
     try:
-        cancelled_at = cancelled_at_s(link_to(options.get("settings") or load_settings()), str(id))
+        cancelled_at = link_to(options.get("settings") or load_settings()).carrier.cancelled_at_s(str(id))
     except BrokerError:
         return
     if cancelled_at is not None:

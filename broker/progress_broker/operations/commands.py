@@ -4,13 +4,14 @@ The store sends such calls for the HTTP edge, the worker SDK for its own process
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from progress_broker.errors import rejection
 from progress_broker.model.entry import NewEvent, encode_data
 from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
+from progress_broker.model.publish import Counts, Publish, Published
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
@@ -125,6 +126,23 @@ def publish_call(
     return Call(PUBLISH, all_keys(keys), args)
 
 
+def worker_publish_call(publish: Publish, keys: OperationKeys) -> Call:
+    """Return the call that makes a worker's publish."""
+    return publish_call(
+        publish.operation,
+        keys,
+        publish.entries,
+        attempt=publish.attempt,
+        begins=publish.begins,
+        created_ms=publish.created_ms,
+        worker=publish.worker,
+        expect=publish.expect,
+        lease_ms=publish.lease_ms,
+        as_observer=publish.as_observer,
+        traceparent=publish.traceparent,
+    )
+
+
 def read_answer(reply: Sequence[Any]) -> PublishResult:
     """Return what a call of create or publish answered; raise the error it stands for if it was rejected."""
     check_rejection(reply)
@@ -134,30 +152,11 @@ def read_answer(reply: Sequence[Any]) -> PublishResult:
     )
 
 
-class Counts(NamedTuple):
-    """What the publishers of an operation have counted, if there are several."""
-
-    own: float | None
-    """The count of the publisher that speaks for the operation as a whole; None: it has none."""
-    own_total: float | None
-    joined: float
-    """What the others have added to the count."""
-    joined_total: float
-
-    @property
-    def current(self) -> float:
-        """How much is done."""
-        return max(0, (self.own or 0) + self.joined)
-
-    @property
-    def total(self) -> float | None:
-        """How much there is to do; None: unknown."""
-        return None if self.own_total is None and not self.joined_total else (self.own_total or 0) + self.joined_total
-
-
-def counts_of(reply: Sequence[Any]) -> Counts | None:
-    """Return the counts in a reply of publish; None if a single publisher counts, or if the call was rejected."""
-    return read_counts(reply[4]) if len(reply) > 4 else None
+def read_published(reply: Sequence[Any]) -> Published:
+    """Return what a call of publish answered a worker; raise the error it stands for if it was rejected."""
+    check_rejection(reply)
+    cancel = read_cancel(reply[3]) if reply[3] else None
+    return Published(reply[1].decode(), int(reply[2]), cancel, read_counts(reply[4]) if len(reply) > 4 else None)
 
 
 def read_counts(data: bytes | None) -> Counts | None:

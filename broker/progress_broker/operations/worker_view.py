@@ -7,7 +7,8 @@ import orjson
 
 from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Cancel, Status
-from progress_broker.operations.commands import Counts, read_cancel, read_counts
+from progress_broker.model.publish import Counts
+from progress_broker.operations.commands import read_cancel, read_counts
 from progress_broker.storage.schema import check_schema_of, overwritten
 
 FIELDS: Final = (

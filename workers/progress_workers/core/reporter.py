@@ -1,4 +1,4 @@
-"""The worker's core, without I/O: it receives an operation's reports and produces calls of the publish script.
+"""The worker's core, without I/O: it receives an operation's reports and produces publishes.
 
 Everything is sent in batches. A batch stays unchanged, with its sequence numbers, until it is acknowledged: if it is
 sent twice, it is stored once. Meanwhile newer progress replaces older progress, and logs wait in a bounded buffer. So
@@ -11,11 +11,8 @@ from threading import RLock
 
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
 from progress_broker.model.entry import NewEvent, build_shapes
-from progress_broker.model.operation import PublishResult
-from progress_broker.operations.commands import Counts, publish_call
+from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
-from progress_broker.storage.keys import OperationKeys
-from progress_broker.storage.scripts import Call
 from progress_workers.core.backlog import LEVELS, Line, level_of
 from progress_workers.core.cancellation import Cancellation
 from progress_workers.core.inbox import Inbox
@@ -48,7 +45,6 @@ class Reporter:
     def __init__(
         self,
         operation: str,
-        keys: OperationKeys,
         settings: Settings,
         *,
         total: float | None = None,
@@ -67,7 +63,6 @@ class Reporter:
         build_shapes()  # now, because a block may be left while the process is already shutting down
         self.operation = operation
         self.trace = trace
-        self.keys = keys
         self.attempt = attempt
         self.heard = (0, 0)
         """The position up to which its signals were read."""
@@ -212,10 +207,10 @@ class Reporter:
             self.outbox.freeze(now)
         return self.outbox.batch
 
-    def call(self, now: float) -> Call | None:
-        """Return the call that sends the batch of `take`."""
+    def batch(self, now: float) -> Publish | None:
+        """Return the publish that sends the batch of `take`."""
         entries = self.take(now)
-        return None if entries is None else self._call(entries, lease_ms=self.outbox.lease_ms)
+        return None if entries is None else self._publish(entries, lease_ms=self.outbox.lease_ms)
 
     def begin_again(self) -> bool:
         """Begin this attempt again, because Redis does not know it: a failover may have lost its beginning.
@@ -227,12 +222,12 @@ class Reporter:
         self._begins, self._conflicts = not self._begins, self._conflicts + 1
         return True
 
-    def acknowledged(self, answer: PublishResult, counts: Counts | None = None) -> None:
-        """Note that the last batch is stored; `counts` are those of all processes, if several count."""
+    def acknowledged(self, answer: Published) -> None:
+        """Note that the last batch is stored."""
         if self.outbox.batch is None:
             return
-        if counts is not None:
-            self.progress.hear(counts)
+        if answer.counts is not None:
+            self.progress.hear(answer.counts)
         last = self.outbox.acknowledged()
         self.lease.heard(self.outbox.taken_at)
         self.apply_answer(answer)
@@ -246,10 +241,10 @@ class Reporter:
         """Return the monotonic time, in seconds, at which a heartbeat is due; infinity for never."""
         return inf if self.done or self.ended else self.lease.due_at()
 
-    def heartbeat(self, now: float) -> Call:
-        """Return the heartbeat call. Its reply also says whether this process may still report the operation."""
+    def heartbeat(self, now: float) -> Publish:
+        """Return the heartbeat. Its answer also says whether this process may still report the operation."""
         self.lease.heartbeat_sent(now)
-        return self._call((), as_observer=self.lease.lease_s is None)
+        return self._publish((), as_observer=self.lease.lease_s is None)
 
     def after_fork(self) -> None:
         """Restart in a forked child as a new producer. The parent sends what was waiting, and the heartbeats."""
@@ -263,21 +258,22 @@ class Reporter:
         if self.done:
             self._finish()
 
-    def _call(self, entries: Sequence[NewEvent], *, lease_ms: int | None = None, as_observer: bool = False) -> Call:
-        return publish_call(
+    def _publish(
+        self, entries: Sequence[NewEvent], *, lease_ms: int | None = None, as_observer: bool = False
+    ) -> Publish:
+        return Publish(
             self.operation,
-            self.keys,
             entries,
-            attempt=self.attempt,
-            begins=self._begins,
-            created_ms=self._created_ms,
-            worker=self._worker if entries else "",
+            self.attempt,
+            self._begins,
+            self._created_ms,
+            self._worker if entries else "",
             lease_ms=lease_ms,
             as_observer=as_observer,
             traceparent=self.trace.traceparent if entries else "",
         )
 
-    def apply_answer(self, answer: PublishResult) -> None:
+    def apply_answer(self, answer: Published) -> None:
         """Process the answer to a heartbeat or a batch."""
         self._begins, self._conflicts = False, 0
         if answer.cancel is not None:

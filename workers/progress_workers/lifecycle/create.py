@@ -5,16 +5,14 @@ import secrets
 from typing import Any, NamedTuple
 
 from progress_broker.errors import OperationExists
-from progress_broker.model.operation import Cancel, NewOperation
+from progress_broker.model.operation import NewOperation
 from progress_broker.model.validation import validated
-from progress_broker.operations import parent_notice
-from progress_broker.operations.commands import create_call, read_answer
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings, load_settings
 from progress_workers.lifecycle.creation_fields import readable_fields
-from progress_workers.lifecycle.parent import notify_parent
 from progress_workers.options import Default
-from progress_workers.transport.connection import Link
+from progress_workers.transport.carrier import CreatedReply
+from progress_workers.transport.link import Link
 from progress_workers.transport.registry import link_to
 
 logger = logging.getLogger(__name__)
@@ -26,13 +24,8 @@ class Created(NamedTuple):
     link: Link
     operation: str
     lease_s: float | None
-    new: bool
-    at_ms: int | None
-    cancel: Cancel | None
-    """The cancel of its parent, which has ended this operation too."""
     kind: str
-    idle_timeout_s: float | None
-    """How long it is kept without events."""
+    reply: CreatedReply
     warnings: list[tuple[str, str]]
     """The names of options that were ignored or changed, each with a warning."""
 
@@ -59,15 +52,11 @@ def create(
     new = validated(NewOperation, {"id": secrets.token_hex(10) if id is None else id, "lease_s": lease, **given})
     link = link_to(settings)
     operation = str(new.id)
-    reply = link.run(create_call(operation, link.keyspace().operation(operation), new, settings, tracing.current()))
     try:
-        read_answer(reply)
+        reply = link.carrier.create(operation, new, tracing.current())
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
-    cancel = notify_parent(link, settings, operation, new) if parent_notice.is_due(new, reply) else None
-    created_ms = int(reply[5]) if reply[5] else None
-    idle_timeout_s = int(reply[6]) / 1000 if len(reply) > 6 and reply[6] else None
-    return Created(link, operation, new.lease_s, bool(reply[4]), created_ms, cancel, new.kind, idle_timeout_s, warnings)
+    return Created(link, operation, new.lease_s, new.kind, reply, warnings)
 
 
 def create_pending(kind: str, **options: Any) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from progress_broker.settings import Settings
 from progress_workers.core.reporter import Reporter
-from progress_workers.transport.connection import Link
+from progress_workers.transport.link import Link
 
 
 class Handle(NamedTuple):

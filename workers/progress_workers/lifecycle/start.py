@@ -1,4 +1,4 @@
-"""Starts or joins an operation: one or two calls to Redis, before any background thread is needed."""
+"""Starts or joins an operation: one or two calls to the broker, before any background thread is needed."""
 
 import re
 import time
@@ -7,17 +7,15 @@ from typing import Any
 
 from progress_broker.errors import InvalidInput, NotFound, OperationEnded
 from progress_broker.model.operation import OPERATION_ID, Status
-from progress_broker.operations.commands import counts_of, read_answer
 from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings, load_settings
 from progress_workers.core.reporter import INTERVAL_S, Reporter
 from progress_workers.errors import CancelInfo, Cancelled
 from progress_workers.lifecycle.create import create
 from progress_workers.lifecycle.handle import Handle
-from progress_workers.lifecycle.state import load_snapshot
 from progress_workers.lifecycle.takeover import begin_attempt, worker_name
 from progress_workers.tracing import NoTrace, begin
-from progress_workers.transport.connection import Link
+from progress_workers.transport.link import Link
 from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
 
@@ -38,11 +36,11 @@ def start(
     new_attempt = bool(new_attempt)  # an invalid option must fail before anything is created
     plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
     created = create(kind, settings=settings, **fields)
-    link, operation = created.link, created.operation
-    if created.cancel is not None:
-        raise Cancelled(operation, created.cancel.reason, created.cancel.by)
-    new = WorkerView(lease_s=created.lease_s, created_ms=created.at_ms, idle_timeout_s=created.idle_timeout_s)
-    state = new if created.new else load_snapshot(link, operation)
+    link, operation, reply = created.link, created.operation, created.reply
+    if reply.cancel is not None:
+        raise Cancelled(operation, reply.cancel.reason, reply.cancel.by)
+    new = WorkerView(lease_s=created.lease_s, created_ms=reply.created_ms, idle_timeout_s=reply.idle_timeout_s)
+    state = new if reply.new else link.carrier.view(operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, created.kind, state.traceparent)
@@ -59,7 +57,7 @@ def start(
     try:
         opened = Handle(link, _announced(link, operation, state, reporter, trace), settings, True)
     except OperationEnded:
-        if created.new and load_snapshot(link, operation).status is Status.CANCELLED:
+        if reply.new and link.carrier.view(operation).status is Status.CANCELLED:
             raise Cancelled(operation) from None  # cancelled after its creation, most likely together with its parent
         raise
     for subject, said in (*created.warnings, *warnings):
@@ -88,7 +86,7 @@ def attach(
         reporter.progress.resume(state.progress, state.counts, joins=not end_on_exit)
         return reporter
 
-    state = load_snapshot(link, operation)
+    state = link.carrier.view(operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
     trace = begin(operation, traceparent=state.traceparent)
@@ -136,7 +134,6 @@ def _reporter(
         )
     reporter = Reporter(
         operation,
-        link.keyspace().operation(operation),
         settings,
         total=total,
         unit=unit,
@@ -173,13 +170,12 @@ def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[
         _send_first(link, reporter)
     except (InvalidInput, OperationEnded):
         # It changed since it was read. If it was cancelled, Redis rejects `running`; the worker must see the cancel.
-        reporter = make(load_snapshot(link, operation))
+        reporter = make(link.carrier.view(operation))
         _send_first(link, reporter)
     return reporter
 
 
 def _send_first(link: Link, reporter: Reporter) -> None:
-    call = reporter.call(time.monotonic())
-    if call is not None:
-        reply = link.run(call)
-        reporter.acknowledged(read_answer(reply), counts_of(reply))
+    batch = reporter.batch(time.monotonic())
+    if batch is not None:
+        reporter.acknowledged(link.publish(batch))

@@ -1,4 +1,4 @@
-"""Takes an operation over from its current worker: begins a new attempt, after which Redis rejects the earlier one."""
+"""Takes an operation over from its current worker: begins a new attempt, after which the earlier one is rejected."""
 
 import os
 import socket
@@ -9,10 +9,9 @@ import orjson
 from progress_broker.errors import Conflict, StorageUnavailable
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Status
-from progress_broker.operations.commands import publish_call, read_answer
+from progress_broker.model.publish import Publish
 from progress_broker.operations.worker_view import WorkerView
-from progress_workers.lifecycle.state import load_snapshot
-from progress_workers.transport.connection import Link
+from progress_workers.transport.link import Link
 from progress_workers.values import label
 
 _TRIES: Final = 8
@@ -28,12 +27,10 @@ def begin_attempt(link: Link, operation: str, state: WorkerView, worker: str | N
         status = Status.CANCELLING if state.status is Status.CANCELLING else Status.RUNNING
         said = orjson.dumps({"status": status, "attempt": attempt, "worker": name})
         entries = [NewEvent("status", said, "" if status is Status.CANCELLING else "running")]
-        keys = link.keyspace().operation(operation)
-        call = publish_call(operation, keys, entries, attempt=attempt, begins=True, worker=name, expect=state.status)
         try:
-            read_answer(link.run(call))
+            link.publish(Publish(operation, entries, attempt, begins=True, worker=name, expect=state.status))
         except Conflict:
-            state = load_snapshot(link, operation)  # it changed since it was read
+            state = link.carrier.view(operation)  # it changed since it was read
         else:
             return state._replace(attempt=attempt, status=status, progress={}, counts=None)
     raise StorageUnavailable(

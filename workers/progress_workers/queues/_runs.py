@@ -9,7 +9,7 @@ from typing import TypeVar
 from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import Status
-from progress_broker.operations.commands import publish_call, read_answer
+from progress_broker.model.publish import Publish
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import BaseOperation
@@ -18,7 +18,6 @@ from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.handle import Handle
-from progress_workers.lifecycle.state import cancelled_at_s
 from progress_workers.null import NULL_OPERATION, NullOperation
 from progress_workers.operation import Operation
 from progress_workers.options import Description
@@ -140,11 +139,9 @@ def end_from_outside(task: str, status: Status, kind: str, message: str) -> None
     """End a task's operation from outside its worker; `kind` is the type of the error."""
     try:
         settings, operation = load_settings(), operation_id(task)
-        link = link_to(settings)
         said = {"type": text(kind, 256), "message": text(message, room(settings))}
         entry = encode("end", {"status": status, "error": said}, settings)
-        keys = link.keyspace().operation(operation)
-        read_answer(link.run(publish_call(operation, keys, [entry], as_observer=True)))
+        link_to(settings).publish(Publish(operation, [entry], as_observer=True))
     except LOST:
         logger.debug("the operation of task %s has already ended or no longer exists", task)
     except Exception as error:  # whatever the error is, the queue must continue
@@ -201,7 +198,7 @@ def _opened(operation: str, fields: OperationOptions) -> Handle:
 
 def _was_cancelled(operation: str, after: float) -> bool:
     try:
-        cancelled_at = cancelled_at_s(link_to(load_settings()), operation)
+        cancelled_at = link_to(load_settings()).carrier.cancelled_at_s(operation)
     except BrokerError:
         return False
     return cancelled_at is not None and cancelled_at >= after - _CLOCKS_S

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock, RLock
@@ -15,7 +15,8 @@ from progress_broker.errors import BrokerError
 from progress_broker.extras import require
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
-from progress_broker.operations.commands import check_rejection, counts_of, publish_call, read_answer, signal_call
+from progress_broker.model.publish import Publish, Published
+from progress_broker.operations.commands import check_rejection, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -25,7 +26,9 @@ from progress_broker.storage.scripts import META, Call
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.testing.recorded import RecordedOperation
-from progress_workers.transport.connection import FLUSH_S, Link
+from progress_workers.transport.link import FLUSH_S, Link
+from progress_workers.transport.over_redis.carrier import RedisCarrier
+from progress_workers.transport.over_redis.connection import Connection
 
 try:
     import fakeredis
@@ -51,20 +54,15 @@ class _Plan:
             return False
 
 
-class RecordingLink(Link):
-    """A link to an in-memory Redis. It sends reports immediately, in the thread that makes them."""
+class _Memory(Connection):
+    """An in-memory Redis, which tells `record` which operations were changed. One thread at a time may use it."""
 
-    def __init__(self, settings: Settings, *, every: bool) -> None:
+    def __init__(self, settings: Settings, record: Callable[[str], None]) -> None:
         super().__init__(settings)
-        self.operations: dict[str, RecordedOperation] = {}
-        self._plans: list[_Plan] = []
-        self._every = every
-        self._server = fakeredis.FakeServer()
-        self._redis: Any = unparsed(fakeredis.FakeRedis(server=self._server, protocol=2))
-        self._followed: dict[str, list[Reporter]] = {}
-        self._changed_reporters: deque[Reporter] = deque()
-        self._sending = Lock()
-        self._using = RLock()  # the in-memory Redis is not thread-safe
+        self.record = record
+        self.server = fakeredis.FakeServer()
+        self.using = RLock()
+        self._redis: Any = unparsed(fakeredis.FakeRedis(server=self.server, protocol=2))
 
     def client(self) -> Any:
         """Return a client of the in-memory Redis."""
@@ -72,16 +70,46 @@ class RecordingLink(Link):
 
     def keyspace(self) -> Keyspace:
         """Return the keys of the in-memory Redis."""
-        with self._using:
+        with self.using:
             return super().keyspace()
 
     def run(self, call: Call) -> Any:
         """Run one script and record what it stored."""
-        with self._using:
+        with self.using:
             reply = super().run(call)
             if call.script is not META and reply[0] == b"ok":
-                self._record(str(call.args[0]))
+                self.record(str(call.args[0]))
         return reply
+
+
+class _RecordingCarrier(RedisCarrier):
+    def __init__(self, memory: _Memory) -> None:
+        super().__init__(memory)
+        self._memory = memory
+
+    def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
+        """Store publishes and record what was stored."""
+        with self._memory.using:
+            answers = super().publish(publishes)
+            for publish, answer in zip(publishes, answers, strict=True):
+                if not isinstance(answer, BrokerError):
+                    self._memory.record(publish.operation)
+        return answers
+
+
+class RecordingLink(Link):
+    """A link to an in-memory Redis. It sends reports immediately, in the thread that makes them."""
+
+    def __init__(self, settings: Settings, *, every: bool) -> None:
+        self._memory = _Memory(settings, self._record)
+        super().__init__(settings, _RecordingCarrier(self._memory))
+        self.operations: dict[str, RecordedOperation] = {}
+        self._settings = settings
+        self._plans: list[_Plan] = []
+        self._every = every
+        self._followed: dict[str, list[Reporter]] = {}
+        self._changed_reporters: deque[Reporter] = deque()
+        self._sending = Lock()
 
     def follow(self, reporter: Reporter) -> None:
         """Send the reports of a reporter from now on."""
@@ -118,14 +146,14 @@ class RecordingLink(Link):
 
     def snapshot(self, operation: str) -> Operation:
         """Return an operation's snapshot, as people see it."""
-        with self._using:
-            return read_snapshot(operation, self._redis.hmget(self.keyspace().operation(operation).snapshot, FIELDS))
+        with self._memory.using:
+            return read_snapshot(operation, self._memory.client().hmget(self._memory.keys(operation).snapshot, FIELDS))
 
     def log_after(self, operation: str, position: bytes) -> list[Any]:
         """Return the entries of an operation's log after a position."""
-        with self._using:
-            key = self.keyspace().operation(operation).log
-            entries: list[Any] = self._redis.xrange(key, min=b"(" + position)
+        with self._memory.using:
+            log = self._memory.keys(operation).log
+            entries: list[Any] = self._memory.client().xrange(log, min=b"(" + position)
         return entries
 
     def main(self) -> RecordedOperation | None:
@@ -159,16 +187,15 @@ class RecordingLink(Link):
 
     def fence(self, operation: str) -> None:
         """Start another attempt at an operation, so that the code under test gets `Fenced`."""
-        attempt, keys = self.snapshot(operation).attempt + 1, self.keyspace().operation(operation)
+        attempt = self.snapshot(operation).attempt + 1
         said = NewEvent("status", orjson.dumps({"status": "running", "attempt": attempt}), "running")
-        read_answer(self.run(publish_call(operation, keys, [said], attempt=attempt, begins=True, worker="another")))
+        self.publish(Publish(operation, [said], attempt, begins=True, worker="another"))
         self._look(operation)
 
     def signal(self, operation: str, signal: NewSignal, by: str | None) -> None:
         """Send a signal to an operation's worker."""
-        check_rejection(
-            self.run(signal_call(operation, self.keyspace().operation(operation), signal, by, self._settings))
-        )
+        memory = self._memory
+        check_rejection(memory.run(signal_call(operation, memory.keys(operation), signal, by, self._settings)))
         for reporter in self._followed.get(operation, ()):
             reporter.inbox.put(Signal(signal.type, signal.data, by))
 
@@ -184,10 +211,9 @@ class RecordingLink(Link):
             mine = bool(self._changed_reporters) and self._sending.acquire(blocking=False)
 
     def _send(self, reporter: Reporter) -> None:
-        while not reporter.done and (call := reporter.call(time.monotonic())) is not None:
+        while not reporter.done and (batch := reporter.batch(time.monotonic())) is not None:
             with _losing(reporter):
-                reply = self.run(call)
-                reporter.acknowledged(read_answer(reply), counts_of(reply))
+                reporter.acknowledged(self.publish(batch))
             self._carry_out()
 
     def _look(self, operation: str) -> None:
@@ -195,10 +221,10 @@ class RecordingLink(Link):
         for reporter in self._followed.get(operation, ()):
             if not (reporter.done or reporter.ended):
                 with _losing(reporter):
-                    reporter.apply_answer(read_answer(self.run(reporter.heartbeat(time.monotonic()))))
+                    reporter.apply_answer(self.publish(reporter.heartbeat(time.monotonic())))
 
     def _record(self, operation: str) -> None:
-        with self._using:
+        with self._memory.using:
             self.operations.setdefault(operation, RecordedOperation(operation, self)).read()
 
     def _carry_out(self) -> None:
@@ -211,8 +237,8 @@ class RecordingLink(Link):
 
     def _ask(self, question: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
         async def ask() -> None:
-            clients = [fakeredis.aioredis.FakeRedis(server=self._server, protocol=2) for _ in range(2)]
-            keyspace = self.keyspace()
+            clients = [fakeredis.aioredis.FakeRedis(server=self._memory.server, protocol=2) for _ in range(2)]
+            keyspace = self._memory.keyspace()
             async with Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, self._settings) as store:
                 await question(store)
 

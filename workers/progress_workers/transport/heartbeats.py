@@ -6,17 +6,16 @@ or killed sends no heartbeats. A process that computes does, unless it holds the
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
+from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.pipeline import CallRejected, run_pipeline
-from progress_workers.transport.sender import PIPELINE_CALLS, apply_reply
+from progress_workers.transport.sender import MAX_PUBLISHES, apply_answer
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +23,8 @@ logger = logging.getLogger(__name__)
 class Heartbeats:
     """Sends heartbeats for all operations of this process, in one thread, which sleeps while there are none."""
 
-    def __init__(self, client: Callable[[], Any]) -> None:
-        self._client = client
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
         self._reporters: dict[Reporter, None] = {}
         self._wakeup = Wakeup()
         self._next_at = inf
@@ -72,21 +71,21 @@ class Heartbeats:
         self._wakeup.clear()
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> float:
-        """Send a heartbeat for each reporter. Return how long to pause before the next call of Redis, in seconds."""
-        for start in range(0, len(reporters), PIPELINE_CALLS):
-            batch = reporters[start : start + PIPELINE_CALLS]
+        """Send a heartbeat for each reporter. Return how long to pause before the next call, in seconds."""
+        for start in range(0, len(reporters), MAX_PUBLISHES):
+            batch = reporters[start : start + MAX_PUBLISHES]
             try:
-                replies = run_pipeline(self._client(), [reporter.heartbeat(now) for reporter in batch])
+                answers = self._carrier.publish([reporter.heartbeat(now) for reporter in batch])
             except (StorageUnavailable, StorageFull) as error:
                 return self._failed(batch, error)
-            for reporter, reply in zip(batch, replies, strict=True):
-                if isinstance(reply, CallRejected):  # the other calls were answered
-                    logger.debug("the heartbeat of operation %s failed: %s", reporter.operation, reply.detail)
+            for reporter, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, CallRejected):  # the others were answered
+                    logger.debug("the heartbeat of operation %s failed: %s", reporter.operation, answer.detail)
                     continue
-                if isinstance(reply, StorageUnavailable | StorageFull):
-                    return self._failed(batch, reply)
+                if isinstance(answer, StorageUnavailable | StorageFull):
+                    return self._failed(batch, answer)
                 if not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
-                    apply_reply(reporter, reply, reporter.apply_answer)
+                    apply_answer(reporter, answer, reporter.apply_answer)
         self._backoff.succeeded()
         return 0.0
 

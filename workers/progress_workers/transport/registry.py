@@ -1,4 +1,4 @@
-"""The links of this process: one per set of settings, so usually one. An unavailable Redis can't delay another one.
+"""The links of this process: one per set of settings, so usually one. An unavailable broker can't delay another one.
 
 This module also flushes the links when the process ends, and restarts them in a forked child.
 """
@@ -11,7 +11,7 @@ import time
 from threading import RLock
 
 from progress_broker.settings import Settings
-from progress_workers.transport.connection import FLUSH_S, Link
+from progress_workers.transport.link import FLUSH_S, Link
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,11 @@ _links: dict[Settings, Link] = {}
 _linking = RLock()
 
 test_links: list[Link] = []
-"""Links that replace every Redis; the last one is used. Tests use this to record what would be sent."""
+"""Links that replace every other; the last one is used. Tests use this to record what would be sent."""
 
 
 def link_to(settings: Settings) -> Link:
-    """Return the link to the Redis of these settings."""
+    """Return the link to the broker of these settings."""
     if test_links:
         return test_links[-1]
     with _linking:

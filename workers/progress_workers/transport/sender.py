@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from threading import Event
-from typing import Any
 
 from progress_broker.errors import BrokerError, Conflict, NotFound, StorageFull, StorageUnavailable
-from progress_broker.model.operation import PublishResult
-from progress_broker.operations.commands import counts_of, read_answer
+from progress_broker.model.publish import Publish, Published
 from progress_broker.runtime.backoff import Backoff
-from progress_broker.storage.scripts import Call
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
+from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.pipeline import CallRejected, run_pipeline
 
 logger = logging.getLogger(__name__)
 
-PIPELINE_CALLS = 100
-"""How many calls are sent in one round trip."""
+MAX_PUBLISHES = 100
+"""How many publishes are sent in one round trip."""
 GATHER_S = 0.005
 """The shortest time between two rounds, in seconds: reports of many operations meanwhile share one round trip."""
 
@@ -39,7 +36,7 @@ class _Waiter:
 
 
 class _Rejected:
-    """A reporter whose calls Redis rejects while it accepts others. It is retried separately, and delays no other."""
+    """A reporter whose publishes fail while others succeed. It is retried separately, and delays no other."""
 
     def __init__(self) -> None:
         self._backoff = Backoff()
@@ -50,13 +47,13 @@ class _Rejected:
 
 
 class Sender:
-    """Sends for all reporters of this process over one client, in one thread that starts when needed.
+    """Sends for all reporters of this process, in one thread that starts when needed.
 
-    While Redis is unavailable, it retries with growing, jittered delays. The reporters buffer their reports meanwhile.
+    While the broker is unavailable, it retries with growing, jittered delays. Meanwhile the reporters buffer.
     """
 
-    def __init__(self, client: Callable[[], Any], gone: Callable[[Reporter], None]) -> None:
-        self._client, self._gone = client, gone
+    def __init__(self, carrier: Carrier, gone: Callable[[Reporter], None]) -> None:
+        self._carrier, self._gone = carrier, gone
         self._reporters: dict[Reporter, None] = {}
         self._wakeup = Wakeup()
         self._waiters: dict[_Waiter, None] = {}
@@ -147,8 +144,8 @@ class Sender:
 
     def _round(self, now: float) -> None:
         due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
-        for start in range(0, len(due), PIPELINE_CALLS):
-            if not self._send(due[start : start + PIPELINE_CALLS], now):
+        for start in range(0, len(due), MAX_PUBLISHES):
+            if not self._send(due[start : start + MAX_PUBLISHES], now):
                 break
         for reporter in self.pending():
             if reporter.done or reporter.idle:
@@ -172,29 +169,29 @@ class Sender:
         return True
 
     def _send(self, reporters: Sequence[Reporter], now: float) -> bool:
-        """Send one batch of each reporter. Return whether Redis accepted them."""
-        batches = [(reporter, call) for reporter in reporters if (call := _call(reporter, now)) is not None]
+        """Send one batch of each reporter. Return whether the broker answered."""
+        batches = [(reporter, batch) for reporter in reporters if (batch := _batch(reporter, now)) is not None]
         if not batches:
             return True
-        rejected_reply: BrokerError | None = None
+        failure: BrokerError | None = None
         try:
-            replies = run_pipeline(self._client(), [call for _, call in batches])
+            answers = self._carrier.publish([batch for _, batch in batches])
         except (StorageUnavailable, StorageFull) as error:
             self._back_off(error)
             return False
-        for (reporter, _), reply in zip(batches, replies, strict=True):
-            if isinstance(reply, CallRejected):
-                self._back_off_one(reporter, reply)
-            elif isinstance(reply, StorageUnavailable | StorageFull):
-                rejected_reply = reply
+        for (reporter, _), answer in zip(batches, answers, strict=True):
+            if isinstance(answer, CallRejected):
+                self._back_off_one(reporter, answer)
+            elif isinstance(answer, StorageUnavailable | StorageFull):
+                failure = answer
             else:
                 self._rejected.pop(reporter, None)
-                apply_reply(reporter, reply, partial(reporter.acknowledged, counts=counts_of(reply)))
-        if rejected_reply is not None:
-            self._back_off(rejected_reply)
+                apply_answer(reporter, answer, reporter.acknowledged)
+        if failure is not None:
+            self._back_off(failure)
             return False
         if self._backoff.failing:
-            logger.info("Redis accepts progress again")
+            logger.info("%s accepts progress again", self._carrier.peer)
             self._backoff.succeeded()
             self._failing_since = None
         return True
@@ -202,7 +199,8 @@ class Sender:
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._rejected:
             logger.warning(
-                "Redis rejected progress of operation %s, which is buffered and sent again later: %s",
+                "%s rejected progress of operation %s, which is buffered and sent again later: %s",
+                self._carrier.peer,
                 reporter.operation,
                 error.detail,
             )
@@ -211,15 +209,17 @@ class Sender:
     def _back_off(self, error: BrokerError) -> None:
         if not self._backoff.failing:
             logger.warning(
-                "progress could not be sent to Redis, so it is buffered and sent again later: %s", error.detail
+                "progress could not be sent to %s, so it is buffered and sent again later: %s",
+                self._carrier.peer,
+                error.detail,
             )
             self._failing_since = time.monotonic()
         self._not_before = time.monotonic() + self._backoff.failed()
 
 
-def _call(reporter: Reporter, now: float) -> Call | None:
+def _batch(reporter: Reporter, now: float) -> Publish | None:
     try:
-        return reporter.call(now)
+        return reporter.batch(now)
     except Exception as error:  # an unexpected value in one operation must not stop the others
         logger.exception("stopped reporting operation %s, because of an unexpected error", reporter.operation)
         reporter.lose(
@@ -231,11 +231,11 @@ def _call(reporter: Reporter, now: float) -> Call | None:
         return None
 
 
-def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], None]) -> None:
-    """Pass Redis' answer to `take`. If Redis rejected the call, stop reporting the operation."""
-    try:
-        take(read_answer(reply))
-    except NotFound:
+def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Callable[[Published], None]) -> None:
+    """Pass the answer to `take`. If it is a rejection, stop reporting the operation."""
+    if not isinstance(answer, BrokerError):
+        take(answer)
+    elif isinstance(answer, NotFound):
         give_up(
             reporter,
             NotFound(
@@ -243,11 +243,8 @@ def apply_reply(reporter: Reporter, reply: Any, take: Callable[[PublishResult], 
                 " or a failover or restart lost it. Its stored events are lost too"
             ),
         )
-    except Conflict as rejection:
-        if not reporter.begin_again():
-            give_up(reporter, rejection)
-    except BrokerError as rejection:
-        give_up(reporter, rejection)
+    elif not isinstance(answer, Conflict) or not reporter.begin_again():
+        give_up(reporter, answer)
 
 
 def give_up(reporter: Reporter, rejection: BrokerError) -> None:

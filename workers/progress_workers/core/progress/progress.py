@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
-from progress_broker.operations.commands import Counts
+from progress_broker.model.publish import Counts
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.dirty import DirtyFlag

@@ -6,13 +6,10 @@ from typing import Any
 
 import redis.exceptions
 
-from progress_broker.errors import StorageUnavailable
+from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.storage.redis_errors import storage_error
 from progress_broker.storage.scripts import Call
-
-
-class CallRejected(StorageUnavailable):
-    """Redis rejected one call with an error that concerns only this call; other calls may succeed."""
+from progress_workers.transport.carrier import CallRejected
 
 
 def run_pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
@@ -54,4 +51,7 @@ def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
 def _translated(reply: Any) -> Any:
     if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
-    return storage_error(reply) or CallRejected(f"Redis rejected a script call: {reply}")
+    error = storage_error(reply)
+    if isinstance(error, StorageUnavailable | StorageFull):
+        return error
+    return CallRejected(error.detail if error else f"Redis rejected a script call: {reply}")

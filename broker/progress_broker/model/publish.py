@@ -1,0 +1,62 @@
+"""A publish: what one process adds to one operation at once, and the answer to it. No I/O happens here."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from progress_broker.model.entry import NewEvent
+from progress_broker.model.operation import Cancel
+
+
+class Publish(NamedTuple):
+    """Entries for an operation, which are stored all or none; without entries it is a heartbeat.
+
+    `attempt` fences: an older one than the operation's is rejected, and one of an operation of this id that was not
+    created at `created_ms`; if it `begins`, it takes over from the one before. `expect` is the status that the
+    operation must have, if given. Its worker may be silent for `lease_ms` from now on, if that is longer than its
+    lease. An observer is not its worker: its lease stays as it is.
+    """
+
+    operation: str
+    entries: Sequence[NewEvent] = ()
+    attempt: int | None = None
+    begins: bool = False
+    created_ms: int | None = None
+    worker: str = ""
+    expect: str = ""
+    lease_ms: int | None = None
+    as_observer: bool = False
+    traceparent: str = ""
+
+
+class Counts(NamedTuple):
+    """What the publishers of an operation have counted, if there are several."""
+
+    own: float | None
+    """The count of the publisher that speaks for the operation as a whole; None: it has none."""
+    own_total: float | None
+    joined: float
+    """What the others have added to the count."""
+    joined_total: float
+
+    @property
+    def current(self) -> float:
+        """How much is done."""
+        return max(0, (self.own or 0) + self.joined)
+
+    @property
+    def total(self) -> float | None:
+        """How much there is to do; None: unknown."""
+        return None if self.own_total is None and not self.joined_total else (self.own_total or 0) + self.joined_total
+
+
+class Published(NamedTuple):
+    """The answer to a publish that was accepted."""
+
+    position: str
+    """The position of the operation's last event."""
+    events: int
+    """How many events the operation has."""
+    cancel: Cancel | None = None
+    """The request to stop, if there was one."""
+    counts: Counts | None = None
+    """What all publishers have counted, if there are several."""

@@ -1,0 +1,86 @@
+"""What carries an operation's reports to the broker, and its signals back: over Redis, or over HTTP.
+
+All else in this package and above names operations only, and knows neither keys nor addresses.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from progress_broker.errors import BrokerError, StorageUnavailable
+from progress_broker.model.operation import Cancel, NewOperation
+from progress_broker.model.publish import Publish, Published
+from progress_broker.operations.worker_view import WorkerView
+
+SignalPosition = tuple[int, int]
+"""The position up to which an operation's signals were read; (0, 0): none."""
+
+
+class CallRejected(StorageUnavailable):
+    """One publish failed with an error that concerns only this one; others may succeed."""
+
+
+class CreatedReply(NamedTuple):
+    """An operation that exists, whether it is new or was created before."""
+
+    new: bool
+    created_ms: int | None
+    idle_timeout_s: float | None
+    """How long it is kept without events."""
+    cancel: Cancel | None
+    """The cancel of its parent, which has ended this operation too."""
+
+
+class ArrivedSignal(NamedTuple):
+    """A signal of an operation. Of the types, `cancel` and `changed` are the broker's own."""
+
+    operation: str
+    position: SignalPosition
+    type: str
+    data: bytes
+    """JSON."""
+    by: str | None
+    attempt: int
+    """The attempt that has begun, if the type is `changed`."""
+
+
+class Carrier(Protocol):
+    """The way from this process to its broker. Its methods may be called by any thread.
+
+    They raise `StorageUnavailable` or `StorageFull` if the broker does not answer now, and `SetupError` if it never
+    will with these settings.
+    """
+
+    peer: str
+    """What answers, as logs name it."""
+
+    def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
+        """Store publishes in one round trip; return an answer for each.
+
+        An error that concerns one publish is its answer: a rejection, `CallRejected`, or `StorageUnavailable` or
+        `StorageFull`, which others may get too. If it raises, each of them may or may not be stored: so callers send
+        only publishes that can be repeated.
+        """
+
+    def create(self, operation: str, new: NewOperation, traceparent: str) -> CreatedReply:
+        """Create an operation, unless it exists with the same values, and notify its parent.
+
+        Raises `OperationExists` or `Gone`.
+        """
+
+    def view(self, operation: str) -> WorkerView:
+        """Return an operation's state; raise `NotFound` or `Gone`."""
+
+    def cancelled_at_s(self, operation: str) -> float | None:
+        """Return when an operation was cancelled, in seconds since 1970; None if it was not, or does not exist."""
+
+    def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
+        """Return the signals of operations after these positions, in order. Wait some seconds for the first.
+
+        Only one thread calls this.
+        """
+
+    def end_wait(self) -> bool:
+        """End a call of `signals` that waits. Return whether to do so again in a moment, if it goes on waiting."""
+
+    def after_fork(self) -> None:
+        """Restart in a forked child: the connections belong to the parent."""

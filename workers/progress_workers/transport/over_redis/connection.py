@@ -1,0 +1,83 @@
+"""The clients of one Redis, and the keys that its users share."""
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import SecretStr
+
+from progress_broker.errors import BrokerError, StorageUnavailable
+from progress_broker.settings import Settings
+from progress_broker.storage.connections import connect, unparsed
+from progress_broker.storage.failover import ConnectionGeneration
+from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
+from progress_broker.storage.protocol_check import check_tls, explained
+from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
+from progress_broker.storage.scripts import Call
+from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
+
+
+class Connection:
+    """One Redis as this process uses it. It connects when it is needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._keyspace: Keyspace | None = None
+        self.keys = lru_cache(maxsize=1024)(self._keys)
+        """Returns the keys of an operation."""
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Restart in a forked child: the connections belong to the parent."""
+        self._located: Settings | None = None
+        self._commands: Any = None
+        self._generation = ConnectionGeneration()
+
+    def client(self) -> Any:
+        """Return the client for commands; raise `StorageUnavailable` while the address of Redis is unknown."""
+        settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
+        located = self._located
+        # The embedded Redis may restart at another address.
+        if located is None or located.redis_url != settings.redis_url:
+            self._commands = connect(settings, generation=self._generation)
+            self._located = settings
+        return self._commands
+
+    def blocking_client(self) -> Any:
+        """Return a client for blocking reads: a single connection, so that CLIENT UNBLOCK can address it."""
+        settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
+        connection: Any = connect(settings, blocking=True, generation=self._generation)
+        return unparsed(connection.client())
+
+    def keyspace(self) -> Keyspace:
+        """Return the keyspace that all programs on this Redis share; raise `SetupError` if our settings differ."""
+        if self._keyspace is None:
+            client, located = self.client(), self._located or self.settings
+            check_tls(located)
+            try:
+                self._keyspace = read_meta(self._meta(client), self.settings)
+            except StorageUnavailable as error:
+                raise explained(located, error) from None
+        return self._keyspace
+
+    def _meta(self, client: Any) -> Any:
+        with errors_that_may_pass():
+            known = client.hmget(meta_key(self.settings.prefix), META_FIELDS)
+        # Write only if nothing is stored yet: so a Redis that rejects writes can still be read.
+        return known if is_set_up(known) else self.run(meta_call(self.settings))
+
+    def run(self, call: Call) -> Any:
+        """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""
+        (reply,) = run_pipeline(self.client(), [call])
+        if isinstance(reply, BrokerError):
+            raise reply
+        return reply
+
+    def _keys(self, operation: str) -> OperationKeys:
+        return self.keyspace().operation(operation)
+
+
+def _locate(settings: Settings) -> Settings:
+    from progress_broker.embedded.data_dir import find_address  # imported only if no address is configured
+
+    address = find_address(settings)
+    return settings if address is None else settings.model_copy(update={"redis_url": SecretStr(address)})

@@ -1,0 +1,84 @@
+"""Reads signals: one blocking XREAD over the signal streams of all operations of this process."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import redis.exceptions
+
+from progress_broker.errors import BrokerError, StorageUnavailable, Unreadable
+from progress_broker.storage.connections import BLOCK_MS
+from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.redis_errors import storage_errors
+from progress_workers.transport.carrier import ArrivedSignal, SignalPosition
+from progress_workers.transport.over_redis.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+_COUNT = 100
+_DIGITS = 16
+
+
+class SignalStreams:
+    """The signal streams of this process' operations. One thread reads them; any thread may end its wait."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._client: Any = None
+        self._client_id: int | None = None
+
+    def read(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
+        """Return the signals after these positions. Wait at most `BLOCK_MS` for the first."""
+        try:
+            return self._read(positions)
+        except (Unreadable, redis.exceptions.ResponseError) as error:
+            self._remove_foreign(positions)
+            raise StorageUnavailable(f"signals could not be read because of an error of Redis: {error}") from None
+
+    def _read(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
+        try:
+            with storage_errors():
+                client = self._client or self._connect()
+                streams = {self._connection.keys(operation).signals: operation for operation in positions}
+                after = [f"{ms}-{seq}" for ms, seq in positions.values()]
+                reply = client.execute_command("XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
+        except BaseException:
+            self._client = self._client_id = None
+            raise
+        return [_arrived(streams[key.decode()], entry) for key, entries in reply or () for entry in entries]
+
+    def _connect(self) -> Any:
+        self._client = self._connection.blocking_client()
+        with suppress(redis.exceptions.ResponseError):  # not permitted everywhere, and needed only by `end_wait`
+            self._client_id = int(self._client.client_id())
+        return self._client
+
+    def end_wait(self) -> bool:
+        """End the blocking read. Return whether there may be one that goes on."""
+        reader = self._client_id
+        if reader is None:
+            return False
+        # Not permitted, or Redis is unavailable: then the read ends by itself within `BLOCK_MS`.
+        with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
+            self._connection.client().client_unblock(reader)
+        return True
+
+    def _remove_foreign(self, operations: Iterable[str]) -> None:
+        """Delete a key that another program wrote where signals belong: one such key makes every read fail."""
+        with suppress(BrokerError, redis.exceptions.RedisError), storage_errors():
+            client = self._connection.client()
+            for key in [self._connection.keys(operation).signals for operation in operations]:
+                if client.type(key) not in (b"stream", b"none"):
+                    warn_once(key, "another program wrote a value that is not a signal stream; the key is deleted")
+                    client.delete(key)
+
+
+def _arrived(operation: str, entry: Any) -> ArrivedSignal:
+    position, pairs = entry
+    ms, _, seq = position.decode().partition("-")
+    fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
+    type, by = fields.get(b"t", b"").decode("utf-8", "replace"), fields.get(b"b", b"").decode("utf-8", "replace")
+    attempt = fields.get(b"a", b"0")  # other programs may have written anything
+    number = int(attempt) if attempt.isdigit() and len(attempt) < _DIGITS else 0
+    return ArrivedSignal(operation, (int(ms), int(seq)), type, fields.get(b"d", b"null"), by or None, number)
