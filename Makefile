@@ -8,7 +8,7 @@ WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test topologies coverage lint fuzz chaos soak bench clean
+.PHONY: help demo test topologies frameworks coverage lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: $(VENV)/.dev  ## install what tests need, then check everything
 topologies: $(VENV)/.dev  ## the tests of the store over each kind of Redis, also the one in memory
 	@deploy/test-system.sh
 	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) tests/broker
+
+frameworks: $(VENV)/.frameworks  ## the server in apps on each server that people run apps with
+	@deploy/test-system.sh
+	PROGRESS_FRAMEWORKS=1 $(BIN)/pytest -n 2 tests/mounted
 
 # Apart, as it takes tests twice the time to compute.
 coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs
@@ -77,4 +81,9 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
 	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(VENV)/.frameworks: pyproject.toml | $(VENV)/.dev
+	@echo "Installing into $(VENV) …"
+	@$(PIP) install -e '.[frameworks]'
 	@touch $@

@@ -17,13 +17,13 @@ from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings, load_settings
-from progress_server.auth.guard import Guard
+from progress_server.auth.guard import Authenticator, Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.context import Context
 from progress_server.description.openapi import describe
 from progress_server.http import problems
 from progress_server.http.routing import answer_heads, redirect_slashes
-from progress_server.middleware.stack import ERRORS, build_stack
+from progress_server.middleware.stack import ERRORS, FULL_EDGE, Edge, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
 from progress_server.observability.logs import redact_requests
 from progress_server.observability.metrics import registry_of
@@ -67,6 +67,8 @@ def create_app(
     *,
     away: BrokerError | None = None,
     wrong: Callable[[SetupError], None] = log_wrong,
+    authenticator: Authenticator | None = None,
+    edge: Edge = FULL_EDGE,
 ) -> FastAPI:
     """Return the app.
 
@@ -76,12 +78,16 @@ def create_app(
     Redis is unavailable, it passes the error as `away`; the start then does not wait for Redis. `wrong` is called if
     Redis answers but can never be used, for example because its version is too old.
 
+    An `authenticator` is code of an app that this server is mounted in. It decides instead of `PROGRESS_AUTH`.
+
     As an ASGI factory: `uvicorn --factory progress_server.app:create_app`, with settings from the environment.
     """
     config = settings or load_settings()
     tally = Tally()
-    callback = CallbackAuthenticator(config, tally) if config.auth == "callback" else None
-    guard = Guard(config) if callback is None else Guard(config, callback, callback.admit)
+    app_decides = authenticator is not None
+    callback = CallbackAuthenticator(config, tally) if config.auth == "callback" and not app_decides else None
+    admit = None if callback is None else callback.admit
+    guard = Guard(config, authenticator or callback, admit, app_decides=app_decides)
     limiter = Limiter(config, tally)
     redact_requests()
 
@@ -99,17 +105,21 @@ def create_app(
         ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
-        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours))
+        resources.callback(delattr, app.state, "context")
+        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours), app_decides=app_decides)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.starting = Startup(lambda resources: begin(app, resources), wrong, away)
-        async with app.state.starting:
-            with drained_by_signals(app):
-                yield
+        try:
+            async with app.state.starting:
+                with drained_by_signals(app):
+                    yield
+        finally:
+            del app.state.starting
 
     app = App(
-        build_stack(config, tally, guard, limiter, callback),
+        build_stack(config, tally, guard, limiter, callback, edge),
         title="Progress broker",
         description="The progress of long-running operations, as resources and as server-sent events.",
         version="1",
@@ -128,5 +138,5 @@ def create_app(
         app.include_router(module.router)
     pages.mount_pages(app)
     redirect_slashes(app)
-    describe(app, config)
+    describe(app, config, app_decides=app_decides)
     return app

@@ -13,6 +13,9 @@ from progress_broker.model.operation import OPERATION_ID
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 
+OUTER = "progress_broker.outer"
+"""The key, in the scope of a request, of the scope as the app around the server passed it on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -23,11 +26,14 @@ class Context:
     hub: Hub
     metrics: CollectorRegistry
     facts: AttributeCache
+    app_decides: bool = False
+    """Whether code of the app that this server is mounted in authenticates callers."""
 
     @property
     def takes_other_names(self) -> bool:
-        """Whether a new connection may have unknown query parameters: with `auth=callback` a back end reads them."""
-        return self.settings.auth == "callback"
+        """Whether a new connection may have unknown query parameters: the app or the back end of `callback` reads
+        them."""
+        return self.app_decides or self.settings.auth == "callback"
 
 
 def context_of(connection: HTTPConnection) -> Context:

@@ -12,7 +12,7 @@ import yaml
 from playwright.sync_api import Browser
 
 from tests.docs.blocks import ROOT, Block, blocks_of
-from tests.docs.session import Session
+from tests.docs.session import SERVER_PORT, Session
 from tests.servers import need
 
 
@@ -85,7 +85,7 @@ def check(block: Block, name: str, session: Session, before: str) -> str:
 def check_page(page: Path, folder: Path, browser: Callable[[], Browser]) -> None:
     """Run or parse the blocks of a page, in order; the first that fails is named."""
     blocks = blocks_of(page.read_text())
-    serves = any("background" in it.notes and "progress-broker serve" in it.text for it in blocks)
+    serves = any(f":{SERVER_PORT}/" in it.notes.get("background", "") for it in blocks)
     with Session(folder / "page", browser, own_server=serves) as session:
         printed = ""
         for block in blocks:

@@ -1,6 +1,6 @@
 """The guard: checks credentials of every kind, in one place."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from urllib.parse import parse_qs
@@ -42,18 +42,35 @@ class Anonymous:
         return ANONYMOUS
 
 
+class RejectedByApp(Exception):
+    """The app that this server is mounted in answers a caller with an error of its own."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+
 Admit = Callable[[HTTPConnection, Principal], Awaitable[Principal]]
 """Decides about a connection that comes with a ticket: returns its principal, or raises `Unauthenticated`."""
 
 
 class Guard:
-    """Finds the principal of each connection. Tickets and revocations work only within `running`."""
+    """Finds the principal of each connection. Tickets and revocations work only within `running`.
+
+    If `app_decides`, the authenticator is code of an app, which may use any credentials: all but tickets and API keys
+    are left to it.
+    """
 
     def __init__(
-        self, settings: Settings, authenticator: Authenticator | None = None, admit: Admit | None = None
+        self,
+        settings: Settings,
+        authenticator: Authenticator | None = None,
+        admit: Admit | None = None,
+        *,
+        app_decides: bool = False,
     ) -> None:
         self._settings = settings
-        self._admit = admit
+        self._admit, self._app_decides = admit, app_decides
         self._authenticator = authenticator or authenticator_of(settings)
         self._open = isinstance(self._authenticator, Anonymous)
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
@@ -87,10 +104,13 @@ class Guard:
         if "ticket" in given:
             principal = await self.tickets.verify(connection, given["ticket"][0])
             return principal if self._admit is None else await self._admit(connection, principal)
-        if given.keys() & {"token", "access_token"}:  # URLs are stored in logs, and a token is valid for long
+        if self._app_decides:
+            token = connection.headers.get("authorization", "").removeprefix("Bearer ")
+        elif given.keys() & {"token", "access_token"}:  # URLs are stored in logs, and a token is valid for long
             raise Unauthenticated("the URL contains an access token, but only tickets are accepted in URLs")
-        token = bearer(connection)
-        if token is not None and token.startswith(PREFIX):
+        else:
+            token = bearer(connection) or ""
+        if token.startswith(PREFIX):
             return self._keys.verify(token)
         return await self._authenticator.authenticate(connection)
 

@@ -4,10 +4,10 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import BrokerError, Unauthenticated
-from progress_server.auth.guard import ClientDisconnect, Guard
+from progress_server.auth.guard import ClientDisconnect, Guard, RejectedByApp
 from progress_server.auth.principal import STATE
 from progress_server.http.paths import class_of
-from progress_server.http.rejections import COME_BACK_S, reject
+from progress_server.http.rejections import COME_BACK_S, reject, reject_with_status
 from progress_server.observability.logs import RejectionLog
 
 
@@ -24,6 +24,9 @@ class AuthenticationMiddleware:
             try:
                 principal = await self._guard.authenticate(HTTPConnection(scope))
             except ClientDisconnect:
+                return
+            except RejectedByApp as error:
+                await reject_with_status(error.status, error.detail, error.headers, scope, receive, send)
                 return
             except BrokerError as error:
                 if isinstance(error, Unauthenticated):

@@ -1,19 +1,25 @@
 """The principal: who a connection acts for, and what it may do."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from progress_broker.model.grants import EVERYTHING, Grants
+from progress_broker.model.grants import EVERYTHING, Action, Grant, Grants
 
 STATE = "principal"
 """The key among the `state` of a connection's scope."""
 
+_OWN = frozenset({Action.READ, Action.CANCEL})
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, init=False)
 class Principal:
-    """An authenticated caller: its name, what it may do, and when its credentials expire."""
+    """An authenticated caller: its name, what it may do, and when its credentials expire.
+
+    Without `grants` it may read and cancel the operations that it owns, and nothing else.
+    """
 
     name: str
     """The caller's name; empty if no credentials are required."""
@@ -22,6 +28,21 @@ class Principal:
     """When its credentials expire, in seconds since 1970; its streams end then, too."""
     token_id: str | None = None
     """The id that its credentials can be revoked by, beside the name."""
+
+    def __init__(
+        self,
+        name: str,
+        grants: Grants | Iterable[Grant] | None = None,
+        expires_at: float | None = None,
+        token_id: str | None = None,
+    ) -> None:
+        if grants is None:
+            grants = Grants((Grant(_OWN, owners=frozenset({name})),))
+        elif not isinstance(grants, Grants):
+            grants = Grants(tuple(grants))
+        values = {"name": name, "grants": grants, "expires_at": expires_at, "token_id": token_id}
+        for field, value in values.items():
+            object.__setattr__(self, field, value)  # the class is frozen
 
 
 ANONYMOUS = Principal("", EVERYTHING)

@@ -65,8 +65,13 @@ _TICKET = {
 }
 
 
-def describe(app: FastAPI, settings: Settings) -> None:
-    """Complete an app's OpenAPI document when it is first asked for."""
+def describe(app: FastAPI, settings: Settings, *, app_decides: bool = False) -> None:
+    """Complete an app's OpenAPI document when it is first asked for.
+
+    If `app_decides`, an app authenticates callers, in ways that are not described.
+    """
+    if app_decides:
+        settings = settings.model_copy(update={"auth": "jwt", "jwt_cookie": ""})
     plain: Callable[[], dict[str, Any]] = app.openapi
 
     def described() -> dict[str, Any]:

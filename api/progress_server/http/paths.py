@@ -89,10 +89,12 @@ def operation_in(scope: Scope) -> str:
 
 
 def _path_of(scope: Scope) -> str:
-    """Return a request's path without the `root_path` of the server; "" for the lifespan."""
+    """Return a request's path without the `root_path`, exactly as the router does; "" for the lifespan."""
     path: str = scope.get("path", "")
     root_path: str = scope.get("root_path", "")
-    return path.removeprefix(root_path) if root_path else path
+    if root_path and path.startswith(root_path) and path[len(root_path) :][:1] in ("", "/"):
+        return path[len(root_path) :]
+    return path
 
 
 def _pattern(path: str, name: str = "") -> str:

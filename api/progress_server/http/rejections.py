@@ -6,7 +6,9 @@ Browsers hide the status of a rejected WebSocket handshake. So the WebSocket is 
 
 import math
 import random
+from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 
 import orjson
 from starlette.datastructures import Headers
@@ -14,7 +16,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from progress_broker.errors import RETRYABLE, BrokerError, Unauthenticated
+from progress_broker.errors import (
+    RETRYABLE,
+    AuthorizerUnavailable,
+    BrokerError,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    RateLimited,
+    Unauthenticated,
+)
 from progress_broker.stream.frames import reconnect_frame
 from progress_server.http.headers import EVENT_STREAM
 from progress_server.http.problems import (
@@ -41,6 +52,14 @@ COME_BACK_S = 2.0
 _BROKEN, _RESTART, _LATER = 1011, 1012, 1013
 _OURS = 4000  # 4000 to 4999 are free for applications
 
+_NEAREST: dict[int, type[BrokerError]] = {
+    401: Unauthenticated,
+    404: NotFound,
+    422: InvalidInput,
+    429: RateLimited,
+    503: AuthorizerUnavailable,
+}
+
 _JITTER = (1.0, 1.3)  # spread retries of clients that are rejected together; never below 1, so that none is early
 
 
@@ -62,6 +81,25 @@ async def reject(
         return
     answer = rejection(fault, Headers(scope=scope).get("accept"), retry_s)
     answer.raw_headers += headers or ()
+    await answer(scope, receive, send)
+
+
+async def reject_with_status(
+    status: int, detail: str, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Reject a request with any status, which an app chose, as a problem with the code that is nearest to it."""
+    kind = _NEAREST.get(status, Forbidden if status < 500 else AuthorizerUnavailable)
+    exact = STATUS_OF_CODE[kind.code] == status
+    if scope["type"] == "websocket" or (exact and kind.code in RETRYABLE):
+        wait_s = next((it for name, it in headers.items() if name.lower() == "retry-after" and it.isdecimal()), None)
+        fault = kind(detail, retry_s=float(wait_s) if wait_s else None)
+        await reject(fault, scope, receive, send, retry_s=COME_BACK_S)
+        return
+    body = problem_body(kind.code, detail, None) | {"status": status}
+    if not exact:
+        phrases = {it.value: it.phrase for it in HTTPStatus}
+        body |= {"type": "about:blank", "title": phrases.get(status, "Rejected")}
+    answer = ProblemResponse(kind.code, orjson.dumps(body), status, dict(headers), "application/problem+json")
     await answer(scope, receive, send)
 
 

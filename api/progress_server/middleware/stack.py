@@ -1,6 +1,7 @@
 """The list of all middleware, in the order in which a request passes through it."""
 
 import logging
+from dataclasses import dataclass
 
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -47,8 +48,30 @@ _TOLD = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Which checks and headers of a server's edge to apply. Inside another app they are usually that app's."""
+
+    hosts: bool = True
+    """Check the `Host` header."""
+    csrf: bool = True
+    """Reject requests from pages of other origins that change something."""
+    cors: bool = True
+    """Let pages of the origins in the settings read responses."""
+    hsts: bool = True
+    """Send `Strict-Transport-Security` where the settings have a certificate."""
+
+
+FULL_EDGE = Edge()
+
+
 def build_stack(
-    settings: Settings, tally: Tally, guard: Guard, limiter: Limiter, callback: CallbackAuthenticator | None
+    settings: Settings,
+    tally: Tally,
+    guard: Guard,
+    limiter: Limiter,
+    callback: CallbackAuthenticator | None,
+    edge: Edge = FULL_EDGE,
 ) -> list[Middleware]:
     """Return the middleware that a request passes before its route, the outermost first.
 
@@ -61,11 +84,11 @@ def build_stack(
     admission = Middleware(AdmissionMiddleware, rate=settings.handshakes_per_s, tally=tally)
     return [
         Middleware(AccessLogMiddleware, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
-        Middleware(SecurityHeadersMiddleware, https_only=_is_https_only(settings)),
+        Middleware(SecurityHeadersMiddleware, https_only=edge.hsts and _is_https_only(settings)),
         Middleware(UnreadableMiddleware),
-        *_hosts(settings),
-        *_cors(settings),
-        Middleware(CsrfMiddleware, trusted_origins=() if _any_may_read(settings) else settings.cors_origins),
+        *(_hosts(settings) if edge.hosts else ()),
+        *(_cors(settings) if edge.cors else ()),
+        *(_csrf(settings) if edge.csrf else ()),
         ERRORS,
         Middleware(StartupMiddleware),
         *([] if callback is None else _before_the_question(callback, limiter, tally, admission)),
@@ -90,6 +113,10 @@ def _is_https_only(settings: Settings) -> bool:
 def _hosts(settings: Settings) -> list[Middleware]:
     names = names_answered(settings)
     return [] if names is None else [Middleware(TrustedHosts, names=names)]
+
+
+def _csrf(settings: Settings) -> list[Middleware]:
+    return [Middleware(CsrfMiddleware, trusted_origins=() if _any_may_read(settings) else settings.cors_origins)]
 
 
 def _cors(settings: Settings) -> list[Middleware]:

@@ -106,6 +106,12 @@ class StartupMiddleware:
 def not_started(scope: Scope) -> StorageUnavailable:
     """Return the error for a request that needs Redis before the start has succeeded."""
     starting: Startup | None = getattr(scope["app"].state, "starting", None)
-    why = f": {starting.reason}" if starting is not None and starting.reason else ""
-    kind = StorageReadOnly if starting is not None and starting.read_only else StorageUnavailable
+    if starting is None:
+        return StorageUnavailable(
+            "this server is not running: pass `lifespan=progress.lifespan` to the app that it is mounted in, or run"
+            " `async with progress.lifespan(app)` within that app's own lifespan",
+            retry_s=COME_BACK_S,
+        )
+    why = f": {starting.reason}" if starting.reason else ""
+    kind = StorageReadOnly if starting.read_only else StorageUnavailable
     return kind(f"this server is not connected to Redis yet{why}", retry_s=COME_BACK_S)

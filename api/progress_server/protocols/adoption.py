@@ -24,10 +24,11 @@ from progress_server.protocols.http import BoundedHttpProtocol
 class ConnectionHandover:
     """An offer to take over a connection. It has only weak references, because the request's scope refers to it."""
 
-    __slots__ = ("_cycle", "_protocol")
+    __slots__ = ("_cycle", "_protocol", "held")
 
     def __init__(self, protocol: "AdoptableProtocol", cycle: RequestResponseCycle) -> None:
         self._protocol, self._cycle = ref(protocol), ref(cycle)
+        self.held = False
 
     def without_chunks(self) -> None:
         """Write a head without chunked encoding: the body ends with the connection, as HTTP/1.0 requires."""
@@ -47,6 +48,7 @@ class ConnectionHandover:
             return None
         if not cycle.response_started:
             cycle.chunked_encoding = None
+            self.held = True
             return None
         transport = cycle.transport
         if not (cycle.disconnected or transport.is_closing()):

@@ -29,6 +29,9 @@ class Connection(NamedTuple):
 class ConnectionOffer(Protocol):
     """A connection that can be taken over from the server (`api/progress_server/protocols/adoption.py`)."""
 
+    held: bool
+    """Whether it could not be taken over because middleware of the app still held the head of the response."""
+
     def without_chunks(self) -> None:
         """Write a head without chunked encoding: the body ends with the connection, as HTTP/1.0 requires."""
         ...

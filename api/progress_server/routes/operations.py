@@ -134,7 +134,10 @@ async def get(
 
 def _public_url(request: Request, context: Context) -> str:
     """Return the URL under which the caller reaches this API. Pollers follow `Operation-Location` only if absolute."""
-    return context.settings.public_url or str(request.base_url).rstrip("/")
+    if context.settings.public_url:
+        return context.settings.public_url
+    # Not `request.base_url`: inside another app that is the URL of the other app.
+    return str(request.url.replace(path=request.scope.get("root_path", ""), query="", fragment="")).rstrip("/")
 
 
 def _poll_delay(now: Operation) -> dict[str, str]:

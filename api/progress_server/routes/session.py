@@ -88,11 +88,14 @@ async def sign_out(request: Request, context: InContext) -> Response:
 async def ways(context: InContext) -> Response:
     """Return how users sign in."""
     settings = context.settings
-    return answer(SignIn(by=_BY[settings.auth], url=settings.sign_in_url), headers={"Cache-Control": "no-cache"})
+    by = "back-end" if context.app_decides else _BY[settings.auth]
+    return answer(SignIn(by=by, url=settings.sign_in_url), headers={"Cache-Control": "no-cache"})
 
 
 def _token_of(request: Request, context: Context) -> str | None:
     settings = context.settings
+    if context.app_decides:  # its credentials are its own matter, and stay where they are
+        return None
     token = bearer_or_cookie(request, settings.jwt_cookie, settings.cors_origins)
     return None if token is None or token.startswith(PREFIX) else token
 

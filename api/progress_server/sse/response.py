@@ -1,7 +1,9 @@
 """The response that carries a stream: over an adopted connection if the server offers one, otherwise over ASGI."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 from fastapi import Request
 from starlette.responses import Response
@@ -11,7 +13,7 @@ from progress_broker.errors import RETRYABLE, BrokerError
 from progress_broker.stream.outlet import OutletOwner
 from progress_broker.stream.stream import Stream
 from progress_server.callback.connection import connection_in
-from progress_server.context import context_of
+from progress_server.context import OUTER, context_of
 from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.rejections import rejection
 from progress_server.limits.slots import slot_in
@@ -19,6 +21,19 @@ from progress_server.protocols.extensions import ADOPTION, Connection, Connectio
 from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, Http10Outlet
 from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from progress_server.sse.encodings import accepts_gzip
+
+log = logging.getLogger(__name__)
+
+_ADOPTED = "streams take over their sockets from uvicorn"
+_ASGI = (
+    "streams are sent over ASGI. With uvicorn they can take over their sockets, which takes less memory and CPU time:"
+    " run it with --http progress_server.protocols.for_uvicorn:HTTP"
+    " --ws progress_server.protocols.for_uvicorn:WEBSOCKET"
+)
+_HELD = (
+    "a stream is sent over ASGI, although uvicorn offers its socket: middleware of the app, such as BaseHTTPMiddleware,"
+    " holds back the head of the response"
+)
 
 Opened = Callable[[], Awaitable[None]]
 
@@ -52,11 +67,16 @@ class StreamResponse(Response):
             self.raw_headers.append(_GZIP)
         offer: ConnectionOffer | None = scope.get("extensions", {}).get(ADOPTION)
         if offer is None:
+            _log_of_mounted(scope, _ASGI)
             await self._over_asgi(scope, receive, send)
         elif not await self._adopted(offer, scope, send):
+            if offer.held:
+                _log_of_mounted(scope, _HELD)
             await self._over_asgi(scope, receive, _without_head(send))
-        elif self._opened is not None:
-            await self._opened()
+        else:
+            _log_of_mounted(scope, _ADOPTED)
+            if self._opened is not None:
+                await self._opened()
 
     async def _adopted(self, offer: ConnectionOffer, scope: Scope, send: Send) -> bool:
         """Send the head, and hand the socket over to the subscription. Return whether that worked."""
@@ -92,6 +112,16 @@ class StreamResponse(Response):
         if self._opened is not None:
             send = _telling_of_the_first(send, self._opened)
         await AsgiStream(subscription, outlet, headers)(scope, receive, send)
+
+
+def _log_of_mounted(scope: Scope, how: str) -> None:
+    if OUTER in scope:  # our own server always offers its sockets
+        _log_once(how)
+
+
+@cache
+def _log_once(how: str) -> None:
+    log.info("%s", how)
 
 
 def _telling_of_the_first(send: Send, opened: Opened) -> Send:
