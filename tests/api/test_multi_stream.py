@@ -57,6 +57,19 @@ def told(messages: list[sse.Message]) -> list[tuple[str, str]]:
     return [(message.json["operation"], message.type) for message in messages if "n" in message.json]
 
 
+async def test_a_query_by_metadata_finds_what_was_created_with_it(http: httpx.AsyncClient) -> None:
+    await create(http, id="a", metadata={"customer": 42, "eu": True})
+    await create(http, id="b", metadata={"customer": 42})
+    await create(http, id="c")
+    await publish(http, "c", "metadata", {"customer": 42})  # the fields that a query looks at never change
+    await publish(http, "a", "metadata", {"customer": None})
+    operations, *_ = await until(http, lambda messages: len(messages) >= 2, metadata="customer:42")
+    assert operations.json["operations"] == ["a", "b"]
+    operations, *_ = await until(http, lambda messages: len(messages) >= 2, metadata=["customer:42", "eu:true"])
+    assert operations.json["operations"] == ["a"]
+    problem(await http.get(STREAM, params={"metadata": "customer"}), 422, "invalid")
+
+
 async def test_named_ones_are_told_to_their_ends_and_a_reconnect_gets_204(http: httpx.AsyncClient) -> None:
     for id in ("a", "b"):
         await create(http, id=id)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from datetime import datetime
 
 import httpx
 import pytest
@@ -10,6 +11,10 @@ from tests.conftest import make_settings
 from tests.servers import eventually
 
 OPS = "/v1/operations"
+WHOLE = """
+id kind title owner tags metadata parent weight children status done attempt worker cancel_requested cancel progress
+result error created_at started_at updated_at finished_at elapsed_ms expires_at position events
+"""
 
 
 @pytest.fixture
@@ -34,6 +39,29 @@ async def create(http: httpx.AsyncClient, **body: object) -> dict[str, object]:
     return made
 
 
+async def test_metadata_is_given_changed_and_searched_by(http: httpx.AsyncClient) -> None:
+    await create(http, id="a", metadata={"customer": 42, "phase": "queued", "list": [{"x": None}]})
+    await create(http, id="b", metadata={"customer": "42"})
+    problem(await http.post(OPS, json={"id": "c", "metadata": []}), 422, "invalid")
+    problem(await http.post(OPS, json={"id": "c", "metadata": {"x": "y" * 20_000}}), 413, "too-large")
+    problem(await http.post(OPS, json={"id": "a", "metadata": {"customer": 43}}), 409, "operation-exists")
+    assert (await publish(http, "a", "metadata", {"phase": "loading", "customer": None})).status_code == 200
+    problem(await publish(http, "a", "metadata", [1]), 422, "invalid")
+    problem(await publish(http, "a", "metadata", {"x": "y" * 20_000}), 413, "too-large")
+    shown = (await http.get(f"{OPS}/a")).json()
+    assert shown["metadata"] == {"phase": "loading", "list": [{"x": None}]}
+
+    async def found(*metadata: str) -> list[str]:
+        answer = await http.get(OPS, params={"metadata": metadata})
+        return [operation["id"] for operation in answer.json()["operations"]]
+
+    assert await found("customer:42") == ["b"]
+    assert await found("phase:loading") == ["a"]
+    assert await found("phase:loading", "customer:42") == []
+    for bad in ("customer", ":42", "customer:", "a b:c"):
+        assert problem(await http.get(OPS, params={"metadata": bad}), 422, "invalid")["field"].startswith("metadata")
+
+
 async def publish(
     http: httpx.AsyncClient, operation: str, type: str, data: object = None, **more: object
 ) -> httpx.Response:
@@ -53,21 +81,19 @@ class TestCreate:
         assert (await http.get(answer.headers["location"])).json() == answer.json()
 
     async def test_shows_the_whole_operation(self, http: httpx.AsyncClient) -> None:
-        assert set(await create(http)) == {
-            *("id", "kind", "title", "owner", "tags", "parent", "weight", "children", "status", "done", "attempt"),
-            *(
-                "worker",
-                "cancel_requested",
-                "cancel",
-                "progress",
-                "result",
-                "error",
-                "created_at",
-                "started_at",
-                "updated_at",
-            ),
-            *("finished_at", "expires_at", "position", "events"),
-        }
+        shown = await create(http)
+        assert sorted(shown) == sorted(WHOLE.split())
+        assert shown["elapsed_ms"] is None
+
+    async def test_the_time_that_has_passed_is_from_its_start_to_its_end(self, http: httpx.AsyncClient) -> None:
+        await create(http, id="a")
+        await publish(http, "a", "progress", {"current": 1})
+        now = (await http.get(f"{OPS}/a")).json()
+        await finish(http, "a")
+        ended = [(await http.get(f"{OPS}/a")).json() for _ in range(2)]
+        started, finished = (datetime.fromisoformat(ended[0][f"{name}_at"]) for name in ("started", "finished"))
+        assert 0 <= now["elapsed_ms"] < 60_000
+        assert {it["elapsed_ms"] for it in ended} == {round((finished - started).total_seconds() * 1000)}
 
     async def test_needs_no_body(self, http: httpx.AsyncClient) -> None:
         assert (await http.post(OPS)).status_code == 201

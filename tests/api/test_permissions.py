@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -193,3 +193,49 @@ async def test_nobody_gets_past_the_door_without_a_proof(http: httpx.AsyncClient
         answer = await http.request(method if method != "WS" else "GET", re.sub(r"\{\w+\}", "a", path))
         is_open = path in OPEN_PATHS or path.startswith("/web/")
         assert (answer.status_code == 401) is not is_open, f"{method} {path}: {answer.status_code}"
+
+
+async def test_grants_by_metadata_hold_for_all_calls_and_no_change_moves_an_operation(http: httpx.AsyncClient) -> None:
+    """Every way to reach an operation decides by what it was created with."""
+    red, blue = (
+        bearing(token(who, grants=[{"actions": ["read", "create", "publish"], "metadata": {"tenant": [who]}}]))
+        for who in ("red", "blue")
+    )
+    await create(http, "a", red, metadata={"tenant": "red", "n": 1})
+    await create(http, "b", blue, metadata={"tenant": "blue"})
+    for metadata in ({"tenant": "blue"}, {}):
+        answer = await http.post("/v1/operations", json={"id": "c", "metadata": metadata}, headers=red)
+        assert answer.status_code == 403
+    change = {"type": "metadata", "data": {"tenant": "blue"}}
+    assert (await http.post("/v1/operations/a/events", json=change, headers=red)).status_code == 200
+    assert (await http.get("/v1/operations/a", headers=red)).json()["metadata"] == {"tenant": "blue", "n": 1}
+    for headers, mine, theirs in ((red, "a", "b"), (blue, "b", "a")):
+        assert (await http.get(f"/v1/operations/{mine}", headers=headers)).status_code == 200
+        assert (await http.get(f"/v1/operations/{theirs}", headers=headers)).status_code == 404
+        assert (await http.post(f"/v1/operations/{theirs}/events", json=change, headers=headers)).status_code == 404
+        page = (await http.get("/v1/operations", headers=headers)).json()["operations"]
+        assert [operation["id"] for operation in page] == [mine]
+        query = {"query": {"metadata": {"tenant": "blue"}}}
+        ticket = (await http.post("/v1/tickets", json=query, headers=headers)).json()["ticket"]
+        in_both = [mine] if headers is blue else []
+        for query, sent, readable in (("", headers, [mine]), (f"&ticket={ticket}", None, in_both)):
+            async with http.stream("GET", f"/v1/stream?kind=operation{query}", headers=sent) as stream:
+                lines = [line async for line in _until_data(stream)]
+            assert json.loads(lines[-1].removeprefix("data:"))["operations"] == readable
+    found = await http.get("/v1/operations?metadata=tenant:blue", headers=red)
+    assert [operation["id"] for operation in found.json()["operations"]] == ["a"]
+
+
+async def _until_data(stream: httpx.Response) -> AsyncIterator[str]:
+    async for line in stream.aiter_lines():
+        yield line
+        if line.startswith("data:"):
+            return
+
+
+@pytest.mark.parametrize("metadata", [{}, {"a b": ["x"]}, {"a": []}, {"a": [None]}, {"a": [""]}, {"a": "x"}])
+async def test_a_grant_by_metadata_that_can_not_be_searched_by_lets_nobody_in(
+    http: httpx.AsyncClient, metadata: Any
+) -> None:
+    headers = bearing(token("alice", grants=[{"actions": ["read"], "metadata": metadata}]))
+    assert (await http.get("/v1/operations", headers=headers)).status_code == 401

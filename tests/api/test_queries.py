@@ -134,7 +134,7 @@ async def test_the_rejection_names_those_it_takes(http: httpx.AsyncClient) -> No
     for path, takes in (
         (f"{STREAM}?form=start", "children, from, interval_ms, last_event_id, ping, types, wait_s"),
         (f"{OPS}/a/events?since=1", "after, limit, types, wait"),
-        (f"{OPS}?q=1", "cursor, kind, limit, owner, parent, status, tag"),
+        (f"{OPS}?q=1", "cursor, kind, limit, metadata, owner, parent, status, tag"),
         (f"{OPS}/a?x=1", "include"),
     ):
         assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call accepts {takes}")

@@ -1,15 +1,18 @@
 """What grants allow. A decision by id must never differ from the decision by all attributes."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from progress_broker.model.grants import EVERYTHING, NOTHING, Action, Grant, Grants, ResourceAttributes, granted
 
-FACTS = ResourceAttributes("import-42", "alice", "import", ("eu", "big"))
+FACTS = ResourceAttributes("import-42", "alice", "import", ("eu", "big"), ("tenant=red", "vip=true", "n=7"))
 
 NAMES = st.sampled_from(["a", "b", "ab"])
 SETS = st.none() | st.frozensets(NAMES, max_size=2)
+PAIRS = st.frozensets(NAMES.map("key={}".format), max_size=2)
 GRANTS = st.builds(
     Grant,
     actions=st.frozensets(st.sampled_from(Action), max_size=2),
@@ -18,10 +21,16 @@ GRANTS = st.builds(
     owners=SETS,
     kinds=SETS,
     tags=SETS,
+    metadata=st.none() | st.tuples(PAIRS) | st.tuples(PAIRS, PAIRS),
 )
 MANY = st.builds(Grants, given=st.lists(GRANTS, max_size=3).map(tuple), limits=st.lists(GRANTS, max_size=2).map(tuple))
 OPERATIONS = st.builds(
-    ResourceAttributes, id=NAMES, owner=st.none() | NAMES, kind=NAMES, tags=st.frozensets(NAMES, max_size=2)
+    ResourceAttributes,
+    id=NAMES,
+    owner=st.none() | NAMES,
+    kind=NAMES,
+    tags=st.frozensets(NAMES, max_size=2),
+    metadata=st.frozensets(NAMES.map("key={}".format), max_size=2),
 )
 
 
@@ -39,10 +48,15 @@ OPERATIONS = st.builds(
         ({"kinds": ["import"], "tags": ["eu"]}, True),
         ({"kinds": ["import"], "tags": ["us"]}, False),
         ({"tags": ["us", "big"]}, True),
+        ({"metadata": {"tenant": ["blue", "red"]}}, True),
+        ({"metadata": {"tenant": ["red"], "vip": [True], "n": [7]}}, True),
+        ({"metadata": {"tenant": ["red"], "vip": ["false"]}}, False),
+        ({"metadata": {"nothing": ["red"]}}, False),
+        ({"metadata": {"tenant": []}}, False),
         *(({name: []}, False) for name in ("ids", "prefixes", "owners", "kinds", "tags")),
     ],
 )
-def test_a_grant_covers_what_all_its_selectors_pick(selectors: dict[str, list[str]], covered: bool) -> None:
+def test_a_grant_covers_what_all_its_selectors_pick(selectors: dict[str, Any], covered: bool) -> None:
     grants = Grants((granted(["read"], **selectors),))
     assert grants.allows(Action.READ, FACTS) is covered
     assert not grants.allows(Action.PUBLISH, FACTS)

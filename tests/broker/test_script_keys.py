@@ -78,6 +78,8 @@ async def use_everything(store: Store) -> None:
     await store.get("a", list_children=True)
     await store.publish("a", [])
     await store.publish("a", [RUNNING, encode("progress", {"percent": 1}, store.settings)])
+    for metadata in ({"customer": 1}, {"customer": 2}):
+        await store.publish("a", [encode("metadata", metadata, store.settings)])
     await redis.hset(keys.snapshot, "listed_ms", "1")
     await store.publish("a", [log])
     await redis.hset(keys.snapshot, "listed_ms", "1")

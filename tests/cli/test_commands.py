@@ -65,6 +65,34 @@ def test_one_operation_is_shown(shell: Shell) -> None:
     assert operation["result"] == {"rows": 10}
 
 
+def test_metadata_is_given_shown_and_searched_by(shell: Shell) -> None:
+    make(
+        shell,
+        "a",
+        "--metadata",
+        "customer=42",
+        "--metadata",
+        "name=ann b=c",
+        "--metadata",
+        '{"list": [1], "flag": true}',
+    )
+    make(shell, "b", "--metadata", 'customer="43"')
+    (operation,) = shell.lines("show", "a")
+    assert operation["metadata"] == {"customer": 42, "name": "ann b=c", "list": [1], "flag": True}
+    shell.says("publish", "a", "--type", "metadata", "--data", '{"flag": null, "customer": 43}')
+    text = shell.says("show", "a")
+    for part in ("customer: 43", "name: ann b=c", "list: [1]"):
+        assert part in text
+    assert "flag" not in text
+    assert {it["id"] for it in shell.lines("ls", "--metadata", "customer=43")} == {"a", "b"}
+    assert [it["id"] for it in shell.lines("ls", "--metadata", "customer=43", "--metadata", "name=ann b=c")] == ["a"]
+    assert shell.lines("ls", "--metadata", "customer=42") == []
+    for bad in ("customer", "=x", "{", "[1]"):
+        assert "metadata" in shell.fails(2, "publish", "c", "--create", "--metadata", bad) or bad == "{"
+    assert "--metadata" in shell.fails(2, "ls", "--metadata", "customer")
+    assert len(shell.lines("ls")) == 2
+
+
 def test_a_parent_is_shown_with_its_children(shell: Shell) -> None:
     make(shell, "album", "--type", "progress", "--data", "{}")
     for id, percent in (("a", 80), ("b", 20)):

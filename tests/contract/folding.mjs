@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { begin, fold } from '../../web/progress_web/client/fold.js';
 import { decode } from '../../web/progress_web/client/frame.js';
 
-const ONLY_SHOWN = { expires_at: null };
+const ONLY_SHOWN = { expires_at: null, elapsed_ms: null };
 const ONLY_AT_CREATION = { kind: 'import', tags: ['eu'] };
 
 const lives = JSON.parse(readFileSync(process.argv[2], 'utf8'));
@@ -24,6 +24,7 @@ for (const { events, shown } of lives) {
   }
   same({ ...now.operation, ...ONLY_AT_CREATION }, last);
   assert.equal(now.ended, last.done);
+  if (last.done) assert.equal(now.operation.elapsed_ms, last.elapsed_ms);
 
   for (const snapshot of snapshots) {
     same(decoded.reduce(fold, fold(begin(), snapshot)).operation, last); // from a snapshot on

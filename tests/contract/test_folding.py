@@ -62,7 +62,9 @@ class Life:
         return {"events": events, "shown": self.shown}
 
     async def report(self, chance: random.Random) -> None:
-        type, data = chance.choice([("log", {"message": "hi"}), ("progress", {"current": 3}), ("custom", None)])
+        metadata = {chance.choice("abc"): chance.choice([None, 1, {"x": None}])}
+        events = [("log", {"message": "hi"}), ("progress", {"current": 3}), ("metadata", metadata), ("custom", None)]
+        type, data = chance.choice(events)
         await self.store.publish(self.id, [encode(type, data, self.store.settings)])
 
     async def report_much(self, chance: random.Random) -> None:
@@ -102,7 +104,7 @@ class Life:
 
 
 async def test_all_there_is_to_show_can_be_folded_from_the_events(redis_url: str, tmp_path: Path) -> None:
-    chance = random.Random(42)
+    chance = random.Random(43)
     async with await Store.open(make_settings(redis_url=redis_url, force_cancel_after_s=12.345)) as store:
         lives = [Life(store, f"life-{number}") for number in range(LIVES)]
         for life in lives:

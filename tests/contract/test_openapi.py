@@ -106,6 +106,7 @@ def _resolved(document: dict[str, Any], name: str) -> Draft202012Validator:
 ENVELOPES = {
     "progress": {"percent": 42.0, "stages": [{"name": "extract"}], "mine": 1},
     "log": {"message": "m"},
+    "metadata": {"customer": 42, "phase": None},
     "status": {"status": "running", "attempt": 2},
     "child": {"operation": "b", "kind": "k", "title": None, "weight": 1.0},
     "end": {"status": "failed", "result": None, "error": {"type": "t", "message": "m"}},
@@ -115,6 +116,7 @@ ENVELOPES = {
 BAD = {
     "progress": {"percent": 101},
     "log": {},
+    "metadata": [1],
     "status": {"status": "done"},
     "child": {},
     "end": {"status": "running"},

@@ -78,6 +78,11 @@ class BaseOperation:
         """Whether the work should stop: somebody cancelled it, or this process may no longer report the operation."""
         return self._reporter.cancellation.error() is not None
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The operation's metadata, as this process knows it: as it was when it began, with its own changes."""
+        return dict(self._reporter.outbox.metadata.known)
+
     def raise_if_cancelled(self) -> None:
         """Raise `Cancelled` if somebody asked the work to stop.
 
@@ -128,6 +133,7 @@ class BaseOperation:
         percent: float | None = None,
         message: str | None = None,
         metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         workers: Pool | Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> None:
@@ -137,7 +143,14 @@ class BaseOperation:
         `metrics` are merged into those reported before. `workers` describes the pool that does the work. `extra` fields
         are shown next to the others. If everything together exceeds `PROGRESS_MAX_PROGRESS_BYTES`, the largest of the
         metrics and the `extra` fields are left out.
+
+        `metadata` changes what the application notes about the operation, which is not a part of the progress: each key
+        replaces the one before, and None removes it.
         """
+        if metadata is not None:
+            self._reporter.update_metadata(metadata)
+            if extra == {} and all(it is None for it in (current, total, unit, percent, message, metrics, workers)):
+                return
         extra |= {} if workers is None else {"workers": shown_pool(workers)}
         self._reporter.progress.update(current, total, percent, message, metrics, extra, unit=unit)
 

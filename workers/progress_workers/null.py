@@ -52,6 +52,7 @@ class NullOperation(BaseOperation):
     attempt = 1
     ended = False
     cancelled = False
+    metadata: dict[str, Any] = {}  # noqa: RUF012 - nothing is noted about it
 
     def __init__(self) -> None:
         pass

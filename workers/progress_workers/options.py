@@ -3,9 +3,9 @@
 The options of creating match the fields of `progress_broker.model.operation.NewOperation`; a test keeps the two equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from progress_broker.settings import Settings
 
@@ -25,6 +25,8 @@ class Description(TypedDict, total=False):
     """The user to whom the operation belongs."""
     tags: Iterable[str]
     """Words by which people can find the operation."""
+    metadata: Mapping[str, Any]
+    """What the application notes about the operation, to show and to search by: JSON of 16 KiB at most."""
     weight: float
     """The operation's share of its parent's progress, relative to the other children. Default 1."""
     lease_s: float | Default | None

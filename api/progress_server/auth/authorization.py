@@ -3,9 +3,9 @@
 from starlette.requests import HTTPConnection
 
 from progress_broker.errors import Forbidden
-from progress_broker.model.grants import Action, ResourceAttributes
+from progress_broker.model.grants import Action
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations.snapshot import missing
+from progress_broker.operations.snapshot import attributes_of_new, missing
 from progress_server.auth.principal import Principal, principal_of
 from progress_server.context import Context
 
@@ -60,9 +60,9 @@ async def require_creation(connection: HTTPConnection, context: Context, new: Ne
     principal = principal_of(connection)
     if new.owner is None and principal.name:
         new = new.model_copy(update={"owner": principal.name})
-    if not principal.grants.allows(Action.CREATE, ResourceAttributes(new.id or "", new.owner, new.kind, new.tags)):
+    if not principal.grants.allows(Action.CREATE, attributes_of_new(new)):
         what = f"operation {new.id}" if new.id else "an operation"
-        raise Forbidden(f"your grants do not allow you to create {what} with this owner, kind and tags")
+        raise Forbidden(f"your grants do not allow you to create {what} with this owner, kind, tags and metadata")
     if new.parent is not None:
         await require_permission_of(principal, context, Action.PUBLISH, new.parent)
     return new

@@ -4,10 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from progress_broker.errors import Unauthenticated
-from progress_broker.model.grants import Action, Grant, Grants
+from progress_broker.model.grants import Action, Grant, Grants, granted
+from progress_broker.model.metadata import terms
 from progress_broker.model.operation import Label
 from progress_server.auth.principal import Principal
 
@@ -21,6 +33,16 @@ _Values = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_lengt
 _ACTIONS = frozenset(Action)
 
 
+def _searchable(metadata: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    for key, values in metadata.items():
+        list(terms(key, values))
+    return metadata
+
+
+_Searchable = Annotated[list[StrictStr | StrictBool | StrictInt | StrictFloat], Field(min_length=1, max_length=256)]
+_Metadata = Annotated[dict[str, _Searchable], AfterValidator(_searchable), Field(min_length=1, max_length=8)]
+
+
 class GrantClaim(BaseModel):
     """A grant as written in a token or a key file. A selector that is absent matches all operations."""
 
@@ -32,17 +54,35 @@ class GrantClaim(BaseModel):
     owners: _Values | None = None
     kinds: _Values | None = None
     tags: _Values | None = None
+    metadata: _Metadata | None = None
+    """Values by key of what an operation was created with. Every key has to match."""
 
     def grant(self) -> Grant:
         """Return the grant that this claim describes."""
-        return Grant(
-            frozenset(self.actions),
-            _set(self.ids),
-            None if self.prefixes is None else tuple(self.prefixes),
-            _set(self.owners),
-            _set(self.kinds),
-            _set(self.tags),
+        return granted(
+            self.actions,
+            ids=self.ids,
+            prefixes=self.prefixes,
+            owners=self.owners,
+            kinds=self.kinds,
+            tags=self.tags,
+            metadata=self.metadata,
         )
+
+    @classmethod
+    def selectors_of(cls, grant: Grant) -> dict[str, Any]:
+        """Return the selectors that describe a grant, without empty ones."""
+        selectors: dict[str, Any] = {
+            name: list(values)
+            for name in ("ids", "prefixes", "owners", "kinds", "tags")
+            if (values := getattr(grant, name)) is not None
+        }
+        if grant.metadata is not None:
+            pairs = (pair.partition("=") for each in grant.metadata for pair in each)
+            selectors["metadata"] = {}
+            for key, _, value in pairs:
+                selectors["metadata"].setdefault(key, []).append(value)
+        return selectors
 
 
 GRANTS: TypeAdapter[list[GrantClaim]] = TypeAdapter(Annotated[list[GrantClaim], Field(max_length=MAX_GRANTS)])
@@ -79,7 +119,3 @@ def scope_grant(name: str, scope: object) -> Sequence[Grant]:
     words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else ()
     actions = _ACTIONS.intersection(word for word in words if isinstance(word, str))
     return [Grant(frozenset(map(Action, actions)), owners=frozenset({name}))] if actions else []
-
-
-def _set(values: list[str] | None) -> frozenset[str] | None:
-    return None if values is None else frozenset(values)

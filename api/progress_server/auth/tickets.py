@@ -16,7 +16,6 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import jwt
@@ -112,11 +111,7 @@ def _for_many(opens: dict[str, Any], request: RequestClass) -> Grants | None:
 
 def _claims_of(grants: Sequence[Grant]) -> list[dict[str, Any]]:
     """Return the claims of the grants that allow reading, without empty selectors."""
-    return [
-        {name: list(values) for name, values in asdict(grant).items() if values is not None and name != "actions"}
-        for grant in grants
-        if grant.names(Action.READ)
-    ]
+    return [GrantClaim.selectors_of(grant) for grant in grants if grant.names(Action.READ)]
 
 
 def _grants(claims: list[dict[str, Any]]) -> tuple[Grant, ...]:

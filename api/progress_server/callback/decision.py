@@ -7,14 +7,14 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from progress_broker.model.grants import Grants
-from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Label
+from progress_broker.model.operation import BUILT_IN_TYPES, EVENT_TYPE, RESERVED_TYPES, Label
 from progress_broker.model.validation import fits_nesting_limit
 from progress_broker.stream.frames import Frame
 from progress_server.auth.claims import MAX_GRANTS, GrantClaim, scope_grant
 from progress_server.auth.principal import Principal
 
 MAX_EVENTS = 20
-_OPERATIONS_OWN = RESERVED_TYPES | {"progress", "log", "status", "end"}
+_OPERATIONS_OWN = RESERVED_TYPES | BUILT_IN_TYPES
 
 
 class FirstEvent(BaseModel):

@@ -4,7 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, Children, Operation, OperationId, Status
+from progress_broker.model.operation import (
+    BUILT_IN_TYPES,
+    EVENT_TYPE,
+    RESERVED_TYPES,
+    Children,
+    Operation,
+    OperationId,
+    Status,
+)
 from progress_broker.model.payloads import Log, Outcome, Progress
 
 Milliseconds = Annotated[int, Field(ge=0, description="Milliseconds since 1970.")]
@@ -39,6 +47,13 @@ class LogEnvelope(_Event):
 
     type: Literal["log"]
     data: Log
+
+
+class MetadataEnvelope(_Event):
+    """Changes of the metadata: each key replaces the one before, and null removes it."""
+
+    type: Literal["metadata"]
+    data: dict[str, Any]
 
 
 class StatusChange(BaseModel):
@@ -105,7 +120,7 @@ class CustomEnvelope(_Event):
         str,
         Field(
             pattern=f"^{EVENT_TYPE}$",
-            json_schema_extra={"not": {"enum": sorted(RESERVED_TYPES | {"progress", "log", "status", "end"})}},
+            json_schema_extra={"not": {"enum": sorted(RESERVED_TYPES | BUILT_IN_TYPES)}},
         ),
     ]
     data: Any
@@ -161,7 +176,8 @@ class BookmarkEnvelope(BaseModel):
 
 
 LOGGED = (
-    ProgressEnvelope, LogEnvelope, StatusEnvelope, ChildEnvelope, EndEnvelope, MalformedEnvelope, CustomEnvelope
+    ProgressEnvelope, LogEnvelope, MetadataEnvelope, StatusEnvelope, ChildEnvelope, EndEnvelope, MalformedEnvelope,
+    CustomEnvelope
 )  # fmt: skip
 """The events that an operation's log may have."""
 

@@ -10,7 +10,16 @@ from starlette.responses import Response
 
 from progress_broker.errors import OperationExists
 from progress_broker.model.grants import Action
-from progress_broker.model.operation import Children, Label, NewOperation, NewSignal, Operation, OperationId, Status
+from progress_broker.model.operation import (
+    Children,
+    Label,
+    MetadataFilter,
+    NewOperation,
+    NewSignal,
+    Operation,
+    OperationId,
+    Status,
+)
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.snapshot import attributes_of
 from progress_server.auth.authorization import require_creation, require_permission
@@ -70,6 +79,13 @@ async def listing(
         list[Label],
         Query(description="Repeat it to match operations that have all of several tags.", default_factory=list),
     ],
+    metadata: Annotated[
+        list[MetadataFilter],
+        Query(
+            description="A value of its metadata now, as `key:value`. Repeat it to require several values.",
+            default_factory=list,
+        ),
+    ],
     owner: Label | None = None,
     kind: Label | None = None,
     parent: OperationId | None = None,
@@ -81,7 +97,9 @@ async def listing(
     A page may hold fewer than `limit` operations and still not be the last: follow `next_cursor` until it is null.
     """
     grants = principal_of(request).grants
-    filters = Filters(status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent)
+    filters = Filters(
+        status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent, metadata=tuple(metadata)
+    )
     if grants.allows_everywhere(Action.READ):
         operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
     else:

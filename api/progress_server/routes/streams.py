@@ -134,4 +134,4 @@ def within(query: OperationQuery, request: Request) -> OperationQuery:
 
 def _as_grants_see(found: Found) -> ResourceAttributes:
     owner, kind = (next(iter(found.labels(field)), None) for field in ("owner", "kind"))
-    return ResourceAttributes(found.operation, owner, kind, found.labels("tag"))
+    return ResourceAttributes(found.operation, owner, kind, found.labels("tag"), found.labels("metadata"))

@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from starlette.responses import Response
 
-from progress_broker.model.grants import Action, Grant, Grants
+from progress_broker.model.grants import Action, Grant, Grants, granted
+from progress_broker.model.metadata import terms
 from progress_broker.model.operation import Label, OperationId, Time
 from progress_server.auth.authorization import require_permission
 from progress_server.auth.guard import guard_of
@@ -38,6 +39,22 @@ class TicketQuery(BaseModel):
     owner: Label | None = None
     kind: Label | None = None
     tag: Label | None = None
+    metadata: dict[str, Label] | None = None
+    """Values of what operations were created with, by key; each has to match."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _searchable(cls, metadata: dict[str, str] | None) -> dict[str, str] | None:
+        for key, value in (metadata or {}).items():
+            list(terms(key, [value]))
+        return metadata or None
+
+    def limit(self) -> Grant:
+        """Return what limits grants to this query."""
+        metadata = None if self.metadata is None else {key: [value] for key, value in self.metadata.items()}
+        return granted(
+            ["read"], owners=_only(self.owner), kinds=_only(self.kind), tags=_only(self.tag), metadata=metadata
+        )
 
 
 class NewTicket(BaseModel):
@@ -59,7 +76,7 @@ class NewTicket(BaseModel):
         read, query = frozenset({Action.READ}), self.query
         if query is None:
             return Grants((Grant(read, ids=frozenset(self.operations or ())),))
-        return grants.narrowed(Grant(read, owners=_only(query.owner), kinds=_only(query.kind), tags=_only(query.tag)))
+        return grants.narrowed(query.limit())
 
 
 _BODY = {"requestBody": {"content": {"application/json": {"schema": NewTicket.model_json_schema()}}, "required": True}}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import InvalidInput
 from progress_broker.model.event import CHILDREN
-from progress_broker.model.operation import EVENT_TYPE, Label, OperationId
+from progress_broker.model.operation import EVENT_TYPE, Label, MetadataFilter, OperationId
 from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import validated
 from progress_broker.stream.delivery import ALL, Delivery, Start
@@ -121,6 +121,11 @@ class MultiQuery(BaseModel):
     kind: Label | None = Field(None, description="Follow all operations of this kind, including ones created later.")
     tag: list[Label] = Field([], description="Follow all operations with this tag. Repeat it to require several tags.")
     parent: OperationId | None = Field(None, description="Follow all children of this operation.")
+    metadata: list[MetadataFilter] = Field(
+        [],
+        description="Follow all operations that were created with this metadata, as `key:value`. Repeat it to require"
+        " several values.",
+    )
     last_event_id: str | None = Field(
         None,
         description="Resume after this cursor. For a new EventSource, which can't set the `Last-Event-ID` header.",
@@ -142,12 +147,13 @@ class MultiQuery(BaseModel):
         """Return which operations to follow; raise `InvalidInput`."""
         filters = [("owner", self.owner), ("kind", self.kind), ("parent", self.parent)]
         filters += [("tag", tag) for tag in self.tag]
+        filters += [("metadata", pair) for pair in self.metadata]
         terms = frozenset(f"{field}:{value}".encode() for field, value in filters if value is not None)
         ids = tuple(dict.fromkeys(self.operation))
         if bool(terms) is bool(ids):
             raise InvalidInput(
-                "choose operations either by id, with `operation` (repeatable), or by `owner`, `kind`, `tag` or"
-                " `parent`; not both",
+                "choose operations either by id, with `operation` (repeatable), or by `owner`, `kind`, `tag`,"
+                " `parent` or `metadata`; not both",
                 field="operation",
             )
         if len(ids) > most:
@@ -169,7 +175,7 @@ class MultiQuery(BaseModel):
 
 
 _NAMES_OF_MANY = frozenset(MultiQuery.model_fields)
-_LISTS = frozenset({"operation", "tag"})
+_LISTS = frozenset({"operation", "tag", "metadata"})
 
 
 def read_multi_query(query: bytes, *, others: bool = False) -> MultiQuery:

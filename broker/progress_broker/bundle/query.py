@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from progress_broker.model.index_terms import IndexTerms
 
-FIELDS = ("parent", "owner", "tag", "kind")
+FIELDS = ("parent", "owner", "metadata", "tag", "kind")
 """The indexes that a query may use. Those that usually have fewer operations per value come first."""
 
 F = TypeVar("F")

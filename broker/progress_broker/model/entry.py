@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model import payloads
+from progress_broker.model.metadata import FIELD, check_size
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
 from progress_broker.model.validation import fits_nesting_limit, validated
 from progress_broker.settings import Settings
@@ -35,6 +36,7 @@ class NewEvent:
 _SHAPES: dict[str, type[BaseModel]] = {
     "progress": payloads.Progress,
     "log": payloads.Log,
+    "metadata": payloads.MetadataChanges,
     "status": payloads.Running,
     "end": payloads.Outcome,
 }
@@ -80,6 +82,8 @@ def encode_data(type: str, data: object, settings: Settings) -> bytes:
         raise InvalidInput(f"data can't be encoded as JSON: {error}", field="data") from None
     if not fits_nesting_limit(data):
         raise InvalidInput("data is nested too deeply: at most about 240 levels are allowed", field="data")
+    if type == FIELD:
+        return check_size(encoded)
     limit = settings.max_progress_bytes if type == "progress" else settings.max_event_bytes
     if len(encoded) > limit:
         option = "max_progress_bytes" if type == "progress" else "max_event_bytes"

@@ -5,10 +5,12 @@ matches. A selector matches if the operation has any of its values. So `owners` 
 `owners` alone, and a second owner makes a grant wider.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
+
+from progress_broker.model.metadata import terms
 
 
 class Action(StrEnum):
@@ -32,6 +34,8 @@ class ResourceAttributes:
     owner: str | None = None
     kind: str | None = None
     tags: Collection[str] = ()
+    metadata: Collection[str] = ()
+    """What its creation said that can be searched by, each as `key=value`. A worker's changes do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Grant:
     owners: frozenset[str] | None = None
     kinds: frozenset[str] | None = None
     tags: frozenset[str] | None = None
+    metadata: tuple[frozenset[str], ...] | None = None
+    """For each key, the values that match, as `key=value`; each key has to match."""
 
     def names(self, action: Action) -> bool:
         """Return whether the grant includes this action."""
@@ -56,7 +62,7 @@ class Grant:
     @property
     def by_id(self) -> bool:
         """Whether the id is enough to decide."""
-        return self.owners is None and self.kinds is None and self.tags is None
+        return self.owners is None and self.kinds is None and self.tags is None and self.metadata is None
 
     def picks(self, attributes: ResourceAttributes) -> bool:
         """Return whether the grant covers an operation."""
@@ -65,6 +71,7 @@ class Grant:
             and (self.owners is None or attributes.owner in self.owners)
             and (self.kinds is None or attributes.kind in self.kinds)
             and (self.tags is None or not self.tags.isdisjoint(attributes.tags))
+            and (self.metadata is None or not any(each.isdisjoint(attributes.metadata) for each in self.metadata))
         )
 
 
@@ -102,7 +109,13 @@ class Grants:
         for grant in self.given:
             if not grant.names(action):
                 continue
-            selectors = (("id", grant.ids), ("owner", grant.owners), ("tag", grant.tags), ("kind", grant.kinds))
+            selectors = (
+                ("id", grant.ids),
+                ("owner", grant.owners),
+                *(("metadata", each) for each in grant.metadata or ()),
+                ("tag", grant.tags),
+                ("kind", grant.kinds),
+            )
             field, values = next(((field, values) for field, values in selectors if values is not None), ("", None))
             if values is None:
                 return None
@@ -114,13 +127,19 @@ class Grants:
         return replace(self, limits=(*self.limits, limit))
 
 
-def granted(actions: Iterable[str], **selectors: Iterable[str] | None) -> Grant:
-    """Return a grant; raise `ValueError` for an unknown action."""
+def granted(
+    actions: Iterable[str],
+    *,
+    metadata: Mapping[str, Iterable[object]] | None = None,
+    **selectors: Iterable[str] | None,
+) -> Grant:
+    """Return a grant; raise `ValueError` for an unknown action, and for metadata that can't be searched by."""
     chosen = {
         name: (tuple(values) if name == "prefixes" else frozenset(values)) if values is not None else None
         for name, values in selectors.items()
     }
-    return Grant(frozenset(Action(action) for action in actions), **chosen)  # type: ignore[arg-type]
+    named = None if metadata is None else tuple(frozenset(terms(key, metadata[key])) for key in sorted(metadata))
+    return Grant(frozenset(Action(action) for action in actions), metadata=named, **chosen)  # type: ignore[arg-type]
 
 
 NOTHING = Grants()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 IndexTerms = frozenset[bytes]
-"""Indexes that list an operation, each as `field:value`. They never change after creation."""
+"""Indexes that list an operation, each as `field:value`, as it was created. These never change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +36,5 @@ class Found:
 
 
 def read_terms(lines: bytes) -> IndexTerms:
-    """Return the indexes from a text with one index per line."""
-    return frozenset(line for line in lines.split(b"\n") if line)
+    """Return the indexes from a text with one index per line, up to an empty line: those of changed metadata follow."""
+    return frozenset(line for line in lines.partition(b"\n\n")[0].split(b"\n") if line)

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
+
+from progress_broker.model.metadata import INDEXED_KEY, merged, terms
+from progress_broker.model.validation import fits_nesting_limit
 
 OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
 EVENT_TYPE = r"[a-z][a-z0-9_.-]{0,63}"
@@ -30,6 +33,10 @@ RESERVED_TYPES = frozenset(
     }
 )
 """Event types that publishers may not use. EventSource fires the first two itself; the broker uses the others."""
+
+
+BUILT_IN_TYPES = frozenset({"progress", "log", "metadata", "status", "end"})
+"""Event types whose data has a meaning for the broker."""
 
 
 class Status(StrEnum):
@@ -80,6 +87,19 @@ def _not_cancel(value: str) -> str:
     return value
 
 
+def _metadata_filter(value: str) -> str:
+    key, separator, text = value.partition(":")
+    if not separator:
+        raise ValueError("expected `key:value`, such as `customer:42`")
+    return next(terms(key, [text]))
+
+
+def _kept_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if not fits_nesting_limit(value):
+        raise ValueError("metadata must be JSON, nested about 240 levels deep at most")
+    return merged(value, {})
+
+
 def _milliseconds(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -98,6 +118,13 @@ Label = Annotated[
     AfterValidator(_printable),
 ]
 OperationId = Annotated[str, Field(pattern=f"^{OPERATION_ID}$")]
+MetadataFilter = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": f"^{INDEXED_KEY}:", "examples": ["customer:42"]}),
+    AfterValidator(_metadata_filter),
+]
+"""A value of metadata to search by: `key:value`, or in Python the `key=value` of its index."""
+Metadata = Annotated[dict[str, Any], AfterValidator(_kept_metadata)]
 Time = Annotated[datetime, PlainSerializer(_milliseconds, return_type=str)]
 
 
@@ -114,6 +141,9 @@ class NewOperation(BaseModel):
     owner: Label | None = Field(None, description="name of the owner")
     tags: Annotated[list[Label], Field(max_length=MAX_TAGS)] = Field(
         default_factory=list, description="labels to search and filter by"
+    )
+    metadata: Metadata = Field(
+        default_factory=dict, description="JSON object of the application, to show and to search by; 16 KiB at most"
     )
     parent: OperationId | None = Field(None, description="id of the parent operation")
     weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] = Field(
@@ -182,6 +212,7 @@ class Operation(BaseModel):
     title: str | None
     owner: str | None
     tags: list[str]
+    metadata: dict[str, Any] = Field(default_factory=dict)
     parent: str | None
     weight: float
     status: Status
@@ -198,9 +229,15 @@ class Operation(BaseModel):
     started_at: Time | None
     updated_at: Time
     finished_at: Time | None
+    elapsed_ms: int | None = Field(
+        None, ge=0, description="milliseconds from the start to the end; while it runs, until this was read"
+    )
     expires_at: Time | None
     position: str
     events: int
+
+    _created_metadata: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """The metadata that it was created with, which grants look at."""
 
 
 class Children(ChildrenSummary):

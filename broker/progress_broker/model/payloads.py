@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
@@ -60,6 +60,12 @@ class Progress(OpenModel):
     stages: list[Stage] | None = None
     workers: Pool | None = None
     metrics: dict[str, Any] | None = None
+
+
+class MetadataChanges(RootModel[dict[str, Any]]):
+    """Changes of an operation's metadata: each key replaces the one before, and null removes it."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 class Log(OpenModel):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import orjson
+
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel
 
@@ -47,6 +49,22 @@ class Counts(NamedTuple):
     def total(self) -> float | None:
         """How much there is to do; None: unknown."""
         return None if self.own_total is None and not self.joined_total else (self.own_total or 0) + self.joined_total
+
+
+def read_counts(data: bytes | None) -> Counts | None:
+    """Return the counts that the script keeps; None if a single publisher counts, or another program wrote them."""
+    numbers = [_number(text) for text in (data or b"").split(b" ")]
+    if len(numbers) != 4 or numbers[2] is None or numbers[3] is None:
+        return None
+    return Counts(numbers[0], numbers[1], numbers[2], numbers[3])
+
+
+def _number(text: bytes) -> float | None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, int | float) else None
 
 
 class Published(NamedTuple):

@@ -10,8 +10,9 @@ import orjson
 
 from progress_broker.errors import rejection
 from progress_broker.model.entry import NewEvent, encode_data
+from progress_broker.model.metadata import FIELD, check_size, indexed
 from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
-from progress_broker.model.publish import Counts, Publish, Published
+from progress_broker.model.publish import Publish, Published, read_counts
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
@@ -29,8 +30,8 @@ def all_keys(keys: OperationKeys) -> tuple[str, ...]:
 def create_call(
     operation: str, keys: OperationKeys, new: NewOperation, settings: Settings, traceparent: str = ""
 ) -> Call:
-    """Return the call that creates an operation, unless it exists with the same body."""
-    spec = new.model_dump(mode="json", exclude={"id"})
+    """Return the call that creates an operation, unless it exists with the same body; raise `TooLarge`."""
+    spec = new.model_dump(mode="json", exclude={"id", "metadata"})
     if "lease_s" not in new.model_fields_set:
         spec["lease_s"] = settings.lease_s
     for name in ("history_length", "retention_s"):  # the same creation stays the same bytes, whichever release sends it
@@ -41,6 +42,7 @@ def create_call(
         ("owner", new.owner),
         ("parent", new.parent),
         *(("tag", tag) for tag in new.tags),
+        *((FIELD, pair) for pair in indexed(new.metadata)),
     ]
     args: list[str | bytes] = [operation, orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)]
     for index in dict.fromkeys(f"{field}:{value}" for field, value in listed if value):
@@ -52,6 +54,8 @@ def create_call(
         args += ("LEASE", str(round(spec["lease_s"] * 1000)))
     if traceparent:
         args += ("TRACEPARENT", traceparent)
+    if new.metadata:  # not in the spec, which earlier releases read, and they reject unknown fields
+        args += ("METADATA", check_size(orjson.dumps(new.metadata, option=orjson.OPT_SORT_KEYS)))
     return Call(CREATE, all_keys(keys), args)
 
 
@@ -157,22 +161,6 @@ def read_published(reply: Sequence[Any]) -> Published:
     check_rejection(reply)
     cancel = read_cancel(reply[3]) if reply[3] else None
     return Published(reply[1].decode(), int(reply[2]), cancel, read_counts(reply[4]) if len(reply) > 4 else None)
-
-
-def read_counts(data: bytes | None) -> Counts | None:
-    """Return the counts that the script keeps; None if a single publisher counts, or another program wrote them."""
-    numbers = [_number(text) for text in (data or b"").split(b" ")]
-    if len(numbers) != 4 or numbers[2] is None or numbers[3] is None:
-        return None
-    return Counts(numbers[0], numbers[1], numbers[2], numbers[3])
-
-
-def _number(text: bytes) -> float | None:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, int | float) else None
 
 
 def read_cancel(data: bytes) -> Cancel:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from progress_broker.model.index_terms import Found, IndexedOperation, IndexTerms, read_terms
+from progress_broker.model.metadata import FIELD
 from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
 from progress_broker.model.position import is_canonical
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
@@ -14,10 +15,11 @@ from progress_broker.storage.run import run
 from progress_broker.storage.scripts import FIND, Call
 
 _FIELDS = ("status", "position", "first_position", "created", "indexes", "gone")
-_OF_CREATION = ("gone", "schema", "spec", "created")
+_OF_CREATION = ("gone", "schema", "spec", "created", "created_metadata")
 _STATUSES = frozenset(status.value.encode() for status in Status)
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
 _PER_PIPELINE = 500
+_METADATA = f"{FIELD}:".encode()
 
 
 async def by_ids(store: Store, ids: Iterable[str]) -> Found:
@@ -78,13 +80,14 @@ async def _in_lane(
         args += ("ENDED_SINCE", since.partition(b"-")[0])
     for term in sorted(terms):
         args += ("INDEX", term)
+    fixed = frozenset(term for term in terms if term.startswith(_METADATA))  # it is listed by changed metadata, too
     goes_on: Sequence[str | bytes] = ()
     while len(found) <= most:
         cursor, *told = await run(store.connections.commands, Call(FIND, (keys.index,), (*args, *goes_on)))
         for name, state in zip(told[::2], told[1::2], strict=True):
             operation = name.decode("utf-8", "replace")
             indexed = _read(operation, state) if is_id(operation) else None
-            if indexed is not None:
+            if indexed is not None and fixed <= indexed.terms:
                 found[operation] = indexed
         if not cursor:
             return

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
+from progress_broker.model.metadata import FIELD, indexed
 from progress_broker.model.operation import Operation, Status, is_id
 from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
@@ -44,12 +45,15 @@ class Filters:
     tag: str | tuple[str, ...] | None = None
     """All of several tags must match."""
     parent: str | None = None
+    metadata: tuple[str, ...] = ()
+    """All of several values of metadata must match, each as `key=value`."""
     grants: Grants | None = None
     """The caller's grants: they must allow reading the operation."""
 
     def chosen(self) -> list[list["IndexKey"]]:
         """Return the possible scans: each is a list of indexes that together have every matching operation."""
         found = [[("tag", tag)] for tag in _each(self.tag)]
+        found += [[(FIELD, pair)] for pair in self.metadata]
         pairs = (("owner", self.owner), ("parent", self.parent), ("kind", self.kind))
         found += [[(field, value)] for field, value in pairs if value is not None]
         statuses = [("status", status.value) for status in _each(self.status)]
@@ -64,6 +68,7 @@ class Filters:
             and self.kind in (None, operation.kind)
             and self.parent in (None, operation.parent)
             and all(tag in operation.tags for tag in _each(self.tag))
+            and (not self.metadata or set(self.metadata) <= set(indexed(operation.metadata)))
             and (self.grants is None or self.grants.allows(Action.READ, attributes_of(operation)))
         )
 

@@ -1,5 +1,6 @@
 """Converts an operation's snapshot hash in Redis to an `Operation`."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import ResourceAttributes
+from progress_broker.model.metadata import FIELD, indexed
 from progress_broker.model.operation import CancelShown, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
 from progress_broker.model.validation import fits_nesting_limit
@@ -39,6 +41,8 @@ FIELDS = (
     "finished",
     "expires",
     "has_children",
+    "metadata",
+    "created_metadata",
 )
 
 
@@ -54,22 +58,29 @@ def missing(operation: str) -> NotFound:
 
 def attributes_of(operation: Operation) -> ResourceAttributes:
     """Return the attributes of an operation that grants look at."""
-    return ResourceAttributes(operation.id, operation.owner, operation.kind, operation.tags)
+    metadata = indexed(operation._created_metadata)
+    return ResourceAttributes(operation.id, operation.owner, operation.kind, operation.tags, metadata)
+
+
+def attributes_of_new(new: NewOperation) -> ResourceAttributes:
+    """Return the attributes that an operation will have. One without an id can't be covered by a grant by id."""
+    return ResourceAttributes(new.id or "", new.owner, new.kind, new.tags, indexed(new.metadata))
 
 
 def read_attributes(operation: str, values: list[bytes | None]) -> ResourceAttributes | None:
     """Return an operation's attributes from the values of `ATTRIBUTE_FIELDS`; None if it does not exist."""
     spec, indexes = values
+    if spec is None and indexes is None:
+        return None
+    created = (indexes or b"").decode("utf-8", "replace").partition("\n\n")[0]  # changed metadata follows
+    pairs = [line.partition(":")[::2] for line in created.split("\n")]
+    metadata = [value for name, value in pairs if name == FIELD]
     if spec is not None:
         created_with = _given(spec)
-        return ResourceAttributes(operation, created_with.owner, created_with.kind, created_with.tags)
-    if indexes is None:
-        return None
-    pairs = [line.partition(":")[::2] for line in indexes.decode("utf-8", "replace").split("\n")]
+        return ResourceAttributes(operation, created_with.owner, created_with.kind, created_with.tags, metadata)
     first = dict(reversed(pairs))
-    return ResourceAttributes(
-        operation, first.get("owner"), first.get("kind"), [value for name, value in pairs if name == "tag"]
-    )
+    tags = [value for name, value in pairs if name == "tag"]
+    return ResourceAttributes(operation, first.get("owner"), first.get("kind"), tags, metadata)
 
 
 def read_snapshot(operation: str, values: list[bytes | None]) -> Operation:
@@ -115,12 +126,15 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
     worker, position = fields["worker"], fields["position"] or b""
     status = Status((fields["status"] or b"").decode())
     parse(position.decode())
-    return Operation(
+    created_metadata = _object(fields["created_metadata"])
+    metadata = _object(fields["metadata"])
+    read = Operation(
         id=operation,
         kind=given.kind,
         title=given.title,
         owner=given.owner,
         tags=given.tags,
+        metadata=(created_metadata or {}) if metadata is None else metadata,
         parent=given.parent,
         weight=given.weight,
         status=status,
@@ -136,10 +150,14 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
         started_at=_time(fields["started"]),
         updated_at=_moment(milliseconds(position)),
         finished_at=_time(fields["finished"]),
+        elapsed_ms=_elapsed_ms(fields["started"], fields["finished"]),
         expires_at=_time(fields["expires"]) if status.done else None,
         position=position.decode(),
         events=_count(fields["n"] or b"0"),
     )
+    if created_metadata:
+        read._created_metadata = created_metadata
+    return read
 
 
 def _count(digits: bytes) -> int:
@@ -172,9 +190,18 @@ def _time(ms: bytes | None) -> datetime | None:
     return None if ms is None else _moment(int(ms))
 
 
+def _elapsed_ms(started: bytes | None, finished: bytes | None) -> int | None:
+    """Return how long an operation has run. Until it ends our own clock decides, which may differ from Redis'."""
+    if started is None:
+        return None
+    until = time.time_ns() // 1_000_000 if finished is None else int(finished)
+    return max(0, until - int(started))
+
+
 def _given(spec: bytes | None) -> NewOperation:
-    try:
-        return NewOperation.model_validate(_object(spec))
+    fields = _object(spec) or {}
+    try:  # a later release may have written more fields
+        return NewOperation.model_validate({name: fields[name] for name in fields if name in NewOperation.model_fields})
     except ValidationError:
         return NewOperation.model_validate({"kind": "malformed"})
 

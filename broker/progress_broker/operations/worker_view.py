@@ -7,8 +7,8 @@ import orjson
 
 from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Cancel, Status
-from progress_broker.model.publish import Counts
-from progress_broker.operations.commands import read_cancel, read_counts
+from progress_broker.model.publish import Counts, read_counts
+from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.schema import check_schema_of, overwritten
 
 FIELDS: Final = (
@@ -23,6 +23,9 @@ FIELDS: Final = (
     "idle_ms",
     "traceparent",
     "counts",
+    "started",
+    "metadata",
+    "created_metadata",
 )
 """The fields whose values `read_worker_view` expects, in this order."""
 
@@ -42,11 +45,14 @@ class WorkerView(NamedTuple):
     idle_timeout_s: float | None = None
     traceparent: str = ""
     counts: Counts | None = None
+    started_ms: int | None = None
+    metadata: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
     """Return an operation's state from the values of `FIELDS`; raise `NotFound` or `Gone`."""
-    gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent, counts = values
+    gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent, counts, *rest = values
+    started, metadata, created_metadata = rest
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
     if status is None:
@@ -57,12 +63,14 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             Status(status.decode()),
             int(attempt or 1),
             int(lease_ms or 0) / 1000 or None,
-            _progress(progress),
+            _object(progress),
             None if cancel is None else read_cancel(cancel),
             int(created) if created else None,
             int(idle_ms) / 1000 if idle_ms else None,
             (traceparent or b"").decode("latin-1"),
             read_counts(counts),
+            int(started) if started else None,
+            _object(created_metadata if metadata is None else metadata),
         )
     except (ValueError, OverflowError):
         raise overwritten(operation) from None
@@ -77,10 +85,10 @@ def read_cancelled_at_s(values: Sequence[bytes | None]) -> float | None:
     return int(finished or 0) / 1000 if status == Status.CANCELLED.encode() else None
 
 
-def _progress(data: bytes | None) -> dict[str, Any]:
-    """Return the last published progress. A worker in another language may have written something invalid."""
+def _object(data: bytes | None) -> dict[str, Any]:
+    """Return a JSON object. A worker in another language may have written something invalid."""
     try:
-        progress = orjson.loads(data) if data is not None else {}
+        found = orjson.loads(data) if data is not None else {}
     except orjson.JSONDecodeError:
         return {}
-    return progress if isinstance(progress, dict) else {}
+    return found if isinstance(found, dict) else {}

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from progress_broker.errors import InvalidInput
+from progress_broker.model.metadata import terms
 from progress_broker.model.operation import Operation, Status
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
@@ -27,11 +29,15 @@ def ls(
     kind: Annotated[str | None, typer.Option(help="Only operations of this kind.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only operations with this tag.")] = None,
     parent: Annotated[str | None, typer.Option(help="Only children of this operation.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only operations with this metadata; may be repeated."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of operations.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List operations, the most recently changed first."""
-    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
+    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent, metadata=_terms(metadata))
     operations, more, now = asyncio.run(_find(connect.locate(settings), filters, limit))
     if as_json:
         for operation in operations:
@@ -40,6 +46,15 @@ def ls(
         tables.listing(operations, now)
         if more:
             print_info(f"{limit} shown, there are more: use a larger --limit")
+
+
+def _terms(metadata: list[str] | None) -> tuple[str, ...]:
+    try:
+        return tuple(
+            term for pair in metadata or () for term in terms(pair.partition("=")[0], [pair.partition("=")[2]])
+        )
+    except ValueError as error:
+        raise InvalidInput(f"--metadata: {error}", field="metadata") from None
 
 
 async def _find(settings: Settings, filters: Filters, limit: int) -> tuple[list[Operation], bool, datetime]:

@@ -20,7 +20,7 @@ from progress_cli.output.format import counted
 
 
 @with_settings(*CLIENT)
-@with_new_operation("kind", "title", "owner", "tags", "parent", condition="With --create")
+@with_new_operation("kind", "title", "owner", "tags", "metadata", "parent", condition="With --create")
 def publish(
     *,
     settings: Settings,

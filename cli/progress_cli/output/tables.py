@@ -129,6 +129,11 @@ def _facts(operation: Operation, now: datetime) -> Iterator[tuple[str, str]]:
             fields = format.progress(stage, status, message=False)
             yield "stage", f"{format.plain(stage.get('name'))}: {status}  {fields}".rstrip()
     yield from _children(operation)
+    for name, value in operation.metadata.items():
+        yield (
+            "metadata",
+            f"{format.plain(name)}: {format.plain(value if isinstance(value, str) else format.compact(value))}",
+        )
     metrics = progress.get("metrics")
     if isinstance(metrics, dict):
         yield from (("metric", f"{format.plain(name)}: {format.number(value)}") for name, value in metrics.items())

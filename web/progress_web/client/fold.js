@@ -3,6 +3,7 @@
 /** @import {Event, LogLine, Operation, OperationState} from './types.js' */
 
 import { rolledUp, withChild } from './children.js';
+import { withChanges } from './metadata.js';
 import { iso, statusChanges, unseen } from './status.js';
 
 /** Maximum log lines kept. Older ones are dropped. */
@@ -38,6 +39,8 @@ export function fold(state, event) {
       return foldEnd(state, event);
     case 'progress':
       return advance(state, event, { progress: event.data });
+    case 'metadata':
+      return advance(state, event, { metadata: withChanges(state.operation?.metadata, event.data) });
     case 'status':
       return advance(state, event, statusChanges(state.operation, event));
     case 'child':
@@ -131,5 +134,6 @@ function advance(state, event, changes) {
   const before = state.operation ?? unseen(event);
   const { n, position } = event;
   const operation = rolledUp({ ...before, ...changes, events: n, position, updated_at: iso(event.time) });
+  operation.elapsed_ms = operation.started_at ? Math.max(0, event.time - Date.parse(operation.started_at)) : null;
   return { ...state, operation, n, position };
 }

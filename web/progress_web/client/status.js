@@ -42,10 +42,10 @@ export function iso(time) {
 export function unseen(event) {
   const at = iso(event.time);
   return {
-    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], parent: null, weight: 1,
+    id: event.operation, kind: 'operation', title: null, owner: null, tags: [], metadata: {}, parent: null, weight: 1,
     status: 'pending', done: false, attempt: 1, worker: null, cancel_requested: false, cancel: null,
     progress: null, children: null, result: null, error: null,
-    created_at: at, started_at: null, updated_at: at, finished_at: null, expires_at: null,
+    created_at: at, started_at: null, updated_at: at, finished_at: null, elapsed_ms: null, expires_at: null,
     position: null, events: 0,
   };
 }

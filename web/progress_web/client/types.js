@@ -72,6 +72,7 @@
  * @property {string|null} title
  * @property {string|null} owner
  * @property {string[]} tags
+ * @property {Record<string, unknown>} [metadata] what the application has noted; servers of earlier releases have none
  * @property {string|null} parent
  * @property {number} weight relative to the other children of its parent
  * @property {Status} status
@@ -88,6 +89,7 @@
  * @property {string|null} started_at
  * @property {string} updated_at
  * @property {string|null} finished_at
+ * @property {number|null} [elapsed_ms] from the start to the end, or to what is known last
  * @property {string|null} expires_at
  * @property {string|null} position
  * @property {number} events the number of events so far, which is the `n` of the last one

@@ -6,7 +6,7 @@ import { Bar, readingOf } from './bar.js';
 import { CancelButton } from './cancel.js';
 import { Children } from './children.js';
 import { byId, el, mark, say } from './dom.js';
-import { errorText, Facts, factsOf, jsonText, metricsOf } from './facts.js';
+import { errorText, Facts, factsOf, jsonText, metadataOf, metricsOf } from './facts.js';
 import { ForceButton } from './force.js';
 import { countText, paceTexts, statusPercentText, titleOf } from './format.js';
 import { Log } from './log.js';
@@ -32,6 +32,7 @@ export class Detail {
   #error = el('pre', { id: 'detail-error', class: 'outcome', dir: 'auto', tabindex: '0', 'aria-label': 'Error' });
   #result = el('pre', { id: 'detail-result', class: 'outcome', tabindex: '0', 'aria-label': 'Result' });
   #facts = new Facts('detail-facts');
+  #metadata = new Facts('detail-metadata');
   #metrics = new Facts('detail-metrics');
   #log = new Log();
   #workerLine;
@@ -51,7 +52,7 @@ export class Detail {
       el('div', { class: 'row-facts' }, this.#message, this.#pace),
       this.#error, this.#result, this.#stages.element, this.#children.element,
       this.#poolTitle, this.#pool.element,
-      this.#log.element, this.#metrics.element, this.#facts.element,
+      this.#log.element, this.#metrics.element, this.#metadata.element, this.#facts.element,
     );
     this.#element.append(
       el('div', { class: 'detail-head' }, this.#title, close),
@@ -106,6 +107,7 @@ export class Detail {
     say(this.#poolTitle, pool ? `Workers: ${poolText(pool)}` : '');
     this.#pool.show(workersOf(pool));
     this.#facts.show(factsOf(operation));
+    this.#metadata.show(metadataOf(operation));
     this.#metrics.show(metricsOf(progress));
     this.#log.show(entry);
   }

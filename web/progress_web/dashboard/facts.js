@@ -73,6 +73,11 @@ export function metricsOf(progress) {
   ]);
 }
 
+/** @param {Operation} operation @returns {[string, string][]} */
+export function metadataOf({ metadata = {} }) {
+  return Object.entries(metadata).map(([name, value]) => [name, typeof value === 'string' ? value : jsonText(value)]);
+}
+
 /** Return the type and message of an error, and its other members. @param {Operation['error']} error */
 export function errorText(error) {
   if (!error) return '';

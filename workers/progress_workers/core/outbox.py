@@ -6,9 +6,11 @@ from math import inf
 from secrets import token_hex
 
 from progress_broker.model.entry import NewEvent
+from progress_broker.model.metadata import FIELD
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Backlog, Line
 from progress_workers.core.encoding import log_json, room, running
+from progress_workers.core.metadata import Metadata
 from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress_encoder import ProgressEncoder
 
@@ -34,6 +36,7 @@ class Outbox:
     ) -> None:
         self.batch: list[NewEvent] | None = None
         self.backlog = Backlog()
+        self.metadata = Metadata(dirty_flag)
         self.end: NewEvent | None = None
         """The end of the operation, once it is reported."""
         self.hold_ms: int | None = None
@@ -68,7 +71,7 @@ class Outbox:
     @property
     def newest(self) -> int:
         """How many events were made, including one for what waits."""
-        return self._seq + (self._dirty_flag.dirty or len(self.backlog) > 0)
+        return self._seq + (self._dirty_flag.dirty or len(self.backlog) > 0 or self.metadata.waits)
 
     def mark(self) -> int:
         """Return a mark that is reached when everything before it is acknowledged."""
@@ -83,7 +86,7 @@ class Outbox:
         """Return how many events are not acknowledged yet."""
         batch = self.batch or []
         end = self.end is not None and not (batch and batch[-1].type == "end")
-        return len(batch) + len(self.backlog) + end
+        return len(batch) + len(self.backlog) + self.metadata.waits + end
 
     def due_at(self, *, counting: bool) -> float:
         """Return when there is a batch to take; infinity for never.
@@ -94,7 +97,7 @@ class Outbox:
             return -inf
         if len(self.backlog) >= BATCH_LINES:
             return -inf
-        if self._dirty_flag.dirty or self.backlog:
+        if self._dirty_flag.dirty or self.backlog or self.metadata.waits:
             return self.taken_at + self.interval_s
         return self._encoder.due_at() if counting else inf
 
@@ -108,9 +111,12 @@ class Outbox:
             rest = len(self.backlog) > 0
             end = None if rest else self.end
             self._parting = self.hold_ms is not None and not rest
+            metadata = self.metadata.take()
             progress = self._encoder.describe(now) if changed or fading else None
         entries, most = [running(self._worker)] if publish_running else [], room(self._settings)
         entries += (NewEvent("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
+        if metadata is not None:
+            entries.append(metadata)
         if progress is not None:
             entries += self._encoder.entries(progress, now, changed=changed)
         if end is not None:
@@ -131,6 +137,14 @@ class Outbox:
         numbered = enumerate(entries, start=first)
         self.batch = [replace(entry, producer=self._producer, seq=seq) for seq, entry in numbered]
 
+    def leave_out_metadata(self) -> bool:
+        """Take the metadata out of the batch, which was rejected for it. Return whether there was any."""
+        before = self.batch or []
+        self.batch = [entry for entry in before if entry.type != FIELD] or None
+        if self.batch is None:
+            self._reached = self._batch_mark
+        return len(before) > len(self.batch or ())
+
     def acknowledged(self) -> bool:
         """Note that the batch is stored. Return whether it was the last one."""
         last = self._parting or (self.batch or [])[-1].type == "end"
@@ -143,4 +157,5 @@ class Outbox:
         self._begin_anew()
         self.publish_running = False
         self.backlog.clear()
+        self.metadata.after_fork()
         self._encoder.stop()

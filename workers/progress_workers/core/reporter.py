@@ -11,6 +11,7 @@ from threading import RLock
 
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
 from progress_broker.model.entry import NewEvent, build_shapes
+from progress_broker.model.metadata import FIELD, MAX_METADATA_BYTES
 from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import LEVELS, Line, level_of
@@ -109,6 +110,14 @@ class Reporter:
             waiting = len(self.outbox.backlog)
         if waiting in (1, BATCH_LINES):
             self.dirty_flag.wake()
+
+    def update_metadata(self, changes: object) -> None:
+        """Change the operation's metadata; None as a value removes a key."""
+        with self.dirty_flag.lock:
+            if self.ended or self.lost is not None:
+                return
+            self.outbox.metadata.update(changes)
+        self.dirty_flag.wake()
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return the stage of this name; the first call creates it."""
@@ -221,6 +230,16 @@ class Reporter:
             return False
         self._begins, self._conflicts = not self._begins, self._conflicts + 1
         return True
+
+    def leave_out_metadata(self) -> bool:
+        """Go on without the changes of metadata, which Redis rejected. Return whether there were any."""
+        left_out = self.outbox.leave_out_metadata()
+        if left_out:
+            self.complaints.add(
+                FIELD,
+                f"changes of the metadata were left out: with those of others it exceeds {MAX_METADATA_BYTES:,} bytes",
+            )
+        return left_out
 
     def acknowledged(self, answer: Published) -> None:
         """Note that the last batch is stored."""

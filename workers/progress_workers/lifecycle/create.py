@@ -26,6 +26,7 @@ class Created(NamedTuple):
     lease_s: float | None
     kind: str
     reply: CreatedReply
+    metadata: dict[str, Any]
     warnings: list[tuple[str, str]]
     """The names of options that were ignored or changed, each with a warning."""
 
@@ -56,7 +57,7 @@ def create(
         reply = link.carrier.create(operation, new, tracing.current())
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
-    return Created(link, operation, new.lease_s, new.kind, reply, warnings)
+    return Created(link, operation, new.lease_s, new.kind, reply, new.metadata, warnings)
 
 
 def create_pending(kind: str, **options: Any) -> str:

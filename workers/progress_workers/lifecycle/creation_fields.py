@@ -13,6 +13,7 @@ from progress_broker.model.operation import (
     MAX_TITLE_CHARS,
     MAX_WEIGHT,
 )
+from progress_workers.core.metadata import plain_metadata
 from progress_workers.values import attempt, brief, fitted, label, number, text
 
 
@@ -35,6 +36,9 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
         fields["title"] = text(fields["title"], MAX_TITLE_CHARS)
     if fields.get("owner") is not None:
         fields["owner"] = _owner(fields["owner"])
+    if fields.get("metadata") is not None:
+        fields["metadata"], said = plain_metadata(fields["metadata"])
+        warnings += [("metadata", said)] if said else []
     if "weight" in fields:
         fields["weight"] = _positive("weight", fields["weight"], MAX_WEIGHT, warnings) or 1
     if fields.get("history_length") is not None:

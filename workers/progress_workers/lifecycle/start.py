@@ -39,7 +39,12 @@ def start(
     link, operation, reply = created.link, created.operation, created.reply
     if reply.cancel is not None:
         raise Cancelled(operation, reply.cancel.reason, reply.cancel.by)
-    new = WorkerView(lease_s=created.lease_s, created_ms=reply.created_ms, idle_timeout_s=reply.idle_timeout_s)
+    new = WorkerView(
+        lease_s=created.lease_s,
+        created_ms=reply.created_ms,
+        idle_timeout_s=reply.idle_timeout_s,
+        metadata=created.metadata,
+    )
     state = new if reply.new else link.carrier.view(operation)
     if new_attempt:
         state = begin_attempt(link, operation, state, worker)
@@ -148,6 +153,7 @@ def _reporter(
         wake=link.wake,
         trace=trace,
     )
+    reporter.outbox.metadata.known = state.metadata
     if state.cancel is not None:
         reporter.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
     return reporter

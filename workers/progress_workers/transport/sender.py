@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from progress_broker.errors import BrokerError, Conflict, NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Conflict, NotFound, StorageFull, StorageUnavailable, TooLarge
 from progress_broker.model.publish import Publish, Published
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
@@ -243,7 +243,9 @@ def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Call
                 " or a failover or restart lost it. Its stored events are lost too"
             ),
         )
-    elif not isinstance(answer, Conflict) or not reporter.begin_again():
+    elif isinstance(answer, Conflict) and reporter.begin_again():
+        pass
+    elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():
         give_up(reporter, answer)
 
 

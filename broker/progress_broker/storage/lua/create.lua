@@ -4,6 +4,7 @@
 --       Derived: KEYS[4]..':length', KEYS[5]..':status:pending', KEYS[5]..':'..each INDEX, and KEYS[6]..':policy',
 --       which is only read. They are looked at before the first write.
 -- ARGV  id spec [INDEX field:value]… HISTORY n FEED n [RETENTION ms] [IDLE ms] [LEASE ms] [TRACEPARENT tp]
+--          [METADATA json]
 --       spec            what it is created with (JSON); the same bytes mean the same operation
 --       INDEX           an index to list it in
 --       HISTORY, FEED   about how many events its log and its lane's feed keep; a feed the most asked for
@@ -11,14 +12,17 @@
 --       IDLE            how long it is kept without events, at most
 --       LEASE           how long its worker may be silent; without it, for ever
 --       TRACEPARENT     that of the creator, for its worker to continue
+--       METADATA        a JSON object that is shown with it, and that `metadata` events change; the same bytes mean the
+--                       same operation. What is to be found by needs an INDEX, too
 -- Reply {'ok', position, n, cancel as in publish, 1 if it was created now or 0 if it existed, when it was created
 --       in ms, how long it is kept without events in ms}; or {code, detail}.
 
 local USAGE = 'id spec [INDEX field:value]... HISTORY n FEED n [RETENTION ms] [IDLE ms] [LEASE ms] [TRACEPARENT tp]'
+  .. ' [METADATA json]'
 local RETENTION_MS, IDLE_MS = '86400000', '604800000' -- a day and a week, until a server says otherwise
 local TAKES = {
   INDEX = 'list', HISTORY = 'number', FEED = 'number', RETENTION = 'number', IDLE = 'number', LEASE = 'number',
-  TRACEPARENT = 'text',
+  TRACEPARENT = 'text', METADATA = 'text',
 }
 
 local id, spec, given = ARGV[1], ARGV[2], {}
@@ -33,15 +37,16 @@ if not wrong and not ARGV[at] then
 end
 if wrong or ARGV[at] then return reject_arguments(wrong, at, USAGE) end
 
-local there = ask('HMGET', KEYS[1], 'gone', 'spec', 'schema', 'position', 'n', 'cancel', 'created', 'idle_ms')
-local gone, known, schema, position, n, cancel, created, idle_ms = unpack(there or { false, '' })
+local there = ask('HMGET', KEYS[1], 'gone', 'spec', 'schema', 'position', 'n', 'cancel', 'created', 'idle_ms',
+  'created_metadata')
+local gone, known, schema, position, n, cancel, created, idle_ms, created_metadata = unpack(there or { false, '' })
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted; its id is not free yet' } end
 if known then
   if whole(schema) and schema ~= SCHEMA then return reject_schema(id, schema) end
   if schema ~= SCHEMA or not (position and whole(n)) then
     return { 'conflict', 'another program overwrote operation ' .. id .. ' in Redis. Delete it, or choose another id' }
   end
-  if known ~= spec then
+  if known ~= spec or (created_metadata or '') ~= (given.METADATA or '') then
     return { 'operation-exists', 'operation ' .. id .. ' was created before with a different body' }
   end
   return { 'ok', position, tonumber(n), cancel, 0, created, idle_ms }
@@ -75,6 +80,7 @@ redis.call('HSET', KEYS[1], 'schema', SCHEMA, 'spec', spec, 'indexes', indexes, 
 if given.RETENTION then redis.call('HSET', KEYS[1], 'retention_asked_ms', given.RETENTION) end
 if given.IDLE then redis.call('HSET', KEYS[1], 'idle_asked_ms', given.IDLE) end
 if given.LEASE then redis.call('HSET', KEYS[1], 'lease_ms', given.LEASE) end
+if given.METADATA then redis.call('HSET', KEYS[1], 'created_metadata', given.METADATA) end
 if given.TRACEPARENT then redis.call('HSET', KEYS[1], 'traceparent', given.TRACEPARENT) end
 write('ZADD', KEYS[5], ms, id)
 for _, key in ipairs(listed) do write('ZADD', key, ms, id) end

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
 --       Derived: KEYS[4]..':length', which is only read; KEYS[5]..':status:<status>' and KEYS[5]..':<field>:<value>' of
---       what the operation was created with;
+--       what the operation was created with, and of its metadata;
 --       KEYS[2]..':kept' and KEYS[2]..':curve', where older events go. They are looked at before the first write, where
 --       they are to change.
 -- ARGV  id [option]… [EVENT type data [STATUS status] [PRODUCER name seq]]…
@@ -22,7 +22,7 @@
 --                          added to what all have counted, and to the total. The sums replace current, total and percent,
 --                          with which the data has to begin, here and in the progress of the publisher without COUNT.
 --                          Data that has only rate and eta_ms after these leaves all other members as they are
---       EVENT type data    data is JSON. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
+--       EVENT type data    data is JSON. The data of `metadata` are the changes, an object. STATUS is the status it sets. PRODUCER makes it safe to send again: of one
 --                          producer seq goes up, also within a batch, and what was stored before is answered as it
 --                          was then
 --       Without an event it is a heartbeat: the worker is alive, and a stalled operation runs again.
@@ -196,6 +196,10 @@ for _, event in ipairs(fresh) do
   if TERMINAL[status] then
     return { 'operation-ended', 'an event follows the end of operation ' .. id .. ' in the same batch' }
   end
+  if kind == 'metadata' then
+    local rejected = change_metadata(id, event[2])
+    if rejected then return rejected end
+  end
   if kind == 'end' and not TERMINAL[new_status] then
     return { 'invalid', "an event 'end' needs STATUS succeeded, failed or cancelled: without it, the operation would go"
       .. ' on, although its streams have closed' }
@@ -215,14 +219,16 @@ for _, event in ipairs(fresh) do
   events[#events + 1] = event
 end
 
-indexes = indexes or ''
+local indexes_before, unlisted = indexes or '', nil
+indexes, unlisted = indexes_after(indexes_before)
 local listed_at = tonumber(listed_ms or '') or 0
-local lists = status ~= before or clock - listed_at >= (#events > 0 and TOUCH_MS or tonumber(idle_ms) / 4)
+local lists = status ~= before or indexes ~= indexes_before or clock - listed_at >= (#events > 0 and TOUCH_MS or tonumber(idle_ms) / 4)
 local listed, length = {}, #events > 0 and feed_length(KEYS[4], asked_length)
 if lists then
   listed = index_keys(KEYS[5], indexes .. '\nstatus:' .. status)
   if status ~= before then listed[#listed + 1] = KEYS[5] .. ':status:' .. before end
   look(listed)
+  look(unlisted)
 end
 local window = window_of(history_length)
 local moves = n + #events - archived >= window + STEP
@@ -297,6 +303,7 @@ if #events > 0 then
   if done then set('finished', ms) end
 end
 
+if changed_metadata then set('metadata', changed_metadata) end
 remember(seqs)
 
 if lists then
@@ -304,6 +311,11 @@ if lists then
   if status ~= before then ask('ZREM', table.remove(listed), id) end
   write('ZADD', KEYS[5], ms, id)
   for _, key in ipairs(listed) do write('ZADD', key, ms, id) end
+  for _, key in ipairs(unlisted) do ask('ZREM', key, id) end
+  if indexes ~= indexes_before then
+    ask('ZREM', KEYS[6], id .. '\n' .. indexes_before)
+    set('indexes', indexes)
+  end
   local expires = text(tonumber(ms) + keep)
   write('ZADD', KEYS[6], expires, id .. '\n' .. indexes)
   local keep_signals = done and math.min(keep, SIGNALS_KEPT_MS) or keep
