@@ -287,6 +287,11 @@ class Settings(BaseSettings):
         description="whether a worker process that gets SIGTERM ends its operations as cancelled, unless it has a"
         " handler of its own",
     )
+    error_tracebacks: bool = Field(
+        False,
+        description="whether the error of a failed operation has the traceback and the causes of its exception: all who"
+        " may read the operation see them, with file names, lines of code and messages",
+    )
     worker_lost_after_s: Seconds = Field(
         60, description="how long a stalled operation waits for its worker until it fails"
     )

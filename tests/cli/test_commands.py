@@ -65,6 +65,23 @@ def test_one_operation_is_shown(shell: Shell) -> None:
     assert operation["result"] == {"rows": 10}
 
 
+def test_a_failure_is_shown_with_its_traceback_and_causes(shell: Shell) -> None:
+    cause = {"type": "KeyError", "message": "'x'", "traceback": "  in b"}
+    error = {"type": "ValueError", "message": "bad", "traceback": "  File a, line 1\n    b()", "cause": cause}
+    make(shell, "a", "--type", "progress", "--data", "{}")
+    shell.says("publish", "a", "--type", "end", "--data", json.dumps({"status": "failed", "error": error}))
+    lines = [line.split(maxsplit=1) for line in shell.says("show", "a").splitlines()]
+    shown = [tuple(part.strip() for part in line) for line in lines if line[0] in ("outcome", "traceback", "cause")]
+    assert shown == [
+        ("outcome", "ValueError: bad"),
+        ("traceback", "File a, line 1"),
+        ("traceback", "b()"),
+        ("cause", "KeyError: 'x'"),
+        ("traceback", "in b"),
+    ]
+    assert shell.lines("show", "a")[0]["error"] == error
+
+
 def test_metadata_is_given_shown_and_searched_by(shell: Shell) -> None:
     make(
         shell,

@@ -1,6 +1,8 @@
 """`Operation` and `AsyncOperation` with a real Redis: reports, and the end of the block, become the operation's log."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -24,9 +26,11 @@ from progress_workers import (
     SetupError,
     StorageUnavailable,
 )
+from progress_workers.core.exceptions import MAX_TRACEBACK_CHARS
+from progress_workers.errors import CancelInfo
 from tests.servers import eventually, wait_until
 from tests.workers.conftest import Run
-from tests.workers.harness import Broker, assert_whole, finished, python
+from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
 
 FIRST_AND_LAST_S = 60.0
 """An interval so long that only the first and the last progress are sent, at any machine speed."""
@@ -410,3 +414,127 @@ def test_the_program_of_the_readme_can_be_run_again(redis_url: str) -> None:
     program = readme.split("```python\n")[1].split("```")[0]
     for _ in range(2):
         finished(python(redis_url, program))
+
+
+def test_a_loop_says_how_many_and_what_and_ends_when_it_is_cancelled(run: Run, broker: Broker) -> None:
+    def work(op: Any) -> None:
+        done = 0
+        for _ in op.track(iter(range(5)), total=5, description="first"):
+            done += 1
+        assert done == 5
+        for number in op.track(range(10), description="second", raise_on_cancel=True):
+            if number == 3:
+                op._reporter.cancellation.request(CancelInfo("enough"))
+
+    with pytest.raises(Cancelled, match="enough"):
+        run(work, "import", id="a", settings=broker.settings)
+    last = broker.data("a", "progress")[-1]
+    assert (last["current"], last["total"], last["message"]) == (9, 15, "second")
+    shown = broker.show("a")
+    assert (shown.status, shown.error) == (Status.CANCELLED, {"type": "cancelled", "message": "enough"})
+
+
+@pytest.mark.parametrize("total", [-1, "x", float("nan"), object()])
+def test_a_number_of_items_that_is_none_is_ignored_and_told(broker: Broker, total: Any) -> None:
+    with Operation.start("import", id="a", settings=broker.settings) as op:
+        assert list(op.track(iter("ab"), total=total)) == ["a", "b"]
+    last = broker.data("a", "progress")[-1]
+    assert (last["current"], last["total"]) == (2, None)
+    assert any("was ignored" in line for line in broker.logged("a"))
+
+
+async def test_an_asynchronous_loop_takes_the_same_options(broker: Broker) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(9):
+            yield number
+
+    async def work(op: AsyncOperation) -> None:
+        async for number in op.track(numbers(), total=9, description="reading", raise_on_cancel=True):
+            if number == 3:
+                op._reporter.cancellation.stop = CancelInfo("enough")  # without the cancel of this task
+
+    async with AsyncOperation.start("import", id="a", settings=broker.settings) as op:
+        with pytest.raises(Cancelled):
+            await work(op)
+    last = broker.data("a", "progress")[-1]
+    assert (last["current"], last["total"], last["message"]) == (4, 9, "reading")
+
+
+def test_a_metric_that_counts_loses_no_count_of_any_thread(broker: Broker) -> None:
+    with Operation.start("import", id="a", settings=broker.settings) as op:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: op.increment("rows_bad"), range(200)))
+        op.increment("rows_bad", by=-0.5)
+        op.update(metrics={"text": "x"})
+        op.increment("text", 2)
+        for bad in ("x", None, float("inf"), object()):
+            op.increment("rows_bad", bad)  # type: ignore[arg-type]
+    assert broker.data("a", "progress")[-1]["metrics"] == {"rows_bad": 199.5, "text": 2}
+    assert any("increment" in line for line in broker.logged("a"))
+
+
+def test_code_that_holds_an_operation_cancels_it_with_a_reason(run: Run, broker: Broker) -> None:
+    def work(op: Any) -> None:
+        told: list[Exception] = []
+        op.on_cancel(told.append)
+        op.cancel("no rows")
+        op.cancel("again")
+        assert op.ended
+        assert [str(error) for error in told] == ["operation a was cancelled: no rows"]
+
+    run(work, "import", id="a", settings=broker.settings)
+    shown = broker.show("a")
+    assert (shown.status, shown.error) == (Status.CANCELLED, {"type": "cancelled", "message": "no rows"})
+
+
+def test_the_time_that_has_passed_begins_at_the_start_and_stands_still_after_the_end(broker: Broker) -> None:
+    with Operation.start("import", id="a", settings=broker.settings) as op:
+        started = KEYS.operation("a").snapshot
+        broker.redis.hset(started, "started", int(broker.now_ms()) - 3_600_000)
+        with Operation.attach("a", end_on_exit=False, settings=broker.settings) as joined:
+            assert 3_599_000 < joined.elapsed_ms < 3_700_000
+        assert 0 <= op.elapsed_ms < 3_000_000
+    ended = op.elapsed_ms
+    wait_until(lambda: broker.show("a").done, "it has ended")
+    assert op.elapsed_ms == ended
+
+
+def fail_for(depth: int) -> None:
+    if depth:
+        return fail_for(depth - 1)
+    try:
+        raise KeyError("customer")
+    except KeyError as error:
+        raise ValueError("row 7 is bad") from error
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_a_failure_tells_its_traceback_and_cause_only_if_it_may(broker: Broker, on: bool) -> None:
+    settings = broker.settings.model_copy(update={"error_tracebacks": on})
+    with pytest.raises(ValueError, match="row 7"), Operation.start("import", id="a", settings=settings):
+        fail_for(100)
+    error = broker.show("a").error or {}
+    assert (error.pop("type"), error.pop("message")) == ("ValueError", "row 7 is bad")
+    if not on:
+        assert error == {}
+        return
+    assert error["traceback"].endswith('raise ValueError("row 7 is bad") from error')
+    assert len(error["traceback"]) <= MAX_TRACEBACK_CHARS
+    assert (error["cause"]["type"], error["cause"]["message"]) == ("KeyError", "'customer'")
+    assert 'raise KeyError("customer")' in error["cause"]["traceback"]
+
+
+def test_tracebacks_and_causes_never_keep_an_end_from_being_stored(broker: Broker) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    small = {"error_tracebacks": True, "max_event_bytes": 1_024, "max_progress_bytes": 1_024}
+    settings = broker.settings.model_copy(update=small)
+    loop = Odd()
+    loop.__cause__ = loop
+    with pytest.raises(Odd), Operation.start("import", id="a", settings=settings):
+        raise loop
+    shown = broker.show("a")
+    assert shown.status is Status.FAILED
+    assert (shown.error or {})["type"].endswith("Odd")

@@ -56,15 +56,49 @@ class AsyncOperation(BaseOperation):
         )
 
     @overload
-    def track(self, items: Iterable[T]) -> Iterator[T]: ...
+    def track(
+        self,
+        items: Iterable[T],
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        raise_on_cancel: bool = False,
+    ) -> Iterator[T]: ...
     @overload
-    def track(self, items: AsyncIterable[T]) -> AsyncIterator[T]: ...
-    def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T] | Iterator[T]:
-        """Return the items one by one and count them: with `async for` if they are asynchronous, else with `for`."""
+    def track(
+        self,
+        items: AsyncIterable[T],
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        raise_on_cancel: bool = False,
+    ) -> AsyncIterator[T]: ...
+    def track(
+        self,
+        items: AsyncIterable[T] | Iterable[T],
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        raise_on_cancel: bool = False,
+    ) -> AsyncIterator[T] | Iterator[T]:
+        """Return the items one by one and count them: with `async for` if they are asynchronous, else with `for`.
+
+        The options are those of `Operation.track`.
+        """
         if not hasattr(type(items), "__aiter__"):
-            return super().track(items)  # type: ignore[arg-type]
-        self._reporter.progress.gauge.expect(items)
-        return self._reporter.progress.gauge.track_async(items)  # type: ignore[arg-type]
+            plain: Iterable[T] = items  # type: ignore[assignment]
+            return super().track(plain, total=total, description=description, raise_on_cancel=raise_on_cancel)
+        self._expect(items, total, description)
+        coming: AsyncIterable[T] = items  # type: ignore[assignment]
+        if raise_on_cancel:
+            coming = self._until_cancelled_async(coming)
+        return self._reporter.progress.gauge.track_async(coming)
+
+    async def _until_cancelled_async(self, items: AsyncIterable[T]) -> AsyncIterator[T]:
+        self.raise_if_cancelled()
+        async for item in items:
+            yield item
+            self.raise_if_cancelled()
 
     def signals(self, timeout: float | None = None) -> AsyncIterator[Signal]:
         """Yield the signals that are sent to the work, such as `pause`, as they arrive. End when the work has to stop.

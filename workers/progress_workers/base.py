@@ -10,7 +10,7 @@ from progress_broker.errors import InvalidInput, TooLarge
 from progress_workers.core import encoding
 from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
-from progress_workers.errors import CancelInfo, exited_well, is_cancellation
+from progress_workers.errors import CancelInfo, Cancelled, exited_well, is_cancellation
 from progress_workers.lifecycle.forgotten import watch
 from progress_workers.lifecycle.sigterm import end_on_sigterm
 from progress_workers.tracing import NoTrace
@@ -83,6 +83,11 @@ class BaseOperation:
         """The operation's metadata, as this process knows it: as it was when it began, with its own changes."""
         return dict(self._reporter.outbox.metadata.known)
 
+    @property
+    def elapsed_ms(self) -> int:
+        """How long the operation has run, from its start to now or to the end that this process has reported."""
+        return self._reporter.elapsed_ms
+
     def raise_if_cancelled(self) -> None:
         """Raise `Cancelled` if somebody asked the work to stop.
 
@@ -154,13 +159,40 @@ class BaseOperation:
         extra |= {} if workers is None else {"workers": shown_pool(workers)}
         self._reporter.progress.update(current, total, percent, message, metrics, extra, unit=unit)
 
-    def track(self, items: Iterable[T]) -> Iterator[T]:
+    def track(
+        self,
+        items: Iterable[T],
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        raise_on_cancel: bool = False,
+    ) -> Iterator[T]:
         """Return the items one by one and count them. If no total was set, their number becomes the total.
 
-        Items whose number is unknown, such as those of a generator, set no total.
+        `total` says how many there are, where that is unknown, as for those of a generator. `description` is shown as
+        the message. With `raise_on_cancel` the loop checks `raise_if_cancelled` before each item.
         """
-        self._reporter.progress.gauge.expect(items)
-        return self._reporter.progress.gauge.track(items)
+        self._expect(items, total, description)
+        return self._reporter.progress.gauge.track(self._until_cancelled(items) if raise_on_cancel else items)
+
+    def _expect(self, items: object, total: float | None, description: str | None) -> None:
+        self._reporter.progress.gauge.expect(items, total)
+        if description is not None:
+            self.update(message=description)
+
+    def _until_cancelled(self, items: Iterable[T]) -> Iterator[T]:
+        self.raise_if_cancelled()
+        for item in items:
+            yield item
+            self.raise_if_cancelled()
+
+    def increment(self, metric: str, by: float = 1) -> None:
+        """Add to a metric that counts, such as `rows_bad`. It begins at 0.
+
+        Each process counts its own, and the newest of them is shown: let each of several processes have a metric of its
+        own, or a child operation.
+        """
+        self._reporter.progress.increment(metric, by)
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return the stage of this name, for use in `with`. The first call for a name shows the stage as pending.
@@ -211,6 +243,17 @@ class BaseOperation:
             return
         stop = self._reporter.cancellation.stop
         self._reporter.end(encoding.failed(error, self._settings, stop.reason if stop else None))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """End the operation as cancelled, for a reason that people see, and ask all that works on it here to stop.
+
+        `raise_if_cancelled` then raises `Cancelled`, and `on_cancel` is called. This code goes on. Children go on, too.
+        """
+        if self._reporter.ended:
+            return
+        why = None if reason is None else text(reason)
+        self.fail(Cancelled(self.id, why))
+        self._reporter.cancellation.request(CancelInfo(why))
 
     def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
         """Leave the operation open for a retry: this attempt failed, and the next follows within `delay_s` seconds.

@@ -51,9 +51,14 @@ def current() -> BaseOperation:
     return next((each.operation for each in reversed(entered) if each.active), entered[-1].operation)
 
 
-def track(items: Iterable[T]) -> Iterator[T]:
-    """Return the items one by one, and count them for the current operation, if there is one."""
-    return current().track(items)
+def track(
+    items: Iterable[T], *, total: float | None = None, description: str | None = None, raise_on_cancel: bool = False
+) -> Iterator[T]:
+    """Return the items one by one, and count them for the current operation, if there is one.
+
+    The options are those of `Operation.track`.
+    """
+    return current().track(items, total=total, description=description, raise_on_cancel=raise_on_cancel)
 
 
 def enter(operation: BaseOperation) -> None:

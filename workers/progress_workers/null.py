@@ -52,6 +52,7 @@ class NullOperation(BaseOperation):
     attempt = 1
     ended = False
     cancelled = False
+    elapsed_ms = 0
     metadata: dict[str, Any] = {}  # noqa: RUF012 - nothing is noted about it
 
     def __init__(self) -> None:
@@ -75,9 +76,15 @@ class NullOperation(BaseOperation):
     def update(self, **_: Any) -> None:
         """Do nothing."""
 
-    def track(self, items: Any) -> Any:
+    def track(self, items: Any, **_: Any) -> Any:
         """Return the items one by one."""
         return items if hasattr(type(items), "__aiter__") else iter(items)
+
+    def increment(self, metric: str, by: float = 1) -> None:
+        """Do nothing."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Do nothing."""
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:
         """Return the null stage."""

@@ -95,11 +95,12 @@ def running_stage(payload: dict[str, Any] | None) -> str:
 def outcome(operation: Operation) -> str:
     """Return how an operation ended: its result or its error, or an empty text."""
     if operation.error is not None:
-        return _failure(operation.error)
+        return failure(operation.error)
     return "" if operation.result is None else plain(compact(operation.result))
 
 
-def _failure(error: dict[str, Any]) -> str:
+def failure(error: dict[str, Any]) -> str:
+    """Return an error's type and message."""
     by = f" (by {plain(error['by'])})" if error.get("by") else ""
     return f"{plain(error.get('type'))}: {plain(error.get('message'))}{by}"
 
@@ -160,7 +161,7 @@ def describe(event: Event, before: str = "") -> str:
         case b"end":
             error = payload.get("error")
             if isinstance(error, dict):
-                return f"{plain(payload.get('status'))}  {_failure(error)}"
+                return f"{plain(payload.get('status'))}  {failure(error)}"
             result = payload.get("result")
             return f"{plain(payload.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
         case _:

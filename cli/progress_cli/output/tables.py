@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 import typer
 from rich import box
@@ -119,6 +120,7 @@ def _facts(operation: Operation, now: datetime) -> Iterator[tuple[str, str]]:
         "started": format.stamp(operation.started_at, now),
         "changed": format.stamp(operation.updated_at, now),
         "finished": format.stamp(operation.finished_at, now),
+        "elapsed": "" if operation.elapsed_ms is None else format.duration(operation.elapsed_ms / 1000),
         "events": f"{operation.events}, last position {operation.position}",
     }
     yield from ((name, format.plain(value)) for name, value in named.items() if value)
@@ -128,6 +130,7 @@ def _facts(operation: Operation, now: datetime) -> Iterator[tuple[str, str]]:
             status = format.plain(stage.get("status", "pending"))
             fields = format.progress(stage, status, message=False)
             yield "stage", f"{format.plain(stage.get('name'))}: {status}  {fields}".rstrip()
+    yield from _traceback(operation.error or {})
     yield from _children(operation)
     for name, value in operation.metadata.items():
         yield (
@@ -137,6 +140,16 @@ def _facts(operation: Operation, now: datetime) -> Iterator[tuple[str, str]]:
     metrics = progress.get("metrics")
     if isinstance(metrics, dict):
         yield from (("metric", f"{format.plain(name)}: {format.number(value)}") for name, value in metrics.items())
+
+
+def _traceback(error: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the lines of an error's traceback, and its causes with theirs."""
+    traceback, cause = error.get("traceback"), error.get("cause")
+    if isinstance(traceback, str):
+        yield from (("traceback", format.plain(line)) for line in traceback.split("\n"))
+    if isinstance(cause, dict):
+        yield "cause", format.failure(cause)
+        yield from _traceback(cause)
 
 
 def _children(operation: Operation) -> Iterator[tuple[str, str]]:

@@ -66,6 +66,12 @@
  * @property {string} requested_at
  * @property {string} overdue_at a worker that is still running at this time ignores the cancel
  *
+ * @typedef {object} Failure Why an operation did not succeed.
+ * @property {string} [type]
+ * @property {string} [message]
+ * @property {string} [traceback] only with `PROGRESS_ERROR_TRACEBACKS`
+ * @property {Failure} [cause] the same
+ *
  * @typedef {object} Operation
  * @property {string} id
  * @property {string} kind
@@ -84,7 +90,7 @@
  * @property {Progress|null} progress
  * @property {ChildrenSummary|null} children null without children
  * @property {unknown} result
- * @property {{type?: string, message?: string}|null} error
+ * @property {Failure|null} error
  * @property {string} created_at
  * @property {string|null} started_at
  * @property {string} updated_at

@@ -78,12 +78,16 @@ export function metadataOf({ metadata = {} }) {
   return Object.entries(metadata).map(([name, value]) => [name, typeof value === 'string' ? value : jsonText(value)]);
 }
 
-/** Return the type and message of an error, and its other members. @param {Operation['error']} error */
+/** Return the type and message of an error, its traceback, its causes and its other members. @param {Operation['error']} error */
 export function errorText(error) {
   if (!error) return '';
-  const { type, message, ...more } = error;
-  const text = [type, message].filter(Boolean).join(': ');
-  return Object.keys(more).length > 0 ? `${text}\n${jsonText(more)}`.trim() : text;
+  const { type, message, traceback, cause, ...more } = error;
+  const parts = [[type, message].filter(Boolean).join(': ')];
+  if (typeof traceback === 'string') parts.push(traceback);
+  else if (traceback !== undefined) Object.assign(more, { traceback });
+  if (Object.keys(more).length > 0) parts.push(jsonText(more));
+  if (cause) parts.push(`Caused by ${typeof cause === 'object' ? errorText(cause) : jsonText(cause)}`);
+  return parts.join('\n').trim();
 }
 
 /** @param {unknown} value */

@@ -9,8 +9,9 @@ from progress_broker.errors import TooLarge
 from progress_broker.model.entry import NewEvent, encode, encode_custom
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Line
-from progress_workers.errors import cancel_reason, describe_cancel, describe_exit, is_cancellation
-from progress_workers.values import MAX_CHARS, attempt, text, tree, type_name
+from progress_workers.core.exceptions import described, details, kind_of, message_of
+from progress_workers.errors import cancel_reason, describe_cancel, is_cancellation
+from progress_workers.values import MAX_CHARS, text, tree
 
 _ESSENTIAL = ("current", "total", "unit", "percent", "message", "rate", "eta_ms")
 _BULKY = ("metrics", "workers", "stages")
@@ -71,7 +72,9 @@ def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
 
 def given_up(error: BaseException | str | None, delay_s: float, attempt: int) -> Line:
     """Return the log line that reports why an attempt is over, and when the next one follows."""
-    why = "" if error is None or error == "" else f": {_described(error)}"
+    why = ""
+    if error is not None and error != "":
+        why = f": {described(error) if isinstance(error, BaseException) else text(error)}"
     return Line(text(f"attempt {attempt} failed{why}; the next attempt follows within {delay_s:g} s"), "warning", None)
 
 
@@ -98,9 +101,11 @@ def failed(error: BaseException | str, settings: Settings, reason: str | None = 
     elif is_cancellation(error):
         status, kind, message = "cancelled", "cancelled", cancel_reason(error) or reason or describe_cancel(error)
     else:
-        status, kind, message = "failed", _type(error), _message(error)
-    data = {"status": status, "error": {"type": text(kind, 256), "message": text(message, room(settings))}}
-    return encode("end", data, settings)
+        status, kind, message = "failed", kind_of(error), message_of(error)
+    shown: dict[str, Any] = {"type": text(kind, 256), "message": text(message, room(settings))}
+    if settings.error_tracebacks and status == "failed" and isinstance(error, BaseException):
+        shown |= details(error, settings.max_event_bytes - len(orjson.dumps(shown)) - _END_BYTES)
+    return encode("end", {"status": status, "error": shown}, settings)
 
 
 def custom(type: str, data: object, settings: Settings) -> tuple[NewEvent, str]:
@@ -116,24 +121,3 @@ def custom(type: str, data: object, settings: Settings) -> tuple[NewEvent, str]:
         if converted.replaced
         else "",
     )
-
-
-def _described(error: BaseException | str) -> str:
-    return f"{_type(error)}: {_message(error)}" if isinstance(error, BaseException) else text(error)
-
-
-def _type(error: BaseException) -> str:
-    own = attempt(lambda: getattr(error, "error_type", None), otherwise=lambda _: None)
-    return own if isinstance(own, str) else type_name(error)  # an exception may set its own type, such as `exit-code`
-
-
-def _message(error: BaseException) -> str:
-    """Return an exception's message. Its `__str__` may fail in any way, and must not hide how the work ended."""
-    if isinstance(error, SystemExit):
-        return describe_exit(error)
-    found = attempt(
-        str,
-        error,
-        otherwise=lambda fault: f"(the message of this error can't be shown: str() raised {type_name(fault)})",
-    )
-    return text(found)

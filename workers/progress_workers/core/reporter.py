@@ -60,6 +60,7 @@ class Reporter:
         clock: Clock | None = None,
         wake: "Callable[[Reporter], None] | None" = None,
         trace: NoTrace = NO_TRACE,
+        elapsed_ms: int = 0,
     ) -> None:
         build_shapes()  # now, because a block may be left while the process is already shutting down
         self.operation = operation
@@ -69,7 +70,9 @@ class Reporter:
         """The position up to which its signals were read."""
         self.superseded = False
         """Whether a signal reported that another attempt took over."""
-        now = (clock := clock or Clock()).monotonic()
+        self._clock = clock = clock or Clock()
+        now = clock.monotonic()
+        self._began_at, self._ended_at = now - elapsed_ms / 1000, inf
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
         self.dirty_flag = DirtyFlag(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.dirty_flag, clock, total=total, unit=unit)
@@ -129,6 +132,7 @@ class Reporter:
             if self.ended:
                 return False
             self.outbox.end = outcome
+            self._ended_at = self._clock.monotonic()
         self._close()
         return True
 
@@ -147,6 +151,11 @@ class Reporter:
             mark = self.outbox.mark()
         self.dirty_flag.wake()
         return mark
+
+    @property
+    def elapsed_ms(self) -> int:
+        """How long the operation has run, or had when its end was reported here."""
+        return round(1000 * max(0.0, min(self._clock.monotonic(), self._ended_at) - self._began_at))
 
     def release(self) -> None:
         """Stop heartbeats, because this process no longer works on the operation. The garbage collector calls this, so

@@ -152,6 +152,7 @@ def _reporter(
         interval_s=interval_s,
         wake=link.wake,
         trace=trace,
+        elapsed_ms=0 if state.started_ms is None else max(0, time.time_ns() // 1_000_000 - state.started_ms),
     )
     reporter.outbox.metadata.known = state.metadata
     if state.cancel is not None:

@@ -101,19 +101,26 @@ class Counter:
             done = None
         return done, None if total is None else self._number("total", total)
 
-    def expect(self, items: object) -> None:
-        """Add the length of items to the total, unless the total was set. What is already done is part of it."""
+    def expect(self, items: object, given: float | None = None) -> None:
+        """Add the number of items to the total, unless the total was set. What is already done is part of it.
+
+        The number is the given one, else the items' length, if they have one.
+        """
+        length = self._length(items) if given is None else self.checked(given, None)[0]
+        if length is not None:
+            with self._dirty_flag.lock:
+                if not self._given_total:
+                    self.total = plain((self.current if self.total is None else self.total) + length)
+
+    def _length(self, items: object) -> int | None:
         if not hasattr(type(items), "__len__"):
-            return
-        length = attempt(len, items, otherwise=lambda _: None)
+            return None
+        length: int | None = attempt(len, items, otherwise=lambda _: None)
         if length is None:
             self._dirty_flag.warn(
                 "track", f"track: len() failed for a {type_name(items)}, so its items are not added to the total"
             )
-            return
-        with self._dirty_flag.lock:
-            if not self._given_total:
-                self.total = plain((self.current if self.total is None else self.total) + length)
+        return length
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items; each counts as done when the next one is requested."""

@@ -144,6 +144,17 @@ class Progress:
             self._keep(self._extra, added)
         self._dirty_flag.mark_dirty()
 
+    def increment(self, name: object, by: object) -> None:
+        """Add to a metric that counts; one that is not a number starts at 0."""
+        added = number(by)
+        if added is None:
+            self._dirty_flag.warn("increment", f"the increment {brief(by)} was ignored; expected a finite number")
+            return
+        name = text(name, MAX_NAME_CHARS)
+        with self._dirty_flag.lock:
+            before = number(self._metrics.get(name))
+            self.update(None, None, None, None, {name: (before or 0) + added}, {})
+
     def measure(self, measured: Measurement) -> None:
         """Replace the count, the total and the percentage by those of a bar that somebody else shows.
 
