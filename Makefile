@@ -8,7 +8,7 @@ WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test topologies frameworks coverage lint fuzz chaos soak bench clean
+.PHONY: help demo test topologies frameworks examples coverage lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ topologies: $(VENV)/.dev  ## the tests of the store over each kind of Redis, als
 frameworks: $(VENV)/.frameworks  ## the server in apps on each server that people run apps with
 	@deploy/test-system.sh
 	PROGRESS_FRAMEWORKS=1 $(BIN)/pytest -n 2 tests/mounted
+
+examples: $(VENV)/.dev  ## run each example, with a browser; see examples/
+	@deploy/test-system.sh
+	PROGRESS_EXAMPLES=1 $(BIN)/pytest tests/examples
 
 # Apart, as it takes tests twice the time to compute.
 coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs

@@ -7,7 +7,7 @@
 | `<!-- background: URL -->` | the next block runs until the page ends; go on when this URL answers, if there is one |
 | `<!-- exit code: 3 -->` | the next block ends with this exit code |
 | `<!-- output -->` | the next block is the output of the block before; `…` stands for anything |
-| `<!-- hidden sh` … `-->` | a block that readers do not see; `browser` opens a page, `output` is as above |
+| `<!-- hidden sh` … `-->` | a block that readers do not see; `browser` opens a page and uses it, `output` is as above |
 """
 
 import re

@@ -103,10 +103,27 @@ class Session:
             wait_until(lambda: _answers(self._here(url)), f"{text} starts: see {log}", START_S)
 
     def browse(self, text: str) -> None:
-        """Open the page at the first word's address, and wait until it shows the rest."""
-        url, _, wanted = text.strip().partition(" ")
+        """Open the page at the first word's address, wait until it shows the rest of the line, and do the other lines:
+        `fill LABEL = VALUE`, `click BUTTON`, `see TEXT`, `reload`, `sh COMMAND`."""
+        first, *steps = text.strip().splitlines()
+        url, _, wanted = first.partition(" ")
         with visited(self._browser(), self._here(url), network_may_fail=True) as page:  # it has no icon
-            page.get_by_text(wanted).first.wait_for(timeout=START_MS)
+            for step in (f"see {wanted}", *steps):
+                do, _, what = step.partition(" ")
+                match do:
+                    case "see":
+                        page.get_by_text(what).first.wait_for(timeout=START_MS)
+                    case "fill":
+                        label, value = what.split(" = ")
+                        page.get_by_label(label).fill(value)
+                    case "click":
+                        page.get_by_role("button", name=what).click()
+                    case "reload":
+                        page.reload()
+                    case "sh":
+                        self.shell(what)
+                    case _:
+                        raise ValueError(f"unknown step {step!r}")
 
     def _run(self, command: list[str], text: str, code: int) -> str:
         done = subprocess.run(
