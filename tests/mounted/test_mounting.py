@@ -220,11 +220,14 @@ class TestOperations:
 
     async def test_are_created_read_listed_published_to_and_cancelled(self, progress: Progress) -> None:
         ops = progress.operations
-        made = await ops.create(id="a", kind="import", owner="alice", tags=["x", "y"], lease_s=None)
-        assert (await ops.create(id="a", kind="import", owner="alice", tags=["x", "y"], lease_s=None)).id == made.id
+        fields: OperationFields = {"kind": "import", "owner": "alice", "tags": ["x", "y"], "metadata": {"customer": 42}}
+        made = await ops.create(id="a", lease_s=None, **fields)
+        assert (await ops.create(id="a", lease_s=None, **fields)).id == made.id
         await ops.create(kind="export")
         assert (await ops.publish("a", "log", {"message": "hello"})).events == 2
-        found, cursor = await ops.list(owner="alice", kind="import", tag=["x", "y"], status="pending")
+        found, cursor = await ops.list(
+            owner="alice", kind="import", tag=["x", "y"], status="pending", metadata={"customer": 42}
+        )
         assert ([it.id for it in found], cursor) == (["a"], None)
         assert len((await ops.list(limit=1)).operations) == 1
         assert (await ops.cancel("a", "not needed", by="bob")).error["by"] == "bob"  # type: ignore[index]
@@ -232,6 +235,8 @@ class TestOperations:
             await ops.get("b")
         with pytest.raises(InvalidInput, match="running"):
             await ops.list(status="runing")
+        with pytest.raises(InvalidInput, match="customer"):
+            await ops.list(metadata={"customer": ""})
         with pytest.raises(InvalidInput, match="kind"):
             await ops.create(kind="")
 

@@ -1,6 +1,6 @@
 """Operations for the handlers of an app. Only `ticket` checks permissions: the app decides what its callers may do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from progress_broker.errors import InvalidInput
 from progress_broker.model.entry import encode
 from progress_broker.model.grants import Action
+from progress_broker.model.metadata import terms
 from progress_broker.model.operation import NewOperation, Operation, PublishResult, Status
 from progress_broker.model.validation import validated
 from progress_broker.operations.listing import Filters
@@ -29,6 +30,7 @@ class OperationFields(TypedDict, total=False):
     title: str | None
     owner: str | None
     tags: list[str]
+    metadata: dict[str, Any]
     parent: str | None
     weight: float
     lease_s: float | None
@@ -73,10 +75,11 @@ class Operations:
         kind: str | None = None,
         tag: Sequence[str] | str = (),
         parent: str | None = None,
+        metadata: Mapping[str, str | float | bool] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return a page of the operations that match: one of the statuses, and all tags.
+        """Return a page of the operations that match: one of the statuses, all tags, and all values of metadata.
 
         A page may be short and still have a `next_cursor`. Raises `InvalidInput`.
         """
@@ -84,7 +87,11 @@ class Operations:
             statuses = tuple(Status(it) for it in _each(status))
         except ValueError as error:
             raise InvalidInput(f"{error}: the statuses are {', '.join(Status)}", field="status") from None
-        filters = Filters(status=statuses, owner=owner, kind=kind, tag=_each(tag), parent=parent)
+        try:
+            values = tuple(term for key, value in (metadata or {}).items() for term in terms(key, [value]))
+        except ValueError as error:
+            raise InvalidInput(str(error), field="metadata") from None
+        filters = Filters(statuses, owner, kind, _each(tag), parent, values)
         return Page(*await self._context.store.find(filters, limit=limit, cursor=cursor))
 
     async def cancel(
