@@ -184,6 +184,13 @@ RETRYABLE = frozenset(
 """The codes of temporary errors: the same request may succeed later."""
 
 
+def is_temporary(error: BaseException) -> bool:
+    """Return whether the same request may succeed later: also after an error that a server did not expect."""
+    if not isinstance(error, BrokerError):
+        return False
+    return error.code in RETRYABLE or isinstance(error, RequestTimeout) or type(error) is BrokerError
+
+
 def rejection(code: str, detail: str) -> BrokerError:
     """Return the error for the code and detail with which a script rejected a call."""
     return _BY_CODE[code](detail)

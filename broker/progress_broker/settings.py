@@ -391,12 +391,14 @@ class Settings(BaseSettings):
 def load_settings(**overrides: object) -> Settings:
     """Read the settings. An override of `None` is ignored. Raise `SetupError` with one line that names each fault.
 
-    Without overrides, they are read again only when the environment or the `.env` file has changed.
+    An override also replaces the setting that it is the alternative to: a URL that is given, a Redis address of the
+    environment. Without overrides, they are read again only when the environment or the `.env` file has changed.
     """
     global _last
     chosen = {name: value for name, value in overrides.items() if value is not None}
     if chosen:
-        return _read(chosen)
+        replaced = {_ALTERNATIVES[name] for name in chosen.keys() & _ALTERNATIVES.keys()} - chosen.keys()
+        return _read(chosen).model_copy(update=dict.fromkeys(replaced))
     source = _source()
     if _last is None or _last[0] != source:
         _last = source, _read({})
@@ -404,6 +406,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 _last: tuple[object, Settings] | None = None
+_ALTERNATIVES = {"url": "redis_url", "redis_url": "url", "token": "token_file", "token_file": "token"}
 
 
 def _source() -> object:

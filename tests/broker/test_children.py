@@ -17,11 +17,11 @@ from progress_broker.model.children import (
     mean,
     read_child,
     read_child_notice,
-    reported_percent,
     with_rollup,
 )
 from progress_broker.model.event import Event
 from progress_broker.model.operation import ChildrenSummary, Status
+from progress_broker.model.progress import reported_percent
 from tests.broker.harness import Timers, event
 
 PERCENTS = st.floats(0, 100)

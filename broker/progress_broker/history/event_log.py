@@ -1,6 +1,6 @@
 """Reads operations' logs: from a position, from either end, and while they grow."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ async def kept(store: Store, operation: str, count: int) -> list[Event]:
     return list((await read_kept(store, operation, START.encode(), count)).events)
 
 
-async def follow(store: Store, operation: str, position: str) -> AsyncIterator[Event]:
+async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[Event]:
     """Yield the kept events that follow a position in an operation's log, up to its `end`.
 
     `0-0` begins with the oldest kept event. It waits with a blocking XREAD, so it occupies one connection: it is for

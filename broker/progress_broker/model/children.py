@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, inf
+from math import fsum
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ import orjson
 from progress_broker.model.event import END, PROGRESS, Event
 from progress_broker.model.operation import ChildrenSummary, Status
 from progress_broker.model.position import START, is_canonical, milliseconds, order
+from progress_broker.model.progress import number, reported_percent
 from progress_broker.model.validation import fits_nesting_limit
 
 MAX_READ = 4_000
@@ -23,14 +24,6 @@ _KIND_CHARS, _TITLE_CHARS, _MESSAGE_CHARS = 128, 512, 200
 _MAX_WEIGHT = 1e9
 _LATEST_MS = 1 << 53
 _AT_WORK = frozenset({Status.RUNNING, Status.STALLED, Status.CANCELLING})
-
-
-def reported_percent(progress: Mapping[str, Any]) -> float | None:
-    """Return the percentage that a worker reported, 0 to 100, or None. A worker may have reported any value."""
-    percent, current, total = (_number(progress.get(name)) for name in ("percent", "current", "total"))
-    if percent is None and current is not None and total:
-        percent = current / total * 100
-    return None if percent is None else min(100.0, percent)
 
 
 def mean(parts: Iterable[tuple[float, float]]) -> float:
@@ -230,16 +223,11 @@ def _kept(progress: Mapping[str, Any]) -> tuple[float | None, str | None]:
 
 
 def _weight(fields: Mapping[str, Any]) -> float:
-    return min(_MAX_WEIGHT, _number(fields.get("weight")) or 1)
+    return min(_MAX_WEIGHT, number(fields.get("weight")) or 1)
 
 
 def _count(children: Iterable[Child], statuses: frozenset[Status]) -> int:
     return round(fsum(child.stands_for for child in children if child.status in statuses))
-
-
-def _number(value: object) -> float | None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf
-    return float(value) if fits else None  # type: ignore[arg-type]
 
 
 def _object(data: bytes | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from progress_broker.model.metadata import INDEXED_KEY, merged, terms
+from progress_broker.model.progress import number, reported_percent
 from progress_broker.model.validation import fits_nesting_limit
 
 OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
@@ -238,6 +239,37 @@ class Operation(BaseModel):
 
     _created_metadata: dict[str, Any] = PrivateAttr(default_factory=dict)
     """The metadata that it was created with, which grants look at."""
+
+    @property
+    def current(self) -> float | None:
+        """How much is done, in the unit of its progress; None: unknown."""
+        return number((self.progress or {}).get("current"))
+
+    @property
+    def total(self) -> float | None:
+        """How much there is to do; None: unknown."""
+        return number((self.progress or {}).get("total"))
+
+    @property
+    def percent(self) -> float | None:
+        """How much is done, 0 to 100; None: unknown."""
+        return reported_percent(self.progress or {})
+
+    def __repr__(self) -> str:
+        """Return one line: the id, the status and the progress."""
+        percent, current, total = self.percent, self.current, self.total
+        shown = f"Operation {self.id}: {self.status.value}"
+        if percent is not None:
+            shown += f", {percent:.1f} %"
+        if current is not None:
+            of = "" if total is None else f" of {total:,.10g}"
+            unit = (self.progress or {}).get("unit")
+            shown += f", {current:,.10g}{of}" + (f" {unit}" if isinstance(unit, str) and unit.isprintable() else "")
+        if self.error is not None:
+            shown += f", {self.error.get('type')}"
+        return f"<{shown}>"
+
+    __str__ = __repr__
 
 
 class Children(ChildrenSummary):
