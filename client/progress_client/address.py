@@ -1,22 +1,9 @@
 """Which way leads to the operations: a server over HTTP (`PROGRESS_URL`), or Redis (`PROGRESS_REDIS_URL`)."""
 
-from typing import Any
+from pydantic import SecretStr
 
 from progress_broker.errors import SetupError
-from progress_broker.settings import Settings, load_settings
-
-
-def settings_for(*, url: str | None = None, redis_url: str | None = None, **others: Any) -> Settings:
-    """Return the settings from the environment, changed by those that are given; `None` changes nothing.
-
-    A URL that is given replaces a Redis address of the environment, and the other way round.
-    """
-    settings = load_settings(url=url, redis_url=redis_url, **others)
-    if url is not None and redis_url is None:
-        return settings.model_copy(update={"redis_url": None})
-    if redis_url is not None and url is None:
-        return settings.model_copy(update={"url": None})
-    return settings
+from progress_broker.settings import Settings
 
 
 def server_url(settings: Settings) -> str | None:
@@ -30,3 +17,27 @@ def server_url(settings: Settings) -> str | None:
             " PROGRESS_URL to use Redis directly"
         )
     return settings.url
+
+
+def locate(settings: Settings) -> Settings:
+    """Return the settings with the Redis address to use: if none is set, that of the private Redis on this machine.
+
+    Raises `SetupError` if there is none.
+    """
+    if settings.redis_url is not None:
+        return settings
+    from progress_broker.embedded.data_dir import find_address, is_owned  # imported only if no address is set
+    from progress_broker.embedded.embedded import answers
+
+    address = find_address(settings)
+    if address is not None and answers(address):
+        return settings.model_copy(update={"redis_url": SecretStr(address)})
+    if is_owned(settings.data_dir):
+        raise SetupError(
+            f"the private Redis in {settings.data_dir} is starting, or does not answer:"
+            " try again; if it goes on, see redis.log there"
+        )
+    raise SetupError(
+        "no Redis found: set PROGRESS_REDIS_URL, or start `progress-broker serve`"
+        f" (commands find its embedded Redis through {settings.data_dir})"
+    )

@@ -17,9 +17,10 @@ from progress_broker.errors import (
     ServerUnavailable,
     SetupError,
     Unauthenticated,
+    is_temporary,
 )
 from progress_client.http.connection import AsyncConnection, Connection
-from progress_client.http.problems import error_of, is_temporary
+from progress_client.http.problems import error_of
 from progress_server.http.problems import STATUS_OF_CODE, problem
 from tests.api.proofs import AUDIENCE, SECRET, token
 from tests.conftest import make_settings

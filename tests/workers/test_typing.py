@@ -8,6 +8,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+USERS = [str(HERE / "typed_user.py"), str(ROOT / "tests/client/typed_reader.py")]
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file="],
     "pyright": [str(ROOT / "tests/node_modules/.bin/pyright"), "--pythonpath", sys.executable, "--level", "error"],
@@ -23,6 +24,12 @@ op.log(message=3)
 def squared(number: int) -> int: return number * number
 squared("three")
 Operation.start("import", totl=3)
+
+from progress_client import End, watch
+for event in watch("import-42"):
+    if isinstance(event, End): print(event.outcome)
+    print(event.message)
+watch(42)
 """
 
 
@@ -31,9 +38,9 @@ def test_what_a_typed_user_writes_is_right_and_mistakes_are_found(checker: str, 
     """In one run, as a checker reads the SDK and its libraries first, which takes nearly all of its time."""
     file = tmp_path / "mistakes.py"
     file.write_text(MISTAKES)
-    command = [*CHECKERS[checker], str(HERE / "typed_user.py"), str(file)]
+    command = [*CHECKERS[checker], *USERS, str(file)]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     told = [line for line in checked.stdout.splitlines() if ".py:" in line and "error" in line]
     assert all("mistakes.py:" in line for line in told), checked.stdout
     found = {int(line.split("mistakes.py:")[1].split(":")[0]) for line in told}
-    assert found == {4, 5, 6, 10, 11}, checked.stdout
+    assert found == {4, 5, 6, 10, 11, 15, 16, 17}, checked.stdout

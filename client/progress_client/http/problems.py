@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 
 from progress_broker.errors import (
-    RETRYABLE,
     AtCapacity,
     BrokerError,
     Forbidden,
@@ -46,13 +45,6 @@ def error_of(url: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     error.field = field if isinstance(field, str) else None
     error.retry_s = retry_s
     return error
-
-
-def is_temporary(error: BaseException) -> bool:
-    """Return whether the same request may succeed later."""
-    if isinstance(error, RequestTimeout):
-        return True
-    return isinstance(error, BrokerError) and (error.code in RETRYABLE or type(error) is BrokerError)
 
 
 def _problem(headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:

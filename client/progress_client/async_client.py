@@ -1,0 +1,201 @@
+"""The client for coroutines. `Client` is the same for other programs."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Self
+
+from progress_broker.errors import InvalidInput
+from progress_broker.model.entry import encode
+from progress_broker.model.operation import EVENT_TYPE, NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.position import parse as parse_position
+from progress_broker.model.validation import validated
+from progress_broker.operations.listing import Filters
+from progress_broker.settings import Settings, load_settings
+from progress_client.address import locate, server_url
+from progress_client.backend import FROM_START, Backend
+from progress_client.events import End, Event, Reset, Snapshot
+from progress_client.watching import watch
+
+PATIENCE_S = 60.0
+"""How long `watch` tries to reach a server or a Redis that does not answer."""
+MAX_TYPES = 32
+PAGE = 50
+
+
+class AsyncClient:
+    """Reads and changes operations, over HTTP or in Redis. It belongs to one event loop.
+
+    Without arguments the environment says where the operations are: `PROGRESS_URL` with `PROGRESS_TOKEN`, or
+    `PROGRESS_REDIS_URL`; without either, it is the private Redis of a server on this machine. Nothing is sent before
+    the first call. `patience_s` is how long `watch` and `wait` go on trying while nothing answers; None: for ever.
+
+    Every method raises a `BrokerError` if it fails. Among them are `NotFound`, `Gone`, `Unauthenticated`, `Forbidden`,
+    and `StorageUnavailable`: Redis does not answer, or the server does not (`ServerUnavailable`).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        token_file: str | None = None,
+        redis_url: str | None = None,
+        settings: Settings | None = None,
+        patience_s: float | None = PATIENCE_S,
+    ) -> None:
+        self.settings = settings or load_settings(url=url, token=token, token_file=token_file, redis_url=redis_url)
+        server_url(self.settings)  # both addresses are an error that is told now
+        self._patience_s = patience_s
+        self._backend: Backend | None = None
+        self._opening = asyncio.Lock()
+
+    async def get(self, id: str, *, list_children: bool = False) -> Operation:
+        """Return an operation as it is now; with `list_children`, also the first of its children."""
+        return await (await self._reach()).get(id, list_children=list_children)
+
+    async def list(
+        self,
+        *,
+        status: Status | str | Iterable[Status | str] | None = None,
+        owner: str | None = None,
+        kind: str | None = None,
+        tag: str | Iterable[str] | None = None,
+        parent: str | None = None,
+        page_size: int = PAGE,
+    ) -> AsyncGenerator[Operation]:
+        """Yield the operations that match, the most recently changed first; pages of `page_size`
+        (200 at most) are read as they are needed.
+
+        Of several statuses any may match; of several tags all have to.
+        """
+        statuses = tuple(_status(it) for it in _each(status))
+        filters = Filters(status=statuses or None, owner=owner, kind=kind, tag=_each(tag) or None, parent=parent)
+        cursor: str | None = None
+        while True:
+            page, cursor = await (await self._reach()).find(filters, page_size, cursor)
+            for operation in page:
+                yield operation
+            if cursor is None:
+                return
+
+    async def watch(
+        self, id: str, *, after: str | None = None, types: Iterable[str] | None = None
+    ) -> AsyncGenerator[Event]:
+        """Yield what happens to an operation, as it happens, up to its `End`.
+
+        It begins with a `Snapshot` of the operation; with `after`, with what followed that position instead, which is
+        the `position` of an event, or `start` for all that is kept. Whatever comes between - a cut connection, a server
+        or a Redis that restarts - it goes on after the last event, and yields each event once. If events were lost, it
+        yields a `Reset`. With `types`, only events of these types are yielded, and `Snapshot`, `Reset` and `End`.
+
+        Raises `NotFound` or `Gone` also if the operation is deleted meanwhile. If nothing answers for `patience_s`,
+        raises the last error.
+        """
+        if after is not None and after != FROM_START:
+            parse_position(after)
+        following = watch(self._reach, id, after, _types(types), self._patience_s)
+        async with aclosing(following):
+            async for event in following:
+                yield event
+
+    async def wait(self, id: str, timeout: float | None = None) -> Operation:
+        """Return the operation once it has ended. Raises `TimeoutError` if it has not within `timeout` seconds."""
+        state: Operation | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                async for event in self.watch(id, types=()):
+                    if isinstance(event, Snapshot | Reset):
+                        state = event.state
+                    if isinstance(event, End):
+                        break
+                return await self.get(id)
+        except TimeoutError:
+            shown = f"operation {id}" if state is None else repr(state)
+            raise TimeoutError(f"{shown} has not ended within {timeout:g} s") from None
+
+    async def cancel(
+        self, id: str, reason: str | None = None, *, by: str | None = None, force: bool = False
+    ) -> Operation:
+        """Ask the worker of an operation, and those of its children, to stop; return the operation as it is then.
+
+        An operation that no worker has started ends at once. With `force` every operation does. A server that knows its
+        caller ignores `by`.
+        """
+        return await (await self._reach()).cancel(id, reason=reason, by=by, force=force)
+
+    async def signal(self, id: str, type: str, data: Any = None, *, by: str | None = None) -> None:
+        """Send a signal, such as `pause`, to an operation's worker, which decides what to do with it."""
+        sent = validated(NewSignal, {"type": type, "data": data})
+        await (await self._reach()).signal(id, sent, by=by)
+
+    async def create(self, kind: str = "operation", **options: Any) -> Operation:
+        """Create an operation for a worker that is not the SDK's. `options` are the fields of `NewOperation`."""
+        return await (await self._reach()).create(validated(NewOperation, {"kind": kind, **options}))
+
+    async def publish(self, id: str, type: str, data: Any = None) -> PublishResult:
+        """Publish one event of an operation, as its worker: a `progress`, `log`, `end`, or one of your own types."""
+        entry = encode(type, data, self.settings)
+        return await (await self._reach()).publish(id, [entry])
+
+    async def now(self) -> datetime:
+        """Return the time by the clock that the times of operations are by."""
+        return await (await self._reach()).now()
+
+    async def backend(self) -> Backend:
+        """Return what the calls go to. It is for the command line."""
+        return await self._reach()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _reach(self) -> Backend:
+        """Return the backend; connect at the first call."""
+        async with self._opening:
+            if self._backend is None:
+                self._backend = await _open(self.settings)
+            return self._backend
+
+
+async def _open(settings: Settings) -> Backend:
+    if server_url(settings) is not None:
+        from progress_client.over_http.over_http import OverHttp  # it needs the extra `http`
+
+        return OverHttp(settings)
+    from progress_client.over_redis import OverRedis
+
+    return await OverRedis.open(locate(settings))
+
+
+def _each(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+
+def _status(name: str) -> Status:
+    try:
+        return Status(name)
+    except ValueError:
+        known = ", ".join(Status)
+        raise InvalidInput(f"{name!r} is not a status: use one of {known}", field="status") from None
+
+
+def _types(given: Iterable[str] | None) -> frozenset[str] | None:
+    if given is None:
+        return None
+    types = frozenset(_each(given))
+    bad = [name for name in sorted(types) if re.fullmatch(EVENT_TYPE, name) is None]
+    if bad or len(types) > MAX_TYPES:
+        wrong = f"{bad[0]!r} is not an event type" if bad else f"at most {MAX_TYPES} types can be chosen"
+        raise InvalidInput(f"types: {wrong}", field="types")
+    return types | {"end"}

@@ -1,0 +1,105 @@
+"""An event loop in a thread of its own, in which the client works for programs that are not coroutines."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+BATCH = 256
+"""How many items are fetched ahead at most."""
+
+_CLOSED = "the client was closed"
+
+
+class LoopThread:
+    """Runs coroutines in a background thread, from its creation until `stop`."""
+
+    def __init__(self) -> None:
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopping = asyncio.Event()
+        work = (self._serve(started),)
+        self._thread = threading.Thread(target=asyncio.run, args=work, name="progress-client", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; return its result or raise its error. A Ctrl-C cancels it."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError(_CLOSED)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
+        """Yield the items. They are fetched ahead and handed over many at a time: each time takes two threads' turns.
+
+        The generator is closed with the iterator.
+        """
+        ahead = self.run(_begin(items))
+        try:
+            while batch := self.run(ahead.take()):
+                yield from batch
+        finally:
+            # Not awaited: an iterator may be collected while the interpreter ends, when other threads no longer run.
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(ahead.cancel)
+
+    def stop(self) -> None:
+        """End the thread. What runs in it is cancelled."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+
+    async def _serve(self, started: "Future[asyncio.AbstractEventLoop]") -> None:
+        started.set_result(asyncio.get_running_loop())
+        await self._stopping.wait()
+
+
+class _Ahead(Generic[T]):
+    """Fetches items into a bounded queue."""
+
+    def __init__(self, items: AsyncGenerator[T]) -> None:
+        self._queue: asyncio.Queue[T | None] = asyncio.Queue(BATCH)
+        self._task = asyncio.create_task(self._fetch(items))
+
+    async def take(self) -> list[T]:
+        """Return the items that are there, one at least; none at the end. Raises the error of the generator."""
+        if self._task.done() and self._queue.empty():
+            return []
+        batch = [await self._queue.get()]
+        while not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        found = [item for item in batch if item is not None]
+        if not found:
+            await self._task
+        return found
+
+    def cancel(self) -> None:
+        """Fetch no more."""
+        self._task.cancel()
+
+    async def _fetch(self, items: AsyncGenerator[T]) -> None:
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    await self._queue.put(item)
+        finally:
+            if not self._cancelled():
+                await self._queue.put(None)
+
+    def _cancelled(self) -> bool:
+        return self._task.cancelling() > 0
+
+
+async def _begin(items: AsyncGenerator[T]) -> _Ahead[T]:
+    return _Ahead(items)

@@ -1,0 +1,1 @@
+"""The operations behind a server, over HTTP."""

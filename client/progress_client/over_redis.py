@@ -1,0 +1,140 @@
+"""The operations in Redis itself."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import NamedTuple, Self
+
+from progress_broker.history import event_log
+from progress_broker.history.event_log import HistoryLost
+from progress_broker.model import event as log_event
+from progress_broker.model.entry import NewEvent
+from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
+from progress_broker.model.position import START, parse
+from progress_broker.operations.listing import Filters
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.stream.frames import make_frame, snapshot_frame
+from progress_client.backend import FROM_START, Bookmark, Start
+from progress_client.events import Event, read_event
+
+
+class _State(NamedTuple):
+    """An operation's state to begin with, and why its history is missing, if it is."""
+
+    state: Operation
+    reset: str | None
+
+
+class OverRedis:
+    """Reads and changes operations in Redis."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Connect; raise `SetupError` if this Redis can't be used, `StorageUnavailable` if it may be later."""
+        return cls(await Store.reach(settings))
+
+    async def get(self, operation: str, *, list_children: bool = False) -> Operation:
+        """Return an operation, on request with its first children."""
+        return await self._store.get(operation, list_children=list_children)
+
+    async def find(self, filters: Filters, limit: int, cursor: str | None) -> tuple[list[Operation], str | None]:
+        """Return a page of operations and the cursor of the next one."""
+        return await self._store.find(filters, limit=limit, cursor=cursor)
+
+    async def create(self, new: NewOperation) -> Operation:
+        """Create an operation."""
+        return (await self._store.create(new))[0]
+
+    async def publish(self, operation: str, entries: Sequence[NewEvent]) -> PublishResult:
+        """Append events."""
+        return await self._store.publish(operation, entries)
+
+    async def cancel(self, operation: str, *, reason: str | None, by: str | None, force: bool) -> Operation:
+        """Ask an operation's worker to stop."""
+        return (await self._store.cancel(operation, reason=reason, by=by, force=force))[0]
+
+    async def signal(self, operation: str, signal: NewSignal, *, by: str | None) -> None:
+        """Send a signal."""
+        await self._store.signal(operation, signal, by=by)
+
+    async def now(self) -> datetime:
+        """Return the time by Redis' clock."""
+        return await self._store.now()
+
+    async def follow(
+        self, operation: str, start: Start, types: frozenset[str] | None
+    ) -> AsyncGenerator[Event | Bookmark]:
+        """Yield what follows the start. It occupies a connection meanwhile."""
+        begins = await self._begin(operation, start)
+        if begins is None:
+            return
+        if isinstance(begins, Bookmark):
+            position = begins.position
+            if start.seen:
+                yield begins
+        else:
+            yield _snapshot(begins.state, begins.reset)
+            if begins.state.done:
+                yield await self._end(begins.state)
+                return
+            position = begins.state.position
+        wanted = None if types is None else frozenset(type.encode() for type in types) | {log_event.END}
+        while True:
+            try:
+                async with aclosing(event_log.follow(self._store, operation, position)) as following:
+                    async for event in following:
+                        position = event.position.decode()
+                        yield _told(event) if wanted is None or event.type in wanted else Bookmark(position)
+                return
+            except HistoryLost as lost:
+                snapshot = await self._store.get(operation)
+                yield _snapshot(snapshot, str(lost))
+                if snapshot.done:
+                    yield await self._end(snapshot)
+                    return
+                position = snapshot.position
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._store.close()
+
+    async def _begin(self, operation: str, start: Start) -> Bookmark | _State | None:
+        """Return the position or the state to go on from; None if the operation has ended at the position."""
+        position = start.position
+        if position is None:
+            return _State(await self._store.get(operation), None)
+        if position == FROM_START:
+            await self._store.get(operation)  # the log of an operation that does not exist is only empty
+            return Bookmark(START)
+        page = await event_log.after(self._store, operation, position, 1)
+        if page.reset is None:
+            ended = page.at is not None and page.at.type == log_event.END
+            return None if ended else Bookmark(position)
+        current = await self._store.get(operation)
+        if not start.seen and parse(position) < parse(current.position):
+            # It may be any time, and not the position of an event: nothing is lost if the log reaches back to it.
+            before = await event_log.last_before(self._store, operation, position)
+            if before is not None:
+                return Bookmark(before.position.decode())
+        return _State(current, page.reset)
+
+    async def _end(self, snapshot: Operation) -> Event:
+        """Return the end of an operation that has ended. If it is no longer in the log, the snapshot has it."""
+        for event in await event_log.tail(self._store, snapshot.id, 1):
+            if event.type == log_event.END:
+                return _told(event)
+        outcome = snapshot.model_dump_json(include={"status", "result", "error"}).encode()
+        position = snapshot.position.encode()
+        return _told(log_event.Event(snapshot.id.encode(), position, snapshot.events, log_event.END, outcome))
+
+
+def _told(event: log_event.Event) -> Event:
+    return read_event(make_frame(event).envelope, event.position.decode())
+
+
+def _snapshot(operation: Operation, reset: str | None) -> Event:
+    return read_event(snapshot_frame(operation, reset).envelope)
