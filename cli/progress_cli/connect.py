@@ -1,31 +1,33 @@
-"""How commands reach the operations: directly in Redis, at the configured address or that of the embedded Redis."""
+"""How commands reach the operations: over HTTP, or directly in Redis, at an address or that of the embedded Redis."""
 
 from pydantic import SecretStr
 
-from progress_broker.embedded.data_dir import find_address, is_owned
-from progress_broker.embedded.embedded import answers
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
+from progress_client import address
+from progress_client.async_client import AsyncClient
+
+PATIENCE_S = 30
+"""How long to wait for a server or a Redis that became unavailable, in seconds."""
+
+
+def client(settings: Settings) -> AsyncClient:
+    """Return a client for a command that works both ways."""
+    return AsyncClient(settings=settings, patience_s=PATIENCE_S)
 
 
 def locate(settings: Settings) -> Settings:
-    """Return the settings with the Redis address to use; raise `SetupError` if there is none."""
-    if settings.redis_url is not None:
-        return settings
-    address = find_address(settings)
-    if address is None or not answers(address):
-        if is_owned(settings.data_dir):
-            raise SetupError(
-                f"the private Redis in {settings.data_dir} is starting, or does not answer:"
-                " try again; if it goes on, see redis.log there"
-            )
+    """Return the settings with the Redis address to use, for a command that works in Redis itself.
+
+    Raises `SetupError` if there is none.
+    """
+    if settings.url is not None and settings.redis_url is None:
         raise SetupError(
-            "no Redis found: set PROGRESS_REDIS_URL, or start `progress-broker serve`"
-            f" (commands find its embedded Redis through {settings.data_dir})"
+            "this command works in Redis itself, not through PROGRESS_URL: set PROGRESS_REDIS_URL, or use --redis-url"
         )
-    return at(settings, address)
+    return address.locate(settings)
 
 
-def at(settings: Settings, address: str) -> Settings:
+def at(settings: Settings, redis_url: str) -> Settings:
     """Return the settings with this Redis address."""
-    return settings.model_copy(update={"redis_url": SecretStr(address)})
+    return settings.model_copy(update={"redis_url": SecretStr(redis_url)})

@@ -10,7 +10,16 @@ from typing import Any
 
 import typer
 
-from progress_broker.errors import BrokerError, Gone, NotFound, SetupError, StorageFull, StorageUnavailable
+from progress_broker.errors import (
+    BrokerError,
+    Gone,
+    NotFound,
+    SetupError,
+    StorageFull,
+    StorageUnavailable,
+    Unauthenticated,
+    is_temporary,
+)
 from progress_broker.extras import MissingExtra
 from progress_cli.lazy import LazyGroup
 
@@ -24,8 +33,9 @@ PIPE_CLOSED = 141
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 the tailed operation failed; 2 wrong usage or rejected input;"
-    " 3 the tailed operation was cancelled; 4 the operation does not exist; 5 Redis can't be reached, is full or is"
-    " not suitable, or the setup is wrong; 130 interrupted by Ctrl-C; 141 the reader of the output closed it."
+    " 3 the tailed operation was cancelled; 4 the operation does not exist; 5 Redis or the server can't be reached, is"
+    " full or is not suitable, or the setup or the credentials are wrong; 130 interrupted by Ctrl-C; 141 the reader of"
+    " the output closed it."
     " `run` ends with the exit code of its command, and with 3 if it was cancelled from elsewhere."
     " `serve` waits for an unavailable Redis, and ends with 5 only for permanent errors."
     " `serve` and `demo` end with 0 when Ctrl-C or SIGTERM stops them."
@@ -38,12 +48,14 @@ _CODES: dict[type, int] = {
     StorageFull: STORAGE,
     SetupError: STORAGE,
     MissingExtra: STORAGE,
+    Unauthenticated: STORAGE,
 }
 
 
 def exit_code(error: BrokerError) -> int:
     """Return the exit code of a command that failed with this error; by default the input was rejected."""
-    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), REJECTED)
+    otherwise = STORAGE if is_temporary(error) else REJECTED
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), otherwise)
 
 
 def print_error(text: str) -> None:

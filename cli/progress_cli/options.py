@@ -16,7 +16,10 @@ from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, load_settings
 
 CLIENT = ("redis_url", "prefix", "data_dir")
-"""The settings that a command needs to find the operations."""
+"""The settings that a command needs to find the operations in Redis."""
+
+READER = ("url", "token_file", *CLIENT)
+"""The settings that a command needs to find the operations, in Redis or behind a server."""
 
 _NOT_OF_SERVERS = ("url", "token", "token_file")
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Self
 
 from progress_broker.errors import InvalidInput
 from progress_broker.model.entry import encode
+from progress_broker.model.metadata import terms
 from progress_broker.model.operation import EVENT_TYPE, NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import validated
@@ -64,15 +65,23 @@ class AsyncClient:
         kind: str | None = None,
         tag: str | Iterable[str] | None = None,
         parent: str | None = None,
+        metadata: Mapping[str, str | float] | None = None,
         page_size: int = PAGE,
     ) -> AsyncGenerator[Operation]:
         """Yield the operations that match, the most recently changed first; pages of `page_size`
         (200 at most) are read as they are needed.
 
-        Of several statuses any may match; of several tags all have to.
+        Of several statuses any may match; of several tags, and of `metadata`, all have to.
         """
         statuses = tuple(_status(it) for it in _each(status))
-        filters = Filters(status=statuses or None, owner=owner, kind=kind, tag=_each(tag) or None, parent=parent)
+        filters = Filters(
+            status=statuses or None,
+            owner=owner,
+            kind=kind,
+            tag=_each(tag) or None,
+            parent=parent,
+            metadata=_terms(metadata),
+        )
         cursor: str | None = None
         while True:
             page, cursor = await (await self._reach()).find(filters, page_size, cursor)
@@ -188,6 +197,13 @@ def _status(name: str) -> Status:
     except ValueError:
         known = ", ".join(Status)
         raise InvalidInput(f"{name!r} is not a status: use one of {known}", field="status") from None
+
+
+def _terms(metadata: Mapping[str, str | float] | None) -> tuple[str, ...]:
+    try:
+        return tuple(term for key, value in (metadata or {}).items() for term in terms(key, [value]))
+    except ValueError as error:
+        raise InvalidInput(str(error), field="metadata") from None
 
 
 def _types(given: Iterable[str] | None) -> frozenset[str] | None:

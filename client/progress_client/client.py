@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
 from progress_broker.model.operation import Operation, PublishResult, Status
@@ -65,16 +65,17 @@ class Client:
         kind: str | None = None,
         tag: str | Iterable[str] | None = None,
         parent: str | None = None,
+        metadata: Mapping[str, str | float] | None = None,
         page_size: int = PAGE,
     ) -> Iterator[Operation]:
         """Yield the operations that match, the most recently changed first; pages of `page_size`
         (200 at most) are read as they are needed.
 
-        Of several statuses any may match; of several tags all have to.
+        Of several statuses any may match; of several tags, and of `metadata`, all have to.
         """
         return self._iterate(
             lambda client: client.list(
-                status=status, owner=owner, kind=kind, tag=tag, parent=parent, page_size=page_size
+                status=status, owner=owner, kind=kind, tag=tag, parent=parent, metadata=metadata, page_size=page_size
             )
         )
 

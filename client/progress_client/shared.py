@@ -1,7 +1,7 @@
 """The functions of the package: a client that the environment configures, shared by the whole process."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from progress_broker.model.operation import Operation, Status
@@ -37,9 +37,10 @@ def list_operations(
     kind: str | None = None,
     tag: str | Iterable[str] | None = None,
     parent: str | None = None,
+    metadata: Mapping[str, str | float] | None = None,
 ) -> Iterator[Operation]:
     """Yield the operations that match, the most recently changed first: see `AsyncClient.list`."""
-    return client().list(status=status, owner=owner, kind=kind, tag=tag, parent=parent)
+    return client().list(status=status, owner=owner, kind=kind, tag=tag, parent=parent, metadata=metadata)
 
 
 def watch(id: str, *, after: str | None = None, types: Iterable[str] | None = None) -> Iterator[Event]:

@@ -29,6 +29,7 @@ def test_it_ends_as_the_operation_did(shell: Shell, status: str, code: int) -> N
     again = shell.run("tail", "a")
     assert again.returncode == code
     assert again.stdout.startswith(f"a: now {status}")
+    assert len(again.stdout.splitlines()) == 1
 
 
 def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) -> None:
@@ -38,10 +39,10 @@ def test_it_prints_envelopes_from_the_start_or_after_a_position(shell: Shell) ->
     assert [(event["n"], event["type"]) for event in events] == [(1, "status"), (2, "log"), (3, "end")]
     kept = shell.lines("show", "a")[0]
     assert shell.lines("tail", "a", "--from", kept["position"]) == []
-    (snapshot,) = shell.lines("tail", "a")
-    assert (snapshot["type"], snapshot["data"]["id"]) == ("snapshot", "a")
-    (reset,) = shell.lines("tail", "a", "--from", "99999999999999-0")
-    assert reset["reset"] == "lost"
+    snapshot, last = shell.lines("tail", "a")
+    assert (snapshot["type"], snapshot["data"]["id"], last) == ("snapshot", "a", events[-1])
+    reset, last = shell.lines("tail", "a", "--from", "99999999999999-0")
+    assert (reset["reset"], last) == ("lost", events[-1])
     assert "not a valid position" in shell.fails(2, "tail", "a", "--from", "yesterday")
 
 

@@ -41,7 +41,7 @@ def run(client: Client, id: str) -> None:
 
 
 def test_it_gets_lists_and_changes(client: Client, id: str) -> None:
-    made = client.create("import", id=id, owner="ann", tags=[id, "eu"])
+    made = client.create("import", id=id, owner="ann", tags=[id, "eu"], metadata={"url": "a:b=c", "rows": 4})
     assert (made.id, made.status, made.current, made.total, made.percent) == (id, "pending", None, None, None)
     client.publish(id, "progress", {"current": 1, "total": 4, "unit": "rows"})
     now = client.get(id)
@@ -49,6 +49,8 @@ def test_it_gets_lists_and_changes(client: Client, id: str) -> None:
     assert repr(now) == str(now) == f"<Operation {id}: running, 25.0 %, 1 of 4 rows>"
     assert [it.id for it in client.list(tag=[id, "eu"], status="running", owner="ann", kind="import")] == [id]
     assert list(client.list(tag=id, status=[Status.FAILED, "cancelled"])) == []
+    assert [it.id for it in client.list(tag=id, metadata={"url": "a:b=c", "rows": 4})] == [id]
+    assert list(client.list(tag=id, metadata={"rows": 5})) == []
     client.create(id=f"{id}-child", parent=id)
     children = client.get(id, list_children=True).children
     assert children is not None

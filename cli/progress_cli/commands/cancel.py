@@ -7,16 +7,15 @@ from typing import Annotated
 import typer
 
 from progress_broker.model.operation import Operation
-from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
 from progress_cli.operation_options import AsJson, Id
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def cancel(
     settings: Settings,
     id: Id,
@@ -30,7 +29,7 @@ def cancel(
 
     An operation that no worker has started ends at once. An operation that has ended does not change.
     """
-    operation, changed, now = asyncio.run(_cancel(connect.locate(settings), id, reason, force))
+    operation, changed, now = asyncio.run(_cancel(settings, id, reason, force))
     if as_json:
         typer.echo(operation.model_dump_json())
     else:
@@ -52,6 +51,8 @@ def _became(operation: Operation, changed: bool, force: bool, now: datetime) -> 
 
 
 async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool, datetime]:
-    async with await Store.open(settings) as store:
-        operation, changed = await store.cancel(id, reason=reason, by=caller(), force=force)
-        return operation, changed, await store.now()
+    async with connect.client(settings) as client:
+        before = await client.get(id)
+        after = await client.cancel(id, reason, by=caller(), force=force)
+        changed = (before.done, before.cancel_requested) != (after.done, after.cancel_requested)
+        return after, changed, await client.now()

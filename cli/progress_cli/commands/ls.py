@@ -1,6 +1,7 @@
 """`ls`: list operations."""
 
 import asyncio
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -9,19 +10,17 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.model.metadata import terms
 from progress_broker.model.operation import Operation, Status
-from progress_broker.operations.listing import Filters
-from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
 from progress_cli.operation_options import AsJson
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 from progress_cli.output import tables
 
 _PAGE = 200
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def ls(
     settings: Settings,
     status: Annotated[Status | None, typer.Option(help="Only operations with this status.")] = None,
@@ -37,8 +36,9 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List operations, the most recently changed first."""
-    filters = Filters(status=status, owner=owner, kind=kind, tag=tag, parent=parent, metadata=_terms(metadata))
-    operations, more, now = asyncio.run(_find(connect.locate(settings), filters, limit))
+    search = {"status": status, "owner": owner, "kind": kind, "tag": tag, "parent": parent}
+    pairs = dict(_pair(given) for given in metadata or ())
+    operations, more, now = asyncio.run(_find(settings, search, pairs, limit))
     if as_json:
         for operation in operations:
             typer.echo(operation.model_dump_json())
@@ -48,22 +48,24 @@ def ls(
             print_info(f"{limit} shown, there are more: use a larger --limit")
 
 
-def _terms(metadata: list[str] | None) -> tuple[str, ...]:
+def _pair(given: str) -> tuple[str, str]:
+    key, _, value = given.partition("=")
     try:
-        return tuple(
-            term for pair in metadata or () for term in terms(pair.partition("=")[0], [pair.partition("=")[2]])
-        )
+        list(terms(key, [value]))
     except ValueError as error:
         raise InvalidInput(f"--metadata: {error}", field="metadata") from None
+    return key, value
 
 
-async def _find(settings: Settings, filters: Filters, limit: int) -> tuple[list[Operation], bool, datetime]:
-    """Return the operations, whether there are more, and Redis' time."""
+async def _find(
+    settings: Settings, search: dict[str, str | None], metadata: dict[str, str], limit: int
+) -> tuple[list[Operation], bool, datetime]:
+    """Return the operations, whether there are more, and the time by the clock of their times."""
     found: list[Operation] = []
-    cursor: str | None = None
-    async with await Store.open(settings) as store:
-        while True:
-            page, cursor = await store.find(filters, limit=min(_PAGE, limit + 1 - len(found)), cursor=cursor)
-            found += page
-            if cursor is None or len(found) > limit:
-                return found[:limit], len(found) > limit, await store.now()
+    async with connect.client(settings) as client:
+        async with aclosing(client.list(**search, metadata=metadata, page_size=min(_PAGE, limit + 1))) as operations:
+            async for operation in operations:
+                found.append(operation)
+                if len(found) > limit:
+                    break
+        return found[:limit], len(found) > limit, await client.now()

@@ -10,16 +10,15 @@ from progress_broker.errors import BrokerError
 from progress_broker.model.entry import NewEvent, read_publish_request
 from progress_broker.model.operation import NewOperation, PublishResult
 from progress_broker.model.validation import read_json, validated
-from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.input.lines import Batches, at_line, read_batches
 from progress_cli.operation_options import AsJson, Id, with_new_operation
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 from progress_cli.output.format import counted
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 @with_new_operation("kind", "title", "owner", "tags", "metadata", "parent", condition="With --create")
 def publish(
     *,
@@ -45,7 +44,6 @@ def publish(
     """
     _check_usage(source, type, data, create, words)
     new = _new(id, words) if create else None
-    settings = connect.locate(settings)
     single = [("", [_event(type, data, settings)])] if type else []
     batches = read_batches(settings, check_file=create) if source else iter(single)
     answer = _publish(settings, id, new, batches)
@@ -82,19 +80,20 @@ def _publish(settings: Settings, id: str, new: NewOperation | None, batches: Bat
     """Publish batch by batch. Reading may block forever, so it happens between runs of the event loop, not inside."""
     answer: PublishResult | None = None
     with asyncio.Runner() as runner:
-        store = runner.run(Store.open(settings))
+        client = connect.client(settings)
         try:
+            operations = runner.run(client.backend())
             batches = chain(list(islice(batches, 1)), batches)  # read before: bad input must not create an operation
             if new is not None:
-                made, _ = runner.run(store.create(new))
+                made = runner.run(operations.create(new))
                 answer = PublishResult(
                     position=made.position, events=made.events, cancel_requested=made.cancel_requested
                 )
             for place, entries in batches:
                 try:
-                    answer = runner.run(store.publish(id, entries))
+                    answer = runner.run(operations.publish(id, entries))
                 except BrokerError as error:
                     raise at_line(place, error) from None
         finally:
-            runner.run(store.close())
+            runner.run(client.close())
     return answer

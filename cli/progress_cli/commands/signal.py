@@ -9,16 +9,15 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewSignal
 from progress_broker.model.validation import read_json, validated
-from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
 from progress_cli.operation_options import AsJson, Id
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def signal(
     settings: Settings,
     id: Id,
@@ -30,8 +29,9 @@ def signal(
 
     The worker decides what to do with it. To stop the work, use `cancel`.
     """
-    sent, by = _signal(type, data), caller()
-    asyncio.run(_send(connect.locate(settings), id, sent, by))
+    sent = _signal(type, data)
+    by = caller() if settings.url is None else None  # a server says itself who sent it, if it knows
+    asyncio.run(_send(settings, id, sent, by))
     if as_json:
         typer.echo(orjson.dumps({"id": id, **sent.model_dump(), "by": by}).decode())
     else:
@@ -45,6 +45,6 @@ def _signal(type: str, data: str | None) -> NewSignal:
     return validated(NewSignal, {"type": type, "data": value})
 
 
-async def _send(settings: Settings, id: str, signal: NewSignal, by: str) -> None:
-    async with await Store.open(settings) as store:
-        await store.signal(id, signal, by=by)
+async def _send(settings: Settings, id: str, signal: NewSignal, by: str | None) -> None:
+    async with connect.client(settings) as client:
+        await client.signal(id, signal.type, signal.data, by=by)

@@ -12,7 +12,7 @@ def to_events(value: object) -> list[object]:
     """Return the events of a line: those that an envelope stands for, or else the line's value itself.
 
     What only the broker publishes is left out: that the operation is pending, stalled or cancelling, has a child, or
-    that an event is malformed. A snapshot stands for the progress, and for the end if the operation has ended.
+    that an event is malformed. A snapshot stands for the progress. If the operation has ended, its end follows.
     """
     if not isinstance(value, dict) or not value.keys() >= _ENVELOPE:
         return [value]
@@ -33,8 +33,6 @@ def _of_snapshot(operation: dict[str, Any]) -> list[object]:
         events.append(_event("status", {"status": Status.RUNNING}))
     if operation.get("progress") is not None:
         events.append(_event("progress", operation["progress"]))
-    if operation.get("done"):
-        events.append(_event("end", _outcome(operation)))
     return events
 
 

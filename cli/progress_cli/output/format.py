@@ -1,14 +1,12 @@
 """Formats operations and events as text, for terminals and pipes. Text from publishers is always escaped."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from progress_broker.model.event import Event
 from progress_broker.model.operation import Cancel, Operation, Status
-from progress_broker.model.position import milliseconds
-from progress_broker.operations.commands import read_cancel
+from progress_client.events import Child, End, Event, Log, Progress, StatusChange
 
 STYLES = {
     "pending": "dim",
@@ -124,57 +122,41 @@ def compact(value: object) -> str:
 
 def time_of(event: Event) -> datetime:
     """Return the local time of an event."""
-    return datetime.fromtimestamp(milliseconds(event.position) / 1000, UTC).astimezone()
-
-
-def data(event: Event) -> Any:
-    """Return the data of an event; None if it is not JSON."""
-    try:
-        return orjson.loads(event.data)
-    except orjson.JSONDecodeError:
-        return None
+    return event.at.astimezone()
 
 
 def status(event: Event) -> str:
-    """Return the status in an event; an empty text for other events."""
-    payload = data(event) if event.type in (b"status", b"end") else None
-    return plain(payload.get("status")) if isinstance(payload, dict) else ""
+    """Return the status that an event sets; an empty text for other events."""
+    return event.status.value if isinstance(event, StatusChange | End) else ""
 
 
 def describe(event: Event, before: str = "") -> str:
     """Return one line about an event; `before` is the status before it, if known."""
-    payload = data(event)
-    if not isinstance(payload, dict):
-        return plain(event.data.decode("utf-8", "replace"))
-    match event.type:
-        case b"progress":
+    match event:
+        case Progress(data=payload):
             stage = running_stage(payload)
             standing = progress(payload, before or Status.RUNNING)
             return "  ".join(part for part in (standing, f"[{stage}]" if stage else "") if part)
-        case b"log":
-            stage = f" [{plain(payload['stage'])}]" if payload.get("stage") else ""
-            return f"{plain(payload.get('level', 'info'))}{stage}: {plain(payload.get('message', ''))}"
-        case b"status":
-            return _described_status(payload, event, before)
-        case b"child":
-            return f"{plain(payload.get('operation'))}  {plain(payload.get('title') or payload.get('kind'))}"
-        case b"end":
-            error = payload.get("error")
-            if isinstance(error, dict):
-                return f"{plain(payload.get('status'))}  {failure(error)}"
-            result = payload.get("result")
-            return f"{plain(payload.get('status'))}" + ("" if result is None else f"  {plain(compact(result))}")
+        case Log(level=level, message=message, stage=stage):
+            return f"{plain(level)}{f' [{plain(stage)}]' if stage else ''}: {plain(message)}"
+        case StatusChange():
+            return _described_status(event, before)
+        case Child(child=child, title=title, kind=kind):
+            return f"{plain(child)}  {plain(title or kind)}"
+        case End(status=status, error=error) if error is not None:
+            return f"{status.value}  {failure(error)}"
+        case End(status=status, result=result):
+            return status.value if result is None else f"{status.value}  {plain(compact(result))}"
         case _:
-            return plain(compact(payload))
+            return plain(compact(event.data))
 
 
-def _described_status(payload: dict[str, Any], event: Event, before: str) -> str:
-    status, attempt = payload.get("status"), payload.get("attempt")
-    if status == Status.STALLED:
+def _described_status(event: StatusChange, before: str) -> str:
+    if event.status is Status.STALLED:
         return "stalled: no heartbeat from its worker"
-    if status == Status.CANCELLING:
-        return f"cancelling: {describe_cancel(read_cancel(event.data))}"
-    if attempt:
-        worker = f" by {plain(payload['worker'])}" if payload.get("worker") else ""
-        return f"{plain(status)}: attempt {plain(attempt)} started{worker}"
-    return f"{plain(status)}{' again' if (before, status) == (Status.STALLED, Status.RUNNING) else ''}"
+    if event.status is Status.CANCELLING:
+        return f"cancelling: {describe_cancel(Cancel(reason=event.reason, by=event.by))}"
+    if event.attempt:
+        worker = f" by {plain(event.data['worker'])}" if event.data.get("worker") else ""
+        return f"{event.status.value}: attempt {event.attempt} started{worker}"
+    return f"{event.status.value}{' again' if (before, event.status) == (Status.STALLED, Status.RUNNING) else ''}"

@@ -5,18 +5,18 @@ from typing import Protocol, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation, Status
-from progress_broker.stream.frames import make_frame, snapshot_frame
 from progress_cli.output import format
+from progress_client.events import End, Event, Log, Progress, Reset, Snapshot, StatusChange
 
 _LEVELS = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
 
-_CLEAR = (b"log", b"status", b"end")
+_CLEAR = ("log", "status", "end")
 """Events whose line on a terminal shows what they are. The lines of all others begin with their type."""
 
 _RESETS = {"trimmed": "older events are no longer kept; ", "lost": "its earlier events were lost; "}
@@ -27,9 +27,6 @@ class View(Protocol):
 
     def summary(self, operation: Operation) -> None:
         """Set the operation, before anything is shown."""
-
-    def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Show the whole operation, and why its history is missing: `trimmed` or `lost`."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -52,16 +49,9 @@ class Envelopes:
     def summary(self, operation: Operation) -> None:
         """Do nothing: there is nothing to prepare."""
 
-    def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Print the snapshot's envelope."""
-        self._print(snapshot_frame(operation, reset).envelope)
-
     def event(self, event: Event) -> None:
         """Print the event's envelope."""
-        self._print(make_frame(event).envelope)
-
-    def _print(self, envelope: bytes) -> None:
-        sys.stdout.buffer.write(envelope.rstrip(b"\n") + b"\n")
+        sys.stdout.buffer.write(event.json.rstrip(b"\n") + b"\n")
         sys.stdout.buffer.flush()
 
     def __enter__(self) -> Self:
@@ -77,17 +67,15 @@ class Lines(Envelopes):
     def __init__(self) -> None:
         self._status = ""
 
-    def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Print the operation's current state."""
-        typer.echo(_standing(operation, reset))
-        self._status = operation.status
-
     def event(self, event: Event) -> None:
-        """Print the event."""
-        said = format.describe(event, self._status)
-        time = format.time_of(event).isoformat(timespec="milliseconds")
-        typer.echo(f"{time}  {format.plain(event.type.decode()):<8}  {said}")
-        self._status = format.status(event) or self._status
+        """Print the event, or the operation's current state."""
+        if isinstance(event, Snapshot | Reset):
+            typer.echo(_standing(event))
+            self._status = event.state.status
+        elif not (isinstance(event, End) and event.status == self._status):  # else its state has said so
+            time = format.time_of(event).isoformat(timespec="milliseconds")
+            typer.echo(f"{time}  {format.plain(event.type):<8}  {format.describe(event, self._status)}")
+            self._status = format.status(event) or self._status
 
 
 class Bar:
@@ -98,7 +86,7 @@ class Bar:
         # On a narrow terminal the title is cut, not the status.
         title = Column(no_wrap=True, overflow="ellipsis", max_width=console.width // 3)
         # Drawn on each event, not by a separate thread.
-        self._live = Progress(
+        self._live = RichProgress(
             TextColumn("{task.description}", table_column=title),
             BarColumn(),
             TextColumn("{task.fields[said]}", markup=False),
@@ -114,26 +102,33 @@ class Bar:
         self._live.update(self._task, description=format.plain(operation.title or operation.id).replace("[", r"\["))
         self._show(operation.status, None)
 
-    def snapshot(self, operation: Operation, reset: str | None) -> None:
-        """Show the operation's current state."""
-        if reset or operation.done:
-            self._line(_standing(operation, reset), format.STYLES[operation.status])
+    def event(self, event: Event) -> None:
+        """Update the bar, or print a line."""
+        match event:
+            case Snapshot() | Reset():
+                self._snapshot(event)
+            case Progress(data=payload):
+                self._show(self._status, payload)
+                self._live.refresh()
+            case End(status=status) if status == self._before:  # its state has said so
+                pass
+            case _:
+                self._event(event)
+
+    def _snapshot(self, event: Snapshot | Reset) -> None:
+        operation = event.state
+        if isinstance(event, Reset) or operation.done:
+            self._line(_standing(event), format.STYLES[operation.status])
         self._show(operation.status, operation.progress)
         self._before = operation.status
         self._live.refresh()
 
-    def event(self, event: Event) -> None:
-        """Update the bar, or print a line."""
-        payload = format.data(event)
-        if event.type == b"progress" and isinstance(payload, dict):
-            self._show(self._status, payload)
-            self._live.refresh()
-            return
-        status, level = format.status(event), str(payload.get("level")) if isinstance(payload, dict) else ""
+    def _event(self, event: Event) -> None:
+        status, level = format.status(event), event.level if isinstance(event, Log) else ""
         time = format.time_of(event).timetz().isoformat("milliseconds")
-        kind = "" if event.type in _CLEAR else f"{format.plain(event.type.decode())}  "
+        kind = "" if event.type in _CLEAR else f"{format.plain(event.type)}  "
         line = f"{time}  {kind}{format.describe(event, self._before)}"
-        is_new_attempt = event.type == b"status" and isinstance(payload, dict) and payload.get("attempt")
+        is_new_attempt = isinstance(event, StatusChange) and event.attempt is not None
         self._show(status or self._status, None if is_new_attempt else self._progress)
         self._before = status or self._before
         self._live.refresh()  # otherwise the line would appear above the old bar
@@ -159,8 +154,9 @@ class Bar:
         self._live.stop()
 
 
-def _standing(operation: Operation, reset: str | None) -> str:
-    why = _RESETS.get(reset or "", "")
+def _standing(event: Snapshot | Reset) -> str:
+    operation = event.state
+    why = _RESETS.get(event.reason, "") if isinstance(event, Reset) else ""
     status = operation.status.value
     if operation.status is Status.CANCELLING:
         status = f"cancelling ({format.describe_cancel(operation.cancel)})"

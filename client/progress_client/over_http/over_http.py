@@ -146,6 +146,8 @@ def _query(filters: Filters) -> Iterator[tuple[str, str]]:
         value: str | tuple[str, ...] | None = getattr(filters, name)
         for part in (value,) if isinstance(value, str) else value or ():
             yield name, part.value if isinstance(part, Status) else part
+    for term in filters.metadata:
+        yield "metadata", term.replace("=", ":", 1)
 
 
 def _parts(events: Sequence[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,98 @@
+"""Commands that reach the operations through a server, which alone knows where Redis is."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.proofs import AUDIENCE, SECRET, token
+from tests.cli.conftest import Shell
+from tests.servers import ApiReplica, RealRedis, free_port, wait_until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
+    folder = tmp_path_factory.mktemp("api")
+    settings = {"auth": "jwt", "jwt_key": SECRET, "jwt_audience": AUDIENCE}
+    with RealRedis(folder / "redis") as redis, ApiReplica(redis.url, folder / "log", **settings) as replica:
+        yield replica
+
+
+@pytest.fixture
+def remote(server: ApiReplica, tmp_path: Path) -> Shell:
+    """A shell with the address of a server, and the token of an administrator."""
+    (tmp_path / "token").write_text(token("root", grants=[{"actions": ["admin"]}]))
+    return Shell(tmp_path, url=server.url, token_file=str(tmp_path / "token"), data_dir=str(tmp_path / "none"))
+
+
+def test_every_command_does_what_it_does_in_redis(remote: Shell) -> None:
+    events = [{"type": "log", "data": {"message": "x" * 50_000}} for _ in range(60)]  # more than one request's worth
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    assert "a: 61 events" in remote.says("publish", "a", "--create", "--kind", "import", "-", stdin=lines.encode())
+    remote.says("publish", "a", "--type", "progress", "--data", '{"percent": 40}')
+    assert [row.split()[:3] for row in remote.says("ls", "--kind", "import").splitlines()[1:]] == [
+        ["a", "import", "running"]
+    ]
+    assert "status    running" in remote.says("show", "a")
+    assert remote.says("signal", "a", "pause") == "a: sent pause\n"
+    assert remote.says("cancel", "a", "--reason", "enough") == "a: cancelling\n"
+    assert remote.says("cancel", "a") == "a: already cancelling: asked to stop by root: enough\n"
+    assert remote.says("cancel", "a", "--force") == "a: ended by force: cancelled\n"
+    assert remote.says("cancel", "a") == "a: already cancelled\n"
+    assert len(remote.lines("ls", "--limit", "1")) == 1
+    tailed = remote.run("tail", "a", "--from", "start", "--json")
+    assert tailed.returncode == 3
+    kinds = [json.loads(line)["type"] for line in tailed.stdout.splitlines()]
+    assert kinds == ["status", *["log"] * 60, "status", "progress", "status", "end"]
+    assert "there is no operation" in remote.fails(4, "show", "b")
+    assert "not a valid position" in remote.fails(2, "tail", "a", "--from", "yesterday")
+
+
+def test_tail_follows_a_server_that_restarts(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log") as server:
+        shell = Shell(tmp_path, url=server.url)
+        shell.says("publish", "a", "--create")
+        with shell.open("tail", "a") as tail:
+            assert tail.stdout
+            assert tail.stderr
+            assert tail.stdout.readline() == b"a: now pending\n"
+            server.stop(9)
+            assert b"can't be reached" in tail.stderr.readline()
+            server.start().await_ready()
+            shell.says("publish", "a", "--type", "end", "--data", '{"status": "succeeded"}')
+            assert tail.wait(120) == 0
+            assert [line.split()[1:3] for line in tail.stdout] == [[b"end", b"succeeded"]]
+
+
+def test_options_say_where_the_server_is(remote: Shell, server: ApiReplica) -> None:
+    for name in ("URL", "TOKEN_FILE"):
+        del remote.env[f"PROGRESS_{name}"]
+    remote.env["PROGRESS_REDIS_URL"] = "redis://127.0.0.1:1"  # replaced by --url
+    where = "--url", server.url, "--token-file", str(remote.folder / "token")
+    remote.says("publish", "by-option", "--create", *where)
+    assert remote.lines("show", "by-option", *where)[0]["id"] == "by-option"
+    assert "Missing, expired or invalid credentials" in remote.fails(5, "ls", "--url", server.url)
+    assert "can't be read" in remote.fails(5, "ls", "--url", server.url, "--token-file", "none")
+
+
+def test_what_needs_redis_itself_says_so(remote: Shell) -> None:
+    for words in (("retention",), ("auth", "list")):
+        assert remote.fails(5, *words) == (
+            "this command works in Redis itself, not through PROGRESS_URL: set PROGRESS_REDIS_URL, or use --redis-url"
+        )
+
+
+def test_two_addresses_are_an_error_that_says_which_to_remove(remote: Shell) -> None:
+    remote.env["PROGRESS_REDIS_URL"] = "redis://127.0.0.1:1"
+    assert remote.fails(5, "ls").startswith("PROGRESS_URL and PROGRESS_REDIS_URL are both set: remove PROGRESS_REDIS_")
+
+
+def test_a_server_that_is_not_there_is_one_line(remote: Shell) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert remote.fails(5, "ls", "--url", url).startswith(f"the server at {url} can't be reached: ")
+
+
+def test_a_server_ignores_the_address_of_another(tmp_path: Path, redis_url: str) -> None:
+    with ApiReplica(redis_url, tmp_path / "log", url="http://127.0.0.1:1", token="abc") as server:
+        wait_until(lambda: "serving on" in server.output(), "it serves")
