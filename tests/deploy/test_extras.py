@@ -72,6 +72,11 @@ def test_a_folder_of_a_package_s_name_is_not_taken_for_it(tmp_path: Path, monkey
         ("serve", "typer", "serve needs the package typer: pip install 'progress-broker[server]'"),
         ("demo", "uvicorn", "demo needs the package uvicorn: pip install 'progress-broker[server]'"),
         ("auth token --sub a", "jwt", "auth token needs the package jwt: pip install 'progress-broker[server]'"),
+        (
+            "ls --url http://localhost:1",
+            "httpx",
+            "PROGRESS_URL needs the package httpx: pip install 'progress-broker[http]'",
+        ),
         ("auth key a", "fastapi", "auth key needs the package fastapi: pip install 'progress-broker[server]'"),
     ],
 )
