@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple, Self, TypeVar
 
 from progress_broker.model.operation import Operation, PublishResult, Status
@@ -102,6 +103,10 @@ class Client:
     def publish(self, id: str, type: str, data: Any = None) -> PublishResult:
         """Publish one event of an operation, as its worker: a `progress`, `log`, `end`, or one of your own types."""
         return self._run(lambda client: client.publish(id, type, data))
+
+    def now(self) -> datetime:
+        """Return the time by the clock that the times of operations are by."""
+        return self._run(lambda client: client.now())
 
     def close(self) -> None:
         """Close the connections, and end the thread. Iterators that are still open end."""

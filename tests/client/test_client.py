@@ -55,6 +55,7 @@ def test_it_gets_lists_and_changes(client: Client, id: str) -> None:
     children = client.get(id, list_children=True).children
     assert children is not None
     assert children.total == 1
+    assert abs(client.now() - now.created_at) < timedelta(hours=1)
     client.signal(id, "pause", {"for": 3})
     asked = client.cancel(id, "too slow")
     assert (asked.status, asked.cancel and asked.cancel.reason) == ("cancelling", "too slow")

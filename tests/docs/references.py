@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import dataclasses
 import importlib
 import inspect
 import re
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
+import progress_client
 import progress_workers
 from progress_broker.settings import Settings
 from progress_cli.app import app
@@ -169,6 +171,48 @@ All are subclasses of `BrokerError`, except `ProcessFailed`, which is a `subproc
 {modules}"""
 
 
+def python_client_page() -> str:
+    values = {name: getattr(progress_client, name) for name in progress_client.__all__}
+    functions = "".join(_documented(name, it) for name, it in values.items() if inspect.isfunction(it))
+    events = "".join(_event(name, values[name]) for name in (it.__name__ for it in get_args(progress_client.Event)))
+    clients = "".join(
+        [
+            *(_documented(name, values[name]) for name in ("Client", "AsyncClient")),
+            *_methods(progress_client.AsyncClient),
+        ]
+    )
+    errors = [(name, it) for name, it in values.items() if inspect.isclass(it) and issubclass(it, Exception)]
+    problems = "".join(f"| `{name}` | {_cell(_doc(it).partition(chr(10) * 2)[0])} |\n" for name, it in errors)
+    return f"""\
+# Python client
+
+`from progress_client import …`. `python -m pydoc progress_client` is the guide in a terminal;
+[Read progress from Python](../how-to/read.md) is one with examples. {WRITTEN}
+
+The functions use a client that the environment configures. The methods of `Client` are those of `AsyncClient`, without
+`await`. An `Operation` has the fields of [the wire contract](../protocol.md#operation), and `current`, `total` and
+`percent` of its progress.
+{functions}{clients}
+## Events
+
+Every event has `operation`, `n`, `position`, `at`, `type`, `data` and `json`, the whole event as the API sends it.
+
+| event | fields | meaning |
+|---|---|---|
+{events}
+## Errors
+
+| error | meaning |
+|---|---|
+{problems}"""
+
+
+def _event(name: str, it: type) -> str:
+    common = {field.name for field in dataclasses.fields(progress_client.Custom)}
+    own = [field.name for field in dataclasses.fields(it) if field.name not in common]
+    return f"| `{name}` | {', '.join(f'`{field}`' for field in own)} | {_cell(_doc(it))} |\n"
+
+
 def _documented(name: str, it: Any) -> str:
     return f"\n## `{name}{_signature(it)}`\n\n{_doc(it)}\n"
 
@@ -178,7 +222,7 @@ def _methods(it: type) -> Iterator[str]:
     members = [(name, member) for name, member in inspect.getmembers(it) if not name.startswith("_") and _doc(member)]
     for name, member in sorted(members, key=lambda pair: -order[pair[0]]):
         signature = "" if isinstance(member, property) else _signature(member)
-        yield f"\n### `Operation.{name}{signature}`\n\n{_doc(member)}\n"
+        yield f"\n### `{it.__name__}.{name}{signature}`\n\n{_doc(member)}\n"
 
 
 def _signature(it: Any) -> str:
@@ -212,6 +256,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "python.md": python_page,
+    "python-client.md": python_client_page,
     "metrics.md": metrics_page,
     "asyncapi.json": lambda: orjson.dumps(asyncapi(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode(),
 }
