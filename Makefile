@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 WORKERS := 4
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Tests start many interpreters, which read what the first of them compiled, also where the environment says otherwise.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test topologies frameworks examples coverage lint fuzz chaos soak bench clean
 
