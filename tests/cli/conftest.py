@@ -91,7 +91,7 @@ class Shell:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         env = {name: value for name, value in self.env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
         shown = b""
-        with Started([*CLI, *words], env=env, cwd=self.folder, stdin=theirs, stdout=theirs, stderr=theirs) as command:
+        with Forked(words, theirs, env, stdin=theirs, cwd=self.folder) as command:
             os.close(theirs)
             try:
                 while chunk := os.read(ours, 65_536):
@@ -113,7 +113,13 @@ class Shell:
         self._logs += 1
         return self.folder / f"output-{self._logs}"
 
-    def open(self, *words: str, **options: Any) -> Started:
+    def open(self, *words: str, **streams: Any) -> Forked:
+        """Start it with pipes for its outputs, or with other streams."""
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+        return Forked(words, streams.pop("stdout"), self.env, errors=streams.pop("stderr"), cwd=self.folder, **streams)
+
+    def open_interpreter(self, *words: str, **options: Any) -> Started:
+        """Start it likewise as people do: for what the end of an interpreter may add, or a signal while it loads."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return Started([*CLI, *words], env=self.env, cwd=self.folder, **pipes | options)
 

@@ -257,7 +257,7 @@ def test_lines_are_published_as_they_arrive_and_ctrl_c_ends_quietly(shell: Shell
 def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
     stdin = b"".join(b'{"type":"log","data":{"message":"%s"}}\n' % (b"x" * 500) for _ in range(400))
     shell.says("publish", "a", "-", "--create", stdin=stdin)
-    with shell.open("tail", "a", "--from", "start") as tail:
+    with shell.open_interpreter("tail", "a", "--from", "start") as tail:
         assert tail.stdout
         assert tail.stderr
         tail.stdout.readline()

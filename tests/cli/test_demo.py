@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,13 @@ def temporary(tmp_path: Path) -> Path:
     return folder
 
 
-def demo(shell: Shell, temporary: Path, *words: str) -> tuple[Process, str]:
+def demo(start: Callable[..., Process], temporary: Path, *words: str) -> tuple[Process, str]:
     port = str(free_port())
-    return shell.interpreter("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
+    return start("demo", "--port", port, *words, TMPDIR=str(temporary)), f"http://127.0.0.1:{port}"
 
 
 def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Path) -> None:
-    process, url = demo(lonely, temporary, "--rounds", "1")
+    process, url = demo(lonely.interpreter, temporary, "--rounds", "1")
     seen: dict[str, dict[str, Any]] = {}
     with process:
         wait_until(lambda: "curl -N" in process.output(), "the demo says where to look", SLOW_S)
@@ -71,7 +72,7 @@ def test_a_round_does_three_jobs_and_leaves_nothing(lonely: Shell, temporary: Pa
 
 
 def test_a_killed_worker_is_replaced_and_ctrl_c_leaves_nothing(lonely: Shell, temporary: Path) -> None:
-    process, url = demo(lonely, temporary)
+    process, url = demo(lonely.process, temporary)
     with process:
         wait_until(lambda: "curl -N" in process.output(), "the demo says where to look", SLOW_S)
         assert url in process.output()
@@ -111,7 +112,7 @@ def here(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_told_to_stop_while_it_starts_it_leaves_nothing(lonely: Shell, temporary: Path) -> None:
-    process, _ = demo(lonely, temporary)
+    process, _ = demo(lonely.process, temporary)
     with process:
         wait_until(lambda: mentioning(str(temporary / "progress")), "its Redis starts", SLOW_S)
         assert process.stop(signal.SIGTERM) == 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import CLI, Shell, children, runs
+from tests.forked import Forked
 from tests.servers import RealRedis, wait_until
 from tests.workers.harness import Broker
 
@@ -36,9 +37,10 @@ def shown(shell: Shell, id: str = "a") -> dict[str, Any]:
 
 
 @contextmanager
-def running(shell: Shell, *words: str, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+def running(shell: Shell, *words: str, **options: Any) -> Iterator["subprocess.Popen[bytes] | Forked"]:
     """A `run` of operation `a` whose command has printed its first line, `up`."""
-    with shell.open("run", "--id", "a", *words, stdin=subprocess.PIPE, **options) as run:
+    start = shell.open_interpreter if "preexec_fn" in options else shell.open
+    with start("run", "--id", "a", *words, stdin=subprocess.PIPE, **options) as run:
         try:
             assert run.stdout
             assert run.stdout.readline() == b"up\n"
@@ -54,7 +56,7 @@ def running_to(shell: Shell, outputs: dict[str, Any], script: str) -> "subproces
     return subprocess.Popen(words, env=shell.env, cwd=shell.folder, **(pipes | outputs))
 
 
-def rest(run: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+def rest(run: "subprocess.Popen[bytes] | Forked") -> tuple[bytes, bytes]:
     return run.communicate(timeout=60)
 
 
@@ -106,7 +108,7 @@ def test_an_id_that_was_made_up_is_told_before_the_command_starts(shell: Shell) 
 
 
 def test_an_id_that_can_not_be_told_stops_nothing(shell: Shell) -> None:
-    with open("/dev/full", "wb") as full, shell.open("run", "echo", "out", stderr=full) as run:
+    with open("/dev/full", "wb") as full, shell.open_interpreter("run", "echo", "out", stderr=full) as run:
         assert (rest(run)[0], run.returncode) == (b"out\n", 0)
 
 
@@ -250,7 +252,7 @@ def test_a_redis_that_lost_the_operation_stops_nothing(shell: Shell, broker: Bro
 
 
 def test_who_reads_no_more_ends_the_command_as_without_us(shell: Shell) -> None:
-    with shell.open("run", "--id", "a", "yes") as run:
+    with shell.open_interpreter("run", "--id", "a", "yes") as run:
         assert run.stdout
         assert run.stderr
         run.stdout.readline()
@@ -261,7 +263,7 @@ def test_who_reads_no_more_ends_the_command_as_without_us(shell: Shell) -> None:
 
 
 def test_it_needs_no_output_of_its_own(shell: Shell, broker: Broker) -> None:
-    with shell.open("run", "--id", "a", "echo", "out", preexec_fn=lambda: os.close(1)) as run:
+    with shell.open_interpreter("run", "--id", "a", "echo", "out", preexec_fn=lambda: os.close(1)) as run:
         assert run.wait(120) == 0
     assert broker.logged("a") == ["out"]
 

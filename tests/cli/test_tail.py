@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CLI, Shell, Started
+from tests.cli.conftest import Shell
+from tests.forked import Forked
 from tests.servers import RealRedis, wait_until
 
 
@@ -72,7 +73,7 @@ def test_ctrl_c_ends_it_quietly(shell: Shell, late_s: float) -> None:
 
 def test_a_reader_that_goes_away_ends_it_though_nothing_happens(shell: Shell) -> None:
     shell.says("publish", "a", "--create")
-    with shell.open("tail", "a") as tail:
+    with shell.open_interpreter("tail", "a") as tail:
         assert tail.stdout
         tail.stdout.readline()
         tail.stdout.close()
@@ -111,7 +112,7 @@ def test_on_a_terminal_it_draws_a_bar_below_the_log(shell: Shell) -> None:
     ours, theirs = pty.openpty()
     env = shell.env | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     shown = b""
-    with Started([*CLI, "tail", "a"], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
+    with Forked(["tail", "a"], theirs, env, stdin=theirs) as tail:
         os.close(theirs)
 
         def read(text: bytes) -> bool:

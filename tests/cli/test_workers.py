@@ -13,7 +13,8 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_cli.caller import caller
 from progress_workers import Operation, Signal
-from tests.cli.conftest import CLI, Shell, Started
+from tests.cli.conftest import Shell
+from tests.forked import Forked
 from tests.servers import wait_until
 
 
@@ -88,7 +89,7 @@ def test_on_a_terminal_the_bar_says_that_its_worker_is_silent_and_begins_anew(
     ours, theirs = pty.openpty()
     env = shell.env | {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     shown = b""
-    with Started([*CLI, "tail", stalled], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as tail:
+    with Forked(["tail", stalled], theirs, env, stdin=theirs) as tail:
         os.close(theirs)
 
         def read(text: bytes) -> bool:
