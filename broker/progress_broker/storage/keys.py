@@ -4,6 +4,7 @@ An operation belongs to the lane `crc32(id) % lanes`. All keys of a lane share a
 them together, also on a cluster.
 """
 
+from binascii import crc_hqx
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
@@ -14,13 +15,7 @@ _SLOTS = 16384
 
 def hash_slot(tag: bytes) -> int:
     """Return the cluster slot of a hash tag: CRC-16/XMODEM modulo 16384 (Redis Cluster specification)."""
-    crc = 0
-    for byte in tag:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1) ^ 0x1021 if crc & 0x8000 else crc << 1
-        crc &= 0xFFFF
-    return crc % _SLOTS
+    return crc_hqx(tag, 0) % _SLOTS
 
 
 @lru_cache(maxsize=32)
