@@ -1,10 +1,12 @@
-"""Processes that run the command line as `python -m progress_cli` does, forked from one that has loaded it.
+"""Processes that run the command line as `python -m progress_cli` does, or some code, forked from one that loaded it.
 
 Each is a process of its own, with its own environment, output and signals. They share the imports alone, which take
 longer than all else that most of them do. Tests of how the command line is loaded and how an interpreter ends, of what
 is in its environment and of the image start an interpreter.
 """
 
+import atexit
+import io
 import multiprocessing
 import os
 import signal
@@ -16,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, Self
 
 from progress_cli.__main__ import run
@@ -44,11 +47,14 @@ class Forked:
         cwd: Path | None = None,
         leading: bool = False,
         main: Callable[[], None] = run,
+        text: bool = False,
     ) -> None:
         self.args = list(arguments)
         streams = [_Stream(stdin, reads=True), _Stream(output)]
         streams.append(streams[1] if errors is None or errors == subprocess.STDOUT else _Stream(errors))
-        self.stdin, self.stdout, self.stderr = (stream.ours for stream in streams)
+        self.stdin, self.stdout, self.stderr = (
+            io.TextIOWrapper(stream.ours) if text and stream.ours else stream.ours for stream in streams
+        )
         given = (self.args, streams, dict(os.environ if env is None else env), str(cwd or os.getcwd()), leading)
         self._process = _FORKING.Process(target=_run, args=(main, *given), daemon=True)
         self._process.start()
@@ -83,7 +89,7 @@ class Forked:
             raise subprocess.TimeoutExpired("progress-broker", timeout or 0)
         return self._process.exitcode
 
-    def communicate(self, input: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         """Write all of its input, and return all that it writes until it ends. Kill it at the timeout."""
         watch = threading.Timer(timeout, self.kill) if timeout else None
         if watch:
@@ -92,12 +98,15 @@ class Forked:
             outputs = [pool.submit(file.read) if file else None for file in (self.stdout, self.stderr)]
             if self.stdin:
                 with suppress(BrokenPipeError):
-                    self.stdin.write(input)
+                    if input:
+                        self.stdin.write(input)
                     self.stdin.close()
         self.wait()
         if watch:
             watch.cancel()
-        out, err = (output.result() if output else b"" for output in outputs)
+        for file in filter(None, (self.stdout, self.stderr)):
+            file.close()
+        out, err = (output.result() if output else None for output in outputs)
         return out, err
 
     def send_signal(self, number: int) -> None:
@@ -160,6 +169,17 @@ def _run(
     os.environ.update(env)
     sys.argv = ["progress-broker", *arguments]
     main()
+
+
+def execute() -> None:
+    """Run the code that is the only argument, as an interpreter does with `-c`, up to its end."""
+    code = sys.argv.pop()
+    sys.modules["__main__"] = module = ModuleType("__main__")
+    try:
+        exec(compile(code, "<string>", "exec"), vars(module))
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def _end_with_the_tests() -> None:

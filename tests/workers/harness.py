@@ -18,6 +18,7 @@ from progress_broker.model.operation import Operation as Shown
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
+from tests.forked import Forked, execute
 
 KEYS = Keyspace("pb", 16)
 
@@ -111,7 +112,14 @@ def python(url: str, code: str, **outputs: Any) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str]) -> str:
+def worker(url: str, code: str) -> Forked:
+    """Start code likewise, forked from a process that has loaded the SDK: a tenth of the cost."""
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "errors"), subprocess.PIPE)
+    env = os.environ | {"PROGRESS_REDIS_URL": url}
+    return Forked([textwrap.dedent(code)], subprocess.PIPE, env, **streams, main=execute, text=True)
+
+
+def finished(process: subprocess.Popen[str] | Forked) -> str:
     """Wait for a process that must succeed, and return what it printed."""
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err

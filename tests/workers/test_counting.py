@@ -12,7 +12,7 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_workers import Operation
 from progress_workers.transport.over_redis.connection import Connection
-from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
+from tests.workers.harness import KEYS, Broker, assert_whole, finished, python, worker
 
 JOINS = """
     import sys
@@ -30,7 +30,7 @@ class Counter:
     """A process that has joined the operation. It works once for each line that it gets."""
 
     def __init__(self, url: str, work: str) -> None:
-        self.process = python(url, JOINS.format(work=work))
+        self.process = worker(url, JOINS.format(work=work))
         self._said("ready")
 
     def step(self) -> None:

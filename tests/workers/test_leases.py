@@ -10,7 +10,8 @@ import pytest
 
 from progress_workers import AsyncOperation, Fenced, Operation, OperationEnded
 from tests.servers import wait_until
-from tests.workers.harness import Broker, finished, python
+from tests.workers.harness import Broker, finished
+from tests.workers.harness import worker as start
 from tests.workers.reaping import Reaping
 
 LEASE_S = 1.5  # machines are shared: a heartbeat may be half a second late
@@ -56,7 +57,7 @@ def statuses(broker: Broker) -> list[str]:
 
 
 def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, redis_url: str) -> None:
-    worker = python(redis_url, WORK.format(lease_s=LEASE_S))
+    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     worker.kill()
@@ -71,7 +72,7 @@ def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, red
 
 @pytest.mark.parametrize("worker_lost_after_s", [60])
 def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, redis_url: str) -> None:
-    worker = python(redis_url, WORK.format(lease_s=LEASE_S))
+    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -85,7 +86,7 @@ def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, 
 
 
 def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(reaped: Broker, redis_url: str) -> None:
-    worker = python(redis_url, WORK.format(lease_s=LEASE_S))
+    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -98,7 +99,7 @@ def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(r
 
 
 def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped: Broker, redis_url: str) -> None:
-    worker = python(redis_url, WORK.format(lease_s=60))
+    worker = start(redis_url, WORK.format(lease_s=60))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -115,7 +116,7 @@ def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped
 
 def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reaped: Broker, redis_url: str) -> None:
     """As a sort or a hash of much does; how long those take, the machine decides."""
-    worker = python(redis_url, WORK.format(lease_s=15))  # the default
+    worker = start(redis_url, WORK.format(lease_s=15))  # the default
     assert worker.stdout is not None
     worker.stdout.readline()
     worker.communicate("import ctypes; ctypes.PyDLL(None).sleep(5); op.log('busy'); op.flush()\n", timeout=240)
@@ -123,7 +124,7 @@ def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reape
 
 
 def test_beats_go_on_while_plain_code_computes(reaped: Broker, redis_url: str, tmp_path: Path) -> None:
-    worker = python(redis_url, WORK.format(lease_s=15))
+    worker = start(redis_url, WORK.format(lease_s=15))
     assert worker.stdout is not None
     worker.stdout.readline()
     code = f"import os\nwhile not os.path.exists({str(tmp_path / 'enough')!r}): sum(range(1000))\n"
