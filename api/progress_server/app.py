@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from progress_broker.access.fact_cache import AttributeCache
@@ -43,6 +46,20 @@ from progress_server.server.signals import drained_by_signals
 
 ROUTES = (streams, websocket, operations, publish, history, tickets, revocations, session, health)
 """Streams come first: most requests are for streams, and routes are matched in this order."""
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return all routes but the pages. Apps of a process share them: it takes much longer to make them than an app."""
+    router = APIRouter(generate_unique_id_function=_operation_id)
+    for module in ROUTES:
+        answer_heads(module.router)
+        router.include_router(module.router)
+    return router.routes
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
 
 
 class App(FastAPI):
@@ -125,7 +142,7 @@ def create_app(
         version="1",
         docs_url=None,  # FastAPI's page loads third-party scripts into our origin; ours is served at the same path
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=_operation_id,
         lifespan=lifespan,
         # FastAPI's own tracing would record whole query strings, including tickets. Ours is in
         # `api/progress_server/observability/tracing.py`.
@@ -133,9 +150,7 @@ def create_app(
     )
     app.state.guard = guard
     problems.install(app)
-    for module in ROUTES:
-        answer_heads(module.router)
-        app.include_router(module.router)
+    app.router.routes.extend(_routes())
     pages.mount_pages(app)
     redirect_slashes(app)
     describe(app, config, app_decides=app_decides)
