@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,26 @@ async def attack(url: str, pieces: list[bytes], leave: str) -> bytes:
 
 @pytest.mark.usefixtures("quiet")
 class TestNothingIsLeft:
-    @pytest.fixture(autouse=True)
-    async def healthy(self, app: Any, server: InLoopServer, http: httpx.AsyncClient) -> Any:
+    @pytest.fixture
+    async def healthy(
+        self, app: Any, server: InLoopServer, http: httpx.AsyncClient
+    ) -> Callable[[str], Awaitable[None]]:
+        """Call it after an attack, to wait until nothing of that is left."""
         await create(http, id="a")
         await self.recovered(http)
         await http.get("/livez")
         open_files = files()
         connections = len(server.server_state.connections)
-        yield
-        await self.recovered(http)
-        hub = app.state.context.hub
-        await eventually(lambda: not hub.channels, "no stream is left")
-        await eventually(lambda: len(server.server_state.connections) <= connections, "no connection is left")
-        await eventually(lambda: not server.server_state.tasks, "no task is left")
-        await eventually(lambda: files() <= open_files, "no file is left")
+
+        async def healthy(after: str) -> None:
+            await self.recovered(http)
+            hub = app.state.context.hub
+            await eventually(lambda: not hub.channels, f"no stream is left of {after}")
+            await eventually(lambda: len(server.server_state.connections) <= connections, f"no connection of {after}")
+            await eventually(lambda: not server.server_state.tasks, f"no task is left of {after}")
+            await eventually(lambda: files() <= open_files, f"no file is left of {after}")
+
+        return healthy
 
     async def recovered(self, http: httpx.AsyncClient) -> None:
         async def ready() -> bool:
@@ -93,13 +99,15 @@ class TestNothingIsLeft:
 
         await eventually(ready, "it is ready")
 
-    @pytest.mark.parametrize("kind", KINDS)
-    async def test_of(self, base_url: str, kind: str) -> None:
-        for leave in LEAVING:
-            answer = await attack(base_url, KINDS[kind], leave)
-            assert not answer.startswith(b"HTTP/1.1 5") or b'"unavailable"' in answer, answer[:500]
+    async def test_of_each_kind(self, base_url: str, healthy: Callable[[str], Awaitable[None]]) -> None:
+        for kind, pieces in KINDS.items():
+            for leave, answer in zip(
+                LEAVING, await asyncio.gather(*(attack(base_url, pieces, leave) for leave in LEAVING)), strict=True
+            ):
+                assert not answer.startswith(b"HTTP/1.1 5") or b'"unavailable"' in answer, (kind, leave, answer[:500])
+            await healthy(f"a client that sends {kind}")
 
-    async def test_of_whatever_it_is(self, base_url: str) -> None:
+    async def test_of_whatever_it_is(self, base_url: str, healthy: Callable[[str], Awaitable[None]]) -> None:
         chance = random.Random(SEED)
         for _ in range(ROUNDS):
             crowd = (
@@ -107,6 +115,7 @@ class TestNothingIsLeft:
             )
             for answer in await asyncio.gather(*crowd):
                 assert not answer.startswith(b"HTTP/1.1 500"), answer[:500]
+        await healthy("a crowd")
 
 
 def memory_bytes(pid: int) -> int:
