@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Tests wait more than they work: with four processes two cores are busy.
-WORKERS := 4
+# Tests wait more than they work: four processes keep two cores less than half busy.
+WORKERS := 6
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Tests start many interpreters, which read what the first of them compiled, also where the environment says otherwise.
