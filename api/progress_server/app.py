@@ -105,7 +105,7 @@ def create_app(
     callback = CallbackAuthenticator(config, tally) if config.auth == "callback" and not app_decides else None
     admit = None if callback is None else callback.admit
     guard = Guard(config, authenticator or callback, admit, app_decides=app_decides)
-    limiter = Limiter(config, tally)
+    limiter = Limiter(config, tally, authenticated=app_decides)
     redact_requests()
 
     async def begin(app: FastAPI, resources: AsyncExitStack) -> None:

@@ -104,7 +104,9 @@ def test_one_who_is_only_named_may_read_and_cancel_what_it_owns_and_nothing_else
         assert http.post(OPS, json={"owner": "alice"}).status_code == 403
         assert http.delete(f"{OPS}/a?force=true").status_code == 403
         assert http.get("/progress/metrics").status_code == 403
-        assert http.get(OPS).json()["operations"][0]["id"] == "a"
+        listing = http.get(OPS)
+        assert listing.json()["operations"][0]["id"] == "a"
+        assert "ratelimit-policy" in listing.headers, "its limits are those of a server with authentication"
         assert http.post(f"{OPS}/a/cancel").status_code == 202
 
 

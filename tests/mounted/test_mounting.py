@@ -60,6 +60,19 @@ def test_its_links_pages_and_description_are_under_its_path(settings: Settings) 
         assert not any("tools" in line for line in labels)
 
 
+def test_behind_a_proxy_that_removes_a_prefix_its_links_have_it(settings: Settings) -> None:
+    app = mounted(Progress(lambda connection: Principal("alice", [granted(["admin"])]), settings=settings))
+
+    async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope | {"root_path": "/app"} if scope["type"] == "http" else scope, receive, send)
+
+    with TestClient(proxied) as http:
+        made = http.post("/progress/v1/operations", json={"id": "a"})
+        assert made.headers["location"] == "http://testserver/app/progress/v1/operations/a"
+        assert http.get("/progress/v1/operations/a").json()["id"] == "a"
+        assert http.get("/app/progress/v1/operations/a").json()["id"] == "a", "or one that leaves it"
+
+
 def test_paths_that_only_begin_like_its_own_are_the_apps(settings: Settings) -> None:
     app = mounted(Progress(user, settings=settings))
     app.add_api_route("/progress-report/livez", lambda: "the app's")

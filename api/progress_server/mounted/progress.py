@@ -98,4 +98,8 @@ class Progress:
             await Router(lifespan=self.lifespan)(scope, receive, send)
         else:
             # What the app around has stored in the state is its own, and so are the names there.
-            await self._server({**scope, "state": {}, OUTER: scope}, receive, send)
+            ours = {**scope, "state": {}, OUTER: scope}
+            if not ours["path"].startswith(ours.get("root_path", "")):
+                # A proxy has removed the prefix that the app around has as `root_path`. The router would find no route.
+                ours["path"] = ours.get("app_root_path", "") + ours["path"]
+            await self._server(ours, receive, send)

@@ -56,8 +56,15 @@ class Report(Protocol):
 class Limiter:
     """Applies the limits. Without `shared` they count for one replica; within `shared`, for all replicas of a Redis."""
 
-    def __init__(self, settings: Settings, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits = Limits.of(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        tally: Tally,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        authenticated: bool = False,
+    ) -> None:
+        self.limits = Limits.of(settings, authenticated=authenticated)
         self.requests = Buckets(self.limits.requests) if self.limits.requests else None
         self.sent = Buckets(self.limits.sent) if self.limits.sent else None
         self.slots = Slots(self.limits, tally)

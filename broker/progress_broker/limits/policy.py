@@ -22,9 +22,9 @@ class Limits(NamedTuple):
     sent: Rate | None
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the limits from the settings."""
-        known = settings.auth != "none"
+    def of(cls, settings: Settings, *, authenticated: bool = False) -> Self:
+        """Return the limits from the settings. Callers may be `authenticated` by other means than the settings name."""
+        known = authenticated or settings.auth != "none"
         requests = settings.requests_per_s if settings.requests_per_s is not None else known * REQUESTS_PER_S
         sent = settings.sent_bytes_per_s if settings.sent_bytes_per_s is not None else known * SENT_BYTES_PER_S
         return cls(
