@@ -8,7 +8,8 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-USERS = [str(HERE / "typed_user.py"), str(ROOT / "tests/client/typed_reader.py")]
+USERS = [str(HERE / "typed_user.py")]
+USERS += [str(ROOT / "tests" / name) for name in ("client/typed_reader.py", "mounted/typed_app.py")]
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file="],
     "pyright": [str(ROOT / "tests/node_modules/.bin/pyright"), "--pythonpath", sys.executable, "--level", "error"],
@@ -30,6 +31,14 @@ for event in watch("import-42"):
     if isinstance(event, End): print(event.outcome)
     print(event.message)
 watch(42)
+
+from progress_server import Principal, Progress
+progress = Progress(authenticate=3)
+Progress(cfrs=True)
+Principal("alice", "read")
+async def start() -> None:
+    await progress.operations.create(kid="import")
+    await progress.operations.cancel(7)
 """
 
 
@@ -43,4 +52,4 @@ def test_what_a_typed_user_writes_is_right_and_mistakes_are_found(checker: str, 
     told = [line for line in checked.stdout.splitlines() if ".py:" in line and "error" in line]
     assert all("mistakes.py:" in line for line in told), checked.stdout
     found = {int(line.split("mistakes.py:")[1].split(":")[0]) for line in told}
-    assert found == {4, 5, 6, 10, 11, 15, 16, 17}, checked.stdout
+    assert found == {4, 5, 6, 10, 11, 15, 16, 17, 20, 21, 22, 24, 25}, checked.stdout
