@@ -1,5 +1,6 @@
 """A Celery app with plain tasks. Run: `celery -A tests.queues.celery_app worker`."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -114,3 +115,22 @@ def too_slow() -> None:
 @app.task
 def rejected() -> None:
     raise Reject("no good", requeue=False)
+
+
+@app.task(bind=True)
+def tells_states(self: Any) -> Any:
+    """Tell Celery how far it is, as its documentation shows, and what no reporting should choke on."""
+    meta = {"current": 3, "total": 4, "status": "reading", "rows_bad": 2}
+    self.update_state(state="PROGRESS", meta=meta)
+    told = self.backend.get_task_meta(self.request.id)
+    self.update_state(task_id="another", state="PROGRESS", meta={"current": 99})
+    for odd in (None, [1], {"current": "x", 1: work.Odd}, {"percent": {}}):
+        with contextlib.suppress(Exception):  # Celery's own, which can't write it
+            self.update_state(state="PROGRESS", meta=odd)
+    self.update_state(state="SUCCESS", meta={"current": 98})
+    return [told["status"], told["result"] == meta]
+
+
+@app.task
+def passes(*results: Any) -> Any:
+    return "passed"

@@ -57,6 +57,10 @@ class Broker:
         shown: Shown = self._ask(lambda store: store.get(operation))
         return shown
 
+    def children(self, operation: str) -> list[str]:
+        found: list[str] = self._ask(lambda store: store.children(operation))
+        return found
+
     def cancel(self, operation: str, reason: str | None = None, *, force: bool = False) -> None:
         self._ask(lambda store: store.cancel(operation, reason=reason, by="bob", force=force))
 

@@ -26,6 +26,7 @@ FIELDS: Final = (
     "started",
     "metadata",
     "created_metadata",
+    "spec",
 )
 """The fields whose values `read_worker_view` expects, in this order."""
 
@@ -47,12 +48,14 @@ class WorkerView(NamedTuple):
     counts: Counts | None = None
     started_ms: int | None = None
     metadata: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    parent: str | None = None
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
     """Return an operation's state from the values of `FIELDS`; raise `NotFound` or `Gone`."""
     gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent, counts, *rest = values
-    started, metadata, created_metadata = rest
+    started, metadata, created_metadata, spec = rest
+    parent = _object(spec).get("parent")
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
     if status is None:
@@ -71,6 +74,7 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             read_counts(counts),
             int(started) if started else None,
             _object(created_metadata if metadata is None else metadata),
+            parent if isinstance(parent, str) else None,
         )
     except (ValueError, OverflowError):
         raise overwritten(operation) from None

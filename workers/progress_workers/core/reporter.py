@@ -61,11 +61,13 @@ class Reporter:
         wake: "Callable[[Reporter], None] | None" = None,
         trace: NoTrace = NO_TRACE,
         elapsed_ms: int = 0,
+        parent: str | None = None,
     ) -> None:
         build_shapes()  # now, because a block may be left while the process is already shutting down
         self.operation = operation
         self.trace = trace
         self.attempt = attempt
+        self.parent = parent
         self.heard = (0, 0)
         """The position up to which its signals were read."""
         self.superseded = False

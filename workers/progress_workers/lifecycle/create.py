@@ -27,6 +27,7 @@ class Created(NamedTuple):
     kind: str
     reply: CreatedReply
     metadata: dict[str, Any]
+    parent: str | None
     warnings: list[tuple[str, str]]
     """The names of options that were ignored or changed, each with a warning."""
 
@@ -57,7 +58,7 @@ def create(
         reply = link.carrier.create(operation, new, tracing.current())
     except OperationExists as error:
         raise OperationExists(f"{error.detail}: use the same values as before, or choose another id") from None
-    return Created(link, operation, new.lease_s, new.kind, reply, new.metadata, warnings)
+    return Created(link, operation, new.lease_s, new.kind, reply, new.metadata, new.parent, warnings)
 
 
 def create_pending(kind: str, **options: Any) -> str:

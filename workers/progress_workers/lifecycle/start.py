@@ -44,6 +44,7 @@ def start(
         created_ms=reply.created_ms,
         idle_timeout_s=reply.idle_timeout_s,
         metadata=created.metadata,
+        parent=created.parent,
     )
     state = new if reply.new else link.carrier.view(operation)
     if new_attempt:
@@ -153,6 +154,7 @@ def _reporter(
         wake=link.wake,
         trace=trace,
         elapsed_ms=0 if state.started_ms is None else max(0, time.time_ns() // 1_000_000 - state.started_ms),
+        parent=state.parent,
     )
     reporter.outbox.metadata.known = state.metadata
     if state.cancel is not None:

@@ -7,7 +7,7 @@ from threading import Lock, Timer
 from typing import TypeVar
 
 from progress_broker.errors import BrokerError, Fenced, Gone, NotFound, OperationEnded, OperationExists
-from progress_broker.model.entry import encode
+from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish
 from progress_broker.settings import load_settings
@@ -30,12 +30,15 @@ __all__ = [
     "begin",
     "create_for_task",
     "end_from_outside",
+    "end_of",
     "force_stop_after",
     "keep_for_retry",
     "leave",
     "leave_async",
     "merge_options",
     "operation_id",
+    "outside_end",
+    "parent_of",
     "seconds",
     "stops",
     "succeed",
@@ -115,6 +118,16 @@ def seconds(value: object) -> float:
     return max(0.0, found or 0.0)
 
 
+def parent_of(op: BaseOperation) -> str | None:
+    """Return the id of an operation's parent; None if it has none."""
+    return None if isinstance(op, NullOperation) else op._reporter.parent
+
+
+def end_of(op: BaseOperation) -> NewEvent | None:
+    """Return the end of an operation that this process has reported; None if it has not ended."""
+    return None if isinstance(op, NullOperation) else op._reporter.outbox.end
+
+
 def succeed(op: BaseOperation, result: object) -> None:
     """Report that a task succeeded, with its result."""
     try:
@@ -135,12 +148,18 @@ async def leave_async(op: AsyncOperation | NullOperation) -> None:
         await op.__aexit__(None, None, None)
 
 
+def outside_end(status: Status, kind: str, message: str) -> NewEvent:
+    """Return the end of an operation that is ended from outside its worker; `kind` is the type of the error."""
+    settings = load_settings()
+    said = {"type": text(kind, 256), "message": text(message, room(settings))}
+    return encode("end", {"status": status, "error": said}, settings)
+
+
 def end_from_outside(task: str, status: Status, kind: str, message: str) -> None:
     """End a task's operation from outside its worker; `kind` is the type of the error."""
     try:
         settings, operation = load_settings(), operation_id(task)
-        said = {"type": text(kind, 256), "message": text(message, room(settings))}
-        entry = encode("end", {"status": status, "error": said}, settings)
+        entry = outside_end(status, kind, message)
         link_to(settings).publish(Publish(operation, [entry], as_observer=True))
     except LOST:
         logger.debug("the operation of task %s has already ended or no longer exists", task)

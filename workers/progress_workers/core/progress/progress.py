@@ -107,6 +107,11 @@ class Progress:
         before, self._sent = self._sent, self._described
         return (self._sent.current - before.current, self._sent.total - before.total) if self._joins else None
 
+    @property
+    def done_by_all(self) -> float:
+        """How much all processes had counted together, as of the last progress that was stored."""
+        return self._sent.current + self._others.current
+
     def hear(self, counts: Counts) -> None:
         """Note what all processes have counted, as of the last progress that was sent."""
         self._others = _Count(counts.current - self._sent.current, (counts.total or 0) - self._sent.total)
