@@ -12,20 +12,24 @@ from rich.table import Table
 from bench.harness import Spread, note, options, read_options, report, settings_for
 from bench.processes import Cores, PrivateRedis
 from progress_broker.access import deny_list
+from progress_broker.history import event_log
 from progress_broker.model.children import MAX_READ
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import MAX_TAGS, NewOperation, NewSignal
-from progress_broker.operations import index_search, rollup
+from progress_broker.operations import index_search, retention, rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
+from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND, Call
 from progress_server.routes.publish import AT_ONCE, AT_ONCE_BYTES, MAX_BATCH
 
 MOST_MS = 10.0
 HISTORY = 1_000
 """The default number of events that are kept."""
+MAX_PAGE = 1_000
+"""The most events that a call for history takes."""
 UNBOUNDED = "publish, all or none: "
 """Cases without a bound: a list that is stored whole or not at all can not be divided. It is measured all the same."""
 LANE = 0
@@ -133,6 +137,21 @@ async def _publish_repeat(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: largest.store.publish(id, [log(100, "p", 2)])
 
 
+@case("publish: an event that moves 100 large ones into the archive")
+async def _publish_moves(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(60_000, HISTORY + 98)  # and the event of the creation
+    return lambda: largest.store.publish(id, [log(60_000)])
+
+
+@case("publish: an event that thins a full curve")
+async def _publish_thins(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(100, 1)
+    point = NewEvent("progress", b'{"message":"%b"}' % (b"x" * 16_000))
+    for at in range(15):
+        await largest.store.publish(id, [point] * (99 if at == 14 else 100))
+    return lambda: largest.store.publish(id, [point])
+
+
 @case("publish: an end, with all indexes")
 async def _publish_end(largest: Largest) -> Callable[[], Awaitable[Any]]:
     id = await largest.full(60_000)
@@ -219,6 +238,62 @@ async def _spend(largest: Largest) -> Callable[[], Awaitable[Any]]:
 async def _deny(largest: Largest) -> Callable[[], Awaitable[Any]]:
     await largest.client.zadd(f"{largest.store.keyspace.prefix}:denied", {f"sub:{n}": 4e12 for n in range(10_000)})
     return lambda: deny_list.revoke_claim(largest.store, "sub", "bob", 60)
+
+
+@case("meta")
+async def _meta(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    return lambda: ensure_schema(largest.store.connections, largest.store.settings)
+
+
+async def _archived(largest: Largest, size: int, events: int = 2 * HISTORY) -> str:
+    """Create an operation with a full log and curve, and so many events in both the log and the archive."""
+    id = await largest.full(size, events)
+    points = [
+        NewEvent("progress", b'{"percent":%d,"message":"%b"}' % (n % 100, b"x" * (size // 8))) for n in range(400)
+    ]
+    for at in range(0, len(points), 50):
+        await largest.store.publish(id, points[at : at + 50])
+    for _ in range(20):
+        await largest.store.publish(id, [log(size)] * 50)
+    return id
+
+
+@case("kept: a page from the start of a full archive")
+async def _kept(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await _archived(largest, 300)
+    return lambda: event_log.kept(largest.store, id, MAX_PAGE)
+
+
+@case("kept: a page from the start of a full archive of 20 MB")
+async def _kept_large(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await _archived(largest, 60_000, 300)
+    return lambda: event_log.kept(largest.store, id, MAX_PAGE)
+
+
+@case("history: a page of a full log (all its commands)")
+async def _history(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(300)
+    first = (await event_log.kept(largest.store, id, 1))[0].position.decode()
+    return lambda: event_log.after(largest.store, id, first, MAX_PAGE)
+
+
+@case("history: a page of a full log of 60 MB (all its commands)")
+async def _history_large(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(60_000)
+    first = (await event_log.kept(largest.store, id, 1))[0].position.decode()
+    return lambda: event_log.after(largest.store, id, first, MAX_PAGE)
+
+
+@case("retain: 100 operations")
+async def _retain(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    lane = largest.store.keyspace.lane(LANE)
+    await largest.client.zadd(lane.expiry, {f"{id}\n": 1 for id in await largest.running(1_000, ["kind:job"])})
+    return lambda: retention.change(largest.store, retention.Retention(60, 60))
+
+
+@case("set_retention")
+async def _set_retention(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    return lambda: retention.change(largest.store, retention.Retention(60, 60))
 
 
 @case("probe")

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from progress_broker.history import event_log
 from progress_broker.model.children import MAX_SHOWN
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import MAX_TAGS, Children, NewOperation, Status
@@ -184,3 +185,16 @@ async def test_a_parent_of_many_is_cancelled_in_few_round_trips(store: Store) ->
     assert cost.commands < 30 * 500
     page, _ = await store.find(Filters(status=Status.CANCELLED), limit=200)
     assert len(page) == 200
+
+
+async def test_a_page_of_history_is_read_in_parts(store: Store) -> None:
+    await store.create(NewOperation(id="a", history_length=1_000))
+    event = encode("log", {"message": "x" * 60_000}, store.settings)
+    for _ in range(110):
+        await store.publish("a", [event] * 10)
+    first = (await event_log.kept(store, "a", 1))[0].position.decode()
+    for read in (event_log.kept, lambda *given: event_log.after(*given[:2], first, 1_000)):
+        async with measured(store.connections.commands) as cost:
+            await read(store, "a", 1_000)
+        assert cost.commands / max(1, cost.scripts) < 40
+        assert cost.sent_bytes < 15_000_000, "not the 60 MB that are there"

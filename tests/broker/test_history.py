@@ -75,7 +75,7 @@ async def test_points_of_the_curve_are_spread_over_the_operations_life(store: St
     redis: Any = store.connections.commands
     lua = files("progress_broker.storage") / "lua"
     text = "".join((lua / f"{name}.lua").read_text() for name in ("prelude", "archive"))
-    run = f"{text} return {{archive(KEYS[1], {WINDOW}, '{WINDOW}', tonumber(ARGV[1]), tonumber(ARGV[2]))}}"
+    run = f"{text} return {{archive(KEYS[1], {WINDOW}, '{WINDOW}', tonumber(ARGV[1]), tonumber(ARGV[2]), 1000)}}"
     day_ms = 86_400_000
     times = [*range(1, day_ms // 2, 50_000), *range(day_ms // 2 + 1, day_ms, 5_000)]
     archived = distance = 0
@@ -195,3 +195,38 @@ async def test_a_log_that_an_older_release_trimmed_has_a_reset(store: Store) -> 
         assert (await event_log.after(store, "a", first, 10)).reset == "trimmed"
         events = await event_log.kept(store, "a", 1_000)
         assert [event.n for event in events] == list(range(events[0].n, events[-1].n + 1))
+
+
+LARGE = 60_000
+
+
+async def publish_large(store: Store, number: int) -> None:
+    for i in range(0, number, 10):
+        await store.publish(
+            "a", [encode("log", {"message": f"{n} {'x' * LARGE}"}, store.settings) for n in range(i, i + 10)]
+        )
+
+
+async def test_large_events_are_read_and_moved_a_part_at_a_time(store: Store) -> None:
+    """Redis does nothing else meanwhile. A page of them is short, and the next one goes on."""
+    await store.create(NewOperation(id="a"))
+    await publish_large(store, 300)
+    redis = store.connections.commands
+    assert await redis.xlen(store.keyspace.operation("a").log) < WINDOW + 200, "the log does not grow for ever"
+    page = await event_log.kept(store, "a", 1_000)
+    assert 50 < len(page) < 100
+    events, reset = await whole(store, page[-1].position.decode())
+    assert reset is None
+    numbers = [event.n for event in (*page, *events)]
+    assert numbers == list(range(numbers[0], 302))
+    assert len(numbers) > 2 * WINDOW
+
+
+async def test_a_curve_has_fewer_points_if_they_are_large(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    large = encode("progress", {"current": 1, "message": "x" * 15_000}, store.settings)
+    for _ in range(60):
+        await store.publish("a", [large] * 10)
+    points = await store.connections.commands.xrange(store.keyspace.operation("a").curve)
+    assert 20 < len(points) <= (1 << 20) // 15_000
+    assert (await event_log.kept(store, "a", 5))[0].n == 1

@@ -6,15 +6,12 @@ The log has each of the newest events, without gaps in their numbers. Older ones
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from progress_broker.model.event import Event, read_events
 from progress_broker.model.position import order
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import KEPT, Call
-
-_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,8 @@ class Kept:
 
     events: Sequence[Event]
     """The kept events from the position on, oldest first: at most as many as were requested."""
+    more: bool
+    """Whether more may follow these events. Then there are fewer than were requested if they are large."""
     oldest: Event | None
     """The oldest event of the log."""
     first: Event | None
@@ -57,19 +56,23 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
     """
     keys = store.keyspace.operation(operation)
     call = Call(KEPT, (keys.snapshot, keys.log, keys.kept, keys.curve), (position, str(count)))
-    archived, *streams = await run(store.connections.commands, call)
+    *streams, kept_more, curve_more, log_more = await run(store.connections.commands, call)
     *before, oldest, first, kept, curve, log = [read_events(operation, entries) for entries in streams]
-    usable = bool(oldest) and _number(archived) == oldest[0].n - 1 and oldest[0].n > 1
-    # Sorted by position. An archive that can't be used belongs to an earlier operation, or lacks events.
-    older = sorted((*kept, *curve), key=lambda event: order(event.position)) if usable else []
-    older = [event for event in older if order(event.position) < order(oldest[0].position)]
+    older = sorted((*kept, *curve), key=_order)
+    if oldest:
+        older = [event for event in older if _order(event) < _order(oldest[0])]
+    # Where a stream was not read to its end, the other one may not be used beyond that.
+    ends = [order(entries[-1][0]) for entries, more in ((streams[4], kept_more), (streams[5], curve_more)) if more]
+    older = [event for event in older if not ends or _order(event) <= min(ends)]
+    events = (*older, *log)
     return Kept(
-        (*older, *log)[:count],
+        events[:count],
+        bool(ends) or bool(log_more) or len(events) > count,
         oldest[0] if oldest else None,
-        first[0] if usable and first else None,
-        max((event for some in before for event in some), key=lambda event: event.n, default=None) if usable else None,
+        first[0] if first else None,
+        max((event for some in before for event in some), key=lambda event: event.n, default=None),
     )
 
 
-def _number(value: Any) -> int:
-    return int(value) if isinstance(value, bytes) and value.isdigit() and len(value) < _DIGITS else 0
+def _order(event: Event) -> tuple[int, int]:
+    return order(event.position)

@@ -27,6 +27,10 @@ class HistoryLost(Exception):
     """A log can't be read on from a position. Its text is the reason: `trimmed` or `lost`."""
 
 
+PART = 100
+"""How many events are read at once: Redis does nothing else meanwhile."""
+MAX_PAGE_BYTES = 4 << 20
+"""A page ends at about this size of its events' data, so that large events do not fill the memory."""
 _DIGITS = 16
 _LOOKED_BACK = 100
 
@@ -49,29 +53,61 @@ async def tail(store: Store, operation: str, count: int) -> list[Event]:
 
 
 async def after(store: Store, operation: str, position: str, count: int) -> Page:
-    """Return at most `count` kept events that follow a position in an operation's log.
+    """Return at most `count` kept events that follow a position in an operation's log: fewer if they are large.
 
+    It is never without events if there are any.
     `progress` events that are no longer kept may be missing among them. If other events would be missing, or if the
     operation never had the position, the page is empty and has a `reset`: `trimmed` or `lost`. A position between old
     `progress` events can't be checked: it may have been one of those that are no longer kept. `0-0` is before the first
     event.
     """
+    page, more = await _part_after(store, operation, position, min(count, PART))
+    await _fill(store, operation, page.events, count, more=more)
+    return page
+
+
+async def _fill(store: Store, operation: str, events: list[Event], count: int, *, more: bool) -> None:
+    """Add the events that follow, part by part, until there are `count`, or enough bytes.
+
+    Each part is read like one for a client that has the events before it, so it does not matter which of them a script
+    moves meanwhile.
+    """
+    size = sum(len(event.data) for event in events)
+    while more and events and len(events) < count and size < MAX_PAGE_BYTES:
+        position = events[-1].position.decode()
+        part, more = await _kept_after(store, operation, position, min(count - len(events), PART))
+        if part.reset is not None or not part.events:
+            return
+        events += part.events
+        size += sum(len(event.data) for event in part.events)
+
+
+async def _part_after(store: Store, operation: str, position: str, count: int) -> tuple[Page, bool]:
+    """Return a part of a page, and whether more may follow it."""
     key = store.keyspace.operation(operation).log
     if position != START:
         entries = await _entries(store.connections.commands.xrange(key, min=position, count=count + 1))
         if entries and entries[0][0] == position.encode():
-            return Page(read_events(operation, entries[1:]), await _standing(store, operation, entries[0]))
+            standing = await _standing(store, operation, entries[0])
+            return Page(read_events(operation, entries[1:]), standing), len(entries) > count
+    return await _kept_after(store, operation, position, count)
+
+
+async def _kept_after(store: Store, operation: str, position: str, count: int) -> tuple[Page, bool]:
+    """Return a part of a page, and whether more may follow it, for a position that is perhaps not in the log."""
     at = position.encode()
     kept = await read_kept(store, operation, at, count + 1)
     if kept.oldest is None:
-        return Page([], reset=None if position == START else "lost")
+        return Page([], reset=None if position == START else "lost"), False
     if kept.events and kept.events[0].position == at:
         found, following = kept.events[0], kept.events[1:]
     elif position == START or kept.had(at):
         found, following = None, kept.events[:count]
     else:
-        return Page([], reset="lost")
-    return Page(list(following), found) if kept.has_all_after(at) else Page([], reset="trimmed")
+        return Page([], reset="lost"), False
+    if not kept.has_all_after(at):
+        return Page([], reset="trimmed"), False
+    return Page(list(following), found), kept.more or len(kept.events) > count
 
 
 async def last_before(store: Store, operation: str, position: str) -> LastEvent | None:
@@ -88,8 +124,11 @@ async def last_before(store: Store, operation: str, position: str) -> LastEvent 
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
-    """Return at most `count` of the oldest events that are still kept of an operation."""
-    return list((await read_kept(store, operation, START.encode(), count)).events)
+    """Return at most `count` of the oldest events that are still kept of an operation: fewer if they are large."""
+    first = await read_kept(store, operation, START.encode(), min(count, PART))
+    events = list(first.events)
+    await _fill(store, operation, events, count, more=first.more)
+    return events
 
 
 async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[Event]:
@@ -150,12 +189,12 @@ class EventsAfter:
 
 
 async def after_lane_position(store: Store, operation: str, position: bytes, count: int, since: bytes) -> EventsAfter:
-    """Return at most `count` kept events of an operation after a position of its lane.
+    """Return at most `count` kept events of an operation after a position of its lane, and at most `PART`.
 
     It is `trimmed` if events after `since`, other than `progress`, may not be kept. `since` is the position or an older
     one.
     """
-    key = store.keyspace.operation(operation).log
+    key, count = store.keyspace.operation(operation).log, min(count, PART)
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         pipeline.xrevrange(key, count=1)
         pipeline.xrange(key, min=b"(" + position, count=count)

@@ -8,17 +8,21 @@
 local WINDOW = 1000 -- events of a log's window at most
 local STEP = 100 -- events that are moved together: a node of a stream
 local POINTS = 400 -- points of a curve at most
+local CURVE_BYTES = 1048576 -- about how much data a curve has: of large points there are fewer
+local MOVED_BYTES = 1048576 -- about how much data is moved at once: the next publish moves the rest
+local AT_ONCE = 10 -- entries that are read at once
 local MOST_FIELDS = 100 -- names and values of an entry
 
 local function milliseconds(position) return tonumber((string.match(position, '^%d+'))) end
 
 local function window_of(history_length) return math.min(tonumber(history_length), WINDOW) end
 
--- Writes a curve anew, with about half of its points; returns the distance between them, in milliseconds.
-local function thin(curve)
+-- Writes a curve anew, with about half of its points; returns the distance between them, in milliseconds. `most` is how
+-- many it may have.
+local function thin(curve, most)
   local points = ask('XRANGE', curve, '-', '+') or {}
   local last = #points > 0 and milliseconds(points[#points][1])
-  local distance = last and math.ceil((last - milliseconds(points[1][1])) * 2 / POINTS) or 0
+  local distance = last and math.ceil((last - milliseconds(points[1][1])) * 2 / most) or 0
   redis.call('DEL', curve)
   local shown, due
   for at, point in ipairs(points) do
@@ -32,20 +36,21 @@ local function thin(curve)
   return distance
 end
 
--- Shortens a log to its window. `archived` is the number of the last event that was moved before, and `distance` that
--- between the points of the curve. Returns both as they are now.
-local function archive(log, window, history_length, archived, distance)
+-- Shortens a log to its window, or by so much as Redis may take time for, but by at least twice as many events as were
+-- `added` now. `archived` is the number of the last event that was moved before, and `distance` that between the points
+-- of the curve. Returns both as they are now.
+local function archive(log, window, history_length, archived, distance, added)
   local kept, curve = log .. ':kept', log .. ':curve'
   local length = ask('XLEN', log) or 0
-  local oldest = ask('XRANGE', log, '-', '+', 'COUNT', math.max(1, math.min(length - window, 2 * WINDOW))) or {}
-  local first
-  local moved = 0
+  local most = math.max(1, math.min(length - window, 2 * WINDOW))
   local points, point = ask('XLEN', curve) or 0, ask('XREVRANGE', curve, '+', '-', 'COUNT', 1)
   local due = point and point[1] and milliseconds(point[1][1]) + distance or 0
-  for _, entry in ipairs(oldest) do
-    local fields, kind, n = entry[2], nil, nil
+  local moved, bytes, first, from, trimmed = 0, 0, nil, '-', false
+  local function move(entry)
+    local fields, kind, n, size = entry[2], nil, nil, 0
     for f = 1, #fields, 2 do
       if fields[f] == 't' then kind = fields[f + 1] elseif fields[f] == 'n' then n = fields[f + 1] end
+      size = size + #fields[f + 1]
     end
     n = kind and #fields <= MOST_FIELDS and whole(n) and tonumber(n) -- else another program wrote it
     if n and not first then
@@ -54,7 +59,8 @@ local function archive(log, window, history_length, archived, distance)
         redis.call('DEL', kept, curve)
         archived, distance, points, due = n - 1, 0, 0, 0
       end
-      if length <= window then break end -- somebody else has trimmed it
+      trimmed = length <= window -- by somebody else
+      if trimmed then return end
     end
     if n then
       if kind ~= 'progress' then
@@ -62,15 +68,24 @@ local function archive(log, window, history_length, archived, distance)
       elseif milliseconds(entry[1]) >= due then
         write('XADD', curve, entry[1], unpack(fields))
         points = points + 1
-        if points > POINTS then
-          distance = thin(curve)
+        local room = math.min(POINTS, math.floor(CURVE_BYTES / size))
+        if points > room then
+          distance = thin(curve, room)
           points = redis.call('XLEN', curve)
         end
         due = milliseconds(entry[1]) + distance
       end
       archived = n
     end
-    moved = moved + 1
+    moved, bytes, from = moved + 1, bytes + size, '(' .. entry[1]
+  end
+  while not trimmed and moved < most and (bytes < MOVED_BYTES or moved < 2 * added) do
+    local some = ask('XRANGE', log, from, '+', 'COUNT', math.min(AT_ONCE, most - moved)) or {}
+    if #some == 0 then break end
+    for _, entry in ipairs(some) do
+      move(entry)
+      if trimmed then break end
+    end
   end
   if moved > 0 then redis.call('XTRIM', log, 'MAXLEN', text(length - moved)) end
   return archived, distance

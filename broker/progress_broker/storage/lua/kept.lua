@@ -1,23 +1,61 @@
 -- Reads what is kept of an operation from a position on. One script, because another may move events from the log to the
--- archive between two reads; and not a transaction, because a Redis that is full rejects those. Changes nothing.
+-- archive between two reads; and not a transaction, because a Redis that is full rejects those. Changes nothing. It stops
+-- after about so much data as Redis may take time for: the caller reads on from there.
 --
 -- KEYS  1 snapshot  2 log  3 kept  4 curve
 -- ARGV  1 position  2 how many entries of each stream at most
--- Reply {the field `archived` of the snapshot, the last entry before the position of kept and of curve, the oldest entry of the log, the oldest one of kept, then the entries from
---       the position on of kept, curve and log}. A key of another type counts as empty, but for the log.
+-- Reply {the last entry before the position of kept and of curve, the oldest entry of the log, the oldest one of kept,
+--       then the entries from the position on of kept, curve and log, then for each of these three 1 if it may have more
+--       of them}. If kept or curve may have more, the log is not read: its entries come later. An archive that belongs to
+--       an earlier operation, or lacks events, counts as empty; so does a key of another type, but for the log.
 
+local MOST_BYTES = 524288
+local AT_ONCE = 10 -- entries that are read at once
+
+local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 local archived = ask('HMGET', KEYS[1], 'archived')
-local function before(key) -- nothing is before 0-0, and Redis rejects the range
-  return ARGV[1] ~= '0-0' and ask('XREVRANGE', key, '(' .. ARGV[1], '-', 'COUNT', 1) or {}
+archived = archived and whole(archived[1]) and tonumber(archived[1]) or 0
+local fits = false -- whether the log begins right after what was moved last
+local fields = oldest[1] and oldest[1][2] or {}
+for f = 1, #fields, 2 do
+  fits = fits or archived > 0 and fields[f] == 'n' and whole(fields[f + 1]) and tonumber(fields[f + 1]) == archived + 1
 end
-local function range(key, from, count) return ask('XRANGE', key, from, '+', 'COUNT', count) or {} end
+
+local bytes = 0
+local function before(key) -- nothing is before 0-0, and Redis rejects the range
+  return fits and ARGV[1] ~= '0-0' and ask('XREVRANGE', key, '(' .. ARGV[1], '-', 'COUNT', 1) or {}
+end
+
+-- Returns entries, and 1 if there may be more. At least the first ones are always read.
+local function range(key)
+  local found, from, most = {}, ARGV[1], tonumber(ARGV[2])
+  repeat
+    local wanted = math.min(AT_ONCE, most - #found)
+    local some = ask('XRANGE', key, from, '+', 'COUNT', wanted) or {}
+    for _, entry in ipairs(some) do
+      found[#found + 1], from = entry, '(' .. entry[1]
+      for f = 2, #entry[2], 2 do bytes = bytes + #entry[2][f] end
+    end
+    if #some < wanted then return found, 0 end
+  until #found == most or bytes >= MOST_BYTES
+  return found, 1
+end
+
+local kept, curve, log, kept_more, curve_more, log_more = {}, {}, {}, 0, 0, 1
+if fits then
+  kept, kept_more = range(KEYS[3])
+  curve, curve_more = range(KEYS[4])
+end
+if kept_more + curve_more == 0 then log, log_more = range(KEYS[2]) end
 return {
-  archived and archived[1] or false,
   before(KEYS[3]),
   before(KEYS[4]),
-  redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1),
-  range(KEYS[3], '-', 1),
-  range(KEYS[3], ARGV[1], ARGV[2]),
-  range(KEYS[4], ARGV[1], ARGV[2]),
-  range(KEYS[2], ARGV[1], ARGV[2]),
+  oldest,
+  fits and ask('XRANGE', KEYS[3], '-', '+', 'COUNT', 1) or {},
+  kept,
+  curve,
+  log,
+  kept_more,
+  curve_more,
+  log_more,
 }
