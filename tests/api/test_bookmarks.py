@@ -92,6 +92,30 @@ async def test_a_client_of_few_types_missed_nothing_that_it_asked_for(
     assert "snapshot" not in [message.type for message in again.told], "it was not told of a reset"
 
 
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_position_is_told_before_it_is_too_old_where_few_events_are_kept(
+    http: httpx.AsyncClient, listen: Any, exists: bool
+) -> None:
+    kept = 10
+    if exists:
+        await create(http, id="a", history_length=kept)
+    live = await listen(f"{OPS}/a/stream?types=end&wait_s=60")
+    if not exists:
+        await create(http, id="a", history_length=kept)
+    await live.until("snapshot")
+    for passed in range(2, 5 * kept):
+        await publish(http, "a", "log", {"message": "m"})
+        if passed % (kept // 2) == 0:
+            mark = await live.until("bookmark")
+            assert mark is live.told[-1]
+            live.told.clear()
+    await publish(http, "a", "log", {"message": "m"})
+    again = await listen(f"{OPS}/a/stream?types=end", f"Last-Event-ID: {mark.id}")
+    await finish(http, "a")
+    await again.until("end")
+    assert "snapshot" not in [message.type for message in again.told]
+
+
 async def test_it_is_told_while_it_catches_up_too(http: httpx.AsyncClient, listen: Any) -> None:
     await create(http, id="a")
     await publish_logs(http, 2 * BOOKMARK_EVERY)

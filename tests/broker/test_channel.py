@@ -1,5 +1,6 @@
 from progress_broker.live.channel import Channel
 from progress_broker.live.history import RingLimits
+from progress_broker.stream.batching import BOOKMARK_EVERY
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event
@@ -14,6 +15,9 @@ class Reads:
 
     def load(self, channel: Channel) -> None:
         self.loads += 1
+
+    def history_length(self, channel: Channel) -> None:
+        channel.bookmark_every = BOOKMARK_EVERY
 
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)

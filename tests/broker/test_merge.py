@@ -22,6 +22,7 @@ from progress_broker.model.index_terms import IndexedOperation
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import order
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
+from progress_broker.stream.batching import BOOKMARK_EVERY
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.outlet import UNENCODED
 from tests.broker.harness import ALL, Timers
@@ -45,6 +46,9 @@ class Log:
 
     def load(self, channel: Channel) -> None:
         self.loading = True
+
+    def history_length(self, channel: Channel) -> None:
+        channel.bookmark_every = BOOKMARK_EVERY
 
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)

@@ -9,7 +9,7 @@ from progress_broker.live.history import RingLimits
 from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
-from progress_broker.stream.batching import SLICE_BYTES, conflate
+from progress_broker.stream.batching import BOOKMARK_EVERY, SLICE_BYTES, conflate
 from progress_broker.stream.delivery import Delivery
 from progress_broker.stream.frames import Frame, snapshot_frame
 from progress_broker.stream.stream import Mode
@@ -44,6 +44,7 @@ class Log:
         self.snapshots = 0
         self.emptied = 0
         self.channel = Channel("a", self, RingLimits(ring, 1_000_000))
+        self.channel.bookmark_every = BOOKMARK_EVERY
         self.channel.loaded_with(self.events[-ring:])
 
     def publish(self, type: str = "progress", *, missed: bool = False, data: bytes = b"{}") -> Event:
@@ -55,6 +56,9 @@ class Log:
 
     def load(self, channel: Channel) -> None:
         self.loading = True
+
+    def history_length(self, channel: Channel) -> None:
+        channel.bookmark_every = BOOKMARK_EVERY
 
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)

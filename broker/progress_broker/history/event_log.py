@@ -46,10 +46,27 @@ class Page:
     """Why the log can't be read from the position: `trimmed` or `lost`."""
 
 
-async def tail(store: Store, operation: str, count: int) -> list[Event]:
-    """Return at most `count` of the last events of an operation's log, oldest first."""
-    key = store.keyspace.operation(operation).log
-    return read_events(operation, reversed(await _entries(store.connections.commands.xrevrange(key, count=count))))
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last events of an operation's log, oldest first."""
+
+    events: list[Event]
+    history_length: int | None
+    """About how many events are kept of the operation; None if it does not exist."""
+
+
+async def tail(store: Store, operation: str, count: int) -> Tail:
+    """Return at most `count` of the last events of an operation's log."""
+    keys = store.keyspace.operation(operation)
+    async with store.connections.commands.pipeline(transaction=False) as pipeline:
+        pipeline.xrevrange(keys.log, count=count)
+        pipeline.hget(keys.snapshot, "history_length")
+        with storage_errors():
+            entries, length = await pipeline.execute(raise_on_error=False)
+            if isinstance(entries, Exception):
+                raise entries
+    known = isinstance(length, bytes) and length.isdigit() and len(length) < _DIGITS
+    return Tail(read_events(operation, reversed(entries)), int(length) if known else None)
 
 
 async def after(store: Store, operation: str, position: str, count: int) -> Page:

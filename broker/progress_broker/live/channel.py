@@ -150,11 +150,13 @@ class Channel(History):
             # A write may fill a live subscription's buffer. It then copies this position, so set the position first.
             self.n, self.position = frames[-1].n, frames[-1].position
             ending = list(self._live) if frames[-1].type == END else ()  # copied: a full buffer ends live mode
-            self._live.deliver(frames)
+            self._live.deliver(frames, self.bookmark_every)
             for subscription in ending:
                 subscription.ended()
-            for subscription in tuple(self.subscriptions) if began else ():
-                subscription.appeared()
+            if began:
+                self._loader.history_length(self)
+                for subscription in tuple(self.subscriptions):
+                    subscription.appeared()
         if self._ahead:
             ahead, self._ahead = self._ahead, set()
             for subscription in ahead:

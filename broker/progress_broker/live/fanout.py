@@ -42,10 +42,10 @@ class Fanout:
             if not members:
                 del self._audiences[subscription.audience]
 
-    def deliver(self, frames: Sequence[Frame]) -> None:
+    def deliver(self, frames: Sequence[Frame], bookmark_every: int) -> None:
         """Write the next frames. A subscription whose buffer is full leaves during the write."""
         for audience, members in tuple(self._audiences.items()):
-            theirs = told(self._operation, frames, audience.types, live=True)
+            theirs = told(self._operation, frames, audience.types, bookmark_every, live=True)
             if theirs:
                 data = audience.encoding.encode(theirs)
                 audience.written.bytes += size(data) * len(members)

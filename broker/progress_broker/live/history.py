@@ -93,7 +93,10 @@ class Loader(Protocol):
     """The reads that a channel requests from its hub. Subscriptions that need the same data share one read."""
 
     def load(self, channel: Any) -> None:
-        """Read the newest events of the log, then call `loaded_with`."""
+        """Read the newest events of the log, and how many are kept, then call `loaded_with`."""
+
+    def history_length(self, channel: Any) -> None:
+        """Read how many events are kept of an operation that has just been created, and set `bookmark_every`."""
 
     def page(self, channel: Any, position: bytes) -> None:
         """Read the log after a position, then call `page_read`."""
@@ -108,7 +111,18 @@ class Loader(Protocol):
 class History:
     """An operation's events up to the n-th: the part of a channel from which subscriptions catch up."""
 
-    __slots__ = ("_loader", "_pages", "_ring", "_snapshots", "loaded", "n", "name", "operation", "position")
+    __slots__ = (
+        "_loader",
+        "_pages",
+        "_ring",
+        "_snapshots",
+        "bookmark_every",
+        "loaded",
+        "n",
+        "name",
+        "operation",
+        "position",
+    )
 
     def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         self.operation = operation
@@ -116,6 +130,7 @@ class History:
         self.n = 0
         self.position = START.encode()
         self.loaded = False
+        self.bookmark_every = 1  # until it is known how many events are kept
         self._ring = Ring(limits)  # it ends with the n-th frame
         self._loader = loader
         self._pages: dict[bytes, list[Subscription]] = {}

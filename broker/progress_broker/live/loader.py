@@ -12,6 +12,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
+from progress_broker.stream.batching import bookmark_every
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,24 @@ class ChannelLoader:
         length = self._settings.ring_length
 
         async def read() -> None:
-            tail = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, length))
-            if tail is not None:
-                channel.loaded_with(tail)
+            found = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, length))
+            if found is not None:
+                _set_bookmarks(channel, found.history_length)
+                channel.loaded_with(found.events)
 
         task = self._read_for(channel, read())
         self._loads[channel.name] = task
         task.add_done_callback(lambda done: self._load_done(channel, done))
+
+    def history_length(self, channel: Channel) -> None:
+        """Read how many events are kept of an operation that has just been created."""
+
+        async def read() -> None:
+            found = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, 1))
+            if found is not None:
+                _set_bookmarks(channel, found.history_length)
+
+        self._read_for(channel, read())
 
     async def loading(self, channel: Channel, timeout_s: float) -> None:
         """Wait for a channel's load in progress, if there is one."""
@@ -120,3 +132,8 @@ class ChannelLoader:
                 channel.close("storage-unavailable")
 
         return self._tasks.spawn(guarded())
+
+
+def _set_bookmarks(channel: Channel, history_length: int | None) -> None:
+    if history_length is not None:
+        channel.bookmark_every = bookmark_every(history_length)

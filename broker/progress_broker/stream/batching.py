@@ -9,7 +9,7 @@ SLICE_BYTES = 16_384
 """How much is written at a time to a client that catches up. It may exceed the client's buffer by this much."""
 
 BOOKMARK_EVERY = 100
-"""A client that wants few types is told a new position about once in so many events: much less than are kept."""
+"""A client that wants few types is told a new position about once in so many events, or more often if few are kept."""
 
 Types = frozenset[bytes] | None
 
@@ -32,8 +32,13 @@ def wanted(frames: Sequence[Frame], types: Types) -> Sequence[Frame]:
     return [frame for frame in frames if frame.type in types or frame.type == END or frame.type == SNAPSHOT]
 
 
-def told(operation: str, frames: Sequence[Frame], types: Types, *, live: bool) -> Sequence[Frame]:
-    """Return the frames of these types, and sometimes a bookmark after them.
+def bookmark_every(history_length: int) -> int:
+    """Return how many events may pass a client before it is told a new position, so that the old one is still kept."""
+    return max(1, min(BOOKMARK_EVERY, history_length // 2))
+
+
+def told(operation: str, frames: Sequence[Frame], types: Types, every: int, *, live: bool) -> Sequence[Frame]:
+    """Return the frames of these types, and after about `every` events a bookmark after them.
 
     Without it, a client that wants few types would keep an old position, and be told of a reset for events that it does
     not want. Where a bookmark is sent depends on the numbers of the frames alone, so all clients with these types get
@@ -43,7 +48,7 @@ def told(operation: str, frames: Sequence[Frame], types: Types, *, live: bool) -
     if types is None or (kept and kept[-1] is frames[-1]):
         return kept
     first, last = frames[0].n - 1, frames[-1]
-    if first // BOOKMARK_EVERY == last.n // BOOKMARK_EVERY:
+    if first // every == last.n // every:
         return kept
     return [*kept, bookmark_frame(operation, last.n, last.position, live=live)]
 

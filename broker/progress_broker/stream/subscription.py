@@ -42,6 +42,10 @@ class FrameSource(Protocol):
         """The position of that event."""
 
     @property
+    def bookmark_every(self) -> int:
+        """After how many events a client that wants few types is told its new position."""
+
+    @property
     def loaded(self) -> bool:
         """Whether the recent frames are loaded. When they are, the source calls `Subscription.pump`."""
 
@@ -153,7 +157,7 @@ class Subscription(Stream):
     def offer(self, frames: Sequence[Frame]) -> None:
         """Accept new frames while it is live and has a minimum interval."""
         if self.throttle is not None:
-            self.throttle.take(told(self.operation, frames, self.delivery.types, live=self.mode is Mode.LIVE))
+            self.throttle.take(self._told(frames, live=self.mode is Mode.LIVE))
 
     def ended(self) -> None:
         """Close a live subscription to which the `end` was written."""
@@ -297,6 +301,9 @@ class Subscription(Stream):
 
     # Internal
 
+    def _told(self, frames: Sequence[Frame], *, live: bool) -> Sequence[Frame]:
+        return told(self.operation, frames, self.delivery.types, self._source.bookmark_every, live=live)
+
     def _live_bookmark(self) -> Frame:
         return bookmark_frame(self.operation, self.n, self.position, live=True)
 
@@ -320,7 +327,7 @@ class Subscription(Stream):
             if last.type == END and self.side is not None:
                 part = [*part[:-1], *self.side.pending(last=True), last]
             if self.throttle is None:
-                self._write(told(self.operation, part, self.delivery.types, live=False))
+                self._write(self._told(part, live=False))
             else:
                 self.offer(part)
             if last.type == END:

@@ -39,6 +39,11 @@ class TracedFrameSource:
         return self._source.position
 
     @property
+    def bookmark_every(self) -> int:
+        """After how many events a client that wants few types is told its new position."""
+        return self._source.bookmark_every
+
+    @property
     def loaded(self) -> bool:
         """Whether the recent frames are loaded."""
         return self._source.loaded
