@@ -471,6 +471,116 @@ def tqdm_parallel(folder: Path) -> Iterator[Tool]:
 
 
 @tool
+def tqdm_unnamed(folder: Path) -> Iterator[Tool]:
+    yield from python(
+        """
+        import time, tqdm
+        bars = [tqdm.tqdm(total=10, position=n, mininterval=0.1) for n in range(3)]
+        for i in range(20):
+            for n, bar in enumerate(bars):
+                bar.update(1 if i % (n + 1) == 0 and bar.n < 10 else 0)
+            time.sleep(0.05)
+        for bar in bars:
+            bar.close()
+        """
+    )
+
+
+@tool
+def tqdm_nested_unnamed(folder: Path) -> Iterator[Tool]:
+    yield from python(
+        """
+        import time, tqdm
+        for i in tqdm.trange(4, mininterval=0.1):
+            for j in tqdm.trange(9, mininterval=0.1, leave=False):
+                time.sleep(0.04)
+        """
+    )
+
+
+@tool
+def tqdm_pool(folder: Path) -> Iterator[Tool]:
+    yield from python(
+        """
+        import time, tqdm
+        from concurrent.futures import ThreadPoolExecutor
+        def work(n):
+            for i in tqdm.trange(10 + n, desc=f"file {n}", position=n % 3, leave=False, mininterval=0.1):
+                time.sleep(0.03)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(6)))
+        """
+    )
+
+
+@tool
+def tqdm_whole(folder: Path) -> Iterator[Tool]:
+    yield from python(
+        """
+        import time, tqdm
+        from concurrent.futures import ThreadPoolExecutor
+        whole = tqdm.tqdm(total=6, desc="all", position=0, mininterval=0.1)
+        def work(n):
+            for i in tqdm.trange(10 + n, desc=f"file {n}", position=1 + n % 3, leave=False, mininterval=0.1):
+                time.sleep(0.03)
+            whole.update()
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(6)))
+        whole.close()
+        """
+    )
+
+
+@tool
+def rich_parallel(folder: Path) -> Iterator[Tool]:
+    for made in python(
+        """
+        import time
+        from rich.progress import Progress
+        with Progress() as progress:
+            tasks = [progress.add_task(name, total=total) for name, total in (("read", 20), ("sort", 30), ("write", 40))]
+            for i in range(40):
+                for task in tasks:
+                    progress.advance(task)
+                time.sleep(0.05)
+        """
+    ):
+        yield made._replace(terminal=True)
+
+
+@tool
+def rich_nested(folder: Path) -> Iterator[Tool]:
+    for made in python(
+        """
+        import time
+        from rich.progress import Progress
+        with Progress() as progress:
+            outer = progress.add_task("all", total=4)
+            inner = progress.add_task("part", total=10)
+            for i in range(4):
+                progress.reset(inner)
+                for j in range(10):
+                    time.sleep(0.05)
+                    progress.advance(inner)
+                progress.advance(outer)
+        """
+    ):
+        yield made._replace(terminal=True)
+
+
+@tool
+def wget_parallel(folder: Path) -> Iterator[Tool]:
+    served = folder / "served"
+    served.mkdir()
+    for number, name in enumerate(("ada", "grace", "joan")):
+        (served / f"{name}.bin").write_bytes(noise(1_500_000 + 700_000 * number))
+    with slow_server(served, pause_s=0.15) as url:
+        one = "wget -q --show-progress --progress=bar:force"
+        command = f"printf '%s\\n' ada grace joan | xargs -P3 -I@ {one} {url}/@.bin"
+        yield Tool(["sh", "-c", command], shown=command.replace(url, "http://127.0.0.1"))
+
+
+@tool
 def ninja(folder: Path) -> Iterator[Tool]:
     rules = "rule slow\n  command = sleep 0.1 && touch $out\n  description = Making $out\n"
     (folder / "build.ninja").write_text(rules + "".join(f"build out-{i}: slow\n" for i in range(12)))

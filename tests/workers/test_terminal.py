@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from progress_workers import InvalidInput
-from progress_workers.processes.parts import Parts
-from progress_workers.processes.patterns import make_pattern
-from progress_workers.processes.readings import Reading, read
+from progress_workers.processes.bars.parts import Parts
+from progress_workers.processes.bars.patterns import make_pattern
+from progress_workers.processes.bars.readings import Reading, read
+from progress_workers.processes.bars.rows import Rows
 from progress_workers.processes.row import MAX_CHARS
 from progress_workers.processes.terminal import MAX_ESCAPE_CHARS, MAX_ROWS, Line, Terminal
 
@@ -260,3 +261,34 @@ def test_a_part_that_is_complete_is_shown_when_the_command_has_succeeded() -> No
     assert held is not None
     assert (held.current, held.total, held.unit) == (3, 3, "files")
     assert parts.complete() is None
+
+
+def rows_of(*frames: tuple[Reading, ...]) -> list[float | None]:
+    """Return what is shown after each time that a command has drawn all its rows."""
+    rows, shown = Rows(), []
+    for frame in frames:
+        for number, reading in enumerate(frame):
+            rows.take(number, reading)
+        together = rows.together()
+        shown.append(None if together is None else together.share)
+    return shown
+
+
+def counted(label: str, *currents: int, total: int) -> list[Reading]:
+    return [Reading(current=current, total=total, unit="bytes", label=label) for current in currents]
+
+
+def test_a_bar_that_says_as_much_as_all_others_together_decides() -> None:
+    frames = zip(
+        counted("ada", 1, 4, 6, 10, total=10),
+        counted("grace", 1, 2, 4, 5, total=10),
+        counted("everything", 2, 6, 10, 15, total=50),
+        strict=True,
+    )
+    assert rows_of(*frames) == [10, 40, 20, 30], "known when each has moved twice"
+
+
+def test_bars_of_parts_are_never_added_to_the_one_above_them() -> None:
+    inner = counted("part", *(1, 3, 5) * 4, total=6)
+    outer = counted("all", *(n // 3 for n in range(12)), total=4)
+    assert rows_of(*zip(outer, inner, strict=True)) == [25 * (n // 3) for n in range(12)]

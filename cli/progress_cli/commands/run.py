@@ -64,9 +64,9 @@ def run(
 
     Without --id, an id is made up and told on standard error before the command starts.
 
-    The newest line of a bar decides, and a percentage outranks a ratio beside it. A bar with another label or total is
-    another part of the work, for which the percentage begins anew. A bar that has reached its end is shown so when the
-    command has succeeded.
+    The newest line of a bar decides, and a percentage outranks a ratio beside it. Bars that move at the same time are
+    added up. A bar with another label or total is another part of the work, for which the percentage begins anew. A bar
+    that has reached its end is shown so when the command has succeeded.
 
     The output is also passed through unchanged. If stdout and stderr are the same file or pipe, their order is kept,
     and all lines are logged as info. If the output can't be written, for example because a disk is full, the operation

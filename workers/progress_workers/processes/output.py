@@ -11,9 +11,10 @@ from typing import Literal
 
 from progress_workers.base import BaseOperation
 from progress_workers.core.backlog import MAX_LINES
-from progress_workers.processes.parts import Parts
-from progress_workers.processes.patterns import Pattern
-from progress_workers.processes.readings import Reading
+from progress_workers.processes.bars.parts import Parts
+from progress_workers.processes.bars.patterns import Pattern
+from progress_workers.processes.bars.readings import Reading
+from progress_workers.processes.bars.rows import Labels, Rows
 from progress_workers.processes.terminal import Line, Terminal
 from progress_workers.values import text as readable
 
@@ -58,7 +59,8 @@ class Output:
         self._on_line = on_line
         self._parts = Parts() if parts is None else parts
         self._terminal = Terminal(keep_ansi=keep_ansi)
-        self._live: dict[int, Reading] = {}
+        self._rows, self._labels = Rows(), Labels()
+        self._has_rows = False
         self._message = ""
         self._muted = False
         self._clock = clock
@@ -99,8 +101,6 @@ class Output:
                 self._report_line(line)
             if line.news:
                 self._read(line)
-            if line.final:
-                self._live.pop(line.row, None)
 
     def _leave_out(self, lines: list[Line]) -> None:
         """Remove the first lines if there are more than the log can hold, and log how many."""
@@ -129,11 +129,19 @@ class Output:
         """Report what a line says about the progress."""
         text = line.text.strip()
         if not text:
-            self._live.pop(line.row, None)
+            self._rows.take(line.row, None, blank=True)
             return
         examined = self._pattern is not None and (line.rewritten or self._pattern.everywhere)
         reading = self._pattern.read(line.text, unfinished=line.unfinished) if examined and self._pattern else None
-        if not self._is_main(line, reading):
+        self._rows.take(line.row, reading, final=line.final)
+        self._has_rows = self._has_rows or self._terminal.moves_up
+        if self._has_rows:
+            is_main, reading = self._among_rows(line, reading)
+        else:
+            is_main, reading = True, None if reading is None else self._labels.take(reading)
+        if reading is not None and (is_main or reading.bars > 1):
+            self._move(reading)
+        if not is_main:
             return
         message = text if line.rewritten and text != self._message else None
         if reading is not None and reading.message is not None:
@@ -141,24 +149,17 @@ class Output:
         if message is not None:
             self._message = message
             self._operation.update(message=message)
-        if reading is not None:
-            self._move(reading)
 
-    def _is_main(self, line: Line, reading: Reading | None) -> bool:
-        """Return whether a row decides, of several whose bars are shown below each other.
-
-        The first bar does that is not complete: bars of parts stand below that of the whole.
-        """
-        if reading is None or line.final:
-            self._live.pop(line.row, None)
-        else:
-            self._live[line.row] = reading
-        if not self._terminal.moves_up:
-            return True
+    def _among_rows(self, line: Line, reading: Reading | None) -> tuple[bool, Reading | None]:
+        """Return whether a row decides, of several whose bars are shown below each other, and what it says."""
+        together = self._rows.together()
         if reading is None:
-            return not self._live
-        going_on = [row for row, shown in self._live.items() if (shown.share or 0.0) < 100]
-        return line.row == min(going_on, default=line.row)
+            return together is None, None
+        if together is None and self._rows.are_together:
+            return True, None  # all are complete, which was said by their sum
+        if together is not None and together.bars > 1:
+            return self._rows.decides(line.row), together
+        return self._rows.decides(line.row), reading
 
     def _move(self, reading: Reading) -> None:
         if reading.share is None:  # only a pattern of the user finds a count without a total, or a unit alone

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from progress_broker.errors import InvalidInput
-from progress_workers.processes.readings import Reading, plain, read
+from progress_workers.processes.bars.readings import Reading, plain, read
 
 GROUPS = ("current", "total", "percent", "message", "unit")
 """The names that a pattern's groups may have; a pattern needs at least one of them."""

@@ -43,6 +43,8 @@ class Reading(NamedTuple):
     message: str | None = None
     disputed: bool = False
     """Whether a ratio beside the percentage says something else."""
+    bars: int = 1
+    """How many bars were added up."""
 
     @property
     def share(self) -> float | None:

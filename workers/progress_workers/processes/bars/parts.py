@@ -1,7 +1,7 @@
 """The parts of a command's work, whose bars follow one another: which reading moves the operation, and how far."""
 
 from progress_workers.core.progress.measurement import Measurement
-from progress_workers.processes.readings import Reading
+from progress_workers.processes.bars.readings import Reading
 
 MAX_LOWER = 3
 """After so many readings in a row that are lower than what is shown, the bar follows them down."""
@@ -46,9 +46,11 @@ class Parts:
     def complete(self) -> Measurement | None:
         """Return what is left to show, now that the command has succeeded.
 
-        A count is shown as the command showed it last. A percentage is 100, also if the command did not show that.
+        A count is shown as the command showed it last, unless it is that of several bars. A percentage is 100, also if the command did not show that.
         """
         held, self._held = self._held, None
+        if held is None and self._newest is not None and self._newest.bars > 1 and self._newest.total is not None:
+            held = Measurement(self._newest.total, self._newest.total)
         if held is None and self._newest is not None and self._newest.total is None and self._shown < 100:
             self._shown = 100
             held = Measurement(percent=100)
@@ -62,7 +64,7 @@ class Parts:
         return reading._replace(current=None, total=None, unit=None)
 
     def _begins(self, before: Reading, reading: Reading, share: float) -> bool:
-        if reading.label != before.label or _differ(reading.total, before.total):
+        if (reading.label, reading.bars) != (before.label, before.bars) or _differ(reading.total, before.total):
             return True
         if share >= self._shown:
             return False
