@@ -76,3 +76,27 @@ async def test_many_events_of_a_batch_that_change_the_snapshot_are_stored(store:
     await store.publish("a", many)
     assert (await store.get("a")).progress == {"current": 4999}
     await store.delete("a", force=True)  # so long a log is archived by the publishes that would follow
+
+
+ODD = '"message":"m","stages":[],"odd":[1,{"a":"}],\\""}]'
+JOINED = f'{{"current":1,"total":null,"percent":null,{ODD},"metrics":{{"x":1.50,"y":[]}}}}'.encode()
+
+
+async def test_what_several_publishers_say_is_joined_as_they_wrote_it(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+
+    async def publish(data: bytes, count: tuple[float, float] | None = None) -> str:
+        await store.publish("a", [NewEvent("progress", data, count=count)])
+        stored = await store.connections.commands.hget(store.keyspace.operation("a").snapshot, "progress")
+        return str(stored.decode())
+
+    assert await publish(JOINED) == JOINED.decode()
+    head = '{"current":3,"total":null,"percent":null'
+    added = b'{"current":0,"total":null,"percent":null,"metrics":{"z":{},"x":12345678901234567890}, "new" : "\\u00e9" }'
+    joined = f'{head},{ODD},"metrics":{{"x":12345678901234567890,"y":[],"z":{{}}}},"new":"\\u00e9"}}'
+    assert await publish(added, (2, 0)) == joined
+    assert await publish(b'{"current":1,"total":null,"percent":null}') == joined
+    for broken in (b'{"current":0,"total":null,"percent":null,"stages":{"a":1},"metrics":7}', JOINED):
+        await publish(broken, (0, 0))
+    large = b'{"current":0,"total":null,"percent":null,"big":"%b"}' % (b"x" * 70_000)
+    assert len(await publish(large, (0, 0))) < 70_100, "it does not grow for ever"

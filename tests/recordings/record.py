@@ -538,7 +538,7 @@ def rich_parallel(folder: Path) -> Iterator[Tool]:
         import time
         from rich.progress import Progress
         with Progress() as progress:
-            tasks = [progress.add_task(name, total=total) for name, total in (("read", 20), ("sort", 30), ("write", 40))]
+            tasks = [progress.add_task(name, total=of) for name, of in (("read", 20), ("sort", 30), ("write", 40))]
             for i in range(40):
                 for task in tasks:
                     progress.advance(task)

@@ -229,3 +229,102 @@ def test_the_process_that_ends_an_operation_can_be_another_one(redis_url: str, b
         op.advance(2)
     first.fail("too late")
     assert told(broker)[-1]["current"] == 6
+
+
+def stages_of(progress: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    return {
+        each["name"]: (each["status"], each["current"], each["total"], each["percent"]) for each in progress["stages"]
+    }
+
+
+def test_what_processes_say_is_joined_by_its_name(redis_url: str, broker: Broker) -> None:
+    with Operation.start("work", id="op", unit="rows", settings=broker.settings, interval_s=0) as op:
+        op.update(message="from the first", metrics={"a": 1, "shared": 1}, region="eu")
+        op.flush()
+        says = "op.update(metrics={'b': 2.50, 'shared': 2}, zone='\\\"{]')"
+        with counters(redis_url, 1, says) as (other,):
+            other.step()
+            op.advance()
+            op.flush()  # from its answer on, this process knows of the other
+            other.step()
+            op.advance()
+            op.flush()
+            last = told(broker)[-1]
+            assert last["metrics"] == {"a": 1, "shared": 2, "b": 2.5}
+            assert (last["message"], last["unit"], last["region"], last["zone"]) == (
+                "from the first",
+                "rows",
+                "eu",
+                '"{]',
+            )
+            op.update(metrics={"shared": 3}, message="again")
+            op.flush()
+            assert told(broker)[-1]["metrics"] == {"a": 1, "shared": 3, "b": 2.5}
+
+
+def test_what_processes_count_in_a_stage_adds_up(redis_url: str, broker: Broker) -> None:
+    with Operation.start("work", id="op", settings=broker.settings, interval_s=0) as op:
+        op.stage("read", total=20, weight=3)
+        op.stage("write", total=10)
+        op.flush()
+        work = "op.stage('read').__enter__(); op.stage('read').advance(2)"
+        with counters(redis_url, 2, work) as (one, other):
+            one.step()
+            other.step()
+            with op.stage("read") as stage:
+                stage.advance(3)
+                op.flush()
+                other.step()
+                last = broker.data("op", "progress")[-1]
+                assert stages_of(last) == {"read": ("running", 9, 20, 45), "write": ("pending", 0, 10, 0)}
+                assert last["percent"] == pytest.approx(45 * 3 / 4, abs=0.01)
+        with counters(redis_url, 1, "list(op.stage('check').track(range(5)))") as (third,):
+            third.step()
+            op.stage("write").advance(5)
+            op.flush()
+    last = broker.data("op", "progress")[-1]
+    assert {name: each[1:] for name, each in stages_of(last).items()} == {
+        "read": (9, 20, 45),
+        "write": (5, 10, 50),
+        "check": (5, 5, 100),
+    }
+
+
+def test_forked_processes_add_up_in_a_stage(redis_url: str, broker: Broker) -> None:
+    process = python(
+        redis_url,
+        """
+        import multiprocessing
+        from progress_workers import Operation, current
+
+        def work(items):
+            for _ in current().stage("resize").track(items):
+                pass
+            current().update(metrics={items[0]: len(items)})
+            return current().flush()
+
+        with Operation.start("work", id="op", interval_s=0) as op:
+            with op.stage("resize", total=60) as stage:
+                stage.advance(10)
+                with multiprocessing.get_context("fork").Pool(3) as pool:
+                    assert all(pool.map(work, [range(n, n + 10) for n in range(5)], chunksize=1))
+        """,
+    )
+    finished(process)
+    last = broker.data("op", "progress")[-1]
+    assert stages_of(last) == {"resize": ("succeeded", 60, 60, 100)}
+    assert last["metrics"] == {str(n): 10 for n in range(5)}
+
+
+def test_what_processes_add_to_a_metric_adds_up(redis_url: str, broker: Broker) -> None:
+    with Operation.start("work", id="op", settings=broker.settings, interval_s=0) as op:
+        op.increment("bad", 2)
+        op.flush()
+        with counters(redis_url, 2, "op.increment('bad', 1.5); op.increment('odd')") as (one, other):
+            one.step()
+            other.step()
+            op.increment("bad")
+            op.flush()
+            other.step()
+            op.advance()
+    assert broker.data("op", "progress")[-1]["metrics"] == {"bad": 7.5, "odd": 3}

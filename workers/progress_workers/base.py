@@ -187,11 +187,7 @@ class BaseOperation:
             self.raise_if_cancelled()
 
     def increment(self, metric: str, by: float = 1) -> None:
-        """Add to a metric that counts, such as `rows_bad`. It begins at 0.
-
-        Each process counts its own, and the newest of them is shown: let each of several processes have a metric of its
-        own, or a child operation.
-        """
+        """Add to a metric that counts, such as `rows_bad`. It begins at 0. What several processes add is added up."""
         self._reporter.progress.increment(metric, by)
 
     def stage(self, name: str, weight: float | None = None, total: float | None = None) -> Stage:

@@ -10,11 +10,11 @@ from typing import IO, Any, Literal, TextIO
 from progress_broker.errors import InvalidInput
 from progress_workers.base import BaseOperation
 from progress_workers.current import current
+from progress_workers.processes.bars.parts import Parts
+from progress_workers.processes.bars.patterns import make_pattern
 from progress_workers.processes.child import SpawnOptions
 from progress_workers.processes.errors import failure
 from progress_workers.processes.output import OnLine, Output
-from progress_workers.processes.bars.parts import Parts
-from progress_workers.processes.bars.patterns import make_pattern
 from progress_workers.processes.running import GRACE_S, Running
 
 
@@ -43,8 +43,9 @@ def run_process(
     `pattern` says where progress is read: `bars` looks for `30%`, `3/10` and `1.2/3.4 MB` in lines that are rewritten,
     `auto` in all lines. A regular expression looks in all lines for its groups named `current`, `total`, `percent`,
     `message` or `unit`. By default no progress is read, because the operation may count other things. The newest line
-    decides, and a percentage outranks a ratio beside it. Bars that move at the same time are added up. A bar with another label or total is another part of the work,
-    for which the percentage begins anew. A bar that has reached its end is shown so when the command has succeeded.
+    decides, and a percentage outranks a ratio beside it. Bars that move at the same time are added up.
+    A bar with another label or total is another part of the work, for which the percentage begins anew. A bar that has
+    reached its end is shown so when the command has succeeded.
     `on_line(text, "stdout" or "stderr")` is called with the last form of each line, in this thread.
 
     `cwd`, `env` and `stdin` are as in `subprocess.Popen`, but the default `stdin` is empty. The command gets its own

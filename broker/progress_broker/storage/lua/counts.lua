@@ -8,23 +8,28 @@ local function number(value) -- the shortest text that says it
   return tonumber(short) == value and short or string.format('%.17g', value)
 end
 
--- Returns a progress with the sums of all who count, and their counts: 'current total by of', as in the reply.
-local function add_up(data, counts, by, of)
+-- Returns a progress with the sums of all who count, and their counts: 'current total by of', as in the reply; then what
+-- they have added to stages. `known` is the progress before.
+local function add_up(data, known, counts, by, of, stage_counts)
   local current, total, percent, rest = string.match(data, HEAD)
-  if not current then return data, counts end
+  if not current then return data, counts, stage_counts end
   local own, own_total, theirs, their_total = string.match(counts or '', '^(%S+) (%S+) (%S+) (%S+)$')
-  local known = (by or not own) and redis.call('HGET', KEYS[1], 'progress') or ''
-  local known_current, known_total, known_percent, known_rest = string.match(known, HEAD)
+  local known_current, known_total, known_percent, known_rest = string.match(known or '', HEAD)
   if not own then
     own, own_total = known_current, known_total
     own, own_total, theirs, their_total = own or 'null', own_total or 'null', '0', '0'
   end
   local pace, more = string.match(rest, PACE)
-  if by and more == '}' and known_rest then -- it only counts: all else stays as it is
+  local staged
+  if more == '}' and known_rest then -- it only counts: all else stays as it is
     local _, known_more = string.match(known_rest, PACE)
-    percent, rest = known_percent, pace .. (known_more or known_rest)
-  elseif by and percent == 'null' then
-    percent = known_percent or percent
+    percent, rest = percent == 'null' and known_percent or percent, pace .. (known_more or known_rest)
+    if by then percent = known_percent end
+  elseif known_rest or by then
+    if by and percent == 'null' then percent = known_percent or percent end
+    local added = read_added(stage_counts)
+    rest, staged = join_rest(known_rest or '}', rest, by, added, number)
+    stage_counts = write_added(added, number)
   end
   if by then
     theirs, their_total = number(tonumber(theirs) + tonumber(by)), number(tonumber(their_total) + tonumber(of))
@@ -32,8 +37,12 @@ local function add_up(data, counts, by, of)
     own, own_total = current, total
   end
   local done, whole = math.max(0, (tonumber(own) or 0) + tonumber(theirs)), (tonumber(own_total) or 0) + their_total
-  if whole > 0 then percent = number(math.floor(math.min(100, 100 * done / whole) * 100 + 1e-9) / 100) end
+  if whole > 0 then
+    percent = number(math.floor(math.min(100, 100 * done / whole) * 100 + 1e-9) / 100)
+  elseif staged then
+    percent = staged
+  end
   return '{"current":' .. (own == 'null' and theirs == '0' and own or number(done))
     .. ',"total":' .. (own_total == 'null' and their_total == '0' and own_total or number(whole))
-    .. ',"percent":' .. percent .. rest, table.concat({ own, own_total, theirs, their_total }, ' ')
+    .. ',"percent":' .. percent .. rest, table.concat({ own, own_total, theirs, their_total }, ' '), stage_counts
 end

@@ -115,10 +115,10 @@ end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
   'lease_ms', 'lease_floor_ms', 'listed_ms', 'indexes', 'history_length', 'feed_length', 'retention_ms', 'idle_ms',
-  'archived', 'curve_ms', 'counts')
+  'archived', 'curve_ms', 'counts', 'stage_counts')
 if not snapshot then return reject_schema(id, nil) end
 local gone, schema, before, n, position, attempt, cancel, created, lease_ms, lease_floor_ms, listed_ms, indexes,
-  history_length, asked_length, retention_ms, idle_ms, archived, curve_ms, counts = unpack(snapshot)
+  history_length, asked_length, retention_ms, idle_ms, archived, curve_ms, counts, stage_counts = unpack(snapshot)
 if gone then return { 'gone', 'operation ' .. id .. ' was deleted' } end
 if not before then return { 'not-found', 'there is no operation ' .. id } end
 local other_schema = whole(schema) and reject_schema(id, schema)
@@ -243,8 +243,8 @@ local function set(field, value)
 end
 if begins then
   set('attempt', given_attempt)
-  redis.call('HDEL', KEYS[1], 'progress', 'counts', 'lease_override_ms', 'lease_floor_ms')
-  lease_floor_ms, counts = false, false
+  redis.call('HDEL', KEYS[1], 'progress', 'counts', 'stage_counts', 'lease_override_ms', 'lease_floor_ms')
+  lease_floor_ms, counts, stage_counts = false, false, false
   forget(KEYS[3])
   if cancel then signal('cancel', 'd', cancel) end
   signal('changed', 'a', given_attempt) -- so that the earlier one looks
@@ -253,8 +253,10 @@ end
 
 for i, event in ipairs(events) do
   if event[1] == 'progress' and (counts or event[6]) then
-    event[2], counts = add_up(event[2], counts, event[6], event[7])
+    local known = places.progress and changes[places.progress] or redis.call('HGET', KEYS[1], 'progress')
+    event[2], counts, stage_counts = add_up(event[2], known, counts, event[6], event[7], stage_counts)
     if counts then set('counts', counts) end
+    if stage_counts then set('stage_counts', stage_counts) end
   end
   local kind, data, new_status, producer, seq = event[1], event[2], event[3], event[4], event[5]
   n = n + 1

@@ -49,7 +49,10 @@ class Progress:
         self._given_percent: float | None = None
         self._highest = self._floor = 0.0
         self._whole: _Whole | None = None
-        self._joins = self._only_counts = False
+        self._joins = self._says_changes = self._has_company = False
+        self._changed: set[str] = set()
+        """The names of members and metrics that were set since the last description."""
+        self._increments: dict[str, float] = {}
         self._sent = self._described = _Count()
         self._others = _Count()
         self._rate, self._pace = Rate(), Rate()
@@ -72,6 +75,7 @@ class Progress:
             return
         before = min(100.0, known(progress.get("percent")) or 0.0)
         self._pace = Rate(before)
+        self._has_company = counts is not None
         counts = counts or Counts(known(progress.get("current")), known(progress.get("total")), 0, 0)
         if percent_only:
             self._floor = before
@@ -80,17 +84,19 @@ class Progress:
         self._highest = before
         self.gauge.set(None if joins else counts.own, counts.own_total)
         self._joins, self._sent = joins, self._counted()
-        # The script leaves the other members as they are only where it can tell them apart.
-        self._only_counts = joins and tuple(progress)[: len(COUNTED)] in ((), COUNTED)
-        self.hear(counts)
+        # The script joins what several processes say only where it can tell the members apart.
+        self._says_changes = joins and tuple(progress)[: len(COUNTED)] in ((), COUNTED)
+        self._note(counts)
         self._rate = Rate(counts.current)
+        if self._says_changes:
+            return
         unit, message = progress.get("unit"), progress.get("message")
         self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
         self._message = None if message is None else text(message)
         metrics, stages = progress.get("metrics"), progress.get("stages")
         self._metrics = dict(metrics) if isinstance(metrics, dict) else {}
         self._extra = {name: value for name, value in progress.items() if name not in _COMPUTED}
-        if isinstance(stages, list):
+        if isinstance(stages, list) and not self._has_company:  # else the script has what the others have counted
             named = (stage for stage in stages if isinstance(stage, dict) and isinstance(stage.get("name"), str))
             self._inherited = {stage["name"]: stage for stage in named}
         if self.gauge.total is None:
@@ -98,13 +104,19 @@ class Progress:
         self._whole = self._measure(list(self._inherited.values()))
 
     def join(self) -> None:
-        """From now on count as one of several processes. What was counted so far is reported by another one."""
+        """From now on count as one of several processes, and say only what changes: another one reports the rest."""
         self._joins, self._sent = True, self._counted()
-        self._only_counts = True
+        self._says_changes = True
+        self._changed.clear()
+        self._increments.clear()
+        for stage in self._stages.values():
+            stage.join()
 
     def take_count(self) -> tuple[float, float] | None:
         """Return what this process had counted when it was described, beyond the last call; None if it alone counts."""
         before, self._sent = self._sent, self._described
+        for stage in self._stages.values():
+            stage.sent()
         return (self._sent.current - before.current, self._sent.total - before.total) if self._joins else None
 
     @property
@@ -114,6 +126,10 @@ class Progress:
 
     def hear(self, counts: Counts) -> None:
         """Note what all processes have counted, as of the last progress that was sent."""
+        self._has_company = True
+        self._note(counts)
+
+    def _note(self, counts: Counts) -> None:
         self._others = _Count(counts.current - self._sent.current, (counts.total or 0) - self._sent.total)
 
     def _counted(self) -> "_Count":
@@ -143,8 +159,8 @@ class Progress:
             self._given_percent = self._given_percent if reported is None else reported
             self._message = self._message if said is None else said
             self._unit = self._unit if named is None else named
-            if reported is not None or said is not None or named is not None or measured or added:
-                self._only_counts = False
+            self._changed |= {*measured, *added, *(("message",) if said is not None else ())}
+            self._changed |= {"unit"} if named is not None else set()
             self._keep(self._metrics, measured)
             self._keep(self._extra, added)
         self._dirty_flag.mark_dirty()
@@ -158,7 +174,13 @@ class Progress:
         name = text(name, MAX_NAME_CHARS)
         with self._dirty_flag.lock:
             before = number(self._metrics.get(name))
-            self.update(None, None, None, None, {name: (before or 0) + added}, {})
+            if self._says_changes:  # the script adds it to what all processes have
+                self._keep(self._metrics, {name: (before or 0) + added})
+                self._increments[name] = self._increments.get(name, 0) + added
+                self._changed.discard(name)
+                self._dirty_flag.mark_dirty()
+            else:
+                self.update(None, None, None, None, {name: (before or 0) + added}, {})
 
     def measure(self, measured: Measurement) -> None:
         """Replace the count, the total and the percentage by those of a bar that somebody else shows.
@@ -186,7 +208,6 @@ class Progress:
                 stage = Stage(name, self._dirty_flag, self._clock, log)
                 if len(self._stages) < MAX_STAGES:
                     self._stages[name] = stage
-            self._only_counts = False
         if weight is not None:
             stage.weigh(weight)
         stage.gauge.set(total=total)
@@ -215,14 +236,25 @@ class Progress:
             "rate": None if rate is None else round(rate, 3),
             "eta_ms": self._eta_ms(now, rate, percent),
         }
-        if self._only_counts:
-            return described
-        described |= {"unit": self._unit, "message": self._message}
+        changed, self._changed = self._changed, set()
+        told = {"unit": self._unit, "message": self._message}
+        metrics, extra = dict(self._metrics), self._extra
+        if self._says_changes or (
+            self._has_company and not self._joins
+        ):  # others say the rest, and the script joins it
+            told = {name: value for name, value in told.items() if name in changed}
+            metrics = {name: value for name, value in metrics.items() if name in changed}
+            extra = {name: value for name, value in extra.items() if name in changed}
+        if self._says_changes:
+            stages = {name: stage.describe_added(now) for name, stage in self._stages.items() if stage.has_changed}
+        described |= told
         if stages:
             described["stages"] = list(stages.values())
-        if self._metrics:
-            described["metrics"] = dict(self._metrics)
-        return described | self._extra
+        if metrics:
+            described["metrics"] = metrics
+        if self._increments:
+            described["increments"], self._increments = self._increments, {}
+        return described | extra
 
     def _percentage(self, percent: object) -> float | None:
         found = number(percent)

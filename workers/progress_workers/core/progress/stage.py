@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
@@ -46,6 +46,7 @@ class Stage:
         self._since = 0.0
         self._spent_s = 0.0
         self._extra: dict[str, Any] = {}
+        self._sent = self._described = _Told()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
@@ -156,6 +157,42 @@ class Stage:
             "started_at": self._started_at,
             "duration_ms": round(max(0.0, spent_s) * 1000) if self._started_at else None,
         } | self._extra
+
+    def join(self) -> None:
+        """From now on report what is added. What was counted so far is reported by another process."""
+        self._sent = self._described = self._told()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether there is something to report that was not sent."""
+        return self._sent != self._told()
+
+    def describe_added(self, now: float) -> dict[str, Any]:
+        """Return the stage with what was added to its count and total since it was last sent."""
+        self._described = told = self._told()
+        described = self.describe(now)
+        if described["current"] is not None:
+            described["current"] = told.current - self._sent.current
+        if described["total"] is not None:
+            described["total"] = told.total - self._sent.total
+        return described
+
+    def sent(self) -> None:
+        """Note that what was described last is sent."""
+        self._sent = self._described
+
+    def _told(self) -> "_Told":
+        return _Told(self.gauge.current, self.gauge.total or 0, self.status, self.weight, tuple(self._extra.items()))
+
+
+class _Told(NamedTuple):
+    """What a process that counts together with others has reported of a stage."""
+
+    current: float = 0
+    total: float = 0
+    status: str = ""
+    weight: float = 1
+    extra: tuple[tuple[str, Any], ...] = ()
 
 
 def _rfc3339(seconds: float) -> str:

@@ -46,7 +46,8 @@ class Parts:
     def complete(self) -> Measurement | None:
         """Return what is left to show, now that the command has succeeded.
 
-        A count is shown as the command showed it last, unless it is that of several bars. A percentage is 100, also if the command did not show that.
+        A count is shown as the command showed it last, unless it is that of several bars. A percentage is 100, also if
+        the command did not show that.
         """
         held, self._held = self._held, None
         if held is None and self._newest is not None and self._newest.bars > 1 and self._newest.total is not None:
