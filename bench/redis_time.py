@@ -152,6 +152,24 @@ async def _publish_thins(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: largest.store.publish(id, [point])
 
 
+@case("publish: a progress that is joined with what others say")
+async def _publish_joined(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(100, 1)
+
+    def said(part: int) -> NewEvent:
+        metrics = ",".join(f'"m{part}-{n}":{n}' for n in range(600))
+        stages = ",".join(
+            f'{{"name":"s{part}-{n}","status":"running","current":1,"total":2,"percent":50}}' for n in range(64)
+        )
+        head = '"current":1,"total":null,"percent":null,"rate":null,"eta_ms":null'
+        data = f'{{{head},"metrics":{{{metrics}}},"stages":[{stages}]}}'
+        return NewEvent("progress", data.encode(), count=(1, 0))
+
+    for part in range(2):
+        await largest.store.publish(id, [said(part)])
+    return lambda: largest.store.publish(id, [said(3)])
+
+
 @case("publish: an end, with all indexes")
 async def _publish_end(largest: Largest) -> Callable[[], Awaitable[Any]]:
     id = await largest.full(60_000)

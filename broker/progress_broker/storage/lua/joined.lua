@@ -1,7 +1,7 @@
 -- Joins what several publishers say about one operation into one `progress`. `publish.lua` includes this file. Values stay
 -- the bytes that their publishers wrote, but for the counts of stages.
 
-local LARGEST_JOINED = 65536 -- bytes: beyond that only what the newest publisher says is kept
+local LARGEST_JOINED = 32768 -- bytes: beyond that only what the newest publisher says is kept
 
 -- Returns where a string ends that begins at `at`.
 local function string_end(json, at)
