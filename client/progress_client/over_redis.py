@@ -124,7 +124,7 @@ class OverRedis:
 
     async def _end(self, snapshot: Operation) -> Event:
         """Return the end of an operation that has ended. If it is no longer in the log, the snapshot has it."""
-        for event in await event_log.tail(self._store, snapshot.id, 1):
+        for event in (await event_log.tail(self._store, snapshot.id, 1)).events:
             if event.type == log_event.END:
                 return _told(event)
         outcome = snapshot.model_dump_json(include={"status", "result", "error"}).encode()

@@ -142,9 +142,8 @@ class Channel(History):
             began = self.n == 0
             if frames[-1].type == END:
                 for subscription in list(self._live):
-                    subscription.flush_side(
-                        last=True
-                    )  # before the position is changed, because this may fill its buffer
+                    # Before the position is changed, because this may fill its buffer.
+                    subscription.flush_side(last=True)
             for frame in frames:
                 self._ring.append(frame)
             # A write may fill a live subscription's buffer. It then copies this position, so set the position first.

@@ -9,10 +9,11 @@ local function number(value) -- the shortest text that says it
 end
 
 -- Returns a progress with the sums of all who count, and their counts: 'current total by of', as in the reply; then what
--- they have added to stages. `known` is the progress before.
+-- they have added to stages. `known` is the progress before, if it is not stored yet.
 local function add_up(data, known, counts, by, of, stage_counts)
   local current, total, percent, rest = string.match(data, HEAD)
   if not current then return data, counts, stage_counts end
+  known = known or redis.call('HGET', KEYS[1], 'progress')
   local own, own_total, theirs, their_total = string.match(counts or '', '^(%S+) (%S+) (%S+) (%S+)$')
   local known_current, known_total, known_percent, known_rest = string.match(known or '', HEAD)
   if not own then

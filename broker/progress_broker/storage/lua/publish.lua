@@ -253,10 +253,8 @@ end
 
 for i, event in ipairs(events) do
   if event[1] == 'progress' and (counts or event[6]) then
-    local known = places.progress and changes[places.progress] or redis.call('HGET', KEYS[1], 'progress')
-    event[2], counts, stage_counts = add_up(event[2], known, counts, event[6], event[7], stage_counts)
-    if counts then set('counts', counts) end
-    if stage_counts then set('stage_counts', stage_counts) end
+    event[2], counts, stage_counts = add_up(event[2], changes[places.progress], counts, event[6], event[7], stage_counts)
+    for name, value in pairs({ counts = counts, stage_counts = stage_counts }) do if value then set(name, value) end end
   end
   local kind, data, new_status, producer, seq = event[1], event[2], event[3], event[4], event[5]
   n = n + 1
