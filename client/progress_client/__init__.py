@@ -41,7 +41,18 @@ from progress_broker.errors import (
 from progress_broker.model.operation import Operation, Status
 from progress_client.async_client import AsyncClient
 from progress_client.client import Client
-from progress_client.events import Child, Custom, End, Event, Log, Progress, Reset, Snapshot, StatusChange
+from progress_client.events import (
+    Child,
+    Custom,
+    End,
+    Event,
+    Log,
+    MetadataChange,
+    Progress,
+    Reset,
+    Snapshot,
+    StatusChange,
+)
 from progress_client.shared import cancel, get, list_operations, signal, wait, watch
 
 __all__ = [
@@ -56,6 +67,7 @@ __all__ = [
     "Gone",
     "InvalidInput",
     "Log",
+    "MetadataChange",
     "NotFound",
     "Operation",
     "OperationEnded",

@@ -88,6 +88,14 @@ class Log(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataChange(_Event):
+    """The operation's metadata changes."""
+
+    changes: dict[str, Any]
+    """Each key replaces the one before, and None removes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange(_Event):
     """The operation has another status, or another attempt of it has begun."""
 
@@ -126,7 +134,7 @@ class Custom(_Event):
     """An event of a type that its publisher made up; or of the type `malformed`, in place of one that is invalid."""
 
 
-Event = Snapshot | Reset | Progress | Log | StatusChange | Child | End | Custom
+Event = Snapshot | Reset | Progress | Log | MetadataChange | StatusChange | Child | End | Custom
 
 
 def read_event(envelope: bytes, position: str = "") -> Event:
@@ -179,6 +187,10 @@ def _log(known: dict[str, Any], data: dict[str, Any]) -> Event:
     return Log(**known, message=message or "", level=level or "info", stage=_text(data.get("stage")))
 
 
+def _metadata(known: dict[str, Any], data: dict[str, Any]) -> Event:
+    return MetadataChange(**known, changes=data)
+
+
 def _status(known: dict[str, Any], data: dict[str, Any]) -> Event:
     attempt = data.get("attempt")
     return StatusChange(
@@ -201,7 +213,7 @@ def _end(known: dict[str, Any], data: dict[str, Any]) -> Event:
     return End(**known, status=outcome, result=data.get("result"), error=error if isinstance(error, dict) else None)
 
 
-_FIELDS = {"progress": _progress, "log": _log, "status": _status, "child": _child, "end": _end}
+_FIELDS = {"progress": _progress, "log": _log, "metadata": _metadata, "status": _status, "child": _child, "end": _end}
 
 
 def _text(value: object) -> str | None:

@@ -17,6 +17,7 @@ from progress_client import (
     Gone,
     InvalidInput,
     Log,
+    MetadataChange,
     NotFound,
     OperationEnded,
     Progress,
@@ -71,6 +72,18 @@ def test_a_listing_goes_over_pages(client: Client, id: str) -> None:
     for name in names:
         client.create(id=name, tags=[id])
     assert sorted(it.id for it in client.list(tag=id, page_size=2)) == names
+
+
+def test_changes_of_the_metadata_are_events_that_make_up_what_it_is(client: Client, id: str) -> None:
+    client.create(id=id, metadata={"a": 1, "b": 2})
+    client.publish(id, "metadata", {"a": None, "c": [1]})
+    client.publish(id, "end", {"status": "succeeded"})
+    [change] = [event for event in client.watch(id, after="start") if isinstance(event, MetadataChange)]
+    assert change.changes == {"a": None, "c": [1]}
+    assert client.get(id).metadata == {"b": 2, "c": [1]}
+    assert client.get(id).elapsed_ms is None
+    assert [it.id for it in client.list(metadata={"b": 2}) if it.id == id] == [id]
+    assert [it.id for it in client.list(metadata={"a": 1}) if it.id == id] == []
 
 
 def test_each_kind_of_event_has_a_type(client: Client, id: str) -> None:

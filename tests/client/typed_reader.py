@@ -12,6 +12,7 @@ from progress_client import (
     End,
     Event,
     Log,
+    MetadataChange,
     NotFound,
     Operation,
     Progress,
@@ -42,6 +43,9 @@ def shown(event: Event) -> str:
             return message
         case Log():
             return event.level
+        case MetadataChange(changes=changes):
+            assert_type(changes, dict[str, Any])
+            return ", ".join(changes)
         case StatusChange(status=status):
             assert_type(status, Status)
             return status.value
