@@ -110,13 +110,17 @@ def _public_url(value: str | None) -> str | None:
 
 
 def _server_url(value: str | None) -> str | None:
-    if value is not None and (address := urlsplit(value)).username is not None:
+    if not value:  # an empty variable overrides the address in a `.env` file
+        return None
+    if (address := urlsplit(value)).username is not None:
         raise ValueError(f"the URL must not have a user or password: set PROGRESS_TOKEN ({address.hostname})")
     return _public_url(value)
 
 
 def _token(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+    if value is None or not value.get_secret_value():
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
         raise ValueError("a token is one word of visible ASCII characters")
     return value
 

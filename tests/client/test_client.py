@@ -278,6 +278,9 @@ def test_an_address_given_in_code_replaces_that_of_the_environment(monkeypatch: 
         Client()
     with Client(redis_url="redis://127.0.0.1:3") as client:
         assert client.settings.url is None
+    monkeypatch.setenv("PROGRESS_URL", "")
+    with Client() as client:
+        assert client.settings.url is None
 
 
 def test_what_was_written_past_the_checks_is_still_an_event() -> None:

@@ -121,7 +121,7 @@ def test_other_names_are_not_in_the_broker_as_usual() -> None:
 
 
 def test_the_sdk_imports_nothing_that_only_others_need() -> None:
-    done = run(f"import progress_workers; print(sorted(set({FOREIGN!r}) & set(sys.modules)))")
+    done = run(f"import progress_client, progress_workers; print(sorted(set({FOREIGN!r}) & set(sys.modules)))")
     assert done.stdout == "[]\n", done.stderr
 
 

@@ -99,6 +99,7 @@ def _environment(settings: Settings, folder: Path) -> dict[str, str]:
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
     server_settings = {
         "PROGRESS_REDIS_URL": address,
+        "PROGRESS_URL": "",
         "PROGRESS_PREFIX": settings.prefix,
         "PROGRESS_RETENTION_S": str(KEPT_S),
     }
