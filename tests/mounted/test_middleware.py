@@ -5,21 +5,25 @@ import logging
 from collections.abc import AsyncIterator
 
 import httpx
+import orjson
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from progress_broker.hub import Hub
 from progress_server.protocols.adoption import AdoptableProtocol
 from progress_server.sse.response import _log_once
 from tests.api.conftest import InLoopServer
+from tests.api.raw import Client
 from tests.conftest import make_settings
 from tests.mounted.apps import MIDDLEWARE, make_app
 from tests.mounted.visit import ALICE, OPS, following, start, visit
 from tests.servers import eventually
 
-PROTOCOLS = {"adopted": AdoptableProtocol, "asgi": HttpToolsProtocol}
+PROTOCOLS = {"adopted": AdoptableProtocol.for_any_app(), "asgi": HttpToolsProtocol}
 HOLDS = ("base", "all")
 """Middleware that sends the head of a response later than it was given it."""
 
@@ -53,6 +57,28 @@ async def http(app: FastAPI, protocol: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
     server.should_exit = True
     await serving
+
+
+@pytest.mark.parametrize("middleware", ["none"], indirect=True)
+@pytest.mark.parametrize("protocol", ["adopted"], indirect=True)
+async def test_a_request_that_can_not_be_read_is_not_passed_to_the_app(app: FastAPI, http: httpx.AsyncClient) -> None:
+    seen: list[str] = []
+    app.mount("/", seen_by(seen))
+    client = await Client.connect(str(http.base_url))
+    client.send(b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    status, body = await client.answer()
+    assert (status, orjson.loads(body)["type"], seen) == (414, "uri-too-long", [])
+    client.close()
+    assert (await http.get("/other")).status_code == 200
+    assert seen == ["GET"]
+
+
+def seen_by(seen: list[str]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["method"])
+        await Response()(scope, receive, send)
+
+    return app
 
 
 def hub_of(app: FastAPI) -> Hub:

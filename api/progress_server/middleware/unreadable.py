@@ -3,16 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_server.http.problems import problem
-from progress_server.protocols.extensions import REJECTION
-
-_DETAILS = {
-    "bad-request": "not a valid HTTP request",
-    "request-timeout": "the request's headers did not arrive in time (PROGRESS_REQUEST_TIMEOUT_S); send them at once",
-    "uri-too-long": "the URL exceeds the limit (PROGRESS_MAX_URL_BYTES); ask for less at a time",
-    "rate-limited": "too many requests were sent ahead of their responses; wait for responses",
-    "head-too-large": "the URL and the headers exceed the limit (PROGRESS_MAX_HEAD_BYTES); an oversized cookie is the"
-    " usual cause",
-}
+from progress_server.protocols.extensions import REJECTION, REJECTION_DETAILS
 
 
 class UnreadableMiddleware:
@@ -27,4 +18,4 @@ class UnreadableMiddleware:
         if code is None:
             await self._app(scope, receive, send)
         else:
-            await problem(code, _DETAILS[code])(scope, receive, send)
+            await problem(code, REJECTION_DETAILS[code])(scope, receive, send)

@@ -30,14 +30,19 @@ def warn_of_missing_names() -> None:
 
 
 def http_protocol(settings: Settings | None = None, files: int = 0) -> ProtocolClass | str:
-    """Return the value for uvicorn's option `http`. `settings` and `files`, the limit of open files, set its limits."""
+    """Return the value for uvicorn's option `http`.
+
+    `settings` and `files`, the limit of open files, set its limits. Without settings it is for any app.
+    """
     if missing_from(ADOPTED_CONNECTIONS) is not None:
         return _first_of(_THEIR_HTTP) or "auto"
     # Imported here, because the import needs the names.
     from progress_server.protocols.adoption import AdoptableProtocol
     from progress_server.protocols.http import Bounds
 
-    return AdoptableProtocol if settings is None else AdoptableProtocol.within(Bounds.of(settings, files))
+    if settings is None:
+        return AdoptableProtocol.for_any_app()
+    return AdoptableProtocol.within(Bounds.of(settings, files))
 
 
 def websocket_protocol() -> ProtocolClass | None:

@@ -16,6 +16,15 @@ ABORT = "progress_broker.abort"
 REJECTION = "progress_broker.rejection"
 """The key of an error code, in the scope of a request that can't be read: the app answers it with that problem."""
 
+REJECTION_DETAILS = {
+    "bad-request": "not a valid HTTP request",
+    "request-timeout": "the request's headers did not arrive in time (PROGRESS_REQUEST_TIMEOUT_S); send them at once",
+    "uri-too-long": "the URL exceeds the limit (PROGRESS_MAX_URL_BYTES); ask for less at a time",
+    "rate-limited": "too many requests were sent ahead of their responses; wait for responses",
+    "head-too-large": "the URL and the headers exceed the limit (PROGRESS_MAX_HEAD_BYTES); an oversized cookie is the"
+    " usual cause",
+}
+
 
 class Connection(NamedTuple):
     """A connection that was taken over from uvicorn."""

@@ -7,7 +7,8 @@ from urllib.parse import quote
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from progress_broker.settings import Settings
-from progress_server.protocols.extensions import REJECTION
+from progress_server.http.problems import problem
+from progress_server.protocols.extensions import REJECTION, REJECTION_DETAILS
 from progress_server.protocols.upgrades import UpgradeProtocol
 
 MAX_PIPELINED = 16
@@ -77,6 +78,8 @@ class BoundedHttpProtocol(UpgradeProtocol):
     """uvicorn's HTTP/1.1 protocol, with limits. A request that exceeds one is answered with an error, then cut."""
 
     bounds: ClassVar[Bounds] = Bounds()
+    app_rejects: ClassVar[bool] = True
+    """Whether the app is ours, and answers requests that can't be read. Another app would take them for requests."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,6 +93,11 @@ class BoundedHttpProtocol(UpgradeProtocol):
     def within(cls, bounds: Bounds) -> type[Self]:
         """Return the protocol with these bounds."""
         return type(cls.__name__, (cls,), {"bounds": bounds})
+
+    @classmethod
+    def for_any_app(cls) -> type[Self]:
+        """Return the protocol for apps that need not be ours."""
+        return type(cls.__name__, (cls,), {"app_rejects": False})
 
     # Connections
 
@@ -216,7 +224,8 @@ class BoundedHttpProtocol(UpgradeProtocol):
         """Have the app reject a request, as it does any other: with the same headers, in the log, and counted."""
         self._ended = True
         self._await_no_more()
-        task = self.loop.create_task(self._answer(self._scope_of_rejection(code)))
+        app = self.app if self.app_rejects else problem(code, REJECTION_DETAILS[code])
+        task = self.loop.create_task(self._answer(app, self._scope_of_rejection(code)))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -232,7 +241,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
         told |= {"method": "", "path": path, "raw_path": quote(path, "/%").encode(), "query_string": b""}
         return told | {"headers": [], "state": self.app_state.copy(), "extensions": {REJECTION: code}}
 
-    async def _answer(self, scope: dict[str, Any]) -> None:
+    async def _answer(self, app: Any, scope: dict[str, Any]) -> None:
         parts: list[bytes] = []
 
         async def send(message: Any) -> None:
@@ -245,7 +254,7 @@ class BoundedHttpProtocol(UpgradeProtocol):
                 parts.append(message.get("body", b""))
 
         try:
-            await self.app(scope, _nothing, send)
+            await app(scope, _nothing, send)
         finally:
             if not self.transport.is_closing():
                 self.transport.write(b"".join(parts))
