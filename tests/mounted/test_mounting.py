@@ -200,6 +200,7 @@ async def test_around_an_app_it_starts_with_the_first_request_where_there_is_no_
     with TestClient(both) as http:  # with a lifespan, which the other app is not told of
         assert http.get("/tools/v1/operations", headers=ALICE).status_code == 200
         assert http.get("/other").text == "theirs"
+        assert http.get("/tools", follow_redirects=False).headers["location"] == "/tools/"
     lazy = progress.around(PlainTextResponse("theirs"), at="/tools")
 
     async def get(path: str) -> list[Any]:

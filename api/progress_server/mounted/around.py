@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-from starlette.routing import Mount, Router
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -17,7 +19,8 @@ class Around:
     def __init__(
         self, inner: ASGIApp, lifespan: Callable[[], AbstractAsyncContextManager[None]], app: ASGIApp, at: str
     ) -> None:
-        self._router = Router([Mount(at, inner), Mount("", app)], redirect_slashes=False, lifespan=lambda _: lifespan())
+        routes = [Route(at, _with_slash), Mount(at, inner), Mount("", app)]
+        self._router = Router(routes, redirect_slashes=False, lifespan=lambda _: lifespan())
         self._lifespan = lifespan
         self._has_lifespan = False
         self._resources = AsyncExitStack()
@@ -35,3 +38,7 @@ class Around:
         if self._starting is None:
             self._starting = asyncio.create_task(self._resources.enter_async_context(self._lifespan()))
         await asyncio.shield(self._starting)
+
+
+async def _with_slash(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{request.url.path}/")
