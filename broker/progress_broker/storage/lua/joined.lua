@@ -26,8 +26,8 @@ local function split(json)
     elseif at and depth > 0 and char ~= ',' then
       depth = depth - 1
     elseif at and depth == 0 then
-      local part = string.match(string.sub(json, from, at - 1), '^%s*(.-)%s*$')
-      if part ~= '' then found[#found + 1] = part end
+      local part = string.match(string.sub(json, from, at - 1), '^%s*(.*%S)')
+      if part then found[#found + 1] = part end
       if char ~= ',' then return found end
       from = at + 1
     end

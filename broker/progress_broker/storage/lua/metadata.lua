@@ -1,4 +1,5 @@
--- Changes an operation's metadata, and the indexes that list it by its metadata. `publish.lua` includes this file.
+-- Changes an operation's metadata, and the indexes that list it by its metadata. `publish.lua` includes this file after
+-- `joined.lua`.
 
 local MOST_METADATA, MOST_INDEXED, LONGEST = 16384, 16, 128 -- as in model/metadata.py
 
@@ -13,34 +14,10 @@ local function metadata_changer(metadata)
   end
 
   local function read(json) -- a valid JSON object
-    local at = string.find(json, '{', 1, true) + 1
-    local function closing(quote)
-      local next_at = quote + 1
-      while true do
-        local found = string.find(json, '["\\]', next_at)
-        if string.byte(json, found) == 34 then return found end
-        next_at = found + 2
-      end
-    end
-    while true do
-      local from = string.find(json, '["}]', at)
-      if string.byte(json, from) == 125 then return end
-      local to, depth = closing(from), 0
-      local raw = string.sub(json, from, to)
-      from = string.find(json, ':', to, true) + 1
-      at = from
-      while true do
-        at = string.find(json, '["{}%[%],]', at)
-        local char = string.sub(json, at, at)
-        if char == '"' then at = closing(at)
-        elseif char == '{' or char == '[' then depth = depth + 1
-        elseif depth == 0 then break
-        elseif char ~= ',' then depth = depth - 1 end
-        at = at + 1
-      end
-      local name = plain(raw)
+    for _, member in ipairs(members(string.match(json, '{.*'))) do
+      local name = plain(member[1])
       if not keys[name] then order[#order + 1] = name end
-      keys[name], values[name] = raw, string.match(string.sub(json, from, at - 1), '^%s*(.*%S)')
+      keys[name], values[name] = unpack(member)
     end
   end
 
