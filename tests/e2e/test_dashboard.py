@@ -81,7 +81,7 @@ def test_a_failure_says_why(api: Api, page: Page) -> None:
 
 
 def test_the_details_follow_the_log(api: Api, page: Page) -> None:
-    operation = api.create(title="Talkative", owner="alice", tags=["eu"])
+    operation = api.create(title="Talkative", owner="alice", tags=["eu"], metadata={"customer": 42})
     api.log(operation, "said before anybody looked")
     row(page, operation).get_by_role("link").click()
     detail, lines = page.locator("#detail"), page.locator("#log > li")
@@ -97,6 +97,10 @@ def test_the_details_follow_the_log(api: Api, page: Page) -> None:
     api.publish(operation, "progress", {"current": 3, "workers": pool, "metrics": {"entities_total": 42}})
     expect(detail).to_contain_text("chunk-7")
     expect(detail).to_contain_text("entities_total")
+    expect(page.locator("#detail-metadata [data-fact=customer]")).to_have_text("42")
+    api.publish(operation, "metadata", {"customer": None, "file": "may.csv"})
+    expect(page.locator("#detail-metadata [data-fact=file]")).to_have_text("may.csv")
+    expect(page.locator("#detail-metadata [data-fact=customer]")).to_have_count(0)
     api.finish(operation, {"rows": 7})
     expect(page.locator("#detail-result")).to_contain_text('"rows": 7')
     page.keyboard.press("Escape")
@@ -266,9 +270,13 @@ def test_what_it_is_told_is_shown_as_text(api: Api, page: Page) -> None:
     mine.get_by_role("link").click()
     expect(page.locator("#log > li .text")).to_have_text(MARKUP)
     expect(page.locator("#detail-title")).to_have_text(MARKUP)
-    error = {"type": MARKUP, "message": MARKUP}
+    api.publish(operation, "metadata", {MARKUP: MARKUP})
+    expect(page.locator("#detail-metadata dt")).to_have_text(MARKUP)
+    cause = {"type": "KeyError", "message": MARKUP, "traceback": MARKUP}
+    error = {"type": MARKUP, "message": MARKUP, "traceback": "  File a\n    b()", "cause": cause}
     api.publish(operation, "end", {"status": "failed", "error": error, "result": MARKUP})
     expect(page.locator("#detail-error")).to_contain_text(MARKUP)
+    expect(page.locator("#detail-error")).to_contain_text(f"  File a\n    b()\nCaused by KeyError: {MARKUP}")
     expect(page.locator("main img, main script, main iframe")).to_have_count(0)
 
 
