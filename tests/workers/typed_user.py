@@ -36,6 +36,12 @@ def plain(rows: list[str]) -> int:
             assert_type(signal, Signal)
         op.update(metrics={"pages": 12}, workers={"active": 3, "max": 8}, message="reading", custom=1)
         op.update(workers=Pool(active=1, workers=[PoolWorker(id="a", status="processing", percent=10.0)]))
+        op.update(metadata={"customer": 42, "file": None})
+        assert_type(op.elapsed_ms, int)
+        for row in op.track(iter(rows), total=len(rows), description="rows", raise_on_cancel=True):
+            assert_type(row, str)
+        op.increment("rows_bad", by=2)
+        op.cancel("no rows")
         op.skip(2)
         op.publish("thumbnail", {"url": "/1.png"})
         forget = op.on_cancel(lambda error: print(error))
@@ -49,14 +55,14 @@ def plain(rows: list[str]) -> int:
         except InvalidInput as error:
             assert_type(error.field, str | None)
         op.succeed({"imported": 1})
-    assert_type(Operation.create("later"), str)
+    assert_type(Operation.create("later", metadata={"customer": 42}), str)
     return len(rows)
 
 
 async def asynchronous(rows: AsyncIterator[bytes]) -> None:
     async with AsyncOperation.start("import", total=3) as op:
         assert_type(op, AsyncOperation)
-        async for row in op.track(rows):
+        async for row in op.track(rows, total=3, raise_on_cancel=True):
             assert_type(row, bytes)
         for letter in op.track("abc"):
             assert_type(letter, str)
