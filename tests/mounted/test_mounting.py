@@ -184,6 +184,14 @@ def test_without_authentication_it_is_not_made_unless_that_is_meant(settings: Se
         assert http.post("/progress/v1/operations").status_code == 201
 
 
+def test_without_the_address_of_a_redis_the_app_does_not_start() -> None:
+    with (
+        pytest.raises(SetupError, match="PROGRESS_REDIS_URL"),
+        TestClient(mounted(Progress(user, settings=make_settings()))),
+    ):
+        pass
+
+
 def test_while_redis_is_away_the_app_starts_and_says_so() -> None:
     settings = make_settings(redis_url=f"redis://127.0.0.1:{free_port()}", redis_timeout_s=0.5)
     app = mounted(Progress(user, settings=settings))

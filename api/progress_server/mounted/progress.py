@@ -72,6 +72,8 @@ class Progress:
         """
         if self._runs:
             raise SetupError("this Progress runs already: create another one for another app")
+        if self._settings.redis_url is None:
+            raise SetupError("the progress server in this app needs a Redis: set PROGRESS_REDIS_URL")
         self._runs = True
         try:
             if self._ran:  # so that nothing of the run before is left
