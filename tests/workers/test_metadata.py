@@ -48,6 +48,14 @@ def test_metadata_that_is_none_is_left_out_and_told(broker: Broker, given: Any) 
     assert any("metadata" in line for line in broker.logged("a"))
 
 
+@pytest.mark.parametrize("given", [None, {}])
+def test_no_metadata_is_none(broker: Broker, given: Any) -> None:
+    with Operation.start("import", id="a", metadata=given, settings=broker.settings) as op:
+        op.update(metadata=given)
+    assert broker.show("a").metadata == {}
+    assert broker.logged("a") == []
+
+
 def test_values_that_are_not_json_are_shown_as_text(broker: Broker) -> None:
     with Operation.start("import", id="a", metadata={1: {2}, "none": None}, settings=broker.settings) as op:
         op.update(metadata={"large": 2**70, "nan": float("nan")})

@@ -36,8 +36,9 @@ def readable_fields(kind: object, tags: object, given: dict[str, Any]) -> Creati
         fields["title"] = text(fields["title"], MAX_TITLE_CHARS)
     if fields.get("owner") is not None:
         fields["owner"] = _owner(fields["owner"])
-    if fields.get("metadata") is not None:
-        fields["metadata"], said = plain_metadata(fields["metadata"])
+    if "metadata" in fields:
+        given_metadata = fields["metadata"]
+        fields["metadata"], said = plain_metadata({} if given_metadata is None else given_metadata)
         warnings += [("metadata", said)] if said else []
     if "weight" in fields:
         fields["weight"] = _positive("weight", fields["weight"], MAX_WEIGHT, warnings) or 1

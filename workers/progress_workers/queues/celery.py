@@ -47,8 +47,8 @@ meta={"current": 5, "total": 10, "status": "reading"})` the current, the total, 
 
 It ends when the last task has succeeded, or with the first one that fails or is cancelled, as Celery's own result does.
 To cancel it cancels its tasks. A group shows the progress of its tasks together; a chain or a chord, whose tasks come
-one after the other, shows how many are done. Apply a canvas once. If a whole worker is lost, its task fails, but nobody
-is left to tell: then the operation of the canvas goes on until you cancel it.
+one after the other, shows how many are done. Apply a canvas once. A task that ends unreported does not count: one that
+began while Redis was away, or whose whole worker is lost. Then the operation of the canvas goes on until you cancel it.
 
 **Limits.** A lost prefork process (`WorkerLostError`) and a hard time limit end the operation as failed. If the whole
 worker is lost, redelivery takes the operation over, or the broker ends it. A task that raises `Ignore` without being
