@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def pids(example: Process, program: str) -> list[int]:
     return [int(pid) for pid in re.findall(rf"^{program}: pid (\d+)$", example.output(), re.MULTILINE)]
 
 
+class Example(Process):
+    """An example. If its test fails, its programs, which lead groups of their own, are killed with it."""
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for pid in re.findall(r"^\w+: pid (\d+)$", self.output(), re.MULTILINE):
+            with suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
+
+
 def percent(page: Page) -> float:
     value: float = page.locator("progress").first.evaluate("bar => bar.value")
     return value
@@ -49,7 +60,7 @@ def test_a_user_signs_in_and_sees_the_bar_move_through_a_restart_and_cancels(
     port = free_port()
     ports = {"PORT": port, "PROGRESS_PORT": free_port(), "REDIS_PORT": free_port()}
     env = {it: value for it, value in os.environ.items() if not it.startswith("PROGRESS_")}
-    example = Process(
+    example = Example(
         [sys.executable, str(ROOT / "examples" / "run"), name],
         tmp_path / "log",
         env | {it: str(value) for it, value in ports.items()},
@@ -77,8 +88,8 @@ def test_a_user_signs_in_and_sees_the_bar_move_through_a_restart_and_cancels(
             page.get_by_role("button", name="Cancel").first.click()
             expect(text).to_contain_text("cancelled")
         assert example.stop() == 0, example.output()
-    for pid in {pid for program in ("redis", "web", "worker", "progress") for pid in pids(example, program)}:
-        assert not Path(f"/proc/{pid}").exists(), "an example leaves nothing running"
+        for pid in {pid for program in ("redis", "web", "worker", "progress") for pid in pids(example, program)}:
+            assert not Path(f"/proc/{pid}").exists(), "an example leaves nothing running"
 
 
 def _is_up(example: Process, url: str) -> bool:

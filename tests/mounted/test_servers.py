@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,15 @@ CUTS = ("hypercorn", "django, daphne")
 """Servers that do not tell their processes that they stop, or do not wait: they cut streams, and clients resume."""
 
 
+class WithItsWorkers(Process):
+    """A server in a process group of its own. At the end all of the group is killed."""
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        super().__exit__(*error)
+
+
 CASES = [
     (name, middleware)
     for name in SERVERS
@@ -45,8 +55,8 @@ async def test_a_mounted_server_follows_resumes_cancels_and_drains(
 ) -> None:
     port = free_port()
     env = os.environ | {"PROGRESS_REDIS_URL": redis_url, "MIDDLEWARE": middleware, "DB": str(tmp_path / "db")}
-    command = [sys.executable, "-m", *SERVERS[name].format(port=port).split()]
-    server = Process(command, tmp_path / "log", env)
+    command = ["setsid", sys.executable, "-m", *SERVERS[name].format(port=port).split()]
+    server = WithItsWorkers(command, tmp_path / "log", env)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         with server:
             await eventually(lambda: is_open(http), f"it starts: {server.output()}")
