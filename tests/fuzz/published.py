@@ -23,6 +23,8 @@ class Life:
     last: int = 1
     ended: bool = False
     deleted: bool = False
+    deleting: bool = False
+    """Whether a call that deletes it was sent: readers may see that before its answer comes."""
     sure: bool = True
     """Whether each answer came: if one did not, it is not known what was stored."""
 
@@ -115,6 +117,7 @@ class Writer:
 
     async def _delete(self, id: str) -> None:
         life = self._life(id)
+        life.deleting = True
         await self._store.delete(id, force=True)
         life.deleted = True
 
@@ -144,4 +147,4 @@ class Writer:
             before.deleted = True
         if life is not None and shown is not None:
             life.sure = life.sure and not forgotten and life.last == shown.events
-            life.last, life.ended, life.deleted = shown.events, shown.done, False
+            life.last, life.ended, life.deleted, life.deleting = shown.events, shown.done, False, False

@@ -131,7 +131,9 @@ class Client:
 
     def _was_deleted(self, operation: str) -> bool:
         life = self._life(operation)
-        return life is None or life.deleted or not life.sure or operation in self._run.published.doubted
+        return (
+            life is None or life.deleted or life.deleting or not life.sure or operation in self._run.published.doubted
+        )
 
 
 @pytest.mark.parametrize("redis_is", STEADY_REDIS)
