@@ -286,16 +286,20 @@ class Settings(BaseSettings):
         15,
         description="default time without a message from its worker after which an operation is stalled",
     )
-    end_on_sigterm: bool = Field(
-        True,
-        description="whether a worker process that gets SIGTERM ends its operations as cancelled, unless it has a"
-        " handler of its own",
+    on_sigterm: Literal["cancel", "fail", "leave"] = Field(
+        "cancel",
+        description="what SIGTERM does to a worker's open operations, unless the program has a handler of its own:"
+        " end them as cancelled or as failed, or leave them open for a next attempt",
     )
     error_tracebacks: bool = Field(
         False,
         description="whether the error of a failed operation has the traceback and the causes of its exception: all who"
         " may read the operation see them, with file names, lines of code and messages",
     )
+    required: bool = Field(
+        False, description="raise an error where an operation can't be started or created, instead of doing it later"
+    )
+    disabled: bool = Field(False, description="report nothing from workers: they run as if they reported")
     worker_lost_after_s: Seconds = Field(
         60, description="how long a stalled operation waits for its worker until it fails"
     )

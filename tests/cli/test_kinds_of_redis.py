@@ -56,7 +56,7 @@ def test_a_kind_that_never_serves_is_rejected_by_its_name(
     for command in (("serve", "--port", "0"), *COMMANDS):
         assert lonely.fails(5, *command).startswith(said), command
     with pytest.raises(StorageUnavailable, match=re.escape(said)):
-        Operation.start("import", settings=Broker(url).settings)
+        Operation.start("import", settings=Broker(url).settings, required=True)
 
 
 def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:
@@ -67,7 +67,7 @@ def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: She
         line = lonely.fails(5, *command)
         assert re.match(rf"{replica.url} is a replica of 127.0.0.1:\d+: progress-broker needs the master", line)
     with pytest.raises(StorageUnavailable, match="is a replica of"):
-        Operation.start("import", settings=Broker(replica.url).settings)
+        Operation.start("import", settings=Broker(replica.url).settings, required=True)
     with lonely.process("serve", "--port", "0") as server:
         url = ready(server)
         assert get(f"{url}/readyz")[0] == 503
@@ -106,7 +106,7 @@ def test_another_schema_is_rejected_by_servers_commands_and_workers_and_left_as_
         for command in (("serve", "--port", "0"), *COMMANDS):
             assert lonely.fails(5, *command).startswith(said), command
         with pytest.raises(SetupError, match=re.escape(said)):
-            Operation.start("import", settings=Broker(master.url).settings)
+            Operation.start("import", settings=Broker(master.url).settings, required=True)
         assert client.hgetall("pb:meta") == {b"schema": schema.encode()}
         assert client.keys() == [b"pb:meta"]
 

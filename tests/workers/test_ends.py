@@ -226,11 +226,14 @@ def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) 
         ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))", "failed", 3),
         ("signal.signal(signal.SIGTERM, lambda *_: print('told'))", "succeeded", 0),
         ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "succeeded", 0),
-        ("os.environ['PROGRESS_END_ON_SIGTERM'] = 'false'", "running", -signal.SIGTERM),
+        ("os.environ['PROGRESS_ON_SIGTERM'] = 'leave'", "running", -signal.SIGTERM),
+        ("os.environ['PROGRESS_ON_SIGTERM'] = 'fail'", "failed", -signal.SIGTERM),
     ],
-    ids=["exits", "goes on", "ignores", "opted out"],
+    ids=["exits", "goes on", "ignores", "left open", "fails"],
 )
-def test_a_programs_own_handler_decides(redis_url: str, broker: Broker, before: str, status: str, code: int) -> None:
+def test_a_programs_own_handler_or_the_settings_decide(
+    redis_url: str, broker: Broker, before: str, status: str, code: int
+) -> None:
     with started(redis_url, before, work="[time.sleep(0.05) for _ in range(20)]") as process:
         process.terminate()
         process.wait(timeout=60)

@@ -114,7 +114,7 @@ def test_a_redis_that_does_not_let_us_in_is_said_to_be_unavailable(tmp_path: Pat
         for user in ("worker:secret", "worker:wrong"):
             settings = Broker(server.url.replace("redis://", f"redis://{user}@")).settings
             with pytest.raises(StorageUnavailable):
-                Operation.start("import", settings=settings)
+                Operation.start("import", settings=settings, required=True)
 
 
 def test_without_the_right_to_client_commands_it_works_all_the_same(tmp_path: Path) -> None:

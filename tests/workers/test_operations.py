@@ -356,10 +356,10 @@ async def _started(broker: Broker) -> AsyncOperation:
     return await AsyncOperation.start("import", id="cut", settings=broker.settings)
 
 
-def test_starting_needs_redis_and_says_so(run: Run, broker: Broker) -> None:
+def test_a_required_start_needs_redis_and_says_so(run: Run, broker: Broker) -> None:
     away = broker.settings.model_validate(broker.settings.model_dump() | {"redis_url": "redis://127.0.0.1:1"})
     with pytest.raises(StorageUnavailable, match="can't be reached"):
-        run(lambda op: None, "import", settings=away)
+        run(lambda op: None, "import", settings=away, required=True)
 
 
 def test_settings_that_disagree_are_rejected(run: Run, broker: Broker) -> None:
@@ -367,7 +367,7 @@ def test_settings_that_disagree_are_rejected(run: Run, broker: Broker) -> None:
     Operation.start("import", settings=settings).succeed()
     other = settings.model_copy(update={"lanes": 3})
     with pytest.raises(SetupError, match="lanes"):
-        run(lambda op: None, "import", settings=other)
+        run(lambda op: None, "import", settings=other, required=True)
 
 
 def test_a_dropped_operation_stops_its_beats(broker: Broker) -> None:

@@ -199,7 +199,7 @@ def test_nothing_runs_in_the_background_and_nothing_is_left_of_it() -> None:
         recorded.cancel("too late")
     assert set(threading.enumerate()) == before
     with pytest.raises(StorageUnavailable, match="progress-broker serve"):
-        Operation.start("import")
+        Operation.start("import", required=True)
 
 
 def test_recordings_stand_for_themselves() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from progress_broker.settings import Settings
-from progress_workers import AsyncOperation, Cancelled, Operation, current
+from progress_workers import AsyncOperation, Cancelled, Operation, StorageUnavailable, current
 from progress_workers.testing import Recording
 from progress_workers.tracked import tracked
 from tests.servers import free_port
@@ -225,31 +224,17 @@ def test_an_async_call_is_cancelled_with_its_operation(recorded: Recording) -> N
 
 
 @both
-def test_without_redis_the_function_runs_and_the_log_says_so(
+def test_without_redis_the_function_runs_and_the_log_says_so_once(
     call: Any, function: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("progress_workers.transport.link.FLUSH_S", 0.1)
     monkeypatch.setenv("PROGRESS_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
     with caplog.at_level(logging.WARNING):
-        assert call(1) == 3
-    (record,) = [record for record in caplog.records if record.name == "progress_workers.tracked"]
-    assert record.getMessage().startswith(f"{function.__name__} runs without being reported: ")
-
-
-def test_calls_do_not_wait_again_and_again_for_a_redis_that_is_away(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A socket that listens but never answers, so that each attempt waits for the timeout."""
-    import socket
-    import time
-
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        settings = Settings(_env_file=None, redis_url=f"redis://127.0.0.1:{port}", redis_timeout_s=0.2)
-        work = tracked(kind="run", settings=settings)(lambda number: number)
-        began = time.monotonic()
-        assert [work(number) for number in range(1000)] == list(range(1000))
-        assert time.monotonic() - began < 100  # and not a thousand times 0.2
-    assert len([record for record in caplog.records if record.name == "progress_workers.tracked"]) == 1
+        assert [call(1), call(1)] == [3, 3]
+    (said,) = caplog.messages
+    assert said.startswith("progress could not be sent to Redis, so it is buffered and sent again later")
+    with pytest.raises(StorageUnavailable):
+        tracked(required=True)(lambda: 1)()
 
 
 def test_it_is_stored_in_redis(broker: Broker) -> None:

@@ -70,20 +70,23 @@ operation, nothing happens.
     >>> with Operation.start("jewelry") as op:
     ...     polish(["agate", "opal"])
 
-**Never in the way.** Reporting never blocks. Once an operation has started, no report raises an exception. Any object
+**Never in the way.** Reporting never blocks, and no report raises an exception. Any object
 may be returned, counted, logged or used as a name. Numbers that are not finite are ignored, values that JSON can't hold
 are shown as readable texts, and values that are too large are left out. The operation's log and Python's `logging` then
 say so, once (`python -m pydoc progress_workers.values` has the rules). `Operation.start` raises `InvalidInput` for an
 invalid id, parent or lease, before anything is created. `sys.exit()` and `sys.exit(0)` end an operation as succeeded;
 any other exit ends it as failed. SIGTERM ends the open operations of the process as cancelled, before it ends the
-process, which takes two seconds at most. This is not so if the program has a handler of its own for SIGTERM (it
-decides, for example by `sys.exit`), in tasks of queues, or with `PROGRESS_END_ON_SIGTERM=false`. As Python runs signal
+process, which takes two seconds at most. `PROGRESS_ON_SIGTERM` can make them `fail`, or `leave` them open. Nothing is
+done if the program has a handler of its own for SIGTERM (it decides, for example by `sys.exit`), or in tasks of queues,
+which know what becomes of the task. As Python runs signal
 handlers in the main thread, a long call of C code there delays it.
 
 A background thread sends the newest progress, at most ten times a second. While Redis is unavailable, it buffers
 reports in bounded memory (10,000 lines or 4 MiB per operation), and the log says how many lines were dropped. Leaving
 the block waits until everything is stored; while Redis is unavailable, it waits at most five seconds in total, however
-many blocks are left. Only the start of an operation needs Redis to be available.
+many blocks are left. A start waits a second at most: then the work goes on, and the operation is created when Redis is
+back, before its reports are sent. With `required=True`, it raises `StorageUnavailable` instead. `PROGRESS_DISABLED=1`
+turns reporting off.
 
 **When a worker dies.** Another thread sends heartbeats, one every five seconds. If there is no heartbeat for `lease_s`
 (15 s), the operation is shown as stalled. It runs again when its worker is back. After another minute it fails, as

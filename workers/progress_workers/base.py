@@ -59,6 +59,11 @@ class BaseOperation:
         return self._reporter.operation
 
     @property
+    def _reported(self) -> bool:
+        """Whether anybody can see what is reported."""
+        return not self._settings.disabled
+
+    @property
     def trace(self) -> NoTrace:
         """The operation's span, if OpenTelemetry is set up."""
         return self._reporter.trace
@@ -280,7 +285,8 @@ class BaseOperation:
         if not self._ends:
             self._reporter.release()
             self.trace.end(None)
-        if not flushed and not self._reporter.dropped:  # dropped updates are already logged
+        # Dropped updates are already logged, and that the broker was away at the start, too.
+        if not flushed and not self._reporter.dropped and self._reporter.opening is None:
             logger.warning(
                 "the last updates of operation %s are not stored yet; they are sent as soon as Redis accepts them",
                 self.id,

@@ -48,6 +48,7 @@ class NullOperation(BaseOperation):
     """The null operation. It is never cancelled, and its id is empty."""
 
     id = ""
+    _reported = False
     trace = NO_TRACE
     attempt = 1
     ended = False

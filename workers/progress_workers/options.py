@@ -46,10 +46,17 @@ class CreateOptions(Description, total=False):
     """The id of the operation that this one is a part of."""
     settings: Settings | None
     """Which Redis to use, and the limits; by default they come from the environment."""
+    required: bool | None
+    """Whether to raise if the broker does not answer or does not fit. By default the work goes on, and the operation is
+    created later (`PROGRESS_REQUIRED`)."""
 
 
 class ReportOptions(TypedDict, total=False):
     """The options of reporting an operation."""
+
+    required: bool | None
+    """Whether to raise if the broker does not answer or does not fit. By default the work goes on, and the operation is
+    opened later (`PROGRESS_REQUIRED`)."""
 
     worker: str | None
     """The worker's name, which people see; by default `host:pid`."""

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from functools import wraps
@@ -11,7 +10,7 @@ from string import Formatter
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
-from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Gone, OperationEnded, OperationExists
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import BaseOperation
@@ -29,16 +28,10 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_AWAY = (StorageUnavailable, StorageFull)
 _USED = (OperationEnded, OperationExists, Gone)
 _OPTIONS: Final = StartOptions.__required_keys__ | StartOptions.__optional_keys__
 _TEMPLATES: Final = ("id", "title", "owner")
 _MAX_CHARS = 1 << 16
-_REST_PER_WAIT = 10
-"""After a start failed, later calls skip Redis for this many times the duration of that failure.
-
-So calls spend a tenth of their time at most waiting for an unavailable Redis.
-"""
 
 
 @overload
@@ -62,8 +55,9 @@ def tracked(
     code point in hexadecimal digits and a dot: with `id="x-{path}"` and the path `a b/c` the id is `x-a~20.b~2f.c`. An
     id that is too long is cut and ends in its SHA-256.
 
-    The function almost always runs. If Redis is unavailable, if the id was used before, or if an option is invalid, it
-    runs without being reported, and the log says so. There is one exception: if somebody cancelled the earlier
+    The function almost always runs. If Redis is unavailable, the operation is created later. If the id was used before,
+    or if an option is invalid, it runs without being reported, and the log says so. With `required=True`, the error is
+    raised instead. There is one other exception: if somebody cancelled the earlier
     operation with this id, or the operation around the call, the function does not run and `Cancelled` is raised. If a
     plain function returns a coroutine, as a decorated `async def` may, the coroutine is part of the call. The work of a
     generator, or of any other object that is awaited later, is not part of it, and the log says so.
@@ -91,7 +85,6 @@ class _Calls:
         self._kind = label(kind or getattr(function, "__qualname__", type(function).__qualname__))
         self._options = options
         self._templates = Templates(function, self._kind, options)
-        self._away_until = 0.0
 
     def wrap(self) -> Callable[..., Any]:
         @wraps(self._function)
@@ -126,14 +119,9 @@ class _Calls:
         return call
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
-        began = time.monotonic()
-        if began < self._away_until:
-            return None
         options = self._call_options(args, kwargs)
         try:
             return Operation.start(self._kind, **options)
-        except _AWAY as error:
-            self._away(error, began)
         except _USED as error:
             _raise_if_cancelled_before(options, error)
             self._unreported(error)
@@ -144,14 +132,9 @@ class _Calls:
         return None
 
     async def _begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncOperation | None:
-        began = time.monotonic()
-        if began < self._away_until:
-            return None
         options = self._call_options(args, kwargs)
         try:
             return await AsyncOperation.start(self._kind, **options)
-        except _AWAY as error:
-            self._away(error, began)
         except _USED as error:
             await asyncio.to_thread(_raise_if_cancelled_before, options, error)
             self._unreported(error)
@@ -172,12 +155,9 @@ class _Calls:
             options[name] = text  # type: ignore[literal-required]
         return options
 
-    def _away(self, error: Exception, began: float) -> None:
-        failed = time.monotonic()
-        self._away_until = failed + _REST_PER_WAIT * (failed - began)
-        self._unreported(error)
-
     def _unreported(self, error: Exception) -> None:
+        if self._options.get("required"):
+            raise error
         logger.warning("%s runs without being reported: %s", self._kind, error)
 
 

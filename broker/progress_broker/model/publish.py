@@ -1,12 +1,12 @@
 """A publish: what one process adds to one operation at once, and the answer to it. No I/O happens here."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from progress_broker.model.entry import NewEvent
-from progress_broker.model.operation import Cancel
+from progress_broker.model.operation import Cancel, Status
 
 
 class Publish(NamedTuple):
@@ -78,3 +78,20 @@ class Published(NamedTuple):
     """The request to stop, if there was one."""
     counts: Counts | None = None
     """What all publishers have counted, if there are several."""
+
+
+class WorkerView(NamedTuple):
+    """The state of an operation that a worker needs before it publishes."""
+
+    status: Status = Status.PENDING
+    attempt: int = 1
+    lease_s: float | None = None
+    progress: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    cancel: Cancel | None = None
+    created_ms: int | None = None
+    idle_timeout_s: float | None = None
+    traceparent: str = ""
+    counts: Counts | None = None
+    started_ms: int | None = None
+    metadata: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    parent: str | None = None

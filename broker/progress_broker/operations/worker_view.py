@@ -1,13 +1,14 @@
 """Converts an operation's snapshot hash to what a worker needs before it publishes. No I/O happens here."""
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
 from progress_broker.errors import Gone, NotFound
-from progress_broker.model.operation import Cancel, Status
-from progress_broker.model.publish import Counts, read_counts
+from progress_broker.model.operation import Status
+from progress_broker.model.publish import WorkerView as WorkerView
+from progress_broker.model.publish import read_counts
 from progress_broker.operations.commands import read_cancel
 from progress_broker.storage.schema import check_schema_of, overwritten
 
@@ -32,23 +33,6 @@ FIELDS: Final = (
 
 END_FIELDS: Final = ("status", "finished")
 """The fields whose values `read_cancelled_at_s` expects, in this order."""
-
-
-class WorkerView(NamedTuple):
-    """The state of an operation in Redis that a worker needs."""
-
-    status: Status = Status.PENDING
-    attempt: int = 1
-    lease_s: float | None = None
-    progress: dict[str, Any] = {}  # noqa: RUF012 - never written to
-    cancel: Cancel | None = None
-    created_ms: int | None = None
-    idle_timeout_s: float | None = None
-    traceparent: str = ""
-    counts: Counts | None = None
-    started_ms: int | None = None
-    metadata: dict[str, Any] = {}  # noqa: RUF012 - never written to
-    parent: str | None = None
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:

@@ -79,8 +79,9 @@ def run(
     exit code is 3. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT are forwarded to the command and end the operation as cancelled;
     the command decides how soon it ends. If this process is killed by SIGKILL, on Linux the command gets SIGTERM.
 
-    If Redis can't be reached or rejects the operation, a message on standard error says so, and the command runs
-    without being reported. With --require, it does not run.
+    If Redis can't be reached, a message on standard error says so, the command runs, and it is reported as soon as
+    Redis can be reached. If Redis rejects the operation, the command runs without being reported. With --require, it
+    does not run in either case.
     """
     job = Job(command, pattern, ansi, grace_s)
     try:

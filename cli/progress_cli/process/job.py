@@ -66,7 +66,7 @@ class Job(NamedTuple):
 def start(kind: str, options: dict[str, Any], require: bool) -> Operation | NullOperation:
     """Return the operation, or the null operation if it can't be created: the work matters more than its report."""
     try:
-        operation = Operation.start(kind, **options)
+        operation = Operation.start(kind, **options, required=require)
     except InvalidInput:
         raise
     except (BrokerError, redis.exceptions.RedisError) as error:

@@ -12,10 +12,18 @@ class Lease:
     """When the next heartbeat is due. Times are monotonic, in seconds."""
 
     def __init__(self, lease_s: float | None, idle_timeout_s: float, now: float) -> None:
-        self.lease_s = lease_s
-        self._every_s = min(inf if lease_s is None else lease_s / _HEARTBEATS_PER_LEASE, idle_timeout_s / _KEPT)
         self._heard_at = now
-        self._look = False
+        self._look = self._released = False
+        self._idle_timeout_s = idle_timeout_s
+        self.begin(lease_s, idle_timeout_s)
+
+    def begin(self, lease_s: float | None, idle_timeout_s: float | None) -> None:
+        """Note how long the worker may be silent. An operation without a lease expires after the idle timeout."""
+        if self._released:
+            return
+        idle_s = idle_timeout_s or self._idle_timeout_s
+        self.lease_s = lease_s
+        self._every_s = min(inf if lease_s is None else lease_s / _HEARTBEATS_PER_LEASE, idle_s / _KEPT)
 
     def due_at(self) -> float:
         """Return when the next heartbeat must be sent; infinity for never."""
@@ -35,4 +43,5 @@ class Lease:
 
     def release(self) -> None:
         """Note that nobody works on the operation here. The garbage collector calls this, so it takes no lock."""
+        self._released = True
         self.lease_s, self._every_s = None, inf

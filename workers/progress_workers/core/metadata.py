@@ -33,6 +33,11 @@ class Metadata:
         self._dirty_flag = dirty_flag
         self._changes: dict[str, Any] = {}
 
+    def begin(self, known: dict[str, Any]) -> None:
+        """Note what the metadata are where the changes begin."""
+        with self._dirty_flag.lock:
+            self.known = merged(known, self._changes)
+
     @property
     def waits(self) -> bool:
         """Whether changes wait to be sent."""

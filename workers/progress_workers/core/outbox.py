@@ -145,6 +145,13 @@ class Outbox:
             self._reached = self._batch_mark
         return len(before) > len(self.batch or ())
 
+    def leave_out_running(self) -> None:
+        """Take the report that the operation is running out of the batch: it is not true any more."""
+        left = [entry for entry in self.batch or () if entry.type != "status"]
+        self.batch = left or None
+        if not left:
+            self._reached = self._batch_mark
+
     def acknowledged(self) -> bool:
         """Note that the batch is stored. Return whether it was the last one."""
         last = self._parting or (self.batch or [])[-1].type == "end"

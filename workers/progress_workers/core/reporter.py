@@ -5,6 +5,7 @@ sent twice, it is stored once. Meanwhile newer progress replaces older progress,
 an unavailable Redis needs no more memory after an hour than after a second.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from math import inf
 from threading import RLock
@@ -12,12 +13,14 @@ from threading import RLock
 from progress_broker.errors import BrokerError, Fenced, OperationEnded
 from progress_broker.model.entry import NewEvent, build_shapes
 from progress_broker.model.metadata import FIELD, MAX_METADATA_BYTES
-from progress_broker.model.publish import Publish, Published
+from progress_broker.model.operation import Status
+from progress_broker.model.publish import Publish, Published, WorkerView
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import LEVELS, Line, level_of
 from progress_workers.core.cancellation import Cancellation
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
+from progress_workers.core.opening import Opening
 from progress_workers.core.outbox import BATCH_LINES, Outbox
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.dirty import DirtyFlag
@@ -25,7 +28,7 @@ from progress_workers.core.progress.progress import Progress
 from progress_workers.core.progress.stage import MAX_NAME_CHARS, Stage
 from progress_workers.core.progress_encoder import ProgressEncoder
 from progress_workers.errors import CancelInfo
-from progress_workers.tracing import NO_TRACE, NoTrace
+from progress_workers.tracing import NO_TRACE, NoTrace, begin
 from progress_workers.values import brief, text
 from progress_workers.values.complaints import Complaints
 
@@ -50,6 +53,8 @@ class Reporter:
         *,
         total: float | None = None,
         unit: str | None = None,
+        opening: Opening | None = None,
+        joins: bool = False,
         attempt: int = 1,
         created_ms: int | None = None,
         worker: str = "",
@@ -59,22 +64,23 @@ class Reporter:
         interval_s: float = INTERVAL_S,
         clock: Clock | None = None,
         wake: "Callable[[Reporter], None] | None" = None,
-        trace: NoTrace = NO_TRACE,
-        elapsed_ms: int = 0,
-        parent: str | None = None,
     ) -> None:
         build_shapes()  # now, because a block may be left while the process is already shutting down
         self.operation = operation
-        self.trace = trace
+        self.trace: NoTrace = NO_TRACE
+        self._traced = False
+        self.opening = opening
+        """What has to be done before anything can be sent; None: nothing. Until then, reports are buffered."""
+        self.parent = opening.new.parent if opening is not None and opening.new is not None else None
+        self._joins = joins
         self.attempt = attempt
-        self.parent = parent
         self.heard = (0, 0)
         """The position up to which its signals were read."""
         self.superseded = False
         """Whether a signal reported that another attempt took over."""
         self._clock = clock = clock or Clock()
         now = clock.monotonic()
-        self._began_at, self._ended_at = now - elapsed_ms / 1000, inf
+        self._began_at, self._ended_at = now, inf
         self.complaints = Complaints(operation, lambda said: self.publish(Line(said, "warning", None)))
         self.dirty_flag = DirtyFlag(lambda: wake(self) if wake else None, self.complaints.add)
         self.progress = Progress(self.dirty_flag, clock, total=total, unit=unit)
@@ -88,9 +94,14 @@ class Reporter:
         self._worker = worker
         self._created_ms = created_ms
         self._finished = self._released = False
+        self._discarded = self._told = False
         self._begins, self._conflicts = False, 0
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
+        if opening is not None and opening.new is not None:
+            self.outbox.metadata.begin(opening.new.metadata)
+        if joins:
+            self.progress.join()
 
     # Reports, from any thread.
 
@@ -109,7 +120,7 @@ class Reporter:
     def publish(self, one: Line | NewEvent) -> None:
         """Add a log line or a custom event."""
         with self.dirty_flag.lock:
-            if self.ended or self.lost is not None:
+            if self.ended or self.done:
                 return
             self.outbox.backlog.append(one)
             waiting = len(self.outbox.backlog)
@@ -119,7 +130,7 @@ class Reporter:
     def update_metadata(self, changes: object) -> None:
         """Change the operation's metadata; None as a value removes a key."""
         with self.dirty_flag.lock:
-            if self.ended or self.lost is not None:
+            if self.ended or self.done:
                 return
             self.outbox.metadata.update(changes)
         self.dirty_flag.wake()
@@ -183,7 +194,7 @@ class Reporter:
 
         If another attempt took the operation over, or somebody else ended it, late reports do not count as dropped.
         """
-        return self.lost is not None and not isinstance(self.lost, Fenced | OperationEnded)
+        return self._told or (self.lost is not None and not isinstance(self.lost, Fenced | OperationEnded))
 
     @property
     def ended(self) -> bool:
@@ -193,7 +204,7 @@ class Reporter:
     @property
     def done(self) -> bool:
         """Whether nothing more will be sent."""
-        return self._finished or self.lost is not None
+        return self._finished or self._discarded or self.lost is not None
 
     @property
     def idle(self) -> bool:
@@ -215,11 +226,54 @@ class Reporter:
         self.trace.end(self.outbox.end)
         self.cancellation.lose(error)
 
+    def discard(self, *, told: bool = True) -> None:
+        """Report nothing from now on, while the work goes on as if it were reported.
+
+        `told` says whether `dropped` tells of it, as where reports should have been stored.
+        """
+        self._discarded, self._told = True, told
+        self._finish()
+        with self.dirty_flag.lock:
+            self.outbox.backlog.clear()
+
+    # Opening, before anything is sent.
+
+    def begin_trace(self, traceparent: str = "") -> None:
+        """Begin its span, once, in the context of the caller; without one, as a part of the given trace."""
+        if self.opening is not None and not self._traced:
+            self._traced = True
+            self.trace = begin(self.operation, self.opening.new.kind if self.opening.new else "", traceparent)
+
+    def opened(self, state: WorkerView) -> None:
+        """Begin to report an operation that is in this state, or has just been found to be in it."""
+        opening = self.opening
+        if opening is not None:
+            if opening.only_creates:
+                self._finished, self.opening = True, None
+                self._finish()
+                return
+            self.begin_trace(state.traceparent)
+            # What `start` creates or finds counts from 0, but its percentage continues.
+            self.progress.resume(state.progress, state.counts, joins=self._joins, percent_only=opening.new is not None)
+            self.outbox.metadata.begin(state.metadata)
+            if state.started_ms is not None:
+                self._began_at = self._clock.monotonic() - max(0.0, time.time() - state.started_ms / 1000)
+        self.parent = self.parent or state.parent
+        self.attempt, self._created_ms = state.attempt, state.created_ms
+        self.outbox.publish_running = state.status in (Status.PENDING, Status.STALLED)
+        # If several processes share an operation, only the one that ends it keeps its lease.
+        self.lease.begin(None if self._joins else state.lease_s, state.idle_timeout_s)
+        self.opening = None
+        if state.cancel is not None:
+            self.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
+
     # Sending, by one thread.
 
     def due_at(self) -> float:
         """Return the monotonic time, in seconds, at which there is a batch to take; infinity for never."""
-        return inf if self.done else self.outbox.due_at(counting=not self._released)
+        if self.done:
+            return inf
+        return -inf if self.opening is not None else self.outbox.due_at(counting=not self._released)
 
     def take(self, now: float) -> list[NewEvent] | None:
         """Return the batch to send as of `now`; None if nothing is due. It is the same until it is acknowledged."""
@@ -269,7 +323,7 @@ class Reporter:
 
     def heartbeat_due_at(self) -> float:
         """Return the monotonic time, in seconds, at which a heartbeat is due; infinity for never."""
-        return inf if self.done or self.ended else self.lease.due_at()
+        return inf if self.done or self.ended or self.opening is not None else self.lease.due_at()
 
     def heartbeat(self, now: float) -> Publish:
         """Return the heartbeat. Its answer also says whether this process may still report the operation."""

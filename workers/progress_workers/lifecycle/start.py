@@ -1,21 +1,17 @@
-"""Starts or joins an operation: one or two calls to the broker, before any background thread is needed."""
+"""Starts or joins an operation. If the broker does not answer soon, that happens later, and the work goes on."""
 
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
-from progress_broker.errors import InvalidInput, NotFound, OperationEnded
-from progress_broker.model.operation import OPERATION_ID, Status
-from progress_broker.operations.worker_view import WorkerView
-from progress_broker.settings import Settings, load_settings
+from progress_broker.errors import NotFound
+from progress_broker.model.operation import OPERATION_ID
+from progress_broker.settings import Settings
+from progress_workers.core.opening import Opening
 from progress_workers.core.reporter import INTERVAL_S, Reporter
-from progress_workers.errors import CancelInfo, Cancelled
-from progress_workers.lifecycle.create import create
+from progress_workers.lifecycle.create import described
 from progress_workers.lifecycle.handle import Handle
-from progress_workers.lifecycle.takeover import begin_attempt, worker_name
-from progress_workers.tracing import NoTrace, begin
-from progress_workers.transport.link import Link
+from progress_workers.lifecycle.settings import is_required, working_settings
+from progress_workers.lifecycle.worker_name import worker_name
 from progress_workers.transport.registry import link_to
 from progress_workers.values import brief, number
 
@@ -26,55 +22,25 @@ def start(
     total: float | None = None,
     unit: str | None = None,
     settings: Settings | None = None,
+    required: bool | None = None,
     new_attempt: bool = False,
     worker: str | None = None,
     interval_s: float = INTERVAL_S,
     **fields: Any,
 ) -> Handle:
     """Create an operation, or find it if it already exists with the same values, and mark it as running."""
-    settings = settings or load_settings()
-    new_attempt = bool(new_attempt)  # an invalid option must fail before anything is created
-    plain_total, plain_interval_s, warnings = _numbers(total, interval_s)
-    created = create(kind, settings=settings, **fields)
-    link, operation, reply = created.link, created.operation, created.reply
-    if reply.cancel is not None:
-        raise Cancelled(operation, reply.cancel.reason, reply.cancel.by)
-    new = WorkerView(
-        lease_s=created.lease_s,
-        created_ms=reply.created_ms,
-        idle_timeout_s=reply.idle_timeout_s,
-        metadata=created.metadata,
-        parent=created.parent,
-    )
-    state = new if reply.new else link.carrier.view(operation)
-    if new_attempt:
-        state = begin_attempt(link, operation, state, worker)
-    trace = begin(operation, created.kind, state.traceparent)
-
-    def reporter(state: WorkerView) -> Reporter:
-        reporter = _reporter(
-            link, settings, operation, state, trace, worker, plain_interval_s, total=plain_total, unit=unit
-        )
-        reporter.progress.resume(
-            state.progress, state.counts, percent_only=True
-        )  # counting restarts, but the percentage continues
-        return reporter
-
-    try:
-        opened = Handle(link, _announced(link, operation, state, reporter, trace), settings, True)
-    except OperationEnded:
-        if reply.new and link.carrier.view(operation).status is Status.CANCELLED:
-            raise Cancelled(operation) from None  # cancelled after its creation, most likely together with its parent
-        raise
-    for subject, said in (*created.warnings, *warnings):
-        opened.reporter.complaints.add(subject, said)
-    return opened
+    settings = working_settings(settings, required)
+    name = worker_name(worker)
+    opening, warnings = described(kind, settings, **fields)
+    opening = opening._replace(new_attempt=bool(new_attempt), worker=name)
+    return _open(opening, settings, required, interval_s, warnings, total=total, unit=unit, worker=name)
 
 
 def attach(
     operation: str,
     *,
     settings: Settings | None = None,
+    required: bool | None = None,
     new_attempt: bool = False,
     worker: str | None = None,
     interval_s: float = INTERVAL_S,
@@ -83,28 +49,55 @@ def attach(
     """Join an existing operation and continue from its progress."""
     if type(operation) is not str or re.fullmatch(OPERATION_ID, operation) is None:
         raise NotFound(f"the operation {brief(operation)} does not exist, because its id is not valid")
-    _, plain_interval_s, warnings = _numbers(None, interval_s)
-    settings = settings or load_settings()
+    settings = working_settings(settings, required)
+    name = worker_name(worker)
+    opening = Opening(operation, new_attempt=bool(new_attempt), worker=name, cancel_counts_from_s=None)
+    shown = name if end_on_exit or worker else ""
+    return _open(opening, settings, required, interval_s, [], worker=shown, end_on_exit=end_on_exit)
+
+
+def adopt(kind: str, *, cancel_counts_from_s: float, **fields: Any) -> Handle:
+    """Begin a new attempt at an operation that another process may have created, with whatever values."""
+    settings, name = working_settings(None, None), worker_name(None)
+    opening, warnings = described(kind, settings, **fields)
+    opening = opening._replace(adopts=True, new_attempt=True, worker=name, cancel_counts_from_s=cancel_counts_from_s)
+    return _open(opening, settings, None, INTERVAL_S, warnings, worker=name)
+
+
+def _open(
+    opening: Opening,
+    settings: Settings,
+    required: bool | None,
+    interval_s: object,
+    warnings: list[tuple[str, str]],
+    *,
+    worker: str,
+    total: object = None,
+    unit: str | None = None,
+    end_on_exit: bool = True,
+) -> Handle:
+    plain_total, plain_interval_s = _numbers(total, interval_s, warnings)
     link = link_to(settings)
-
-    def reporter(state: WorkerView) -> Reporter:
-        reporter = _reporter(link, settings, operation, state, trace, worker, plain_interval_s, end_on_exit=end_on_exit)
-        reporter.progress.resume(state.progress, state.counts, joins=not end_on_exit)
-        return reporter
-
-    state = link.carrier.view(operation)
-    if new_attempt:
-        state = begin_attempt(link, operation, state, worker)
-    trace = begin(operation, traceparent=state.traceparent)
-    opened = Handle(link, _announced(link, operation, state, reporter, trace), settings, end_on_exit)
+    reporter = Reporter(
+        opening.operation,
+        settings,
+        total=plain_total,
+        unit=unit,
+        opening=opening,
+        joins=not end_on_exit,
+        worker=worker,
+        lease_s=opening.new.lease_s if opening.new else None,
+        interval_s=plain_interval_s,
+        wake=link.wake,
+    )
+    link.open(reporter, required=is_required(required, settings))
     for subject, said in warnings:
-        opened.reporter.complaints.add(subject, said)
-    return opened
+        reporter.complaints.add(subject, said)
+    return Handle(link, reporter, settings, end_on_exit)
 
 
-def _numbers(total: object, interval_s: object) -> tuple[float | None, float, list[tuple[str, str]]]:
-    """Return a valid total and interval, and warnings about invalid ones, by name."""
-    warnings: list[tuple[str, str]] = []
+def _numbers(total: object, interval_s: object, warnings: list[tuple[str, str]]) -> tuple[float | None, float]:
+    """Return a valid total and interval; add warnings about invalid ones, by name."""
     of = number(total)
     if total is not None and of is None:
         warnings.append(("total", f"the total {brief(total)} was ignored; expected a finite number"))
@@ -117,74 +110,4 @@ def _numbers(total: object, interval_s: object) -> tuple[float | None, float, li
             )
         )
         every_s = INTERVAL_S
-    return of, every_s, warnings
-
-
-def _reporter(
-    link: Link,
-    settings: Settings,
-    operation: str,
-    state: WorkerView,
-    trace: NoTrace,
-    worker: str | None,
-    interval_s: float,
-    *,
-    total: float | None = None,
-    unit: str | None = None,
-    end_on_exit: bool = True,
-) -> Reporter:
-    if state.status.done:
-        raise OperationEnded(
-            f"operation {operation} is already {state.status}, and an end is final:"
-            " to start new work, choose another id, or leave `id` out to get a new one"
-        )
-    reporter = Reporter(
-        operation,
-        settings,
-        total=total,
-        unit=unit,
-        attempt=state.attempt,
-        created_ms=state.created_ms,
-        worker=worker_name(worker) if end_on_exit or worker else "",
-        publish_running=state.status in (Status.PENDING, Status.STALLED),
-        # If several processes share an operation, only the one that ends it keeps its lease.
-        lease_s=state.lease_s if end_on_exit else None,
-        idle_timeout_s=state.idle_timeout_s,
-        interval_s=interval_s,
-        wake=link.wake,
-        trace=trace,
-        elapsed_ms=0 if state.started_ms is None else max(0, time.time_ns() // 1_000_000 - state.started_ms),
-        parent=state.parent,
-    )
-    reporter.outbox.metadata.known = state.metadata
-    if state.cancel is not None:
-        reporter.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
-    return reporter
-
-
-def _announced(
-    link: Link, operation: str, state: WorkerView, make: Callable[[WorkerView], Reporter], trace: NoTrace
-) -> Reporter:
-    try:
-        reporter = _first_sent(link, operation, make(state), make)
-    except BaseException:
-        trace.end(None)
-        raise
-    link.follow(reporter)
-    return reporter
-
-
-def _first_sent(link: Link, operation: str, reporter: Reporter, make: Callable[[WorkerView], Reporter]) -> Reporter:
-    try:
-        _send_first(link, reporter)
-    except (InvalidInput, OperationEnded):
-        # It changed since it was read. If it was cancelled, Redis rejects `running`; the worker must see the cancel.
-        reporter = make(link.carrier.view(operation))
-        _send_first(link, reporter)
-    return reporter
-
-
-def _send_first(link: Link, reporter: Reporter) -> None:
-    batch = reporter.batch(time.monotonic())
-    if batch is not None:
-        reporter.acknowledged(link.publish(batch))
+    return of, every_s

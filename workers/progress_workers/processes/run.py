@@ -65,7 +65,7 @@ def run_process(
     outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
     place = SpawnOptions(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
     operation.raise_if_cancelled()
-    copy_to = (None, None) if operation.id else (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2))
+    copy_to = (None, None) if operation._reported else (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2))
     with Running(command, outputs, place=place, grace_s=grace_s, copy_to=copy_to) as running:
         forget = operation.on_cancel(running.stop)
         try:

@@ -17,7 +17,6 @@ from progress_workers.core.encoding import room
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
-from progress_workers.lifecycle.handle import Handle
 from progress_workers.null import NULL_OPERATION, NullOperation
 from progress_workers.operation import Operation
 from progress_workers.options import Description
@@ -91,10 +90,10 @@ def begin(shell: type[Shell], task: str, fields: OperationOptions, enqueued_at: 
     """
     operation = operation_id(task)
     try:
-        opened = _opened(operation, fields)
+        opened = start.adopt(**fields, id=operation, cancel_counts_from_s=enqueued_at - _CLOCKS_S)
+    except Cancelled:
+        raise
     except Exception as error:  # whatever the error is, the task must run
-        if isinstance(error, OperationEnded) and _was_cancelled(operation, enqueued_at):
-            raise Cancelled(operation, "before this run began") from None
         logger.warning("task %s runs, but its progress is not reported: %s", task, error)
         return NULL_OPERATION
     opened = opened._replace(end_on_sigterm=False)  # the queue knows what becomes of the task
@@ -203,24 +202,6 @@ def force_stop_after(op: BaseOperation, after_s: float | None, stop: Callable[[]
         forget()
         for timer in timers:
             timer.cancel()
-
-
-def _opened(operation: str, fields: OperationOptions) -> Handle:
-    try:
-        return start.attach(operation, new_attempt=True)
-    except NotFound:
-        try:
-            return start.start(**fields, id=operation, new_attempt=True)
-        except OperationExists:  # the enqueuing process created it meanwhile, with other options
-            return start.attach(operation, new_attempt=True)
-
-
-def _was_cancelled(operation: str, after: float) -> bool:
-    try:
-        cancelled_at = link_to(load_settings()).carrier.cancelled_at_s(operation)
-    except BrokerError:
-        return False
-    return cancelled_at is not None and cancelled_at >= after - _CLOCKS_S
 
 
 @contextmanager

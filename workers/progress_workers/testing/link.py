@@ -111,11 +111,16 @@ class RecordingLink(Link):
         self._changed_reporters: deque[Reporter] = deque()
         self._sending = Lock()
 
+    def open(self, reporter: Reporter, *, required: bool) -> None:
+        """Open a reporter's operation at once."""
+        super().open(reporter, required=True)
+
     def follow(self, reporter: Reporter) -> None:
         """Send the reports of a reporter from now on."""
         if self._every:
             reporter.outbox.interval_s = 0.0
-        self._followed.setdefault(reporter.operation, []).append(reporter)
+        if not reporter.done:
+            self._followed.setdefault(reporter.operation, []).append(reporter)
         self._carry_out()
 
     def wake(self, reporter: Reporter) -> None:

@@ -8,8 +8,7 @@ from typing import NamedTuple, Protocol
 
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.model.operation import Cancel, NewOperation
-from progress_broker.model.publish import Publish, Published
-from progress_broker.operations.worker_view import WorkerView
+from progress_broker.model.publish import Publish, Published, WorkerView
 
 SignalPosition = tuple[int, int]
 """The position up to which an operation's signals were read; (0, 0): none."""

@@ -3,16 +3,19 @@
 import weakref
 from collections.abc import Callable
 
-from progress_broker.errors import BrokerError
+from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
+from progress_workers.core import encoding
 from progress_workers.core.reporter import Reporter
+from progress_workers.errors import Cancelled
 from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.heartbeats import Heartbeats
 from progress_workers.transport.over_redis.carrier import RedisCarrier
 from progress_workers.transport.over_redis.connection import Connection
-from progress_workers.transport.sender import Sender
+from progress_workers.transport.sender import AWAY, Sender, checked_answer, refuse
 from progress_workers.transport.signal_reader import Signals
+from progress_workers.transport.starts import OPEN_S, Start, open_now
 
 FLUSH_S = 5.0
 """How long leaving a block, or ending the process, waits until all reports are stored."""
@@ -23,39 +26,104 @@ class Link:
 
     def __init__(self, settings: Settings, carrier: Carrier | None = None) -> None:
         self.carrier = carrier or RedisCarrier(Connection(settings))
+        self._settings = settings
         self._known: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._reported_dropped: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._begin()
 
     def _begin(self) -> None:
-        self._sender = Sender(self.carrier, self._gone)
+        self._starting: dict[Reporter, None] = {}
+        """The reporters that belong to the thread that opens their operations."""
+        self._sender = Sender(self.carrier, self._opened, self._gone)
         self._heartbeats = Heartbeats(self.carrier)
         self._signals = Signals(self.carrier, self._heartbeats.check_now)
 
     def publish(self, publish: Publish) -> Published:
         """Store one publish now; raise the error that it was rejected with, `StorageUnavailable` or `StorageFull`."""
         (answer,) = self.carrier.publish([publish])
-        if isinstance(answer, BrokerError):
-            raise answer
-        return answer
+        return checked_answer(answer)
+
+    def open(self, reporter: Reporter, *, required: bool) -> None:
+        """Open a reporter's operation. If the broker does not answer within `OPEN_S`, that happens later.
+
+        With `required`, wait for the answer instead, and raise `StorageUnavailable`, `StorageFull` or `SetupError`.
+        Also raises `OperationExists`, `OperationEnded`, `NotFound`, `Gone` or `Cancelled`.
+        """
+        if required:
+            error = self._open_here(reporter)
+            if error is not None:
+                raise error
+        elif self._sender.away:
+            self._open_later(reporter, None)
+        else:
+            self._open_soon(reporter)
+
+    def _open_here(self, reporter: Reporter) -> Exception | None:
+        try:
+            open_now(self.carrier, reporter)
+        except Exception as error:
+            reporter.trace.end(None)
+            return error
+        self.follow(reporter)
+        return None
+
+    def _open_soon(self, reporter: Reporter) -> None:
+        self._starting[reporter] = None
+        start = Start(self.carrier, reporter, lambda error, awaited: self._start_over(reporter, error, awaited))
+        try:
+            if start.wait(OPEN_S):
+                return
+        except AWAY as error:
+            self._open_later(reporter, error)
+        except Exception:
+            reporter.trace.end(None)
+            raise
+        except BaseException as error:  # interrupted: nobody will work on it
+            reporter.end(encoding.failed(error, self._settings))
+            raise
+        else:
+            reporter.begin_trace()
+            peer = self.carrier.peer
+            self._sender.fail(StorageUnavailable(f"{peer} did not answer within {OPEN_S:g} s"))
+
+    def _start_over(self, reporter: Reporter, error: Exception | None, awaited: bool) -> Exception | None:
+        """Take a reporter back from the thread that opened its operation, or failed to."""
+        self._starting.pop(reporter, None)
+        if error is None:
+            self.follow(reporter)
+        elif not awaited:
+            if isinstance(error, BrokerError | Cancelled) and not isinstance(error, AWAY):
+                refuse(reporter, error)
+            else:
+                self._sender.wake(reporter)
+        return error
+
+    def _open_later(self, reporter: Reporter, error: BrokerError | None) -> None:
+        reporter.begin_trace()
+        self._sender.open_later(reporter, error)
+        self.wake(reporter)
 
     def follow(self, reporter: Reporter) -> None:
         """Send the reports of a reporter from now on, and listen for its operation's signals."""
-        self._known.add(reporter)
-        self.wake(reporter)
-        self._signals.wake()
+        if not reporter.done:
+            self.wake(reporter)
+            self._signals.wake()
 
     def wake(self, reporter: Reporter) -> None:
         """Note that a reporter may have something to send. The reporter itself calls this."""
-        if reporter not in self._sender and not reporter.done:
+        if reporter not in self._sender:
             self._known.add(reporter)
-            self._signals.add(reporter)
-            self._heartbeats.add(reporter)
+            if reporter in self._starting:
+                return
+            if not reporter.done and reporter.opening is None:
+                self._opened(reporter)
         self._sender.wake(reporter)
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
         """Wait until everything from these reporters (or all) is stored. Return whether it was, within the timeout."""
-        return self._sender.flush(self._sender.pending() if reporters is None else reporters, timeout_s)
+        if reporters is None:
+            reporters = [*self._sender.pending(), *list(self._starting)]
+        return self._sender.flush(reporters, timeout_s)
 
     def tell_dropped(self) -> bool:
         """Return whether reports of an operation that is still in use were dropped since the last call."""
@@ -78,6 +146,10 @@ class Link:
         self.tell_dropped()  # the parent reports these
         for reporter in list(self._known):
             reporter.after_fork()
+
+    def _opened(self, reporter: Reporter) -> None:
+        self._signals.add(reporter)
+        self._heartbeats.add(reporter)
 
     def _gone(self, reporter: Reporter) -> None:
         self._signals.remove(reporter)

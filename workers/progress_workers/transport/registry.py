@@ -11,6 +11,7 @@ import time
 from threading import RLock
 
 from progress_broker.settings import Settings
+from progress_workers.transport.disabled import DisabledLink
 from progress_workers.transport.link import FLUSH_S, Link
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def link_to(settings: Settings) -> Link:
     with _linking:
         link = _links.get(settings)
         if link is None:
-            link = _links.setdefault(settings, Link(settings))
+            link = _links.setdefault(settings, DisabledLink(settings) if settings.disabled else Link(settings))
         return link
 
 

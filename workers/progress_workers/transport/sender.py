@@ -8,18 +8,32 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from progress_broker.errors import BrokerError, Conflict, NotFound, StorageFull, StorageUnavailable, TooLarge
+from progress_broker.errors import (
+    BrokerError,
+    Conflict,
+    NotFound,
+    SetupError,
+    StorageFull,
+    StorageUnavailable,
+    TooLarge,
+)
 from progress_broker.model.publish import Publish, Published
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
+from progress_workers.errors import CancelInfo, Cancelled
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
+from progress_workers.transport.opening import open_operation
 
 logger = logging.getLogger(__name__)
 
 MAX_PUBLISHES = 100
 """How many publishes are sent in one round trip."""
+AWAY = (StorageUnavailable, StorageFull, SetupError)
+"""The errors after which a start is repeated: the broker does not answer, or it does not fit these settings yet."""
+MAX_UNOPENED = 1000
+"""How many operations wait for the broker to be created. Further ones are not reported."""
 GATHER_S = 0.005
 """The shortest time between two rounds, in seconds: reports of many operations meanwhile share one round trip."""
 
@@ -52,19 +66,47 @@ class Sender:
     While the broker is unavailable, it retries with growing, jittered delays. Meanwhile the reporters buffer.
     """
 
-    def __init__(self, carrier: Carrier, gone: Callable[[Reporter], None]) -> None:
-        self._carrier, self._gone = carrier, gone
+    def __init__(self, carrier: Carrier, opened: Callable[[Reporter], None], gone: Callable[[Reporter], None]) -> None:
+        self._carrier, self._opened, self._gone = carrier, opened, gone
         self._reporters: dict[Reporter, None] = {}
         self._wakeup = Wakeup()
         self._waiters: dict[_Waiter, None] = {}
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
+        self._told_of_too_many = False
         self._rejected: dict[Reporter, _Rejected] = {}
         self._thread = Background("progress-sender", self._run)
 
     def __contains__(self, reporter: Reporter) -> bool:
         return reporter in self._reporters
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker did not answer the last time."""
+        return self._failing_since is not None
+
+    def fail(self, error: BrokerError) -> None:
+        """Note that the broker did not answer."""
+        self._back_off(error)
+
+    def open_later(self, reporter: Reporter, error: BrokerError | None) -> None:
+        """Open a reporter's operation when the broker answers; `error` says why it could not be opened now."""
+        if isinstance(error, CallRejected):
+            self._back_off_one(reporter, error)
+        elif error is not None:
+            self._back_off(error)
+        if sum(each.opening is not None for each in self.pending()) < MAX_UNOPENED:
+            return
+        reporter.discard()
+        if not self._told_of_too_many:
+            self._told_of_too_many = True
+            logger.warning(
+                "%d operations already wait for %s to be created; further ones are not reported, such as %s",
+                MAX_UNOPENED,
+                self._carrier.peer,
+                reporter.operation,
+            )
 
     def wake(self, reporter: Reporter) -> None:
         """Note that a reporter may have something to send. The sender serves it from now on, until it is done."""
@@ -144,9 +186,8 @@ class Sender:
 
     def _round(self, now: float) -> None:
         due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
-        for start in range(0, len(due), MAX_PUBLISHES):
-            if not self._send(due[start : start + MAX_PUBLISHES], now):
-                break
+        if all(self._open(reporter) for reporter in due if reporter.opening is not None):
+            self._send_all([reporter for reporter in due if reporter.opening is None], now)
         for reporter in self.pending():
             if reporter.done or reporter.idle:
                 self._reporters.pop(reporter, None)
@@ -155,6 +196,32 @@ class Sender:
                 if reporter.due_at() < inf:  # something was reported just now
                     self.wake(reporter)
         self._settle_waiters()
+
+    def _send_all(self, due: Sequence[Reporter], now: float) -> None:
+        for start in range(0, len(due), MAX_PUBLISHES):
+            if not self._send(due[start : start + MAX_PUBLISHES], now):
+                break
+
+    def _open(self, reporter: Reporter) -> bool:
+        """Open the operation of a reporter that started while the broker was away. Return whether it answered."""
+        opening = reporter.opening
+        if opening is None:
+            return True
+        try:
+            reporter.opened(open_operation(self._carrier, opening))
+        except CallRejected as error:
+            self._back_off_one(reporter, error)
+            return True
+        except AWAY as error:
+            self._back_off(error)
+            return False
+        except (BrokerError, Cancelled) as error:
+            refuse(reporter, error)
+        self._answered()
+        self._rejected.pop(reporter, None)
+        if not reporter.done:
+            self._opened(reporter)
+        return True
 
     def _settle_waiters(self) -> None:
         for waiter in [waiter for waiter in list(self._waiters) if waiter.settled()]:
@@ -190,11 +257,14 @@ class Sender:
         if failure is not None:
             self._back_off(failure)
             return False
+        self._answered()
+        return True
+
+    def _answered(self) -> None:
         if self._backoff.failing:
             logger.info("%s accepts progress again", self._carrier.peer)
             self._backoff.succeeded()
-            self._failing_since = None
-        return True
+            self._failing_since, self._told_of_too_many = None, False
 
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._rejected:
@@ -247,6 +317,26 @@ def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Call
         pass
     elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():
         give_up(reporter, answer)
+
+
+def checked_answer(answer: Published | BrokerError) -> Published:
+    """Return an answer, or raise the error that it is."""
+    if isinstance(answer, BrokerError):
+        raise answer
+    return answer
+
+
+def refuse(reporter: Reporter, error: BrokerError | Cancelled) -> None:
+    """Take note that an operation can't be opened. Its work has begun, so only a cancel of this very work stops it."""
+    opening = reporter.opening
+    if isinstance(error, Cancelled):
+        reporter.cancellation.request(CancelInfo(error.reason, error.by))
+        reporter.discard(told=False)  # it has ended, as it should
+    elif opening is not None and opening.new is None:  # it was meant to exist
+        give_up(reporter, error)
+    else:
+        logger.warning("the work of operation %s goes on unreported: %s", reporter.operation, error.detail)
+        reporter.discard()
 
 
 def give_up(reporter: Reporter, rejection: BrokerError) -> None:

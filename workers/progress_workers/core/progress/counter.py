@@ -24,7 +24,17 @@ class Counter:
     Readers add up the slots. Therefore `+=`, which is not atomic, loses no counts here.
     """
 
-    __slots__ = ("_base", "_counts", "_dirty_flag", "_given_total", "_monotonic", "began", "skipped", "total")
+    __slots__ = (
+        "_base",
+        "_counts",
+        "_dirty_flag",
+        "_given_current",
+        "_given_total",
+        "_monotonic",
+        "began",
+        "skipped",
+        "total",
+    )
 
     def __init__(
         self, dirty_flag: DirtyFlag, total: float | None = None, monotonic: Callable[[], float] = time.monotonic
@@ -32,7 +42,7 @@ class Counter:
         self._dirty_flag, self._monotonic = dirty_flag, monotonic
         self._counts: dict[int, float] = {}
         self._base: float = 0
-        self._given_total = False
+        self._given_current = self._given_total = False
         self.began: Sample | None = None
         """When the first loop of `track` got its first item, and how much was done by then."""
         self.skipped: float = 0
@@ -88,10 +98,19 @@ class Counter:
         done, of = self.checked(current, total)
         with self._dirty_flag.lock:
             if done is not None:
+                self._given_current = True
                 self._base = done - sum(list(self._counts.values()))
             if of is not None:
                 self._given_total = of >= 0
                 self.total = of if self._given_total else None
+
+    def continue_from(self, current: float, total: float | None) -> None:
+        """Add what was done before. What was set here meanwhile, a count or a total, stays as it is."""
+        with self._dirty_flag.lock:
+            if not self._given_current:
+                self._base += current
+            if not self._given_total:
+                self.set(total=total)
 
     def checked(self, current: object, total: object) -> tuple[float | None, float | None]:
         """Return the arguments of `set` as plain numbers; None for an invalid value, which also causes a warning."""

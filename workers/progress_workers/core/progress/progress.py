@@ -68,6 +68,7 @@ class Progress:
         """Continue from an earlier `progress` object, perhaps of another process in another language.
 
         If several processes count, `counts` says what they have counted. With `joins`, this one is another of them.
+        What was reported here meanwhile is newer, and stays.
         """
         try:
             progress = tree(progress, MAX_RESUMED_BYTES).value
@@ -81,25 +82,32 @@ class Progress:
             self._floor = before
             self._others = _Count(counts.joined, counts.joined_total)
             return
-        self._highest = before
-        self.gauge.set(None if joins else counts.own, counts.own_total)
-        self._joins, self._sent = joins, self._counted()
-        # The script joins what several processes say only where it can tell the members apart.
-        self._says_changes = joins and tuple(progress)[: len(COUNTED)] in ((), COUNTED)
+        self._highest = max(self._highest, before)
+        if joins:
+            if not self._joins:
+                self.join()
+            if counts.own_total is not None:
+                self.gauge.set(total=counts.own_total)
+                self._sent = _Count(self._sent.current, counts.own_total)
+            # The script joins what several processes say only where it can tell the members apart.
+            self._says_changes = tuple(progress)[: len(COUNTED)] in ((), COUNTED)
+        else:
+            self.gauge.continue_from(counts.own or 0, counts.own_total)
+            self._sent = self._counted()
         self._note(counts)
         self._rate = Rate(counts.current)
         if self._says_changes:
             return
         unit, message = progress.get("unit"), progress.get("message")
-        self._unit = text(unit, MAX_UNIT_CHARS) if unit else self._unit
-        self._message = None if message is None else text(message)
+        self._unit = self._unit or (text(unit, MAX_UNIT_CHARS) if unit else None)
+        self._message = self._message or (None if message is None else text(message))
         metrics, stages = progress.get("metrics"), progress.get("stages")
-        self._metrics = dict(metrics) if isinstance(metrics, dict) else {}
-        self._extra = {name: value for name, value in progress.items() if name not in _COMPUTED}
+        self._metrics = (dict(metrics) if isinstance(metrics, dict) else {}) | self._metrics
+        self._extra = {name: value for name, value in progress.items() if name not in _COMPUTED} | self._extra
         if isinstance(stages, list) and not self._has_company:  # else the script has what the others have counted
             named = (stage for stage in stages if isinstance(stage, dict) and isinstance(stage.get("name"), str))
             self._inherited = {stage["name"]: stage for stage in named}
-        if self.gauge.total is None:
+        if self.gauge.total is None and self._given_percent is None:
             self._given_percent = known(progress.get("percent"))
         self._whole = self._measure(list(self._inherited.values()))
 

@@ -1,0 +1,33 @@
+"""The settings of an operation that starts, also where they are invalid: reporting must never fail the work."""
+
+import logging
+
+from progress_broker.errors import SetupError
+from progress_broker.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+_told: set[str] = set()
+
+
+def working_settings(given: Settings | None, required: bool | None) -> Settings:
+    """Return the given settings, or those of the environment. If these are invalid, reporting is off.
+
+    With `required`, raise `SetupError` instead.
+    """
+    if given is not None:
+        return given
+    try:
+        return load_settings()
+    except SetupError as error:
+        if required:
+            raise
+        if error.detail not in _told:
+            _told.add(error.detail)
+            logger.error("no progress is reported: %s", error.detail)
+        return Settings.model_construct(disabled=True)
+
+
+def is_required(required: bool | None, settings: Settings) -> bool:
+    """Return whether a start raises if it can't be reported."""
+    return settings.required if required is None else required
