@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import pickle
 import signal
@@ -12,16 +13,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from progress_broker.model.operation import Status
 from progress_workers import AsyncOperation, Cancelled, Gone, InvalidInput, Operation, current
-from progress_workers.processes import ExitCode, KilledBySignal, ProcessFailed, run_process
+from progress_workers.processes import (
+    ExitCode,
+    KilledBySignal,
+    ProcessFailed,
+    ProcessTimedOut,
+    run_process,
+    run_process_async,
+)
 from progress_workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
+from progress_workers.processes.run import RunOptions
 from progress_workers.processes.stream import Stream
-from tests.servers import RealRedis, wait_until
+from tests.servers import RealRedis, eventually, wait_until
 from tests.workers.harness import Broker, finished, python
 
 FOR_EVER = 1000
@@ -538,3 +547,75 @@ def test_a_copy_that_would_wait_is_put_off() -> None:
         assert os.read(reader, 100) == b"y" * 10
     for descriptor in (command, reader, copy):
         os.close(descriptor)
+
+
+def test_a_command_that_takes_too_long_is_ended(broker: Broker) -> None:
+    code = "import sys, time; print('working', file=sys.stderr, flush=True); time.sleep(1000)"
+    with pytest.raises(ProcessTimedOut, match=r"longer than 0\.5 s") as late, operation(broker):
+        run_process(child(code), timeout=0.5)
+    assert isinstance(late.value, subprocess.TimeoutExpired)
+    assert late.value.timeout == 0.5
+    assert str(pickle.loads(pickle.dumps(late.value))) == str(late.value)
+    error = broker.show("op").error
+    assert error is not None
+    assert error["type"] == "timeout"
+    assert run_process(child("pass"), timeout=FOR_EVER) == 0
+    with pytest.raises(InvalidInput, match="timeout"):
+        run_process(child("pass"), timeout=0)
+
+
+def test_a_command_that_ignores_the_end_of_its_time_is_killed() -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+    with pytest.raises(ProcessTimedOut):
+        run_process(child(code), timeout=0.5, grace_s=0.1)
+    assert not zombies()
+
+
+def test_with_echo_the_output_is_shown_too(broker: Broker, capfd: pytest.CaptureFixture[str]) -> None:
+    with operation(broker):
+        run_process(child("import sys; print('out'); print('err', file=sys.stderr)"), echo=True)
+    assert capfd.readouterr() == ("out\n", "err\n")
+    assert sorted(logged(broker)) == [("info", "out"), ("warning", "err")]
+
+
+async def test_in_asyncio_the_loop_goes_on_and_the_current_operation_is_known(broker: Broker) -> None:
+    async with AsyncOperation.start("import", id="op", settings=broker.settings):
+        ticks = asyncio.create_task(asyncio.sleep(0))
+        code = await run_process_async(child("print('x'); raise SystemExit(3)"), on_line=lambda line, name: None)
+        assert ticks.done()
+        assert code == 3
+        with pytest.raises(ExitCode):
+            await run_process_async(child("raise SystemExit(3)"), check=True)
+    assert logged(broker) == [("info", "x")]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelling_the_task_ends_the_command(times: int, tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" if times == 2 else ""
+    code = f"import os, signal, time; {ignore} open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+    task = asyncio.create_task(run_process_async(child(code), grace_s=FOR_EVER))
+    await eventually(lambda: told.exists() and told.read_text(), "it runs")
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not runs(int(told.read_text()))
+
+
+async def test_a_cancel_of_the_operation_ends_the_command_of_its_task(broker: Broker) -> None:
+    async def work() -> None:
+        async with AsyncOperation.start("import", id="op", lease_s=None, settings=broker.settings):
+            canceller = asyncio.create_task(asyncio.to_thread(broker.cancel, "op", "enough"))
+            await run_process_async(child("import time; time.sleep(1000)"))
+            await canceller
+
+    with pytest.raises(Cancelled, match="enough"):
+        await work()
+    assert broker.show("op").status is Status.CANCELLED
+
+
+def test_the_options_of_both_are_the_same() -> None:
+    given = inspect.signature(run_process).parameters.keys() - {"command"}
+    assert given == get_type_hints(RunOptions).keys()

@@ -46,9 +46,9 @@ the progress of their parent. Cancelling the parent cancels its children. Anothe
     ...     north.ended, south.ended
     (False, True)
 
-**Several processes** may count on one operation, and what they count adds up: forked processes, where `current()` is
-the operation, and processes that join with `Operation.attach(id, end_on_exit=False)`, as spawned ones have to. An
-operation can't be pickled; pass its id.
+**Several threads and processes** may count on one operation, and what they count adds up: those of pools, whose
+function is `op.wrap(function)`; forked processes, where `current()` is the operation; and processes that join with
+`Operation.attach(id, end_on_exit=False)`, as spawned ones have to. An operation can't be pickled; pass its id.
 
 **asyncio**: `AsyncOperation` has the same methods. A cancel also cancels the task that is inside the block.
 
@@ -86,7 +86,8 @@ reports in bounded memory (10,000 lines or 4 MiB per operation), and the log say
 the block waits until everything is stored; while Redis is unavailable, it waits at most five seconds in total, however
 many blocks are left. A start waits a second at most: then the work goes on, and the operation is created when Redis is
 back, before its reports are sent. With `required=True`, it raises `StorageUnavailable` instead. `PROGRESS_DISABLED=1`
-turns reporting off.
+turns reporting off. With `PROGRESS_SPOOL_DIR`, reports that can't be sent are on disk, and outlast a worker that is
+killed: the next start on the machine sends them.
 
 **When a worker dies.** Another thread sends heartbeats, one every five seconds. If there is no heartbeat for `lease_s`
 (15 s), the operation is shown as stalled. It runs again when its worker is back. After another minute it fails, as
@@ -104,7 +105,7 @@ and leaving the block then raise the reason: `Fenced`, `OperationEnded`, `NotFou
 | `rich.progress` bars | `from progress_workers.bars.rich import Progress, track` |
 | `logging` | `progress_workers.LogHandler` |
 | files that are read or written | `progress_workers.files.reading(file)`, `writing(file)` |
-| commands | `progress_workers.run_process([...])`, or `progress-broker run -- COMMAND` in a shell |
+| commands | `progress_workers.run_process([...])`, `await run_process_async([...])`; `progress-broker run -- COMMAND` |
 | Celery, RQ, Dramatiq, arq, taskiq | `progress_workers.queues.celery` and so on |
 | unit tests, without Redis | `progress_workers.testing.recording()` |
 """
@@ -135,12 +136,12 @@ from progress_workers.transport.registry import flush
 from progress_workers.values.pool import Pool, PoolWorker
 
 if TYPE_CHECKING:
-    from progress_workers.processes import ProcessFailed, run_process
+    from progress_workers.processes import ProcessFailed, ProcessTimedOut, run_process, run_process_async
 else:
 
     def __getattr__(name: str) -> object:
         """Import the modules that run commands at their first use: most workers do not need these ten modules."""
-        if name not in ("ProcessFailed", "run_process"):
+        if name not in ("ProcessFailed", "ProcessTimedOut", "run_process", "run_process_async"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from progress_workers import processes
 
@@ -162,6 +163,7 @@ __all__ = [
     "Pool",
     "PoolWorker",
     "ProcessFailed",
+    "ProcessTimedOut",
     "SetupError",
     "Signal",
     "StorageFull",
@@ -170,6 +172,7 @@ __all__ = [
     "current",
     "flush",
     "run_process",
+    "run_process_async",
     "track",
     "tracked",
 ]

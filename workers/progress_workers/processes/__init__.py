@@ -6,7 +6,8 @@ after each other. `output` does all this for one pipe, and logs the lines. `runn
 start to the end of the child process (`child`).
 """
 
-from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed
+from progress_workers.processes.errors import ExitCode, KilledBySignal, ProcessFailed, ProcessTimedOut
 from progress_workers.processes.run import run_process
+from progress_workers.processes.run_async import run_process_async
 
-__all__ = ["ExitCode", "KilledBySignal", "ProcessFailed", "run_process"]
+__all__ = ["ExitCode", "KilledBySignal", "ProcessFailed", "ProcessTimedOut", "run_process", "run_process_async"]

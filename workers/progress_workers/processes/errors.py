@@ -42,6 +42,22 @@ class KilledBySignal(ProcessFailed):
     error_type = "signal"
 
 
+class ProcessTimedOut(subprocess.TimeoutExpired):
+    """A command was ended because it ran longer than its timeout; `stderr` has its last lines."""
+
+    error_type = "timeout"
+
+    def __init__(self, command: Sequence[str], timeout: float, last: Iterable[str] = ()) -> None:
+        lines = tuple(last)
+        self._last = "\n".join(lines)
+        super().__init__(list(command), timeout, stderr=self._last)
+        self.args = (self.cmd, timeout, lines)  # pickling recreates the exception from these
+
+    def __str__(self) -> str:
+        said = f":\n{self._last}" if self._last else ""
+        return f"{self.cmd[0]} was ended because it ran longer than {self.timeout:g} s{said}"
+
+
 def failure(returncode: int, command: Sequence[str], last: Iterable[str] = ()) -> ProcessFailed:
     """Return the exception for a command that failed."""
     return (KilledBySignal if returncode < 0 else ExitCode)(returncode, command, last)

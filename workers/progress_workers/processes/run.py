@@ -4,8 +4,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import IO, Any, Literal, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Literal, TextIO, TypedDict, Unpack
 
 from progress_broker.errors import InvalidInput
 from progress_workers.base import BaseOperation
@@ -13,7 +13,7 @@ from progress_workers.current import current
 from progress_workers.processes.bars.parts import Parts
 from progress_workers.processes.bars.patterns import make_pattern
 from progress_workers.processes.child import SpawnOptions
-from progress_workers.processes.errors import failure
+from progress_workers.processes.errors import ProcessTimedOut, failure
 from progress_workers.processes.output import OnLine, Output
 from progress_workers.processes.running import GRACE_S, Running
 
@@ -29,6 +29,8 @@ def run_process(
     stdin: int | IO[Any] | None = None,
     grace_s: float = GRACE_S,
     on_line: OnLine | None = None,
+    timeout: float | None = None,
+    echo: bool = False,
     check: bool = False,
 ) -> int:
     """Run a command to its end, and report its output to the operation (by default the current one).
@@ -56,28 +58,81 @@ def run_process(
     be run. If another process keeps the outputs open after the command's end, such as a daemon that it started, the
     call waits half a second for it. If the operation is asked to stop, the command and everything it started get
     SIGTERM, and SIGKILL after `grace_s` seconds. Then the call raises what `raise_if_cancelled` raises, such as
-    `Cancelled`. Any other exception, such as `KeyboardInterrupt`, ends the command in the same way.
+    `Cancelled`. Any other exception, such as `KeyboardInterrupt`, ends the command in the same way. So does the end of
+    the `timeout`, in seconds, after which `ProcessTimedOut` is raised, a `subprocess.TimeoutExpired`.
 
-    The call blocks. In asyncio, use `await asyncio.to_thread(run_process, …)`, which also knows the current operation.
-    There, too, cancelling the operation ends the command; cancelling only the task does not.
+    With `echo`, the output also goes to this process's own stdout and stderr, unchanged.
+
+    The call blocks. In asyncio, use `run_process_async`.
     """
-    operation = current() if operation is None else operation
-    outputs = make_outputs(operation, pattern=pattern, ansi=ansi, on_line=on_line)
-    place = SpawnOptions(cwd, env, subprocess.DEVNULL if stdin is None else stdin)
+    return run_with(
+        command,
+        lambda running: None,
+        operation=operation,
+        pattern=pattern,
+        ansi=ansi,
+        cwd=cwd,
+        env=env,
+        stdin=stdin,
+        grace_s=grace_s,
+        on_line=on_line,
+        timeout=timeout,
+        echo=echo,
+        check=check,
+    )
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `run_process`."""
+
+    operation: BaseOperation | None
+    pattern: str | re.Pattern[str] | None
+    ansi: Literal["strip", "keep"]
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] | None
+    stdin: int | IO[Any] | None
+    grace_s: float
+    on_line: OnLine | None
+    timeout: float | None
+    echo: bool
+    check: bool
+
+
+def run_with(command: Sequence[str], started: Callable[[Running], None], **options: Unpack[RunOptions]) -> int:
+    """Run a command, as `run_process` does; call `started` as soon as it can be stopped."""
+    given, timeout, grace_s = options.get("operation"), options.get("timeout"), options.get("grace_s", GRACE_S)
+    operation = current() if given is None else given
+    if not (timeout is None or (isinstance(timeout, int | float) and timeout > 0)):
+        raise InvalidInput(f"timeout must be a number of seconds, greater than 0, not {timeout!r}", field="timeout")
+    outputs = make_outputs(
+        operation,
+        pattern=options.get("pattern"),
+        ansi=options.get("ansi", "strip"),
+        on_line=options.get("on_line"),
+    )
+    stdin = options.get("stdin")
+    place = SpawnOptions(options.get("cwd"), options.get("env"), subprocess.DEVNULL if stdin is None else stdin)
     operation.raise_if_cancelled()
-    copy_to = (None, None) if operation._reported else (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2))
+    echoes = options.get("echo") or not operation._reported
+    copy_to = (descriptor_of(sys.stdout, 1), descriptor_of(sys.stderr, 2)) if echoes else (None, None)
+    late = ProcessTimedOut(command, timeout or 0.0)
     with Running(command, outputs, place=place, grace_s=grace_s, copy_to=copy_to) as running:
+        if timeout is not None:
+            running.stop_after(timeout, late)
         forget = operation.on_cancel(running.stop)
+        started(running)
         try:
             code = running.finish()
         finally:
             forget()
+    if running.stopped_for is late:
+        raise ProcessTimedOut(command, late.timeout, outputs[1].last)
     if running.stopped_for is not None:
         raise running.stopped_for
     for error in running.copy_errors:
         if error is not None:
             raise error
-    if check and code:
+    if options.get("check") and code:
         raise failure(code, command, outputs[1].last)
     return code
 

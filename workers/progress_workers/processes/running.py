@@ -55,7 +55,8 @@ class Running:
         self._grace_s, self._outputs = grace_s, outputs
         self._stop: BaseException | None = None
         self._group_awaited = False
-        self._kill_at = self._leave_at = self._look_at = inf
+        self._kill_at = self._leave_at = self._look_at = self._late_at = inf
+        self._late: BaseException | None = None
         self._wake = Wake()
         try:
             self.child = Child(command, place, self._wake.call)
@@ -77,6 +78,15 @@ class Running:
         """
         self._stop = self._stop or reason
         self._wake.call()
+
+    def stop_after(self, timeout_s: float, reason: BaseException) -> None:
+        """End the command, as `stop` does, if it still runs then."""
+        self._late_at, self._late = monotonic() + timeout_s, reason
+
+    def kill(self) -> None:
+        """Kill the command and everything it started, from any thread."""
+        if self._leave_at == inf:
+            self.child.signal(signal.SIGKILL)
 
     def finish(self) -> int:
         """Forward its output until it has ended. Return its exit code, or the negative number of a signal."""
@@ -134,7 +144,7 @@ class Running:
 
     def _timeout_ms(self) -> int | None:
         now = monotonic()
-        times = [self._kill_at, self._look_at]
+        times = [self._kill_at, self._look_at, self._late_at]
         if self._leave_at > now:
             times.append(self._leave_at)
         if self._group_awaited and self._leave_at < inf:
@@ -159,7 +169,9 @@ class Running:
                 output.look()
 
     def _press(self, now: float) -> None:
-        """Ask it to end, if requested, and kill it when the grace time is over."""
+        """Ask it to end, if requested or if it is late, and kill it when the grace time is over."""
+        if now >= self._late_at:
+            self._late_at, self._stop = inf, self._stop or self._late
         if self._stop is not None and self.stopped_for is None and self._leave_at == inf:
             self.stopped_for, self._group_awaited, self._kill_at = self._stop, True, now + self._grace_s
             self.child.ask_to_end()
