@@ -14,14 +14,17 @@ from progress_workers.current import enter, leave
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending
 from progress_workers.lifecycle.handle import Handle
+from progress_workers.operation import Operation
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, StartOptions
+from progress_workers.shared_operation import SharedOperation
 from progress_workers.transport.link import FLUSH_S
+from progress_workers.wrapped import Join
 
 T = TypeVar("T")
 Register = Callable[[Callable[[Exception], None]], Callable[[], None]]
 
 
-class AsyncOperation(BaseOperation):
+class AsyncOperation(SharedOperation):
     """An operation that asyncio code reports: `async with AsyncOperation.start("import") as op: …`.
 
     Methods that wait are coroutines. Everything else works as in `Operation`, with one difference: when the work is
@@ -108,6 +111,9 @@ class AsyncOperation(BaseOperation):
         """
         return self._reporter.inbox.each_async(timeout)
 
+    def _join(self) -> Join:
+        return Operation.attach
+
     async def flush(self, timeout: float = FLUSH_S) -> bool:
         """Wait until everything reported so far is stored. Return whether this happened within `timeout` seconds."""
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
@@ -186,7 +192,7 @@ class PendingOperation:
 class _AbandonableStart:
     """An operation that a thread starts for a task. The task, or even its loop, may be gone when the start finishes."""
 
-    def __init__(self, made: type[AsyncOperation], open: Callable[[], Handle]) -> None:
+    def __init__(self, made: type[BaseOperation], open: Callable[[], Handle]) -> None:
         self._made, self._open = made, open
         self._lock = Lock()
         self._opened: Handle | None = None

@@ -28,12 +28,17 @@ _entered: ContextVar[tuple[_Entered, ...]] = ContextVar("progress_operations", d
 """The operations whose blocks are entered, the innermost last. Blocks may exit in any order, so there are no tokens."""
 
 
+_activated: BaseOperation | None = None
+"""The operation that is current where no block is entered."""
+
+
 def current() -> BaseOperation:
     """Return the operation in whose block this code runs. Outside a block, return one that ignores all reports.
 
     As with all context variables, the current operation belongs to the task or thread. `asyncio.to_thread` passes it
-    on. For a plain thread or an executor, pass the operation as an argument, or use `contextvars.copy_context()`. A
-    forked process inherits it; a spawned one does not, and joins the operation with `Operation.attach`.
+    on. For threads and processes of a pool, use `Operation.wrap`; for a plain thread, that, too, or pass the operation
+    as an argument. A forked process inherits it; a spawned one does not, and joins the operation with
+    `Operation.attach`.
 
     The block of a generator ends where the generator yields: while it is suspended, the operation of the code that
     loops over it is the current one. For a generator that `contextlib` made a context manager, the block goes on.
@@ -44,7 +49,7 @@ def current() -> BaseOperation:
     """
     entered = _entered.get()
     if not entered:
-        return NULL_OPERATION
+        return _outside()
     if entered[-1].active:
         return entered[-1].operation
     # Without a block of its own, such as that of a fixture's test, code reports to the generator's operation.
@@ -59,6 +64,29 @@ def track(
     The options are those of `Operation.track`.
     """
     return current().track(items, total=total, description=description, raise_on_cancel=raise_on_cancel)
+
+
+def activate(operation: BaseOperation) -> None:
+    """Make an operation the current one wherever no block is entered, in place of another."""
+    global _activated
+    _activated = operation
+
+
+def deactivate(operation: BaseOperation) -> None:
+    """Undo `activate`, unless another operation took the place meanwhile."""
+    global _activated
+    if _activated is operation:
+        _activated = None
+
+
+def _outside() -> BaseOperation:
+    operation = _activated
+    if operation is None:
+        return NULL_OPERATION
+    if operation.ended:
+        deactivate(operation)
+        return NULL_OPERATION
+    return operation
 
 
 def enter(operation: BaseOperation) -> None:

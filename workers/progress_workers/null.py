@@ -1,13 +1,15 @@
 """The null operation: it accepts every report and does nothing, so libraries can report whether or not there is one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from progress_workers.base import BaseOperation
 from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
 from progress_workers.tracing import NO_TRACE
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -15,6 +17,7 @@ class NullStage(Stage):
     """A stage of the null operation."""
 
     percent = None
+    has_changed = False
 
     def __init__(self) -> None:
         self.name = ""
@@ -105,6 +108,17 @@ class NullOperation(BaseOperation):
         """Do nothing."""
 
     def fail(self, error: BaseException | str) -> None:
+        """Do nothing."""
+
+    def wrap(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function as it is."""
+        return function
+
+    def activate(self) -> "NullOperation":
+        """Return itself."""
+        return self
+
+    def deactivate(self) -> None:
         """Do nothing."""
 
     def retry_in(self, delay_s: float, error: BaseException | str | None = None) -> None:
