@@ -299,6 +299,11 @@ class Settings(BaseSettings):
     required: bool = Field(
         False, description="raise an error where an operation can't be started or created, instead of doing it later"
     )
+    spool_dir: Path | None = Field(
+        None,
+        description="directory for reports of workers that can't be sent, which the next start on this machine sends",
+    )
+    spool_max_bytes: Count = Field(64 * 1024 * 1024, description="maximum size of the files in that directory")
     disabled: bool = Field(False, description="report nothing from workers: they run as if they reported")
     worker_lost_after_s: Seconds = Field(
         60, description="how long a stalled operation waits for its worker until it fails"

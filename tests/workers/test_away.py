@@ -11,7 +11,8 @@ import pytest
 from progress_broker.settings import Settings
 from progress_workers import AsyncOperation, Cancelled, Operation, current, flush
 from progress_workers.queues._runs import begin
-from progress_workers.transport import sender, starts
+from progress_workers.transport import sender
+from progress_workers.transport.opening import start as starts
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import Broker, assert_whole, finished, python
@@ -206,6 +207,7 @@ def test_settings_that_do_not_fit_are_said_and_disturb_no_work(
     Operation.start("work", settings=broker.settings).succeed()
     with Operation.start("work", settings=broker.settings.model_copy(update={"lanes": 3})) as op:
         op.advance()
+    wait_until(lambda: any("lanes" in said for said in caplog.messages), "it is said")
     assert sum("lanes" in said for said in caplog.messages) == 1
     monkeypatch.setenv("PROGRESS_REDIS_URL", "http://127.0.0.1")
     caplog.clear()

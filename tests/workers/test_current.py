@@ -56,6 +56,8 @@ def test_all_that_can_be_said_of_an_operation_can_be_said_of_none() -> None:
         "on_cancel": (print,),
         "track": ([],),
         "child": ("x",),
+        "increment": ("x",),
+        "wrap": (print,),
     }
     for name, method in inspect.getmembers(NULL_OPERATION, inspect.ismethod):
         if not name.startswith("_"):

@@ -15,6 +15,8 @@ from progress_workers import (
     Signal,
     current,
     flush,
+    run_process,
+    run_process_async,
     track,
     tracked,
 )
@@ -32,6 +34,10 @@ def plain(rows: list[str]) -> int:
             stage.update(current=3, in_flight=4)
         with op.child("part", weight=3) as child:
             assert_type(child, Operation)
+        assert_type(op.wrap(len)(rows), int)
+        assert_type(op.activate(), Operation)
+        op.deactivate()
+        assert_type(run_process(["true"], timeout=5, echo=True), int)
         for signal in op.signals(timeout=0):
             assert_type(signal, Signal)
         op.update(metrics={"pages": 12}, workers={"active": 3, "max": 8}, message="reading", custom=1)
@@ -60,8 +66,9 @@ def plain(rows: list[str]) -> int:
 
 
 async def asynchronous(rows: AsyncIterator[bytes]) -> None:
-    async with AsyncOperation.start("import", total=3) as op:
+    async with AsyncOperation.start("import", total=3, required=True) as op:
         assert_type(op, AsyncOperation)
+        assert_type(await run_process_async(["true"], operation=op, check=True), int)
         async for row in op.track(rows, total=3, raise_on_cancel=True):
             assert_type(row, bytes)
         for letter in op.track("abc"):

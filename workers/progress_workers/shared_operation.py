@@ -29,7 +29,7 @@ class SharedOperation(BaseOperation):
 
         For notebooks, whose cells can't share a block. A later `activate` of another operation takes its place.
 
-            >>> from progress_workers import current
+            >>> from progress_workers import Operation, current
             >>> op = Operation.start("explore").activate()
             >>> current().log("from any cell")
             >>> op.succeed()

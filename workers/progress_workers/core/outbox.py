@@ -6,7 +6,6 @@ from math import inf
 from secrets import token_hex
 
 from progress_broker.model.entry import NewEvent
-from progress_broker.model.metadata import FIELD
 from progress_broker.settings import Settings
 from progress_workers.core.backlog import Backlog, Line
 from progress_workers.core.encoding import log_json, room, running
@@ -55,7 +54,7 @@ class Outbox:
 
     def _begin_anew(self) -> None:
         self.batch = None
-        self._producer, self._seq = token_hex(8), 0
+        self.producer, self._seq = token_hex(8), 0
         self._marks = self._batch_mark = self._reached = 0
 
     @property
@@ -135,22 +134,15 @@ class Outbox:
             return
         first, self._seq = self._seq + 1, self._seq + len(entries)
         numbered = enumerate(entries, start=first)
-        self.batch = [replace(entry, producer=self._producer, seq=seq) for seq, entry in numbered]
+        self.batch = [replace(entry, producer=self.producer, seq=seq) for seq, entry in numbered]
 
-    def leave_out_metadata(self) -> bool:
-        """Take the metadata out of the batch, which was rejected for it. Return whether there was any."""
+    def leave_out(self, type: str) -> bool:
+        """Take the events of a type out of the batch, which was rejected for them. Return whether there were any."""
         before = self.batch or []
-        self.batch = [entry for entry in before if entry.type != FIELD] or None
+        self.batch = [entry for entry in before if entry.type != type] or None
         if self.batch is None:
             self._reached = self._batch_mark
         return len(before) > len(self.batch or ())
-
-    def leave_out_running(self) -> None:
-        """Take the report that the operation is running out of the batch: it is not true any more."""
-        left = [entry for entry in self.batch or () if entry.type != "status"]
-        self.batch = left or None
-        if not left:
-            self._reached = self._batch_mark
 
     def acknowledged(self) -> bool:
         """Note that the batch is stored. Return whether it was the last one."""

@@ -72,7 +72,8 @@ class Reporter:
         self.opening = opening
         """What has to be done before anything can be sent; None: nothing. Until then, reports are buffered."""
         self.parent = opening.new.parent if opening is not None and opening.new is not None else None
-        self._joins = joins
+        self.joins = joins
+        """Whether this is one of several processes that count, and another one ends the operation."""
         self.attempt = attempt
         self.heard = (0, 0)
         """The position up to which its signals were read."""
@@ -95,6 +96,7 @@ class Reporter:
         self._created_ms = created_ms
         self._finished = self._released = False
         self._discarded = self._told = False
+        self._assumes_running = False
         self._begins, self._conflicts = False, 0
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
@@ -254,18 +256,42 @@ class Reporter:
                 return
             self.begin_trace(state.traceparent)
             # What `start` creates or finds counts from 0, but its percentage continues.
-            self.progress.resume(state.progress, state.counts, joins=self._joins, percent_only=opening.new is not None)
+            self.progress.resume(state.progress, state.counts, joins=self.joins, percent_only=opening.new is not None)
             self.outbox.metadata.begin(state.metadata)
             if state.started_ms is not None:
                 self._began_at = self._clock.monotonic() - max(0.0, time.time() - state.started_ms / 1000)
         self.parent = self.parent or state.parent
         self.attempt, self._created_ms = state.attempt, state.created_ms
-        self.outbox.publish_running = state.status in (Status.PENDING, Status.STALLED)
+        running = state.status not in (Status.PENDING, Status.STALLED)
+        if not self._assumes_running:
+            self.outbox.publish_running = not running
+        elif running:
+            self.outbox.leave_out("status")
         # If several processes share an operation, only the one that ends it keeps its lease.
-        self.lease.begin(None if self._joins else state.lease_s, state.idle_timeout_s)
+        self.lease.begin(None if self.joins else state.lease_s, state.idle_timeout_s)
         self.opening = None
         if state.cancel is not None:
             self.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
+
+    # Spooling, instead of sending, by the thread that sends.
+
+    def spool_due_at(self) -> float:
+        """Return when there is something to write to a spool."""
+        if self.done:
+            return inf
+        unwritten = self.opening is not None and not self._assumes_running
+        return -inf if unwritten else self.outbox.due_at(counting=not self._released)
+
+    def assume_running(self) -> None:
+        """Report that the operation is running, before it is known whether it is: this is corrected when it is sent."""
+        if not self._assumes_running:
+            self._assumes_running = self.outbox.publish_running = True
+
+    def spooled(self) -> None:
+        """Note that the last batch is written: this process has done what it can."""
+        if self.outbox.batch is not None and self.outbox.acknowledged():
+            self._finished = True
+            self._finish()
 
     # Sending, by one thread.
 
@@ -298,7 +324,7 @@ class Reporter:
 
     def leave_out_metadata(self) -> bool:
         """Go on without the changes of metadata, which Redis rejected. Return whether there were any."""
-        left_out = self.outbox.leave_out_metadata()
+        left_out = self.outbox.leave_out(FIELD)
         if left_out:
             self.complaints.add(
                 FIELD,

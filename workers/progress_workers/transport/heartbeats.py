@@ -13,9 +13,10 @@ from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
+from progress_workers.transport.answers import apply_answer
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.sender import MAX_PUBLISHES, apply_answer
+from progress_workers.transport.sender import MAX_PUBLISHES
 
 logger = logging.getLogger(__name__)
 

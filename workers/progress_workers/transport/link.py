@@ -3,19 +3,22 @@
 import weakref
 from collections.abc import Callable
 
-from progress_broker.errors import BrokerError, StorageUnavailable
+from progress_broker.errors import BrokerError, Forbidden, StorageUnavailable
 from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
 from progress_workers.core import encoding
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled
+from progress_workers.spool.spool import Spool, broker_name
+from progress_workers.transport.answers import AWAY, checked_answer, refuse
 from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.heartbeats import Heartbeats
+from progress_workers.transport.opening.start import OPEN_S, Start, open_now
 from progress_workers.transport.over_redis.carrier import RedisCarrier
 from progress_workers.transport.over_redis.connection import Connection
-from progress_workers.transport.sender import AWAY, Sender, checked_answer, refuse
+from progress_workers.transport.sender import Sender
 from progress_workers.transport.signal_reader import Signals
-from progress_workers.transport.starts import OPEN_S, Start, open_now
+from progress_workers.transport.spooler import Spooler
 
 FLUSH_S = 5.0
 """How long leaving a block, or ending the process, waits until all reports are stored."""
@@ -32,9 +35,9 @@ class Link:
         self._begin()
 
     def _begin(self) -> None:
-        self._starting: dict[Reporter, None] = {}
-        """The reporters that belong to the thread that opens their operations."""
-        self._sender = Sender(self.carrier, self._opened, self._gone)
+        self._starting: dict[Reporter, bool] = {}
+        """The reporters that belong to the thread that opens their operations, each with whether it is still wanted."""
+        self._sender = Sender(self.carrier, self._opened, self._gone, self._spooler())
         self._heartbeats = Heartbeats(self.carrier)
         self._signals = Signals(self.carrier, self._heartbeats.check_now)
 
@@ -68,17 +71,21 @@ class Link:
         return None
 
     def _open_soon(self, reporter: Reporter) -> None:
-        self._starting[reporter] = None
+        self._starting[reporter] = True
         start = Start(self.carrier, reporter, lambda error, awaited: self._start_over(reporter, error, awaited))
         try:
             if start.wait(OPEN_S):
                 return
         except AWAY as error:
             self._open_later(reporter, error)
+        except Forbidden as error:  # a matter of grants, which must not stop the work
+            refuse(reporter, error)
         except Exception:
             reporter.trace.end(None)
             raise
         except BaseException as error:  # interrupted: nobody will work on it
+            if reporter in self._starting:
+                self._starting[reporter] = False
             reporter.end(encoding.failed(error, self._settings))
             raise
         else:
@@ -88,9 +95,11 @@ class Link:
 
     def _start_over(self, reporter: Reporter, error: Exception | None, awaited: bool) -> Exception | None:
         """Take a reporter back from the thread that opened its operation, or failed to."""
-        self._starting.pop(reporter, None)
+        wanted = self._starting.pop(reporter, True)
         if error is None:
             self.follow(reporter)
+        elif not wanted:
+            reporter.discard(told=False)
         elif not awaited:
             if isinstance(error, BrokerError | Cancelled) and not isinstance(error, AWAY):
                 refuse(reporter, error)
@@ -122,7 +131,8 @@ class Link:
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
         """Wait until everything from these reporters (or all) is stored. Return whether it was, within the timeout."""
         if reporters is None:
-            reporters = [*self._sender.pending(), *list(self._starting)]
+            starting = [reporter for reporter, wanted in list(self._starting.items()) if wanted]
+            reporters = [*self._sender.pending(), *starting]
         return self._sender.flush(reporters, timeout_s)
 
     def tell_dropped(self) -> bool:
@@ -142,10 +152,18 @@ class Link:
     def after_fork(self) -> None:
         """Restart in a forked child: the connections and threads belong to the parent."""
         self.carrier.after_fork()
+        self._sender.after_fork()
         self._begin()
         self.tell_dropped()  # the parent reports these
         for reporter in list(self._known):
             reporter.after_fork()
+
+    def _spooler(self) -> Spooler | None:
+        settings = self._settings
+        if settings.spool_dir is None:
+            return None
+        spool = Spool(settings.spool_dir, broker_name(settings), settings.spool_max_bytes)
+        return Spooler(spool, self.carrier, self._opened)
 
     def _opened(self, reporter: Reporter) -> None:
         self._signals.add(reporter)

@@ -8,30 +8,22 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from progress_broker.errors import (
-    BrokerError,
-    Conflict,
-    NotFound,
-    SetupError,
-    StorageFull,
-    StorageUnavailable,
-    TooLarge,
-)
-from progress_broker.model.publish import Publish, Published
+from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.model.publish import Publish
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
-from progress_workers.errors import CancelInfo, Cancelled
+from progress_workers.errors import Cancelled
+from progress_workers.transport.answers import AWAY, apply_answer, refuse
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.opening import open_operation
+from progress_workers.transport.opening.operation import open_operation
+from progress_workers.transport.spooler import Spooler
 
 logger = logging.getLogger(__name__)
 
 MAX_PUBLISHES = 100
 """How many publishes are sent in one round trip."""
-AWAY = (StorageUnavailable, StorageFull, SetupError)
-"""The errors after which a start is repeated: the broker does not answer, or it does not fit these settings yet."""
 MAX_UNOPENED = 1000
 """How many operations wait for the broker to be created. Further ones are not reported."""
 GATHER_S = 0.005
@@ -66,7 +58,14 @@ class Sender:
     While the broker is unavailable, it retries with growing, jittered delays. Meanwhile the reporters buffer.
     """
 
-    def __init__(self, carrier: Carrier, opened: Callable[[Reporter], None], gone: Callable[[Reporter], None]) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        opened: Callable[[Reporter], None],
+        gone: Callable[[Reporter], None],
+        spooler: Spooler | None = None,
+    ) -> None:
+        self._spooler = spooler
         self._carrier, self._opened, self._gone = carrier, opened, gone
         self._reporters: dict[Reporter, None] = {}
         self._wakeup = Wakeup()
@@ -74,6 +73,8 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
+        self._told: set[type[BrokerError]] = set()
+        """The kinds of failures that the log has told of since the broker answered last."""
         self._told_of_too_many = False
         self._rejected: dict[Reporter, _Rejected] = {}
         self._thread = Background("progress-sender", self._run)
@@ -85,6 +86,11 @@ class Sender:
     def away(self) -> bool:
         """Whether the broker did not answer the last time."""
         return self._failing_since is not None
+
+    def after_fork(self) -> None:
+        """Let go of what belongs to the parent. In the child, another sender takes its place."""
+        if self._spooler is not None:
+            self._spooler.after_fork()
 
     def fail(self, error: BrokerError) -> None:
         """Note that the broker did not answer."""
@@ -164,7 +170,11 @@ class Sender:
             began = time.monotonic()
             if began >= self._not_before:
                 self._try_round(began)
-            wait_s = max(self._due_at(), self._not_before) - time.monotonic()
+            if self._spooler is not None and self.away:
+                self._spooler.write(self.pending(), began)
+                self._forget_done()
+                self._settle_waiters()
+            wait_s = self._next_at() - time.monotonic()
             if wait_s > 0:
                 self._wakeup.wait(wait_s)
             time.sleep(max(0.0, began + GATHER_S - time.monotonic()))
@@ -177,6 +187,14 @@ class Sender:
             logger.exception("an unexpected error occurred while sending progress; sending is retried")
             self._not_before = time.monotonic() + self._backoff.failed()
 
+    def _next_at(self) -> float:
+        """Return when there is something to do next."""
+        if self._spooler is None:
+            return max(self._due_at(), self._not_before)
+        if self.away:
+            return min(self._not_before, self._spooler.due_at(self.pending()))
+        return self._not_before if self._spooler.waits else max(self._due_at(), self._not_before)
+
     def _due_at(self) -> float:
         return min((self._due(reporter) for reporter in self.pending()), default=inf)
 
@@ -186,8 +204,27 @@ class Sender:
 
     def _round(self, now: float) -> None:
         due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
+        if self._spooler is not None and self._spooler.waits:
+            if not self._send_spool(self._spooler):
+                return
+            due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
         if all(self._open(reporter) for reporter in due if reporter.opening is not None):
             self._send_all([reporter for reporter in due if reporter.opening is None], now)
+        self._forget_done()
+        self._settle_waiters()
+
+    def _send_spool(self, spooler: Spooler) -> bool:
+        """Send what is in the spool. Return whether the broker answered."""
+        try:
+            spooler.send_own()
+            spooler.send_left()
+        except AWAY as error:
+            self._back_off(error)
+            return False
+        self._answered()
+        return True
+
+    def _forget_done(self) -> None:
         for reporter in self.pending():
             if reporter.done or reporter.idle:
                 self._reporters.pop(reporter, None)
@@ -195,7 +232,6 @@ class Sender:
                 self._gone(reporter)
                 if reporter.due_at() < inf:  # something was reported just now
                     self.wake(reporter)
-        self._settle_waiters()
 
     def _send_all(self, due: Sequence[Reporter], now: float) -> None:
         for start in range(0, len(due), MAX_PUBLISHES):
@@ -265,6 +301,9 @@ class Sender:
             logger.info("%s accepts progress again", self._carrier.peer)
             self._backoff.succeeded()
             self._failing_since, self._told_of_too_many = None, False
+            self._told.clear()
+            if self._spooler is not None:
+                self._spooler.take_left()
 
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
         if reporter not in self._rejected:
@@ -277,13 +316,14 @@ class Sender:
         self._rejected.setdefault(reporter, _Rejected()).again()
 
     def _back_off(self, error: BrokerError) -> None:
-        if not self._backoff.failing:
+        if type(error) not in self._told:
+            self._told.add(type(error))
             logger.warning(
                 "progress could not be sent to %s, so it is buffered and sent again later: %s",
                 self._carrier.peer,
                 error.detail,
             )
-            self._failing_since = time.monotonic()
+            self._failing_since = self._failing_since or time.monotonic()
         self._not_before = time.monotonic() + self._backoff.failed()
 
 
@@ -299,55 +339,3 @@ def _batch(reporter: Reporter, now: float) -> Publish | None:
             )
         )
         return None
-
-
-def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Callable[[Published], None]) -> None:
-    """Pass the answer to `take`. If it is a rejection, stop reporting the operation."""
-    if not isinstance(answer, BrokerError):
-        take(answer)
-    elif isinstance(answer, NotFound):
-        give_up(
-            reporter,
-            NotFound(
-                f"operation {reporter.operation} no longer exists in Redis: it was deleted, it expired,"
-                " or a failover or restart lost it. Its stored events are lost too"
-            ),
-        )
-    elif isinstance(answer, Conflict) and reporter.begin_again():
-        pass
-    elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():
-        give_up(reporter, answer)
-
-
-def checked_answer(answer: Published | BrokerError) -> Published:
-    """Return an answer, or raise the error that it is."""
-    if isinstance(answer, BrokerError):
-        raise answer
-    return answer
-
-
-def refuse(reporter: Reporter, error: BrokerError | Cancelled) -> None:
-    """Take note that an operation can't be opened. Its work has begun, so only a cancel of this very work stops it."""
-    opening = reporter.opening
-    if isinstance(error, Cancelled):
-        reporter.cancellation.request(CancelInfo(error.reason, error.by))
-        reporter.discard(told=False)  # it has ended, as it should
-    elif opening is not None and opening.new is None:  # it was meant to exist
-        give_up(reporter, error)
-    else:
-        logger.warning("the work of operation %s goes on unreported: %s", reporter.operation, error.detail)
-        reporter.discard()
-
-
-def give_up(reporter: Reporter, rejection: BrokerError) -> None:
-    """Stop reporting an operation. Log this once, with the number of events that are lost."""
-    if reporter.lost is None:
-        unsent = reporter.unsent()
-        dropped = f"; events that were not stored yet and are lost: {unsent}" if unsent else ""
-        logger.warning(
-            "stopped reporting operation %s, because %s%s; the work itself may continue",
-            reporter.operation,
-            rejection.detail,
-            dropped,
-        )
-    reporter.lose(rejection)

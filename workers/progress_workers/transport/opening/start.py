@@ -10,9 +10,9 @@ from progress_broker.errors import InvalidInput, OperationEnded
 from progress_broker.model.operation import Status
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled
+from progress_workers.transport.answers import checked_answer
 from progress_workers.transport.carrier import Carrier
-from progress_workers.transport.opening import check_open, open_operation
-from progress_workers.transport.sender import checked_answer
+from progress_workers.transport.opening.operation import check_open, open_operation
 
 OPEN_S = 1.0
 """How long a start waits for the broker. After that, the work goes on, and the operation is created later."""
@@ -33,7 +33,7 @@ def open_now(carrier: Carrier, reporter: Reporter) -> None:
             raise Cancelled(reporter.operation) from None  # most likely together with its parent
         check_open(carrier, opening, state)
         reporter.opened(state)
-        reporter.outbox.leave_out_running()
+        reporter.outbox.leave_out("status")
         _send_first(carrier, reporter)
 
 

@@ -6,7 +6,7 @@ from progress_broker.model.publish import WorkerView
 from progress_workers.core.opening import Opening
 from progress_workers.errors import Cancelled
 from progress_workers.transport.carrier import Carrier
-from progress_workers.transport.takeover import begin_attempt
+from progress_workers.transport.opening.takeover import begin_attempt
 
 
 def open_operation(carrier: Carrier, opening: Opening) -> WorkerView:
