@@ -55,7 +55,7 @@ def _routes() -> list[BaseRoute]:
     for module in ROUTES:
         answer_heads(module.router)
         router.include_router(module.router)
-    return router.routes
+    return [streams.DIRECT, *router.routes]
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -53,7 +53,7 @@ _LONG_POLL = RequestClass(limited=True, is_long_poll=True, of_one=True)
 
 def classify(scope: Scope) -> RequestClass:
     """Return the class of a request or of a WebSocket."""
-    path = _path_of(scope)
+    path = path_of(scope)
     if not path.startswith(_LIMITED):
         return _OPEN if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) else _OTHER
     is_call = scope["type"] == "http"
@@ -85,10 +85,10 @@ def class_of(scope: Scope) -> RequestClass:
 
 def operation_in(scope: Scope) -> str:
     """Return the operation id in the path of a request whose class is `of_one`."""
-    return _path_of(scope).split("/", 4)[3]
+    return path_of(scope).split("/", 4)[3]
 
 
-def _path_of(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
     """Return a request's path without the `root_path`, exactly as the router does; "" for the lifespan."""
     path: str = scope.get("path", "")
     root_path: str = scope.get("root_path", "")

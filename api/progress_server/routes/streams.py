@@ -20,6 +20,7 @@ from progress_server.context import Id, context_of
 from progress_server.http.headers import EVENT_STREAM
 from progress_server.http.openapi import Responses, rejections
 from progress_server.http.paths import STREAM_OF_MANY, STREAM_OF_ONE
+from progress_server.http.routing import DirectRoute
 from progress_server.sse.query import MultiQuery, query_parameters, read_multi_query, read_query
 from progress_server.sse.response import stream_rejected, stream_response
 
@@ -79,6 +80,9 @@ async def stream(operation: Id, request: Request) -> Response:
             return Response(reconnect_frame(NotFound.code, context.settings.retry_ms).wire, 200, EVENT_STREAM)
         return stream_rejected(request, error)
     return stream_response(request, subscription, query.wait_s)
+
+
+DIRECT = DirectRoute(STREAM_OF_ONE, stream)
 
 
 @router.head(STREAM_OF_MANY, include_in_schema=False)
