@@ -8,17 +8,16 @@ scope:
     await send({"type": "http.response.start", …})      # so that middleware and the access log see it
     connection = await offer.adopt(limit)               # None: continue with `send`
     connection.transport.set_protocol(…)
+    connection.transport.write(connection.head + …)
 
 `progress-broker serve` runs it; `api/progress_server/protocols/for_uvicorn.py` tells how uvicorn does.
 """
 
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
 from progress_server.protocols.extensions import ADOPTION, Connection
-from progress_server.protocols.http import BoundedHttpProtocol
+from progress_server.protocols.http import BoundedCycle, BoundedHttpProtocol
 
 
 class ConnectionHandover:
@@ -26,7 +25,7 @@ class ConnectionHandover:
 
     __slots__ = ("_cycle", "_protocol", "held")
 
-    def __init__(self, protocol: "AdoptableProtocol", cycle: RequestResponseCycle) -> None:
+    def __init__(self, protocol: "AdoptableProtocol", cycle: BoundedCycle) -> None:
         self._protocol, self._cycle = ref(protocol), ref(cycle)
         self.held = False
 
@@ -74,9 +73,9 @@ class AdoptableProtocol(BoundedHttpProtocol):
             return
         if scope["method"] == "GET":
             extensions: dict[str, Any] = scope.setdefault("extensions", {})
-            extensions[ADOPTION] = ConnectionHandover(self, cycle)
+            extensions[ADOPTION] = ConnectionHandover(self, cast(BoundedCycle, cycle))
 
-    def detach(self, cycle: RequestResponseCycle) -> Connection:
+    def detach(self, cycle: BoundedCycle) -> Connection:
         """Hand the connection over to the application. For uvicorn the response is complete, as after an upgrade to a
         WebSocket."""
         cycle.response_complete = True
@@ -89,4 +88,4 @@ class AdoptableProtocol(BoundedHttpProtocol):
         self.pipeline.clear()
         self.cycle = None  # type: ignore[assignment]
         self.parser = None  # type: ignore[assignment]
-        return Connection(self.transport, self.connections)
+        return Connection(self.transport, self.connections, cycle.head)

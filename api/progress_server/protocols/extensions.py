@@ -33,6 +33,8 @@ class Connection(NamedTuple):
     connections: set[Any]
     """The set of uvicorn's connections, which it counts, and ends by `shutdown()`. The new owner must be in it while
     the connection lasts."""
+    head: bytes = b""
+    """The head of the response, if it was not written yet: the new owner writes it together with the first data."""
 
 
 class ConnectionOffer(Protocol):

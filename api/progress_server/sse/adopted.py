@@ -5,6 +5,7 @@ They replace uvicorn's protocol, request and task, so an open stream needs littl
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from typing import ClassVar
 
 from progress_broker.limits.slots import Slot
@@ -14,6 +15,19 @@ from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, Gzip
 
 MAX_UNASKED_BYTES = 65_536
 """Maximum bytes that a client may send after its request. They are ignored; more of them abort the connection."""
+
+
+class FirstWrite:
+    """Writes the held head together with the first data. After that, an outlet writes to the transport directly."""
+
+    __slots__ = ("_outlet", "head")
+
+    def __init__(self, outlet: "ChunkedOutlet", head: bytes) -> None:
+        self._outlet, self.head = outlet, head
+
+    def __call__(self, data: bytes) -> None:
+        """Write both."""
+        self._outlet.started().write(self.head + data)
 
 
 class AdoptedOutlet(asyncio.Protocol):
@@ -26,7 +40,7 @@ class AdoptedOutlet(asyncio.Protocol):
     """Time limit for sending the rest of a response that has ended, and for the client to close the connection."""
 
     def __init__(self, subscription: OutletOwner, connection: Connection) -> None:
-        transport, connections = connection
+        transport, connections, _ = connection
         self._subscription = subscription
         self._transport = transport
         self._connections = connections
@@ -50,11 +64,15 @@ class AdoptedOutlet(asyncio.Protocol):
         if self not in self._connections:  # the connection is already lost, and nothing can be sent
             return
         if not transport.is_closing():
-            transport.write(self.last())
+            transport.write(self.head() + self.last())
             transport.close()
         # A client that reads nothing would keep the connection open forever. Over TLS, so would a client that never
         # closes its side.
         self._lingering = asyncio.get_running_loop().call_later(self.linger_s, transport.abort)
+
+    def head(self) -> bytes:
+        """Return the response's head if it was not written yet."""
+        raise NotImplementedError
 
     def last(self) -> bytes:
         """Return the bytes that end the response."""
@@ -105,7 +123,16 @@ class ChunkedOutlet(AdoptedOutlet):
 
     def __init__(self, subscription: OutletOwner, connection: Connection) -> None:
         super().__init__(subscription, connection)
-        self.write = connection.transport.write
+        self.write: Callable[[bytes], object] = FirstWrite(self, connection.head)
+
+    def started(self) -> asyncio.Transport:
+        """Write to the transport directly from now on; return it."""
+        self.write = self._transport.write
+        return self._transport
+
+    def head(self) -> bytes:
+        """Return the response's head if it was not written yet."""
+        return self.write.head if isinstance(self.write, FirstWrite) else b""
 
 
 class Http10Outlet(ChunkedOutlet):
@@ -123,10 +150,11 @@ class Http10Outlet(ChunkedOutlet):
 class GzipOutlet(AdoptedOutlet):
     """The outlet of a client that accepts gzip."""
 
-    __slots__ = ("_crc", "_size", "encoding")
+    __slots__ = ("_crc", "_head", "_size", "encoding")
 
     def __init__(self, subscription: OutletOwner, connection: Connection, over: int) -> None:
         super().__init__(subscription, connection)
+        self._head = connection.head
         self._crc = self._size = 0
         self.encoding = chunked_gzip(over)
 
@@ -134,10 +162,15 @@ class GzipOutlet(AdoptedOutlet):
         """Write compressed frames, which all clients share. The gzip header goes before the first."""
         data, text = packed
         if not self._size:
-            data = chunk(GZIP_HEADER) + data
+            data = self.head() + chunk(GZIP_HEADER) + data
         self._crc = zlib.crc32(text, self._crc)
         self._size += len(text)
         self._transport.write(data)
+
+    def head(self) -> bytes:
+        """Return the response's head if it was not written yet."""
+        head, self._head = self._head, b""
+        return head
 
     def last(self) -> bytes:
         """Return the bytes that end the gzip stream and the response."""
