@@ -73,7 +73,8 @@ class MemberSubscription(Subscription):
         if self.mode is Mode.LIVE:
             self.member.mark_dirty()
 
-    def _take(self, frames: Sequence[Frame]) -> None:
+    def _take(self, frames: Sequence[Frame], opening_frames: Sequence[Frame] = ()) -> None:
+        self._write(opening_frames)
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
             self._policy.tally.conflated += every - len(frames)

@@ -281,11 +281,17 @@ class Subscription(Stream):
         if first and first[0].type == SNAPSHOT:
             opening_frames += first
             first = ()
-        elif self._replays and not first and self._source.loaded and self._source.n == self.n:
-            opening_frames.append(self._live_bookmark())  # nothing was missed: it costs no write of its own
-            self._replays = False
-        self._write(opening_frames)
-        self._take(first)
+        elif self._replays and not first and self._source.loaded:
+            if self._source.n == self.n:
+                opening_frames.append(self._live_bookmark())
+                self._replays = False
+            else:
+                first = self._source.after(self.n) or ()
+        if self.throttle is None:
+            self._take(first, opening_frames)
+        else:
+            self._write(opening_frames)
+            self._take(first)
         self.pump()
 
     def _stop(self) -> None:
@@ -315,7 +321,12 @@ class Subscription(Stream):
             self.reset(reason)
         return reason is not None or self.mode is Mode.CLOSED
 
-    def _take(self, frames: Sequence[Frame]) -> None:
+    def _take(self, frames: Sequence[Frame], opening_frames: Sequence[Frame] = ()) -> None:
+        """Send the frames after the n-th, while there is room.
+
+        Opening frames and the bookmark after the last one are in the same writes as the first and the last slice: when
+        all clients reconnect at once, each write is a large part of what a client costs.
+        """
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
             self._policy.tally.conflated += every - len(frames)
@@ -327,8 +338,14 @@ class Subscription(Stream):
             if last.type == END and self.side is not None:
                 part = [*part[:-1], *self.side.pending(last=True), last]
             if self.throttle is None:
-                self._write(self._told(part, live=False))
+                sent = self._told(part, live=False)
+                if self._replays and self.n == self._source.n and last.type != END:
+                    sent = [*sent, self._live_bookmark()]
+                    self._replays = False
+                self._write([*opening_frames, *sent])
+                opening_frames = ()
             else:
                 self.offer(part)
             if last.type == END:
                 self.close("ended")
+        self._write(opening_frames)
