@@ -19,7 +19,7 @@ from progress_server.http.paths import class_of
 from progress_server.http.query_names import position_in
 from progress_server.http.rejections import reject
 from progress_server.limits.admission import PerAddressRate
-from progress_server.limits.slots import address_of, slot_held
+from progress_server.limits.slots import HeldSlot, address_of
 
 
 class AuthorizedConnectionMiddleware:
@@ -82,5 +82,5 @@ class PreAuthLimits:
             self._tally.rejected[fault.code] += 1
             await reject(fault, scope, receive, send)
             return
-        with slot_held(scope, slot):
+        with HeldSlot(scope, slot):
             await self._app(scope, receive, send)

@@ -16,7 +16,7 @@ from progress_server.http.paths import class_of
 from progress_server.http.rejections import reject
 from progress_server.limits.body_rate import BodyRateLimiter
 from progress_server.limits.headers import RateLimitHeaders, stream_headers
-from progress_server.limits.slots import address_of, slot_held, slot_in
+from progress_server.limits.slots import HeldSlot, address_of, slot_in
 
 _BODIES = frozenset({"POST", "PUT", "PATCH"})
 
@@ -124,7 +124,7 @@ class LimitsMiddleware:
             headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
             await reject(fault, scope, receive, send, headers=headers)
             return
-        with slot_held(scope, slot):
+        with HeldSlot(scope, slot):
             await self._app(scope, receive, send)
 
 

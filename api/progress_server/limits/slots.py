@@ -1,7 +1,5 @@
 """The slot that a stream takes within the limits, and the client address that it is counted under."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -41,16 +39,21 @@ def slot_in(scope: Scope) -> Slot | None:
     return slot
 
 
-@contextmanager
-def slot_held(scope: Scope, slot: Slot) -> Iterator[None]:
-    """Hold a slot for a request, and release it after the block.
+class HeldSlot:
+    """Holds a slot for a request, and releases it after the block.
 
     It is not released if a connection that outlives the request has taken it over (`transferred`).
     """
-    scope.setdefault("state", {})[_STATE] = slot
-    try:
-        yield
-    finally:
-        last = slot_in(scope)  # the block may have replaced it by another slot that includes it
+
+    __slots__ = ("_scope", "_slot")
+
+    def __init__(self, scope: Scope, slot: Slot) -> None:
+        self._scope, self._slot = scope, slot
+
+    def __enter__(self) -> None:
+        self._scope.setdefault("state", {})[_STATE] = self._slot
+
+    def __exit__(self, *_: object) -> None:
+        last = slot_in(self._scope)  # the block may have replaced it by another slot that includes it
         if last is None or not last.transferred:
-            slot.release()
+            self._slot.release()

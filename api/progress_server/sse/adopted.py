@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import ClassVar
 
-from progress_broker.limits.slots import Slot
+from progress_broker.limits.slots import Holder, Slot
 from progress_broker.stream.outlet import TEXT, Encoding, OutletOwner
 from progress_server.protocols.extensions import Connection
 from progress_server.sse.encodings import CHUNKED, GZIP_HEADER, LAST_CHUNK, GzipChunk, chunk, chunked_gzip, trailer
@@ -33,7 +33,7 @@ class FirstWrite:
 class AdoptedOutlet(asyncio.Protocol):
     """The asyncio protocol of a socket that was taken over: a full transport buffer pauses the stream."""
 
-    __slots__ = ("_connections", "_lingering", "_slot", "_subscription", "_transport", "_unasked")
+    __slots__ = ("_connections", "_holder", "_lingering", "_subscription", "_transport", "_unasked")
 
     kind = "adopted"
     linger_s: ClassVar[float] = 5
@@ -46,15 +46,14 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections = connections
         self._unasked = 0
         self._lingering: asyncio.TimerHandle | None = None
-        self._slot: Slot | None = None
+        self._holder: Holder | None = None
         transport.set_protocol(self)
         connections.add(self)
 
     def keep(self, slot: Slot | None) -> None:
         """Hold the stream's slot in the limits for as long as the connection lasts."""
         if slot is not None:
-            self._slot = slot
-            slot.transferred = True
+            self._holder = slot.transfer()
 
     # What the subscription calls
 
@@ -103,8 +102,8 @@ class AdoptedOutlet(asyncio.Protocol):
         self._connections.discard(self)
         if self._lingering is not None:
             self._lingering.cancel()
-        if self._slot is not None:
-            self._slot.release()
+        if self._holder is not None:
+            self._holder.release()
         self._subscription.close()
 
     # What the server calls

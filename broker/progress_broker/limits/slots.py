@@ -1,7 +1,6 @@
 """Slots: the maximum number of streams of a replica, in total and per client address."""
 
 from collections import Counter
-from sys import intern
 
 from progress_broker.errors import AtCapacity, TooManyStreams
 from progress_broker.limits.policy import Limits
@@ -12,25 +11,52 @@ RETRY_AFTER_S = 10.0
 """When a client should retry after it was rejected for too many streams."""
 
 
-class Slot:
-    """A stream's slot within the limits. It is released when the stream ends.
+class Holder:
+    """A caller with open streams: an address and, if its streams are leased, a principal.
 
-    Every open connection has one, so it is small: names are interned, and it refers to no function.
+    All its streams share this object, so an idle connection needs none of its own for its slot.
     """
+
+    __slots__ = ("_address", "_leases", "_principal", "_slots", "streams")
+
+    def __init__(self, slots: "Slots", address: str, principal: str, leases: StreamLeases | None) -> None:
+        self._slots, self._address, self._principal, self._leases = slots, address, principal, leases
+        self.streams = 0
+
+    def release(self) -> None:
+        """Release the slot of one stream, and its lease. Call it once for each stream."""
+        self.streams -= 1
+        if not self.streams:
+            self._slots.forget(self._address, self._principal)
+        self._slots.release(self._address)
+        if self._leases is not None:
+            self._leases.remove(self._principal)
+
+
+class Slot:
+    """A request's slot within the limits, which it releases or hands over to a connection that outlives it."""
 
     __slots__ = ("_address", "_leases", "_principal", "_slots", "transferred")
 
     def __init__(self, slots: "Slots", address: str) -> None:
         self._slots: Slots | None = slots
-        self._address = intern(address)
+        self._address = address
         self._leases: StreamLeases | None = None
         self._principal = ""
         self.transferred = False
-        """Whether another owner, which lives longer than the request, will release it."""
+        """Whether a connection will release it."""
 
     def lease(self, leases: StreamLeases, principal: str) -> None:
         """Release a principal's lease together with the slot."""
-        self._leases, self._principal = leases, intern(principal)
+        self._leases, self._principal = leases, principal
+
+    def transfer(self) -> Holder | None:
+        """Return the holder whose `release` a connection calls at its end; None if the slot was released."""
+        slots, self._slots = self._slots, None
+        if slots is None:
+            return None
+        self.transferred = True
+        return slots.holder(self._address, self._principal, self._leases)
 
     def release(self) -> None:
         """Release the slot; a second call does nothing."""
@@ -50,6 +76,7 @@ class Slots:
         self._tally = tally
         self._taken = 0
         self._addresses: Counter[str] = Counter()
+        self._holders: dict[tuple[str, str], Holder] = {}
 
     def __len__(self) -> int:
         return self._taken
@@ -73,6 +100,18 @@ class Slots:
         self._taken += 1
         self._addresses[address] += 1
         return Slot(self, address)
+
+    def holder(self, address: str, principal: str, leases: StreamLeases | None) -> Holder:
+        """Return the caller, who holds one more slot."""
+        holder = self._holders.get((address, principal))
+        if holder is None:
+            holder = self._holders[address, principal] = Holder(self, address, principal, leases)
+        holder.streams += 1
+        return holder
+
+    def forget(self, address: str, principal: str) -> None:
+        """Forget a caller that holds no slot."""
+        del self._holders[address, principal]
 
     def release(self, address: str) -> None:
         """Release a slot."""

@@ -26,23 +26,27 @@ class TimerWheel:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._buckets: dict[int, set[Tickable]] = {}
+        self._buckets: dict[int, tuple[int, set[Tickable]]] = {}  # with their own keys, which their items share
         self._turned = self._bucket(clock())
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets.values()))
+        return sum(len(items) for _, items in self._buckets.values())
 
     def add(self, item: Tickable, delay_s: float) -> None:
         """Let an item tick after a delay. It may be late by up to `RESOLUTION_S`."""
-        item.bucket = max(self._bucket(self._clock() + delay_s) + 1, self._turned + 1)
-        self._buckets.setdefault(item.bucket, set()).add(item)
+        key = max(self._bucket(self._clock() + delay_s) + 1, self._turned + 1)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = key, set()
+        item.bucket, items = bucket  # not `key`: an int of its own for each stream takes 32 bytes
+        items.add(item)
 
     def remove(self, item: Tickable) -> None:
         """Stop an item."""
         bucket = self._buckets.get(item.bucket)
         if bucket is not None:
-            bucket.discard(item)
-            if not bucket:
+            bucket[1].discard(item)
+            if not bucket[1]:
                 del self._buckets[item.bucket]
 
     async def turn(self) -> None:
@@ -51,7 +55,8 @@ class TimerWheel:
         ticked = 0
         while self._turned < self._bucket(now):
             self._turned += 1
-            for item in self._buckets.pop(self._turned, ()):
+            _, items = self._buckets.pop(self._turned, (0, ()))
+            for item in items:
                 try:
                     delay = item.tick(now)
                 except Exception:
