@@ -18,6 +18,7 @@ from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer
 from progress_broker.operations.probe import NotReadyReason, Probe
 from progress_broker.operations.store import Store
+from progress_broker.runtime import tracing
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
@@ -28,7 +29,7 @@ from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.subscription import Subscription
-from progress_broker.stream.traced_source import start_tracing_after, traced
+from progress_broker.stream.traced_source import TracedFrameSource, start_tracing_after
 
 
 class Hub:
@@ -50,6 +51,7 @@ class Hub:
         self.draining = False
         self._store = store
         self._settings = settings
+        self._traced = tracing.is_on()  # asked once: for each stream it would take a microsecond
         self.clock = clock
         readers = store.connections.readers()
         self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
@@ -140,7 +142,7 @@ class Hub:
             raise Draining
         # It is registered before the log is read, and goes live after what was read. So no event is missed or repeated.
         channel = self.channels.get_or_create(operation, self._loader)
-        source = traced(channel)
+        source = TracedFrameSource(channel) if self._traced else channel
         subscription = Subscription(source, delivery, self._policy)
         channel.subscriptions.add(subscription)
         self.streams.made(subscription)

@@ -72,7 +72,8 @@ class Guard:
         self._settings = settings
         self._admit, self._app_decides = admit, app_decides
         self._authenticator = authenticator or authenticator_of(settings)
-        self._open = isinstance(self._authenticator, Anonymous)
+        self.everyone = ANONYMOUS if isinstance(self._authenticator, Anonymous) else None
+        """The principal of all callers, if no credentials are required."""
         self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
         self._secret: SharedSecret | None = None
         self.revocation = RevocationCheck(settings.revocation_check_s)
@@ -82,7 +83,7 @@ class Guard:
     async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
         """Share tickets and revocations with the other replicas of a store, and end streams of revoked principals."""
         self._secret = SharedSecret(store)
-        if self._open:
+        if self.everyone is not None:
             yield
             return
         async with self.revocation.running(store, hub):
@@ -91,8 +92,8 @@ class Guard:
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Return the principal. Raise `Unauthenticated` for invalid or revoked credentials, or `StorageUnavailable` if
         they can't be checked now."""
-        if self._open:
-            return ANONYMOUS
+        if self.everyone is not None:
+            return self.everyone
         principal = await self._authenticated(connection)
         if self.revocation.is_revoked(principal):
             raise Unauthenticated("the credentials are revoked")

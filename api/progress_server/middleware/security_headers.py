@@ -52,9 +52,8 @@ class SecurityHeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                present = {name for name, _ in message["headers"]}
-                missing = [header for header in headers if header[0] not in present]
-                message["headers"] = [*message["headers"], *missing]
+                present = dict(message["headers"])
+                message["headers"] = [*message["headers"], *(header for header in headers if header[0] not in present)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -4,6 +4,7 @@ A foreign page can't read responses of another origin. But its owner can point i
 the browser sees one origin. The `Host` header still has the foreign name, so we reject names that are not ours.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +13,7 @@ from progress_broker.settings import LOOPBACK, Settings
 from progress_server.http.problems import problem
 
 _SHOWN = 100
+_LONGEST_CACHED = 64
 
 
 def names_answered(settings: Settings) -> frozenset[str] | None:
@@ -53,7 +55,9 @@ class TrustedHosts:
         if name.rpartition("]")[2].rpartition(":")[1]:
             name = name.rpartition(":")[0]
         name = name.removesuffix(".")
-        return name in self._names or name.endswith(self._under) or _is_address(name)
+        if name in self._names or name.endswith(self._under):
+            return True
+        return _is_known_address(name) if len(name) <= _LONGEST_CACHED else _is_address(name)
 
 
 def _is_address(name: str) -> bool:
@@ -62,6 +66,9 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_is_known_address = lru_cache(maxsize=1024)(_is_address)  # to parse one costs as much as three layers of middleware
 
 
 def _misdirected(host: str) -> ASGIApp:

@@ -113,8 +113,3 @@ def start_tracing_after(source: FrameSource, n: int) -> None:
     """Notify a traced source that its subscription starts after the n-th event."""
     if isinstance(source, TracedFrameSource):
         source.begins(n)
-
-
-def traced(source: FrameSource) -> FrameSource:
-    """Return a traced source if tracing is on, else the source itself, which costs nothing."""
-    return TracedFrameSource(source) if tracing.is_on() else source
