@@ -11,7 +11,6 @@ from contextlib import suppress
 from http import HTTPStatus
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -63,6 +62,21 @@ _NEAREST: dict[int, type[BrokerError]] = {
 _JITTER = (1.0, 1.3)  # spread retries of clients that are rejected together; never below 1, so that none is early
 
 
+_EVENT_HEADERS = tuple((name.lower().encode(), value.encode()) for name, value in EVENT_STREAM.items())
+
+
+class EventRejection(ProblemResponse):
+    """A stream that only asks its client to reconnect.
+
+    Its headers are encoded once: when all clients reconnect at once, most are rejected first (`bench/storm.py`).
+    """
+
+    def __init__(self, code: str, content: bytes) -> None:
+        self._code = code
+        self.status_code, self.body, self.background = 200, content, None
+        self.raw_headers = [*_EVENT_HEADERS, (b"content-length", b"%d" % len(content))]
+
+
 async def reject(
     fault: BrokerError,
     scope: Scope,
@@ -79,7 +93,7 @@ async def reject(
     if scope["type"] == "websocket":
         await reject_websocket(WebSocket(scope, receive, send), fault, retry_s=retry_s)
         return
-    answer = rejection(fault, Headers(scope=scope).get("accept"), retry_s)
+    answer = rejection(fault, _accept(scope), retry_s)
     answer.raw_headers += headers or ()
     await answer(scope, receive, send)
 
@@ -103,6 +117,10 @@ async def reject_with_status(
     await answer(scope, receive, send)
 
 
+def _accept(scope: Scope) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), None)
+
+
 def rejection(fault: BrokerError, accept: str | None, retry_s: float) -> Response:
     """Return the error response.
 
@@ -113,9 +131,7 @@ def rejection(fault: BrokerError, accept: str | None, retry_s: float) -> Respons
         return problem_of(fault)
     wait_s = (fault.retry_s or retry_s) * random.uniform(*_JITTER)
     if accept is not None and accept.strip() == "text/event-stream":
-        return ProblemResponse(
-            fault.code, reconnect_frame(fault.code, math.ceil(wait_s * 1000)).wire, 200, EVENT_STREAM
-        )
+        return EventRejection(fault.code, reconnect_frame(fault.code, math.ceil(wait_s * 1000)).wire)
     return problem(fault.code, fault.detail, retry_s=wait_s)
 
 
