@@ -1,6 +1,7 @@
 """A reconnect storm: 5,000 clients are disconnected, 100 events are published to each operation, and within a second
 all clients reconnect with their positions, to a replica that no longer holds their operations. Exits with 1 if an event
-was missed or came twice, if Redis was read more than 3 times per operation, or if it took over 5 s."""
+was missed or came twice, if Redis was read more than 1.2 times per operation, if a client cost the server over 400
+microseconds of CPU, or if it took over 5 s."""
 
 import argparse
 import sys
@@ -25,7 +26,8 @@ STORM_S = 1.0
 QUIET_S = 4.0  # two periods of the probe
 OPENED_A_SECOND = 500.0
 PAYLOAD_BYTES = 180  # an event of 300 bytes on the wire
-MOST_READS, MOST_S = 3, 5.0
+MOST_READS, MOST_CPU_US, MOST_S = 1.2, 400, 5.0
+"""Bounds of the medians. That of the CPU is for the machine of `bench/results.md`: the run has no other to compare."""
 READS = ("xrange", "xrevrange", "hmget", "hgetall", "hget", "xinfo|stream")
 WITHIN_S = 120.0
 
@@ -144,6 +146,7 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: list[Storm], cli
     for title in titles:
         table.add_column(title, justify="right")
     results, passed = [], True
+    bounds = {"reads": MOST_READS, "cpu_us": MOST_CPU_US, "attached_s": MOST_S}
     for operations in sorted({one.operations for one in found}):
         rounds = [one for one in found if one.operations == operations]
         figures = {
@@ -151,14 +154,13 @@ def show(redis: PrivateRedis, given: argparse.Namespace, found: list[Storm], cli
             for name in ("attached_s", "complete_s", "rejected", "reads", "cpu_us")
         }
         exact = not any(one.wrong for one in rounds)
-        passed &= figures["reads"].high <= MOST_READS and figures["attached_s"].median <= MOST_S
+        passed &= all(figures[name].median <= most for name, most in bounds.items())
         digits = (2, 2, 0, 2, 0)
         cells = [spread.text(places) for spread, places in zip(figures.values(), digits, strict=True)]
         table.add_row(f"{operations:,}", *cells, "yes" if exact else "NO")
         results.append(
             {"operations": operations, "exact": exact} | {name: spread.json() for name, spread in figures.items()}
         )
-    bounds = {"reads": MOST_READS, "attached_s": MOST_S}
     report("storm", redis, given, table, {"clients": clients, "results": results, "bounds": bounds, "passed": passed})
     return passed
 
