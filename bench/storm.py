@@ -1,6 +1,6 @@
 """A reconnect storm: 5,000 clients are disconnected, 100 events are published to each operation, and within a second
 all clients reconnect with their positions, to a replica that no longer holds their operations. Exits with 1 if an event
-was missed or came twice, if Redis was read more than 1.2 times per operation, if a client cost the server over 400
+was missed or came twice, if Redis was read more than 1.2 times per operation, if a client cost the server over 550
 microseconds of CPU, or if it took over 5 s."""
 
 import argparse
@@ -26,7 +26,7 @@ STORM_S = 1.0
 QUIET_S = 4.0  # two periods of the probe
 OPENED_A_SECOND = 500.0
 PAYLOAD_BYTES = 180  # an event of 300 bytes on the wire
-MOST_READS, MOST_CPU_US, MOST_S = 1.2, 400, 5.0
+MOST_READS, MOST_CPU_US, MOST_S = 1.2, 550, 5.0
 """Bounds of the medians. That of the CPU is for the machine of `bench/results.md`: the run has no other to compare."""
 READS = ("xrange", "xrevrange", "hmget", "hgetall", "hget", "xinfo|stream")
 WITHIN_S = 120.0
