@@ -21,7 +21,8 @@ from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import make_frame
 from progress_broker.stream.subscription import Subscription
 from progress_server.protocols.extensions import Connection
-from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet
+from progress_server.sse.adopted import ChunkedOutlet
+from progress_server.sse.adopted_gzip import GzipOutlet
 from progress_server.sse.encodings import CHUNKED, chunked_gzip
 
 SUBSCRIBERS = (1, 100, 1_000)

@@ -15,7 +15,7 @@ from progress_broker.model.event import Event
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import PING, Frame, make_frame, opening_frame
 from progress_server.protocols.extensions import Connection
-from progress_server.sse.adopted import GzipOutlet
+from progress_server.sse.adopted_gzip import GzipOutlet
 from progress_server.sse.asgi import GzipAsgiOutlet
 from progress_server.sse.encodings import GZIP_HEADER, accepts_gzip, trailer
 from progress_server.sse.encodings import gzip as packing

@@ -18,7 +18,8 @@ from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.rejections import rejection
 from progress_server.limits.slots import slot_in
 from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
-from progress_server.sse.adopted import ChunkedOutlet, GzipOutlet, Http10Outlet
+from progress_server.sse.adopted import ChunkedOutlet, Http10Outlet
+from progress_server.sse.adopted_gzip import GzipOutlet
 from progress_server.sse.asgi import AsgiOutlet, AsgiStream, GzipAsgiOutlet
 from progress_server.sse.encodings import accepts_gzip
 
