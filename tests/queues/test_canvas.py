@@ -123,4 +123,4 @@ def test_it_is_applied_whether_its_operation_can_be_created_or_not(
     with caplog.at_level(logging.WARNING):
         _, result = apply(queue, group(queue.app.passes.s()))
     assert result.get(timeout=60) == ["passed"]
-    assert "could not be created" in caplog.text
+    assert "progress could not be sent to Redis" in caplog.text

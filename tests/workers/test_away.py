@@ -4,6 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -204,8 +205,9 @@ async def test_a_loop_is_not_held_up(kept: Broker) -> None:
 def test_settings_that_do_not_fit_are_said_and_disturb_no_work(
     broker: Broker, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Operation.start("work", settings=broker.settings).succeed()
-    with Operation.start("work", settings=broker.settings.model_copy(update={"lanes": 3})) as op:
+    settings = broker.settings.model_copy(update={"prefix": f"new-{token_hex(4)}"})
+    Operation.start("work", settings=settings).succeed()
+    with Operation.start("work", settings=settings.model_copy(update={"lanes": 3})) as op:
         op.advance()
     wait_until(lambda: any("lanes" in said for said in caplog.messages), "it is said")
     assert sum("lanes" in said for said in caplog.messages) == 1

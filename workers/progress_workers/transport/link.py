@@ -1,5 +1,6 @@
 """One broker as this process uses it: the carrier to it, and the background threads."""
 
+import time
 import weakref
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from progress_workers.spool.spool import Spool, broker_name
 from progress_workers.transport.answers import AWAY, checked_answer, refuse
 from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.heartbeats import Heartbeats
-from progress_workers.transport.opening.start import OPEN_S, Start, open_now
+from progress_workers.transport.opening.start import FRESH_S, OPEN_S, Start, open_now
 from progress_workers.transport.over_redis.carrier import RedisCarrier
 from progress_workers.transport.over_redis.connection import Connection
 from progress_workers.transport.sender import Sender
@@ -58,6 +59,8 @@ class Link:
                 raise error
         elif self._sender.away:
             self._open_later(reporter, None)
+        elif time.monotonic() < self._sender.answered_at + FRESH_S:
+            self._check_start(reporter, self._open_here(reporter))
         else:
             self._open_soon(reporter)
 
@@ -65,8 +68,8 @@ class Link:
         try:
             open_now(self.carrier, reporter)
         except Exception as error:
-            reporter.trace.end(None)
             return error
+        self._sender.answered_at = time.monotonic()
         self.follow(reporter)
         return None
 
@@ -74,29 +77,34 @@ class Link:
         self._starting[reporter] = True
         start = Start(self.carrier, reporter, lambda error, awaited: self._start_over(reporter, error, awaited))
         try:
-            if start.wait(OPEN_S):
-                return
-        except AWAY as error:
-            self._open_later(reporter, error)
-        except Forbidden as error:  # a matter of grants, which must not stop the work
-            refuse(reporter, error)
-        except Exception:
-            reporter.trace.end(None)
-            raise
+            over = start.wait(OPEN_S)
         except BaseException as error:  # interrupted: nobody will work on it
             if reporter in self._starting:
                 self._starting[reporter] = False
             reporter.end(encoding.failed(error, self._settings))
             raise
+        if over:
+            self._check_start(reporter, start.error)
         else:
             reporter.begin_trace()
             peer = self.carrier.peer
             self._sender.fail(StorageUnavailable(f"{peer} did not answer within {OPEN_S:g} s"))
 
+    def _check_start(self, reporter: Reporter, error: Exception | None) -> None:
+        """Raise the error of a start, unless the work must go on without an answer, or without a grant."""
+        if isinstance(error, AWAY):
+            self._open_later(reporter, error)
+        elif isinstance(error, Forbidden):
+            refuse(reporter, error)
+        elif error is not None:
+            reporter.trace.end(None)
+            raise error
+
     def _start_over(self, reporter: Reporter, error: Exception | None, awaited: bool) -> Exception | None:
         """Take a reporter back from the thread that opened its operation, or failed to."""
         wanted = self._starting.pop(reporter, True)
         if error is None:
+            self._sender.answered_at = time.monotonic()
             self.follow(reporter)
         elif not wanted:
             reporter.discard(told=False)

@@ -73,6 +73,8 @@ class Sender:
         self._backoff = Backoff()
         self._not_before = -inf
         self._failing_since: float | None = None
+        self.answered_at = -inf
+        """When the broker answered the last time."""
         self._told: set[type[BrokerError]] = set()
         """The kinds of failures that the log has told of since the broker answered last."""
         self._told_of_too_many = False
@@ -297,6 +299,7 @@ class Sender:
         return True
 
     def _answered(self) -> None:
+        self.answered_at = time.monotonic()
         if self._backoff.failing:
             logger.info("%s accepts progress again", self._carrier.peer)
             self._backoff.succeeded()

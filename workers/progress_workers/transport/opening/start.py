@@ -16,6 +16,9 @@ from progress_workers.transport.opening.operation import check_open, open_operat
 
 OPEN_S = 1.0
 """How long a start waits for the broker. After that, the work goes on, and the operation is created later."""
+FRESH_S = 0.1
+"""How long after an answer a start needs no thread, which costs much on a busy machine: the next answer is almost sure.
+If the broker falls silent in just this time, one start waits for the timeout of the connection."""
 
 
 def open_now(carrier: Carrier, reporter: Reporter) -> None:
@@ -56,26 +59,25 @@ class Start:
     ) -> None:
         self._carrier, self._reporter, self._over = carrier, reporter, over
         self._undecided = [None]  # whoever pops it first decides whether the caller has left: `pop` is atomic
+        self.error: Exception | None = None
         self._result: SimpleQueue[Exception | None] = SimpleQueue()
 
     def wait(self, timeout_s: float) -> bool:
-        """Start it and wait. Return whether it is over within the time; raise the error that it ended with."""
+        """Start it and wait. Return whether it is over within the time; then `error` is what it ended with."""
         context = contextvars.copy_context()  # for the trace
         try:
             Thread(target=context.run, args=(self._run,), name="progress-start", daemon=True).start()
         except RuntimeError:  # the interpreter is shutting down and starts no more threads
             self._run()
         try:
-            error = self._result.get(timeout=timeout_s)
+            self.error = self._result.get(timeout=timeout_s)
         except Empty:
             if self._leave():
                 return False
-            error = self._result.get()
+            self.error = self._result.get()
         except BaseException:
             self._leave()
             raise
-        if error is not None:
-            raise error
         return True
 
     def _leave(self) -> bool:
