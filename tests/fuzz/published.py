@@ -39,6 +39,7 @@ class Published:
     def __init__(self) -> None:
         self.lives: dict[tuple[str, str], Life] = {}
         self.newest: dict[str, str] = {}
+        self._titles: dict[str, int] = {}
         self.doubted: set[str] = set()
         """Ids of which Redis may have forgotten something."""
         self.kills = 0
@@ -46,6 +47,11 @@ class Published:
     def begin(self, id: str, title: str) -> Life:
         self.newest[id] = title
         return self.lives.setdefault((id, title), Life())
+
+    def new_title(self, id: str) -> str:
+        """Return a title that no operation of this id had, not even one that Redis has forgotten."""
+        self._titles[id] = self._titles.get(id, 0) + 1
+        return str(self._titles[id])
 
     def now(self, id: str) -> Life | None:
         """Return the life that goes on or was the last; None if its operation was deleted."""
@@ -97,7 +103,7 @@ class Writer:
             await self._look(id)
 
     async def _create(self, id: str) -> None:
-        title = str(int(self._published.newest.get(id, "0")) + 1)
+        title = self._published.new_title(id)
         kind = "job" if self._random.random() < 0.9 else "other"
         await self._store.create(NewOperation(id=id, kind=kind, title=title))
         self._published.begin(id, title)
