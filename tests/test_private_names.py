@@ -20,6 +20,7 @@ INTERNAL = ("uvicorn", "websockets", "httptools", "sse_starlette")
 DOCUMENTED = {
     "_asdict": "namedtuple",
     "_replace": "namedtuple",
+    "_fields": "namedtuple",
     "_exit": "os",
     "_value_": "enum",
 }

@@ -41,10 +41,11 @@ from progress_server.routes import (
     streams,
     tickets,
     websocket,
+    workers,
 )
 from progress_server.server.signals import drained_by_signals
 
-ROUTES = (streams, websocket, operations, publish, history, tickets, revocations, session, health)
+ROUTES = (streams, websocket, operations, publish, workers, history, tickets, revocations, session, health)
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
 

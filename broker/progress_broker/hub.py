@@ -30,6 +30,7 @@ from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import StreamRegistry
 from progress_broker.stream.subscription import Subscription
 from progress_broker.stream.traced_source import TracedFrameSource, start_tracing_after
+from progress_broker.workers.signals import SignalWaits
 
 
 class Hub:
@@ -67,6 +68,7 @@ class Hub:
             self.channels, self._loader, self._resumer, self._tasks, self._policy, settings.redis_timeout_s
         )
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
+        self.signal_waits = SignalWaits()
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections.commands)
@@ -122,6 +124,7 @@ class Hub:
         The clients reconnect to other replicas and resume from their positions.
         """
         self.draining = self.bundles.draining = True
+        self.signal_waits.close()
         send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
 
     async def wait_until_empty(self) -> None:
@@ -209,6 +212,9 @@ class Hub:
         """Distribute a batch."""
         if batch.resync:
             await self._resync(set(batch.resync))
+            self.signal_waits.wake_all()
+        if self.signal_waits:
+            self.signal_waits.dispatch(batch.events)
         await self._dispatcher.dispatch(batch.events)
 
     async def _resync(self, lanes: set[int]) -> None:

@@ -25,6 +25,10 @@ CALLS = {
     "/v1/revocations": {"get", "post", "delete"},
     "/v1/session": {"get", "post", "delete"},
     "/v1/stream": {"get"},
+    "/v1/workers/create": {"post"},
+    "/v1/workers/publish": {"post"},
+    "/v1/workers/signals": {"post"},
+    "/v1/workers/view": {"post"},
     "/livez": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},
@@ -126,12 +130,7 @@ BAD = {
 
 def test_events_are_typed(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    assert schemas["Event"]["discriminator"]["propertyName"] == "type"
-    assert set(schemas["Event"]["discriminator"]["mapping"]) == set(ENVELOPES) - {"x.y"}
-    assert set(schemas["StreamedEvent"]["discriminator"]["mapping"]) == {
-        *(set(ENVELOPES) - {"x.y"}),
-        *("snapshot", "children", "bookmark"),
-    }
+    assert "discriminator" not in schemas["Event"]  # it would forbid all types that it does not list
     for name in ("Event", "StreamedEvent"):
         validator = _resolved(document, name)
         for kind, data in ENVELOPES.items():

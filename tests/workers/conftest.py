@@ -7,13 +7,46 @@ import pytest
 
 from progress_workers import AsyncOperation, Operation
 from progress_workers.testing import Recording, recording
-from tests.servers import RealRedis, free_port
+from tests.servers import ApiReplica, RealRedis, free_port
 from tests.workers.harness import Broker
 
 
+@pytest.fixture(scope="session")
+def server(redis_server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
+    """A server for workers without Redis. It is there for the whole run, and only if a test needs it."""
+    with ApiReplica(redis_server.url, tmp_path_factory.mktemp("server") / "log") as it:
+        yield it
+
+
+OVER_BOTH = {f"test_{name}.py" for name in ("operations", "cancelling", "children", "counting", "leases", "processes")}
+"""The files whose tests run over Redis and over HTTP, but for those that are `over_redis`."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "carrier" in metafunc.fixturenames and metafunc.definition.path.name in OVER_BOTH:
+        only_redis = metafunc.definition.get_closest_marker("over_redis")
+        metafunc.parametrize("carrier", ["redis"] if only_redis else ["redis", "http"], indirect=True)
+
+
 @pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    broker = Broker(redis_url)
+def carrier(request: pytest.FixtureRequest) -> str:
+    """What carries reports: Redis itself, or HTTP to a server."""
+    name: str = getattr(request, "param", "redis")
+    return name
+
+
+@pytest.fixture
+def address(carrier: str, redis_url: str, request: pytest.FixtureRequest) -> str:
+    """What workers connect to: the URL of Redis, or of a server."""
+    if carrier == "redis":
+        return redis_url
+    server: ApiReplica = request.getfixturevalue("server")
+    return server.url
+
+
+@pytest.fixture
+def broker(redis_url: str, address: str) -> Iterator[Broker]:
+    broker = Broker(redis_url, address)
     yield broker
     broker.redis.close()
 

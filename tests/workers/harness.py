@@ -31,11 +31,18 @@ class Event(NamedTuple):
     seq: int | None
 
 
+def addressed(address: str) -> dict[str, str]:
+    """Return the setting by which a worker finds Redis, or a server."""
+    return {"url" if address.startswith("http") else "redis_url": address}
+
+
 class Broker:
     """Redis as a test sees it, and the actions of its users other than the worker."""
 
-    def __init__(self, url: str, **settings: Any) -> None:
-        self.settings = Settings(_env_file=None, redis_url=url, **settings)
+    def __init__(self, url: str, address: str = "", **settings: Any) -> None:
+        self.settings = Settings(_env_file=None, **addressed(address or url), **settings)
+        """Those of workers."""
+        self.store_settings = Settings(_env_file=None, redis_url=url, **settings)
         self.redis: Any = redis.Redis.from_url(url)
 
     def events(self, operation: str) -> list[Event]:
@@ -86,7 +93,7 @@ class Broker:
 
     def _ask(self, question: Callable[[Store], Awaitable[Any]]) -> Any:
         async def ask() -> Any:
-            async with await Store.open(self.settings) as store:
+            async with await Store.open(self.store_settings) as store:
                 return await question(store)
 
         # In a separate thread, because the test's thread may already run an event loop.
@@ -105,12 +112,17 @@ def assert_whole(events: list[Event]) -> None:
         assert taken == list(range(1, len(taken) + 1))
 
 
-def python(url: str, code: str, **outputs: Any) -> subprocess.Popen[str]:
-    """Start code in a new process, which finds Redis through its environment."""
-    root = str(Path(__file__).parents[2])
+def environment(address: str) -> dict[str, str]:
+    """Return the environment of a process that finds Redis, or a server, through it."""
+    found = {f"PROGRESS_{name.upper()}": value for name, value in addressed(address).items()}
+    return os.environ | found | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def python(address: str, code: str, **outputs: Any) -> subprocess.Popen[str]:
+    """Start code in a new process, which finds Redis, or a server, through its environment."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | {"PROGRESS_REDIS_URL": url, "PYTHONPATH": root},
+        env=environment(address),
         text=True,
         **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | outputs,
     )
@@ -119,7 +131,7 @@ def python(url: str, code: str, **outputs: Any) -> subprocess.Popen[str]:
 def worker(url: str, code: str) -> Forked:
     """Start code likewise, forked from a process that has loaded the SDK: a tenth of the cost."""
     streams: dict[str, Any] = dict.fromkeys(("stdin", "errors"), subprocess.PIPE)
-    env = os.environ | {"PROGRESS_REDIS_URL": url}
+    env = environment(url)
     return Forked([textwrap.dedent(code)], subprocess.PIPE, env, **streams, main=execute, text=True)
 
 

@@ -1,7 +1,6 @@
 """An operation shows the progress of all its parts, wherever they are reported, and is cancelled together with them."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import textwrap
@@ -15,7 +14,7 @@ import pytest
 from progress_broker.model.operation import ChildrenSummary, Status
 from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded
 from tests.servers import wait_until
-from tests.workers.harness import Broker, assert_whole, finished
+from tests.workers.harness import Broker, assert_whole, environment, finished
 
 PROCESSES = """
     import multiprocessing
@@ -84,22 +83,18 @@ ASYNCIO = """
 @pytest.mark.parametrize(
     "example", [PROCESSES, THREADS, FUTURES, ASYNCIO], ids=["processes", "threads", "futures", "asyncio"]
 )
-def test_whoever_reports_the_parts_the_whole_shows_them(broker: Broker, folder: Path, example: str) -> None:
+def test_whoever_reports_the_parts_the_whole_shows_them(
+    broker: Broker, address: str, folder: Path, example: str
+) -> None:
     file = folder / "album.py"
     file.write_text(textwrap.dedent(example))
-    environment = os.environ | {"PROGRESS_REDIS_URL": url(broker), "PYTHONPATH": str(Path(__file__).parents[2])}
-    pipe = subprocess.PIPE
-    finished(subprocess.Popen([sys.executable, str(file)], env=environment, stdout=pipe, stderr=pipe, text=True))
+    found, pipe = environment(address), subprocess.PIPE
+    finished(subprocess.Popen([sys.executable, str(file)], env=found, stdout=pipe, stderr=pipe, text=True))
     shown, events = broker.show("p"), broker.events("p")
     assert_whole(events)
     assert sorted(event.data["weight"] for event in events if event.type == "child") == [1, 1, 2, 4]
     assert (shown.status, shown.progress and shown.progress["percent"]) == (Status.SUCCEEDED, 100)
     assert shown.children == ChildrenSummary(total=4, done=4, failed=0, cancelled=0, running=0, percent=100)
-
-
-def url(broker: Broker) -> str:
-    assert broker.settings.redis_url is not None
-    return broker.settings.redis_url.get_secret_value()
 
 
 def percent(broker: Broker) -> Any:

@@ -74,11 +74,11 @@ def told(broker: Broker, operation: str = "op") -> list[dict[str, Any]]:
     return progresses
 
 
-def test_what_processes_count_adds_up(redis_url: str, broker: Broker) -> None:
+def test_what_processes_count_adds_up(address: str, broker: Broker) -> None:
     with Operation.start("work", id="op", total=40, settings=broker.settings, interval_s=0) as op:
         op.advance(2)
         op.flush()
-        with counters(redis_url, 3) as started:
+        with counters(address, 3) as started:
             for _ in range(4):
                 for each in started:
                     each.begin()
@@ -98,25 +98,25 @@ def test_what_processes_count_adds_up(redis_url: str, broker: Broker) -> None:
     assert broker.show("op").status == "succeeded"
 
 
-def test_a_process_that_dies_keeps_what_it_has_done(redis_url: str, broker: Broker) -> None:
+def test_a_process_that_dies_keeps_what_it_has_done(address: str, broker: Broker) -> None:
     with Operation.start("work", id="op", total=10, settings=broker.settings) as op:
-        with counters(redis_url, 2) as (dies, lives):
+        with counters(address, 2) as (dies, lives):
             dies.step()
             lives.step()
             dies.process.send_signal(signal.SIGKILL)
             dies.process.wait()
             lives.step()
-        with counters(redis_url, 1) as (another,):
+        with counters(address, 1) as (another,):
             another.step()
         op.update(message="over")
     assert (told(broker)[-1]["current"], told(broker)[-1]["message"]) == (4, "over")
 
 
-def test_a_process_that_only_counts_leaves_all_else_as_it_is(redis_url: str, broker: Broker) -> None:
+def test_a_process_that_only_counts_leaves_all_else_as_it_is(address: str, broker: Broker) -> None:
     with Operation.start("work", id="op", unit="rows", settings=broker.settings, interval_s=0) as op:
         op.update(message="before", metrics={"a": 1})
         op.flush()
-        with counters(redis_url, 1) as (one,), counters(redis_url, 1, "op.update(message='from another')") as (two,):
+        with counters(address, 1) as (one,), counters(address, 1, "op.update(message='from another')") as (two,):
             op.update(message="now", metrics={"b": [2]}, percent=30)
             op.flush()
             one.step()
@@ -129,9 +129,9 @@ def test_a_process_that_only_counts_leaves_all_else_as_it_is(redis_url: str, bro
             assert told(broker)[-1]["current"] == 2
 
 
-def test_the_parts_that_processes_loop_over_are_the_total(redis_url: str, broker: Broker) -> None:
+def test_the_parts_that_processes_loop_over_are_the_total(address: str, broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
-    with counters(redis_url, 2, "list(op.track(range(5)))") as started:
+    with counters(address, 2, "list(op.track(range(5)))") as started:
         for each in started:
             each.step()
         last = broker.data("op", "progress")[-1]
@@ -141,9 +141,9 @@ def test_the_parts_that_processes_loop_over_are_the_total(redis_url: str, broker
     assert (last["current"], last["total"], last["percent"]) == (15, 15, 100)
 
 
-def test_a_total_that_the_operation_was_given_is_that_of_all(redis_url: str, broker: Broker) -> None:
+def test_a_total_that_the_operation_was_given_is_that_of_all(address: str, broker: Broker) -> None:
     with Operation.start("work", id="op", total=10, settings=broker.settings) as op:
-        with counters(redis_url, 2, "list(op.track(range(5)))") as started:
+        with counters(address, 2, "list(op.track(range(5)))") as started:
             for each in started:
                 each.step()
         op.flush()
@@ -151,9 +151,9 @@ def test_a_total_that_the_operation_was_given_is_that_of_all(redis_url: str, bro
     assert (last["current"], last["total"], last["percent"]) == (10, 10, 100)
 
 
-def test_forked_processes_add_up(redis_url: str, broker: Broker) -> None:
+def test_forked_processes_add_up(address: str, broker: Broker) -> None:
     process = python(
-        redis_url,
+        address,
         """
         import multiprocessing
         from progress_workers import Operation, current, track
@@ -174,9 +174,10 @@ def test_forked_processes_add_up(redis_url: str, broker: Broker) -> None:
     assert (last["current"], last["total"], last["percent"]) == (60, 60, 100)
 
 
+@pytest.mark.over_redis
 def test_a_count_that_is_sent_twice_counts_once(broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
-    connection = Connection(broker.settings)
+    connection = Connection(broker.store_settings)
     data = b'{"current":0,"total":null,"percent":null,"message":"m","stages":[],"x":{}}'
     entry = NewEvent("progress", data, producer="a", seq=1, count=(2.5, 10))
     calls = [publish_call("op", KEYS.operation("op"), [entry], attempt=1) for _ in range(2)]
@@ -188,6 +189,7 @@ def test_a_count_that_is_sent_twice_counts_once(broker: Broker) -> None:
     ]
 
 
+@pytest.mark.over_redis
 @pytest.mark.parametrize(
     ("type", "data", "count"),
     [
@@ -203,27 +205,27 @@ def test_a_count_of_something_else_is_rejected(
 ) -> None:
     Operation.create("work", id="op", settings=broker.settings)
     call = publish_call("op", KEYS.operation("op"), [NewEvent(type, data, count=count)], attempt=1)
-    assert Connection(broker.settings).run(call)[0] == b"invalid"
+    assert Connection(broker.store_settings).run(call)[0] == b"invalid"
     assert [event.type for event in broker.events("op")] == ["status"]
 
 
-def test_a_new_attempt_counts_from_the_beginning(redis_url: str, broker: Broker) -> None:
+def test_a_new_attempt_counts_from_the_beginning(address: str, broker: Broker) -> None:
     Operation.start("work", id="op", total=10, settings=broker.settings).retry_in(60)
-    with counters(redis_url, 1) as (one,):
+    with counters(address, 1) as (one,):
         one.step()
     with Operation.attach("op", new_attempt=True, settings=broker.settings) as op:
         op.update(current=1, total=4)
-        with counters(redis_url, 1) as (one,):
+        with counters(address, 1) as (one,):
             one.step()
     last = broker.data("op", "progress")[-1]
     assert (last["current"], last["total"], last["percent"]) == (2, 4, 50)
 
 
-def test_the_process_that_ends_an_operation_can_be_another_one(redis_url: str, broker: Broker) -> None:
+def test_the_process_that_ends_an_operation_can_be_another_one(address: str, broker: Broker) -> None:
     first = Operation.start("work", id="op", total=10, settings=broker.settings)
     first.advance(3)
     first.flush()
-    with counters(redis_url, 1) as (one,):
+    with counters(address, 1) as (one,):
         one.step()
     with Operation.attach("op", settings=broker.settings) as op:
         op.advance(2)

@@ -24,10 +24,11 @@ def worker_lost_after_s() -> float:
 
 
 @pytest.fixture
-def reaped(redis_url: str, worker_lost_after_s: float) -> Iterator[Broker]:
+def reaped(redis_url: str, address: str, worker_lost_after_s: float) -> Iterator[Broker]:
     """A broker whose leases are checked, as a server does it."""
-    broker = Broker(redis_url, worker_lost_after_s=worker_lost_after_s, lease_s=LEASE_S, lease_check_interval_s=0.1)
-    with Reaping(broker.settings):
+    rules = {"worker_lost_after_s": worker_lost_after_s, "lease_s": LEASE_S, "lease_check_interval_s": 0.1}
+    broker = Broker(redis_url, address, **rules)
+    with Reaping(broker.store_settings):
         yield broker
     broker.redis.close()
 
@@ -56,8 +57,8 @@ def statuses(broker: Broker) -> list[str]:
     return [event.data["status"] for event in broker.events("op") if event.type in ("status", "end")]
 
 
-def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, redis_url: str) -> None:
-    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
+def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, address: str) -> None:
+    worker = start(address, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     worker.kill()
@@ -71,8 +72,8 @@ def test_a_killed_worker_s_operation_stalls_and_ends_as_lost(reaped: Broker, red
 
 
 @pytest.mark.parametrize("worker_lost_after_s", [60])
-def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, redis_url: str) -> None:
-    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
+def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, address: str) -> None:
+    worker = start(address, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -85,8 +86,8 @@ def test_a_stopped_worker_stalls_and_runs_again_when_it_goes_on(reaped: Broker, 
     assert between == ["stalled", "running"] * (len(between) // 2)  # on a busy machine it may stall again
 
 
-def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(reaped: Broker, redis_url: str) -> None:
-    worker = start(redis_url, WORK.format(lease_s=LEASE_S))
+def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(reaped: Broker, address: str) -> None:
+    worker = start(address, WORK.format(lease_s=LEASE_S))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -98,8 +99,8 @@ def test_a_worker_that_wakes_after_it_was_given_up_changes_nothing_and_is_told(r
     assert reaped.events("op") == before
 
 
-def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped: Broker, redis_url: str) -> None:
-    worker = start(redis_url, WORK.format(lease_s=60))
+def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped: Broker, address: str) -> None:
+    worker = start(address, WORK.format(lease_s=60))
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"
     os.kill(worker.pid, signal.SIGSTOP)
@@ -114,17 +115,17 @@ def test_a_zombie_that_wakes_after_its_successor_finished_changes_nothing(reaped
     assert (reaped.events("op"), reaped.show("op")) == before
 
 
-def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reaped: Broker, redis_url: str) -> None:
+def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reaped: Broker, address: str) -> None:
     """As a sort or a hash of much does; how long those take, the machine decides."""
-    worker = start(redis_url, WORK.format(lease_s=15))  # the default
+    worker = start(address, WORK.format(lease_s=15))  # the default
     assert worker.stdout is not None
     worker.stdout.readline()
     worker.communicate("import ctypes; ctypes.PyDLL(None).sleep(5); op.log('busy'); op.flush()\n", timeout=240)
     assert statuses(reaped) == ["pending", "running", "succeeded"]
 
 
-def test_beats_go_on_while_plain_code_computes(reaped: Broker, redis_url: str, tmp_path: Path) -> None:
-    worker = start(redis_url, WORK.format(lease_s=15))
+def test_beats_go_on_while_plain_code_computes(reaped: Broker, address: str, tmp_path: Path) -> None:
+    worker = start(address, WORK.format(lease_s=15))
     assert worker.stdout is not None
     worker.stdout.readline()
     code = f"import os\nwhile not os.path.exists({str(tmp_path / 'enough')!r}): sum(range(1000))\n"

@@ -356,12 +356,14 @@ async def _started(broker: Broker) -> AsyncOperation:
     return await AsyncOperation.start("import", id="cut", settings=broker.settings)
 
 
+@pytest.mark.over_redis
 def test_a_required_start_needs_redis_and_says_so(run: Run, broker: Broker) -> None:
     away = broker.settings.model_validate(broker.settings.model_dump() | {"redis_url": "redis://127.0.0.1:1"})
     with pytest.raises(StorageUnavailable, match="can't be reached"):
         run(lambda op: None, "import", settings=away, required=True)
 
 
+@pytest.mark.over_redis
 def test_settings_that_disagree_are_rejected(run: Run, broker: Broker) -> None:
     settings = broker.settings.model_copy(update={"prefix": f"new-{token_hex(4)}"})
     Operation.start("import", settings=settings).succeed()
@@ -409,11 +411,11 @@ def test_a_pipeline_can_be_told_in_full(run: Run, broker: Broker) -> None:
     assert told["percent"] in (31.5, 75.0)  # while it runs, or at its end: 3 of 4 parts
 
 
-def test_the_program_of_the_readme_can_be_run_again(redis_url: str) -> None:
+def test_the_program_of_the_readme_can_be_run_again(address: str) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     program = readme.split("```python\n")[1].split("```")[0]
     for _ in range(2):
-        finished(python(redis_url, program))
+        finished(python(address, program))
 
 
 def test_a_loop_says_how_many_and_what_and_ends_when_it_is_cancelled(run: Run, broker: Broker) -> None:

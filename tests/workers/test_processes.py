@@ -3,6 +3,8 @@
 import threading
 from typing import Any
 
+import pytest
+
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.model.operation import Status
 from progress_workers import Operation
@@ -13,7 +15,8 @@ from tests.workers.harness import Broker, assert_whole, finished, python
 
 def shown(broker: Broker) -> list[Shown]:
     found = [key.decode() for key in broker.redis.keys("*:op:*:events")]
-    return [broker.show(key.split(":op:")[1].removesuffix(":events")) for key in found]
+    ids = [key.split(":op:")[1].removesuffix(":events") for key in found]
+    return [broker.show(id) for id in ids if not id.startswith("~")]  # those of a server's probes
 
 
 DOCTEST = """
@@ -28,8 +31,8 @@ DOCTEST = """
 """
 
 
-def test_every_example_of_the_guide_and_of_the_docstrings_works_as_written(redis_url: str, broker: Broker) -> None:
-    tried = dict(line.split()[:2] for line in finished(python(redis_url, DOCTEST)).splitlines())
+def test_every_example_of_the_guide_and_of_the_docstrings_works_as_written(address: str, broker: Broker) -> None:
+    tried = dict(line.split()[:2] for line in finished(python(address, DOCTEST)).splitlines())
     assert int(tried["progress_workers"]) > 10
     assert int(tried["progress_workers.operation"]) > 2
     operations = shown(broker)
@@ -88,7 +91,7 @@ def test_threads_report_on_one_operation(broker: Broker) -> None:
     assert sorted(line["stage"] for line in broker.data("op", "log")) == [f"part {number}" for number in range(8)]
 
 
-def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Broker) -> None:
+def test_a_forked_child_reports_as_another_producer(address: str, broker: Broker) -> None:
     code = """
         import os, sys
         import progress_workers
@@ -112,7 +115,7 @@ def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Brok
             assert os.waitpid(child, 0)[1] == 0
             op.log("after")
     """
-    finished(python(redis_url, code))
+    finished(python(address, code))
     events = broker.events("parent")
     assert_whole(events)
     assert sorted(broker.logged("parent")) == ["after", "before", "grandchild", "inherited"]
@@ -122,7 +125,7 @@ def test_a_forked_child_reports_as_another_producer(redis_url: str, broker: Brok
     assert broker.show("child").status is Status.SUCCEEDED
 
 
-def test_a_child_of_multiprocessing_tells_everything_before_it_ends(redis_url: str, broker: Broker) -> None:
+def test_a_child_of_multiprocessing_tells_everything_before_it_ends(address: str, broker: Broker) -> None:
     code = """
         import multiprocessing
         from progress_workers import Operation
@@ -135,12 +138,12 @@ def test_a_child_of_multiprocessing_tells_everything_before_it_ends(redis_url: s
             for child in children:
                 child.join()
     """
-    finished(python(redis_url, code))
+    finished(python(address, code))
     assert sorted(broker.logged("pool")) == ["a", "b", "c"]
     assert_whole(broker.events("pool"))
 
 
-def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -> None:
+def test_two_processes_report_on_one_operation(address: str, broker: Broker) -> None:
     code = """
         from progress_workers import Operation
 
@@ -152,7 +155,7 @@ def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -
                 op.advance(1)
     """
     with Operation.start("import", id="shared", settings=broker.settings):
-        processes = [python(redis_url, f"NAME = {name!r}\n" + _dedented(code)) for name in "ab"]
+        processes = [python(address, f"NAME = {name!r}\n" + _dedented(code)) for name in "ab"]
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "joined\n"
@@ -169,7 +172,7 @@ def test_two_processes_report_on_one_operation(redis_url: str, broker: Broker) -
     assert broker.show("shared").status is Status.SUCCEEDED
 
 
-def test_a_process_that_ends_at_once_has_still_told_everything(redis_url: str, broker: Broker) -> None:
+def test_a_process_that_ends_at_once_has_still_told_everything(address: str, broker: Broker) -> None:
     code = """
         from progress_workers import Operation
 
@@ -178,12 +181,12 @@ def test_a_process_that_ends_at_once_has_still_told_everything(redis_url: str, b
         op.log("the last word")
         op.succeed({"rows": 5})
     """
-    finished(python(redis_url, code))
+    finished(python(address, code))
     assert broker.logged("brief") == ["the last word"]
     assert broker.show("brief").result == {"rows": 5}
 
 
-def test_an_interrupted_process_has_cancelled_its_operation(redis_url: str, broker: Broker) -> None:
+def test_an_interrupted_process_has_cancelled_its_operation(address: str, broker: Broker) -> None:
     code = """
         import signal
         from progress_workers import Operation
@@ -191,12 +194,12 @@ def test_an_interrupted_process_has_cancelled_its_operation(redis_url: str, brok
         with Operation.start("import", id="interrupted") as op:
             signal.raise_signal(signal.SIGINT)
     """
-    _, err = python(redis_url, code).communicate(timeout=30)
+    _, err = python(address, code).communicate(timeout=30)
     assert "KeyboardInterrupt" in err
     assert broker.show("interrupted").status is Status.CANCELLED
 
 
-def test_a_signal_handler_may_report_in_the_middle_of_a_report(redis_url: str, broker: Broker) -> None:
+def test_a_signal_handler_may_report_in_the_middle_of_a_report(address: str, broker: Broker) -> None:
     code = """
         import signal
         from progress_workers import Operation
@@ -208,13 +211,14 @@ def test_a_signal_handler_may_report_in_the_middle_of_a_report(redis_url: str, b
                 op.update(current=number, message="busy")
             signal.setitimer(signal.ITIMER_REAL, 0)
     """
-    finished(python(redis_url, code))
+    finished(python(address, code))
     assert broker.data("timed", "progress")[-1]["current"] == 19_999
     assert_whole(broker.events("timed"))
 
 
-def test_the_embedded_redis_is_found_by_its_address(redis_url: str, broker: Broker, tmp_path: Any) -> None:
-    (tmp_path / "address").write_text(redis_url + "\n")
+@pytest.mark.over_redis
+def test_the_embedded_redis_is_found_by_its_address(address: str, broker: Broker, tmp_path: Any) -> None:
+    (tmp_path / "address").write_text(address + "\n")
     settings = type(broker.settings)(_env_file=None, data_dir=tmp_path)
     with Operation.start("import", id="found", settings=settings):
         pass

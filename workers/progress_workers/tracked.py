@@ -262,7 +262,8 @@ def _raise_if_cancelled_before(options: StartOptions, error: BrokerError) -> Non
     """Raise `Cancelled` if the earlier operation with this id was cancelled: then somebody did not want this work."""
     id = options.get("id")
     try:
-        cancelled_at = link_to(options.get("settings") or load_settings()).carrier.cancelled_at_s(str(id))
+        link = link_to(options.get("settings") or load_settings())
+        cancelled_at = link.carrier.view(str(id)).cancelled_at_s
     except BrokerError:
         return
     if cancelled_at is not None:

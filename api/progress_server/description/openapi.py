@@ -12,6 +12,7 @@ from progress_server.description.examples import EXAMPLES
 from progress_server.description.schemas import one_of, ref, schemas_of, type_operation
 from progress_server.http.openapi import rejections
 from progress_server.http.paths import EVENTS, OPEN_PATHS, STREAM_OF_MANY, STREAM_OF_ONE
+from progress_server.routes.worker_bodies import WorkerPublish
 
 _ANYWHERE = ("misdirected", "uri-too-long", "head-too-large", "internal")
 _UNDER_V1 = ("invalid", "unauthenticated", "forbidden", "rate-limited", "storage-unavailable")
@@ -89,9 +90,8 @@ def _complete(document: dict[str, Any], settings: Settings) -> None:
     schemas = components["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own error models, which are never sent
         schemas.pop(unused, None)
-    schemas |= {
-        name: it for name, it in schemas_of((*STREAMED, *CONTROL_OF_MANY.values())).items() if name not in schemas
-    }
+    others = schemas_of((*STREAMED, *CONTROL_OF_MANY.values(), WorkerPublish))
+    schemas |= {name: it for name, it in others.items() if name not in schemas}
     type_operation(schemas["Operation"])
     schemas |= {"Problem": _PROBLEM, "Event": one_of(LOGGED), "StreamedEvent": one_of(STREAMED), "History": _HISTORY}
     schemas["ServerSentEvent"] = _server_sent(CONTROL.values())

@@ -16,6 +16,7 @@ STREAM_OF_MANY = "/v1/stream"
 WEBSOCKET_OF_ONE = "/v1/operations/{id}/ws"
 WEBSOCKET_OF_MANY = "/v1/ws"
 EVENTS = "/v1/operations/{id}/events"
+WORKER_SIGNALS = "/v1/workers/signals"
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
 """Paths that need no credentials. They are listed, so that a new route needs credentials until it is added here."""
@@ -48,6 +49,7 @@ _CALL = RequestClass(limited=True)
 _STREAMS_ONE = RequestClass(limited=True, streams=True, of_one=True)
 _STREAMS_MANY = RequestClass(limited=True, streams=True)
 _HISTORY = RequestClass(limited=True, of_one=True)
+_SIGNALS = RequestClass(limited=True, is_long_poll=True)
 _LONG_POLL = RequestClass(limited=True, is_long_poll=True, of_one=True)
 
 
@@ -58,7 +60,7 @@ def classify(scope: Scope) -> RequestClass:
         return _OPEN if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) else _OTHER
     is_call = scope["type"] == "http"
     if is_call and scope["method"] not in _READING:
-        return _CALL
+        return _SIGNALS if path == WORKER_SIGNALS else _CALL
     read = _READS.match(path)
     if read is None:
         return _CALL

@@ -2,22 +2,23 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.errors import InvalidInput, TooLarge
 from progress_broker.model import payloads
 from progress_broker.model.metadata import FIELD, check_size
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES
-from progress_broker.model.validation import fits_nesting_limit, validated
+from progress_broker.model.validation import nestable_json, validated
 from progress_broker.settings import Settings
 
 MAX_SEQ = (1 << 53) - 1  # the largest integer that Lua and JavaScript represent exactly
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would triple the cost of making one
 class NewEvent:
     """An event ready to be stored.
 
@@ -31,6 +32,10 @@ class NewEvent:
     producer: str = ""
     seq: int | None = None
     count: tuple[float, float] | None = None
+
+    def numbered(self, producer: str, seq: int) -> "NewEvent":
+        """Return the event as that of a producer."""
+        return NewEvent(self.type, self.data, self.status, producer, seq, self.count)
 
 
 _SHAPES: dict[str, type[BaseModel]] = {
@@ -55,7 +60,7 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
             f"event type {type!r} is reserved for EventSource or the server: use another name", field="type"
         )
     status = ""
-    if type in _SHAPES:
+    if type in _SHAPES and not _is_plain(type, data):
         shaped = validated(_SHAPES[type], data)
         if isinstance(shaped, payloads.Running | payloads.Outcome):
             status = shaped.status
@@ -74,13 +79,43 @@ def encode_custom(type: str, data: object, settings: Settings) -> NewEvent:
     return NewEvent(type, encode_data(type, data, settings))
 
 
+def _is_plain(type: str, data: object) -> bool:
+    """Return whether a log line or a progress is valid at first sight. Otherwise its model decides, and costs more."""
+    if not isinstance(data, dict):
+        return False
+    if type == "log":
+        stage = data.get("stage")
+        known = isinstance(data.get("message"), str) and (stage is None or isinstance(stage, str))
+        return known and data.get("level", "info") in _LEVELS
+    if type == "progress":
+        get = data.get
+        return (
+            all([number is None or _is_number(number) for number in map(get, _NUMBERS)])  # noqa: C419 - half the time
+            and ((percent := get("percent")) is None or (_is_number(percent) and percent <= 100))
+            and all([text is None or isinstance(text, str) for text in map(get, _TEXTS)])  # noqa: C419
+            and get("stages") is None
+            and get("workers") is None
+            and get("metrics") is None
+        )
+    return False
+
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_NUMBERS = ("current", "total", "rate", "eta_ms")
+_TEXTS = ("unit", "message")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < inf  # type: ignore[operator]
+
+
 def encode_data(type: str, data: object, settings: Settings) -> bytes:
     """Return an event's data as JSON; raise `InvalidInput` or `TooLarge`."""
     try:
-        encoded = orjson.dumps(data)
+        encoded = nestable_json(data)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"data can't be encoded as JSON: {error}", field="data") from None
-    if not fits_nesting_limit(data):
+    if encoded is None:
         raise InvalidInput("data is nested too deeply: at most about 240 levels are allowed", field="data")
     if type == FIELD:
         return check_size(encoded)
@@ -104,8 +139,29 @@ class PublishRequest(BaseModel):
     seq: Annotated[int, Field(ge=1, le=MAX_SEQ)] | None = None
 
 
+@lru_cache(maxsize=256)
+def is_event_type(name: str) -> bool:
+    """Return whether events may have this type."""
+    return re.fullmatch(EVENT_TYPE, name) is not None
+
+
+_is_producer = lru_cache(maxsize=256)(re.compile(r"[A-Za-z0-9._:-]{1,64}").fullmatch)
+
+
+def _length(value: dict[str, Any], producer: object, seq: object) -> int:
+    """Return how many members an event has if its producer and seq are valid at first sight; otherwise 0."""
+    if producer is None or seq is None:
+        return 1 + ("data" in value)
+    valid = type(producer) is str and _is_producer(producer) and type(seq) is int and 1 <= seq <= MAX_SEQ
+    return 3 + ("data" in value) if valid else 0
+
+
 def read_publish_request(value: object, settings: Settings) -> NewEvent:
     """Return the entry for an event given as plain values; raise `InvalidInput` or `TooLarge`."""
+    if type(value) is dict:
+        given, data, producer, seq = map(value.get, ("type", "data", "producer", "seq"))
+        if type(given) is str and is_event_type(given) and len(value) == _length(value, producer, seq):
+            return encode(given, data, settings, producer=producer or "", seq=seq)
     event = validated(PublishRequest, value)
     if (event.producer is None) != (event.seq is None):
         raise InvalidInput("send producer and seq together: they are used to detect repeated events", field="seq")

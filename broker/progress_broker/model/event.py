@@ -8,7 +8,7 @@ from typing import NamedTuple
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.model.position import milliseconds
 
-PROGRESS, END, SNAPSHOT = b"progress", b"end", b"snapshot"
+PROGRESS, STATUS, END, SNAPSHOT = b"progress", b"status", b"end", b"snapshot"
 OPERATIONS, MISSING = b"operations", b"missing"
 CHILD, CHILDREN = b"child", b"children"
 BOOKMARK = b"bookmark"
@@ -16,6 +16,8 @@ GONE = b"gone"
 """An internal event without a number: the operation was deleted."""
 CREATED = b"created"
 """Another internal event: an operation was created. Its data lists the operation's indexes, one per line."""
+SIGNAL = b"signal"
+"""Another internal event: a signal was sent to an operation's worker."""
 
 _OWN_NAME = re.compile(b"~?" + OPERATION_ID.encode())
 _NUMBERS = 1 << 53

@@ -30,6 +30,19 @@ class Publish(NamedTuple):
     traceparent: str = ""
 
 
+class Created(NamedTuple):
+    """An operation that exists, whether it is new or was created before, as its worker needs it."""
+
+    new: bool
+    events: int
+    """How many events it has."""
+    created_ms: int | None
+    idle_timeout_s: float | None
+    """How long it is kept without events."""
+    cancel: Cancel | None = None
+    """The cancel of its parent, which has ended this operation too."""
+
+
 class Counts(NamedTuple):
     """What the publishers of an operation have counted, if there are several."""
 
@@ -95,3 +108,9 @@ class WorkerView(NamedTuple):
     started_ms: int | None = None
     metadata: dict[str, Any] = {}  # noqa: RUF012 - never written to
     parent: str | None = None
+    finished_ms: int | None = None
+
+    @property
+    def cancelled_at_s(self) -> float | None:
+        """When it was cancelled, in seconds since 1970; None if it was not, 0 if the time is unknown."""
+        return (self.finished_ms or 0) / 1000 if self.status is Status.CANCELLED else None

@@ -62,13 +62,22 @@ def _path(fault: Mapping[str, Any], value: Any) -> Iterator[int | str]:
             yield part
 
 
-def fits_nesting_limit(value: object) -> bool:
-    """Return whether a JSON value can be encoded when it is nested eight levels deep.
+def nestable_json(value: object) -> bytes | None:
+    """Return a value as JSON; None if it could not be encoded any more when it is nested eight levels deep.
 
-    Stored values are sent inside other objects, and orjson encodes at most 254 levels.
+    Stored values are sent inside other objects, and orjson encodes at most 254 levels. Raises `TypeError` or
+    `ValueError` for a value that can't be encoded at all.
     """
     try:
-        orjson.dumps([[[[[[[[value]]]]]]]])
+        return orjson.dumps([[[[[[[[value]]]]]]]])[8:-8]
+    except (TypeError, ValueError):
+        orjson.dumps(value)
+        return None
+
+
+def fits_nesting_limit(value: object) -> bool:
+    """Return whether a value can be encoded as JSON when it is nested eight levels deep."""
+    try:
+        return nestable_json(value) is not None
     except (TypeError, ValueError):
         return False
-    return True

@@ -12,7 +12,7 @@ from progress_broker.errors import rejection
 from progress_broker.model.entry import NewEvent, encode_data
 from progress_broker.model.metadata import FIELD, check_size, indexed
 from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
-from progress_broker.model.publish import Publish, Published, read_counts
+from progress_broker.model.publish import Created, Publish, Published, read_counts
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
 from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
@@ -62,7 +62,7 @@ def create_call(
 def signal_call(operation: str, keys: OperationKeys, signal: NewSignal, by: str | None, settings: Settings) -> Call:
     """Return the call that sends a signal to an operation's worker; raise `TooLarge`."""
     args = (operation, signal.type, encode_data(signal.type, signal.data, settings))
-    return Call(SIGNAL, (keys.snapshot, keys.signals), (*args, "BY", by) if by else args)
+    return Call(SIGNAL, (keys.snapshot, keys.signals, keys.lane.feed), (*args, "BY", by) if by else args)
 
 
 def delete_call(operation: str, keys: OperationKeys, *, force: bool, settings: Settings) -> Call:
@@ -132,19 +132,7 @@ def publish_call(
 
 def worker_publish_call(publish: Publish, keys: OperationKeys) -> Call:
     """Return the call that makes a worker's publish."""
-    return publish_call(
-        publish.operation,
-        keys,
-        publish.entries,
-        attempt=publish.attempt,
-        begins=publish.begins,
-        created_ms=publish.created_ms,
-        worker=publish.worker,
-        expect=publish.expect,
-        lease_ms=publish.lease_ms,
-        as_observer=publish.as_observer,
-        traceparent=publish.traceparent,
-    )
+    return publish_call(keys=keys, **publish._asdict())
 
 
 def read_answer(reply: Sequence[Any]) -> PublishResult:
@@ -154,6 +142,13 @@ def read_answer(reply: Sequence[Any]) -> PublishResult:
     return PublishResult(
         position=reply[1].decode(), events=int(reply[2]), cancel_requested=bool(reply[3]), cancel=cancel
     )
+
+
+def read_created(reply: Sequence[Any]) -> Created:
+    """Return what a call of create answered; raise the error it stands for if it was rejected."""
+    check_rejection(reply)
+    idle_timeout_s = int(reply[6]) / 1000 if len(reply) > 6 and reply[6] else None
+    return Created(bool(reply[4]), int(reply[2]), int(reply[5]) if reply[5] else None, idle_timeout_s)
 
 
 def read_published(reply: Sequence[Any]) -> Published:

@@ -7,13 +7,14 @@ both cases the child is cancelled, too.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
 from progress_broker.errors import BrokerError, OperationEnded, StorageFull, StorageUnavailable
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, NewOperation, Status
+from progress_broker.model.publish import Created
 from progress_broker.operations import cancellation
 from progress_broker.operations.commands import read_cancel
 
@@ -28,13 +29,13 @@ class Parents(cancellation.Operations, Protocol):
         """Return the cancel request of an ended operation, if there was one."""
 
 
-def is_due(new: NewOperation, reply: Sequence[Any]) -> bool:
-    """Return whether to notify the parent, from the reply to the child's creation.
+def is_due(new: NewOperation, created: Created) -> bool:
+    """Return whether to notify the parent of a child that was created.
 
     An operation that already existed, but has only its first event, is notified again: its creator may have stopped
     before it sent the notice.
     """
-    return new.parent not in (None, new.id) and (bool(reply[4]) or int(reply[2]) == 1)
+    return new.parent not in (None, new.id) and (created.new or created.events == 1)
 
 
 def entry(operation: str, new: NewOperation) -> NewEvent:
@@ -51,8 +52,8 @@ def cancel_of(state: Sequence[bytes | None]) -> Cancel | None:
     return Cancel() if status == Status.CANCELLED.encode() else None
 
 
-async def notify_parent(store: Parents, operation: str, new: NewOperation) -> None:
-    """Notify a parent of its new child, and cancel the child if the parent was cancelled.
+async def notify_parent(store: Parents, operation: str, new: NewOperation) -> Cancel | None:
+    """Notify a parent of its new child. If the parent was cancelled, cancel the child and return the cancel.
 
     If the parent does not exist, or has ended in another way, nothing happens: `parent` is only a label then.
     """
@@ -64,6 +65,7 @@ async def notify_parent(store: Parents, operation: str, new: NewOperation) -> No
     except OperationEnded:
         cancel = await store.cancel_of(parent)
     except BrokerError:
-        return
+        return None
     if cancel is not None:
         await cancellation.cancel_one(store, operation, cancel)
+    return cancel

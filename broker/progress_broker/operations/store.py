@@ -9,11 +9,12 @@ from typing import Any, Self
 
 import redis.exceptions
 
-from progress_broker.errors import SetupError, StorageUnavailable, Unreadable
+from progress_broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.children import Tree
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.grants import ResourceAttributes
 from progress_broker.model.operation import Cancel, Children, NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.publish import Created, Publish, Published
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
@@ -22,7 +23,10 @@ from progress_broker.operations.commands import (
     probe_call,
     publish_call,
     read_answer,
+    read_created,
+    read_published,
     signal_call,
+    worker_publish_call,
 )
 from progress_broker.operations.snapshot import (
     ATTRIBUTE_FIELDS,
@@ -33,14 +37,16 @@ from progress_broker.operations.snapshot import (
     read_snapshot,
     read_standing,
 )
+from progress_broker.operations.worker_view import FIELDS as FOR_WORKERS
+from progress_broker.operations.worker_view import WorkerView, read_worker_view
 from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run, run_all
+from progress_broker.storage.redis_errors import storage_error, storage_errors
+from progress_broker.storage.run import run, run_all, run_each
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
 
@@ -118,12 +124,18 @@ class Store:
         operation.
         """
         operation = new.id or secrets.token_hex(10)
-        call = create_call(operation, self.keyspace.operation(operation), new, self.settings, tracing.current())
+        created = await self.create_for_worker(operation, new, tracing.current())
+        return await self.get(operation), created.new
+
+    async def create_for_worker(self, operation: str, new: NewOperation, traceparent: str) -> Created:
+        """Create an operation as `create` does, and return what its worker needs."""
+        call = create_call(operation, self.keyspace.operation(operation), new, self.settings, traceparent)
         reply = await self._run(call)
-        check_rejection(reply)
-        if parent_notice.is_due(new, reply):
-            await parent_notice.notify_parent(self, operation, new)
-        return await self.get(operation), bool(reply[4])
+        created = read_created(reply)
+        if parent_notice.is_due(new, created):
+            cancel = await parent_notice.notify_parent(self, operation, new)
+            created = created._replace(cancel=cancel)
+        return created
 
     async def get(self, operation: str, *, list_children: bool = False) -> Operation:
         """Return an operation's snapshot, on request with its first children. Raises `NotFound` or `Gone`."""
@@ -222,6 +234,20 @@ class Store:
         )
         return read_answer(await self._run(call))
 
+    async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
+        """Store publishes of workers in one round trip; return the answer to each, or why it was not stored.
+
+        If it raises, each may or may not be stored.
+        """
+        calls = [worker_publish_call(publish, self.keyspace.operation(publish.operation)) for publish in publishes]
+        return [_answer(reply) for reply in await run_each(self.connections.commands, calls)]
+
+    async def worker_view(self, operation: str) -> WorkerView:
+        """Return what a worker needs of an operation; raise `NotFound` or `Gone`."""
+        with storage_errors():
+            values = await self.connections.commands.hmget(self.keyspace.operation(operation).snapshot, FOR_WORKERS)
+        return read_worker_view(operation, values)
+
     async def cancel(
         self, operation: str, *, reason: str | None = None, by: str | None = None, force: bool = False
     ) -> tuple[Operation, bool]:
@@ -303,3 +329,18 @@ class Store:
 
     async def _run(self, call: Call) -> Any:
         return await run(self.connections.commands, call)
+
+
+def _answer(reply: Any) -> Published | BrokerError:
+    """Return the answer to one publish of several. Raise what concerns them all."""
+    if isinstance(reply, redis.exceptions.RedisError | OSError):
+        with storage_errors():
+            if isinstance(error := storage_error(reply), StorageFull):  # others may be smaller
+                return error
+            if error is None or isinstance(error, Unreadable):  # it may pass, as all errors of Redis itself
+                return StorageUnavailable(f"Redis rejected a script call: {reply}")
+            raise error
+    try:
+        return read_published(reply)
+    except BrokerError as rejection:
+        return rejection

@@ -28,17 +28,15 @@ FIELDS: Final = (
     "metadata",
     "created_metadata",
     "spec",
+    "finished",
 )
 """The fields whose values `read_worker_view` expects, in this order."""
-
-END_FIELDS: Final = ("status", "finished")
-"""The fields whose values `read_cancelled_at_s` expects, in this order."""
 
 
 def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerView:
     """Return an operation's state from the values of `FIELDS`; raise `NotFound` or `Gone`."""
     gone, schema, status, attempt, lease_ms, progress, cancel, created, idle_ms, traceparent, counts, *rest = values
-    started, metadata, created_metadata, spec = rest
+    started, metadata, created_metadata, spec, finished = rest
     parent = _object(spec).get("parent")
     if gone is not None:
         raise Gone(f"operation {operation} was deleted")
@@ -59,18 +57,10 @@ def read_worker_view(operation: str, values: Sequence[bytes | None]) -> WorkerVi
             int(started) if started else None,
             _object(created_metadata if metadata is None else metadata),
             parent if isinstance(parent, str) else None,
+            int(finished) if finished else None,
         )
     except (ValueError, OverflowError):
         raise overwritten(operation) from None
-
-
-def read_cancelled_at_s(values: Sequence[bytes | None]) -> float | None:
-    """Return when an operation was cancelled, in seconds since 1970, from the values of `END_FIELDS`.
-
-    Return None if it was not cancelled, and 0 if the time is unknown.
-    """
-    status, finished = values
-    return int(finished or 0) / 1000 if status == Status.CANCELLED.encode() else None
 
 
 def _object(data: bytes | None) -> dict[str, Any]:

@@ -20,7 +20,20 @@ async def run(client: Any, call: Call) -> Any:
 
 
 async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Run independent scripts and return their replies. Scripts that the server does not have are loaded first."""
+    """Run independent scripts and return their replies. Raise the first error of Redis itself."""
+    replies = await run_each(client, calls)
+    with storage_errors():
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
+
+
+async def run_each(client: Any, calls: Sequence[Call]) -> list[Any]:
+    """Run independent scripts and return their replies, or the errors of Redis with which single ones failed.
+
+    Scripts that the server does not have are loaded first.
+    """
     with storage_errors():
         replies = await _send(client, calls)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
@@ -29,9 +42,6 @@ async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
                 await client.script_load(script.text)
             for at, reply in zip(unknown, await _send(client, [calls[at] for at in unknown]), strict=True):
                 replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
     return replies
 
 

@@ -3,9 +3,10 @@
 Both use HTTP proxies that the environment names, and trust the certificates that the system, or `SSL_CERT_FILE`, does.
 """
 
+import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple, Self
 
@@ -136,6 +137,27 @@ class Connection:
                     raise self._requests.failure(error) from None
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def long_request(self, method: str, path: str, *, body: bytes, silence_s: float) -> "Iterator[LongResponse]":
+        """Send a request whose response begins at once and ends much later. Leaving the block ends it.
+
+        Fails as `request` does; also if nothing comes for `silence_s`.
+        """
+        request = self._requests.build(self._client, method, path, None, body, None, silence_s)
+        response: httpx.Response | None = None
+        try:
+            with unlogged():
+                response = self._client.send(request, stream=True)
+                if not response.is_success:
+                    response.read()
+                    raise self._requests.rejection(response)
+                yield LongResponse(response)
+        except httpx.HTTPError as error:
+            raise self._requests.failure(error) from None
+        finally:
+            if response is not None:
+                response.close()
+
     def close(self) -> None:
         """Close the connection; requests under way fail."""
         with unlogged():
@@ -146,6 +168,24 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LongResponse:
+    """A response that has begun. One thread reads it; any thread may abort it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+
+    def read(self) -> bytes:
+        """Return the body, once it is complete."""
+        return self._response.read()
+
+    def abort(self) -> None:
+        """Cut the connection, so that a `read` of another thread fails now."""
+        connected: Any = self._response.extensions["network_stream"].get_extra_info("socket")
+        with suppress(OSError):  # it is closed already
+            # Of a TLS socket too, whose own `shutdown` would take its state away while another thread reads.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 class AsyncConnection:

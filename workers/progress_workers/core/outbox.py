@@ -1,7 +1,6 @@
 """Sends one batch at a time to Redis. A batch stays unchanged, with the same numbers, until it is acknowledged."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 from secrets import token_hex
 
@@ -134,7 +133,7 @@ class Outbox:
             return
         first, self._seq = self._seq + 1, self._seq + len(entries)
         numbered = enumerate(entries, start=first)
-        self.batch = [replace(entry, producer=self.producer, seq=seq) for seq, entry in numbered]
+        self.batch = [entry.numbered(self.producer, seq) for seq, entry in numbered]
 
     def leave_out(self, type: str) -> bool:
         """Take the events of a type out of the batch, which was rejected for them. Return whether there were any."""

@@ -7,7 +7,6 @@ from progress_broker.errors import (
     BrokerError,
     Conflict,
     Forbidden,
-    NotFound,
     OperationEnded,
     SetupError,
     StorageFull,
@@ -28,14 +27,6 @@ def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Call
     """Pass the answer to `take`. If it is a rejection, stop reporting the operation."""
     if not isinstance(answer, BrokerError):
         take(answer)
-    elif isinstance(answer, NotFound):
-        give_up(
-            reporter,
-            NotFound(
-                f"operation {reporter.operation} no longer exists in Redis: it was deleted, it expired,"
-                " or a failover or restart lost it. Its stored events are lost too"
-            ),
-        )
     elif isinstance(answer, Conflict) and reporter.begin_again():
         pass
     elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():

@@ -4,42 +4,16 @@ All else in this package and above names operations only, and knows neither keys
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from progress_broker.errors import BrokerError, StorageUnavailable
-from progress_broker.model.operation import Cancel, NewOperation
-from progress_broker.model.publish import Publish, Published, WorkerView
-
-SignalPosition = tuple[int, int]
-"""The position up to which an operation's signals were read; (0, 0): none."""
+from progress_broker.model.operation import NewOperation
+from progress_broker.model.publish import Created, Publish, Published, WorkerView
+from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 
 
 class CallRejected(StorageUnavailable):
     """One publish failed with an error that concerns only this one; others may succeed."""
-
-
-class CreatedReply(NamedTuple):
-    """An operation that exists, whether it is new or was created before."""
-
-    new: bool
-    created_ms: int | None
-    idle_timeout_s: float | None
-    """How long it is kept without events."""
-    cancel: Cancel | None
-    """The cancel of its parent, which has ended this operation too."""
-
-
-class ArrivedSignal(NamedTuple):
-    """A signal of an operation. Of the types, `cancel` and `changed` are the broker's own."""
-
-    operation: str
-    position: SignalPosition
-    type: str
-    data: bytes
-    """JSON."""
-    by: str | None
-    attempt: int
-    """The attempt that has begun, if the type is `changed`."""
 
 
 class Carrier(Protocol):
@@ -60,7 +34,7 @@ class Carrier(Protocol):
         only publishes that can be repeated.
         """
 
-    def create(self, operation: str, new: NewOperation, traceparent: str) -> CreatedReply:
+    def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent.
 
         Raises `OperationExists` or `Gone`.
@@ -68,9 +42,6 @@ class Carrier(Protocol):
 
     def view(self, operation: str) -> WorkerView:
         """Return an operation's state; raise `NotFound` or `Gone`."""
-
-    def cancelled_at_s(self, operation: str) -> float | None:
-        """Return when an operation was cancelled, in seconds since 1970; None if it was not, or does not exist."""
 
     def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
         """Return the signals of operations after these positions, in order. Wait some seconds for the first.

@@ -94,4 +94,4 @@ class Heartbeats:
         logger.debug("heartbeats could not be sent; sending is retried: %s", error.detail)
         for reporter in reporters:
             reporter.lease.check_now()
-        return self._backoff.failed()
+        return max(self._backoff.failed(), error.retry_s or 0.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from progress_broker.errors import BrokerError, Forbidden, StorageUnavailable
 from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
+from progress_client.address import server_url
 from progress_workers.core import encoding
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled
@@ -29,7 +30,7 @@ class Link:
     """One broker as this process uses it. Connections and threads start only when they are needed."""
 
     def __init__(self, settings: Settings, carrier: Carrier | None = None) -> None:
-        self.carrier = carrier or RedisCarrier(Connection(settings))
+        self.carrier = carrier or _carrier_of(settings)
         self._settings = settings
         self._known: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._reported_dropped: weakref.WeakSet[Reporter] = weakref.WeakSet()
@@ -180,3 +181,11 @@ class Link:
     def _gone(self, reporter: Reporter) -> None:
         self._signals.remove(reporter)
         self._heartbeats.remove(reporter)
+
+
+def _carrier_of(settings: Settings) -> Carrier:
+    if server_url(settings) is None:
+        return RedisCarrier(Connection(settings))
+    from progress_workers.transport.over_http.carrier import HttpCarrier  # it needs the extra `http`
+
+    return HttpCarrier(settings)

@@ -327,7 +327,7 @@ class Sender:
                 error.detail,
             )
             self._failing_since = self._failing_since or time.monotonic()
-        self._not_before = time.monotonic() + self._backoff.failed()
+        self._not_before = time.monotonic() + max(self._backoff.failed(), error.retry_s or 0.0)
 
 
 def _batch(reporter: Reporter, now: float) -> Publish | None:

@@ -9,11 +9,12 @@ import orjson
 from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.operations.commands import read_cancel
 from progress_broker.runtime.backoff import Backoff
+from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import CancelInfo
-from progress_workers.transport.carrier import ArrivedSignal, Carrier, SignalPosition
+from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.daemon import Background
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,10 @@ class Signals:
                         self._deliver(listeners[signal.operation], signal)
             except (StorageUnavailable, StorageFull) as error:
                 logger.debug("signals could not be read; reading is retried: %s", error)
+                time.sleep(max(backoff.failed(), error.retry_s or 0.0))
             except Exception:  # this thread serves all operations
                 logger.exception("an unexpected error occurred while reading signals; reading is retried")
-            time.sleep(backoff.failed())
+                time.sleep(backoff.failed())
 
     def _listeners(self) -> dict[str, list[Reporter]]:
         """Return the listeners of each operation, once there are any."""

@@ -30,7 +30,7 @@ def check_open(carrier: Carrier, opening: Opening, state: WorkerView) -> None:
         return
     operation = opening.operation
     if state.status is Status.CANCELLED and opening.cancel_counts_from_s is not None:
-        cancelled_at_s = carrier.cancelled_at_s(operation)
+        cancelled_at_s = state.cancelled_at_s
         if cancelled_at_s is not None and cancelled_at_s >= opening.cancel_counts_from_s:
             raise Cancelled(operation, "before this run began")
     raise OperationEnded(

@@ -3,20 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from progress_broker.errors import BrokerError
+from progress_broker.errors import BrokerError, NotFound
 from progress_broker.model.operation import NewOperation
-from progress_broker.model.publish import Publish, Published
+from progress_broker.model.publish import Created, Publish, Published
 from progress_broker.operations import parent_notice
-from progress_broker.operations.commands import check_rejection, create_call, read_published, worker_publish_call
+from progress_broker.operations.commands import create_call, read_created, read_published, worker_publish_call
 from progress_broker.operations.worker_view import (
-    END_FIELDS,
     FIELDS,
     WorkerView,
-    read_cancelled_at_s,
     read_worker_view,
 )
-from progress_broker.storage.redis_errors import storage_errors
-from progress_workers.transport.carrier import ArrivedSignal, CreatedReply, SignalPosition
+from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 from progress_workers.transport.over_redis.connection import Connection
 from progress_workers.transport.over_redis.parent import notify_parent
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
@@ -36,18 +33,17 @@ class RedisCarrier:
         """Run the publish script for each, in one round trip."""
         keys = self._connection.keys
         calls = [worker_publish_call(publish, keys(publish.operation)) for publish in publishes]
-        return [_answer(reply) for reply in run_pipeline(self._connection.client(), calls)]
+        replies = run_pipeline(self._connection.client(), calls)
+        return [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]
 
-    def create(self, operation: str, new: NewOperation, traceparent: str) -> CreatedReply:
+    def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
         connection = self._connection
-        reply = connection.run(
-            create_call(operation, connection.keys(operation), new, connection.settings, traceparent)
-        )
-        check_rejection(reply)
-        cancel = notify_parent(connection, operation, new) if parent_notice.is_due(new, reply) else None
-        idle_timeout_s = int(reply[6]) / 1000 if len(reply) > 6 and reply[6] else None
-        return CreatedReply(bool(reply[4]), int(reply[5]) if reply[5] else None, idle_timeout_s, cancel)
+        call = create_call(operation, connection.keys(operation), new, connection.settings, traceparent)
+        created = read_created(connection.run(call))
+        if parent_notice.is_due(new, created):
+            created = created._replace(cancel=notify_parent(connection, operation, new))
+        return created
 
     def view(self, operation: str) -> WorkerView:
         """Return an operation's state; raise `NotFound` or `Gone`."""
@@ -55,13 +51,6 @@ class RedisCarrier:
         with errors_that_may_pass():
             values = self._connection.client().hmget(key, FIELDS)
         return read_worker_view(operation, values)
-
-    def cancelled_at_s(self, operation: str) -> float | None:
-        """Return when an operation was cancelled, in seconds since 1970; None if it was not, or does not exist."""
-        with storage_errors():
-            key = self._connection.keys(operation).snapshot
-            values = self._connection.client().hmget(key, END_FIELDS)
-        return read_cancelled_at_s(values)
 
     def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
         """Return the signals after these positions. Wait at most `BLOCK_MS` for the first."""
@@ -77,10 +66,15 @@ class RedisCarrier:
         self._signals = SignalStreams(self._connection)
 
 
-def _answer(reply: Any) -> Published | BrokerError:
+def _answer(operation: str, reply: Any) -> Published | BrokerError:
     if isinstance(reply, BrokerError):
         return reply
     try:
         return read_published(reply)
+    except NotFound:
+        return NotFound(
+            f"operation {operation} no longer exists in Redis: it was deleted, it expired,"
+            " or a failover or restart lost it. Its stored events are lost too"
+        )
     except BrokerError as rejection:
         return rejection

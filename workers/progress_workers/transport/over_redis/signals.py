@@ -11,13 +11,10 @@ from progress_broker.errors import BrokerError, StorageUnavailable, Unreadable
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.redis_errors import storage_errors
-from progress_workers.transport.carrier import ArrivedSignal, SignalPosition
+from progress_broker.workers.signals import COUNT, ArrivedSignal, SignalPosition, read_signal
 from progress_workers.transport.over_redis.connection import Connection
 
 logger = logging.getLogger(__name__)
-
-_COUNT = 100
-_DIGITS = 16
 
 
 class SignalStreams:
@@ -42,11 +39,11 @@ class SignalStreams:
                 client = self._client or self._connect()
                 streams = {self._connection.keys(operation).signals: operation for operation in positions}
                 after = [f"{ms}-{seq}" for ms, seq in positions.values()]
-                reply = client.execute_command("XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
+                reply = client.execute_command("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
         except BaseException:
             self._client = self._client_id = None
             raise
-        return [_arrived(streams[key.decode()], entry) for key, entries in reply or () for entry in entries]
+        return [read_signal(streams[key.decode()], entry) for key, entries in reply or () for entry in entries]
 
     def _connect(self) -> Any:
         self._client = self._connection.blocking_client()
@@ -72,13 +69,3 @@ class SignalStreams:
                 if client.type(key) not in (b"stream", b"none"):
                     warn_once(key, "another program wrote a value that is not a signal stream; the key is deleted")
                     client.delete(key)
-
-
-def _arrived(operation: str, entry: Any) -> ArrivedSignal:
-    position, pairs = entry
-    ms, _, seq = position.decode().partition("-")
-    fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
-    type, by = fields.get(b"t", b"").decode("utf-8", "replace"), fields.get(b"b", b"").decode("utf-8", "replace")
-    attempt = fields.get(b"a", b"0")  # other programs may have written anything
-    number = int(attempt) if attempt.isdigit() and len(attempt) < _DIGITS else 0
-    return ArrivedSignal(operation, (int(ms), int(seq)), type, fields.get(b"d", b"null"), by or None, number)

@@ -1,0 +1,136 @@
+"""Workers without Redis: a server that is killed, drains, limits or rejects them loses and repeats nothing."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from progress_broker.errors import BrokerError, Forbidden, SetupError, StorageUnavailable
+from progress_broker.settings import Settings
+from progress_server.auth.api_keys import hash_key
+from progress_workers import Operation
+from tests.servers import ApiReplica, RealRedis, free_port, wait_until
+from tests.workers.harness import Broker, assert_whole
+
+KEY = "pbk_of_a_worker"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def settings_of(replica: ApiReplica, **others: Any) -> Settings:
+    return Settings(_env_file=None, url=replica.url, **others)
+
+
+def guarded(redis: RealRedis, folder: Path, **settings: Any) -> ApiReplica:
+    """Return a replica for callers with the key, who may create and publish what begins with `mine-`."""
+    keys, grant = folder / "keys.toml", '{actions = ["create", "publish"], prefixes = ["mine-"]}'
+    keys.write_text(f'[[keys]]\nname = "worker"\nsha256 = "{hash_key(KEY)}"\ngrants = [{grant}]\n')
+    return ApiReplica(redis.url, folder / "log", auth="jwt", jwt_key="x" * 32, api_keys=keys, **settings)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_is_killed_or_drains_loses_and_repeats_nothing(
+    broker: Broker, redis_server: RealRedis, log: Path, number: signal.Signals
+) -> None:
+    port, written = free_port(), 0
+    replica = ApiReplica(redis_server.url, log, port, drain_s=0.1).start().await_ready()
+    with Operation.start("import", id="op", interval_s=0.01, settings=settings_of(replica)) as op:
+        for _ in range(3):
+            for _ in range(300):
+                op.log(f"line {written}")
+                written += 1
+                if written % 300 == 150:  # in the middle of what is sent
+                    replica.stop(number)
+            replica = ApiReplica(redis_server.url, log, port, drain_s=0.1).start()
+            assert op.flush(timeout=60)
+        broker.signal("op", "pause", {"a": 1})
+        assert [(one.type, one.data) for one in zip_first(op.signals(timeout=30))] == [("pause", {"a": 1})]
+    replica.stop(signal.SIGKILL)
+    assert_whole(broker.events("op"))
+    assert broker.logged("op") == [f"line {n}" for n in range(written)]
+
+
+def zip_first(signals: Iterator[Any]) -> list[Any]:
+    return [next(signals)]
+
+
+def test_one_operation_that_a_token_does_not_cover_is_given_up_and_no_other(
+    redis_url: str, redis_server: RealRedis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with guarded(redis_server, tmp_path) as replica:
+        broker, settings = Broker(redis_url), settings_of(replica, token=KEY)
+        with pytest.raises(Forbidden, match="do not allow you to create operation other"):
+            Operation.start("import", id="other", settings=settings)
+        mine = Operation.start("import", id="mine-1", interval_s=0.01, settings=settings)
+        lost = Operation.start("import", id="mine-2", interval_s=0.01, settings=settings)
+        caplog.set_level(logging.WARNING, "progress_workers")
+        lost._reporter.operation = "other"  # as if its grant had been taken away
+        for n in range(5):
+            mine.log(f"line {n}")
+            lost.log(f"line {n}")
+            assert mine.flush(timeout=60)
+        wait_until(lambda: lost.cancelled, "it is given up")
+        assert any("PROGRESS_TOKEN has no grant to publish to it" in said for said in caplog.messages)
+        mine.succeed()
+        assert mine.flush(timeout=60)
+        assert broker.logged("mine-1") == [f"line {n}" for n in range(5)]
+        assert broker.logged("mine-2") == []
+        broker.redis.close()
+
+
+def test_a_wrong_token_or_url_is_an_error_at_the_start_that_says_what_to_do(
+    redis_server: RealRedis, tmp_path: Path
+) -> None:
+    with guarded(redis_server, tmp_path) as replica:
+        with pytest.raises(SetupError, match=r"rejected PROGRESS_TOKEN .*set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE"):
+            Operation.start("import", settings=settings_of(replica, token="pbk_wrong"))
+        with web_page() as url, pytest.raises(StorageUnavailable, match="is PROGRESS_URL right"):
+            Operation.start("import", settings=Settings(_env_file=None, url=url, token=KEY))
+        with pytest.raises(BrokerError, match="can't be reached"):
+            Operation.start("import", settings=Settings(_env_file=None, url="http://127.0.0.1:1"))
+
+
+@contextmanager
+def web_page() -> Iterator[str]:
+    """A server of another kind."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>not here</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_limits_of_a_server_delay_reports_and_lose_none(broker: Broker, redis_server: RealRedis, log: Path) -> None:
+    """Events that do not fit one request are sent in several, and so are those of a caller with too many requests."""
+    limits = {"max_body_bytes": 100_000, "requests_per_s": 10}
+    with (
+        ApiReplica(redis_server.url, log, **limits) as replica,
+        Operation.start("import", id="op", interval_s=0.001, settings=settings_of(replica)) as op,
+    ):
+        for n in range(40):
+            op.publish("chunk", {"n": n, "text": "x" * 30_000})
+            op.flush(timeout=0.01)
+        assert op.flush(timeout=60)
+    assert_whole(broker.events("op"))
+    assert [data["n"] for data in broker.data("op", "chunk")] == list(range(40))

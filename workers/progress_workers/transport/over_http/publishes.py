@@ -1,0 +1,94 @@
+"""Sends publishes: as many in one request as its size allows, and one that is larger in parts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import orjson
+
+from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable, TooLarge
+from progress_broker.model.publish import Publish, Published
+from progress_broker.workers import wire
+from progress_workers.transport.over_http.errors import of_one
+
+MOST_BYTES: Final = 512 * 1024
+"""The largest body that is tried first: proxies often reject more than 1 MiB, the server more than 4 MiB."""
+_LEAST_BYTES: Final = 16 * 1024
+
+Post = Callable[[bytes], bytes]
+"""Sends a body to the server and returns the body of its response; raises `TooLarge`."""
+
+
+class Publishes:
+    """Sends publishes over a connection. It learns which size the server, or a proxy before it, allows."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._most_bytes = MOST_BYTES
+        self._stored: dict[str, int] = {}
+        """Of publishes that are sent in parts: the number of the last event that is stored, by producer."""
+
+    def send(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
+        """Return an answer for each."""
+        bodies = [orjson.dumps(wire.write_publish(publish)) for publish in publishes]
+        answers: list[Published | BrokerError] = []
+        at = 0
+        while at < len(bodies):
+            group = publishes[at : self._fitting(bodies, at)]
+            try:
+                answers += self._request(group, bodies[at : at + len(group)])
+            except TooLarge as error:
+                if len(group) > 1 or self._most_bytes > _LEAST_BYTES:
+                    self._most_bytes = max(_LEAST_BYTES, min(self._most_bytes, _size(bodies, at, len(group))) // 2)
+                    continue
+                answers.append(error)
+            except (StorageUnavailable, StorageFull) as error:
+                if not answers:
+                    raise
+                # What was answered must not be sent again: else a server that limits requests would never get it all.
+                return [*answers, *[error] * (len(publishes) - len(answers))]
+            at += len(group)
+        return answers
+
+    def _fitting(self, bodies: Sequence[bytes], first: int) -> int:
+        """Return the end of the publishes from `first` that fit into one request: at least one."""
+        size, at = len(bodies[first]), first + 1
+        while at < len(bodies) and at - first < wire.MAX_PUBLISHES and size + len(bodies[at]) < self._most_bytes:
+            size, at = size + len(bodies[at]) + 1, at + 1
+        return at
+
+    def _request(self, group: Sequence[Publish], bodies: Sequence[bytes]) -> Sequence[Published | BrokerError]:
+        if len(bodies[0]) > self._most_bytes and len(group[0].entries) > 1:
+            return [self._in_parts(group[0], len(bodies[0]))]
+        values = orjson.loads(self._post(b"[" + b",".join(bodies) + b"]"))
+        answers = [wire.read_answer(value) for value in values]
+        return [
+            of_one(answer, publish.operation) if isinstance(answer, BrokerError) else answer
+            for publish, answer in zip(group, answers, strict=True)
+        ]
+
+    def _in_parts(self, publish: Publish, size: int) -> Published | BrokerError:
+        """Send a publish in several, one after the other: each may be repeated, and none may overtake another."""
+        number, producer, answer = 1 + size // self._most_bytes, publish.entries[0].producer, None
+        for part in _parts(publish, number, self._stored.get(producer, 0)):
+            (answer,) = self.send([part])
+            if isinstance(answer, BrokerError):
+                return answer
+            if producer:
+                self._stored[producer] = part.entries[-1].seq or 0
+        self._stored.pop(producer, None)
+        assert answer is not None  # noqa: S101 - a last part was not answered before
+        return answer
+
+
+def _size(bodies: Sequence[bytes], first: int, number: int) -> int:
+    return sum(map(len, bodies[first : first + number]))
+
+
+def _parts(publish: Publish, number: int, stored: int) -> Iterator[Publish]:
+    """Yield the parts of a publish that are not stored yet."""
+    most = max(1, len(publish.entries) // (number + 1))
+    rest = [entry for entry in publish.entries if (entry.seq or 1) > stored]
+    for at in range(0, len(rest), most):
+        part = publish._replace(entries=rest[at : at + most])
+        # What the first one has begun, or found, the others do not begin or expect again.
+        yield part._replace(begins=False, expect="") if at or stored else part
