@@ -56,7 +56,7 @@ def _routes() -> list[BaseRoute]:
     for module in ROUTES:
         answer_heads(module.router)
         router.include_router(module.router)
-    return [streams.DIRECT, *router.routes]
+    return [streams.DIRECT, publish.DIRECT, *router.routes]
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -69,7 +69,7 @@ def test_one_operation_that_a_token_does_not_cover_is_given_up_and_no_other(
     with guarded(redis_server, tmp_path) as replica:
         broker, settings = Broker(redis_url), settings_of(replica, token=KEY)
         with pytest.raises(Forbidden, match="do not allow you to create operation other"):
-            Operation.start("import", id="other", settings=settings)
+            Operation.start("import", id="other", settings=settings, required=True)
         mine = Operation.start("import", id="mine-1", interval_s=0.01, settings=settings)
         lost = Operation.start("import", id="mine-2", interval_s=0.01, settings=settings)
         caplog.set_level(logging.WARNING, "progress_workers")
@@ -92,11 +92,11 @@ def test_a_wrong_token_or_url_is_an_error_at_the_start_that_says_what_to_do(
 ) -> None:
     with guarded(redis_server, tmp_path) as replica:
         with pytest.raises(SetupError, match=r"rejected PROGRESS_TOKEN .*set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE"):
-            Operation.start("import", settings=settings_of(replica, token="pbk_wrong"))
+            Operation.start("import", settings=settings_of(replica, token="pbk_wrong"), required=True)
         with web_page() as url, pytest.raises(StorageUnavailable, match="is PROGRESS_URL right"):
-            Operation.start("import", settings=Settings(_env_file=None, url=url, token=KEY))
+            Operation.start("import", settings=Settings(_env_file=None, url=url, token=KEY), required=True)
         with pytest.raises(BrokerError, match="can't be reached"):
-            Operation.start("import", settings=Settings(_env_file=None, url="http://127.0.0.1:1"))
+            Operation.start("import", settings=Settings(_env_file=None, url="http://127.0.0.1:1"), required=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 redirects to a path without a slash too many, or with one that is missing, and a short way to the busiest endpoint."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI
@@ -26,15 +26,19 @@ class DirectRoute(BaseRoute):
     which this route does not match.
     """
 
-    methods = frozenset({"GET", "HEAD"})
-
-    def __init__(self, path: str, endpoint: Callable[[str, Request], Awaitable[Response]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[[str, Request], Awaitable[Response]],
+        methods: Iterable[str] = ("GET", "HEAD"),
+    ) -> None:
+        self.methods = frozenset(methods)
         before, _, after = path.partition("{id}")
         self.path, self._endpoint = path, endpoint
         self._pattern = re.compile(f"{re.escape(before)}({OPERATION_ID}){re.escape(after)}")
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return whether a request is a GET or a HEAD of a valid operation's id."""
+        """Return whether a request is for a valid operation's id, by one of the methods."""
         if scope["type"] == "http" and scope["method"] in self.methods:
             found = self._pattern.fullmatch(path_of(scope))
             if found is not None:

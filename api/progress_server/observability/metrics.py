@@ -77,6 +77,11 @@ class ReplicaCollector(Collector):
             "Open WebSockets. Each operation that a WebSocket follows also counts as a stream.",
             len(hub.connections),
         )
+        yield GaugeMetricFamily(
+            f"{PREFIX}signal_requests",
+            "Open requests of workers that wait for signals over HTTP.",
+            len(hub.signal_waits),
+        )
         yield _counters("streams_opened", "Streams opened, by the position where they started.", "start", tally.opened)
         yield _counters("streams_closed", "Streams closed, by reason.", "reason", tally.closed)
         yield _counters(

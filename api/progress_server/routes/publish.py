@@ -15,12 +15,13 @@ from progress_broker.runtime.ndjson import LineBuffer
 from progress_server.auth.authorization import require_permission
 from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
-from progress_server.context import Context, Id, InContext
+from progress_server.context import Context, Id, InContext, context_of
 from progress_server.http.bodies import NDJSON, chunks, read_body
 from progress_server.http.openapi import rejections
 from progress_server.http.paths import EVENTS
 from progress_server.http.problems import problem
-from progress_server.http.query_names import CheckedRoute
+from progress_server.http.query_names import CheckedRoute, values_of
+from progress_server.http.routing import DirectRoute
 
 router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
@@ -68,6 +69,15 @@ async def publish(operation: Id, request: Request, context: InContext) -> Respon
     entries = [read_publish_request(event, context.settings) for event in events]
     answer = await publish_counted(context, operation, entries)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _publish_directly(operation: str, request: Request) -> Response:
+    if query := request.scope["query_string"]:
+        values_of(query, ())
+    return await publish(operation, request, context_of(request))
+
+
+DIRECT = DirectRoute(EVENTS, _publish_directly, ("POST",))
 
 
 async def _publish_lines(operation: str, request: Request, context: Context) -> Response:

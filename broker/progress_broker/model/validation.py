@@ -62,17 +62,24 @@ def _path(fault: Mapping[str, Any], value: Any) -> Iterator[int | str]:
             yield part
 
 
+_SHALLOW = 200
+"""With fewer brackets than this, a value is not nested too deeply."""
+
+
 def nestable_json(value: object) -> bytes | None:
     """Return a value as JSON; None if it could not be encoded any more when it is nested eight levels deep.
 
     Stored values are sent inside other objects, and orjson encodes at most 254 levels. Raises `TypeError` or
     `ValueError` for a value that can't be encoded at all.
     """
+    encoded = orjson.dumps(value)
+    if encoded.count(b"[") + encoded.count(b"{") < _SHALLOW:
+        return encoded
     try:
-        return orjson.dumps([[[[[[[[value]]]]]]]])[8:-8]
+        orjson.dumps([[[[[[[[value]]]]]]]])
     except (TypeError, ValueError):
-        orjson.dumps(value)
         return None
+    return encoded
 
 
 def fits_nesting_limit(value: object) -> bool:

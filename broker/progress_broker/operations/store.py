@@ -46,7 +46,7 @@ from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.protocol_check import check_tls, explained
 from progress_broker.storage.redis_errors import storage_error, storage_errors
-from progress_broker.storage.run import run, run_all, run_each
+from progress_broker.storage.run import ScriptQueue, run, run_all
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP, Call
 
@@ -73,6 +73,7 @@ class Store:
         self.keyspace = keyspace
         self.settings = settings
         self._rollups = rollup.Rollups(connections.commands, keyspace)
+        self._queue = ScriptQueue(connections.commands)
         self._turn = 0  # the lane whose leases were corrected last
 
     @classmethod
@@ -103,6 +104,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._queue.close()
         await self.connections.close()
 
     async def __aenter__(self) -> Self:
@@ -232,7 +234,7 @@ class Store:
             as_observer=as_observer,
             traceparent=tracing.current(),
         )
-        return read_answer(await self._run(call))
+        return read_answer(await self._queue.run(call))
 
     async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         """Store publishes of workers in one round trip; return the answer to each, or why it was not stored.
@@ -240,7 +242,7 @@ class Store:
         If it raises, each may or may not be stored.
         """
         calls = [worker_publish_call(publish, self.keyspace.operation(publish.operation)) for publish in publishes]
-        return [_answer(reply) for reply in await run_each(self.connections.commands, calls)]
+        return [_answer(reply) for reply in await self._queue.run_each(calls)]
 
     async def worker_view(self, operation: str) -> WorkerView:
         """Return what a worker needs of an operation; raise `NotFound` or `Gone`."""

@@ -1,12 +1,20 @@
 """Runs scripts in Redis: one, or many in one round trip."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
+import hiredis
 import redis.exceptions
+from redis.asyncio import BlockingConnectionPool
 
 from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.scripts import Call
+from progress_broker.storage.scripts import VERBS, Call
+
+_IDLE_S = 1.0
+"""After this time without a call, a connection may have been closed by the other side."""
 
 
 async def run(client: Any, call: Call) -> Any:
@@ -51,3 +59,115 @@ async def _send(client: Any, calls: Sequence[Call]) -> list[Any]:
             pipeline.execute_command(*call.command())
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+
+class ScriptQueue:
+    """Runs what many callers ask for at the same time in one round trip, over one connection of its own.
+
+    A client takes a connection from its pool and encodes in Python for each call, which costs more than the rest of a
+    publish. While a round trip is under way, calls wait for the next one; so the busier it is, the more share one.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._connection: Any = None
+        self._used_at = 0.0
+        self._waiting: list[tuple[Sequence[Call], asyncio.Future[list[Any]]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, call: Call) -> Any:
+        """Run a script; return its reply. Raises as `run` does."""
+        (reply,) = await self.run_each([call])
+        if isinstance(reply, Exception):
+            with storage_errors():
+                raise reply
+        return reply
+
+    async def run_each(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts; return their replies, or the errors of Redis with which single ones failed."""
+        if not isinstance(self._client.connection_pool, BlockingConnectionPool):  # a double in a test
+            return await run_each(self._client, calls)
+        if not calls:
+            return []
+        replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((calls, replies))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        with storage_errors():
+            return await replies
+
+    async def close(self) -> None:
+        """Answer what was asked for, and close the connection."""
+        if self._task is not None:
+            await self._task
+        if self._connection is not None:
+            await self._client.connection_pool.release(self._connection)
+            self._connection = None
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                failed: Exception | None = None
+                replies: Iterator[Any] = iter(())
+                try:
+                    replies = iter(await self._send([call for calls, _ in batch for call in calls]))
+                except Exception as error:
+                    failed = error
+                for calls, future in batch:
+                    own = list(islice(replies, len(calls)))
+                    if future.done():  # its caller has left
+                        continue
+                    if failed is not None:
+                        future.set_exception(failed)
+                    else:
+                        future.set_result(own)
+        finally:
+            self._task = None
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        began, metrics = time.perf_counter(), self._client.trips
+        name = VERBS[calls[0].script.sha] if len(calls) == 1 else "pipeline"
+        try:
+            replies = await self._exchange([call.command() for call in calls])
+            unknown = [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+            if unknown:
+                texts = {calls[at].script.text for at in unknown}
+                await self._exchange([("SCRIPT", "LOAD", text) for text in texts])
+                again = await self._exchange([calls[at].command() for at in unknown])
+                for at, reply in zip(unknown, again, strict=True):
+                    replies[at] = reply
+        except BaseException:
+            metrics.failed[name] += 1
+            raise
+        metrics.record(name, began)
+        return replies
+
+    async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
+        connection = await self._connected()
+        replies: list[Any] = []
+        try:
+            packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+            await connection.send_packed_command([b"".join(packed)], False)
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except redis.exceptions.ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._used_at = time.monotonic()
+        return replies
+
+    async def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = await self._client.connection_pool.get_connection()
+        elif time.monotonic() - self._used_at > _IDLE_S and self._connection.is_connected:
+            try:  # the other side may have closed it meanwhile
+                closed = await self._connection.can_read_destructive()
+            except (redis.exceptions.RedisError, OSError):
+                closed = True
+            if closed:
+                await self._connection.disconnect(nowait=True)
+        return self._connection
