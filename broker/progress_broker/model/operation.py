@@ -147,15 +147,15 @@ class NewOperation(BaseModel):
         default_factory=dict, description="JSON object of the application, to show and to search by; 16 KiB at most"
     )
     parent: OperationId | None = Field(None, description="id of the parent operation")
-    weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] = Field(
+    weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False, strict=True)] = Field(
         1, description="share of the parent's work, relative to the parent's other children"
     )
-    lease_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+    lease_s: Annotated[float, Field(gt=0, le=86_400, strict=True)] | None = Field(
         None,
         description="seconds that the worker may send no heartbeat before the operation counts as stalled;"
         " absent: the server's default; null: no limit",
     )
-    retention_s: Annotated[float, Field(gt=0, le=MAX_RETENTION_S)] | None = Field(
+    retention_s: Annotated[float, Field(gt=0, le=MAX_RETENTION_S, strict=True)] | None = Field(
         None, description="seconds to keep the operation after its end, if that is less than the server's retention"
     )
     history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)] | None = Field(

@@ -165,7 +165,7 @@ class ScriptQueue:
             self._connection = await self._client.connection_pool.get_connection()
         elif time.monotonic() - self._used_at > _IDLE_S and self._connection.is_connected:
             try:  # the other side may have closed it meanwhile
-                closed = await self._connection.can_read_destructive()
+                closed = await self._connection.can_read()
             except (redis.exceptions.RedisError, OSError):
                 closed = True
             if closed:
