@@ -7,8 +7,10 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Self
 
+import orjson
+
 from progress_broker.errors import InvalidInput
-from progress_broker.model.entry import encode
+from progress_broker.model.entry import encode, encode_data
 from progress_broker.model.metadata import terms
 from progress_broker.model.operation import EVENT_TYPE, NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.model.position import parse as parse_position
@@ -22,6 +24,7 @@ from progress_client.watching import watch
 
 PATIENCE_S = 60.0
 """How long `watch` tries to reach a server or a Redis that does not answer."""
+CLOSED = "the client was closed"
 MAX_TYPES = 32
 PAGE = 50
 
@@ -52,6 +55,7 @@ class AsyncClient:
         self._patience_s = patience_s
         self._backend: Backend | None = None
         self._opening = asyncio.Lock()
+        self._closed = 0
 
     async def get(self, id: str, *, list_children: bool = False) -> Operation:
         """Return an operation as it is now; with `list_children`, also the first of its children."""
@@ -105,14 +109,29 @@ class AsyncClient:
         """
         if after is not None and after != FROM_START:
             parse_position(after)
-        following = watch(self._reach, id, after, _types(types), self._patience_s)
+        closed = self._closed
+
+        async def reach() -> Backend:
+            if self._closed != closed:
+                raise RuntimeError(CLOSED)
+            return await self._reach()
+
+        following = watch(reach, id, after, _types(types), self._patience_s)
         async with aclosing(following):
             async for event in following:
                 yield event
 
     async def wait(self, id: str, timeout: float | None = None) -> Operation:
-        """Return the operation once it has ended. Raises `TimeoutError` if it has not within `timeout` seconds."""
+        """Return the operation once it has ended. Raises `TimeoutError` if it has not within `timeout` seconds.
+
+        With a timeout of 0 it is asked for once, and may have ended before.
+        """
         state: Operation | None = None
+        if timeout is not None and timeout <= 0:
+            state = await self.get(id)
+            if state.done:
+                return state
+            raise TimeoutError(f"{state!r} has not ended")
         try:
             async with asyncio.timeout(timeout):
                 async for event in self.watch(id, types=()):
@@ -137,7 +156,7 @@ class AsyncClient:
 
     async def signal(self, id: str, type: str, data: Any = None, *, by: str | None = None) -> None:
         """Send a signal, such as `pause`, to an operation's worker, which decides what to do with it."""
-        sent = validated(NewSignal, {"type": type, "data": data})
+        sent = validated(NewSignal, {"type": type, "data": orjson.loads(encode_data("signal", data, self.settings))})
         await (await self._reach()).signal(id, sent, by=by)
 
     async def create(self, kind: str = "operation", **options: Any) -> Operation:
@@ -158,7 +177,8 @@ class AsyncClient:
         return await self._reach()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Iterators that are still open fail with `RuntimeError`."""
+        self._closed += 1
         backend, self._backend = self._backend, None
         if backend is not None:
             await backend.close()

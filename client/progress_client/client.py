@@ -113,8 +113,7 @@ class Client:
         with self._lock:
             working, self._working = self._working, None
         if working is not None and working.pid == os.getpid():
-            working.thread.run(working.client.close())
-            working.thread.stop()
+            working.thread.stop(working.client.close)
 
     def __enter__(self) -> Self:
         return self

@@ -2,17 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
+
+from progress_broker.runtime.tasks import end
+from progress_client.async_client import CLOSED
 
 T = TypeVar("T")
 
 BATCH = 256
 """How many items are fetched ahead at most."""
-
-_CLOSED = "the client was closed"
 
 
 class LoopThread:
@@ -30,12 +31,12 @@ class LoopThread:
         """Run a coroutine to its end; return its result or raise its error. A Ctrl-C cancels it."""
         if self._loop.is_closed():
             work.close()
-            raise RuntimeError(_CLOSED)
+            raise RuntimeError(CLOSED)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except CancelledError:
-            raise RuntimeError(_CLOSED) from None
+            raise RuntimeError(CLOSED) from None
         except BaseException:
             future.cancel()
             raise
@@ -54,15 +55,18 @@ class LoopThread:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(ahead.cancel)
 
-    def stop(self) -> None:
-        """End the thread. What runs in it is cancelled."""
+    def stop(self, last: Callable[[], Awaitable[None]]) -> None:
+        """End the thread: cancel what runs in it, then await `last`."""
         if not self._loop.is_closed():
+            self._last = last
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
     async def _serve(self, started: "Future[asyncio.AbstractEventLoop]") -> None:
         started.set_result(asyncio.get_running_loop())
         await self._stopping.wait()
+        await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await self._last()
 
 
 class _Ahead(Generic[T]):
@@ -92,6 +96,8 @@ class _Ahead(Generic[T]):
         try:
             async with aclosing(items):
                 async for item in items:
+                    if self._cancelled():  # the Redis client may have swallowed it
+                        return
                     await self._queue.put(item)
         finally:
             if not self._cancelled():

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from progress_broker.errors import BrokerError, is_temporary
 from progress_broker.runtime.backoff import backoff_s
+from progress_broker.runtime.tasks import SwallowedCancels
 from progress_client.backend import Backend, Bookmark, ComeBack, Start
 from progress_client.events import End, Event, Reset, Snapshot
 
@@ -26,10 +27,12 @@ async def watch(
     It resumes after whatever cut it off. If nothing is heard for `patience_s`, it raises the last error.
     """
     start, patience, end_shown = Start(after), Patience(operation, patience_s), False
+    cancels = SwallowedCancels()
     while True:
         try:
             async with aclosing((await reach()).follow(operation, start, types)) as following:
                 async for event in following:
+                    cancels.check()
                     patience.heard()
                     state = event.state if isinstance(event, Snapshot | Reset) else None
                     if state is None or not state.done:

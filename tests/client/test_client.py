@@ -29,6 +29,7 @@ from progress_client import (
 )
 from progress_client import events as typed
 from tests.conftest import make_settings
+from tests.servers import DEADLINE_S
 
 
 def run(client: Client, id: str) -> None:
@@ -65,6 +66,16 @@ def test_it_gets_lists_and_changes(client: Client, id: str) -> None:
         client.signal(id, "pause")
     with pytest.raises(OperationEnded):
         client.publish(id, "log", {"message": "late"})
+
+
+def test_whatever_an_application_notes_is_read(client: Client, id: str) -> None:
+    deep: list[object] = []
+    for _ in range(220):
+        deep = [deep]
+    metadata = {"deep": deep, "": [], "a\nb:=": "\x00", "large": 1e300, "64 bits": 2**64 - 1}
+    client.create(id=id, kind=id, metadata=metadata)
+    assert client.get(id).metadata == metadata
+    assert [it.metadata for it in client.list(kind=id)] == [metadata]
 
 
 def test_a_listing_goes_over_pages(client: Client, id: str) -> None:
@@ -167,12 +178,26 @@ def test_it_waits_for_the_end(client: Client, id: str) -> None:
     client.publish(id, "progress", {"percent": 40})
     with pytest.raises(TimeoutError, match=rf"<Operation {id}: running, 40.0 %> has not ended within 0.5 s"):
         client.wait(id, 0.5)
+    with pytest.raises(TimeoutError, match=rf"<Operation {id}: running, 40.0 %> has not ended"):
+        client.wait(id, 0)
     ender = threading.Timer(0.2, client.publish, (id, "end", {"status": "failed", "error": {"type": "Boom"}}))
     ender.start()
     ended = client.wait(id, 60)
     ender.join()
     assert (ended.status, repr(ended)) == ("failed", f"<Operation {id}: failed, 40.0 %, Boom>")
-    assert client.wait(id, 60) == ended
+    assert client.wait(id, 60) == client.wait(id, 0) == ended
+
+
+async def test_a_cancellation_at_any_moment_ends_what_waits(aclient: AsyncClient, id: str) -> None:
+    """Before Python 3.12, one that comes as a command of Redis has been sent is swallowed."""
+    await aclient.create(id=id)
+    for moment in range(30):
+        waiting = asyncio.create_task(aclient.wait(id))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=DEADLINE_S)
+        assert waiting.cancelled(), moment
 
 
 def test_what_is_missing_or_deleted_is_an_error(client: Client, id: str, server: object, where: Settings) -> None:
@@ -210,6 +235,11 @@ def test_bad_arguments_are_rejected_before_anything_is_sent() -> None:
             next(client.list(status="done"))
         with pytest.raises(InvalidInput, match="cancel"):
             client.signal("a", "cancel")
+        with pytest.raises(InvalidInput, match="data can't be encoded as JSON"):
+            client.signal("a", "pause", object())
+        for number in (float("inf"), float("nan"), 2**64):
+            with pytest.raises(InvalidInput, match="to search by is a number, true, false or text"):
+                next(client.list(metadata={"size": number}))
     with pytest.raises(SetupError, match="are both set: remove"):
         Client("http://127.0.0.1:1", redis_url="redis://127.0.0.1:1")
 
@@ -243,7 +273,7 @@ def test_a_forked_process_uses_the_client_of_its_parent(client: Client, id: str)
     assert client.get(id).id == id
 
 
-def test_a_closed_client_ends_its_iterators(client: Client, id: str) -> None:
+def test_a_closed_client_ends_its_iterators(client: Client, id: str, caplog: pytest.LogCaptureFixture) -> None:
     client.create(id=id)
     events = client.watch(id)
     next(events)
@@ -251,6 +281,17 @@ def test_a_closed_client_ends_its_iterators(client: Client, id: str) -> None:
     with pytest.raises(RuntimeError, match="the client was closed"):
         next(events)
     assert client.get(id).id == id  # it connects again
+    assert not caplog.records  # nothing tried to reach what was closed
+
+
+async def test_a_closed_client_of_coroutines_ends_its_iterators(aclient: AsyncClient, id: str) -> None:
+    await aclient.create(id=id)
+    events = aclient.watch(id)
+    await anext(events)
+    following = asyncio.create_task(anext(events))
+    await aclient.close()
+    with pytest.raises(RuntimeError, match="the client was closed"):
+        await asyncio.wait_for(following, DEADLINE_S)
 
 
 def test_the_functions_use_the_environment(where: Settings, id: str, monkeypatch: pytest.MonkeyPatch) -> None:

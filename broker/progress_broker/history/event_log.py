@@ -8,6 +8,7 @@ from progress_broker.history.archive import read_kept
 from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
 from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import SwallowedCancels
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.redis_errors import storage_errors
 
@@ -157,7 +158,9 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
     """
     key, yielded, seen = store.keyspace.operation(operation).log, position, position
     client: Any = store.connections.for_blocking()
+    cancels = SwallowedCancels()
     while True:
+        cancels.check()
         if yielded == START:
             events = await kept(store, operation, store.settings.page_length)
         else:
@@ -172,6 +175,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
                 return
         if events:
             continue
+        cancels.check()
         seen = max(seen, yielded, key=parse)
         with storage_errors():
             reply: Any = await client.execute_command("XREAD", "BLOCK", BLOCK_MS, "STREAMS", key, seen)

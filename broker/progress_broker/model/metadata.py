@@ -43,7 +43,12 @@ def index_text(value: object) -> str | None:
     if isinstance(value, str):
         text = value
     elif isinstance(value, bool | int | float):
-        text = orjson.dumps(value).decode()
+        try:
+            text = orjson.dumps(value).decode()
+        except TypeError:  # more than 64 bits
+            return None
+        if text == "null":  # not a finite number
+            return None
     else:
         return None
     return text if 0 < len(text.encode()) <= MAX_INDEXED_BYTES and _CONTROL.search(text) is None else None

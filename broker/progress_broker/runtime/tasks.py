@@ -24,6 +24,26 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
         await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
+class SwallowedCancels:
+    """Finds a cancellation of the current task that got lost (see `end`), for loops that would go on without it."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._known = _cancels_of(self._task)
+
+    def check(self) -> None:
+        """Raise `CancelledError` if the task was cancelled since, but runs on."""
+        task = asyncio.current_task()
+        if task is not self._task:  # an asynchronous generator may go on in another one
+            self._task, self._known = task, _cancels_of(task)
+        elif _cancels_of(task) > self._known:
+            raise asyncio.CancelledError
+
+
+def _cancels_of(task: "asyncio.Task[Any] | None") -> int:
+    return 0 if task is None else task.cancelling()
+
+
 class Tasks:
     """The tasks of one owner."""
 

@@ -96,7 +96,7 @@ class _Requests:
         """Return the error for a request that got no response."""
         if isinstance(error, httpx.TimeoutException):
             return ServerUnavailable(f"the server at {self.url} did not answer in time")
-        return ServerUnavailable(f"the server at {self.url} can't be reached: {error or type(error).__name__}")
+        return ServerUnavailable(f"the server at {self.url} can't be reached: {str(error) or type(error).__name__}")
 
 
 class Connection:
