@@ -156,6 +156,16 @@ def test_an_error_that_it_raises_is_answered_as_a_problem(
             assert (told.status_code, "event: reconnect" in told.text) == (200, True)
 
 
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_status_that_has_no_body_gets_none(redis_url: str, status: int) -> None:
+    async def authenticate(request: Request) -> str:
+        raise HTTPException(status)
+
+    with serving(authenticate, redis_url) as http:
+        answer = http.get(f"{OPS}/a")
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
 @pytest.mark.parametrize("answer", ["", "x" * 129, "a\nb", Account("alice"), 7, True])
 def test_what_names_nobody_lets_nobody_in(redis_url: str, answer: object) -> None:
     async def authenticate(request: Request) -> object:

@@ -59,6 +59,8 @@ _NEAREST: dict[int, type[BrokerError]] = {
     503: AuthorizerUnavailable,
 }
 
+_WITHOUT_BODY = frozenset({204, 205, 304})  # servers reject a body, RFC 9110 15.3.5, 15.3.6, 15.4.5
+
 _JITTER = (1.0, 1.3)  # spread retries of clients that are rejected together; never below 1, so that none is early
 
 
@@ -113,7 +115,8 @@ async def reject_with_status(
     if not exact:
         phrases = {it.value: it.phrase for it in HTTPStatus}
         body |= {"type": "about:blank", "title": phrases.get(status, "Rejected")}
-    answer = ProblemResponse(kind.code, orjson.dumps(body), status, dict(headers), "application/problem+json")
+    content = b"" if status in _WITHOUT_BODY else orjson.dumps(body)
+    answer = ProblemResponse(kind.code, content, status, dict(headers), "application/problem+json")
     await answer(scope, receive, send)
 
 
