@@ -19,7 +19,7 @@ def read_json(body: bytes) -> Any:
         raise InvalidInput(f"the input is not JSON: {error}") from None
 
 
-_MODEL_TYPES = frozenset({"model_type", "model_attributes_type", "dataclass_type", "is_instance_of"})
+_MODEL_TYPES = frozenset({"model_type", "model_attributes_type", "dataclass_type", "is_instance_of", "dict_type"})
 _PREFIXES = ("Value error, ", "Assertion failed, ")
 
 
