@@ -49,6 +49,20 @@ def test_every_command_does_what_it_does_in_redis(remote: Shell) -> None:
     assert "not a valid position" in remote.fails(2, "tail", "a", "--from", "yesterday")
 
 
+def test_a_command_is_run_as_an_operation(remote: Shell) -> None:
+    remote.says("run", "--id", "ran", "--", "sh", "-c", "echo one; echo 50%")
+    assert remote.lines("show", "ran")[0]["status"] == "succeeded"
+    assert '"one"' in remote.run("tail", "ran", "--from", "start", "--json").stdout
+    (remote.folder / "token").write_text(token("reader", grants=[{"actions": ["read"]}]))
+    with remote.open("run", "--id", "unreported", "--", "echo", "done") as run:
+        output, errors = run.communicate()
+    assert (run.returncode, output) == (0, b"done\n")
+    assert b"the work of operation unreported goes on unreported: your grants do not allow" in errors
+    assert errors.count(b"\n") == 1
+    with remote.open("run", "--require", "--id", "unreported", "--", "echo", "done") as run:
+        assert b"done" not in run.communicate()[0]
+
+
 def test_tail_follows_a_server_that_restarts(tmp_path: Path) -> None:
     with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log") as server:
         shell = Shell(tmp_path, url=server.url)

@@ -8,14 +8,14 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.settings import Settings
 from progress_cli.operation_options import with_new_operation
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 from progress_cli.process.job import SIGNALLED, Job, report, start
 from progress_cli.process.relay import Interrupted, Relay
 from progress_workers.null import NULL_OPERATION
 from progress_workers.processes.running import GRACE_S
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 @with_new_operation(
     "id",
     "kind",
@@ -79,9 +79,9 @@ def run(
     exit code is 3. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT are forwarded to the command and end the operation as cancelled;
     the command decides how soon it ends. If this process is killed by SIGKILL, on Linux the command gets SIGTERM.
 
-    If Redis can't be reached, a message on standard error says so, the command runs, and it is reported as soon as
-    Redis can be reached. If Redis rejects the operation, the command runs without being reported. With --require, it
-    does not run in either case.
+    If Redis, or the server of --url, can't be reached, a message on standard error says so, the command runs, and it is
+    reported as soon as that can be reached. If the operation is rejected, the command runs without being reported. With
+    --require, it does not run in either case.
     """
     job = Job(command, pattern, ansi, grace_s)
     try:

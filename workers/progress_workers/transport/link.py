@@ -138,10 +138,13 @@ class Link:
         self._sender.wake(reporter)
 
     def flush(self, reporters: list[Reporter] | None = None, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until everything from these reporters (or all) is stored. Return whether it was, within the timeout."""
+        """Wait until everything from these reporters is stored. Return whether it was, within the timeout.
+
+        Without `reporters`, wait for all, except for what was dropped: that is already logged.
+        """
         if reporters is None:
             starting = [reporter for reporter, wanted in list(self._starting.items()) if wanted]
-            reporters = [*self._sender.pending(), *starting]
+            return self._sender.settled([*self._sender.pending(), *starting], timeout_s)
         return self._sender.flush(reporters, timeout_s)
 
     def tell_dropped(self) -> bool:

@@ -132,9 +132,10 @@ class Sender:
         Operations that were given up are not waited for: their reports will never be acknowledged.
         """
         reporters = list(reporters)
-        return self._settled(reporters, timeout_s) and not any(reporter.dropped for reporter in reporters)
+        return self.settled(reporters, timeout_s) and not any(reporter.dropped for reporter in reporters)
 
-    def _settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
+    def settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
+        """Wait until nothing of what was reported so far will be sent any more. Return whether that was in time."""
         stored = Event()
         forget = self.when_stored(reporters, stored.set)  # this starts the thread, if that is still possible
         try:
