@@ -18,13 +18,12 @@ from progress_broker.model.validation import validated
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings, load_settings
 from progress_client.address import locate, server_url
-from progress_client.backend import FROM_START, Backend
+from progress_client.backend import CLOSED, FROM_START, Backend
 from progress_client.events import End, Event, Reset, Snapshot
 from progress_client.watching import watch
 
 PATIENCE_S = 60.0
 """How long `watch` tries to reach a server or a Redis that does not answer."""
-CLOSED = "the client was closed"
 MAX_TYPES = 32
 PAGE = 50
 

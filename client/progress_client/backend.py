@@ -13,6 +13,9 @@ from progress_client.events import Event
 FROM_START = "start"
 """In place of a position: before the oldest event that is kept."""
 
+CLOSED = "the client was closed"
+"""The text of the error for what is still asked of a closed client."""
+
 
 class Bookmark(NamedTuple):
     """Everything up to here that was asked for has been told."""

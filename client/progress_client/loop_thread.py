@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from progress_broker.runtime.tasks import end
-from progress_client.async_client import CLOSED
+from progress_client.backend import CLOSED
 
 T = TypeVar("T")
 
