@@ -3,18 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import Any
+from typing import Protocol
 
 import redis
 
 from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
 from tests.conftest import make_settings
+from tests.fuzz.account import Account
 from tests.fuzz.published import Published, Writer
-from tests.servers import RealRedis
+from tests.servers import RealRedis, eventually
 
 STEADY_REDIS = ("steady", "interrupted")
 ANY_REDIS = (*STEADY_REDIS, "forgetful")
@@ -27,6 +28,16 @@ SMALL = {"lanes": 3, "history_length": 6, "ring_length": 4, "page_length": 5, "m
 BRIEF = {"tombstone_ttl_s": 0.25, "sweep_interval_s": 0.5, "ping_s": 5, "retention_s": 600}
 
 
+class Client(Protocol):
+    """Reads at random, and keeps account of what it was told."""
+
+    account: Account
+
+    async def follow(self) -> None:
+        """Read until the writers stop."""
+        ...
+
+
 class Run:
     """Two hubs and what is published to them."""
 
@@ -37,21 +48,20 @@ class Run:
         self.stop = asyncio.Event()
         self._server = server
 
-    async def play(
-        self, ids: Sequence[str], clients: Sequence[Callable[[], Coroutine[Any, Any, None]]], redis_is: str
-    ) -> None:
-        """Write and read at random for a while; then end all operations."""
+    async def play(self, ids: Sequence[str], clients: Sequence[Client], redis_is: str) -> None:
+        """Write and read at random for a while, and until each client has got an event; then end all operations."""
         writers = [Writer(self.store, self.published, some, self._random()) for some in (ids[::2], ids[1::2])]
         async with asyncio.TaskGroup() as tasks:
             for writer in writers:
                 tasks.create_task(writer.run(self.stop))
             for client in clients:
-                tasks.create_task(client())
+                tasks.create_task(client.follow())
             if redis_is == "interrupted":
                 tasks.create_task(self._interrupt())
             elif redis_is == "forgetful":
                 tasks.create_task(self._forget())
             await asyncio.sleep(SECONDS)
+            await eventually(lambda: all(client.account.counts["events"] for client in clients), "all have got events")
             self.stop.set()
         for writer in writers:
             await writer.finish()
