@@ -17,6 +17,7 @@ _OF_WORKERS = {
     "Pool",
     "PoolWorker",
     "ProcessFailed",
+    "ProcessTimedOut",
     "SetupError",
     "Signal",
     "StorageFull",
@@ -25,6 +26,7 @@ _OF_WORKERS = {
     "current",
     "flush",
     "run_process",
+    "run_process_async",
     "track",
     "tracked",
 }

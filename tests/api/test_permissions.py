@@ -46,13 +46,17 @@ def backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return secured(tmp_path)
+    return secured(tmp_path, max_long_poll_s=0.05)  # how long workers wait for signals
 
 
 def body_of(call: str, id: str) -> dict[str, Any]:
     bodies: dict[str, Any] = {
         "POST /v1/operations/{id}/signals": {"type": "pause"},
         "POST /v1/operations/{id}/events": {"type": "log", "data": {"message": "hello"}},
+        "POST /v1/workers/create": {},
+        "POST /v1/workers/view": {"operation": id},
+        "POST /v1/workers/publish": [{"operation": id}],
+        "POST /v1/workers/signals": {"positions": {id: "0-0"}},
         "POST /v1/tickets": {"operations": [id]},
         "POST /v1/revocations": {"claim": "sub", "value": id},
     }

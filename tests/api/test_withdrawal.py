@@ -370,7 +370,7 @@ async def test_a_thousand_who_come_at_once_cost_one_read(store: Store) -> None:
     found = await asyncio.gather(*(cache.get("a", lambda facts: facts.owner == "alice") for _ in range(1_000)))
     found += [await cache.get("a", lambda facts: facts.owner == "alice")]
     assert all(it == found[0] for it in found)
-    assert found[0] == ResourceAttributes("a", "alice", "k", ["t"])
+    assert found[0] == ResourceAttributes("a", "alice", "k", ["t"], [])
     assert counting.reads == 1
     await cache.get("a", lambda facts: facts.owner == "bob")
     assert counting.reads > 1  # without permission the rejection takes as long as for an unknown operation

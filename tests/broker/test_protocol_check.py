@@ -61,7 +61,7 @@ def test_an_address_that_can_never_be_right_is_told_at_once(
         asyncio.run(Store.open(settings))
     assert "s3cret" not in rejected.value.detail
     with pytest.raises(StorageUnavailable, match=said):
-        Operation.start("import", settings=Broker(url, redis_timeout_s=1000).settings)
+        Operation.start("import", settings=Broker(url, redis_timeout_s=1000).settings, required=True)
 
 
 @pytest.mark.parametrize(("scheme", "server"), [("redis", "plain"), ("rediss", "tls")])

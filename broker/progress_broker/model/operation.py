@@ -231,7 +231,7 @@ class Operation(BaseModel):
     updated_at: Time
     finished_at: Time | None
     elapsed_ms: int | None = Field(
-        None, ge=0, description="milliseconds from the start to the end; while it runs, until this was read"
+        None, ge=0, description="milliseconds from the start to the end; while it runs, to its last event"
     )
     expires_at: Time | None
     position: str

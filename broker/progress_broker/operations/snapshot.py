@@ -1,6 +1,5 @@
 """Converts an operation's snapshot hash in Redis to an `Operation`."""
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -150,7 +149,8 @@ def _read(operation: str, fields: Mapping[str, bytes | None]) -> Operation:
         started_at=_time(fields["started"]),
         updated_at=_moment(milliseconds(position)),
         finished_at=_time(fields["finished"]),
-        elapsed_ms=_elapsed_ms(fields["started"], fields["finished"]),
+        # Not until now: a state that is read twice is the same, and so are its ETag and what is sent to streams.
+        elapsed_ms=_elapsed_ms(fields["started"], int(fields["finished"] or milliseconds(position))),
         expires_at=_time(fields["expires"]) if status.done else None,
         position=position.decode(),
         events=_count(fields["n"] or b"0"),
@@ -190,12 +190,8 @@ def _time(ms: bytes | None) -> datetime | None:
     return None if ms is None else _moment(int(ms))
 
 
-def _elapsed_ms(started: bytes | None, finished: bytes | None) -> int | None:
-    """Return how long an operation has run. Until it ends our own clock decides, which may differ from Redis'."""
-    if started is None:
-        return None
-    until = time.time_ns() // 1_000_000 if finished is None else int(finished)
-    return max(0, until - int(started))
+def _elapsed_ms(started: bytes | None, until_ms: int) -> int | None:
+    return None if started is None else max(0, until_ms - int(started))
 
 
 def _given(spec: bytes | None) -> NewOperation:

@@ -13,9 +13,6 @@ from redis.asyncio import BlockingConnectionPool
 from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.storage.scripts import VERBS, Call
 
-_IDLE_S = 1.0
-"""After this time without a call, a connection may have been closed by the other side."""
-
 
 async def run(client: Any, call: Call) -> Any:
     """Run a script. Load it first if the server does not have it: a restart or a failover clears its script cache."""
@@ -71,7 +68,6 @@ class ScriptQueue:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._connection: Any = None
-        self._used_at = 0.0
         self._waiting: list[tuple[Sequence[Call], asyncio.Future[list[Any]]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -157,14 +153,13 @@ class ScriptQueue:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._used_at = time.monotonic()
         return replies
 
     async def _connected(self) -> Any:
         if self._connection is None:
             self._connection = await self._client.connection_pool.get_connection()
-        elif time.monotonic() - self._used_at > _IDLE_S and self._connection.is_connected:
-            try:  # the other side may have closed it meanwhile
+        elif self._connection.is_connected:
+            try:  # the other side may have closed it meanwhile, and then nothing was sent yet
                 closed = await self._connection.can_read()
             except (redis.exceptions.RedisError, OSError):
                 closed = True
