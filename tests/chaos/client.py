@@ -64,7 +64,7 @@ class Client:
             *blocks, rest = rest.split(b"\n\n")
             for block in blocks:
                 self._event(block)
-        if rest:
+        if not all(line.startswith(b":") for line in rest.splitlines()):  # a ping has no end of its own
             self.faults.append(f"the stream ended within an event: {rest[:80]!r}")
 
     def _event(self, block: bytes) -> None:

@@ -11,10 +11,13 @@ from tests.servers import ApiReplica, RealRedis, free_port
 from tests.workers.harness import Broker
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(redis_server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
-    """A server for workers without Redis. It is there for the whole run, and only if a test needs it."""
-    with ApiReplica(redis_server.url, tmp_path_factory.mktemp("server") / "log") as it:
+    """A server for workers without Redis, only if a test needs it. It leaves leases and retention to the tests, whose
+    Redis it shares."""
+    never_s = 3600.0
+    log = tmp_path_factory.mktemp("server") / "log"
+    with ApiReplica(redis_server.url, log, lease_check_interval_s=never_s, sweep_interval_s=never_s) as it:
         yield it
 
 
