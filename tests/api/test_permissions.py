@@ -170,13 +170,13 @@ class TestWhatItCosts:
         await create(http, "hidden", bearing(token("alice", ALICE)))
         how = {"headers": bearing(token("bob", ALICE))}
         for call in (call for call in TABLE if TABLE[call]["other"] == "404"):
-            costs = []
-            for id in ("hidden", "none-1", "hidden", "none-1"):
+            costs: dict[str, list[int]] = {"hidden": [], "none-1": []}
+            for id in ("hidden", "none-1", "hidden", "none-1", "hidden", "none-1"):
                 before = await reads(store)
                 assert (await ask(http, call, id, **how)).status_code == 404
-                costs.append(await reads(store) - before)
-            assert len(set(costs)) == 1, f"{call}: {costs}"
-            assert costs[0] > 0
+                costs[id].append(await reads(store) - before)
+            # What else reads meanwhile can only add to some of them.
+            assert min(costs["hidden"]) == min(costs["none-1"]) > 0, f"{call}: {costs}"
 
 
 def _routes(routes: Any) -> Iterator[tuple[str, str]]:
