@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -100,7 +100,7 @@ def _is_plain(type: str, data: object) -> bool:
     return False
 
 
-_LEVELS = ("debug", "info", "warning", "error", "critical")
+_LEVELS = get_args(payloads.Level)
 _NUMBERS = ("current", "total", "rate", "eta_ms")
 _TEXTS = ("unit", "message")
 

@@ -9,6 +9,10 @@ Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)]
 
 
+Level = Literal["debug", "info", "warning", "error", "critical"]
+"""How important a log line is."""
+
+
 class OpenModel(BaseModel):
     """A model whose unknown fields pass through untouched."""
 
@@ -71,7 +75,7 @@ class MetadataChanges(RootModel[dict[str, Any]]):
 class Log(OpenModel):
     """A line of an operation's log."""
 
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    level: Level = "info"
     message: str
     stage: str | None = None
 
