@@ -454,12 +454,12 @@ async def test_a_caller_s_key_of_any_type_leaves_limits_together(
         assert limiter.sent is not None
         for who in ("ann", "mallory"):
             limiter.requests.take(who, 1, limiter.clock())
-            limiter.sent.take(who, 1, limiter.clock())
+            limiter.sent.take(who, 1000, limiter.clock())  # so that its key stays for 1,000 s
             (await limiter.stream_slot(who, "10.0.0.1")).release()
         await limiter.settle()
         assert tally.limiter_mode_changes["alone"] == 0
-        assert await redis.exists(store.keyspace.caller("ann").requests)
-        assert await redis.exists(store.keyspace.caller("mallory").requests)
+        assert await redis.exists(store.keyspace.caller("ann").sent)
+        assert await redis.exists(store.keyspace.caller("mallory").sent)
 
 
 @pytest.mark.parametrize("type", TYPES)

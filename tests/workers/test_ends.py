@@ -139,6 +139,9 @@ def test_the_block_of_a_context_manager_that_is_written_as_a_generator_is_curren
         assert current() is op
 
 
+IDLE = "while True: time.sleep(0.05)"
+"""Work that waits as `time.sleep(120)` does, in steps: Python calls no handler while one wait lasts, if the signal came
+just before it began."""
 WAITS = """
     import os, signal, sys, threading, time
     from progress_workers import Operation, current
@@ -153,7 +156,7 @@ WAITS = """
 
 
 @contextlib.contextmanager
-def started(url: str, before: str = "", work: str = "time.sleep(120)") -> Iterator["subprocess.Popen[str]"]:
+def started(url: str, before: str = "", work: str = IDLE) -> Iterator["subprocess.Popen[str]"]:
     with ready(python(url, WAITS.format(before=before, work=work))) as process:
         yield process
 
@@ -170,7 +173,7 @@ def ready(process: "subprocess.Popen[str]", said: str = "ready") -> Iterator["su
             process.kill()
 
 
-@pytest.mark.parametrize("work", ["time.sleep(120)", "threading.Event().wait()"])
+@pytest.mark.parametrize("work", [IDLE, "while not threading.Event().wait(0.05): pass"], ids=["sleeps", "waits"])
 def test_sigterm_ends_an_operation_with_a_reason(redis_url: str, broker: Broker, work: str) -> None:
     with started(redis_url, work=work) as process:
         process.terminate()
@@ -185,7 +188,7 @@ def test_sigterm_ends_an_operation_with_a_reason(redis_url: str, broker: Broker,
 
 def test_sigterm_stores_what_a_process_that_joined_has_reported(redis_url: str, broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
-    code = """
+    code = f"""
         import time
         from progress_workers import Operation
         with Operation.attach("op", end_on_exit=False, interval_s=3600) as op:
@@ -193,7 +196,7 @@ def test_sigterm_stores_what_a_process_that_joined_has_reported(redis_url: str, 
             op.flush()
             op.log("so far")
             print("ready", flush=True)
-            time.sleep(120)
+            {IDLE}
         """
     with ready(python(redis_url, code)) as process:
         process.terminate()
@@ -210,7 +213,8 @@ def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) 
         async def work():
             async with AsyncOperation.start("work", id="op"):
                 print("ready", flush=True)
-                await asyncio.sleep(120)
+                while True:
+                    await asyncio.sleep(0.05)
 
         asyncio.run(work())
         """
@@ -252,10 +256,10 @@ def test_sigterm_is_not_held_up_by_a_redis_that_is_away(kept_redis: RealRedis) -
 
 def test_the_task_of_a_queue_is_not_ended_by_sigterm(redis_url: str, broker: Broker) -> None:
     before = "from progress_workers.queues import _runs"
-    work = """task = _runs.begin(Operation, "task", {"kind": "task"})
+    work = f"""task = _runs.begin(Operation, "task", {{"kind": "task"}})
         task.__enter__()
         print("begun", flush=True)
-        time.sleep(120)"""
+        {IDLE}"""
     with started(redis_url, before, work) as process, ready(process, "begun"):
         process.terminate()
         process.wait(timeout=60)

@@ -279,7 +279,8 @@ def leave(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
 print("up", flush=True)
-time.sleep(1000)
+while True:  # a signal just before one long wait would be handled after it
+    time.sleep(0.05)
 """
 
 
@@ -342,7 +343,7 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1], "w").close())
 print(os.getpid(), flush=True)
 while True:
-    time.sleep(1000)
+    time.sleep(0.05)
 """
 
 
