@@ -19,8 +19,13 @@ need node nodejs
 need npm npm
 need promtool prometheus
 
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    # Tests take half the time with it; without it, they take chromium.
+    needed=$missing
+    need chromium-headless-shell chromium-headless-shell
+fi
 [ -z "$missing" ] && exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+if [ -z "${needed+known}" ]; then
     echo "The tests need programs that are not installed:$missing" >&2
     echo "Install them. On Debian: sudo apt-get install$missing" >&2
     exit 1
@@ -34,6 +39,5 @@ if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
 # shellcheck disable=SC2086 # split into one word per package
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null; } || [ -z "$needed" ]

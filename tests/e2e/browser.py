@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
-from tests.servers import START_S
+from tests.servers import START_S, need
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -32,18 +32,28 @@ WATCH_CSP = """
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None:
-        raise RuntimeError("chromium is missing: `make setup` installs Debian's chromium as root")
+    """Start Chromium without what draws windows: it takes half the time of a processor. Any Chromium does, too."""
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
-        # Playwright disables the back/forward cache. Real browsers keep pages in it and show them again.
-        kept = ["--disable-back-forward-cache"]
-        browser = playwright.chromium.launch(
-            executable_path=path, args=ARGUMENTS, ignore_default_args=kept, timeout=START_MS
-        )
+        path = shutil.which("chromium-headless-shell") or _chromium()
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=START_MS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def launched_whole(beside: Browser) -> Iterator[Browser]:
+    """Start all of Chromium: it alone keeps a page that was left in its back/forward cache, to show it again."""
+    kept = ["--disable-back-forward-cache"]  # Playwright says so
+    browser = beside.browser_type.launch(
+        executable_path=_chromium(), args=ARGUMENTS, ignore_default_args=kept, timeout=START_MS
+    )
+    yield browser
+    browser.close()
+
+
+def _chromium() -> str:
+    return need("chromium", "chromium")
 
 
 @dataclass

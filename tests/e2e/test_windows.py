@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
-from tests.e2e.browser import opened, still
+from tests.e2e.browser import launched_whole, opened, still
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api
 from tests.e2e.test_dashboard import bar, confirm_cancel, row
@@ -152,15 +152,25 @@ class Away:
     def come_back(self) -> None:
         if self._how == "left":
             self._page.go_back(wait_until="commit")  # it is not reloaded, but shown as it was
+            assert self._page.evaluate("() => performance.getEntriesByType('navigation')[0].type") == "navigate"
             return
         if self._how == "frozen":
             self._browser.send("Page.setWebLifecycleState", {"state": "active"})
         self._page.evaluate(SEEN, "visible")
 
 
-@pytest.mark.parametrize(("how", "others"), [("hidden", 0), ("hidden", 60), ("frozen", 60), ("left", 60)])
+@pytest.mark.parametrize(("how", "others"), [("hidden", 0), ("hidden", 60), ("frozen", 60)])
 def test_what_ended_while_nobody_looked_is_right_at_once(api: Api, browser: Browser, how: str, others: int) -> None:
     """Including operations that have left the list, because many others have changed since."""
+    see_what_ended(api, browser, how, others)
+
+
+def test_what_ended_while_the_window_showed_another_page_is_right_at_once(api: Api, browser: Browser) -> None:
+    with launched_whole(browser) as whole:
+        see_what_ended(api, whole, "left", others=60)
+
+
+def see_what_ended(api: Api, browser: Browser, how: str, others: int) -> None:
     failed, deleted, running_on, *_ = running(api, 8)  # all bounded lists start with the newest
     done = api.create(title="Done")
     api.finish(done)
