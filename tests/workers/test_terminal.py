@@ -51,6 +51,9 @@ def fed(terminal: Terminal, said: bytes, step: int) -> list[Line]:
         (b"one\n\x1b[A\rONE\x1b[B\rtwo\nthree\n", [("one", False), ("ONE", True), ("two", False), ("three", False)]),
         (b"one\ntwo\n\x1b[2A\x1b[Jthree\n", [("one", False), ("two", False), ("three", True)]),
         (b"\x1b7\x1b[24;0fat the bottom 3%\x1b8line\n", [("line", True)]),
+        (b"it: \x1b[s10% of a\x1b[u20% of b\x1b[u\n", [("it: 20% of b", True)]),
+        (b"it: 10% of a\x1b[5`\x1b[10X20%\n", [("it: 20%", True)]),
+        (b"one\ntwo\x1bM\rONE\n\n", [("one", False), ("ONE", True), ("two", False)]),
     ],
 )
 def test_bytes_become_the_lines_a_terminal_would_show(said: bytes, lines: list[Any], step: int) -> None:
@@ -164,6 +167,12 @@ def test_whatever_is_written_takes_bounded_memory(piece: bytes) -> None:
         ("Completed 512.0 KiB/1.0 MiB (3.0 MiB/s)", Reading(None, 524_288, 1_048_576, "bytes", "Completed")),
         ("45%|████| 1.20M/3.40M [00:01<00:02, 1.00MB/s]", Reading(45, disputed=True)),
         ("35%|███ | 1.20M/3.40M [00:01<00:02, 1.00MB/s]", Reading(35, 1_200_000, 3_400_000, "bytes")),
+        ("    (12.34/100%)", Reading(12.34)),
+        ("(0.00/100%) of disk-2", Reading(0)),
+        ("1 250 000/2 500 000 rows", Reading(None, 1_250_000, 2_500_000)),
+        ("12\u00a0000 of 20\u202f000", Reading(None, 12_000, 20_000)),
+        ("file 7 100/250", Reading(None, 100, 250, label="file")),
+        ("3/10 123 kB", Reading(None, 3, 10)),
         ("remote: Counting objects:  33% (1/3)", Reading(33, 1, 3, label="remote: Counting objects:")),
         (" 20 2929k   20  585k    0     0  1800k      0  0:00:01 --:--:--  0:00:01 1797k",
          Reading(None, 585 * 1024, 2929 * 1024, "bytes")),

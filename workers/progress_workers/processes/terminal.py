@@ -260,6 +260,8 @@ class Terminal:
                 self._kept_x = self._x
             elif escape == "\x1b8":
                 self._go_to(self._kept_x, anew=True)
+            elif escape == "\x1bM":
+                self._move_up(1, self._x)
             elif self._keep_ansi and len(escape) > 1:
                 self._row.mark(self._x, escape)
             return
@@ -279,12 +281,18 @@ class Terminal:
                 self._go_to(self._x + n)
             case "D":
                 self._go_to(max(0, self._x - n), anew=True)
-            case "G":
+            case "G" | "`":
                 self._go_to(n - 1)
+            case "s" if not given:
+                self._kept_x = self._x
+            case "u" if not given:
+                self._go_to(self._kept_x, anew=True)
             case "H" | "f":
                 self._go_to(max(1, numbers[1] if len(numbers) > 1 else 1) - 1, anew=True)
+            case "X":
+                self._erase(self._x, self._x + n)
             case "K" | "J":
-                self._erase(numbers[0])
+                self._erase(self._x if numbers[0] == 0 else 0, self._x + 1 if numbers[0] == 1 else MAX_CHARS + 1)
                 if kind == "J":
                     self._erase_rows(numbers[0])
 
@@ -307,11 +315,10 @@ class Terminal:
         row.go_back(anew=False)
         self._draft(row)
 
-    def _erase(self, what: int) -> None:
-        """Erase the row from the cursor on (0), up to the cursor (1), or all of it (2)."""
+    def _erase(self, start: int, end: int) -> None:
+        """Erase columns of the row."""
         row = self._row
         row.settle()
-        start, end = (self._x if what == 0 else 0), (self._x + 1 if what == 1 else row.length)
         if start < row.length:
             self._change(row)
             row.erase(start, min(end, row.length))

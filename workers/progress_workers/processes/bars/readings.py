@@ -13,8 +13,12 @@ _UNIT = r"([kKMGTPE]i?(?:[Bb](?:ytes?)?)?|[Bb]ytes?|B)"
 _BEFORE = r"(?<![\w.,/:-])(?<!\w=)"
 """`name=3/10` is no progress: rsync's `to-chk=3/10` says what is left."""
 _RATIO = re.compile(rf"{_BEFORE}{_COUNT}(?:\s?/\s?|\s+of\s+){_COUNT}(?![\w/-]|:(?!\s|$)|[.,]\d)")
+_SEPARATOR = re.compile(r"\D")
+_SPACED = r"(\d{1,3}(?:[ \u00a0\u202f]\d{3})+)"
+_SPACED_RATIO = re.compile(rf"{_BEFORE}{_SPACED}(?:\s?/\s?|\s+of\s+){_SPACED}(?![\w/-])")
 _SIZES = re.compile(rf"{_BEFORE}{_SIZE}\s?{_UNIT}?(?:\s?/\s?|\s+of\s+)~?\s?{_SIZE}\s?{_UNIT}(?![\w/])")
-_PERCENT = re.compile(r"(?<![\w.,/-])(\d{1,3}(?:[.,]\d{1,9})?)\s?%(?!\w)")
+_PERCENT = re.compile(r"(?<![\w.,/-])(\d{1,3}(?:[.,]\d{1,9})?)(?:/100)?\s?%(?!\w)")
+"""Also `12.34/100%`, as qemu-img writes it."""
 _SIZE_CELL = r"\d[\d.]*[kMGTP]?"
 _CURL = re.compile(
     rf"\s*(?P<percent>\d+)\s+(?P<total>{_SIZE_CELL})\s+(?P<part>\d+)\s+(?P<current>{_SIZE_CELL})"
@@ -85,8 +89,8 @@ def plain(number: float) -> float:
 
 
 def _ratios(text: str, unfinished: bool) -> Iterator[tuple[int, Reading]]:
-    """Yield where each ratio begins, and what it says: sizes first."""
-    for pattern in (_SIZES, _RATIO):
+    """Yield where each ratio begins, and what it says: sizes first, then numbers with spaces at the thousands."""
+    for pattern in (_SIZES, _SPACED_RATIO, _RATIO):
         for number, found in enumerate(pattern.finditer(text)):
             if number == MAX_RATIOS:
                 break
@@ -96,7 +100,7 @@ def _ratios(text: str, unfinished: bool) -> Iterator[tuple[int, Reading]]:
                 done, done_unit, whole, unit = found.groups()
                 current, total, said = _bytes(done, done_unit or unit), _bytes(whole, unit), BYTES
             else:
-                current, total, said = (*(int(count.replace(",", "")) for count in found.groups()), None)
+                current, total, said = (*(int(_SEPARATOR.sub("", count)) for count in found.groups()), None)
             if 0 < total >= current:
                 yield found.start(), Reading(current=current, total=total, unit=said)
 
