@@ -115,6 +115,28 @@ def test_a_block_in_a_generator_keeps_to_itself(rows: Any, broker: Broker, redis
     assert [broker.data(name, "progress")[-1]["current"] for name in ("inner", "outer")] == [2, 2]
 
 
+def test_a_loop_over_a_generator_s_block_reports_nothing_without_an_operation_of_its_own(
+    broker: Broker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROGRESS_REDIS_URL", redis_url)
+    for _ in generated():
+        assert current() is NULL_OPERATION
+        current().log("not of the generator")
+        current().advance()
+    assert broker.logged("inner") == ["read a", "read b"]
+    assert broker.data("inner", "progress")[-1]["current"] == 2
+
+
+@pytest.fixture
+def fixture_with_a_block(broker: Broker) -> Iterator[Operation]:
+    with Operation.start("job", settings=broker.settings) as op:
+        yield op
+
+
+def test_the_block_of_a_fixture_goes_on_in_the_test(fixture_with_a_block: Operation) -> None:
+    assert current() is fixture_with_a_block
+
+
 async def test_a_block_in_an_asynchronous_generator_keeps_to_itself(broker: Broker) -> None:
     async def rows() -> AsyncIterator[AsyncOperation]:
         async with AsyncOperation.start("read", settings=broker.settings) as inner:

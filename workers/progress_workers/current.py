@@ -12,6 +12,8 @@ from progress_workers.null import NULL_OPERATION
 T = TypeVar("T")
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_MANAGERS = ("contextlib", "_pytest", "pytest_asyncio")
+"""The packages whose code resumes a generator as the two halves of a context manager."""
 
 
 class _Entered(NamedTuple):
@@ -41,7 +43,8 @@ def current() -> BaseOperation:
     `Operation.attach`.
 
     The block of a generator ends where the generator yields: while it is suspended, the operation of the code that
-    loops over it is the current one. For a generator that `contextlib` made a context manager, the block goes on.
+    loops over it is the current one, if it has one. For a generator that is a context manager of `contextlib` or a
+    fixture of pytest, the block goes on.
 
         >>> current().advance()  # nothing happens: there is no operation here
         >>> current().id
@@ -52,8 +55,7 @@ def current() -> BaseOperation:
         return _outside()
     if entered[-1].active:
         return entered[-1].operation
-    # Without a block of its own, such as that of a fixture's test, code reports to the generator's operation.
-    return next((each.operation for each in reversed(entered) if each.active), entered[-1].operation)
+    return next((each.operation for each in reversed(entered) if each.active), None) or _outside()
 
 
 def track(
@@ -120,5 +122,5 @@ def _generator(frame: FrameType | None) -> FrameType | None:
 
 
 def _passes_on(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__"))
-    return module == "contextlib" or module.partition(".")[0] == "progress_workers"
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package in _MANAGERS or package == "progress_workers"
