@@ -101,6 +101,14 @@ class OddError(Exception):
         ),
         (Cancelled("x", "enough"), "cancelled", {"type": "cancelled", "message": "enough"}),
         (
+            BaseExceptionGroup("in tasks", [KeyError("a"), ExceptionGroup("more", [OSError("disk full")])]),
+            "failed",
+            {
+                "type": "ExceptionGroup",
+                "message": "in tasks (2 sub-exceptions): KeyError: 'a'; OSError: disk full",
+            },
+        ),
+        (
             OddError(),
             "failed",
             {"type": "OddError", "message": "(the message of this error can't be shown: str() raised RuntimeError)"},

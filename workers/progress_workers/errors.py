@@ -39,12 +39,12 @@ class Cancelled(Exception):
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an exception means that the work was stopped, and not that it failed."""
     kinds = (Cancelled, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
-    return all(isinstance(each, kinds) for each in _grouped(error))
+    return all(isinstance(each, kinds) for each in grouped(error))
 
 
 def cancel_reason(error: BaseException) -> str | None:
     """Return why the work was stopped, for people to read; None if the exception has no reason."""
-    first = next(_grouped(error), error)
+    first = next(grouped(error), error)
     own = attempt(lambda: getattr(first, "reason", None), otherwise=lambda _: None)
     if own is not None:
         return text(own)
@@ -56,7 +56,7 @@ def cancel_reason(error: BaseException) -> str | None:
 
 def describe_cancel(error: BaseException) -> str:
     """Return a description of an exception that stopped the work, for when nobody gave a reason."""
-    first = next(_grouped(error), error)
+    first = next(grouped(error), error)
     return next((said for kind, said in _REASONS if isinstance(first, kind)), "it was cancelled")
 
 
@@ -76,7 +76,7 @@ def describe_exit(error: SystemExit) -> str:
     return f"it exited with status {int(code or 0)}" if code is None or isinstance(code, int) else text(code)
 
 
-def _grouped(error: BaseException) -> Iterator[BaseException]:
+def grouped(error: BaseException) -> Iterator[BaseException]:
     """Yield the exceptions of a group, including nested groups; otherwise yield the exception itself."""
     return islice(_leaves(error), _MAX_GROUPED)
 

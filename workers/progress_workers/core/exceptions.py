@@ -1,18 +1,23 @@
 """Describes exceptions for the end of an operation, within a bounded size. The only I/O is to read source lines."""
 
+from itertools import islice
 from traceback import extract_tb, format_list
 from types import TracebackType
 from typing import Any
 
 import orjson
 
-from progress_workers.errors import describe_exit
+from progress_workers.errors import describe_exit, grouped
 from progress_workers.values import attempt, text, type_name
 
 MAX_FRAMES = 20
 """How many frames of a traceback are shown: the innermost."""
 MAX_TRACEBACK_CHARS = 8_192
 """The longest traceback. Of a longer one the end is kept, where the exception was raised."""
+MAX_GROUPED_SHOWN = 3
+"""How many exceptions of an exception group are named in its message."""
+MAX_GROUPED_CHARS = 1_024
+"""How much of each is shown."""
 MAX_CAUSES = 4
 """How many causes of an exception are shown, each of which is that of the one before."""
 
@@ -37,6 +42,9 @@ def message_of(error: BaseException) -> str:
         error,
         otherwise=lambda fault: f"(the message of this error can't be shown: str() raised {type_name(fault)})",
     )
+    if isinstance(error, BaseExceptionGroup):  # whose own message only says how many there are
+        first = islice(grouped(error), MAX_GROUPED_SHOWN)
+        found = f"{text(found)}: {'; '.join(text(described(each), MAX_GROUPED_CHARS) for each in first)}"
     return text(found)
 
 
