@@ -397,6 +397,25 @@ def test_stages_add_up_by_weight() -> None:
     Progress.model_validate(last)
 
 
+def test_a_stage_that_counts_to_no_total_is_complete_when_it_has_succeeded() -> None:
+    bench = Bench()
+    read, write = bench.reporter.stage("read"), bench.reporter.stage("write")
+    with read:
+        for _ in read.track(row for row in "abc"):
+            pass
+        bench.drain()
+        assert bench.data("progress")[-1]["percent"] == 0.0
+    bench.drain()
+    assert bench.data("progress")[-1]["percent"] == 50.0
+    write.advance(3)
+    with pytest.raises(KeyError), write:
+        raise KeyError("x")
+    bench.drain()
+    last = bench.data("progress")[-1]
+    assert last["percent"] == 50.0
+    assert [(stage["current"], stage["percent"]) for stage in last["stages"]] == [(3, 100.0), (3, None)]
+
+
 def test_a_stage_ends_as_the_worst_of_those_inside() -> None:
     bench = Bench()
     stage = bench.reporter.stage("work")

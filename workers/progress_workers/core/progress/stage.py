@@ -137,9 +137,9 @@ class Stage:
 
     @property
     def percent(self) -> float | None:
-        """How much of the stage is done, 0 to 100, by its count; 100 if it succeeded without counting."""
+        """How much of the stage is done, 0 to 100, by its count; 100 if it succeeded without a count or a total."""
         percent = self.gauge.percent
-        if self.status == "succeeded" and not self.gauge.current:
+        if self.status == "succeeded" and (percent is None or not self.gauge.current):
             return 100.0
         return percent
 
