@@ -72,10 +72,13 @@ class OverRedis:
         begins = await self._begin(operation, start)
         if begins is None:
             return
+        after = START
         if isinstance(begins, Bookmark):
             position = begins.position
             if start.seen:
                 yield begins
+            elif start.position != FROM_START:
+                after = start.position or START  # a time, if the log is read from before it
         else:
             yield _snapshot(begins.state, begins.reset)
             if begins.state.done:
@@ -88,11 +91,14 @@ class OverRedis:
                 async with aclosing(event_log.follow(self._store, operation, position)) as following:
                     async for event in following:
                         position = event.position.decode()
+                        if parse(position) <= parse(after):
+                            continue
                         yield _told(event) if wanted is None or event.type in wanted else Bookmark(position)
                 return
             except HistoryLost as lost:
                 snapshot = await self._store.get(operation)
                 yield _snapshot(snapshot, str(lost))
+                after = START
                 if snapshot.done:
                     yield await self._end(snapshot)
                     return

@@ -3,10 +3,13 @@
 import asyncio
 import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
+from progress_broker.model.position import milliseconds
 from progress_broker.settings import Settings
 from progress_client import (
     AsyncClient,
@@ -29,7 +32,7 @@ from progress_client import (
 )
 from progress_client import events as typed
 from tests.conftest import make_settings
-from tests.servers import DEADLINE_S
+from tests.servers import DEADLINE_S, wait_until
 
 
 def run(client: Client, id: str) -> None:
@@ -152,6 +155,26 @@ def test_it_is_told_of_a_position_that_is_lost(client: Client, id: str) -> None:
         case _:
             pytest.fail(repr(reset))
     assert isinstance(end, End)
+
+
+def test_it_goes_on_after_any_time_that_is_kept(client: Client, id: str) -> None:
+    client.create(id=id, history_length=10)
+    for part in range(16):  # most of it is moved out of the log
+        told = time.monotonic()
+        for line in range(10):
+            client.publish(id, "progress" if line else "log", {"message": f"{part}"})
+        wait_until(lambda told=told: time.monotonic() > told + 0.01, "time passes")
+    client.publish(id, "end", {"status": "succeeded"})
+    every = list(client.watch(id, after="start"))
+    gaps = 0
+    for skipped, (one, other) in enumerate(pairwise(every), 1):
+        between = f"{milliseconds(one.position.encode()) + 1}-0"
+        if milliseconds(other.position.encode()) > milliseconds(between.encode()):
+            gaps += 1
+            assert list(client.watch(id, after=between)) == every[skipped:]
+    assert gaps >= 16
+    assert list(client.watch(id, after="1-0")) == every
+    assert [type(it) for it in client.watch(id, after="1-0", types=["metadata"])] == [End]
 
 
 def test_it_is_told_what_happens_as_it_happens(client: Client, id: str) -> None:

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from progress_broker.errors import RETRYABLE, Conflict, NotFound, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status, is_id
+from progress_broker.model.position import START, parse
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings
 from progress_client.backend import FROM_START, Bookmark, ComeBack, Start
-from progress_client.events import Event, read_event
+from progress_client.events import Event, Reset, read_event
 from progress_client.http.connection import Answer, AsyncConnection
 from progress_client.over_http.event_stream import EventStreamReader, Message
 
@@ -82,13 +83,41 @@ class OverHttp:
     async def follow(
         self, operation: str, start: Start, types: frozenset[str] | None
     ) -> AsyncGenerator[Event | Bookmark]:
+        """Yield what follows the start."""
+        position, begins = start.position, True
+        async with aclosing(self._stream(operation, position, types)) as events:
+            async for event in events:
+                unknown = begins and not start.seen and isinstance(event, Reset)
+                if unknown and await self._reaches_back(operation, position, event.position):
+                    break
+                begins = False
+                yield event
+            else:
+                return
+        after = parse(position or START)
+        async with aclosing(self._stream(operation, FROM_START, types)) as events:
+            async for event in events:
+                if parse(event.position) > after:
+                    yield event
+
+    async def _reaches_back(self, operation: str, position: str | None, newest: str) -> bool:
+        """Return whether what followed a position is kept. It may be any time, and not that of an event."""
+        if position is None or parse(position) >= parse(newest):
+            return False
+        page = _read(_HistoryPage, await self._ask("GET", _path(operation, "/events"), query=[("limit", "1")]))
+        first = page.events[0].n if page.events else 0
+        return first == 1 or (first > 1 and parse(page.position) <= parse(position))
+
+    async def _stream(
+        self, operation: str, position: str | None, types: frozenset[str] | None
+    ) -> AsyncGenerator[Event | Bookmark]:
         """Yield the events of one stream."""
         query = [] if types is None else [("types", ",".join(sorted(types)))]
         headers = dict(_STREAM)
-        if start.position == FROM_START:
+        if position == FROM_START:
             query.append(("from", "start"))
-        elif start.position is not None:
-            headers["Last-Event-ID"] = start.position
+        elif position is not None:
+            headers["Last-Event-ID"] = position
         opened = self._connection.stream(_path(operation, "/stream"), query=query, headers=headers, silence_s=SILENCE_S)
         retry_ms: int | None = None
         async with opened as (head, chunks):
@@ -133,6 +162,15 @@ class OverHttp:
 class _Page(BaseModel):
     operations: list[Operation]
     next_cursor: str | None
+
+
+class _Numbered(BaseModel):
+    n: int
+
+
+class _HistoryPage(BaseModel):
+    events: list[_Numbered]
+    position: str
 
 
 def _path(operation: str, call: str = "") -> str:
