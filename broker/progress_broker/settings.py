@@ -106,6 +106,14 @@ def _public_url(value: str | None) -> str | None:
     address = urlsplit(value)
     if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
         raise ValueError("write a URL that begins with https:// or http://, without a query or #fragment")
+    try:
+        known = address.port != 0 and address.hostname.encode("idna") and not re.search(r"[\x00-\x20\x7f]", value)
+    except ValueError:  # the port is out of range, or a part of the name is empty or too long
+        known = False
+    if not known:
+        raise ValueError(
+            "the host or the port of this URL can't exist: write a URL such as https://example.com/progress"
+        )
     return value.rstrip("/")
 
 

@@ -1,11 +1,19 @@
 """Commands that reach the operations through a server, which alone knows where Redis is."""
 
 import json
+import logging
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from progress_broker.errors import BrokerError, SetupError
+from progress_broker.settings import Settings
+from progress_workers import Operation
 from tests.api.proofs import AUDIENCE, SECRET, token
 from tests.cli.conftest import Shell
 from tests.servers import ApiReplica, RealRedis, free_port, wait_until
@@ -86,7 +94,7 @@ def test_options_say_where_the_server_is(remote: Shell, server: ApiReplica) -> N
     where = "--url", server.url, "--token-file", str(remote.folder / "token")
     remote.says("publish", "by-option", "--create", *where)
     assert remote.lines("show", "by-option", *where)[0]["id"] == "by-option"
-    assert "Missing, expired or invalid credentials" in remote.fails(5, "ls", "--url", server.url)
+    assert "set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE to an API key" in remote.fails(5, "ls", "--url", server.url)
     assert "can't be read" in remote.fails(5, "ls", "--url", server.url, "--token-file", "none")
 
 
@@ -102,9 +110,71 @@ def test_two_addresses_are_an_error_that_says_which_to_remove(remote: Shell) -> 
     assert remote.fails(5, "ls").startswith("PROGRESS_URL and PROGRESS_REDIS_URL are both set: remove PROGRESS_REDIS_")
 
 
-def test_a_server_that_is_not_there_is_one_line(remote: Shell) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    assert remote.fails(5, "ls", "--url", url).startswith(f"the server at {url} can't be reached: ")
+class Page(BaseHTTPRequestHandler):
+    """A server of another kind."""
+
+    status = 200
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(self.status)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    do_GET = do_POST
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def web_page(status: int) -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), type("Page", (Page,), {"status": status})) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_wrong_address_is_an_error_that_says_what_to_do(remote: Shell, server: ApiReplica) -> None:
+    """To a command, as one line, and to a worker; one that need not report goes on."""
+    open_server, answer = server.url, "PROGRESS_URL right, with its path?"
+    with web_page(200) as page, web_page(404) as missing, web_page(407) as proxy, web_page(413) as small:
+        for url, said in {
+            f"{open_server}/v1/": "remove /v1 and what follows it from the end of PROGRESS_URL",
+            f"{open_server}/progress": "is the path in PROGRESS_URL right, and the server no older than this program?",
+            f"https{open_server.removeprefix('http')}": "TLS failed (WRONG_VERSION_NUMBER): does it speak HTTPS?",
+            f"http://127.0.0.1:{free_port()}": "can't be reached: nothing listens there (connection refused)",
+            "http://nobody.invalid": "can't be reached: its host name has no address",
+            page: f"answered as no progress server does, with b'<html>hello</html>': is {answer}",
+            missing: f"answered 404, as no progress server does: is {answer}",
+            proxy: "asks for credentials: set HTTP_PROXY or HTTPS_PROXY",
+            small: "answered 413, as a proxy before a progress server does",
+        }.items():
+            code = 2 if url == small else 5
+            assert said in remote.fails(code, "ls", "--url", url)
+            settings = Settings(_env_file=None, url=url, token_file=remote.folder / "token")
+            with pytest.raises(BrokerError, match=re.escape(said)):
+                Operation.start("import", settings=settings, required=True)
+
+
+def test_what_can_t_be_set_up_does_not_stop_the_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "progress_workers")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    for bad, said in (
+        ({"redis_url": "redis://here"}, "no progress is reported: PROGRESS_URL and PROGRESS_REDIS_URL are both set"),
+        ({"token_file": tmp_path / "none"}, "PROGRESS_TOKEN_FILE can't be read"),
+    ):
+        settings = Settings(_env_file=None, url=nowhere, **bad)
+        for _ in range(2):
+            op = Operation.start("import", settings=settings)
+            op.log("the work goes on")
+            op._reporter.discard(told=False)  # nothing of it is left for the tests that follow
+        assert sum(said in line for line in caplog.messages) == 1
+        with pytest.raises(SetupError):
+            Operation.start("import", settings=settings.model_copy(update={"required": True}))
 
 
 def test_a_server_ignores_the_address_of_another(tmp_path: Path, redis_url: str) -> None:

@@ -132,7 +132,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:
         code = _CODE_OF_STATUS.get(error.status_code, "invalid")
-        answer = problem(code, f"{request.method} {request.url.path}: {error.detail}")
+        # `field` tells an unknown path from an unknown operation.
+        field = "path" if error.status_code == 404 else None
+        answer = problem(code, f"{request.method} {request.url.path}: {error.detail}", field=field)
         answer.headers.update(error.headers or {})
         if "allow" in answer.headers:  # the router lists the methods of only one of the path's routes
             answer.headers["allow"] = ", ".join(methods_of(app, request.scope))

@@ -226,6 +226,11 @@ def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
     return Published(value["position"], value["n"], read_cancel(value), _read_counts(value))
 
 
+def read_answers(values: Sequence[Mapping[str, Any]]) -> list[Published | BrokerError]:
+    """Return the answers to publishes."""
+    return [read_answer(value) for value in values]
+
+
 def write_error(error: BrokerError) -> dict[str, Any]:
     """Return an error that concerns one operation of several as JSON values."""
     return {"error": error.code, "detail": error.detail}
@@ -296,9 +301,9 @@ def write_signal(signal: ArrivedSignal) -> dict[str, Any]:
     return signal._asdict() | {"position": f"{ms}-{seq}", "data": _fragment(signal.data)}
 
 
-def read_signals(values: Sequence[Mapping[str, Any]]) -> list[ArrivedSignal]:
-    """Return signals."""
-    return [_read_signal(value) for value in values]
+def read_signals(value: Mapping[str, Any]) -> list[ArrivedSignal]:
+    """Return the signals of a response."""
+    return [_read_signal(one) for one in value["signals"]]
 
 
 def _read_signal(value: Mapping[str, Any]) -> ArrivedSignal:

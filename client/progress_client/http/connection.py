@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from progress_broker.errors import BrokerError, ServerUnavailable, SetupError
+from progress_broker.errors import BrokerError, SetupError
 from progress_broker.settings import Settings
 from progress_client.address import server_url
 from progress_client.http.credentials import TokenAuth
+from progress_client.http.failures import failure, proxies_checked
 from progress_client.http.problems import error_of
 from progress_client.http.quiet import unlogged
 
@@ -92,19 +93,14 @@ class _Requests:
         """Return the error of a response that was read."""
         return error_of(self.url, response.status_code, response.headers, response.content)
 
-    def failure(self, error: Exception) -> ServerUnavailable:
-        """Return the error for a request that got no response."""
-        if isinstance(error, httpx.TimeoutException):
-            return ServerUnavailable(f"the server at {self.url} did not answer in time")
-        return ServerUnavailable(f"the server at {self.url} can't be reached: {str(error) or type(error).__name__}")
-
 
 class Connection:
     """Sends requests from any thread. A process that was forked needs one of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._requests = _Requests(settings)
-        self._client = httpx.Client(**self._requests.options)
+        with proxies_checked():
+            self._client = httpx.Client(**self._requests.options)
 
     @property
     def url(self) -> str:
@@ -134,7 +130,7 @@ class Connection:
                     return self._requests.answer(self._client.send(request))
             except httpx.HTTPError as error:
                 if not (left and isinstance(error, _CUT)):
-                    raise self._requests.failure(error) from None
+                    raise failure(self.url, error) from None
         raise AssertionError("unreachable")
 
     @contextmanager
@@ -153,7 +149,7 @@ class Connection:
                     raise self._requests.rejection(response)
                 yield LongResponse(response)
         except httpx.HTTPError as error:
-            raise self._requests.failure(error) from None
+            raise failure(self.url, error) from None
         finally:
             if response is not None:
                 response.close()
@@ -193,7 +189,8 @@ class AsyncConnection:
 
     def __init__(self, settings: Settings) -> None:
         self._requests = _Requests(settings)
-        self._client = httpx.AsyncClient(**self._requests.options)
+        with proxies_checked():
+            self._client = httpx.AsyncClient(**self._requests.options)
 
     @property
     def url(self) -> str:
@@ -219,7 +216,7 @@ class AsyncConnection:
                     return self._requests.answer(await self._client.send(request))
             except httpx.HTTPError as error:
                 if not (left and isinstance(error, _CUT)):
-                    raise self._requests.failure(error) from None
+                    raise failure(self.url, error) from None
         raise AssertionError("unreachable")
 
     @asynccontextmanager
@@ -235,7 +232,7 @@ class AsyncConnection:
             with unlogged():
                 response = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
-            raise self._requests.failure(error) from None
+            raise failure(self.url, error) from None
         try:
             if not response.is_success:
                 await self._read(response)
@@ -249,13 +246,13 @@ class AsyncConnection:
             async for chunk in response.aiter_bytes():
                 yield chunk
         except httpx.HTTPError as error:
-            raise self._requests.failure(error) from None
+            raise failure(self.url, error) from None
 
     async def _read(self, response: httpx.Response) -> None:
         try:
             await response.aread()
         except httpx.HTTPError as error:
-            raise self._requests.failure(error) from None
+            raise failure(self.url, error) from None
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail."""

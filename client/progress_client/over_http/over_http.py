@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from progress_broker.errors import RETRYABLE, Conflict, NotFound, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
@@ -20,6 +20,7 @@ from progress_broker.settings import Settings
 from progress_client.backend import FROM_START, Bookmark, ComeBack, Start
 from progress_client.events import Event, Reset, read_event
 from progress_client.http.connection import Answer, AsyncConnection
+from progress_client.http.problems import read_answer
 from progress_client.over_http.event_stream import EventStreamReader, Message
 
 SILENCE_S = 60.0
@@ -33,6 +34,9 @@ OPERATIONS = "/v1/operations"
 _STREAM = {"Accept": "text/event-stream, application/problem+json"}  # so that a rejection has its status
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 class OverHttp:
     """Sends requests to a server."""
 
@@ -44,29 +48,29 @@ class OverHttp:
     async def get(self, operation: str, *, list_children: bool = False) -> Operation:
         """Return an operation, on request with its first children."""
         query = [("include", "children")] if list_children else None
-        return _operation(await self._ask("GET", _path(operation), query=query))
+        return await self._operation("GET", _path(operation), query=query)
 
     async def find(self, filters: Filters, limit: int, cursor: str | None) -> tuple[list[Operation], str | None]:
         """Return a page of operations and the cursor of the next one."""
         query = [*_query(filters), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
-        page = _read(_Page, await self._ask("GET", OPERATIONS, query=query))
+        page = self._read(_Page, await self._ask("GET", OPERATIONS, query=query))
         return page.operations, page.next_cursor
 
     async def create(self, new: NewOperation) -> Operation:
         """Create an operation. If its creator gives it an id, the request may be sent twice."""
         body = new.model_dump_json(exclude_unset=True).encode()
-        return _operation(await self._ask("POST", OPERATIONS, body=body, repeatable=new.id is not None))
+        return await self._operation("POST", OPERATIONS, body=body, repeatable=new.id is not None)
 
     async def publish(self, operation: str, entries: Sequence[NewEvent]) -> PublishResult:
         """Append events. A large list is sent in parts."""
         for part in _parts([self._numbered(entry) for entry in entries]):
             answer = await self._ask("POST", _path(operation, "/events"), body=part)
-        return _read(PublishResult, answer)
+        return self._read(PublishResult, answer)
 
     async def cancel(self, operation: str, *, reason: str | None, by: str | None, force: bool) -> Operation:
         """Ask an operation's worker to stop. A server that knows its caller ignores `by`."""
         body = orjson.dumps({"reason": reason, "by": by, "force": force})
-        return _operation(await self._ask("POST", _path(operation, "/cancel"), body=body))
+        return await self._operation("POST", _path(operation, "/cancel"), body=body)
 
     async def signal(self, operation: str, signal: NewSignal, *, by: str | None) -> None:
         """Send a signal. The server says who sent it, if it knows its caller."""
@@ -104,7 +108,7 @@ class OverHttp:
         """Return whether what followed a position is kept. It may be any time, and not that of an event."""
         if position is None or parse(position) >= parse(newest):
             return False
-        page = _read(_HistoryPage, await self._ask("GET", _path(operation, "/events"), query=[("limit", "1")]))
+        page = self._read(_HistoryPage, await self._ask("GET", _path(operation, "/events"), query=[("limit", "1")]))
         first = page.events[0].n if page.events else 0
         return first == 1 or (first > 1 and parse(page.position) <= parse(position))
 
@@ -125,7 +129,8 @@ class OverHttp:
                 return
             if not head.headers.get("content-type", "").startswith("text/event-stream"):
                 raise ServerUnavailable(
-                    f"{self._connection.url} answered with something else than a stream: is PROGRESS_URL right?"
+                    f"{self._connection.url} answered with something else than a stream: is PROGRESS_URL right, with"
+                    " its path?"
                 )
             async with aclosing(_messages(chunks)) as messages:
                 async for message in messages:
@@ -145,6 +150,13 @@ class OverHttp:
     async def close(self) -> None:
         """Close the connections."""
         await self._connection.aclose()
+
+    async def _operation(self, method: str, path: str, **request: Any) -> Operation:
+        return self._read(Operation, await self._ask(method, path, **request))
+
+    def _read(self, model: type[M], answer: Answer) -> M:
+        # pydantic's own reader of JSON takes fewer levels than servers
+        return read_answer(self._connection.url, answer.body, model.model_validate)
 
     async def _ask(self, method: str, path: str, *, repeatable: bool = True, **request: Any) -> Answer:
         answer = await self._connection.request(method, path, repeatable=repeatable, **request)
@@ -199,22 +211,6 @@ def _parts(events: Sequence[bytes]) -> Iterator[bytes]:
         part.append(event)
         size += len(event)
     yield b"[" + b",".join(part) + b"]"
-
-
-def _operation(answer: Answer) -> Operation:
-    return _read(Operation, answer)
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def _read(model: type[M], answer: Answer) -> M:
-    try:
-        return model.model_validate(orjson.loads(answer.body))  # pydantic's own reader takes fewer levels than servers
-    except (orjson.JSONDecodeError, ValidationError):
-        raise ServerUnavailable(
-            f"the answer is not one of a progress server: {answer.body[:80]!r}; is PROGRESS_URL right, with its path?"
-        ) from None
 
 
 async def _messages(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Message]:

@@ -4,6 +4,7 @@ import logging
 
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, load_settings
+from progress_workers.transport.link import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -15,17 +16,18 @@ def working_settings(given: Settings | None, required: bool | None) -> Settings:
 
     With `required`, raise `SetupError` instead.
     """
-    if given is not None:
-        return given
+    settings = given
     try:
-        return load_settings()
+        settings = load_settings() if given is None else given
+        check_settings(settings)
     except SetupError as error:
-        if required:
+        if required or (settings is not None and is_required(required, settings)):
             raise
         if error.detail not in _told:
             _told.add(error.detail)
             logger.error("no progress is reported: %s", error.detail)
         return Settings.model_construct(disabled=True)
+    return settings
 
 
 def is_required(required: bool | None, settings: Settings) -> bool:

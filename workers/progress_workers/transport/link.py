@@ -186,9 +186,23 @@ class Link:
         self._heartbeats.remove(reporter)
 
 
+def check_settings(settings: Settings) -> None:
+    """Raise `SetupError` if no carrier can be made: both addresses are set, or the extra `http` is missing."""
+    if not settings.disabled:
+        _maker_of(settings)
+
+
 def _carrier_of(settings: Settings) -> Carrier:
+    return _maker_of(settings)(settings)
+
+
+def _maker_of(settings: Settings) -> Callable[[Settings], Carrier]:
     if server_url(settings) is None:
-        return RedisCarrier(Connection(settings))
+        return _over_redis
     from progress_workers.transport.over_http.carrier import HttpCarrier  # it needs the extra `http`
 
-    return HttpCarrier(settings)
+    return HttpCarrier
+
+
+def _over_redis(settings: Settings) -> Carrier:
+    return RedisCarrier(Connection(settings))

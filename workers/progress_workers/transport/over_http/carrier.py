@@ -1,7 +1,7 @@
 """Carries reports to a server over HTTP, and signals back."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
@@ -12,10 +12,14 @@ from progress_broker.operations.worker_view import WorkerView
 from progress_broker.settings import Settings
 from progress_broker.workers import wire
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
+from progress_client.address import server_url
 from progress_client.http.connection import Connection
+from progress_client.http.problems import read_answer
 from progress_workers.transport.over_http.errors import of_all_reports, of_the_start
 from progress_workers.transport.over_http.publishes import Publishes
 from progress_workers.transport.over_http.signals import LongRequest
+
+T = TypeVar("T")
 
 
 class HttpCarrier:
@@ -23,14 +27,15 @@ class HttpCarrier:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._url = server_url(settings) or ""
+        self.peer = f"the server at {self._url}"
         self.after_fork()
-        self.peer = f"the server at {self._connection.url}"
 
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""
-        self._connection = Connection(self._settings)
+        self._connection: Connection | None = None
         self._publishes = Publishes(self._post_publishes)
-        self._long_request = LongRequest(self._connection)
+        self._long_request = LongRequest(self._connected)
 
     def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         """Send publishes in one request, or in some if they are large."""
@@ -39,17 +44,16 @@ class HttpCarrier:
     def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
         body = new.model_dump(mode="json", exclude_unset=True) | {"id": operation}
-        return wire.read_created(
-            self._ask("/v1/workers/create", body | ({"traceparent": traceparent} if traceparent else {}))
-        )
+        body |= {"traceparent": traceparent} if traceparent else {}
+        return self._ask("/v1/workers/create", body, wire.read_created)
 
     def view(self, operation: str) -> WorkerView:
         """Return an operation's state; raise `NotFound` or `Gone`."""
-        return wire.read_view(self._ask("/v1/workers/view", {"operation": operation}))
+        return self._ask("/v1/workers/view", {"operation": operation}, wire.read_view)
 
     def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
         """Return the signals after these positions. Wait for the first as long as the server does."""
-        with of_all_reports(self._connection.url):
+        with of_all_reports():
             return self._long_request.signals(positions)
 
     def end_wait(self) -> bool:
@@ -57,12 +61,18 @@ class HttpCarrier:
         self._long_request.end()
         return False
 
-    def _ask(self, path: str, body: object) -> dict[str, Any]:
-        with of_the_start(self._connection.url):
-            answer = self._connection.request("POST", path, body=orjson.dumps(body), repeatable=True)
-            value: dict[str, Any] = orjson.loads(answer.body)
-            return value
+    def _connected(self) -> Connection:
+        """Return the connection, which is made at the first call: a file with a token may come later."""
+        if self._connection is None:
+            self._connection = Connection(self._settings)
+        return self._connection
 
-    def _post_publishes(self, body: bytes) -> bytes:
-        with of_all_reports(self._connection.url):
-            return self._connection.request("POST", "/v1/workers/publish", body=body, repeatable=True).body
+    def _ask(self, path: str, body: object, read: Callable[[dict[str, Any]], T]) -> T:
+        with of_the_start():
+            answer = self._connected().request("POST", path, body=orjson.dumps(body), repeatable=True)
+            return read_answer(self._url, answer.body, read)
+
+    def _post_publishes(self, body: bytes) -> list[Published | BrokerError]:
+        with of_all_reports():
+            answer = self._connected().request("POST", "/v1/workers/publish", body=body, repeatable=True)
+            return read_answer(self._url, answer.body, wire.read_answers)

@@ -20,28 +20,24 @@ _LONGEST_RETRY_S = 60.0
 
 
 @contextmanager
-def of_the_start(url: str) -> Iterator[None]:
+def of_the_start() -> Iterator[None]:
     """Raise the errors of a call before anything is reported. One that the settings cause says what to change."""
     try:
         yield
     except Unauthenticated as error:
-        raise SetupError(
-            f"the server at {url} rejected PROGRESS_TOKEN ({error.detail}): set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE"
-            " to an API key or token that it accepts"
-        ) from None
+        raise SetupError(error.detail) from None
     except BrokerError as error:
         raise _as_unavailable(error) if is_temporary(error) and not _is_storage(error) else error from None
 
 
 @contextmanager
-def of_all_reports(url: str) -> Iterator[None]:
+def of_all_reports() -> Iterator[None]:
     """Raise each error of a request for several operations as one that may pass: no operation is given up for it."""
     try:
         yield
     except Unauthenticated as error:
         raise ServerUnavailable(
-            f"the server at {url} rejected PROGRESS_TOKEN ({error.detail}): if it has expired or was revoked, write a"
-            " new one to PROGRESS_TOKEN_FILE"
+            f"{error.detail}; if it has expired or was revoked, write a new one to PROGRESS_TOKEN_FILE"
         ) from None
     except TooLarge:  # fewer in one request may fit
         raise

@@ -14,8 +14,8 @@ MOST_BYTES: Final = 512 * 1024
 """The largest body that is tried first: proxies often reject more than 1 MiB, the server more than 4 MiB."""
 _LEAST_BYTES: Final = 16 * 1024
 
-Post = Callable[[bytes], bytes]
-"""Sends a body to the server and returns the body of its response; raises `TooLarge`."""
+Post = Callable[[bytes], list[Published | BrokerError]]
+"""Sends a body to the server and returns its answers; raises `TooLarge`."""
 
 
 class Publishes:
@@ -59,8 +59,7 @@ class Publishes:
     def _request(self, group: Sequence[Publish], bodies: Sequence[bytes]) -> Sequence[Published | BrokerError]:
         if len(bodies[0]) > self._most_bytes and len(group[0].entries) > 1:
             return [self._in_parts(group[0], len(bodies[0]))]
-        values = orjson.loads(self._post(b"[" + b",".join(bodies) + b"]"))
-        answers = [wire.read_answer(value) for value in values]
+        answers = self._post(b"[" + b",".join(bodies) + b"]")
         return [
             of_one(answer, publish.operation) if isinstance(answer, BrokerError) else answer
             for publish, answer in zip(group, answers, strict=True)

@@ -1,7 +1,7 @@
 """Waits for signals: one long request for all operations of this process, which is begun again when there are more."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from math import inf
 
@@ -11,6 +11,7 @@ from progress_broker.errors import BrokerError
 from progress_broker.workers import wire
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 from progress_client.http.connection import Connection, LongResponse
+from progress_client.http.problems import read_answer
 
 PATH = "/v1/workers/signals"
 RESTART_S = 0.1
@@ -22,8 +23,8 @@ _SILENCE_S = 45.0
 class LongRequest:
     """The request that waits. One thread makes it; any thread may end it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connected: Callable[[], Connection]) -> None:
+        self._connected = connected
         self._response: LongResponse | None = None
         self._ended = False
         self._restarted_at = -inf
@@ -32,12 +33,13 @@ class LongRequest:
         """Return the signals after these positions; wait for the first."""
         watched = dict(islice(positions.items(), wire.MAX_WATCHED))
         body = orjson.dumps({"positions": wire.write_positions(watched)})
+        connection = self._connected()
         try:
-            with self._connection.long_request("POST", PATH, body=body, silence_s=_SILENCE_S) as response:
+            with connection.long_request("POST", PATH, body=body, silence_s=_SILENCE_S) as response:
                 self._response = response
                 if self._ended:
                     response.abort()
-                return wire.read_signals(orjson.loads(response.read())["signals"])
+                return read_answer(connection.url, response.read(), wire.read_signals)
         except BrokerError:
             if not self._ended:
                 raise
