@@ -23,7 +23,15 @@ BrokerError
 └── SetupError          setup                this process can't start with this configuration
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+
+class RejectedEvents(NamedTuple):
+    """Which events of a publish a server rejects, by number from 0, and its limits. It takes the others alone."""
+
+    numbers: tuple[int, ...]
+    max_event_bytes: int
+    max_progress_bytes: int
 
 
 class BrokerError(Exception):
@@ -37,6 +45,8 @@ class BrokerError(Exception):
         self.field = field
         self.retry_s = retry_s
         """In how many seconds to retry, if that is known."""
+        self.events: RejectedEvents | None = None
+        """The events of a publish that are the reason, if it is some of them."""
 
 
 class NotFound(BrokerError):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from progress_broker.errors import Forbidden, SetupError
+from progress_broker.model.operation import Status
 from progress_broker.settings import Settings
 from progress_server.auth.api_keys import hash_key
 from progress_workers import Operation
@@ -88,6 +89,40 @@ def test_a_wrong_token_is_an_error_at_the_start_that_says_what_to_do(redis_serve
     said = r"rejected the credentials: set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE"
     with guarded(redis_server, tmp_path) as replica, pytest.raises(SetupError, match=said):
         Operation.start("import", settings=settings_of(replica, token="pbk_wrong"), required=True)
+
+
+def test_what_is_too_large_for_the_server_is_shortened_or_left_out_and_said_so(
+    broker: Broker, redis_server: RealRedis, log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also the end, without which the operation would stall. What fits is stored, and so is all that follows."""
+    caplog.set_level(logging.WARNING, "progress_workers")
+    limits = {"max_event_bytes": 1500, "max_progress_bytes": 600, "max_body_bytes": 20_000}
+    with ApiReplica(redis_server.url, log, **limits) as replica:
+        settings = settings_of(replica, max_event_bytes=100_000, max_progress_bytes=100_000)
+        for number in range(2):
+            name = f"op-{number}"
+            with Operation.start("import", id=name, interval_s=0.001, total=9, settings=settings) as op:
+                op.publish("chunk", {"n": 0})
+                op.publish("chunk", {"text": "x" * 2000})
+                op.publish("chunk", {"text": "x" * 50_000})  # more than a request may have
+                op.publish("chunk", {"n": 1})
+                op.log("x" * 4000)
+                op.update(current=4, metrics={f"metric-{n}": n for n in range(100)})
+                assert op.flush(timeout=60)
+                op.log("the last line")
+                op.succeed({"rows": ["x" * 1000] * 50})
+            assert_whole(broker.events(name))
+            assert broker.data(name, "chunk") == [{"n": 0}, {"n": 1}]
+            lines = broker.logged(name)
+            assert sum("an event of type 'chunk' with 2,011 bytes of data was left out" in line for line in lines) == 1
+            assert sum("'chunk' with 50,011 bytes" in line for line in lines) == 1
+            assert any(line.startswith("xxx") and line.endswith("…") for line in lines)
+            assert lines[-1] == "the last line"
+            assert {progress["current"] for progress in broker.data(name, "progress")} >= {4}
+            shown = broker.show(name)
+            assert (shown.status, shown.result) == (Status.SUCCEEDED, None)
+    assert len(caplog.messages) == 1
+    assert "Set PROGRESS_MAX_EVENT_BYTES and PROGRESS_MAX_PROGRESS_BYTES of this worker" in caplog.text
 
 
 def test_limits_of_a_server_delay_reports_and_lose_none(broker: Broker, redis_server: RealRedis, log: Path) -> None:

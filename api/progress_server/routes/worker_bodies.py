@@ -60,6 +60,14 @@ class WorkerPublish(BaseModel):
 WorkerPublishes = Annotated[list[WorkerPublish], Field(max_length=MAX_PUBLISHES)]
 
 
+class RejectedEvents(BaseModel):
+    """The events for which a publish was rejected. Without them, or with smaller ones, it may be sent again."""
+
+    rejected: list[int] = Field(description="their places in `events`, from 0")
+    max_event_bytes: int = Field(description="the largest data of an event")
+    max_progress_bytes: int = Field(description="the largest data of a `progress`")
+
+
 class WorkerPublished(BaseModel):
     """The answer to one publish: what it did, or why it was rejected."""
 
@@ -71,6 +79,7 @@ class WorkerPublished(BaseModel):
     )
     error: str | None = Field(None, description="the error code, if it was rejected")
     detail: str | None = None
+    events: RejectedEvents | None = Field(None, description="the events for which it was rejected, if it is some")
 
 
 class WorkerCreated(BaseModel):

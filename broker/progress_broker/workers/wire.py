@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from progress_broker.errors import BrokerError, InvalidInput, rejection
+from progress_broker.errors import BrokerError, InvalidInput, RejectedEvents, rejection
 from progress_broker.model.entry import MAX_SEQ, NewEvent, encode, encode_data, is_event_type
 from progress_broker.model.operation import MAX_LABEL_CHARS, Cancel, Status, is_id
 from progress_broker.model.publish import Counts, Created, Publish, Published
@@ -114,7 +114,17 @@ def read_publish(value: object, settings: Settings) -> Publish | BrokerError:
     try:
         return publish._replace(entries=[_read_event(event, producer, settings, begins=begins) for event in events])
     except BrokerError as error:
+        rejected = [at for at, event in enumerate(events) if _is_rejected(event, producer, settings, begins=begins)]
+        error.events = RejectedEvents(tuple(rejected), settings.max_event_bytes, settings.max_progress_bytes)
         return error
+
+
+def _is_rejected(event: dict[str, Any], producer: str | None, settings: Settings, *, begins: bool) -> bool:
+    try:
+        _read_event(event, producer, settings, begins=begins)
+    except BrokerError:
+        return True
+    return False
 
 
 def _check_event(event: object) -> None:
@@ -222,7 +232,12 @@ def write_answer(answer: Published | BrokerError) -> dict[str, Any]:
 def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
     """Return the answer to a publish."""
     if "error" in value:
-        return rejection(value["error"], value["detail"])
+        error = rejection(value["error"], value["detail"])
+        if events := value.get("events"):
+            error.events = RejectedEvents(
+                tuple(events["rejected"]), events["max_event_bytes"], events["max_progress_bytes"]
+            )
+        return error
     return Published(value["position"], value["n"], read_cancel(value), _read_counts(value))
 
 
@@ -233,7 +248,15 @@ def read_answers(values: Sequence[Mapping[str, Any]]) -> list[Published | Broker
 
 def write_error(error: BrokerError) -> dict[str, Any]:
     """Return an error that concerns one operation of several as JSON values."""
-    return {"error": error.code, "detail": error.detail}
+    value: dict[str, Any] = {"error": error.code, "detail": error.detail}
+    if error.events is not None:
+        numbers, event_bytes, progress_bytes = error.events
+        value["events"] = {
+            "rejected": numbers,
+            "max_event_bytes": event_bytes,
+            "max_progress_bytes": progress_bytes,
+        }
+    return value
 
 
 def _write_cancel(cancel: Cancel | None) -> dict[str, Any] | None:

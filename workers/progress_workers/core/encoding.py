@@ -55,9 +55,9 @@ def _optional(progress: dict[str, Any], metrics: dict[str, Any]) -> Iterator[tup
             yield len(orjson.dumps({name: holder[name]})) - 1, name, holder
 
 
-def room(settings: Settings) -> int:
+def room(max_event_bytes: int) -> int:
     """Return how many characters of a message always fit an event: in JSON, one character may need six bytes."""
-    return max(16, min(MAX_CHARS, settings.max_event_bytes // 8 - 64))
+    return max(16, min(MAX_CHARS, max_event_bytes // 8 - 64))
 
 
 def log_json(line: Line, most: int = MAX_CHARS) -> bytes:
@@ -102,7 +102,7 @@ def failed(error: BaseException | str, settings: Settings, reason: str | None = 
         status, kind, message = "cancelled", "cancelled", cancel_reason(error) or reason or describe_cancel(error)
     else:
         status, kind, message = "failed", kind_of(error), message_of(error)
-    shown: dict[str, Any] = {"type": text(kind, 256), "message": text(message, room(settings))}
+    shown: dict[str, Any] = {"type": text(kind, 256), "message": text(message, room(settings.max_event_bytes))}
     if settings.error_tracebacks and status == "failed" and isinstance(error, BaseException):
         shown |= details(error, settings.max_event_bytes - len(orjson.dumps(shown)) - _END_BYTES)
     return encode("end", {"status": status, "error": shown}, settings)

@@ -111,7 +111,7 @@ class Outbox:
             self._parting = self.hold_ms is not None and not rest
             metadata = self.metadata.take()
             progress = self._encoder.describe(now) if changed or fading else None
-        entries, most = [running(self._worker)] if publish_running else [], room(self._settings)
+        entries, most = [running(self._worker)] if publish_running else [], room(self._settings.max_event_bytes)
         entries += (NewEvent("log", log_json(one, most)) if isinstance(one, Line) else one for one in waited)
         if metadata is not None:
             entries.append(metadata)

@@ -58,7 +58,9 @@ class ProgressEncoder:
                 f"the progress exceeds PROGRESS_MAX_PROGRESS_BYTES; these fields were left out: {', '.join(left_out)}"
             )
             logger.warning("operation %s: %s", self._operation, said)
-            entries.insert(0, NewEvent("log", log_json(Line(said, "warning", None), room(self._settings))))
+            entries.insert(
+                0, NewEvent("log", log_json(Line(said, "warning", None), room(self._settings.max_event_bytes)))
+            )
         self._fade(progress, now, changed)
         return entries
 

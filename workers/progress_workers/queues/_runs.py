@@ -150,7 +150,7 @@ async def leave_async(op: AsyncOperation | NullOperation) -> None:
 def outside_end(status: Status, kind: str, message: str) -> NewEvent:
     """Return the end of an operation that is ended from outside its worker; `kind` is the type of the error."""
     settings = load_settings()
-    said = {"type": text(kind, 256), "message": text(message, room(settings))}
+    said = {"type": text(kind, 256), "message": text(message, room(settings.max_event_bytes))}
     return encode("end", {"status": status, "error": said}, settings)
 
 

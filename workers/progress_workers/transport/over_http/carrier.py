@@ -16,6 +16,7 @@ from progress_client.address import server_url
 from progress_client.http.connection import Connection
 from progress_client.http.problems import read_answer
 from progress_workers.transport.over_http.errors import of_all_reports, of_the_start
+from progress_workers.transport.over_http.limits import ServerLimits
 from progress_workers.transport.over_http.publishes import Publishes
 from progress_workers.transport.over_http.signals import LongRequest
 
@@ -34,7 +35,7 @@ class HttpCarrier:
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""
         self._connection: Connection | None = None
-        self._publishes = Publishes(self._post_publishes)
+        self._publishes = Publishes(self._post_publishes, ServerLimits(self.peer))
         self._long_request = LongRequest(self._connected)
 
     def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:

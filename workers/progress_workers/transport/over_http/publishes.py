@@ -5,30 +5,57 @@ from typing import Final
 
 import orjson
 
-from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable, TooLarge
+from progress_broker.errors import BrokerError, RejectedEvents, StorageFull, StorageUnavailable, TooLarge
 from progress_broker.model.publish import Publish, Published
 from progress_broker.workers import wire
 from progress_workers.transport.over_http.errors import of_one
+from progress_workers.transport.over_http.limits import ServerLimits
 
 MOST_BYTES: Final = 512 * 1024
 """The largest body that is tried first: proxies often reject more than 1 MiB, the server more than 4 MiB."""
 _LEAST_BYTES: Final = 16 * 1024
+_TRIES: Final = 3
+"""How often a publish is sent again with smaller events."""
 
 Post = Callable[[bytes], list[Published | BrokerError]]
 """Sends a body to the server and returns its answers; raises `TooLarge`."""
 
 
 class Publishes:
-    """Sends publishes over a connection. It learns which size the server, or a proxy before it, allows."""
+    """Sends publishes over a connection. It learns which sizes the server, or a proxy before it, allows."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, limits: ServerLimits) -> None:
+        self._post, self._limits = post, limits
         self._most_bytes = MOST_BYTES
         self._stored: dict[str, int] = {}
         """Of publishes that are sent in parts: the number of the last event that is stored, by producer."""
 
     def send(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
-        """Return an answer for each."""
+        """Return an answer for each. Of events that are too large for the server, only the details are lost."""
+        fitted = [self._limits.fitted(publish) for publish in publishes]
+        answers = self._send(fitted)
+        for at, answer in enumerate(answers):
+            if isinstance(answer, BrokerError) and answer.events is not None:
+                answers[at] = self._without_rejected(fitted[at], answer)
+        return answers
+
+    def _without_rejected(self, publish: Publish, answer: BrokerError) -> Published | BrokerError:
+        for _ in range(_TRIES):
+            smaller = self._limits.without_rejected(publish, answer)
+            if smaller is None:
+                break
+            publish = smaller
+            try:
+                (again,) = self._send([publish])
+            except (StorageUnavailable, StorageFull) as error:
+                return error  # and not raised: the others were answered
+            if not isinstance(again, BrokerError):
+                return again
+            answer = again
+        answer.events = None  # nothing of it can be made smaller
+        return answer
+
+    def _send(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         bodies = [orjson.dumps(wire.write_publish(publish)) for publish in publishes]
         answers: list[Published | BrokerError] = []
         at = 0
@@ -40,6 +67,7 @@ class Publishes:
                 if len(group) > 1 or self._most_bytes > _LEAST_BYTES:
                     self._most_bytes = max(_LEAST_BYTES, min(self._most_bytes, _size(bodies, at, len(group))) // 2)
                     continue
+                error.events = _single(group[0], error)
                 answers.append(error)
             except (StorageUnavailable, StorageFull) as error:
                 if not answers:
@@ -60,6 +88,8 @@ class Publishes:
         if len(bodies[0]) > self._most_bytes and len(group[0].entries) > 1:
             return [self._in_parts(group[0], len(bodies[0]))]
         answers = self._post(b"[" + b",".join(bodies) + b"]")
+        for answer in answers:
+            self._limits.learn(answer)
         return [
             of_one(answer, publish.operation) if isinstance(answer, BrokerError) else answer
             for publish, answer in zip(group, answers, strict=True)
@@ -77,6 +107,14 @@ class Publishes:
         self._stored.pop(producer, None)
         assert answer is not None  # noqa: S101 - a last part was not answered before
         return answer
+
+
+def _single(publish: Publish, error: TooLarge) -> RejectedEvents | None:
+    """Return which event is too large for a request, if it is the only one of a publish."""
+    if error.events is not None or len(publish.entries) != 1:
+        return error.events
+    most = max(1, len(publish.entries[0].data) // 4)
+    return RejectedEvents((0,), most, most)
 
 
 def _size(bodies: Sequence[bytes], first: int, number: int) -> int:
