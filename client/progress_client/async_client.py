@@ -149,7 +149,7 @@ class AsyncClient:
         """Ask the worker of an operation, and those of its children, to stop; return the operation as it is then.
 
         An operation that no worker has started ends at once. With `force` every operation does. A server that knows its
-        caller ignores `by`.
+        caller ignores `by`. Raises `InvalidInput` if the reason has more than 1,024 characters.
         """
         return await (await self._reach()).cancel(id, reason=reason, by=by, force=force)
 

@@ -62,8 +62,10 @@ def test_it_gets_lists_and_changes(client: Client, id: str) -> None:
     assert children.total == 1
     assert abs(client.now() - now.created_at) < timedelta(hours=1)
     client.signal(id, "pause", {"for": 3})
-    asked = client.cancel(id, "too slow")
-    assert (asked.status, asked.cancel and asked.cancel.reason) == ("cancelling", "too slow")
+    with pytest.raises(InvalidInput, match="at most 1024 characters"):
+        client.cancel(id, "x" * 1025)
+    asked = client.cancel(id, why := "too slow".ljust(1024, "!"))
+    assert (asked.status, asked.cancel and asked.cancel.reason) == ("cancelling", why)
     assert client.cancel(id, force=True).status == "cancelled"
     with pytest.raises(OperationEnded):
         client.signal(id, "pause")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from progress_broker.model.operation import Status
+from progress_broker.model.operation import MAX_REASON_CHARS, Status
 from progress_broker.model.payloads import Progress
 from progress_workers import (
     AsyncOperation,
@@ -484,17 +484,19 @@ def test_a_metric_that_counts_loses_no_count_of_any_thread(broker: Broker) -> No
 
 
 def test_code_that_holds_an_operation_cancels_it_with_a_reason(run: Run, broker: Broker) -> None:
+    reason = "no rows".ljust(MAX_REASON_CHARS - 1) + "…"
+
     def work(op: Any) -> None:
         told: list[Exception] = []
         op.on_cancel(told.append)
-        op.cancel("no rows")
+        op.cancel("no rows".ljust(2000))
         op.cancel("again")
         assert op.ended
-        assert [str(error) for error in told] == ["operation a was cancelled: no rows"]
+        assert [str(error) for error in told] == [f"operation a was cancelled: {reason}"]
 
     run(work, "import", id="a", settings=broker.settings)
     shown = broker.show("a")
-    assert (shown.status, shown.error) == (Status.CANCELLED, {"type": "cancelled", "message": "no rows"})
+    assert (shown.status, shown.error) == (Status.CANCELLED, {"type": "cancelled", "message": reason})
 
 
 def test_the_time_that_has_passed_begins_at_the_start_and_stands_still_after_the_end(broker: Broker) -> None:

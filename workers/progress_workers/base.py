@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from progress_broker.errors import InvalidInput, TooLarge
+from progress_broker.model.operation import MAX_REASON_CHARS
 from progress_workers.core import encoding
 from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
@@ -248,11 +249,12 @@ class BaseOperation:
     def cancel(self, reason: str | None = None) -> None:
         """End the operation as cancelled, for a reason that people see, and ask all that works on it here to stop.
 
+        A reason of more than 1,024 characters is cut.
         `raise_if_cancelled` then raises `Cancelled`, and `on_cancel` is called. This code goes on. Children go on, too.
         """
         if self._reporter.ended:
             return
-        why = None if reason is None else text(reason)
+        why = None if reason is None else text(reason, MAX_REASON_CHARS)
         self.fail(Cancelled(self.id, why))
         self._reporter.cancellation.request(CancelInfo(why))
 

@@ -97,7 +97,10 @@ class Operations:
     async def cancel(
         self, operation: str, reason: str | None = None, *, by: str | None = None, force: bool = False
     ) -> Operation:
-        """Ask the worker of an operation to stop, or with `force` end it now; return the operation."""
+        """Ask the worker of an operation to stop, or with `force` end it now; return the operation.
+
+        Raises `InvalidInput` if the reason has more than 1,024 characters.
+        """
         changed, _ = await self._context.store.cancel(operation, reason=reason, by=by, force=force)
         return changed
 

@@ -107,6 +107,7 @@ def _milliseconds(value: datetime) -> str:
 
 MAX_LABEL_CHARS = 128
 MAX_TITLE_CHARS = 512
+MAX_REASON_CHARS = 1024
 MAX_TAGS = 16
 MAX_WEIGHT = 1e9
 MAX_HISTORY = 100_000
@@ -181,6 +182,14 @@ class Cancel(BaseModel):
 
     reason: str | None = None
     by: str | None = None
+
+
+class NewCancel(BaseModel):
+    """A request to stop the work, as it is made. What is read may be longer: other programs write to Redis too."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] | None = None
 
 
 class CancelShown(Cancel):

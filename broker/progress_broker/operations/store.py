@@ -13,8 +13,18 @@ from progress_broker.errors import BrokerError, SetupError, StorageFull, Storage
 from progress_broker.model.children import Tree
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.grants import ResourceAttributes
-from progress_broker.model.operation import Cancel, Children, NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.operation import (
+    Cancel,
+    Children,
+    NewCancel,
+    NewOperation,
+    NewSignal,
+    Operation,
+    PublishResult,
+    Status,
+)
 from progress_broker.model.publish import Created, Publish, Published
+from progress_broker.model.validation import validated
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
@@ -257,8 +267,9 @@ class Store:
 
         An operation that has not begun ends at once. With `force` every operation does; later updates from its worker
         are rejected.
-        Raises `NotFound` or `Gone`.
+        Raises `NotFound` or `Gone`, and `InvalidInput` if the reason is too long.
         """
+        validated(NewCancel, {"reason": reason})
         return await cancellation.cancel(self, operation, Cancel(reason=reason, by=by), force=force)
 
     async def cancel_of(self, operation: str) -> Cancel | None:

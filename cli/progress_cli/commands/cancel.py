@@ -19,7 +19,9 @@ from progress_cli.output import format
 def cancel(
     settings: Settings,
     id: Id,
-    reason: Annotated[str | None, typer.Option(help="The reason, which the worker and all watchers see.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="The reason, which the worker and all watchers see: 1,024 characters at most.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="End the operation now. Later updates from its worker are rejected.")
     ] = False,
