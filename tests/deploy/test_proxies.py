@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
 
 from progress_broker.settings import Settings
+from progress_workers import Operation
 from tests import sse
 from tests.deploy.proxies import RECIPES, SILENCE, Certificate, Front, recipe
 from tests.deploy.stack import Curl
 from tests.deploy.test_rolling import Source
 from tests.servers import ApiReplica, eventually, wait_until
+from tests.workers.harness import Broker, assert_whole
 
 EVENTS = {"Accept": "text/event-stream"}  # and nothing else, as an EventSource says
 
@@ -158,10 +161,13 @@ def ended(stream: Curl) -> bool:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certificate: Certificate) -> None:
-    """Replicas are stopped one after the other, politely and then not, while clients watch and others call."""
+async def test_restarts_and_kills_lose_nothing(
+    name: str, folder: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas are stopped one after the other, politely and then not, while clients watch and others call and work."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
     front = Front(name, folder, certificate)
-    with front.running():
+    with front.running(), Working(front) as working:
         await asyncio.to_thread(front.create, "import-1")
         sources = [Source("import-1", front.proxy.port, certificate.context()) for _ in range(6)]
         statuses: list[int] = []
@@ -177,8 +183,11 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
         def restart_each(how: int) -> None:
             for replica in front.replicas:
                 assert replica.stop(how) == (0 if how == signal.SIGTERM else -how)
+                before = len(replica.output())
                 replica.start().await_ready()
+                await_calls(replica, before)
                 publish(front, next(seqs))
+                working.hears_of_a_signal()
 
         try:
             async with asyncio.timeout(400), asyncio.TaskGroup() as group:
@@ -191,6 +200,7 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
                 await asyncio.to_thread(restart_each, signal.SIGKILL)
                 enough.set()
                 await caller
+                await asyncio.to_thread(working.succeed)
                 await asyncio.to_thread(publish, front, next(seqs))
                 await asyncio.to_thread(front.publish, "import-1", "end", {"status": "succeeded"})
         finally:
@@ -201,7 +211,61 @@ async def test_restarts_and_kills_lose_nothing(name: str, folder: Path, certific
             assert source.numbers == list(range(1, shown["events"] + 1))
         assert shown["events"] == 1 + next(seqs)  # with the beginning and the end
         assert set(statuses) == {200}
+        working.check()
         assert all("Traceback" not in replica.output() for replica in front.replicas)
+
+
+def await_calls(replica: ApiReplica, before: int) -> None:
+    """Wait until the proxy sends requests to a replica again; before that, there must not be one less."""
+    called = "GET /v1/operations/import-1 200"
+    wait_until(lambda: called in replica.output()[before:], "the proxy knows that it is back")
+
+
+class Working:
+    """A worker that reports through the proxy all the time. What it reports is stored once, and so are its signals."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        settings = Settings(_env_file=None, url=front.proxy.url)
+        self._op = Operation.start("import", id="work", interval_s=0.01, history_length=100_000, settings=settings)
+        self._signals = self._op.signals(timeout=60)
+        self._lines = self._sent = 0
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._enough.wait(0.02):
+            self._op.log(f"line {self._lines}")
+            self._lines += 1
+
+    def hears_of_a_signal(self) -> None:
+        signal = {"type": "pause", "data": self._sent}
+        wait_until(
+            lambda: self._front.client.post("/v1/operations/work/signals", json=signal).status_code == 202, "it is sent"
+        )
+        assert next(self._signals).data == self._sent
+        self._sent += 1
+
+    def succeed(self) -> None:
+        self.__exit__()
+        self._op.succeed()
+        assert self._op.flush(timeout=60)
+
+    def check(self) -> None:
+        broker = Broker(self._front.redis.url)
+        assert_whole(broker.events("work"))
+        assert broker.logged("work") == [f"line {n}" for n in range(self._lines)]
+        broker.redis.close()
+        for path in ("publish", "signals"):
+            assert all(f"POST /v1/workers/{path} 200" in replica.output() for replica in self._front.replicas)
 
 
 def publish(front: Front, seq: int) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from progress_broker.errors import Forbidden, SetupError
+from progress_broker.errors import Forbidden, SetupError, StorageUnavailable
 from progress_broker.model.operation import Status
 from progress_broker.settings import Settings
 from progress_server.auth.api_keys import hash_key
 from progress_workers import Operation
+from tests.deploy.proxies import Certificate
 from tests.servers import ApiReplica, RealRedis, free_port, wait_until
+from tests.workers.forward_proxy import PASSWORD, ForwardProxy
 from tests.workers.harness import Broker, assert_whole
 
 KEY = "pbk_of_a_worker"
@@ -53,6 +55,7 @@ def test_a_server_that_is_killed_or_drains_loses_and_repeats_nothing(
         broker.signal("op", "pause", {"a": 1})
         assert [(one.type, one.data) for one in zip_first(op.signals(timeout=30))] == [("pause", {"a": 1})]
     replica.stop(signal.SIGKILL)
+    assert "Traceback" not in log.read_text()
     assert_whole(broker.events("op"))
     assert broker.logged("op") == [f"line {n}" for n in range(written)]
 
@@ -89,6 +92,75 @@ def test_a_wrong_token_is_an_error_at_the_start_that_says_what_to_do(redis_serve
     said = r"rejected the credentials: set PROGRESS_TOKEN or PROGRESS_TOKEN_FILE"
     with guarded(redis_server, tmp_path) as replica, pytest.raises(SetupError, match=said):
         Operation.start("import", settings=settings_of(replica, token="pbk_wrong"), required=True)
+
+
+def test_a_worker_behind_an_http_proxy_reports_over_tls(
+    broker: Broker,
+    redis_server: RealRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A certificate that is not trusted, and a proxy that wants a password, are said once, and the work goes on."""
+    caplog.set_level(logging.WARNING, "progress_workers")
+    certificate = Certificate(tmp_path / "certificate")
+    tls = {"tls_cert": certificate.cert, "tls_key": certificate.key}
+    with ApiReplica(redis_server.url, tmp_path / "log", **tls) as replica, ForwardProxy(replica.port) as proxy:
+        settings = (settings_of(replica, lease_s=number) for number in range(10, 100))  # each has its connections
+        monkeypatch.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        asks_for_password = f"http://{proxy.address}"
+
+        def goes_on(said: str) -> None:
+            caplog.clear()
+            op = Operation.start("import", settings=next(settings))
+            wait_until(lambda: caplog.messages, "it is told")
+            op.log("the work goes on")
+            assert not op.flush(timeout=0.1)
+            op._reporter.discard(told=False)
+            assert len(caplog.messages) == 1
+            assert said in caplog.text
+            assert "(by the proxy of HTTPS_PROXY" in caplog.text
+            assert PASSWORD not in caplog.text
+
+        goes_on("its certificate is not accepted (self-signed certificate): set SSL_CERT_FILE to a file with the")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        goes_on(f"SSL_CERT_FILE names {tmp_path / 'none'}, which is no file")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
+        monkeypatch.setenv("https_proxy", asks_for_password)
+        goes_on("the proxy answered 407")
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(StorageUnavailable, match="use a name in PROGRESS_URL that the certificate has"):
+            Operation.start("import", settings=Settings(_env_file=None, url="https://other.invalid"), required=True)
+
+        with Operation.start("import", id="op", interval_s=0.01, settings=next(settings)) as op:
+            signals = op.signals(timeout=60)
+            for number in range(3):
+                for line in range(100):
+                    op.log(f"line {100 * number + line}")
+                proxy.cut()
+                broker.signal("op", "pause", number)
+                assert next(signals).data == number
+                assert op.flush(timeout=60)
+        assert_whole(broker.events("op"))
+        assert broker.logged("op") == [f"line {n}" for n in range(300)]
+        assert {f"CONNECT 127.0.0.1:{replica.port}", "CONNECT other.invalid:443"} == set(proxy.asked)
+
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        proxy.asked.clear()
+        with Operation.start("import", id="direct", settings=next(settings)) as op:
+            assert op.flush(timeout=60)
+        assert proxy.asked == []
+
+
+def test_an_http_proxy_carries_http_too(broker: Broker, server: ApiReplica, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy(server.port) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with Operation.start("import", id="op", settings=Settings(_env_file=None, url="http://localhost")) as op:
+            op.log("through it")
+            assert op.flush(timeout=60)
+        assert broker.logged("op") == ["through it"]
+        assert {target.rpartition("/")[0] for target in proxy.asked} == {"POST http://localhost/v1/workers"}
 
 
 def test_what_is_too_large_for_the_server_is_shortened_or_left_out_and_said_so(

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from progress_broker.errors import BrokerError, InvalidInput, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Draining, InvalidInput, StorageFull, StorageUnavailable
 from progress_broker.model.grants import Action
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Publish, Published
@@ -47,6 +47,7 @@ router = APIRouter(tags=["workers"], route_class=CheckedRoute)
 
 WAIT_S = 20.0
 """How long a request for signals waits. Proxies usually wait a minute."""
+_SOON_S = 1.0
 
 
 def _body_of(model: Any) -> dict[str, Any]:
@@ -183,11 +184,19 @@ async def signals_for_worker(request: Request, context: InContext) -> Response:
         found = await _read(context, positions)
         if found:
             return answer(_signals(found))
+        if context.hub.signal_waits.closed:
+            raise _draining()
         return _LateSignals(wait, positions, request, entered.pop_all())
 
 
 async def _read(context: Context, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
     return await signals_after(context.store.connections.commands, context.store.keyspace, positions)
+
+
+def _draining() -> Draining:
+    error = Draining()
+    error.retry_s = _SOON_S  # another replica has an answer at once, and until then no cancel arrives
+    return error
 
 
 def _signals(found: Sequence[ArrivedSignal]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Both use HTTP proxies that the environment names, and trust the certificates that the system, or `SSL_CERT_FILE`, does.
 """
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ ANSWER_S = 30.0
 
 Query = Sequence[tuple[str, str]]
 
+_TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _JSON = {"Content-Type": "application/json"}
 
@@ -49,7 +51,7 @@ class _Requests:
         self.url = url
         self.options: dict[str, Any] = {
             "auth": TokenAuth(settings),
-            "verify": _trusted(),
+            "verify": _trusted(*map(os.environ.get, _TRUST)),
             "follow_redirects": False,
             # Heartbeats come every five seconds. Balancers close idle connections after a minute, or later.
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=4, keepalive_expiry=55),
@@ -267,6 +269,6 @@ class AsyncConnection:
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
-    """Return the certificates to trust. Reading them takes longer than all else that a connection needs."""
+def _trusted(*_: str | None) -> ssl.SSLContext:
+    """Return the certificates to trust, as the environment says. To read them takes longer than all else."""
     return ssl.create_default_context()

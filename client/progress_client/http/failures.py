@@ -33,6 +33,8 @@ def proxies_checked() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.ProxyError):
+        return f"the proxy answered {error}"
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(cause)
