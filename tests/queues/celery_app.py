@@ -4,7 +4,7 @@ import contextlib
 import os
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 from progress_workers.queues.celery import install
@@ -100,6 +100,22 @@ def unreported() -> None:
 @app.task(bind=True)
 def replaced(self: Any) -> None:
     raise self.replace(count.s(2))
+
+
+@app.task(bind=True)
+def replaced_by(self: Any, shape: str) -> Any:
+    """Replace itself, after it has counted more than the replacement has tasks."""
+    work.count(10)
+    canvases = {
+        "group": lambda: group(count.s(rows) for rows in (1, 2)),
+        "chain": lambda: chain(count.s(1), passes.s(), count.si(2)),
+        "chord": lambda: chord([count.s(1), count.s(2)], passes.s()),
+        "nested": lambda: chain(count.s(1), group(replaced.si(), replaced_by.si("chain"))),
+        "failing": lambda: group(count.s(1), breaks.s()),
+        "waiting": lambda: chain(waits.s(), passes.si()),
+        "unreported": lambda: unreported.si(),
+    }
+    return self.replace(canvases[shape]())
 
 
 @app.task(bind=True)

@@ -75,6 +75,56 @@ def test_the_first_task_that_fails_ends_it_and_is_named(queue: Any, broker: Brok
     assert error["operation"] in broker.children(operation)
 
 
+def test_a_task_that_is_replaced_ends_with_its_replacement_whose_tasks_are_its_children(
+    queue: Any, broker: Broker
+) -> None:
+    two = {"counted": 2}
+    results = {
+        "group": (2, [{"counted": 1}, two]),
+        "chain": (2, two),
+        "chord": (2, "passed"),
+        "nested": (3, [two, two]),
+    }
+    operations = {shape: queue.enqueue("replaced_by", shape) for shape in results}
+    for shape, (children, result) in results.items():
+        shown = ended(queue, broker, operations[shape])
+        assert (shown.status, shown.result, shown.attempt) == (Status.SUCCEEDED, result, 2), shape
+        assert len(broker.children(shown.id)) == children, shape
+        for child in broker.children(shown.id):
+            assert broker.show(child).status is Status.SUCCEEDED
+        assert queue.app.app.AsyncResult(shown.id).get(timeout=30) == result
+    shown = ended(queue, broker, queue.enqueue("replaced_by", "unreported"))
+    assert (shown.status, shown.result) == (Status.SUCCEEDED, None)
+
+
+def test_a_canvas_goes_on_with_what_replaces_one_of_its_tasks(queue: Any, broker: Broker) -> None:
+    from celery import chain, group
+
+    app = queue.app
+    operation, _ = apply(queue, chain(app.replaced_by.si("nested"), app.passes.s()))
+    shown = ended(queue, broker, operation)
+    assert (shown.status, (shown.progress or {})["current"]) == (Status.SUCCEEDED, 2)
+    assert len(broker.children(operation)) == 2
+    operation, _ = apply(queue, group(app.replaced_by.si("failing"), app.waits.s()))
+    shown = ended(queue, broker, operation)
+    assert (shown.status, (shown.error or {})["message"]) == (Status.FAILED, "bad row 7")
+    replaced = broker.show((shown.error or {})["operation"])
+    assert (replaced.status, replaced.parent) == (Status.FAILED, operation)
+    assert broker.show((replaced.error or {})["operation"]).parent == replaced.id
+    broker.cancel(next(child for child in broker.children(operation) if child != replaced.id))
+
+
+def test_to_cancel_a_task_that_was_replaced_cancels_its_replacement(queue: Any, broker: Broker) -> None:
+    operation = queue.enqueue("replaced_by", "waiting")
+    until(queue, broker, operation, lambda: broker.children(operation), "has a child")
+    (child,) = broker.children(operation)
+    at_work(queue, broker, child)
+    broker.cancel(operation, "enough")
+    for each in (child, operation):
+        shown = ended(queue, broker, each)
+        assert (shown.status, (shown.error or {})["message"]) == (Status.CANCELLED, "enough")
+
+
 def test_a_retry_goes_on_within_it(queue: Any, broker: Broker) -> None:
     from celery import chain
 

@@ -7,6 +7,7 @@ need not know of each other.
 
 import logging
 from collections.abc import Iterator
+from math import inf
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from celery import Signature
 from progress_broker.errors import BrokerError, InvalidInput
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
-from progress_broker.model.publish import Publish
+from progress_broker.model.publish import Publish, WorkerView
 from progress_broker.settings import load_settings
 from progress_workers.core.encoding import succeeded
 from progress_workers.core.progress.progress import COUNTED
@@ -30,7 +31,8 @@ from progress_workers.values import number
 logger = logging.getLogger(__name__)
 
 MARK = "celery"
-"""The key in the metadata of such an operation: what kind of canvas it is, and how many tasks it has."""
+"""The key in the metadata of such an operation: what kind of canvas it is, and how many tasks it has. With `replaces`
+it is the operation of a task that the canvas has replaced, and the last task of the canvas ends it."""
 
 
 class Canvas(NamedTuple):
@@ -44,7 +46,7 @@ class Canvas(NamedTuple):
 def create(canvas: Signature, leaves: list[Signature], id: str | None, options: OperationOptions) -> Canvas:
     """Create the operation of a canvas; if that fails, the log says so, and its tasks have a parent that is unknown."""
     operation = token_hex(10) if id is None else id
-    shape = canvas.task.removeprefix("celery.") if canvas.task in _SHAPES else "task"
+    shape = shape_of(canvas)
     given: dict[str, Any] = {"kind": f"celery.{shape}", "lease_s": None, **options}
     mark = {MARK: {"canvas": shape, "tasks": len(leaves)}}
     metadata = given.pop("metadata", None)
@@ -79,6 +81,11 @@ def leaves_of(canvas: Signature) -> Iterator[Signature]:
         yield from leaves_of(canvas.body)
 
 
+def shape_of(canvas: Signature) -> str:
+    """Return `group`, `chain`, `chord`, or `task`."""
+    return str(canvas.task).removeprefix("celery.") if canvas.task in _SHAPES else "task"
+
+
 def _is_parallel(canvas: Signature) -> bool:
     """Return whether all tasks are enqueued at once: then what they are shown to have done adds up to the whole."""
     return canvas.task == _GROUP and all(each.task not in _SHAPES or _is_parallel(each) for each in canvas.tasks)
@@ -104,7 +111,7 @@ def _describe(operation: str, total: int | None, *, ended: bool) -> None:
 
 
 class Part:
-    """What one run of a task reports to the operation of its canvas. Nothing here waits or raises."""
+    """What one run of a task reports to the operation of its canvas. Nothing here raises."""
 
     def __init__(self, opened: Handle, tasks: float) -> None:
         self._opened, self._tasks = opened, tasks
@@ -112,7 +119,8 @@ class Part:
     @classmethod
     def of(cls, parent: str | None) -> "Part | None":
         """Return what reports to a parent; None if it is not the operation of a canvas, or can't be reported to."""
-        tasks = None if parent is None else _tasks_of(parent)
+        view = None if parent is None else _view(parent)
+        tasks = None if view is None else _tasks_in(view)
         if parent is None or tasks is None:
             return None
         try:
@@ -125,11 +133,12 @@ class Part:
         """Report how a task has ended; None: it will run again."""
         reporter = self._opened.reporter
         try:
-            if end is not None and end.status == Status.SUCCEEDED:
+            if end is not None and end.status != Status.SUCCEEDED:
+                reporter.end(_end_of(child, end))
+                settle_from_outside(reporter.operation, reporter.parent, end)
+            elif end is not None and self._tasks < inf:
                 reporter.progress.gauge.advance(1)
                 self._opened.link.when_stored(reporter, self._end_if_last)
-            elif end is not None:
-                reporter.end(_end_of(child, end))
             reporter.release()
         except Exception:  # the task did its work, so a failed report must not fail it
             logger.exception("a task could not report its end to operation %s", reporter.operation)
@@ -140,24 +149,30 @@ class Part:
 
 
 def settle_from_outside(child: str, parent: str | None, end: NewEvent) -> None:
-    """End the operation of a canvas, because one of its tasks was ended from outside."""
-    if parent is None or _tasks_of(parent) is None:
-        return
+    """End the operation of a canvas, because one of its tasks has not succeeded; and the one that it is a part of."""
     try:
-        link_to(load_settings()).publish(Publish(parent, [_end_of(child, end)], as_observer=True))
+        while parent is not None and (view := _view(parent)) is not None and _tasks_in(view) is not None:
+            link_to(load_settings()).publish(Publish(parent, [_end_of(child, end)], as_observer=True))
+            child, parent = parent, view.parent
     except Exception as error:  # whatever the error is, the queue must continue
         logger.warning("operation %s could not be ended with its task %s: %s", parent, child, error)
 
 
-def _tasks_of(parent: str) -> float | None:
-    """Return how many tasks count for an operation; None if it is not that of a canvas, or can't be read now."""
+def _view(operation: str) -> WorkerView | None:
+    """Return the state of an operation; None if it can't be read now."""
     try:
-        view = link_to(load_settings()).carrier.view(parent)
+        return link_to(load_settings()).carrier.view(operation)
     except Exception as error:  # whatever the error is, the task must run
-        logger.debug("operation %s can't be read: %s", parent, error)
+        logger.debug("operation %s can't be read: %s", operation, error)
         return None
+
+
+def _tasks_in(view: WorkerView) -> float | None:
+    """Return after how many tasks the operation of a canvas ends; None if it is another one, or has ended."""
     mark = view.metadata.get(MARK)
-    return None if view.status.done or not isinstance(mark, dict) else number(mark.get("tasks"))
+    if view.status.done or not isinstance(mark, dict):
+        return None
+    return inf if mark.get("replaces") else number(mark.get("tasks"))
 
 
 def _end_of(child: str, end: NewEvent) -> NewEvent:

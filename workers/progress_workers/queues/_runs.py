@@ -12,7 +12,8 @@ from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
-from progress_workers.base import BaseOperation
+from progress_workers.base import MAX_DELAY_S, BaseOperation
+from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import room
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
@@ -31,6 +32,7 @@ __all__ = [
     "end_from_outside",
     "end_of",
     "force_stop_after",
+    "hand_over",
     "keep_for_retry",
     "leave",
     "leave_async",
@@ -115,6 +117,12 @@ def seconds(value: object) -> float:
     if found is None:
         found = attempt(lambda: number(float(value)), otherwise=lambda _: None)  # type: ignore[arg-type] # labels are texts
     return max(0.0, found or 0.0)
+
+
+def hand_over(op: BaseOperation, to: str) -> None:
+    """Leave an operation open, for as long as it takes, because another task goes on with it."""
+    if not isinstance(op, NullOperation):
+        op._reporter.retry_in(MAX_DELAY_S, Line(f"attempt {op.attempt} was handed over to {to}", "info", None))
 
 
 def parent_of(op: BaseOperation) -> str | None:

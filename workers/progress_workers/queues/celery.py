@@ -27,7 +27,7 @@ An operation's kind is the task's name by default. Set this and other options wh
     @app.task(progress=False)
     def heartbeat(): ...
 
-**Retries** (`self.retry`, `autoretry_for`), `replace`, redelivery (`acks_late` with `reject_on_worker_lost`, or a
+**Retries** (`self.retry`, `autoretry_for`), redelivery (`acks_late` with `reject_on_worker_lost`, or a
 visibility timeout) and `retry_on_worker_lost` are further attempts at the same operation.
 
 **Cancelling.** `app.control.revoke(id)` ends the operation as cancelled when the worker discards the task. When an
@@ -40,6 +40,10 @@ the prefork pool, and Celery advises against it where tasks are not idempotent.
 meta={"current": 5, "total": 10, "status": "reading"})` the current, the total, the percent and the message (`message`,
 `status` or `description`) are shown as such, and all else as metrics. Celery gets it as before.
 
+**`replace`.** The operation of a task that replaces itself goes on as that of the replacement. If that is a task, it is
+the next attempt. If it is a group, a chain or a chord, its tasks are children of the operation, which ends with the
+last of them, with its result, or with the first one that fails or is cancelled.
+
 **Groups, chains and chords.** `with_parent` makes one operation of all their tasks, with theirs as its children:
 
     canvas, id = with_parent(group(import_rows.s(part) for part in parts), title="Import of May")
@@ -48,7 +52,8 @@ meta={"current": 5, "total": 10, "status": "reading"})` the current, the total, 
 It ends when the last task has succeeded, or with the first one that fails or is cancelled, as Celery's own result does.
 To cancel it cancels its tasks. A group shows the progress of its tasks together; a chain or a chord, whose tasks come
 one after the other, shows how many are done. Apply a canvas once. A task that ends unreported does not count: one that
-began while Redis was away, or whose whole worker is lost. Then the operation of the canvas goes on until you cancel it.
+began while Redis was away, or whose whole worker is lost, unless it is delivered again within its lease. Then the
+operation of the canvas goes on until you cancel it, or nothing has happened to it for `PROGRESS_IDLE_TIMEOUT_S`.
 
 **Limits.** A lost prefork process (`WorkerLostError`) and a hard time limit end the operation as failed. If the whole
 worker is lost, redelivery takes the operation over, or the broker ends it. A task that raises `Ignore` without being
@@ -84,7 +89,8 @@ from progress_broker.settings import load_settings
 from progress_workers.errors import Cancelled
 from progress_workers.null import NullOperation
 from progress_workers.operation import Operation
-from progress_workers.queues._canvas import Canvas, Part, create, leaves_of, settle_from_outside
+from progress_workers.queues._canvas import Canvas, Part, create, leaves_of, settle_from_outside, shape_of
+from progress_workers.queues._replaced import ACCUMULATE, take_over
 from progress_workers.queues._runs import (
     OperationOptions,
     begin,
@@ -92,6 +98,7 @@ from progress_workers.queues._runs import (
     end_from_outside,
     end_of,
     force_stop_after,
+    hand_over,
     keep_for_retry,
     leave,
     merge_options,
@@ -194,9 +201,11 @@ class _Installed:
         taken = []
         for name, task in app.tasks.items():
             declared = merge_options(name, getattr(task, "progress", None))
-            if declared is not None and not name.startswith(_OWN) and not isinstance(task.run, _Reported):
+            ours = not name.startswith(_OWN) or name == ACCUMULATE
+            if declared is not None and ours and not isinstance(task.run, _Reported):
                 task.run = _Reported(task, self._terminate_after_s, worker_pid)
                 task.update_state = _UpdateState(task)
+                task.on_replace = _OnReplace(task)
                 taken.append(task)
         return taken
 
@@ -205,11 +214,13 @@ _apps: dict[Celery, _Installed] = {}
 
 
 class _HandedOn:
-    """Detects that a running task was enqueued again with the same id: as a retry, or because it was replaced."""
+    """Detects that a running task was enqueued again with the same id, as a retry, or was replaced."""
 
     def __init__(self, task: str, op: Operation | NullOperation) -> None:
         self.task, self.op = task, op
         self.so = False
+        self.replaced_by = ""
+        self.last_is_reported = False
 
 
 _running: ContextVar[_HandedOn | None] = ContextVar("progress_celery", default=None)
@@ -225,9 +236,10 @@ class _Reported:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self._task.request
-        operation_options = merge_options(
-            self._task.name, getattr(self._task, "progress", None), request.get("progress")
-        )
+        asked = request.get("progress")
+        if self._task.name == ACCUMULATE and not isinstance(asked, dict):
+            return self._run(*args, **kwargs)  # it replaces a task that is not reported
+        operation_options = merge_options(self._task.name, getattr(self._task, "progress", None), asked)
         if request.called_directly or request.is_eager or operation_options is None:
             return self._run(*args, **kwargs)
         try:
@@ -265,8 +277,13 @@ class _Reported:
                 op.fail(reject)
             raise
         except Ignore as ignored:
-            if handed_on.so:
-                op.retry_in(0, "the task was replaced")
+            if handed_on.last_is_reported:
+                hand_over(op, handed_on.replaced_by)
+            elif handed_on.replaced_by:
+                op.log(f"it ends here: it was replaced by {handed_on.replaced_by}, whose last one is not reported")
+                succeed(op, None)
+            elif handed_on.so:
+                op.retry_in(0, "the task was enqueued again")
             else:
                 op.fail(Cancelled(op.id, f"ignored {text(ignored)}".strip()))
             raise
@@ -312,6 +329,22 @@ class _UpdateState:
         if running is not None and task_id in (None, running.task) and state not in READY_STATES:
             attempt(_report_state, running.op, state, meta, otherwise=lambda _: None)
         return self._update_state(task_id=task_id, state=state, meta=meta, **options)
+
+
+class _OnReplace:
+    """A task's `on_replace`, which also makes the replacement a part of its operation. It replaces the method."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._on_replace = task, task.on_replace
+
+    def __call__(self, replacement: Signature) -> Any:
+        running = _running.get()
+        if running is None or running.task != self._task.request.id or not isinstance(running.op, Operation):
+            return self._on_replace(replacement)
+        running.last_is_reported = take_over(replacement, self._task, running.op, _is_reported)
+        shape = shape_of(replacement)
+        running.replaced_by = "another task" if shape == "task" else f"the tasks of a {shape}"
+        return self._on_replace(replacement)
 
 
 def _report_state(op: Operation | NullOperation, state: str | None, meta: object) -> None:
