@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from progress_workers.base import BaseOperation
 from progress_workers.core.inbox import Signal
@@ -167,6 +167,16 @@ class PendingOperation:
     def __init__(self, made: type[AsyncOperation], open: Callable[[], Handle]) -> None:
         self._made, self._open = made, open
         self._operation: AsyncOperation | None = None
+
+    if not TYPE_CHECKING:  # which find that themselves
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"the operation is not started yet, so it has no {name!r}: `await` it, or use it in `async with`"
+            )
+
+    def __repr__(self) -> str:
+        return "<PendingOperation: not started yet; await it, or use it in `async with`>"
 
     def __await__(self) -> Generator[Any, None, AsyncOperation]:
         return self._opened().__await__()

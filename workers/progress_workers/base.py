@@ -48,6 +48,14 @@ class BaseOperation:
         self._blocks = watch(self, self._reporter, ends=self._ends)
         end_on_sigterm(opened)
 
+    def __repr__(self) -> str:
+        """Return one line: the id, the status as this process knows it, and the progress."""
+        if "_reporter" not in vars(self):  # it was not made by `start`, and the error for that shows it
+            return f"<{type(self).__name__}>"
+        progress = str(self._reporter.progress)
+        status = self._reporter.status if self._reported else "not reported"
+        return f"<{type(self).__name__} {self.id}: {status}{', ' if progress else ''}{progress}>"
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
             f"an operation can't be pickled: pass its id ({self.id!r}) instead, and join the operation in the other"

@@ -22,6 +22,9 @@ class NullStage(Stage):
     def __init__(self) -> None:
         self.name = ""
 
+    def __repr__(self) -> str:
+        return "<NullStage: nothing is reported>"
+
     def __reduce__(self) -> str:
         return "NULL_STAGE"
 
@@ -61,6 +64,9 @@ class NullOperation(BaseOperation):
 
     def __init__(self) -> None:
         pass
+
+    def __repr__(self) -> str:
+        return "<NullOperation: nothing is reported>"
 
     def __reduce__(self) -> str:
         return "NULL_OPERATION"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from progress_broker.model.metadata import INDEXED_KEY, merged, terms
-from progress_broker.model.progress import number, reported_percent
+from progress_broker.model.progress import number, one_line, reported_percent
 from progress_broker.model.validation import fits_nesting_limit
 
 OPERATION_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
@@ -266,17 +266,10 @@ class Operation(BaseModel):
 
     def __repr__(self) -> str:
         """Return one line: the id, the status and the progress."""
-        percent, current, total = self.percent, self.current, self.total
-        shown = f"Operation {self.id}: {self.status.value}"
-        if percent is not None:
-            shown += f", {percent:.1f} %"
-        if current is not None:
-            of = "" if total is None else f" of {total:,.10g}"
-            unit = (self.progress or {}).get("unit")
-            shown += f", {current:,.10g}{of}" + (f" {unit}" if isinstance(unit, str) and unit.isprintable() else "")
-        if self.error is not None:
-            shown += f", {self.error.get('type')}"
-        return f"<{shown}>"
+        progress = one_line(self.percent, self.current, self.total, (self.progress or {}).get("unit"))
+        error = "" if self.error is None else str(self.error.get("type"))
+        shown = ", ".join(part for part in (self.status.value, progress, error) if part)
+        return f"<Operation {self.id}: {shown}>"
 
     __str__ = __repr__
 

@@ -17,3 +17,12 @@ def reported_percent(progress: Mapping[str, Any]) -> float | None:
     if percent is None and current is not None and total:
         percent = current / total * 100
     return None if percent is None else min(100.0, percent)
+
+
+def one_line(percent: float | None, current: float | None, total: float | None, unit: object) -> str:
+    """Return a progress as people read it, such as `25.0 %, 1 of 4 rows`; an empty text if nothing is known."""
+    parts = [] if percent is None else [f"{percent:.1f} %"]
+    if current is not None:
+        of = "" if total is None else f" of {total:,.10g}"
+        parts.append(f"{current:,.10g}{of}" + (f" {unit}" if isinstance(unit, str) and unit.isprintable() else ""))
+    return ", ".join(parts)

@@ -191,6 +191,21 @@ class Reporter:
         return self.cancellation.lost
 
     @property
+    def status(self) -> str:
+        """What this process knows of the operation's status, for people."""
+        if self.lost is not None:
+            return f"no longer reported ({self.lost.code})"
+        if self.outbox.end is not None:
+            return str(self.outbox.end.status)
+        if self.outbox.ended:
+            return "waiting for its next attempt"
+        if self._discarded:
+            return "not reported"
+        if self.cancellation.stop is not None:
+            return "cancelling"
+        return "running" if self.opening is None else "running, not created yet"
+
+    @property
     def dropped(self) -> bool:
         """Whether some reports are not stored and never will be.
 

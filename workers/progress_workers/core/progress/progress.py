@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
+from progress_broker.model.progress import one_line
 from progress_broker.model.publish import Counts
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter
@@ -264,6 +265,17 @@ class Progress:
             described["increments"], self._increments = self._increments, {}
         return described | extra
 
+    def __str__(self) -> str:
+        """Return what is known now, for people; an empty text if nothing is."""
+        with self._dirty_flag.lock:
+            now = self._clock.monotonic()
+            stages = self._inherited | {name: stage.describe(now) for name, stage in self._stages.items()}
+            percent = self._current_percent(list(stages.values()))
+            percent = None if percent is None else shown(max(percent, self._floor, self._highest))
+            done = max(0, self.gauge.current + self._others.current)
+            total = (self.gauge.total or 0) + self._others.total
+            return one_line(percent, done if done or total else None, total or None, self._unit)
+
     def _percentage(self, percent: object) -> float | None:
         found = number(percent)
         if found is None:
@@ -323,16 +335,20 @@ class Progress:
 
     def _percent(self, stages: list[dict[str, Any]]) -> float | None:
         """Use the operation's own count. Without a total, use the reported percentage, or else the sum of stages."""
-        percent = self.gauge.percent
-        if percent is None and self._given_percent is not None:
-            percent = self._given_percent
-        if percent is None and self._stages:
-            percent = roll_up(stages)
+        percent = self._current_percent(stages)
         if percent is None:
             return None
         before, self._whole = self._whole, self._measure(stages)
         self._highest = percent if self._whole.exceeds(before) else max(self._highest, percent)
         return shown(max(self._floor, self._highest))
+
+    def _current_percent(self, stages: list[dict[str, Any]]) -> float | None:
+        percent = self.gauge.percent
+        if percent is None and self._given_percent is not None:
+            percent = self._given_percent
+        if percent is None and self._stages:
+            percent = roll_up(stages)
+        return percent
 
     def _measure(self, stages: list[dict[str, Any]]) -> "_Whole":
         if self.gauge.total is not None:

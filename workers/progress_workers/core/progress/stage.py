@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from progress_broker.errors import TooLarge
 from progress_broker.model import payloads
+from progress_broker.model.progress import one_line
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.counter import Counter, T
 from progress_workers.core.progress.dirty import DirtyFlag
@@ -47,6 +48,12 @@ class Stage:
         self._spent_s = 0.0
         self._extra: dict[str, Any] = {}
         self._sent = self._described = _Told()
+
+    def __repr__(self) -> str:
+        """Return one line: the name, the status and the progress."""
+        counts = self.gauge.total is not None or self.gauge.current
+        progress = one_line(self.percent, self.gauge.current if counts else None, self.gauge.total, None)
+        return f"<Stage {self.name}: {self.status}{', ' if progress else ''}{progress}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(
