@@ -129,7 +129,7 @@ def watched(subscribers: int, variant: str) -> Channel:
     channel.loaded_with([])
     for _ in range(subscribers):
         subscription = Subscription(channel, Delivery(), TERMS)
-        channel.subscriptions.add(subscription)
+        channel.add(subscription)
         subscription.begin(0, b"0-0")
         connection = Connection(cast(Any, Nowhere()), set())
         if variant == AS_IT_IS:

@@ -147,7 +147,7 @@ class Hub:
         channel = self.channels.get_or_create(operation, self._loader)
         source = TracedFrameSource(channel) if self._traced else channel
         subscription = Subscription(source, delivery, self._policy)
-        channel.subscriptions.add(subscription)
+        channel.add(subscription)
         self.streams.made(subscription)
         if delivery.children:
             self.families.join(subscription, operation, delivery.interval_s)

@@ -36,7 +36,7 @@ def make(ring: int = 4, size: int = 1_000_000) -> tuple[Channel, Reads]:
 
 def watch(channel: Channel, n: int = 0) -> Outlet:
     subscription = Subscription(channel, ALL, Timers().policy())
-    channel.subscriptions.add(subscription)
+    channel.add(subscription)
     subscription.begin(n, b"%d-0" % (1_000 + n))
     outlet = Outlet(subscription)
     subscription.attach(outlet)

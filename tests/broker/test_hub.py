@@ -17,7 +17,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.operations import retention
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.stream.delivery import Start
+from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.subscription import Subscription
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
@@ -264,10 +264,10 @@ async def test_many_who_come_at_once_cost_redis_a_few_reads(store: Store, hub: H
     reads = 0
 
     def counting(read: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object) -> object:
+        def call(*args: object, **options: object) -> object:
             nonlocal reads
             reads += 1
-            return read(*args)
+            return read(*args, **options)
 
         return call
 
@@ -329,10 +329,31 @@ async def test_draining_over_a_time_sends_each_away_at_a_moment_of_its_own(store
         assert len(hub.wheel) == 0
 
 
+@pytest.mark.parametrize("first", ["everything", "some types", "nothing yet"])
+async def test_how_many_events_are_kept_is_read_once_a_client_wants_few_of_them(
+    store: Store, hub: Hub, first: str
+) -> None:
+    created = NewOperation(id="a", history_length=60)
+    if first != "nothing yet":
+        await store.create(created)
+    if first == "everything":
+        await watch(hub)
+    channel = hub.channels.get(b"a")
+    assert channel is None or channel.bookmark_every == 1, "it is not known, as nobody needs it"
+    for _ in range(2):
+        subscription = await hub.subscribe("a", FRESH, Delivery(frozenset([b"log"])), await_creation=True)
+        subscription.attach(Outlet(subscription))
+    if first == "nothing yet":
+        await store.create(created)
+    channel = hub.channels.get(b"a")
+    assert channel is not None
+    await eventually(lambda: channel.bookmark_every == 30, "it is known")
+
+
 async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: object) -> None:
+    async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     await store.create(NewOperation(id="a"))

@@ -130,7 +130,7 @@ class BundleMember:
         """Subscribe to a channel."""
         self.channel = channel
         self.subscription = MemberSubscription(channel, delivery, policy, self)
-        channel.subscriptions.add(self.subscription)
+        channel.add(self.subscription)
         return self.subscription
 
     def mark_dirty(self) -> None:

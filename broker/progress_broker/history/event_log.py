@@ -53,12 +53,15 @@ class Tail:
 
     events: list[Event]
     history_length: int | None
-    """About how many events are kept of the operation; None if it does not exist."""
+    """About how many events are kept of the operation; None if that was not asked, or if it does not exist."""
 
 
-async def tail(store: Store, operation: str, count: int) -> Tail:
+async def tail(store: Store, operation: str, count: int, *, with_length: bool = False) -> Tail:
     """Return at most `count` of the last events of an operation's log."""
     keys = store.keyspace.operation(operation)
+    if not with_length:
+        newest_first = await _entries(store.connections.commands.xrevrange(keys.log, count=count))
+        return Tail(read_events(operation, reversed(newest_first)), None)
     async with store.connections.commands.pipeline(transaction=False) as pipeline:
         pipeline.xrevrange(keys.log, count=count)
         pipeline.hget(keys.snapshot, "history_length")

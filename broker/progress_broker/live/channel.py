@@ -19,11 +19,22 @@ log = logging.getLogger(__name__)
 class Channel(History):
     """One watched operation: it passes events from the feed to the subscriptions, and reloads the log after a gap."""
 
-    __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
+    __slots__ = (
+        "_ahead",
+        "_early_events",
+        "_live",
+        "_stale",
+        "checked_at",
+        "is_filtered",
+        "last_event_at",
+        "subscriptions",
+    )
 
     def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         super().__init__(operation, loader, limits)
         self.subscriptions: set[Subscription] = set()
+        self.is_filtered = False
+        """Whether a client wants only some types. Nobody else needs to know how many events are kept."""
         self.last_event_at = 0.0
         self.checked_at = float("-inf")
         self._live = Fanout(operation)
@@ -113,6 +124,14 @@ class Channel(History):
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
+    def add(self, subscription: Subscription) -> None:
+        """Add a new subscription. It then says where it begins."""
+        self.subscriptions.add(subscription)
+        if subscription.delivery.types is not None and not self.is_filtered:
+            self.is_filtered = True
+            if self.loaded:
+                self._loader.history_length(self)
+
     # What subscriptions call (`subscription.FrameSource`; a part of it is in `History`)
 
     def wake(self, subscription: Subscription) -> None:
@@ -153,7 +172,8 @@ class Channel(History):
             for subscription in ending:
                 subscription.ended()
             if began:
-                self._loader.history_length(self)
+                if self.is_filtered:
+                    self._loader.history_length(self)
                 for subscription in tuple(self.subscriptions):
                     subscription.appeared()
         if self._ahead:

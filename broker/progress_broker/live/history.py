@@ -93,10 +93,10 @@ class Loader(Protocol):
     """The reads that a channel requests from its hub. Subscriptions that need the same data share one read."""
 
     def load(self, channel: Any) -> None:
-        """Read the newest events of the log, and how many are kept, then call `loaded_with`."""
+        """Read the newest events of the log, and how many are kept if a client needs that; then call `loaded_with`."""
 
     def history_length(self, channel: Any) -> None:
-        """Read how many events are kept of an operation that has just been created, and set `bookmark_every`."""
+        """Read how many events are kept of the operation, and set `bookmark_every`."""
 
     def page(self, channel: Any, position: bytes) -> None:
         """Read the log after a position, then call `page_read`."""

@@ -39,20 +39,27 @@ class ChannelLoader:
         length = self._settings.ring_length
 
         async def read() -> None:
-            found = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, length))
+            with_length = channel.is_filtered
+            found = await self._until_answered(
+                channel, lambda: event_log.tail(self._store, channel.operation, length, with_length=with_length)
+            )
             if found is not None:
                 _set_bookmarks(channel, found.history_length)
                 channel.loaded_with(found.events)
+                if channel.is_filtered and not with_length:
+                    self.history_length(channel)
 
         task = self._read_for(channel, read())
         self._loads[channel.name] = task
         task.add_done_callback(lambda done: self._load_done(channel, done))
 
     def history_length(self, channel: Channel) -> None:
-        """Read how many events are kept of an operation that has just been created."""
+        """Read how many events are kept of an operation."""
 
         async def read() -> None:
-            found = await self._until_answered(channel, lambda: event_log.tail(self._store, channel.operation, 1))
+            found = await self._until_answered(
+                channel, lambda: event_log.tail(self._store, channel.operation, 1, with_length=True)
+            )
             if found is not None:
                 _set_bookmarks(channel, found.history_length)
 
