@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from progress_broker.model.operation import Operation
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.stream.batching import BOOKMARK_EVERY, SLICE_BYTES, conflate
 from progress_broker.stream.delivery import Delivery
-from progress_broker.stream.frames import Frame, snapshot_frame
+from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
+from progress_broker.stream.outlet import UNENCODED
+from progress_broker.stream.replay import Reading, Replays
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event, frame
@@ -85,7 +88,7 @@ class Log:
 
 def placed(log: Log, at: int = 0, delivery: Delivery = ALL, timers: Timers | None = None) -> Subscription:
     subscription = Subscription(log.channel, delivery, (timers or Timers()).policy())
-    log.channel.subscriptions.add(subscription)
+    log.channel.add(subscription)
     subscription.begin(at, b"%d-0" % (1_000 + at))
     return subscription
 
@@ -209,7 +212,7 @@ def test_the_end_closes_it_once() -> None:
     log = Log()
     closed: list[str] = []
     subscription = Subscription(log.channel, ALL, Timers().policy(closed))
-    log.channel.subscriptions.add(subscription)
+    log.channel.add(subscription)
     outlet = attached(subscription)
     log.publish("end")
     subscription.close("client")
@@ -450,6 +453,46 @@ def test_those_who_are_live_are_written_the_same_object_and_what_came_at_once_in
     assert len(writes) == 3
     assert [f.n for f in writes[0]] == [1, 2]  # type: ignore[attr-defined]
     assert writes[0] is writes[1] is writes[2]
+
+
+@pytest.mark.parametrize("types", [None, frozenset([b"log"])])
+def test_those_who_missed_the_same_are_written_the_same_objects(types: frozenset[bytes] | None) -> None:
+    log, timers, delivery = Log(ring=100), Timers(), Delivery(types)
+    for _ in range(3):
+        log.publish("log", data=b'"' + b"x" * SLICE_BYTES + b'"')
+        log.publish()
+    policy = timers.policy()
+
+    def writes(at: int) -> list[Sequence[Frame]]:
+        subscription = Subscription(log.channel, delivery, policy)
+        log.channel.add(subscription)
+        subscription.begin(at, b"%d-0" % (1_000 + at))
+        outlet, written = Outlet(subscription), list[Sequence[Frame]]()
+        outlet.write = written.append  # type: ignore[method-assign, assignment]
+        subscription.attach(outlet)
+        return written[1:]  # the first says when to reconnect, to each at another moment
+
+    first, second, other = writes(1), writes(1), writes(2)
+    assert len(first) > 1
+    assert [it is also for it, also in zip(first, second, strict=True)] == [True] * len(first)
+    sent = [it.n for part in first for it in part if it.n]
+    assert sent == ([2, 3, 4, 5, 6] if types is None else [3, 5])
+    assert [it.n for part in other for it in part if it.n] == [n for n in sent if n > 2]
+    log.events = [event(n, "log", data=b'"anew"') for n in range(1, 7)]
+    log.channel.reload()
+    log.answer()
+    assert b"anew" in writes(1)[0][0].wire, "a log that was written anew is not taken for the one before"
+
+
+def test_what_is_kept_for_others_who_missed_the_same_is_bounded() -> None:
+    replays = Replays(kept_bytes=SLICE_BYTES * 3)
+    reading = Reading("a", None, BOOKMARK_EVERY, UNENCODED, says_live=False)
+    frames = [make_frame(event(n, data=b'"' + b"x" * SLICE_BYTES + b'"')) for n in range(1, 11)]
+    for _ in range(2):
+        found = [replays.slice(frames, start, reading) for start in range(10)]
+        assert [it.last.n for it in found] == list(range(1, 11))
+        assert sum(it.kept_bytes for it in replays) <= SLICE_BYTES * 3
+        assert [*replays] == found[-len([*replays]) :], "the oldest goes first"
 
 
 def test_an_outlet_that_breaks_takes_nobody_with_it() -> None:

@@ -11,6 +11,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.stream.batching import Types
 from progress_broker.stream.frames import PING, Frame
+from progress_broker.stream.replay import Replays
 from progress_broker.stream.throttle import Cancellable
 
 
@@ -68,6 +69,7 @@ class StreamPolicy:
     on_close: Callable[[Any, str], None]
     """Called with the stream and the reason when the stream closes."""
     tally: Tally = field(default_factory=Tally)
+    replays: Replays = field(default_factory=Replays)
     replica: str = ""
     """A random name of this replica. The names of its connections begin with it."""
 

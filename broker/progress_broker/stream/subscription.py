@@ -8,7 +8,9 @@ position. So memory is bounded and nothing is lost. No I/O happens here, and the
 """
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from progress_broker.model.event import END, SNAPSHOT
@@ -17,6 +19,7 @@ from progress_broker.stream.batching import Types, conflate, slices, told
 from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, bookmark_frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
+from progress_broker.stream.replay import Reading
 from progress_broker.stream.stream import Mode, Stream
 from progress_broker.stream.throttle import Throttle
 
@@ -324,12 +327,16 @@ class Subscription(Stream):
     def _take(self, frames: Sequence[Frame], opening_frames: Sequence[Frame] = ()) -> None:
         """Send the frames after the n-th, while there is room.
 
-        Opening frames and the bookmark after the last one are in the same writes as the first and the last slice: when
-        all clients reconnect at once, each write is a large part of what a client costs.
+        The bookmark after the last frame is in the same write as the last slice: when all clients reconnect at once,
+        each write is a large part of what a client costs.
         """
+        self._write(opening_frames)
         if self._slow and len(frames) > CONFLATE_OVER:
             every, frames = len(frames), conflate(frames)
             self._policy.tally.conflated += every - len(frames)
+        elif self.throttle is None and self.side is None:
+            self._replay(frames)
+            return
         for part in slices(frames, self.n):
             if not self._has_room or self.mode is Mode.CLOSED:
                 return
@@ -342,10 +349,30 @@ class Subscription(Stream):
                 if self._replays and self.n == self._source.n and last.type != END:
                     sent = [*sent, self._live_bookmark()]
                     self._replays = False
-                self._write([*opening_frames, *sent])
-                opening_frames = ()
+                self._write(sent)
             else:
                 self.offer(part)
             if last.type == END:
                 self.close("ended")
-        self._write(opening_frames)
+
+    def _replay(self, frames: Sequence[Frame]) -> None:
+        """Send the frames after the n-th as other clients get them, too."""
+        start = bisect_right(frames, self.n, key=attrgetter("n")) if frames and frames[0].n <= self.n else 0
+        if start == len(frames):
+            return
+        outlet, source = self.outlet, self._source
+        written = self._policy.tally.written[outlet.kind]
+        says_live = self._replays and frames[-1].n == source.n and frames[-1].type != END
+        reading = Reading(source.operation, self.delivery.types, source.bookmark_every, outlet.encoding, says_live)
+        while start < len(frames) and self._has_room and self.mode is not Mode.CLOSED:
+            slice = self._policy.replays.slice(frames, start, reading)
+            start += slice.frames
+            self.n, self.position = slice.last.n, slice.last.position
+            if says_live and start == len(frames):
+                self._replays = False
+            if slice.data is not None:
+                written.bytes += slice.data_bytes
+                outlet.write(slice.data)
+            if slice.last.type == END:
+                self.close("ended")
+                return
