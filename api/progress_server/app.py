@@ -26,6 +26,7 @@ from progress_server.context import Context
 from progress_server.description.openapi import describe
 from progress_server.http import problems
 from progress_server.http.routing import answer_heads, redirect_slashes
+from progress_server.middleware.direct_routes import DirectRoutes
 from progress_server.middleware.stack import ERRORS, FULL_EDGE, Edge, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
 from progress_server.observability.logs import redact_requests
@@ -48,6 +49,8 @@ from progress_server.server.signals import drained_by_signals
 ROUTES = (streams, websocket, operations, publish, workers, history, tickets, revocations, session, health)
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
+DIRECT = (streams.DIRECT, publish.DIRECT)
+
 
 @cache
 def _routes() -> list[BaseRoute]:
@@ -56,7 +59,7 @@ def _routes() -> list[BaseRoute]:
     for module in ROUTES:
         answer_heads(module.router)
         router.include_router(module.router)
-    return [streams.DIRECT, publish.DIRECT, *router.routes]
+    return router.routes
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -137,7 +140,7 @@ def create_app(
             del app.state.starting
 
     app = App(
-        build_stack(config, tally, guard, limiter, callback, edge),
+        [*build_stack(config, tally, guard, limiter, callback, edge), Middleware(DirectRoutes, routes=DIRECT)],
         title="Progress broker",
         description="The progress of long-running operations, as resources and as server-sent events.",
         version="1",

@@ -77,10 +77,12 @@ class ProblemResponse(Response):
 
 
 class _Unanswered(Response):
-    """No response, because the client has left. The access log notes that; without a handler it would be an error."""
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send nothing."""
+
+
+unanswered = _Unanswered()
+"""No response, because the client has left. The access log notes that; without a handler it would be an error."""
 
 
 def problem(
@@ -120,7 +122,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
-        return _Unanswered()
+        return unanswered
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:

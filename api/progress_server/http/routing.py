@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from progress_broker.model.operation import OPERATION_ID
@@ -19,11 +19,12 @@ _SAFE = "/~:@!$&'()*+,;="
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-class DirectRoute(BaseRoute):
-    """Calls the endpoint of one operation without FastAPI's layers: a third of a stream's handshake (`bench/storm.py`).
+class DirectRoute:
+    """A route that calls the endpoint of one operation without FastAPI's layers, which are a third of a stream's
+    handshake (`bench/storm.py`).
 
-    FastAPI's own route for the same path comes after it. It describes the call, and rejects an id that is not valid,
-    which this route does not match.
+    FastAPI has a route for the same path, too. It describes the call, and rejects an id that is not valid, which this
+    route does not match.
     """
 
     def __init__(
@@ -32,22 +33,21 @@ class DirectRoute(BaseRoute):
         endpoint: Callable[[str, Request], Awaitable[Response]],
         methods: Iterable[str] = ("GET", "HEAD"),
     ) -> None:
-        self.methods = frozenset(methods)
+        self._methods = frozenset(methods)
         before, _, after = path.partition("{id}")
         self.path, self._endpoint = path, endpoint
         self._pattern = re.compile(f"{re.escape(before)}({OPERATION_ID}){re.escape(after)}")
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return whether a request is for a valid operation's id, by one of the methods."""
-        if scope["type"] == "http" and scope["method"] in self.methods:
-            found = self._pattern.fullmatch(path_of(scope))
-            if found is not None:
-                return Match.FULL, {"route": self, "path_params": {"id": found[1]}}
-        return Match.NONE, {}
+    def id_in(self, scope: Scope) -> str | None:
+        """Return the operation's id of a request for this route; None of any other, or if the id is not valid."""
+        if scope["type"] != "http" or scope["method"] not in self._methods:
+            return None
+        found = self._pattern.fullmatch(path_of(scope))
+        return None if found is None else found[1]
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        response = await self._endpoint(scope["path_params"]["id"], Request(scope, receive, send))
+        response = await self._endpoint(id, Request(scope, receive, send))
         await response(scope, receive, send)
 
 
