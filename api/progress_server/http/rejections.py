@@ -78,6 +78,12 @@ class EventRejection(ProblemResponse):
         self.status_code, self.body, self.background = 200, content, None
         self.raw_headers = [*_EVENT_HEADERS, (b"content-length", b"%d" % len(content))]
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        scope.setdefault("state", {})["rejected"] = self._code
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
 
 async def reject(
     fault: BrokerError,

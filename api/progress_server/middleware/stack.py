@@ -79,9 +79,11 @@ def build_stack(
     middleware. So those responses have the headers too. Among these, the checks without any cost come first.
 
     Authentication comes before the limits, so that unauthenticated clients take no slots. With `auth=callback` the
-    order is different: limits come before the call to the back end, to protect it from too many calls.
+    order is different: limits come before the call to the back end, to protect it from too many calls. Without
+    authentication, handshakes are limited first: when all clients reconnect at once, most are rejected there.
     """
     admission = Middleware(AdmissionMiddleware, rate=settings.handshakes_per_s, tally=tally)
+    early = guard.everyone is not None
     return [
         Middleware(AccessLogMiddleware, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
         Middleware(SecurityHeadersMiddleware, https_only=edge.hsts and _is_https_only(settings)),
@@ -89,11 +91,12 @@ def build_stack(
         *(_hosts(settings) if edge.hosts else ()),
         *(_cors(settings) if edge.cors else ()),
         *(_csrf(settings) if edge.csrf else ()),
+        *([admission] if early else ()),
         ERRORS,
         Middleware(StartupMiddleware),
         *([] if callback is None else _before_the_question(callback, limiter, tally, admission)),
         Middleware(AuthenticationMiddleware, guard=guard),
-        *([admission] if callback is None else []),
+        *([admission] if callback is None and not early else ()),
         Middleware(LimitsMiddleware, limiter=limiter, tally=tally),
     ]
 

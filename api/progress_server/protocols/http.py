@@ -101,29 +101,26 @@ class BoundedCycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         """Send a message; drop it if the connection is closed."""
-        if self.transport.is_closing():
+        transport = self.transport
+        if transport.is_closing():
             self.disconnected = True
-        if self.waiting_for_100_continue and self.more_body:
+        untold = self.waiting_for_100_continue and self.more_body
+        if untold:
             self.last, self.keep_alive = True, False
-            await self._send(message)
-            self.keep_alive = True  # the protocol ends the connection: uvicorn's close could lose the response
-        else:
-            await self._send(message)
-
-    async def _send(self, message: Any) -> None:
         if self.response_started and not self.head:
             await super().send(message)
-            return
-        transport = self.transport
-        held: Any = HeldHead(transport, self.head, holds=not self.response_started)
-        self.transport = held
-        try:
-            await super().send(message)
-        finally:
-            self.transport = transport
-            if self.response_complete:  # the body may be empty
-                held.flush()
-            self.head = held.data
+        else:
+            held: Any = HeldHead(transport, self.head, holds=not self.response_started)
+            self.transport = held
+            try:
+                await super().send(message)
+            finally:
+                self.transport = transport
+                if self.response_complete:  # the body may be empty
+                    held.flush()
+                self.head = held.data
+        if untold:
+            self.keep_alive = True  # the protocol ends the connection: uvicorn's close could lose the response
 
 
 class BoundedHttpProtocol(UpgradeProtocol):

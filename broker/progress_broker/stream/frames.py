@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 
@@ -149,8 +150,12 @@ def opening_frame(retry_ms: int) -> Frame:
 
 def reconnect_frame(reason: str, retry_ms: int) -> Frame:
     """Return the frame that asks a client to reconnect. It has no id, so the client keeps its position."""
-    data = orjson.dumps({"reason": reason})
-    return Frame(0, b"", b"reconnect", b"retry: %d\nevent: reconnect\ndata: %b\n\n" % (retry_ms, data))
+    return Frame(0, b"", b"reconnect", b"retry: %d\n%b" % (retry_ms, _reconnect_event(reason)))
+
+
+@lru_cache(maxsize=64)
+def _reconnect_event(reason: str) -> bytes:
+    return b"event: reconnect\ndata: %b\n\n" % orjson.dumps({"reason": reason})
 
 
 def bookmark_frame(operation: str, n: int, position: bytes, *, live: bool) -> Frame:
