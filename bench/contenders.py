@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from types import MappingProxyType
 from typing import NamedTuple
 
 import httpx
@@ -106,8 +107,10 @@ def nginx_version() -> str | None:
 
 
 @contextmanager
-def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Server]:
-    """Run a contender, and stop it at the end."""
+def start(
+    name: str, redis: PrivateRedis, cores: frozenset[int], settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Server]:
+    """Run a contender, and stop it at the end. The settings are variables of the broker's."""
     kind = KINDS["broker" if name == GUARDED else name]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if name == "nchan":
@@ -122,7 +125,7 @@ def start(name: str, redis: PrivateRedis, cores: frozenset[int]) -> Iterator[Ser
             command = [*(["bench.asgi_server", "broker"] if name == "broker-asgi" else served), redis.url]
         secret = token_hex(32)
         guard = {"PROGRESS_AUTH": "jwt", "PROGRESS_JWT_KEY": secret} if name == GUARDED else {}
-        with _python(command, Path(folder), cores, guard) as (pid, port):
+        with _python(command, Path(folder), cores, {**guard, **settings}) as (pid, port):
             if name == "sse-starlette":
                 yield Server(kind, pid, port, "/stream", senders.Target(port=port, as_list=True))
             else:
