@@ -68,17 +68,21 @@ def order(settings: Settings) -> Sequence[Middleware]:
 
 OUTSIDE = (
     "AccessLogMiddleware SecurityHeadersMiddleware UnreadableMiddleware TrustedHosts CORSMiddleware CsrfMiddleware"
-    " ServerErrorMiddleware StartupMiddleware"
 )
+THEN = "ServerErrorMiddleware StartupMiddleware"
 
 
 @pytest.mark.parametrize(
     ("changes", "inside"),
     [
-        ({}, "AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware"),
+        ({}, f"AdmissionMiddleware {THEN} AuthenticationMiddleware LimitsMiddleware"),
+        (
+            {"auth": "jwt", "jwt_key": "s" * 32},
+            f"{THEN} AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware",
+        ),
         (
             {"auth": "callback", "callback_url": "http://localhost/", "callback_secret": f"whsec_{'s' * 32}"},
-            "PreAuthLimits AdmissionMiddleware AuthorizedConnectionMiddleware AuthenticationMiddleware"
+            f"{THEN} PreAuthLimits AdmissionMiddleware AuthorizedConnectionMiddleware AuthenticationMiddleware"
             " LimitsMiddleware",
         ),
     ],
