@@ -1,10 +1,12 @@
 """Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
 
+import gc
 import inspect
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import fakeredis.aioredis
 import httpx
 import hypothesis
 import pytest
+import redis.utils
 
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -67,16 +70,35 @@ def pytest_configure() -> None:
     for call in CALLS:
         defaults = inspect.unwrap(call).__kwdefaults__
         defaults |= {"timeout": httpx.Timeout(DEADLINE_S), "verify": trusted}  # they are 5 s, and True
+    redis.utils.get_lib_version = cache(redis.utils.get_lib_version)
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was loaded and collected out of later collections of garbage, which would look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 DEFAULTS: dict[str, Any] = {"sweep_interval_s": 0.2, "redis_timeout_s": 5}
 
 
 def make_settings(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **(DEFAULTS | changes))
+    return read_settings(**(DEFAULTS | changes))
+
+
+def read_settings(**given: Any) -> Settings:
+    """Return settings. Reading them takes milliseconds, so those that are asked for again are the same."""
+    if not all(isinstance(value, Hashable) for value in given.values()):
+        return Settings(_env_file=None, **given)
+    return _read(frozenset(given.items()), tuple(item for item in os.environ.items() if "PROGRESS" in item[0].upper()))
+
+
+@cache
+def _read(given: frozenset[tuple[str, Any]], _environment: tuple[tuple[str, str], ...]) -> Settings:
+    return Settings(_env_file=None, **dict(given))
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +110,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis
 
 @pytest.fixture
 def redis_url(redis_server: RealRedis) -> str:
-    import redis
-
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url

@@ -16,8 +16,8 @@ import redis
 from progress_broker.model.operation import NewSignal
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.operations.store import Store
-from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
+from tests.conftest import read_settings
 from tests.forked import Forked, execute
 
 KEYS = Keyspace("pb", 16)
@@ -40,9 +40,9 @@ class Broker:
     """Redis as a test sees it, and the actions of its users other than the worker."""
 
     def __init__(self, url: str, address: str = "", **settings: Any) -> None:
-        self.settings = Settings(_env_file=None, **addressed(address or url), **settings)
+        self.settings = read_settings(**addressed(address or url), **settings)
         """Those of workers."""
-        self.store_settings = Settings(_env_file=None, redis_url=url, **settings)
+        self.store_settings = read_settings(redis_url=url, **settings)
         self.redis: Any = redis.Redis.from_url(url)
 
     def events(self, operation: str) -> list[Event]:
