@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.queues.queues import QUEUES
-from tests.servers import RealRedis, free_port
+from tests.servers import ApiReplica, RealRedis, free_port
 from tests.workers.harness import Broker
 
 
@@ -19,13 +19,26 @@ def queue_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def queues(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def queue_server(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
+    """A server for the queues whose reports go over HTTP. It leaves leases and retention alone."""
+    never_s = 3600.0
+    log = tmp_path_factory.mktemp("server") / "log"
+    with ApiReplica(queue_url, log, lease_check_interval_s=never_s, sweep_interval_s=never_s) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def queues(
+    queue_url: str, queue_server: ApiReplica, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
     """Each queue with its worker. All start together, because starting takes most of the time."""
     logs = tmp_path_factory.mktemp("workers")
-    opened = {name: make(queue_url, logs / f"{name}.log") for name, make in QUEUES.items()}
+    opened = {name: make(queue_url, queue_server.url, logs / f"{name}.log") for name, make in QUEUES.items()}
     try:
         for each in opened.values():
-            each.start()
+            with pytest.MonkeyPatch.context() as patch:
+                each.report_to(each.address, patch)
+                each.start()
         yield opened
     finally:
         for each in opened.values():
@@ -33,9 +46,12 @@ def queues(queue_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(params=list(QUEUES))
-def queue(request: pytest.FixtureRequest, queues: dict[str, Any], broker: Broker) -> Any:
+def queue(
+    request: pytest.FixtureRequest, queues: dict[str, Any], broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """A queue with a running worker."""
     found = queues[request.param]
+    found.report_to(found.address, monkeypatch)
     found.start()
     return found
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
 
+import pytest
 import redis
 
 from progress_workers.values import brief
 from tests.queues.processes import in_session
-from tests.servers import wait_until
+from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,16 +50,30 @@ class Queue:
     command: ClassVar[list[str]]
     slots: ClassVar = 1
     """How many tasks its worker runs at the same time."""
+    carrier: ClassVar = "redis"
+    """What carries its reports, and those of who enqueues: `redis` or `http`. No queue knows of it, so each has one."""
 
-    def __init__(self, url: str, log: Path) -> None:
+    def __init__(self, url: str, server: str, log: Path) -> None:
         self.url, self._log = url, log
+        self.address = server if self.carrier == "http" else url
+        """Where reports go."""
         self._worker: subprocess.Popen[bytes] | None = None
         self.idle = f"idle-{self.name}"
         self.redis: Any = redis.Redis.from_url(url)
         self.app: Any = importlib.import_module(f"tests.queues.{self.name}_app")
 
-    def start(self, **env: str) -> None:
-        """Start the worker, unless it runs."""
+    def nowhere(self) -> str:
+        """Return another address of this kind where nobody answers."""
+        return f"{self.carrier}://127.0.0.1:{free_port()}"
+
+    def report_to(self, address: str, patch: pytest.MonkeyPatch) -> None:
+        """Let this process, and the workers that it starts, report to an address."""
+        for name in ("PROGRESS_REDIS_URL", "PROGRESS_URL"):
+            patch.delenv(name, raising=False)
+        patch.setenv("PROGRESS_URL" if self.carrier == "http" else "PROGRESS_REDIS_URL", address)
+
+    def start(self) -> None:
+        """Start the worker, unless it runs. It reports to where this process does."""
         if self._worker is not None and self._worker.poll() is None:
             return
         bin = str(Path(sys.executable).parent / self.command[0])
@@ -70,9 +85,7 @@ class Queue:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 start_new_session=True,
-                env=os.environ
-                | {"QUEUE_REDIS_URL": self.url, "PROGRESS_REDIS_URL": self.url, "PYTHONPATH": str(ROOT)}
-                | env,
+                env=os.environ | {"QUEUE_REDIS_URL": self.url, "PYTHONPATH": str(ROOT)},
             )
 
     def tell(self, number: int) -> None:
@@ -136,6 +149,7 @@ class Queue:
 
 class Celery(Queue):
     name = "celery"
+    carrier = "http"
     slots = 2  # its pool needs seconds to replace a killed process
     command: ClassVar = [
         "celery",
@@ -169,10 +183,11 @@ class Celery(Queue):
 
 class RQ(Queue):
     name = "rq"
+    carrier = "http"
     command: ClassVar = ["rq", "worker", "--job-class", "tests.queues.rq_app.Job", "tests", "--url"]
 
-    def __init__(self, url: str, log: Path) -> None:
-        super().__init__(url, log)
+    def __init__(self, url: str, server: str, log: Path) -> None:
+        super().__init__(url, server, log)
         self.command = [*type(self).command, url]
 
     def enqueue(self, task: str, *args: Any, idle: bool = False, **words: Any) -> str:
@@ -230,8 +245,8 @@ class Arq(Queue):
     command: ClassVar = ["arq", "tests.queues.arq_app.WorkerSettings"]
     slots = 2  # arq 0.25 can't abort a job while all slots are in use
 
-    def __init__(self, url: str, log: Path) -> None:
-        super().__init__(url, log)
+    def __init__(self, url: str, server: str, log: Path) -> None:
+        super().__init__(url, server, log)
         self.client = Loop()
         self._pool: Any = None
 
@@ -304,8 +319,8 @@ class Taskiq(Queue):
         "1",
     ]
 
-    def __init__(self, url: str, log: Path) -> None:
-        super().__init__(url, log)
+    def __init__(self, url: str, server: str, log: Path) -> None:
+        super().__init__(url, server, log)
         self.client = Loop()
         self.client.run(self.app.broker.startup())
 
@@ -329,4 +344,4 @@ class Taskiq(Queue):
         super().close()
 
 
-QUEUES: dict[str, Callable[[str, Path], Any]] = {each.name: each for each in (Celery, RQ, Dramatiq, Arq, Taskiq)}
+QUEUES: dict[str, Callable[[str, str, Path], Any]] = {each.name: each for each in (Celery, RQ, Dramatiq, Arq, Taskiq)}

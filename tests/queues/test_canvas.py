@@ -8,7 +8,6 @@ import pytest
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import Status
 from tests.queues.waiting import at_work, ended, until
-from tests.servers import free_port
 from tests.workers.harness import Broker
 
 pytestmark = pytest.mark.parametrize("queue", ["celery"], indirect=True)
@@ -169,8 +168,8 @@ def test_it_is_applied_whether_its_operation_can_be_created_or_not(
         apply(queue, group(queue.app.passes.s()), id="not valid")
     with pytest.raises(InvalidInput, match="unreported is not reported"):
         apply(queue, group(queue.app.passes.s(), queue.app.unreported.s()))
-    monkeypatch.setenv("PROGRESS_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    queue.report_to(queue.nowhere(), monkeypatch)
     with caplog.at_level(logging.WARNING):
         _, result = apply(queue, group(queue.app.passes.s()))
     assert result.get(timeout=60) == ["passed"]
-    assert "progress could not be sent to Redis" in caplog.text
+    assert "progress could not be sent to" in caplog.text

@@ -10,7 +10,7 @@ from progress_broker.errors import NotFound
 from progress_broker.model.operation import Status
 from tests.queues.processes import alive
 from tests.queues.waiting import at_work, ended, occupy, until
-from tests.servers import free_port, wait_until
+from tests.servers import wait_until
 from tests.workers.harness import Broker
 
 RETURNED = (
@@ -140,22 +140,21 @@ def test_a_task_that_is_revoked_in_the_queue_ends_as_cancelled(queue: Any, broke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_redis_for_progress_tasks_are_enqueued_and_run(
+def test_without_a_broker_for_progress_tasks_are_enqueued_and_run(
     queue: Any,
     broker: Broker,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    nowhere = f"redis://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("PROGRESS_REDIS_URL", nowhere)
+    queue.report_to(queue.nowhere(), monkeypatch)
     queue.stop()
-    queue.start(PROGRESS_REDIS_URL=nowhere)
+    queue.start()
     try:
         task = queue.enqueue("touch", str(tmp_path / "done"))
-        assert "progress could not be sent to Redis" in caplog.text
+        assert "progress could not be sent to" in caplog.text
         until(queue, broker, task, (tmp_path / "done").exists, "runs")
-        wait_until(lambda: "progress could not be sent to Redis" in queue.output(), "the worker says so")
+        wait_until(lambda: "progress could not be sent to" in queue.output(), "the worker says so")
     finally:
         queue.stop()
 
@@ -164,7 +163,7 @@ def test_what_could_not_be_created_when_it_was_enqueued_is_when_it_begins(
     queue: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
-        away.setenv("PROGRESS_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+        queue.report_to(queue.nowhere(), away)
         operation = queue.enqueue("count", 3, title="Count of May", owner="alice")
     shown = ended(queue, broker, operation)
     assert (shown.status, shown.kind, shown.tags) == (Status.SUCCEEDED, "count", ["eu"])

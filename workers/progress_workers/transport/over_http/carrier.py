@@ -1,11 +1,12 @@
 """Carries reports to a server over HTTP, and signals back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import orjson
 
-from progress_broker.errors import BrokerError
+from progress_broker.errors import BrokerError, SetupError
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Created, Publish, Published
 from progress_broker.operations.worker_view import WorkerView
@@ -34,7 +35,9 @@ class HttpCarrier:
 
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""
-        self._connection: Connection | None = None
+        self._connections: list[Connection] = []
+        with suppress(SetupError):  # the next call says so
+            self._connected()
         self._publishes = Publishes(self._post_publishes, ServerLimits(self.peer))
         self._long_request = LongRequest(self._connected)
 
@@ -63,10 +66,10 @@ class HttpCarrier:
         return False
 
     def _connected(self) -> Connection:
-        """Return the connection, which is made at the first call: a file with a token may come later."""
-        if self._connection is None:
-            self._connection = Connection(self._settings)
-        return self._connection
+        """Return the connection. If it could not be made before, try again: a file with a token may come later."""
+        if not self._connections:
+            self._connections.append(Connection(self._settings))
+        return self._connections[0]  # if several threads have made one, only the first is ever opened
 
     def _ask(self, path: str, body: object, read: Callable[[dict[str, Any]], T]) -> T:
         with of_the_start():
