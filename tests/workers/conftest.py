@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -59,6 +59,23 @@ def kept_redis(tmp_path: Path) -> Iterator[RealRedis]:
     """A server that persists every write, so that killing it loses nothing."""
     with RealRedis(tmp_path / "kept", keep=True, port=free_port(), options=("--appendfsync", "always")) as server:
         yield server
+
+
+class Lasting(ApiReplica):
+    """A server before a Redis that lasts."""
+
+    def start(self) -> Self:
+        return super().start().await_ready()
+
+
+@pytest.fixture
+def away(carrier: str, kept_redis: RealRedis, tmp_path: Path) -> Iterator[RealRedis | Lasting]:
+    """What workers report to, which a test stops and starts: a Redis, or a server before one."""
+    if carrier == "redis":
+        yield kept_redis
+    else:
+        with Lasting(kept_redis.url, tmp_path / "server.log") as server:
+            yield server
 
 
 @pytest.fixture

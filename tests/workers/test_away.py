@@ -1,6 +1,7 @@
 """Work that starts while the broker is away goes on, and is reported when it is back."""
 
 import logging
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 
 from progress_broker.settings import Settings
-from progress_workers import AsyncOperation, Cancelled, Operation, current, flush
+from progress_workers import AsyncOperation, Cancelled, Operation, current
 from progress_workers.queues._runs import begin
 from progress_workers.transport import sender
 from progress_workers.transport.opening import start as starts
 from tests.servers import RealRedis, free_port, wait_until
-from tests.workers.conftest import Run
+from tests.workers.conftest import Lasting, Run
 from tests.workers.harness import Broker, assert_whole, finished, python
 
 
@@ -25,12 +26,13 @@ def short_exits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def kept(kept_redis: RealRedis) -> Iterator[Broker]:
-    """Redis, which is away until `kept_redis.start()`."""
-    broker = Broker(kept_redis.url)
-    Operation.start("before", id="before", settings=Broker(kept_redis.url).settings).succeed()
-    flush()
-    kept_redis.stop()
+def kept(kept_redis: RealRedis, away: RealRedis | Lasting) -> Iterator[Broker]:
+    """A broker that is away until `away.start()`."""
+    broker = Broker(kept_redis.url, away.url)
+    before = Operation.start("before", id="before", settings=broker.settings)
+    before.succeed()
+    assert before.flush(30)
+    away.stop(signal.SIGKILL)
     yield broker
     broker.redis.close()
 
@@ -40,7 +42,11 @@ def settings_of(broker: Broker, name: str) -> Settings:
     return broker.settings.model_copy(update={"jwt_audience": name})
 
 
-def test_a_start_goes_on_and_heals(run: Run, kept: Broker, kept_redis: RealRedis, caplog: Any) -> None:
+OVER_BOTH = pytest.mark.parametrize("carrier", ["redis", "http"], indirect=True)
+
+
+@OVER_BOTH
+def test_a_start_goes_on_and_heals(run: Run, kept: Broker, away: RealRedis | Lasting, caplog: Any) -> None:
     settings = settings_of(kept, run.__name__)
 
     def work(op: Any) -> None:
@@ -52,7 +58,7 @@ def test_a_start_goes_on_and_heals(run: Run, kept: Broker, kept_redis: RealRedis
 
     with caplog.at_level(logging.INFO, "progress_workers"):
         run(work, "import", id="op", title="Import", total=30, settings=settings)
-        kept_redis.start()
+        away.start()
         wait_until(lambda: kept.data("op", "end"), "it is created, reported and ended")
     events = kept.events("op")
     assert_whole(events)
@@ -60,16 +66,19 @@ def test_a_start_goes_on_and_heals(run: Run, kept: Broker, kept_redis: RealRedis
     assert kept.logged("op") == [f"row {row}" for row in range(30)]
     assert kept.data("op", "progress")[-1]["current"] == 30
     assert (kept.show("op").title, kept.show("op").status) == ("Import", "succeeded")
-    assert sum("could not be sent to Redis" in said for said in caplog.messages) == 1
-    assert "Redis accepts progress again" in caplog.messages
+    assert sum("could not be sent to" in said for said in caplog.messages) == 1
+    assert sum("accepts progress again" in said for said in caplog.messages) == 1
 
 
-def test_children_are_created_after_their_parent_and_a_cancel_reaches_all(kept: Broker, kept_redis: RealRedis) -> None:
+@OVER_BOTH
+def test_children_are_created_after_their_parent_and_a_cancel_reaches_all(
+    kept: Broker, away: RealRedis | Lasting
+) -> None:
     with Operation.start("nightly", id="top", lease_s=2, settings=kept.settings) as top:
         child = top.child("region", id="part", lease_s=2)
         pending = Operation.create("region", id="later", parent="top", settings=kept.settings)
         assert not top.flush(0.1)
-        kept_redis.start()
+        away.start()
         assert top.flush(30)
         assert child.flush(30)
         wait_until(lambda: len(kept.data("top", "child")) == 2, "both are told of")
@@ -103,21 +112,23 @@ def test_how_long_a_start_takes_has_a_bound(kept: Broker, monkeypatch: pytest.Mo
         assert not operations[0].flush(0.05)
 
 
+@OVER_BOTH
 @pytest.mark.parametrize("other", ["exists", "ended", "deleted"])
 def test_where_the_id_is_taken_the_work_goes_on_unreported_and_says_so_once(
-    other: str, kept: Broker, kept_redis: RealRedis, caplog: Any
+    other: str, kept: Broker, away: RealRedis | Lasting, caplog: Any
 ) -> None:
-    kept_redis.start()
+    away.start()
     Operation.create("other" if other == "exists" else "work", id="op", settings=settings_of(kept, "first"))
     if other == "ended":
-        Operation.attach("op", settings=settings_of(kept, "first")).succeed()
-        flush()
+        ended = Operation.attach("op", settings=settings_of(kept, "first"))
+        ended.succeed()
+        assert ended.flush(30)
     if other == "deleted":
         kept.delete("op")
-    kept_redis.stop()
+    away.stop(signal.SIGKILL)
     with Operation.start("work", id="op", settings=settings_of(kept, "second")) as op:
         op.log("unseen")
-        kept_redis.start()
+        away.start()
         wait_until(lambda: op._reporter.done, "it is found out")
         op.log("unseen")
         assert not op.cancelled
@@ -126,24 +137,25 @@ def test_where_the_id_is_taken_the_work_goes_on_unreported_and_says_so_once(
     assert kept.logged("op") == []
 
 
-def test_a_new_attempt_and_an_attach_begin_when_redis_is_back(kept: Broker, kept_redis: RealRedis) -> None:
-    kept_redis.start()
+@OVER_BOTH
+def test_a_new_attempt_and_an_attach_begin_when_the_broker_is_back(kept: Broker, away: RealRedis | Lasting) -> None:
+    away.start()
     first = Operation.start("work", id="op", total=10, settings=settings_of(kept, "first"))
     first.advance(4)
     first.flush()
-    kept_redis.stop()
+    away.stop(signal.SIGKILL)
     joined = Operation.attach("op", end_on_exit=False, settings=settings_of(kept, "second"))
     second = Operation.attach("op", settings=settings_of(kept, "second"))
     second.advance(3)
     joined.advance(2)
-    kept_redis.start()
+    away.start()
     assert second.flush(30)
     assert joined.flush(30)
     wait_until(lambda: kept.show("op").progress["current"] == 4 + 3 + 2, "both continue from what was done")
-    kept_redis.stop()
+    away.stop(signal.SIGKILL)
     retry = Operation.start("work", id="op", total=10, new_attempt=True, settings=settings_of(kept, "third"))
     retry.advance(1)
-    kept_redis.start()
+    away.start()
     assert retry.flush(30)
     assert (retry.attempt, kept.show("op").attempt) == (2, 2)
     wait_until(lambda: first.cancelled, "the attempt before is fenced")
@@ -153,17 +165,17 @@ def test_a_new_attempt_and_an_attach_begin_when_redis_is_back(kept: Broker, kept
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_task_of_a_queue_starts_and_heals(
-    known: bool, kept: Broker, kept_redis: RealRedis, monkeypatch: pytest.MonkeyPatch
+    known: bool, kept: Broker, away: RealRedis | Lasting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROGRESS_REDIS_URL", kept_redis.url)
+    monkeypatch.setenv("PROGRESS_REDIS_URL", away.url)
     monkeypatch.setenv("PROGRESS_JWT_AUDIENCE", f"queue {known}")
     if known:
-        kept_redis.start()
+        away.start()
         Operation.create("task", id="task-1", title="As enqueued", settings=settings_of(kept, "enqueuer"))
-        kept_redis.stop()
+        away.stop(signal.SIGKILL)
     op = begin(Operation, "task-1", {"kind": "task"})
     op.log("works")
-    kept_redis.start()
+    away.start()
     op.succeed()
     assert op.flush(30)
     assert (kept.logged("task-1"), kept.show("task-1").status) == (["works"], "succeeded")
@@ -171,16 +183,16 @@ def test_a_task_of_a_queue_starts_and_heals(
 
 
 def test_a_task_that_was_cancelled_before_is_cancelled_when_that_is_known(
-    kept: Broker, kept_redis: RealRedis, monkeypatch: pytest.MonkeyPatch
+    kept: Broker, away: RealRedis | Lasting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROGRESS_REDIS_URL", kept_redis.url)
-    kept_redis.start()
+    monkeypatch.setenv("PROGRESS_REDIS_URL", away.url)
+    away.start()
     Operation.create("task", id="task-2", settings=settings_of(kept, "enqueuer"))
     kept.cancel("task-2")
-    kept_redis.stop()
+    away.stop(signal.SIGKILL)
     op = begin(Operation, "task-2", {"kind": "task"})
     assert not op.cancelled
-    kept_redis.start()
+    away.start()
     wait_until(lambda: op.cancelled, "the cancel is found")
     with pytest.raises(Cancelled):
         op.raise_if_cancelled()
@@ -281,8 +293,8 @@ def test_disabled_work_runs_without_connections_and_threads() -> None:
             untouched.accept()
 
 
-def test_a_forked_child_of_work_that_waits_counts_too(kept: Broker, kept_redis: RealRedis) -> None:
-    kept_redis.start()
+def test_a_forked_child_of_work_that_waits_counts_too(kept: Broker, away: RealRedis | Lasting) -> None:
+    away.start()
     code = """
         import os, sys
         from progress_workers import Operation, flush
@@ -299,11 +311,11 @@ def test_a_forked_child_of_work_that_waits_counts_too(kept: Broker, kept_redis: 
         op.succeed()
         assert op.flush(60)
     """
-    kept_redis.stop()
-    process = python(kept_redis.url, code)
+    away.stop(signal.SIGKILL)
+    process = python(away.url, code)
     assert process.stdout is not None
     assert process.stdout.readline() == "away\n"
-    kept_redis.start()
+    away.start()
     assert process.stdin is not None
     process.stdin.write("go\n")
     process.stdin.flush()

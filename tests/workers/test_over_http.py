@@ -60,6 +60,28 @@ def test_a_server_that_is_killed_or_drains_loses_and_repeats_nothing(
     assert broker.logged("op") == [f"line {n}" for n in range(written)]
 
 
+def test_a_redis_that_is_away_behind_the_server_loses_and_repeats_nothing(kept_redis: RealRedis, log: Path) -> None:
+    broker = Broker(kept_redis.url)
+    with ApiReplica(kept_redis.url, log) as replica:
+        settings = settings_of(replica)
+        with Operation.start("import", id="op", interval_s=0.01, settings=settings) as op:
+            for number in range(100):
+                op.log(f"line {number}")
+                if number == 50:
+                    kept_redis.stop(signal.SIGKILL)
+            with pytest.raises(StorageUnavailable):
+                Operation.start("import", settings=settings, required=True)
+            later = Operation.start("import", id="later", settings=settings)
+            kept_redis.start()
+            assert op.flush(timeout=60)
+            later.succeed()
+            assert later.flush(timeout=60)
+    assert_whole(broker.events("op"))
+    assert broker.logged("op") == [f"line {n}" for n in range(100)]
+    assert broker.show("later").status is Status.SUCCEEDED
+    broker.redis.close()
+
+
 def zip_first(signals: Iterator[Any]) -> list[Any]:
     return [next(signals)]
 

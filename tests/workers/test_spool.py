@@ -1,8 +1,7 @@
-"""With a spool, a worker that is killed while Redis is away loses nothing: the next start on its machine sends it."""
+"""With a spool, a worker that is killed while the broker is away loses nothing: the next start there sends it."""
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,8 +17,10 @@ from progress_workers.core.opening import Opening
 from progress_workers.spool.file import HEADER, SpoolFile
 from progress_workers.spool.records import decode, encode
 from progress_workers.spool.spool import Spool
+from tests.forked import Forked
 from tests.servers import RealRedis, wait_until
-from tests.workers.harness import Broker, assert_whole, python
+from tests.workers.conftest import Lasting
+from tests.workers.harness import Broker, assert_whole, worker
 
 STARTED = """
     import os, sys, time
@@ -63,18 +64,18 @@ NEXT = """
 
 
 class Machine:
-    """Processes that share a spool, and their Redis."""
+    """Processes that share a spool, and what they report to."""
 
-    def __init__(self, redis: RealRedis, folder: Path) -> None:
-        self.redis, self.folder = redis, folder
-        self.broker = Broker(redis.url)
+    def __init__(self, redis: RealRedis, away: RealRedis | Lasting, folder: Path) -> None:
+        self.away, self.folder = away, folder
+        self.broker = Broker(redis.url, away.url)
         self._resources = ExitStack()
 
-    def start(self, code: str, *args: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, code: str, *args: str, **env: str) -> Forked:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {"PROGRESS_SPOOL_DIR": str(self.folder), **env}.items():
                 patch.setenv(name, value)
-            process = python(self.redis.url, f"import sys\nsys.argv[1:] = {list(args)!r}\n{_dedented(code)}")
+            process = worker(self.away.url, f"import sys\nsys.argv[1:] = {list(args)!r}\n{_dedented(code)}")
         self._resources.enter_context(process)
         self._resources.callback(process.kill)
         return process
@@ -108,18 +109,19 @@ def _dedented(code: str) -> str:
 
 
 @pytest.fixture
-def machine(kept_redis: RealRedis, tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(kept_redis, tmp_path / "spool")
+def machine(kept_redis: RealRedis, away: RealRedis | Lasting, tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(kept_redis, away, tmp_path / "spool")
     yield machine
     machine.close()
 
 
+@pytest.mark.parametrize("carrier", ["redis", "http"], indirect=True)
 def test_what_killed_workers_could_not_send_is_sent_by_the_next_start(machine: Machine) -> None:
     running = machine.start(RUNNING, "running")
     assert running.stdout is not None
     assert running.stdin is not None
     assert running.stdout.readline() == "running\n"
-    machine.redis.stop(signal.SIGKILL)
+    machine.away.stop(signal.SIGKILL)
     running.stdin.write("go\n")
     running.stdin.flush()
     assert running.stdout.readline() == "True\n"
@@ -129,7 +131,7 @@ def test_what_killed_workers_could_not_send_is_sent_by_the_next_start(machine: M
     ended = machine.start(ENDED, "ended")
     assert ended.wait(60) == 0
     assert len(machine.files()) == 3
-    machine.redis.start()
+    machine.away.start()
     machine.sent()
     broker = machine.broker
     for id in ("running", "started", "ended"):
@@ -148,7 +150,7 @@ def test_a_process_that_lives_sends_its_own_spool_in_order_and_more_than_memory_
     op = Operation.start("work", id="op", total=3, settings=settings)
     op.log("line 0")
     assert op.flush(30)
-    machine.redis.stop(signal.SIGKILL)
+    machine.away.stop(signal.SIGKILL)
     for number in range(1, 12_001):
         op.log(f"line {number}")
         if not number % 1000:
@@ -159,7 +161,7 @@ def test_a_process_that_lives_sends_its_own_spool_in_order_and_more_than_memory_
     retried = Operation.start("work", id="retried", new_attempt=True, settings=settings)
     retried.log("seen")
     assert retried.flush(60)
-    machine.redis.start()
+    machine.away.start()
     wait_until(lambda: machine.broker.data("part", "end"), "the last record is sent")
     op.advance(3)
     op.succeed()
@@ -176,10 +178,10 @@ def test_a_process_that_lives_sends_its_own_spool_in_order_and_more_than_memory_
 
 
 def test_processes_that_start_at_once_send_each_record_once(machine: Machine) -> None:
-    machine.redis.stop(signal.SIGKILL)
+    machine.away.stop(signal.SIGKILL)
     for number in range(3):
         machine.killed(STARTED, f"op-{number}")
-    machine.redis.start()
+    machine.away.start()
     processes = [machine.start(NEXT) for _ in range(3)]
     for process in processes:
         assert process.wait(120) == 0
@@ -191,7 +193,7 @@ def test_processes_that_start_at_once_send_each_record_once(machine: Machine) ->
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "garbage"])
 def test_a_damaged_record_and_what_follows_it_are_left_out(damage: str, machine: Machine) -> None:
-    machine.redis.stop(signal.SIGKILL)
+    machine.away.stop(signal.SIGKILL)
     machine.killed(STARTED, "op")
     (path,) = machine.files()
     data = path.read_bytes()
@@ -201,7 +203,7 @@ def test_a_damaged_record_and_what_follows_it_are_left_out(damage: str, machine:
         path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
     else:
         path.write_bytes(data + b"\xff" * 40)
-    machine.redis.start()
+    machine.away.start()
     machine.sent()
     assert_whole(machine.broker.events("op"))
     logged = machine.broker.logged("op")
@@ -227,7 +229,7 @@ def test_a_full_spool_leaves_the_rest_in_memory(limit: str, machine: Machine) ->
         op.succeed()
         print(op.flush(60), flush=True)
     """
-    machine.redis.stop(signal.SIGKILL)
+    machine.away.stop(signal.SIGKILL)
     env = {"PROGRESS_SPOOL_MAX_BYTES": "20000"} if limit == "setting" else {}
     process = machine.start(code, limit, **env)
     assert process.stdout is not None
@@ -235,7 +237,7 @@ def test_a_full_spool_leaves_the_rest_in_memory(limit: str, machine: Machine) ->
     stored, number = process.stdout.readline().split()
     assert stored == "False"
     assert sum(path.stat().st_size for path in machine.files()) <= 20_000
-    machine.redis.start()
+    machine.away.start()
     process.stdin.write("go\n")
     process.stdin.flush()
     assert process.stdout.readline() == "True\n"
@@ -245,6 +247,7 @@ def test_a_full_spool_leaves_the_rest_in_memory(limit: str, machine: Machine) ->
     assert_whole(machine.broker.events("op"))
 
 
+@pytest.mark.parametrize("carrier", ["redis", "http"], indirect=True)
 def test_a_dead_worker_does_not_take_over_from_a_living_one(machine: Machine) -> None:
     code = """
         import sys, time
@@ -257,9 +260,9 @@ def test_a_dead_worker_does_not_take_over_from_a_living_one(machine: Machine) ->
     settings = machine.broker.settings
     with Operation.start("work", id="op", settings=settings) as op:
         flush()
-        machine.redis.stop(signal.SIGKILL)
+        machine.away.stop(signal.SIGKILL)
         machine.killed(code)
-        machine.redis.start()
+        machine.away.start()
         machine.sent()
         op.log("of the living")
     assert machine.broker.logged("op") == ["of the living"]
