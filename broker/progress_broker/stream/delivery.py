@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 from math import inf
 from typing import Any
 
@@ -13,6 +14,9 @@ from progress_broker.stream.batching import Types
 from progress_broker.stream.frames import PING, Frame
 from progress_broker.stream.replay import Replays
 from progress_broker.stream.throttle import Cancellable
+
+_AGES = 256
+"""How many maximum ages there are. Streams share them: a float of its own would take 32 bytes of an idle stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,11 @@ def stream_policy(
     settings: Settings, clock: Callable[[], float], on_close: Callable[[Any, str], None], tally: Tally, replica: str
 ) -> StreamPolicy:
     """Return the shared settings. Some times are randomized, so that clients do not reconnect at the same moment."""
+    ages_s = cycle([settings.stream_max_age_s * random.uniform(0.9, 1) for _ in range(_AGES)])
     return StreamPolicy(
         ping_s=settings.ping_s,
         stuck_timeout_s=settings.stuck_timeout_s,
-        max_age_s=lambda: settings.stream_max_age_s * random.uniform(0.9, 1),
+        max_age_s=ages_s.__next__,
         retry_ms=lambda: round(settings.retry_ms * random.uniform(0.5, 1.5)),
         clock=clock,
         call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),

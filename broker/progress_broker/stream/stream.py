@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from enum import Enum
+from math import inf
 
 from progress_broker.stream.delivery import Delivery, StreamPolicy, connection_name
 from progress_broker.stream.frames import Frame, opening_frame, reconnect_frame
@@ -24,7 +25,7 @@ class Stream:
     """The common part of a subscription and a bundle: an outlet, pings, a maximum age, and one end."""
 
     __slots__ = (
-        "_expires_at",
+        "_max_age_s",
         "_policy",
         "bucket",
         "delivery",
@@ -43,11 +44,11 @@ class Stream:
         self.number = 0
         """The number of its connection at this replica."""
         self.opened_at: float | None = None
-        """When the stream got its start position, by the hub's clock; None before that."""
+        """When the stream got its start position or its outlet, by the hub's clock; None before that."""
         self.full_since: float | None = None
         """Since when the outlet's buffer has been full, by the hub's clock; None if it has room."""
         self._policy = policy
-        self._expires_at = delivery.deadline
+        self._max_age_s = inf
 
     @property
     def connection(self) -> str:
@@ -59,6 +60,12 @@ class Stream:
         """The id of its operation; `*` if it follows several."""
         raise NotImplementedError
 
+    @property
+    def _expires_at(self) -> float:
+        # Not stored: a float of its own would take 32 bytes of an idle stream. Both of these are shared.
+        opened_at, deadline = self.opened_at, self.delivery.deadline
+        return deadline if opened_at is None else min(opened_at + self._max_age_s, deadline)
+
     # What the outlet calls
 
     def attach(self, outlet: Outlet) -> None:
@@ -67,7 +74,9 @@ class Stream:
             outlet.close()
             return
         self.outlet = outlet
-        self._expires_at = min(self._policy.clock() + self._policy.max_age_s(), self.delivery.deadline)
+        self._max_age_s = self._policy.max_age_s()
+        if self.opened_at is None:
+            self.opened_at = self._policy.clock()
         self._begin([opening_frame(self._policy.retry_ms()), *self.delivery.first])
 
     def pause_writing(self) -> None:
