@@ -1,7 +1,10 @@
 """What carries a worker's reports: Redis itself, or HTTP to a server. Lines a second from one process, the CPU that
-worker and server take for them, and operations that idle over one connection. Exits with 1 if a bound is missed.
+worker and server take for them, what publishes over HTTP take of a server, also beside that of another checkout, and
+operations that idle over one connection. Exits with 1 if a bound is missed.
 """
 
+import argparse
+import http.client
 import os
 import socket
 import subprocess
@@ -10,10 +13,12 @@ import time
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 from rich.table import Table
 
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report, settings_for
@@ -25,8 +30,14 @@ from progress_workers import Operation, flush
 CARRIERS = ("redis", "http")
 LINES_A_FLUSH = 5_000  # below the buffer's limit of 10,000, so that nothing is dropped
 FEWEST_LINES_S = 10_000
+MOST_BATCH_US = 10.0
+"""What an event of a batch of 100 takes of the server."""
 OPERATIONS, LEASE_S = 500, 15.0
 START_S = 60.0
+PARTS = ("api", "broker", "cli", "client", "web", "workers")
+"""The folders of a checkout with our packages."""
+REQUESTS = {"one event": 300, "100 events": 60, "100 events of a worker": 60}
+"""How many requests of each kind are sent in a round."""
 
 
 class Sent(NamedTuple):
@@ -76,16 +87,23 @@ def worker(pipe: Connection, redis_url: str, url: str | None) -> None:
 
 
 class Server:
-    """`progress-broker serve`, as users run it."""
+    """`progress-broker serve`, as users run it; that of another checkout, if a `tree` is given."""
 
-    def __init__(self, redis_url: str, cores: frozenset[int]) -> None:
+    def __init__(self, redis_url: str, cores: frozenset[int], tree: Path | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         port = self.url.rpartition(":")[2]
         command = [sys.executable, "-m", "progress_cli", "serve", "--port", port, "--redis-url", redis_url]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(
-            command, stdin=quiet, stdout=quiet, stderr=quiet, process_group=0, preexec_fn=ending_with_us()
+            command,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            process_group=0,
+            preexec_fn=ending_with_us(),
+            cwd=tree,
+            env=None if tree is None else os.environ | {"PYTHONPATH": ":".join(f"{tree}/{part}" for part in PARTS)},
         )
         pin(cores, self._process.pid)
 
@@ -106,9 +124,68 @@ class Server:
         self._process.wait()
 
 
+class Publisher:
+    """Publishes to a server, one request after the other, and reads from the kernel what CPU it takes for them."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        self._seq = 0
+        self._post("/v1/operations", {"id": "published"})
+        began = server.cpu_s()
+        time.sleep(1)
+        self._idle = server.cpu_s() - began  # a second's
+
+    def us_an_event(self, kind: str, number: int) -> float:
+        requests = [self._request(kind) for _ in range(number)]
+        began, cpu_s = time.perf_counter(), self._server.cpu_s()
+        for path, body in requests:
+            self._post(path, body)
+        time.sleep(0.05)  # until it has read them from the feed, too
+        passed_s = time.perf_counter() - began
+        used_s = self._server.cpu_s() - cpu_s - self._idle * passed_s
+        return 1e6 * used_s / len(requests) / (1 if kind == "one event" else 100)
+
+    def _request(self, kind: str) -> tuple[str, Any]:
+        if kind == "one event":
+            return "/v1/operations/published/events", self._event() | {"producer": "p"}
+        events = [self._event() for _ in range(100)]
+        if kind == "100 events":
+            return "/v1/operations/published/events", [event | {"producer": "p"} for event in events]
+        return "/v1/workers/publish", [{"operation": "published", "producer": "p", "events": events}]
+
+    def _event(self) -> dict[str, Any]:
+        self._seq += 1
+        return {"type": "log", "data": {"level": "info", "message": "x" * 200}, "seq": self._seq}
+
+    def _post(self, path: str, value: Any) -> None:
+        self._connection.request("POST", path, orjson.dumps(value), {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        said = response.read()
+        if response.status >= 300:
+            raise RuntimeError(f"{path}: {response.status} {said!r}")
+
+
+def publishing(given: argparse.Namespace, cores: Cores) -> dict[str, dict[str, list[float]]]:
+    """Return what an event takes of this server, and of that of another checkout, in turn; by kind of request."""
+    tree, rounds = given.against, 1 if given.quick else 3 * given.rounds
+    found: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in REQUESTS}
+    with ExitStack() as stack:
+        publishers: dict[str, Publisher] = {}
+        for name, of in {"now": None, **({"before": tree} if tree is not None else {})}.items():
+            redis = stack.enter_context(PrivateRedis(cores.others))
+            publishers[name] = Publisher(stack.enter_context(served(redis.url, cores.measured, of)))
+        for name in alternating(tuple(publishers), rounds):
+            for kind, number in REQUESTS.items():
+                if name == "now" or "worker" not in kind:
+                    found[kind][name].append(publishers[name].us_an_event(kind, 2 if given.quick else number))
+    return found
+
+
 @contextmanager
-def served(redis_url: str, cores: frozenset[int]) -> Iterator[Server]:
-    server = Server(redis_url, cores)
+def served(redis_url: str, cores: frozenset[int], tree: Path | None = None) -> Iterator[Server]:
+    server = Server(redis_url, cores, tree)
     try:
         server.await_ready()
         yield server
@@ -121,6 +198,7 @@ def main() -> int:
     parser.add_argument(
         "--hold", type=float, default=60.0, help="how long the idle operations are held, in seconds (60)"
     )
+    parser.add_argument("--against", type=Path, help="another checkout, such as `git worktree add` makes")
     parser.add_argument("--no-check", action="store_true", help="do not exit with 1 if a bound is missed")
     given = read_options(parser)
     cores, hold_s = Cores.split(), 2.0 if given.quick else given.hold
@@ -147,11 +225,20 @@ def main() -> int:
         for name, rounds in found.items():
             of_worker = Spread.of([1e6 * sent.worker_s / sent.lines for sent, _ in rounds])
             of_server = Spread.of([1e6 * cpu_s / sent.lines for sent, cpu_s in rounds])
-            compared = ratios(rates[name], rates["redis"])
+            to_redis = ratios(rates[name], rates["redis"])
             rate = Spread.of(rates[name])
-            table.add_row(name, rate.text(0), of_worker.text(1), of_server.text(1), f"{compared.median:.2f}")
+            table.add_row(name, rate.text(0), of_worker.text(1), of_server.text(1), f"{to_redis.median:.2f}")
             told[name] = {"lines_s": rate.json(0), "worker_us": of_worker.json(), "server_us": of_server.json()}
-        missed = [f"fewer than {FEWEST_LINES_S:,} lines/s over HTTP"] * (
+        published = publishing(given, cores)
+        for kind, by_server in published.items():
+            told[kind] = {of: Spread.of(values).json() for of, values in by_server.items()}
+            compared = ""
+            if "before" in by_server:
+                compared = f"; {ratios(by_server['now'], by_server['before']).text(2)} times that of {given.against}"
+            note(f"{kind}: {Spread.of(by_server['now']).text(1)} us of the server an event{compared}")
+        batch = Spread.of(published["100 events"]["now"])
+        missed = [f"more than {MOST_BATCH_US:g} us of the server an event of 100"] * (batch.median > MOST_BATCH_US)
+        missed += [f"fewer than {FEWEST_LINES_S:,} lines/s over HTTP"] * (
             Spread.of(rates["http"]).median < FEWEST_LINES_S
         )
         missed += [f"{stalled} idle operations stalled"] * bool(stalled)
