@@ -44,11 +44,12 @@ class Case(NamedTuple):
 
 
 class Interpreter:
-    """Runs code in new interpreters. Modules are already compiled, as in an installation."""
+    """Runs code in new interpreters. Modules are already compiled, as in an installation: in a folder of ours, or
+    where they are."""
 
-    def __init__(self, compiled: str, cores: Cores) -> None:
+    def __init__(self, compiled: str | None, cores: Cores) -> None:
         self._cores = sorted(cores.measured)
-        self._environment = os.environ | {"PYTHONPYCACHEPREFIX": compiled}
+        self._environment = os.environ | ({"PYTHONPYCACHEPREFIX": compiled} if compiled else {})
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def run(self, code: str, without: tuple[str, ...]) -> list[str]:
@@ -68,7 +69,7 @@ def main() -> int:
     given = read_options(parser)
     found: defaultdict[Case, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="bench-imports-") as compiled:
-        interpreter = Interpreter(compiled, Cores.split())
+        interpreter = Interpreter(None if given.quick else compiled, Cores.split())
         names = {
             Case(install, variant): ["progress_workers"] if variant == "progress_workers" else foreign
             for install, without in INSTALLS.items()
