@@ -167,5 +167,9 @@ def stream_rejected(request: Request, error: BrokerError) -> Response:
     context = context_of(request)
     context.hub.tally.rejected[error.code] += 1
     if error.code not in RETRYABLE:
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback has this frame: together they would keep the connection until garbage is collected.
+            del error
     return rejection(error, request.headers.get("accept"), context.settings.retry_ms / 1000)
