@@ -11,11 +11,12 @@ from tests.e2e.harness import OPS, Api
 from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
 
 UPLOAD = f"POST {OPS}/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
-ENDS_S = 12  # less than the timeout for a body
+FOREVER_S = 3600
+"""More than any test takes: what ends does not end by this timeout."""
 
 
 def ended_quietly(replica: ApiReplica) -> None:
-    wait_until(lambda: replica.popen is not None and replica.popen.poll() is not None, "it ends", ENDS_S)
+    wait_until(lambda: replica.popen is not None and replica.popen.poll() is not None, "it ends")
     assert replica.stop() == 0, replica.output()
     for complaint in ("Traceback", "Cancelled", "ERROR: uvicorn.error: Exception"):
         assert complaint not in replica.output(), replica.output()[-4000:]
@@ -23,10 +24,11 @@ def ended_quietly(replica: ApiReplica) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_call_whose_body_does_not_come_is_told_so(tmp_path: Path, times: int) -> None:
-    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", drain_s=1) as replica:
+    patient = {"request_timeout_s": FOREVER_S, "drain_s": 1}
+    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **patient) as replica:
         with Api(replica.await_ready().url) as api:
             api.create(id="a")
-        with socket.create_connection(("127.0.0.1", replica.port), timeout=ENDS_S) as upload:
+        with socket.create_connection(("127.0.0.1", replica.port), timeout=DEADLINE_S) as upload:
             upload.sendall(UPLOAD)
             with Api(replica.url) as api:
                 api.show("a")  # so that the one before has come
@@ -40,7 +42,7 @@ def test_a_call_whose_body_does_not_come_is_told_so(tmp_path: Path, times: int) 
 
 
 def test_an_event_source_that_has_no_answer_yet_is_told_to_come_back(tmp_path: Path) -> None:
-    patient = {"redis_timeout_s": 60, "drain_s": 1}
+    patient = {"redis_timeout_s": FOREVER_S, "drain_s": 1}
     with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **patient) as replica:
         with Api(replica.await_ready().url) as api:
             api.create(id="a")
