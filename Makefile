@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test topologies frameworks examples coverage lint fuzz chaos soak bench clean
+.PHONY: help demo test pytest topologies frameworks examples coverage lint fuzz chaos soak bench clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -19,13 +19,15 @@ help:  ## say what can be made
 demo: $(VENV)/.demo  ## run a server, a private Redis and demo workers, until Ctrl-C
 	@exec $(BIN)/progress-broker demo
 
-# Files are dealt out whole, and in the order of `tests/longest_first.py`.
+# Types are checked while tests wait. Files are dealt out whole, and in the order of `tests/longest_first.py`.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev  ## install what tests need, then check everything
 	@deploy/test-system.sh
 	@cd tests && npm ci --no-audit --no-fund --silent
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j 2 lint pytest
+
+pytest: $(VENV)/.dev
 	@$(PYTEST)
 
 topologies: $(VENV)/.dev  ## the tests of the store over each kind of Redis, also the one in memory
