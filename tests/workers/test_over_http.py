@@ -3,16 +3,32 @@
 import logging
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx
+import orjson
 import pytest
 
-from progress_broker.errors import Forbidden, SetupError, StorageUnavailable
+from progress_broker.errors import (
+    BrokerError,
+    Forbidden,
+    ServerUnavailable,
+    SetupError,
+    StorageUnavailable,
+    TooLarge,
+)
+from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Status
+from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
 from progress_server.auth.api_keys import hash_key
 from progress_workers import Operation
+from progress_workers.transport.over_http.limits import ServerLimits
+from progress_workers.transport.over_http.publishes import Publishes
 from tests.deploy.proxies import Certificate
 from tests.servers import ApiReplica, RealRedis, free_port, wait_until
 from tests.workers.forward_proxy import PASSWORD, ForwardProxy
@@ -232,3 +248,129 @@ def test_limits_of_a_server_delay_reports_and_lose_none(broker: Broker, redis_se
         assert op.flush(timeout=60)
     assert_whole(broker.events("op"))
     assert [data["n"] for data in broker.data("op", "chunk")] == list(range(40))
+
+
+class Front(ThreadingHTTPServer):
+    """A proxy before a server that gives its own answer to publishes, or to all calls, as long as it has one."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        self.target, self.only, self.given = port, "", 0
+        self.answer: tuple[int, bytes] | None = None
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Front
+
+    def do_POST(self) -> None:
+        body, answer = self.rfile.read(int(self.headers["content-length"])), self.server.answer
+        if answer is not None and self.path.endswith(self.server.only):
+            self.server.given += 1
+            self._send(answer[0], "text/html", answer[1])
+        elif self.path.endswith("/signals"):
+            self._send(503, "text/html", b"")
+        else:
+            with httpx.Client() as client:
+                passed = {name: self.headers[name] for name in ("content-type", "accept") if name in self.headers}
+                got = client.post(f"http://127.0.0.1:{self.server.target}{self.path}", content=body, headers=passed)
+            self._send(got.status_code, got.headers["content-type"], got.content)
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def fronted(port: int) -> Iterator[Front]:
+    with Front(port) as front:
+        thread = Thread(target=front.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield front
+        finally:
+            front.shutdown()
+            thread.join()
+
+
+PAGES = [(200, b"<html>sign in</html>"), (200, b""), (200, b"[]"), (200, b"{}"), (200, b"[null, null]"), (413, b"")]
+PAGES += [(404, b"<html>"), (403, b""), (302, b""), (502, b"<html>")]
+"""What a proxy, or a server of another kind, may answer."""
+
+
+def test_whatever_a_proxy_answers_no_operation_is_given_up(broker: Broker, server: ApiReplica) -> None:
+    """A progress server rejects an operation in its answer for this one; any other answer may pass."""
+    with fronted(httpx.URL(server.url).port or 0) as front:
+        front.only = "/publish"
+        settings = Settings(_env_file=None, url=front.url)
+        ops = [Operation.start("import", id=name, interval_s=0.01, settings=settings) for name in ("a", "b")]
+        for number, page in enumerate(PAGES):
+            front.answer = page
+            for op in ops:  # a request for one, and then for both
+                op.log(f"line {number}")
+                before = front.given
+                wait_until(lambda before=before: front.given >= before + 2, "it is tried again")  # type: ignore[misc]
+            front.answer = None
+            for op in ops:
+                assert op.flush(timeout=60), page
+        for op in ops:
+            assert not op.cancelled
+            op.succeed()
+            assert op.flush(timeout=60)
+    for name in ("a", "b"):
+        assert_whole(broker.events(name))
+        assert broker.logged(name) == [f"line {number}" for number in range(len(PAGES))]
+        assert broker.show(name).status == "succeeded"
+
+
+def test_a_limit_of_a_proxy_is_learned_and_forgotten() -> None:
+    most, sizes = 2_000, []
+
+    def post(body: bytes, number: int) -> list[Published | BrokerError]:
+        sizes.append(len(body))
+        if len(body) > most:
+            raise TooLarge("a proxy answered 413")
+        return [Published("1-1", 1)] * number
+
+    line = NewEvent("log", orjson.dumps({"message": "x" * 800}))
+    sent = Publishes(post, ServerLimits("a server"))
+    one = [Publish(operation="many", entries=[line] * 40)]
+    few = [Publish(operation=f"op-{n}", entries=[line]) for n in range(40)]
+    for given in (few, one):
+        assert [type(answer) for answer in sent.send(given)] == [Published] * len(given)
+    with pytest.raises(ServerUnavailable, match="raise the limit"):
+        sent.send([Publish(operation="large", entries=[NewEvent("log", orjson.dumps({"message": "x" * 3_000}))])])
+    most = 1_000_000
+    for _ in range(40):
+        sizes.clear()
+        sent.send(few)
+    assert len(sizes) == 1, "all in one request again"
+
+
+def test_a_page_in_the_place_of_the_server_never_fails_the_work(
+    broker: Broker, server: ApiReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = []
+    with fronted(httpx.URL(server.url).port or 0) as front:
+        settings = Settings(_env_file=None, url=front.url)
+        for number, page in enumerate(PAGES):
+            front.answer = page
+            with pytest.raises(BrokerError, match=r"PROGRESS_URL|answered 4[01]3"):
+                Operation.start("import", required=True, settings=settings)
+            with Operation.start("import", id=f"at-{number}", settings=settings) as op:
+                op.log("at work")
+                ran.append(page)
+        assert ran == PAGES
+        assert sum("could not be sent" in said for said in caplog.messages) == 1
+        front.answer = None
+        for number, (status, _) in enumerate(PAGES):
+            if status != 403:  # that is taken for an answer: these may not create it
+                wait_until(lambda at=f"at-{number}": broker.data(at, "end"), "it is reported")  # type: ignore[misc]

@@ -298,7 +298,7 @@ class BaseOperation:
         # Dropped updates are already logged, and that the broker was away at the start, too.
         if not flushed and not self._reporter.dropped and self._reporter.opening is None:
             logger.warning(
-                "the last updates of operation %s are not stored yet; they are sent as soon as Redis accepts them",
+                "the last updates of operation %s are not stored yet; they are sent as soon as that is possible",
                 self.id,
             )
         if error is None and self._reporter.lost is not None:

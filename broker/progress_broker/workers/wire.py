@@ -241,9 +241,9 @@ def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
     return Published(value["position"], value["n"], read_cancel(value), _read_counts(value))
 
 
-def read_answers(values: Sequence[Mapping[str, Any]]) -> list[Published | BrokerError]:
-    """Return the answers to publishes."""
-    return [read_answer(value) for value in values]
+def read_answers(values: Sequence[Mapping[str, Any]], number: int) -> list[Published | BrokerError]:
+    """Return the answers to a number of publishes."""
+    return [read_answer(value) for value, _ in zip(values, range(number), strict=True)]
 
 
 def write_error(error: BrokerError) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -76,7 +77,7 @@ class HttpCarrier:
             answer = self._connected().request("POST", path, body=orjson.dumps(body), repeatable=True)
             return read_answer(self._url, answer.body, read)
 
-    def _post_publishes(self, body: bytes) -> list[Published | BrokerError]:
+    def _post_publishes(self, body: bytes, number: int) -> list[Published | BrokerError]:
         with of_all_reports():
             answer = self._connected().request("POST", "/v1/workers/publish", body=body, repeatable=True)
-            return read_answer(self._url, answer.body, wire.read_answers)
+            return read_answer(self._url, answer.body, partial(wire.read_answers, number=number))

@@ -27,7 +27,8 @@ def of_the_start() -> Iterator[None]:
     except Unauthenticated as error:
         raise SetupError(error.detail) from None
     except BrokerError as error:
-        raise _as_unavailable(error) if is_temporary(error) and not _is_storage(error) else error from None
+        passes = isinstance(error, TooLarge) or is_temporary(error)  # what the SDK creates is never too large by itself
+        raise _as_unavailable(error) if passes and not _is_storage(error) else error from None
 
 
 @contextmanager

@@ -5,20 +5,30 @@ from typing import Final
 
 import orjson
 
-from progress_broker.errors import BrokerError, RejectedEvents, StorageFull, StorageUnavailable, TooLarge
+from progress_broker.errors import (
+    BrokerError,
+    RejectedEvents,
+    ServerUnavailable,
+    StorageFull,
+    StorageUnavailable,
+    TooLarge,
+)
 from progress_broker.model.publish import Publish, Published
 from progress_broker.workers import wire
 from progress_workers.transport.over_http.errors import of_one
 from progress_workers.transport.over_http.limits import ServerLimits
 
 MOST_BYTES: Final = 512 * 1024
-"""The largest body that is tried first: proxies often reject more than 1 MiB, the server more than 4 MiB."""
-_LEAST_BYTES: Final = 16 * 1024
+"""The largest body that is tried: proxies often reject more than 1 MiB, the server more than 4 MiB."""
+_GROWTH_BYTES: Final = 1024
+"""How much larger the next body may be after one that was not too large."""
+_SMALL_BYTES: Final = 16 * 1024
+"""A body that no limit should reject. Who does rejects any, for a while."""
 _TRIES: Final = 3
 """How often a publish is sent again with smaller events."""
 
-Post = Callable[[bytes], list[Published | BrokerError]]
-"""Sends a body to the server and returns its answers; raises `TooLarge`."""
+Post = Callable[[bytes, int], list[Published | BrokerError]]
+"""Sends a body to the server and returns the answers to this number of publishes; raises `TooLarge`."""
 
 
 class Publishes:
@@ -63,12 +73,9 @@ class Publishes:
             group = publishes[at : self._fitting(bodies, at)]
             try:
                 answers += self._request(group, bodies[at : at + len(group)])
-            except TooLarge as error:
-                if len(group) > 1 or self._most_bytes > _LEAST_BYTES:
-                    self._most_bytes = max(_LEAST_BYTES, min(self._most_bytes, _size(bodies, at, len(group))) // 2)
-                    continue
-                error.events = _single(group[0], error)
-                answers.append(error)
+            except TooLarge:
+                self._most_bytes = max(1, min(self._most_bytes, _size(bodies, at, len(group))) // 2)
+                continue
             except (StorageUnavailable, StorageFull) as error:
                 if not answers:
                     raise
@@ -87,7 +94,14 @@ class Publishes:
     def _request(self, group: Sequence[Publish], bodies: Sequence[bytes]) -> Sequence[Published | BrokerError]:
         if len(bodies[0]) > self._most_bytes and len(group[0].entries) > 1:
             return [self._in_parts(group[0], len(bodies[0]))]
-        answers = self._post(b"[" + b",".join(bodies) + b"]")
+        try:
+            answers = self._post(b"[" + b",".join(bodies) + b"]", len(group))
+        except TooLarge as error:
+            if len(group) > 1 or len(group[0].entries) > 1:
+                raise
+            error.events = _single(group[0], len(bodies[0]), error)
+            return [error]
+        self._most_bytes = min(MOST_BYTES, self._most_bytes + _GROWTH_BYTES)
         for answer in answers:
             self._limits.learn(answer)
         return [
@@ -109,10 +123,13 @@ class Publishes:
         return answer
 
 
-def _single(publish: Publish, error: TooLarge) -> RejectedEvents | None:
-    """Return which event is too large for a request, if it is the only one of a publish."""
-    if error.events is not None or len(publish.entries) != 1:
-        return error.events
+def _single(publish: Publish, size: int, error: TooLarge) -> RejectedEvents:
+    """Return by how much to shorten the only event of a publish; raise `ServerUnavailable` if that would not help."""
+    if size <= _SMALL_BYTES:
+        raise ServerUnavailable(
+            f"{error.detail} to a request of {size} bytes with a single event: raise the limit of the proxy before the"
+            " server, or PROGRESS_MAX_BODY_BYTES"
+        ) from None
     most = max(1, len(publish.entries[0].data) // 4)
     return RejectedEvents((0,), most, most)
 
