@@ -1,6 +1,7 @@
 """What is kept of a long operation: each of the newest events, all others but `progress`, and a curve of that."""
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any
@@ -21,12 +22,13 @@ from tests.conftest import make_settings
 from tests.servers import eventually
 
 WINDOW = 100
+PAGE = 50
 POINTS = 400
 
 
 @pytest.fixture
 def settings() -> Settings:
-    return make_settings(ring_length=8, page_length=50, history_length=WINDOW)
+    return make_settings(ring_length=8, page_length=PAGE, history_length=WINDOW)
 
 
 async def publish(store: Store, kinds: Sequence[str], operation: str = "a") -> None:
@@ -145,6 +147,37 @@ async def test_a_reset_is_told_only_where_something_else_than_progress_is_gone(s
     events, reset = await whole(store, events[-WINDOW].position.decode())
     assert reset is None
     assert [event.n for event in events if event.type == b"log"] == list(range(902 - WINDOW + 1, 902))
+
+
+async def test_who_begins_at_the_start_is_told_all_that_is_kept(store: Store, hub: Hub) -> None:
+    """Also if the oldest that is kept are points from before other events that are gone: more than a page has."""
+    await store.create(NewOperation(id="a"))
+    await publish(store, ["progress"] * 300)
+    await publish(store, ["log"] * 600)
+    read = await event_log.kept(store, "a", 1_000)
+    events = read + (await whole(store, read[-1].position.decode()))[0]
+    points = [event for event in events if event.type == b"progress"]
+    assert (await event_log.after(store, "a", points[-1].position.decode(), 1)).reset == "trimmed"
+    assert len(points) > 4 * PAGE
+    logs = [event.n for event in events if event.type == b"log"]
+    assert logs == list(range(logs[0], logs[-1] + 1))
+    assert len(logs) >= 2 * WINDOW
+    for count in (1, 7, PAGE):
+        page = await event_log.kept(store, "a", count)
+        assert len(page) == count
+        assert {event.n for event in page} <= {event.n for event in events}
+        assert page[: count - 1][-1:] == points[-1:] * (count > 1), "the newest point is among them"
+        rest, reset = await whole(store, page[-1].position.decode())
+        assert reset is None
+        assert [event.n for event in (*page, *rest) if event.type == b"log"] == logs
+    subscription = await hub.subscribe("a", Start(beginning=True))
+    outlet = Outlet(subscription)
+    subscription.attach(outlet)
+    await eventually(lambda: outlet.numbers[-1:] == [events[-1].n], "it catches up")
+    assert outlet.numbers == [event.n for event in events]
+    subscription.close()
+    async with aclosing(event_log.follow(store, "a", START)) as following:
+        assert [(await anext(following)).n for _ in events] == [event.n for event in events]
 
 
 async def test_a_position_that_it_never_had_is_lost(store: Store) -> None:

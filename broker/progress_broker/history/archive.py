@@ -13,6 +13,9 @@ from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
 from progress_broker.storage.scripts import KEPT, Call
 
+_MOST_POINTS = 400
+"""How many points a curve has at most: POINTS of `archive.lua`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -72,6 +75,18 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
         first[0] if first else None,
         max((event for some in before for event in some), key=lambda event: event.n, default=None),
     )
+
+
+def whole_curve(count: int) -> int:
+    """Return how many of the oldest events to read: at least `count`, and a curve with an event after it."""
+    return max(count, _MOST_POINTS + 1)
+
+
+def spread(events: Sequence[Event], most: int) -> Sequence[Event]:
+    """Return at most so many of the events, evenly chosen, and the newest among them."""
+    if len(events) <= most:
+        return events
+    return [events[(at + 1) * len(events) // most - 1] for at in range(most)]
 
 
 def _order(event: Event) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from progress_broker.history.archive import read_kept
+from progress_broker.history.archive import read_kept, spread, whole_curve
 from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
 from progress_broker.operations.store import Store
@@ -145,10 +145,22 @@ async def last_before(store: Store, operation: str, position: str) -> LastEvent 
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
-    """Return at most `count` of the oldest events that are still kept of an operation: fewer if they are large."""
-    first = await read_kept(store, operation, START.encode(), min(count, PART))
-    events = list(first.events)
-    await _fill(store, operation, events, count, more=first.more)
+    """Return at most `count` of the oldest events that are still kept of an operation: fewer if they are large.
+
+    All that followed the last of them is kept, except `progress`, so a reader may go on there. Points of the curve that
+    are older than every other event that is kept are therefore all among them, or, if they are too many, some of them.
+    """
+    read = await read_kept(store, operation, START.encode(), min(count, PART))
+    events = list(read.events)
+    while read.more and events and not read.has_all_after(events[-1].position):
+        last = events[-1].position
+        read = await read_kept(store, operation, last, PART + 1)
+        events += [event for event in read.events if event.position != last]
+    older = [event for event in events if not read.has_all_after(event.position)]
+    others = events[len(older) :]
+    points = spread(older, count - len(others[:1]))
+    events = [*points, *others[: count - len(points)]]
+    await _fill(store, operation, events, count, more=read.more)
     return events
 
 
@@ -165,7 +177,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
     while True:
         cancels.check()
         if yielded == START:
-            events = await kept(store, operation, store.settings.page_length)
+            events = await kept(store, operation, whole_curve(store.settings.page_length))
         else:
             page = await after(store, operation, yielded, store.settings.page_length)
             if page.reset is not None:

@@ -2,6 +2,7 @@
 
 from progress_broker.errors import Ended, Gone, NotFound
 from progress_broker.history import event_log
+from progress_broker.history.archive import whole_curve
 from progress_broker.history.event_log import EventsAfter, Page
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import END
@@ -27,7 +28,7 @@ class Resumer:
         """Start a subscription where its client wants, or with a snapshot; then return the reason for that."""
         operation, reset = channel.operation, None
         if start.beginning:
-            length = self._page_length
+            length = whole_curve(self._page_length)
             kept = await self._single_flight.share(
                 ("kept", operation), lambda: event_log.kept(self._store, operation, length)
             )
