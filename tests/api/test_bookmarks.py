@@ -7,11 +7,14 @@ import orjson
 import pytest
 from websockets.asyncio.client import connect as connect_websocket
 
+from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.batching import BOOKMARK_EVERY
+from progress_server.routes.history import MOST_LEFT_OUT
 from tests import sse
 from tests.api.raw import Client, request
 from tests.api.test_operations import OPS, create, finish, publish
+from tests.broker.costs import measured
 from tests.conftest import make_settings
 
 KEPT = 3 * BOOKMARK_EVERY
@@ -90,6 +93,31 @@ async def test_a_client_of_few_types_missed_nothing_that_it_asked_for(
     await finish(http, "a")
     await again.until("end")
     assert "snapshot" not in [message.type for message in again.told], "it was not told of a reset"
+
+
+async def test_a_page_of_few_types_is_found_in_few_reads_and_reads_no_more_than_some(
+    http: httpx.AsyncClient, store: Store
+) -> None:
+    await create(http, id="a", history_length=2 * MOST_LEFT_OUT)
+    for type, times in (("log", 1), ("found", 3), ("log", 1 + MOST_LEFT_OUT // 1_000)):
+        events = [{"type": type, "data": {"message": "m"}}] * (1_000 if type == "log" else 1)
+        for _ in range(times):
+            assert (await http.post(f"{OPS}/a/events", json=events)).status_code == 200
+    query: dict[str, str] = {"types": "found,end", "limit": "1"}
+    pages = []
+    async with measured(store.connections.commands) as cost:
+        for _ in range(5):
+            pages.append((await http.get(f"{OPS}/a/events", params=query)).json())
+            query["after"] = pages[-1]["position"]
+    assert cost.commands < 2_000, "some events a command, and not one"
+    assert [[event["data"] for event in page["events"]] for page in pages] == [*[[{"message": "m"}]] * 3, [], []]
+    last = (await http.get(f"{OPS}/a")).json()["position"]
+    assert [page["position"] == last for page in pages] == [False, False, False, False, True]
+    assert not pages[-1]["done"]
+    await finish(http, "a")
+    ended = (await http.get(f"{OPS}/a/events", params=query)).json()
+    assert ([event["type"] for event in ended["events"]], ended["done"]) == (["end"], True)
+    await http.delete(f"{OPS}/a")  # the other tests' operations keep less
 
 
 @pytest.mark.parametrize("exists", [True, False])

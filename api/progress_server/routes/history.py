@@ -34,6 +34,10 @@ from progress_server.sse.query import POSITION, TYPES, read_types
 
 router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
+MAX_LIMIT = 1000
+MOST_LEFT_OUT = 5_000
+"""About how many events of other types one call reads: an operation may have a hundred thousand."""
+
 
 class Alarm:
     """The outlet of a long poll: it signals that there is something to read. The call then reads it from the log."""
@@ -70,7 +74,7 @@ async def history(
             json_schema_extra=POSITION,
         ),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events.")] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of events.")] = 100,
     wait: Annotated[float, Query(ge=0, description="Seconds to wait for an event if there is none.")] = 0,
     types: Annotated[
         str | None,
@@ -92,13 +96,21 @@ async def history(
     principal = principal_of(request)
     delivery = bind_to_principal(ALL, principal, context.hub)
     until = time.monotonic() + min(wait, context.settings.max_long_poll_s)
+    count, left_out = limit, 0
     while True:
-        page = await _read(operation, context, after, limit)
+        page = await _read(operation, context, after, count)
         frames = wanted([make_frame(event) for event in page.events], wanted_types)
+        if len(frames) > limit:
+            frames = frames[:limit]
+            page = Page([event for event in page.events if event.n <= frames[-1].n])
         if frames or page.reset or _at_end(page):
             break
-        if page.events:  # none of the requested types: read on
+        if page.events:  # none of the requested types: read on, more at a time
             after = page.events[-1].position.decode()
+            left_out += len(page.events)
+            if left_out >= MOST_LEFT_OUT:  # the caller goes on from there
+                break
+            count = min(10 * count, MAX_LIMIT)
         elif (left_s := until - time.monotonic()) > 0:
             await _wait(request, operation, after or START, left_s, delivery)
             if guard_of(request).revocation.is_expired_or_revoked(principal):
