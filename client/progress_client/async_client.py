@@ -9,17 +9,26 @@ from typing import Any, Self
 
 import orjson
 
-from progress_broker.errors import InvalidInput
+from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.model.entry import encode, encode_data
 from progress_broker.model.metadata import terms
-from progress_broker.model.operation import EVENT_TYPE, NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.operation import (
+    EVENT_TYPE,
+    NewOperation,
+    NewSignal,
+    Operation,
+    PublishResult,
+    Status,
+    is_id,
+)
 from progress_broker.model.position import parse as parse_position
-from progress_broker.model.validation import validated
+from progress_broker.model.validation import check_arguments, texts, validated
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings, load_settings
-from progress_client.address import locate, server_url
-from progress_client.backend import CLOSED, FROM_START, Backend
+from progress_client.address import server_url
+from progress_client.backend import FROM_START, OTHER_LOOP, Backend
 from progress_client.events import End, Event, Reset, Snapshot
+from progress_client.opened import Call, Opened
 from progress_client.watching import watch
 
 PATIENCE_S = 60.0
@@ -29,7 +38,7 @@ PAGE = 50
 
 
 class AsyncClient:
-    """Reads and changes operations, over HTTP or in Redis. It belongs to one event loop.
+    """Reads and changes operations, over HTTP or in Redis. It belongs to one event loop at a time.
 
     Without arguments the environment says where the operations are: `PROGRESS_URL` with `PROGRESS_TOKEN`, or
     `PROGRESS_REDIS_URL`; without either, it is the private Redis of a server on this machine. Nothing is sent before
@@ -49,16 +58,19 @@ class AsyncClient:
         settings: Settings | None = None,
         patience_s: float | None = PATIENCE_S,
     ) -> None:
+        check_arguments(patience_s=patience_s)
+        if not isinstance(settings, Settings | None):
+            kind = type(settings).__name__
+            raise InvalidInput(f"settings: expected `Settings`, or None, not a value of type {kind}", field="settings")
         self.settings = settings or load_settings(url=url, token=token, token_file=token_file, redis_url=redis_url)
         server_url(self.settings)  # both addresses are an error that is told now
         self._patience_s = patience_s
-        self._backend: Backend | None = None
-        self._opening = asyncio.Lock()
-        self._closed = 0
+        self._opened: Opened | None = None
 
     async def get(self, id: str, *, list_children: bool = False) -> Operation:
         """Return an operation as it is now; with `list_children`, also the first of its children."""
-        return await (await self._reach()).get(id, list_children=list_children)
+        _check(id, list_children=list_children)
+        return await self._open().ask(lambda backend: backend.get(id, list_children=list_children))
 
     async def list(
         self,
@@ -76,18 +88,19 @@ class AsyncClient:
 
         Of several statuses any may match; of several tags, and of `metadata`, all have to.
         """
-        statuses = tuple(_status(it) for it in _each(status))
+        check_arguments(owner=owner, kind=kind, parent=parent, metadata=metadata, page_size=page_size)
+        statuses = tuple(_status(it) for it in texts("status", status))
         filters = Filters(
             status=statuses or None,
             owner=owner,
             kind=kind,
-            tag=_each(tag) or None,
+            tag=texts("tag", tag) or None,
             parent=parent,
             metadata=_terms(metadata),
         )
         cursor: str | None = None
         while True:
-            page, cursor = await (await self._reach()).find(filters, page_size, cursor)
+            page, cursor = await self._open().ask(lambda backend, at=cursor: backend.find(filters, page_size, at))  # type: ignore[misc]
             for operation in page:
                 yield operation
             if cursor is None:
@@ -106,18 +119,17 @@ class AsyncClient:
         Raises `NotFound` or `Gone` also if the operation is deleted meanwhile. If nothing answers for `patience_s`,
         raises the last error.
         """
+        _check(id, after=after)
         if after is not None and after != FROM_START:
             parse_position(after)
-        closed = self._closed
-
-        async def reach() -> Backend:
-            if self._closed != closed:
-                raise RuntimeError(CLOSED)
-            return await self._reach()
-
-        following = watch(reach, id, after, _types(types), self._patience_s)
+        opened = self._open()
+        following = watch(opened.reach, id, after, _types(types), self._patience_s)
         async with aclosing(following):
-            async for event in following:
+            while True:
+                with Call(opened):
+                    event = await anext(following, None)
+                if event is None:
+                    return
                 yield event
 
     async def wait(self, id: str, timeout: float | None = None) -> Operation:
@@ -125,6 +137,7 @@ class AsyncClient:
 
         With a timeout of 0 it is asked for once, and may have ended before.
         """
+        _check(id, timeout=timeout)
         state: Operation | None = None
         if timeout is not None and timeout <= 0:
             state = await self.get(id)
@@ -151,36 +164,40 @@ class AsyncClient:
         An operation that no worker has started ends at once. With `force` every operation does. A server that knows its
         caller ignores `by`. Raises `InvalidInput` if the reason has more than 1,024 characters.
         """
-        return await (await self._reach()).cancel(id, reason=reason, by=by, force=force)
+        _check(id, reason=reason, by=by, force=force)
+        return await self._open().ask(lambda backend: backend.cancel(id, reason=reason, by=by, force=force))
 
     async def signal(self, id: str, type: str, data: Any = None, *, by: str | None = None) -> None:
         """Send a signal, such as `pause`, to an operation's worker, which decides what to do with it."""
+        _check(id, by=by)
         sent = validated(NewSignal, {"type": type, "data": orjson.loads(encode_data("signal", data, self.settings))})
-        await (await self._reach()).signal(id, sent, by=by)
+        await self._open().ask(lambda backend: backend.signal(id, sent, by=by))
 
     async def create(self, kind: str = "operation", **options: Any) -> Operation:
         """Create an operation for a worker that is not the SDK's. `options` are the fields of `NewOperation`."""
-        return await (await self._reach()).create(validated(NewOperation, {"kind": kind, **options}))
+        new = validated(NewOperation, {"kind": kind, **options})
+        return await self._open().ask(lambda backend: backend.create(new))
 
     async def publish(self, id: str, type: str, data: Any = None) -> PublishResult:
         """Publish one event of an operation, as its worker: a `progress`, `log`, `end`, or one of your own types."""
+        _check(id, type=type)
         entry = encode(type, data, self.settings)
-        return await (await self._reach()).publish(id, [entry])
+        return await self._open().ask(lambda backend: backend.publish(id, [entry]))
 
     async def now(self) -> datetime:
         """Return the time by the clock that the times of operations are by."""
-        return await (await self._reach()).now()
+        return await self._open().ask(lambda backend: backend.now())
 
     async def backend(self) -> Backend:
         """Return what the calls go to. It is for the command line."""
-        return await self._reach()
+        return await self._open().reach()
 
     async def close(self) -> None:
-        """Close the connections. Iterators that are still open fail with `RuntimeError`."""
-        self._closed += 1
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            await backend.close()
+        """Close the connections. Iterators and calls that are still open fail with `RuntimeError`."""
+        opened = None if self._opened is None else self._open()
+        self._opened = None
+        if opened is not None:
+            await opened.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,26 +205,24 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _reach(self) -> Backend:
-        """Return the backend; connect at the first call."""
-        async with self._opening:
-            if self._backend is None:
-                self._backend = await _open(self.settings)
-            return self._backend
+    def _open(self) -> Opened:
+        loop = asyncio.get_running_loop()
+        if self._opened is not None and self._opened.loop is not loop:
+            if not self._opened.loop.is_closed():
+                raise RuntimeError(OTHER_LOOP)
+            self._opened = None
+        if self._opened is None:
+            self._opened = Opened(self.settings)
+        return self._opened
 
 
-async def _open(settings: Settings) -> Backend:
-    if server_url(settings) is not None:
-        from progress_client.over_http.over_http import OverHttp  # it needs the extra `http`
-
-        return OverHttp(settings)
-    from progress_client.over_redis import OverRedis
-
-    return await OverRedis.open(locate(settings))
-
-
-def _each(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+def _check(id: str, **given: object) -> None:
+    """Check the arguments of a call for an operation, before anything is sent."""
+    check_arguments(id=id, **given)
+    if not is_id(id):
+        raise NotFound(
+            f"there is no operation {id[:128]!r}: that is not a valid id, which has up to 128 of A-Z, a-z, 0-9, . _ ~ -"
+        )
 
 
 def _status(name: str) -> Status:
@@ -228,7 +243,7 @@ def _terms(metadata: Mapping[str, str | float] | None) -> tuple[str, ...]:
 def _types(given: Iterable[str] | None) -> frozenset[str] | None:
     if given is None:
         return None
-    types = frozenset(_each(given))
+    types = frozenset(texts("types", given))
     bad = [name for name in sorted(types) if re.fullmatch(EVENT_TYPE, name) is None]
     if bad or len(types) > MAX_TYPES:
         wrong = f"{bad[0]!r} is not an event type" if bad else f"at most {MAX_TYPES} types can be chosen"

@@ -15,6 +15,12 @@ FROM_START = "start"
 
 CLOSED = "the client was closed"
 """The text of the error for what is still asked of a closed client."""
+OTHER_LOOP = (
+    "an AsyncClient belongs to the event loop of its first call, which still runs: make another one for this event"
+    " loop, or use a Client"
+)
+OTHER_PROCESS = "an iterator of a Client can't go on in a forked process: call `watch` or `list` again there"
+AT_EXIT = "progress_client can't connect any more, because the interpreter shuts down: call it before the program ends"
 
 
 class Bookmark(NamedTuple):

@@ -1,14 +1,16 @@
 """An event loop in a thread of its own, in which the client works for programs that are not coroutines."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any, Generic, TypeVar
 
 from progress_broker.runtime.tasks import end
-from progress_client.backend import CLOSED
+from progress_client.backend import AT_EXIT, CLOSED, OTHER_PROCESS
 
 T = TypeVar("T")
 
@@ -22,19 +24,19 @@ class LoopThread:
     def __init__(self) -> None:
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._stopping = asyncio.Event()
+        self._pid, self._lock, self._stopped = os.getpid(), threading.Lock(), False
         work = (self._serve(started),)
         self._thread = threading.Thread(target=asyncio.run, args=work, name="progress-client", daemon=True)
-        self._thread.start()
+        with _clear_at_exit():
+            self._thread.start()
         self._loop = started.result()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; return its result or raise its error. A Ctrl-C cancels it."""
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError(CLOSED)
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._submit(work)
         try:
-            return future.result()
+            with _clear_at_exit():
+                return future.result()
         except CancelledError:
             raise RuntimeError(CLOSED) from None
         except BaseException:
@@ -52,21 +54,46 @@ class LoopThread:
                 yield from batch
         finally:
             # Not awaited: an iterator may be collected while the interpreter ends, when other threads no longer run.
-            if not self._loop.is_closed():
+            if not self._loop.is_closed() and os.getpid() == self._pid:
                 self._loop.call_soon_threadsafe(ahead.cancel)
 
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
         """End the thread: cancel what runs in it, then await `last`."""
-        if not self._loop.is_closed():
-            self._last = last
+        with self._lock:
+            if self._stopped:
+                return
+            self._last, self._stopped = last, True
             self._loop.call_soon_threadsafe(self._stopping.set)
+        if not sys.is_finalizing():  # else the thread runs no more
             self._thread.join()
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        wrong = OTHER_PROCESS if os.getpid() != self._pid else AT_EXIT if sys.is_finalizing() else ""
+        if not wrong:
+            with self._lock:  # what is submitted before the end is cancelled by it
+                if not self._stopped:
+                    return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise RuntimeError(wrong or CLOSED)
 
     async def _serve(self, started: "Future[asyncio.AbstractEventLoop]") -> None:
         started.set_result(asyncio.get_running_loop())
         await self._stopping.wait()
         await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
         await self._last()
+
+
+@contextmanager
+def _clear_at_exit() -> Iterator[None]:
+    """Say it clearly if something fails because Python starts no more threads, such as those that look up a name."""
+    if sys.is_finalizing():  # the thread would never get a turn
+        raise RuntimeError(AT_EXIT)
+    try:
+        yield
+    except RuntimeError as error:
+        if threading.main_thread().is_alive():
+            raise
+        raise RuntimeError(AT_EXIT) from error
 
 
 class _Ahead(Generic[T]):

@@ -2,17 +2,19 @@
 
 import inspect
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from typer.main import get_command
 
+from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewOperation
 from progress_cli.app import app
-from progress_workers import Operation
+from progress_workers import Operation, current, run_process, track
 from progress_workers.lifecycle import start
 from progress_workers.options import AttachOptions, ChildOptions, CreateOptions, ReportOptions, StartOptions
 from progress_workers.queues._runs import OperationOptions
+from progress_workers.testing import recording
 from progress_workers.tracked import _TEMPLATES
 
 FIELDS = set(NewOperation.model_fields)
@@ -76,3 +78,24 @@ def test_a_command_has_an_option_for_each_field_but_those_it_leaves_out(command:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     told = {"tags" if option.name == "tag" else option.name for option in commands[command].load().params}
     assert FIELDS - told == left_out - {"id"}
+
+
+def test_what_can_not_be_meant_says_what_is() -> None:
+    with pytest.raises(InvalidInput, match="settings: expected `Settings`, or None, not"):
+        Operation.start("import", settings={"redis_url": "redis://x"})  # type: ignore[typeddict-item]
+    with pytest.raises(TypeError, match=r"create an operation with Operation.start\(5\)"):
+        Operation(5)  # type: ignore[arg-type]
+    none = current()
+    with recording(), Operation.start("import") as op:
+        takes: list[Any] = [op.track, op.stage("parse").track, track, none.track, none.stage("parse").track]
+        for take in takes:
+            with pytest.raises(TypeError, match=r"for 5 steps, track range\(5\)"):
+                take(5)
+        waits: list[Any] = [op.flush, op.signals]
+        for wait in waits:
+            with pytest.raises(InvalidInput, match="a number of seconds"):
+                wait("5")
+        commands: list[Any] = [5, [5], "ls", []]
+        for command in commands:
+            with pytest.raises(InvalidInput, match="a command must be a list of words"):
+                run_process(command)

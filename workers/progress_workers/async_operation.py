@@ -8,6 +8,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from progress_broker.model.validation import check_arguments
 from progress_workers.base import BaseOperation
 from progress_workers.core.inbox import Signal
 from progress_workers.current import enter, leave
@@ -109,6 +110,7 @@ class AsyncOperation(SharedOperation):
         With a `timeout`, also end when no signal has arrived for that many seconds. With 0, yield only the signals that
         have already arrived.
         """
+        check_arguments(timeout=timeout)
         return self._reporter.inbox.each_async(timeout)
 
     def _join(self) -> Join:
@@ -116,6 +118,7 @@ class AsyncOperation(SharedOperation):
 
     async def flush(self, timeout: float = FLUSH_S) -> bool:
         """Wait until everything reported so far is stored. Return whether this happened within `timeout` seconds."""
+        check_arguments(timeout_s=timeout)
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
 
         def on_stored() -> None:

@@ -38,9 +38,9 @@ class BaseOperation:
     """
 
     def __init__(self, opened: "Handle") -> None:
-        if isinstance(opened, str):
+        if not isinstance(opened, tuple):
             raise TypeError(
-                f"create an operation with {type(self).__name__}.start({opened!r}), not by calling the class"
+                f"create an operation with {type(self).__name__}.start({brief(opened)}), not by calling the class"
             )
         self._link, self._reporter, self._settings, self._ends, _ = opened
         self._pid = os.getpid()

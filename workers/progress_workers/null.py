@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from progress_workers.base import BaseOperation
+from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.measurement import Measurement
 from progress_workers.core.progress.stage import Stage
 from progress_workers.tracing import NO_TRACE
@@ -41,6 +42,7 @@ class NullStage(Stage):
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Return the items one by one."""
+        Counter.check(items)
         return iter(items)
 
     def update(self, **_: Any) -> None:
@@ -88,6 +90,7 @@ class NullOperation(BaseOperation):
 
     def track(self, items: Any, **_: Any) -> Any:
         """Return the items one by one."""
+        Counter.check(items)
         return items if hasattr(type(items), "__aiter__") else iter(items)
 
     def increment(self, metric: str, by: float = 1) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
+from progress_broker.model.validation import check_arguments
 from progress_workers.core.inbox import Signal
 from progress_workers.current import enter, leave
 from progress_workers.lifecycle import start
@@ -80,10 +81,12 @@ class Operation(SharedOperation):
             ...         for signal in op.signals(timeout=0):
             ...             print(signal.type, signal.data, signal.by)
         """
+        check_arguments(timeout=timeout)
         return self._reporter.inbox.each(timeout)
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Wait until everything reported so far is stored. Return whether this happened within `timeout` seconds."""
+        check_arguments(timeout_s=timeout)
         return self._flush(timeout)
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from progress_broker.model.entry import encode
 from progress_broker.model.grants import Action
 from progress_broker.model.metadata import terms
 from progress_broker.model.operation import NewOperation, Operation, PublishResult, Status
-from progress_broker.model.validation import validated
+from progress_broker.model.validation import check_arguments, texts, validated
 from progress_broker.operations.listing import Filters
 from progress_server.auth.authorization import require_permission_of
 from progress_server.auth.guard import Guard
@@ -65,6 +65,7 @@ class Operations:
 
     async def get(self, operation: str) -> Operation:
         """Return an operation's state."""
+        check_arguments(operation=operation)
         return await self._context.store.get(operation)
 
     async def list(
@@ -83,15 +84,16 @@ class Operations:
 
         A page may be short and still have a `next_cursor`. Raises `InvalidInput`.
         """
+        check_arguments(owner=owner, kind=kind, parent=parent, metadata=metadata, limit=limit, cursor=cursor)
         try:
-            statuses = tuple(Status(it) for it in _each(status))
+            statuses = tuple(Status(it) for it in texts("status", status))
         except ValueError as error:
             raise InvalidInput(f"{error}: the statuses are {', '.join(Status)}", field="status") from None
         try:
             values = tuple(term for key, value in (metadata or {}).items() for term in terms(key, [value]))
         except ValueError as error:
             raise InvalidInput(str(error), field="metadata") from None
-        filters = Filters(statuses, owner, kind, _each(tag), parent, values)
+        filters = Filters(statuses, owner, kind, texts("tag", tag), parent, values)
         return Page(*await self._context.store.find(filters, limit=limit, cursor=cursor))
 
     async def cancel(
@@ -101,11 +103,13 @@ class Operations:
 
         Raises `InvalidInput` if the reason has more than 1,024 characters.
         """
+        check_arguments(operation=operation, reason=reason, by=by, force=force)
         changed, _ = await self._context.store.cancel(operation, reason=reason, by=by, force=force)
         return changed
 
     async def publish(self, operation: str, type: str, data: Any = None) -> PublishResult:
         """Publish an event. Raises `InvalidInput`, `TooLarge` or `OperationEnded`."""
+        check_arguments(operation=operation, type=type)
         context = self._context
         return await publish_counted(context, operation, [encode(type, data, context.settings)])
 
@@ -115,6 +119,9 @@ class Operations:
         Raises `NotFound` if the principal may not read the operation. A principal given by its name may read what it
         owns.
         """
+        check_arguments(operation=operation)
+        if not isinstance(principal, Principal | str):
+            raise InvalidInput("principal: expected a `Principal`, or its name", field="principal")
         caller = principal if isinstance(principal, Principal) else Principal(principal)
         await require_permission_of(caller, self._context, Action.READ, operation)
         guard: Guard = self._app().state.guard
@@ -128,7 +135,3 @@ class Operations:
         if context is None:
             raise not_started({"app": app})
         return context
-
-
-def _each(given: Sequence[str] | str) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)

@@ -59,6 +59,8 @@ def encode(type: str, data: object, settings: Settings, *, producer: str = "", s
         raise InvalidInput(
             f"event type {type!r} is reserved for EventSource or the server: use another name", field="type"
         )
+    if type not in _SHAPES and not is_event_type(type):
+        raise InvalidInput(f"{type!r} is not an event type: use a-z first, then a-z, 0-9, _ . -", field="type")
     status = ""
     if type in _SHAPES and not _is_plain(type, data):
         shaped = validated(_SHAPES[type], data)

@@ -56,8 +56,8 @@ def index_text(value: object) -> str | None:
 
 def terms(key: str, values: Iterable[object]) -> Iterator[str]:
     """Yield each value of a key as `key=value`; raise `ValueError` for one that can't be searched by."""
-    if re.fullmatch(INDEXED_KEY, key) is None:
-        raise ValueError(f"{key[:80]!r} is no key of metadata to search by: use 1 to 64 of A-Z, a-z, 0-9, _ . -")
+    if not isinstance(key, str) or re.fullmatch(INDEXED_KEY, key) is None:
+        raise ValueError(f"{str(key)[:80]!r} is no key of metadata to search by: use 1 to 64 of A-Z, a-z, 0-9, _ . -")
     for value in values:
         text = index_text(value)
         if text is None:

@@ -1,6 +1,6 @@
 """Input: parse JSON, report faults as `InvalidInput`, and check that a value can be written as JSON again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -60,6 +60,82 @@ def _path(fault: Mapping[str, Any], value: Any) -> Iterator[int | str]:
             yield part
         elif fault["type"] == "missing":
             yield part
+
+
+def check_arguments(**given: object) -> None:
+    """Raise `InvalidInput` for the first argument of a call that is not what its name stands for."""
+    for name, value in given.items():
+        fits, expected = _ARGUMENTS[name]
+        if not fits(value):
+            raise InvalidInput(f"{name}: expected {expected}, not {_shown(value)}", field=name)
+
+
+def texts(name: str, given: object) -> tuple[str, ...]:
+    """Return an argument that is a text, or several texts; none if it is None. Raise `InvalidInput`."""
+    if given is None or isinstance(given, str):
+        return () if given is None else (given,)
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    if wrong := [item for item in found if not isinstance(item, str)]:
+        raise InvalidInput(f"{name}: expected a text, or a list of texts, not {_shown(wrong[0])}", field=name)
+    return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _is_seconds_or_none(value: object) -> bool:
+    return value is None or _is_seconds(value)
+
+
+def _is_page(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PAGE
+
+
+MAX_PAGE = 200
+"""The most operations in one page of a listing."""
+
+_ID = (_is_text, 'the id of an operation, a text such as "import-42"')
+_OPTIONAL = (_is_text_or_none, "a text, or None")
+_FLAG = (lambda value: isinstance(value, bool), "True or False")
+_PAGE = (_is_page, f"a number from 1 to {MAX_PAGE}")
+_SECONDS = (_is_seconds_or_none, "a number of seconds, or None")
+_ARGUMENTS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "after": (_is_text_or_none, 'the position of an event, "start", or None'),
+    "by": _OPTIONAL,
+    "cursor": (_is_text_or_none, "the `next_cursor` of the previous page, or None"),
+    "force": _FLAG,
+    "id": _ID,
+    "kind": _OPTIONAL,
+    "limit": _PAGE,
+    "list_children": _FLAG,
+    "metadata": (lambda value: value is None or isinstance(value, Mapping), "a mapping of keys to values, or None"),
+    "operation": _ID,
+    "owner": _OPTIONAL,
+    "page_size": _PAGE,
+    "parent": (_is_text_or_none, "the id of an operation, or None"),
+    "patience_s": _SECONDS,
+    "reason": _OPTIONAL,
+    "timeout": _SECONDS,
+    "timeout_s": (_is_seconds, "a number of seconds"),
+    "type": (_is_text, 'the name of an event or a signal, such as "pause"'),
+}
+
+
+def _shown(value: object) -> str:
+    """Return a value for an error; only its type, if to show it would run code of its own."""
+    if not isinstance(value, str | bytes | int | float | None):
+        return f"a value of type {type(value).__name__}"
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
 
 
 _SHALLOW = 200

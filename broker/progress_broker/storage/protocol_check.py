@@ -20,9 +20,14 @@ _TLS = "{} uses TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
 _HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address of a Redis"
 
 
+def uses_tls(settings: Settings) -> bool:
+    """Return whether the address is for TLS."""
+    return settings.redis_url is not None and urlsplit(settings.redis_url.get_secret_value()).scheme == "rediss"
+
+
 def check_tls(settings: Settings) -> None:
     """Raise `StorageUnsuitable` if the address is for TLS but the server has none. A connection would only time out."""
-    if settings.redis_url is not None and urlsplit(settings.redis_url.get_secret_value()).scheme == "rediss":
+    if settings.redis_url is not None and uses_tls(settings):
         wrong = mismatch(settings.redis_url.get_secret_value())
         if wrong is not None:
             raise StorageUnsuitable(wrong)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from progress_broker.errors import RETRYABLE, Conflict, NotFound, ServerUnavailable, rejection
+from progress_broker.errors import RETRYABLE, Conflict, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
-from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status, is_id
+from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.model.position import START, parse
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings
@@ -186,8 +186,6 @@ class _HistoryPage(BaseModel):
 
 
 def _path(operation: str, call: str = "") -> str:
-    if not is_id(operation):
-        raise NotFound(f"there is no operation {operation[:128]!r}: that is not a valid id")
     return f"{OPERATIONS}/{operation}{call}"
 
 

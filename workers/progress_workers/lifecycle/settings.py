@@ -2,9 +2,10 @@
 
 import logging
 
-from progress_broker.errors import SetupError
+from progress_broker.errors import InvalidInput, SetupError
 from progress_broker.settings import Settings, load_settings
 from progress_workers.transport.link import check_settings
+from progress_workers.values import brief
 
 logger = logging.getLogger(__name__)
 
@@ -14,9 +15,13 @@ _told: set[str] = set()
 def working_settings(given: Settings | None, required: bool | None) -> Settings:
     """Return the given settings, or those of the environment. If these are invalid, reporting is off.
 
-    With `required`, raise `SetupError` instead.
+    With `required`, raise `SetupError` instead. Raises `InvalidInput` if the given ones are something else.
     """
     settings = given
+    if given is not None:
+        if not isinstance(given, Settings):
+            raise InvalidInput(f"settings: expected `Settings`, or None, not {brief(given)}", field="settings")
+        return given
     try:
         settings = load_settings() if given is None else given
         check_settings(settings)

@@ -12,6 +12,13 @@ from typing import IO, Any, NamedTuple
 from progress_broker.errors import InvalidInput
 
 
+def check_command(command: object) -> None:
+    """Raise `InvalidInput` if a command is not a list of words."""
+    wrong = not command or isinstance(command, str | bytes) or not isinstance(command, Sequence)
+    if wrong or not all(isinstance(word, str | bytes | os.PathLike) for word in command):  # type: ignore[attr-defined]
+        raise InvalidInput("a command must be a list of words: it runs without a shell", field="command")
+
+
 class SpawnOptions(NamedTuple):
     """Where and how a command runs, as arguments of `subprocess.Popen`."""
 
@@ -33,8 +40,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], place: SpawnOptions, changed: Callable[[], None]) -> None:
-        if isinstance(command, str | bytes) or not command:
-            raise InvalidInput("a command must be a list of words: it runs without a shell", field="command")
+        check_command(command)
         apart: dict[str, Any] = {"process_group": 0} if place.with_terminal else {"start_new_session": True}
         self._popen = subprocess.Popen(
             command,

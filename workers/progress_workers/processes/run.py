@@ -12,7 +12,7 @@ from progress_workers.base import BaseOperation
 from progress_workers.current import current
 from progress_workers.processes.bars.parts import Parts
 from progress_workers.processes.bars.patterns import make_pattern
-from progress_workers.processes.child import SpawnOptions
+from progress_workers.processes.child import SpawnOptions, check_command
 from progress_workers.processes.errors import ProcessTimedOut, failure
 from progress_workers.processes.output import OnLine, Output
 from progress_workers.processes.running import GRACE_S, Running
@@ -104,6 +104,7 @@ def run_with(command: Sequence[str], started: Callable[[Running], None], **optio
     operation = current() if given is None else given
     if not (timeout is None or (isinstance(timeout, int | float) and timeout > 0)):
         raise InvalidInput(f"timeout must be a number of seconds, greater than 0, not {timeout!r}", field="timeout")
+    check_command(command)
     outputs = make_outputs(
         operation,
         pattern=options.get("pattern"),

@@ -120,11 +120,20 @@ class Counter:
             done = None
         return done, None if total is None else self._number("total", total)
 
+    @staticmethod
+    def check(items: object) -> None:
+        """Raise `TypeError` if a loop can't take these items."""
+        if not any(hasattr(type(items), name) for name in ("__iter__", "__aiter__", "__getitem__")):
+            steps = f": for {brief(items)} steps, track range({brief(items)})" if type(items) is int else ""
+            raise TypeError(f"track is for items to loop over, not for {brief(items)}{steps}")
+
     def expect(self, items: object, given: float | None = None) -> None:
         """Add the number of items to the total, unless the total was set. What is already done is part of it.
 
-        The number is the given one, else the items' length, if they have one.
+        The number is the given one, else the items' length, if they have one. Raises `TypeError` if a loop can't take
+        them.
         """
+        self.check(items)
         length = self._length(items) if given is None else self.checked(given, None)[0]
         if length is not None:
             with self._dirty_flag.lock:
