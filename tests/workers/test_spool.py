@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from progress_broker.model.entry import NewEvent
@@ -16,7 +17,7 @@ from progress_workers import Operation, flush
 from progress_workers.core.opening import Opening
 from progress_workers.spool.file import HEADER, SpoolFile
 from progress_workers.spool.records import decode, encode
-from progress_workers.spool.spool import Spool
+from progress_workers.spool.spool import Spool, broker_name
 from tests.forked import Forked
 from tests.servers import RealRedis, wait_until
 from tests.workers.conftest import Lasting
@@ -310,6 +311,49 @@ def test_a_file_of_another_format_stays_and_is_named(tmp_path: Path, caplog: Any
     assert spool.left == []
     assert foreign.exists()
     assert "of another release" in caplog.text
+    (tmp_path / "broker-2-x.spool").write_bytes(b"")
+    spool.take_left()
+    assert "broker-2-x.spool is damaged; delete it" in caplog.text
+
+
+OPEN = {"operation": "bad", "new": {"id": "bad"}, "worker": "w"}
+PUBLISH = {"operation": "bad", "entries": [["log", '{"message": "x"}', "", "p", 1, None]]}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"5",
+        b"[]",
+        b"{}",
+        b'{"open": 5}',
+        orjson.dumps({"key": "k", "open": OPEN | {"operation": 5}}),
+        orjson.dumps({"key": [], "open": OPEN}),
+        orjson.dumps({"key": "k", "publish": PUBLISH | {"operation": None}}),
+        orjson.dumps({"key": "k", "publish": PUBLISH | {"entries": [[5, 5, 5, 5, 5, 5]]}}),
+        orjson.dumps({"key": "k", "publish": PUBLISH | {"entries": [["log", "x", {}, {}, {}, None]]}}),
+        orjson.dumps({"key": "k", "publish": PUBLISH | {"attempt": "x", "lease_ms": []}}),
+        orjson.dumps({"key": {}, "publish": PUBLISH}),
+        "position",
+    ],
+    ids=str,
+)
+def test_whatever_is_in_a_file_what_lives_is_sent(
+    record: bytes | str, broker: Broker, tmp_path: Path, caplog: Any
+) -> None:
+    settings = broker.settings.model_copy(update={"spool_dir": tmp_path})
+    file = SpoolFile.create(tmp_path / f"{broker_name(settings)}-1-x.spool")
+    file.append([record if isinstance(record, bytes) else b"{}"])
+    if record == "position":
+        file.sent = 1 << 40
+    file.close()
+    with Operation.start("work", id="living", settings=settings, required=True) as op:
+        op.log("goes on")
+        assert op.flush(60)
+    wait_until(lambda: not list(tmp_path.glob("*.spool")), "the file is taken away")
+    assert broker.show("living").done
+    assert len(caplog.records) <= 3
 
 
 def test_a_file_is_taken_only_when_its_process_is_dead(tmp_path: Path) -> None:

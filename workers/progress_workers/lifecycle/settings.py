@@ -18,10 +18,8 @@ def working_settings(given: Settings | None, required: bool | None) -> Settings:
     With `required`, raise `SetupError` instead. Raises `InvalidInput` if the given ones are something else.
     """
     settings = given
-    if given is not None:
-        if not isinstance(given, Settings):
-            raise InvalidInput(f"settings: expected `Settings`, or None, not {brief(given)}", field="settings")
-        return given
+    if not isinstance(given, Settings | None):
+        raise InvalidInput(f"settings: expected `Settings`, or None, not {brief(given)}", field="settings")
     try:
         settings = load_settings() if given is None else given
         check_settings(settings)

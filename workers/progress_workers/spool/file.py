@@ -15,6 +15,7 @@ from typing import Self
 
 HEADER = b"pbspool1"
 """Names the format. A change of it, or of what records contain, needs another number."""
+_NAME = HEADER[:7]
 SUFFIX = ".spool"
 _SENT = struct.Struct(">Q")
 _RECORD = struct.Struct(">II")
@@ -27,6 +28,7 @@ class SpoolFile:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
+        self._sent: int | None = None
         self.size = os.fstat(descriptor).st_size
 
     @classmethod
@@ -66,19 +68,28 @@ class SpoolFile:
         return os.pread(self._descriptor, len(HEADER), 0) == HEADER
 
     @property
+    def is_spool(self) -> bool:
+        """Whether it is a spool file of any release."""
+        return os.pread(self._descriptor, len(_NAME), 0) == _NAME
+
+    @property
     def sent(self) -> int:
         """The position up to which the records were sent."""
+        if self._sent is not None:
+            return self._sent
         data = os.pread(self._descriptor, _SENT.size, len(HEADER))
         return max(_FIRST, _SENT.unpack(data)[0]) if len(data) == _SENT.size else _FIRST
 
     @sent.setter
     def sent(self, position: int) -> None:
-        os.pwrite(self._descriptor, _SENT.pack(position), len(HEADER))
+        self._sent = position
+        with suppress(OSError):  # then the next process sends more of it again, which is stored once
+            os.pwrite(self._descriptor, _SENT.pack(position), len(HEADER))
 
     @property
     def unsent(self) -> bool:
-        """Whether there is something to send. A record that is damaged counts too."""
-        return self.size > self.sent
+        """Whether there is something to send. A record that is damaged counts too, and a position beyond the end."""
+        return self.size != self.sent
 
     def append(self, records: list[bytes]) -> None:
         """Add records, all or none."""
@@ -111,6 +122,14 @@ class SpoolFile:
         """Remove all records."""
         os.ftruncate(self._descriptor, _FIRST)
         self.size = self.sent = _FIRST
+
+    def set_aside(self) -> Path:
+        """Close the file, and rename it so that nobody takes it again. Return its new path."""
+        aside = self._path.with_suffix(".bad")
+        with suppress(OSError):
+            self._path.rename(aside)
+        self.close()
+        return aside
 
     def remove(self) -> None:
         """Delete the file."""

@@ -3,14 +3,18 @@
 Both have the `key` of their reporter, so that a publish is sent with the attempt that the opening has found.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import orjson
+from pydantic import TypeAdapter
 
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Publish
 from progress_workers.core.opening import Opening
+
+R = TypeVar("R", Opening, Publish)
 
 
 def encode(key: str, record: Opening | Publish) -> bytes:
@@ -33,10 +37,24 @@ def decode(data: bytes) -> tuple[str, Opening | Publish]:
     if "open" in found:
         fields = found["open"]
         new = fields["new"]
-        return found["key"], Opening(**fields | {"new": None if new is None else NewOperation.model_validate(new)})
+        opening = Opening(**fields | {"new": None if new is None else NewOperation.model_validate(new)})
+        return str(found["key"]), _checked(Opening, opening)
     fields = found["publish"]
+    if not all(isinstance(part, str) for row in fields["entries"] for part in row[:4]):
+        raise TypeError("an event's type, data, status or producer is not a text")
     entries = [
         NewEvent(type, text.encode(), status, producer, seq, None if count is None else (count[0], count[1]))
         for type, text, status, producer, seq, count in fields["entries"]
     ]
-    return found["key"], Publish(**fields | {"entries": entries})
+    return str(found["key"]), _checked(Publish, Publish(**fields | {"entries": entries}))
+
+
+def _checked(kind: type[R], record: R) -> R:
+    """Return a record whose fields have the types that they should have."""
+    _adapter(kind).validate_python(record, strict=True)
+    return record
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

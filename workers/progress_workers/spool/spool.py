@@ -70,10 +70,9 @@ class Spool:
                 if file.readable:
                     self.left.append(file)
                     continue
+                what = "is of another release; start a worker of that release to send it"
+                logger.warning("the spool file %s %s", path, what if file.is_spool else "is damaged; delete it")
                 file.close()
-                logger.warning(
-                    "the spool file %s is of another release; start a worker of that release to send it", path
-                )
             except OSError as error:
                 logger.warning("the spool file %s can't be read: %s", path, error.strerror or error)
 

@@ -92,12 +92,18 @@ class Spooler:
         """Send a part of what dead processes left: it must not delay what lives."""
         if self._spool.left:
             file = self._spool.left[0]
-            if self._send_file(file, MAX_PUBLISHES):
-                self._spool.left.remove(file)
+            try:
+                if not self._send_file(file, MAX_PUBLISHES):
+                    return
                 file.remove()
-                self._states.clear()
-                self._refused.clear()
                 logger.info("what a process that ended had left in the spool is sent")
+            except BrokerError:
+                raise
+            except Exception as error:  # whatever is in the file, it must not keep back what lives
+                logger.exception("a spool file can't be sent; it is kept as %s: %r", file.set_aside(), error)
+            self._spool.left.remove(file)
+            self._states.clear()
+            self._refused.clear()
 
     def take_left(self) -> None:
         """Look again for the files of dead processes."""
@@ -118,7 +124,7 @@ class Spooler:
                 return False
             try:
                 key, record = decode(data)
-            except (ValueError, TypeError, LookupError):
+            except (ValueError, TypeError, LookupError, AttributeError):
                 continue  # the checksum is right, so another program wrote it
             full = len(group) == MAX_PUBLISHES
             if full or isinstance(record, Opening) or any(sent.operation == record.operation for _, sent, _ in group):
@@ -131,7 +137,8 @@ class Spooler:
                 group.append((key, record, position))
         self._send(file, group)
         if file.unsent:
-            logger.warning("a spool file has a damaged record, at byte %d: it and what follows are dropped", file.sent)
+            at = min(file.sent, file.size)
+            logger.warning("a spool file is damaged at byte %d: what follows is dropped", at)
         return True
 
     def _open(self, key: str, opening: Opening) -> None:
