@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import io
 import os
 import pickle
 import signal
@@ -620,3 +621,14 @@ async def test_a_cancel_of_the_operation_ends_the_command_of_its_task(broker: Br
 def test_the_options_of_both_are_the_same() -> None:
     given = inspect.signature(run_process).parameters.keys() - {"command"}
     assert given == get_type_hints(RunOptions).keys()
+
+
+def test_in_a_notebook_the_output_goes_to_the_cell(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its stream names the terminal of the notebook's server; what this process's descriptors get, the cell shows."""
+    with (tmp_path / "terminal").open("w") as terminal, pytest.MonkeyPatch.context() as patch:
+        of_notebook = type("OutStream", (io.StringIO,), {"fileno": lambda _: terminal.fileno()})
+        of_notebook.__module__ = "ipykernel.iostream"
+        patch.setattr(sys, "stdout", of_notebook())
+        assert run_process(["echo", "hi"]) == 0
+    assert capfd.readouterr().out == "hi\n"
+    assert (tmp_path / "terminal").read_text() == ""

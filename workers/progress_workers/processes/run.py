@@ -146,7 +146,9 @@ def descriptor_of(stream: TextIO | None, otherwise: int | None = None) -> int | 
     try:
         if stream is not None:
             stream.flush()
-            return stream.fileno()
+            # The descriptor that a notebook's stream names is the terminal of its server. Cells show the process's own.
+            if type(stream).__module__ != "ipykernel.iostream":
+                return stream.fileno()
     except (OSError, ValueError):
         pass
     try:
