@@ -6,6 +6,7 @@ from typing import Any, assert_never, assert_type
 
 from progress_client import (
     AsyncClient,
+    BrokerError,
     Child,
     Client,
     Custom,
@@ -17,9 +18,11 @@ from progress_client import (
     Operation,
     Progress,
     Reset,
+    ServerUnavailable,
     Snapshot,
     Status,
     StatusChange,
+    Unauthenticated,
     cancel,
     get,
     list_operations,
@@ -88,3 +91,18 @@ async def coroutine() -> None:
         async for operation in client.list(kind="import"):
             assert_type(operation.current, float | None)
         assert_type(await client.wait("import-42", 5), Operation)
+        assert_type(await client.get("import-42", list_children=True), Operation)
+        assert_type(await client.cancel("import-42", "too slow", by="ann"), Operation)
+        await client.signal("import-42", "pause", {"for": 3})
+        assert_type(await client.create("import", id="import-43", owner="ann"), Operation)
+        assert_type((await client.publish("import-43", "end", {"status": "succeeded"})).position, str)
+        assert_type(await client.now(), datetime)
+        events = client.watch("import-42", after="start", types={"log"})
+        assert_type(await anext(events), Event)
+        await events.aclose()
+    try:
+        await client.get("import-42")
+    except (ServerUnavailable, Unauthenticated) as error:
+        assert_type(error.detail, str)
+    except BrokerError as error:
+        assert_type(error.field, str | None)

@@ -245,3 +245,25 @@ async def test_what_it_holds_is_released_before_the_request_goes_on() -> None:
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
     assert (await AppAuthenticator(authenticate).authenticate(HTTPConnection(scope))).name == "alice"
     assert held == []
+
+
+def test_what_no_principal_can_be_says_what_one_is() -> None:
+    for wrong in (
+        lambda: granted("read"),
+        lambda: granted(["read"], owners="alice"),
+        lambda: granted(["read"], ids=[5]),
+    ):
+        with pytest.raises(ValueError, match="expected a list of texts"):
+            wrong()
+    with pytest.raises(ValueError, match="'fly' is not an action: use "):
+        granted(["fly"])
+    wrong_grants: list[Any] = ["read", ["read"], [granted(["read"]), 5]]
+    for grants in wrong_grants:
+        with pytest.raises(TypeError, match="that `granted` makes"):
+            Principal("alice", grants)
+    with pytest.raises(TypeError, match="the name of a principal is a text"):
+        Principal(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="authenticate: expected a dependency"):
+        Progress("alice")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="settings: expected `Settings`"):
+        Progress(lambda _: None, settings={})  # type: ignore[arg-type]

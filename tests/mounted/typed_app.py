@@ -5,11 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Annotated, assert_type
 
 from fastapi import Depends, FastAPI, Request
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from progress_broker.settings import Settings
 from progress_server import Operation, Principal, Progress, granted
 
 
@@ -26,7 +28,14 @@ progress = Progress(authenticate=current_user)
 app = FastAPI(lifespan=progress.lifespan)
 app.mount("/progress", progress.app)
 
-other = Progress(of_connection, csrf=True, hosts=True)
+other = Progress(
+    of_connection,
+    settings=Settings(redis_url=SecretStr("redis://localhost")),
+    csrf=True,
+    hosts=True,
+    cors=False,
+    hsts=True,
+)
 
 
 @asynccontextmanager
@@ -52,6 +61,7 @@ async def start(user: Annotated[Principal, Depends(current_user)]) -> str:
     found, cursor = await progress.operations.list(status=["running", "pending"], metadata={"customer": 42}, limit=5)
     assert_type(found, list[Operation])
     assert_type(cursor, str | None)
+    assert_type(await progress.operations.get(made.id), Operation)
     await progress.operations.publish(made.id, "log", {"message": "queued"})
     await progress.operations.cancel(made.id, "not needed", by=user.name)
     ticket = await progress.operations.ticket(made.id, user)

@@ -39,6 +39,12 @@ Principal("alice", "read")
 async def start() -> None:
     await progress.operations.create(kid="import")
     await progress.operations.cancel(7)
+
+from progress_workers import AsyncOperation
+AsyncOperation.start("import").advance()
+from progress_client import AsyncClient, get
+get(None)
+AsyncClient(patience_s="5")
 """
 
 
@@ -52,4 +58,4 @@ def test_what_a_typed_user_writes_is_right_and_mistakes_are_found(checker: str, 
     told = [line for line in checked.stdout.splitlines() if ".py:" in line and "error" in line]
     assert all("mistakes.py:" in line for line in told), checked.stdout
     found = {int(line.split("mistakes.py:")[1].split(":")[0]) for line in told}
-    assert found == {4, 5, 6, 10, 11, 15, 16, 17, 20, 21, 22, 24, 25}, checked.stdout
+    assert found == {4, 5, 6, 10, 11, 15, 16, 17, 20, 21, 22, 24, 25, 28, 30, 31}, checked.stdout

@@ -4,9 +4,14 @@ import logging
 from collections.abc import AsyncIterator
 from typing import assert_type
 
+from celery import Celery, Signature
+
+from progress_broker.settings import Settings
 from progress_workers import (
     AsyncOperation,
+    BrokerError,
     Cancelled,
+    Fenced,
     InvalidInput,
     LogHandler,
     Operation,
@@ -20,6 +25,7 @@ from progress_workers import (
     track,
     tracked,
 )
+from progress_workers.queues.celery import install, with_parent
 
 
 def plain(rows: list[str]) -> int:
@@ -80,6 +86,48 @@ async def asynchronous(rows: AsyncIterator[bytes]) -> None:
         assert_type(await op.flush(), bool)
     assert_type(await AsyncOperation.attach("import-42", new_attempt=True, end_on_exit=False), AsyncOperation)
     assert_type(await AsyncOperation.create("later"), str)
+
+
+def every_option(settings: Settings) -> None:
+    parent = Operation.create(
+        "nightly", id="nightly-1", owner="ann", retention_s=60, history_length=50, settings=settings
+    )
+    with Operation.start(
+        "import",
+        parent=parent,
+        title="Import of May",
+        tags=("eu",),
+        metadata={"customer": 42},
+        weight=2,
+        lease_s=None,
+        worker="host:1",
+        interval_s=0.5,
+        new_attempt=True,
+        required=False,
+    ) as op:
+        assert_type(repr(op), str)
+        with op.child("part", total=3, unit="rows", owner="ann") as part:
+            part.advance()
+    with Operation.attach(parent, settings=settings, worker="host:2", interval_s=1, required=True) as joined:
+        assert_type(joined, Operation)
+
+
+def errors(op: Operation) -> str:
+    try:
+        op.raise_if_cancelled()
+    except (Cancelled, Fenced) as error:
+        return str(error)
+    except BrokerError as error:
+        assert_type(error.detail, str)
+        assert_type(error.retry_s, float | None)
+    return ""
+
+
+def queued(app: Celery, canvas: Signature) -> str:
+    install(app, terminate_after_s=10)
+    reported, id = with_parent(canvas, title="Import of May", tags=["eu"], id="canvas-1", metadata={"customer": 42})
+    reported.apply_async()
+    return id
 
 
 def library(items: list[int]) -> None:

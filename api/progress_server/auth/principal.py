@@ -18,7 +18,8 @@ _OWN = frozenset({Action.READ, Action.CANCEL})
 class Principal:
     """An authenticated caller: its name, what it may do, and when its credentials expire.
 
-    Without `grants` it may read and cancel the operations that it owns, and nothing else.
+    Without `grants` it may read and cancel the operations that it owns, and nothing else. Raises `TypeError` for a name
+    that is not a text, and for grants that `granted` has not made.
     """
 
     name: str
@@ -36,10 +37,17 @@ class Principal:
         expires_at: float | None = None,
         token_id: str | None = None,
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a principal is a text, not a value of type {type(name).__name__}")
         if grants is None:
             grants = Grants((Grant(_OWN, owners=frozenset({name})),))
         elif not isinstance(grants, Grants):
-            grants = Grants(tuple(grants))
+            given = tuple(grants)
+            if not all(isinstance(grant, Grant) for grant in given):
+                raise TypeError(
+                    'the grants of a principal are a list of those that `granted` makes: [granted(["read"])]'
+                )
+            grants = Grants(given)
         values = {"name": name, "grants": grants, "expires_at": expires_at, "token_id": token_id}
         for field, value in values.items():
             object.__setattr__(self, field, value)  # the class is frozen

@@ -48,6 +48,10 @@ class Progress:
         cors: bool = False,
         hsts: bool = False,
     ) -> None:
+        if not isinstance(settings, Settings | None):
+            raise TypeError(f"settings: expected `Settings`, or None, not a value of type {type(settings).__name__}")
+        if authenticate is not None and not callable(authenticate):
+            raise TypeError(f"authenticate: expected a dependency, such as a function, not {authenticate!r:.60}")
         self._settings = settings or load_settings()
         if authenticate is None and self._settings.auth == "none" and not self._settings.insecure:
             raise SetupError(

@@ -135,13 +135,27 @@ def granted(
     metadata: Mapping[str, Iterable[object]] | None = None,
     **selectors: Iterable[str] | None,
 ) -> Grant:
-    """Return a grant; raise `ValueError` for an unknown action, and for metadata that can't be searched by."""
+    """Return a grant; raise `ValueError` for an unknown action, for metadata that can't be searched by, and for what is
+    not a list of texts."""
     chosen = {
-        name: (tuple(values) if name == "prefixes" else frozenset(values)) if values is not None else None
+        name: (_texts(name, values) if name == "prefixes" else frozenset(_texts(name, values)))
+        if values is not None
+        else None
         for name, values in selectors.items()
     }
     named = None if metadata is None else tuple(frozenset(terms(key, metadata[key])) for key in sorted(metadata))
-    return Grant(frozenset(Action(action) for action in actions), metadata=named, **chosen)  # type: ignore[arg-type]
+    named_actions = _texts("actions", actions)
+    if unknown := [action for action in named_actions if action not in set(Action)]:
+        raise ValueError(f"{unknown[0]!r} is not an action: use {', '.join(Action)}")
+    return Grant(frozenset(map(Action, named_actions)), metadata=named, **chosen)  # type: ignore[arg-type]
+
+
+def _texts(name: str, values: object) -> tuple[str, ...]:
+    """Return a list of texts. A single text is none: its letters would be taken for the names."""
+    found = None if isinstance(values, str | bytes) or not isinstance(values, Iterable) else tuple(values)
+    if found is None or not all(isinstance(value, str) for value in found):
+        raise ValueError(f'{name}: expected a list of texts, such as ["alice"], not {str(values)[:60]!r}')
+    return found
 
 
 NOTHING = Grants()

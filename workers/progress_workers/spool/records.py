@@ -51,10 +51,10 @@ def decode(data: bytes) -> tuple[str, Opening | Publish]:
 
 def _checked(kind: type[R], record: R) -> R:
     """Return a record whose fields have the types that they should have."""
-    _adapter(kind).validate_python(record, strict=True)
+    _adapters()[kind].validate_python(record, strict=True)
     return record
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapters() -> dict[type[Any], TypeAdapter[Any]]:
+    return {kind: TypeAdapter(kind) for kind in (Opening, Publish)}

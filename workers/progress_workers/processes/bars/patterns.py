@@ -39,7 +39,7 @@ def make_pattern(given: str | re.Pattern[str] | None) -> Pattern | None:
             return Pattern(read, given == "auto")
     try:
         regex = re.compile(given)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InvalidInput(
             f"invalid pattern {given!r}: {error} (expected bars, auto, off or a regular expression)", field="pattern"
         ) from None
