@@ -5,7 +5,7 @@ import os
 import re
 from base64 import b64decode
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -163,6 +163,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PROGRESS_", env_file=".env", extra="ignore", frozen=True, defer_build=True
     )
+
+    if TYPE_CHECKING:  # without pydantic's plugin mypy misses the defaults, and would want every setting
+
+        def __init__(self, **values: Any) -> None: ...
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
@@ -441,7 +445,7 @@ def _source() -> object:
 
 def _read(chosen: dict[str, object]) -> Settings:
     try:
-        return Settings(**chosen)  # type: ignore[arg-type]
+        return Settings(**chosen)
     except ValidationError as error:
         faults = "; ".join(
             f"PROGRESS_{'_'.join(str(part) for part in fault['loc'] if isinstance(part, str)).upper()}:"

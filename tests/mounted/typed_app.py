@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, assert_type
 
 from fastapi import Depends, FastAPI, Request
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
@@ -30,7 +29,7 @@ app.mount("/progress", progress.app)
 
 other = Progress(
     of_connection,
-    settings=Settings(redis_url=SecretStr("redis://localhost")),
+    settings=Settings(redis_url="redis://localhost", drain_s=5),
     csrf=True,
     hosts=True,
     cors=False,

@@ -4,8 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import assert_type
 
-from celery import Celery, Signature
-
 from progress_broker.settings import Settings
 from progress_workers import (
     AsyncOperation,
@@ -25,7 +23,6 @@ from progress_workers import (
     track,
     tracked,
 )
-from progress_workers.queues.celery import install, with_parent
 
 
 def plain(rows: list[str]) -> int:
@@ -121,13 +118,6 @@ def errors(op: Operation) -> str:
         assert_type(error.detail, str)
         assert_type(error.retry_s, float | None)
     return ""
-
-
-def queued(app: Celery, canvas: Signature) -> str:
-    install(app, terminate_after_s=10)
-    reported, id = with_parent(canvas, title="Import of May", tags=["eu"], id="canvas-1", metadata={"customer": 42})
-    reported.apply_async()
-    return id
 
 
 def library(items: list[int]) -> None:
