@@ -72,12 +72,13 @@ class App(FastAPI):
     def __init__(self, order: Sequence[Middleware], **options: Any) -> None:
         at = order.index(ERRORS)
         super().__init__(middleware=order[at + 1 :], **options)
-        self._outer = order[:at]
+        self.outer = order[:at]
+        """The middleware outside the error handlers, the outermost first."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the app wrapped in all of its middleware."""
         app = super().build_middleware_stack()
-        for middleware, args, options in reversed(self._outer):
+        for middleware, args, options in reversed(self.outer):
             app = middleware(app, *args, **options)
         return app
 

@@ -58,7 +58,7 @@ class Clock:
 def admission_clock(app: Any) -> Clock:
     """Freeze the clock of the admission limit before the app serves, so that no token refills on a slow machine."""
     assert app.middleware_stack is None
-    [admission] = [it for it in app.user_middleware if it.cls is AdmissionMiddleware]
+    [admission] = [it for it in (*app.outer, *app.user_middleware) if it.cls is AdmissionMiddleware]
     clock = admission.kwargs["clock"] = Clock()
     return clock
 

@@ -26,6 +26,7 @@ class DirectRoutes:
                     await route.answer(id, scope, receive, send)
                 except BrokerError as error:
                     await problem_of(error)(scope, receive, send)
+                    error.__traceback__ = None  # it refers to the request, and the request to it
                 except ClientDisconnect:
                     await unanswered(scope, receive, send)
                 return
