@@ -84,6 +84,7 @@ class Hub:
             self._tasks.keep_running(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
         self._tasks.keep_running(self.wheel.run)
         self._tasks.keep_running(self._reconciler.run)
+        self._tasks.keep_running(self._policy.replays.run)
         self._tasks.keep_running(self._run_probe)
         return self
 

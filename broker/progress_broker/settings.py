@@ -388,7 +388,11 @@ class Settings(BaseSettings):
     )
     stuck_timeout_s: Seconds = Field(60, description="how long a client may receive nothing until it is disconnected")
     ring_length: Count = Field(128, description="maximum recent events kept in memory per watched operation")
-    ring_bytes: Count = Field(64 * 1024 * 1024, description="approximate total size of recent events kept in memory")
+    ring_bytes: Count = Field(
+        64 * 1024 * 1024,
+        description="approximate total size of recent events kept in memory; when many clients resume, for some"
+        " seconds up to half as much more",
+    )
     page_length: Count = Field(100, description="number of events read from Redis at a time")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level of log lines")

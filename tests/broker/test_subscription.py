@@ -461,7 +461,7 @@ def test_those_who_missed_the_same_are_written_the_same_objects(types: frozenset
     for _ in range(3):
         log.publish("log", data=b'"' + b"x" * SLICE_BYTES + b'"')
         log.publish()
-    policy = timers.policy()
+    policy = replace(timers.policy(), replays=Replays(1_000_000))
 
     def writes(at: int) -> list[Sequence[Frame]]:
         subscription = Subscription(log.channel, delivery, policy)

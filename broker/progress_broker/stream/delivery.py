@@ -97,5 +97,6 @@ def stream_policy(
         call_later=lambda delay_s, run: asyncio.get_running_loop().call_later(delay_s, run),
         on_close=on_close,
         tally=tally,
+        replays=Replays(settings.ring_bytes // 2),
         replica=replica,
     )

@@ -1,5 +1,6 @@
 """Missed events, encoded once: after an interruption many clients come back together, and have missed the same."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,8 +8,8 @@ from progress_broker.stream.batching import Types, slices, told
 from progress_broker.stream.frames import Frame, bookmark_frame
 from progress_broker.stream.outlet import Encoding, size
 
-KEPT_BYTES = 8 * 1024 * 1024
-"""How much is kept of all operations together. The oldest is dropped."""
+KEPT_S = 10.0
+"""How long slices are kept at most: clients that were disconnected together come back together."""
 
 
 class Reading(NamedTuple):
@@ -36,11 +37,19 @@ class Slice(NamedTuple):
 
 
 class Replays:
-    """The slices that were sent last. Clients that have missed the same share them, and so their buffers do."""
+    """The slices that were sent last, of all operations. Clients that have missed the same share them, and so their
+    buffers do. With more than `kept_bytes`, the oldest are dropped."""
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._left_bytes = kept_bytes
+    def __init__(self, kept_bytes: int = 0) -> None:
+        self._kept_bytes = self._left_bytes = kept_bytes
         self._slices: dict[tuple[Frame, Frame, Reading], Slice] = {}
+
+    async def run(self) -> None:
+        """Drop the slices from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(KEPT_S)
+            self._slices.clear()
+            self._left_bytes = self._kept_bytes
 
     def __iter__(self) -> Iterator[Slice]:
         return iter(self._slices.values())
