@@ -28,12 +28,13 @@ class RingLimits:
 class Ring:
     """Frames with consecutive numbers, oldest first."""
 
-    __slots__ = ("_frames", "_limits", "bytes")
+    __slots__ = ("_after", "_frames", "_limits", "bytes")
 
     def __init__(self, limits: RingLimits) -> None:
         self.bytes = 0
         self._limits = limits
         self._frames: deque[Frame] = deque()
+        self._after: tuple[int, Sequence[Frame]] | None = None  # what was last asked: many clients ask for the same
 
     @property
     def first(self) -> Frame | None:
@@ -65,7 +66,7 @@ class Ring:
 
     def trim(self) -> None:
         """Drop the oldest frames that exceed the limits. The last frame always stays."""
-        frames = self._frames
+        frames, self._after = self._frames, None
         while len(frames) > self._limits.frames or (self.bytes > self._limits.bytes and len(frames) > 1):
             self.bytes -= len(frames.popleft().wire)
 
@@ -78,7 +79,9 @@ class Ring:
         """Return the frames after the n-th, or None if the ring does not have all of them."""
         if not self._frames or n + 1 < self._frames[0].n:
             return None
-        return list(islice(self._frames, n + 1 - self._frames[0].n, None))
+        if self._after is None or self._after[0] != n:
+            self._after = n, tuple(islice(self._frames, n + 1 - self._frames[0].n, None))
+        return self._after[1]
 
     def find(self, position: bytes) -> Frame | None:
         """Return the frame at a position, if it is in the ring."""
@@ -86,7 +89,7 @@ class Ring:
 
     def _clear(self) -> None:
         self._frames.clear()
-        self.bytes = 0
+        self.bytes, self._after = 0, None
 
 
 class Loader(Protocol):
