@@ -14,27 +14,17 @@ from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import Subscription
 
 log = logging.getLogger(__name__)
+_LOST = "Redis has lost history of operation %s: its streams (%d) continue with a snapshot"
 
 
 class Channel(History):
     """One watched operation: it passes events from the feed to the subscriptions, and reloads the log after a gap."""
 
-    __slots__ = (
-        "_ahead",
-        "_early_events",
-        "_live",
-        "_stale",
-        "checked_at",
-        "is_filtered",
-        "last_event_at",
-        "subscriptions",
-    )
+    __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
 
     def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         super().__init__(operation, loader, limits)
         self.subscriptions: set[Subscription] = set()
-        self.is_filtered = False
-        """Whether a client wants only some types. Nobody else needs to know how many events are kept."""
         self.last_event_at = 0.0
         self.checked_at = float("-inf")
         self._live = Fanout(operation)
@@ -91,11 +81,7 @@ class Channel(History):
         self._early_events.clear()
         if lost:
             fields = {"operation": self.operation, "streams": len(self.subscriptions)}
-            log.info(
-                "Redis has lost history of operation %s: its streams (%d) continue with a snapshot",
-                *fields.values(),
-                extra=fields,
-            )
+            log.info(_LOST, *fields.values(), extra=fields)
         for subscription in tuple(self.subscriptions):
             if lost:
                 subscription.reset("lost")
@@ -127,10 +113,7 @@ class Channel(History):
     def add(self, subscription: Subscription) -> None:
         """Add a new subscription. It then says where it begins."""
         self.subscriptions.add(subscription)
-        if subscription.delivery.types is not None and not self.is_filtered:
-            self.is_filtered = True
-            if self.loaded:
-                self._loader.history_length(self)
+        self._filter_for(subscription)
 
     # What subscriptions call (`subscription.FrameSource`; a part of it is in `History`)
 
@@ -172,8 +155,7 @@ class Channel(History):
             for subscription in ending:
                 subscription.ended()
             if began:
-                if self.is_filtered:
-                    self._loader.history_length(self)
+                self._read_length()
                 for subscription in tuple(self.subscriptions):
                     subscription.appeared()
         if self._ahead:

@@ -120,6 +120,7 @@ class History:
         "_ring",
         "_snapshots",
         "bookmark_every",
+        "is_filtered",
         "loaded",
         "n",
         "name",
@@ -134,6 +135,8 @@ class History:
         self.position = START.encode()
         self.loaded = False
         self.bookmark_every = 1  # until it is known how many events are kept
+        self.is_filtered = False
+        """Whether a client wants only some types. Nobody else needs to know how many events are kept."""
         self._ring = Ring(limits)  # it ends with the n-th frame
         self._loader = loader
         self._pages: dict[bytes, list[Subscription]] = {}
@@ -180,6 +183,17 @@ class History:
         frames = {reset: snapshot_frame(operation, reset) for reset in {reset for _, reset in waiting}}
         for subscription, reset in waiting:
             subscription.take_snapshot(frames[reset], done=operation.done)
+
+    def _filter_for(self, subscription: Subscription) -> None:
+        """Find out how many events are kept if a subscription is the first to need that."""
+        if subscription.delivery.types is not None and not self.is_filtered:
+            self.is_filtered = True
+            if self.loaded:
+                self._read_length()
+
+    def _read_length(self) -> None:
+        if self.is_filtered:
+            self._loader.history_length(self)
 
     # Comparison with what Redis has
 
