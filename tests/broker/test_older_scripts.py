@@ -1,7 +1,7 @@
 """An older text of the scripts and today's, side by side on the same operations.
 
 `schema_2` has the scripts as a release of schema 2 printed them (`progress-broker script`), for a worker that keeps its
-text. They are never edited. A new schema replaces them by its own.
+text; what all of them begin with stands there once. They are never edited. A new schema replaces them by its own.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from progress_broker.operations.commands import create_call, delete_call, publis
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.run import run
-from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL, Call, Script
+from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SCHEMA, SIGNAL, Call, Script
 
 FOLDER = Path(__file__).with_name("schema_2")
 TODAYS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}
@@ -29,7 +29,8 @@ LINES = 130
 
 
 def older(verb: str) -> Script:
-    text = (FOLDER / f"{verb}.lua").read_text()
+    text = (FOLDER / f"{verb}.lua").read_text().replace("-- The prelude.\n", (FOLDER / "prelude.lua").read_text())
+    assert text.count(f"local SCHEMA = '{SCHEMA}'") == 1
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
