@@ -113,8 +113,8 @@ def test_a_canvas_goes_on_with_what_replaces_one_of_its_tasks(queue: Any, broker
     broker.cancel(next(child for child in broker.children(operation) if child != replaced.id))
 
 
-def test_to_cancel_a_task_that_was_replaced_cancels_its_replacement(queue: Any, broker: Broker) -> None:
-    operation = queue.enqueue("replaced_by", "waiting")
+def cancels_its_child(queue: Any, broker: Broker, operation: str) -> None:
+    """Cancel an operation while its only child works, and check that both end so."""
     until(queue, broker, operation, lambda: broker.children(operation), "has a child")
     (child,) = broker.children(operation)
     at_work(queue, broker, child)
@@ -122,6 +122,11 @@ def test_to_cancel_a_task_that_was_replaced_cancels_its_replacement(queue: Any, 
     for each in (child, operation):
         shown = ended(queue, broker, each)
         assert (shown.status, (shown.error or {})["message"]) == (Status.CANCELLED, "enough")
+
+
+def test_to_cancel_a_task_that_was_replaced_cancels_its_replacement(queue: Any, broker: Broker) -> None:
+    operation = queue.enqueue("replaced_by", "waiting")
+    cancels_its_child(queue, broker, operation)
 
 
 def test_a_retry_goes_on_within_it(queue: Any, broker: Broker) -> None:
@@ -136,13 +141,7 @@ def test_to_cancel_it_cancels_its_tasks_and_to_cancel_one_ends_it(queue: Any, br
     from celery import chain
 
     operation, _ = apply(queue, chain(queue.app.waits.s(), queue.app.passes.si()))
-    until(queue, broker, operation, lambda: broker.children(operation), "has a child")
-    (child,) = broker.children(operation)
-    at_work(queue, broker, child)
-    broker.cancel(operation, "enough")
-    for each in (child, operation):
-        shown = ended(queue, broker, each)
-        assert (shown.status, (shown.error or {})["message"]) == (Status.CANCELLED, "enough")
+    cancels_its_child(queue, broker, operation)
     operation, _ = apply(queue, chain(queue.app.waits.s(), queue.app.passes.si()))
     until(queue, broker, operation, lambda: broker.children(operation), "has a child")
     (child,) = broker.children(operation)
