@@ -54,7 +54,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.protocol_check import check_tls, explained, uses_tls
+from progress_broker.storage.protocol_check import check_tls, explained, tls_address
 from progress_broker.storage.redis_errors import storage_error, storage_errors
 from progress_broker.storage.run import ScriptQueue, run, run_all
 from progress_broker.storage.schema import ensure_schema, setup_errors
@@ -103,8 +103,8 @@ class Store:
         connections = Connections.open(settings, lanes=1)
         try:
             with setup_errors():
-                if uses_tls(settings):
-                    await asyncio.to_thread(check_tls, settings)
+                if (address := tls_address(settings)) is not None:
+                    await asyncio.to_thread(check_tls, address)
                 try:
                     keyspace = await ensure_schema(connections, settings)
                 except StorageUnavailable as error:

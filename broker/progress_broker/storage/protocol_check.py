@@ -20,15 +20,16 @@ _TLS = "{} uses TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
 _HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address of a Redis"
 
 
-def uses_tls(settings: Settings) -> bool:
-    """Return whether the address is for TLS."""
-    return settings.redis_url is not None and urlsplit(settings.redis_url.get_secret_value()).scheme == "rediss"
+def tls_address(settings: Settings) -> str | None:
+    """Return the address of Redis if it is for TLS."""
+    address = None if settings.redis_url is None else settings.redis_url.get_secret_value()
+    return address if address is not None and urlsplit(address).scheme == "rediss" else None
 
 
-def check_tls(settings: Settings) -> None:
-    """Raise `StorageUnsuitable` if the address is for TLS but the server has none. A connection would only time out."""
-    if settings.redis_url is not None and uses_tls(settings):
-        wrong = mismatch(settings.redis_url.get_secret_value())
+def check_tls(address: str | None) -> None:
+    """Raise `StorageUnsuitable` if the server at a `tls_address` has no TLS. A connection would only time out."""
+    if address is not None:
+        wrong = mismatch(address)
         if wrong is not None:
             raise StorageUnsuitable(wrong)
 

@@ -10,7 +10,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.connections import connect, unparsed
 from progress_broker.storage.failover import ConnectionGeneration
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
-from progress_broker.storage.protocol_check import check_tls, explained
+from progress_broker.storage.protocol_check import check_tls, explained, tls_address
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
 from progress_broker.storage.scripts import Call
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
@@ -52,7 +52,7 @@ class Connection:
         """Return the keyspace that all programs on this Redis share; raise `SetupError` if our settings differ."""
         if self._keyspace is None:
             client, located = self.client(), self._located or self.settings
-            check_tls(located)
+            check_tls(tls_address(located))
             try:
                 self._keyspace = read_meta(self._meta(client), self.settings)
             except StorageUnavailable as error:
