@@ -145,7 +145,7 @@ class RealRedis(Process):
 
     def _answers(self) -> bool:
         try:
-            with redis.Redis.from_url(self.url) as client:
+            with redis.Redis.from_url(self.url, protocol=2) as client:  # it may know no HELLO
                 return bool(client.ping())
         except redis.exceptions.RedisError:
             return False

@@ -102,6 +102,10 @@ async def test_a_demoted_master_is_left_by_all(
         await asyncio.to_thread(wait_until, lambda: readiness(api) == 200, "it has left the old one")
         with ThreadPoolExecutor(20) as threads:
             assert set(threads.map(lambda n: publish(api, f"late {n}"), range(100))) == {200}
+        stored = api.show("worked")["events"]
+        await asyncio.to_thread(
+            wait_until, lambda: api.show("worked")["events"] > stored, "the worker has left it, too"
+        )
         assert worker.stdin is not None
         worker.stdin.write("\n")
         worker.stdin.flush()

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
 from progress_workers import AsyncOperation, Fenced, NotFound, Operation
-from tests.servers import RealRedis, wait_until
+from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.conftest import Run
 from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
 from tests.workers.proxy import Proxy
@@ -56,6 +57,33 @@ def test_no_error_of_redis_has_an_operation_given_up(kept_redis: RealRedis, erro
     assert kept.logged("op") == ["before", "meanwhile", "after"]
     assert kept.data("op", "end") == [{"status": "succeeded", "result": None, "error": None}]
     kept.redis.close()
+
+
+@pytest.mark.parametrize("options", [(), ("--rename-command", "HELLO", "")], ids=["asked by HELLO", "asked by INFO"])
+def test_a_demotion_between_two_reads_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: tuple[str, ...]
+) -> None:
+    """Redis reports a demotion only to blocked calls, and a replica that takes writes rejects none."""
+    with RealRedis(tmp_path / "demoted", options=options) as redis:
+        demoted = Broker(f"{redis.url}?protocol=2", redis.url)  # so that the test's client does not need HELLO
+        with Operation.start("import", id="op", interval_s=0.01, settings=demoted.settings) as op:
+            wait_until(lambda: blocked(demoted), "it reads signals")
+            demoted.redis.config_set("replica-read-only", "no")
+            with demoted.redis.pipeline(transaction=True) as both:
+                both.client_unblock(*blocked(demoted))
+                both.replicaof("127.0.0.1", free_port())
+                both.execute()
+            wait_until(lambda: op.log("line") or "is a replica of 127.0.0.1" in caplog.text, "it is noticed")
+            assert not op.flush(timeout=0.01)
+            demoted.redis.replicaof("NO", "ONE")
+            assert op.flush(timeout=60)
+        assert_whole(demoted.events("op"))
+        demoted.redis.close()
+
+
+def blocked(broker: Broker) -> list[str]:
+    """Return the ids of the clients whose call waits in Redis."""
+    return [client["id"] for client in broker.redis.client_list() if "b" in client["flags"]]
 
 
 def test_what_another_program_does_to_one_operation_holds_up_no_other(broker: Broker) -> None:

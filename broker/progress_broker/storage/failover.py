@@ -18,11 +18,13 @@ import redis.connection
 import redis.exceptions
 
 from progress_broker.storage.redis_errors import text_of
-from progress_broker.storage.server_kind import Inquiry, inquire
+from progress_broker.storage.server_kind import Inquiry, inquire, is_replica
 
 MIN_INTERVAL_S = 0.5
 """The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get
 endless new connections."""
+
+LEFT = "the connected server is no longer the master"
 
 _DEMOTED = (
     redis.exceptions.ReadOnlyError,
@@ -89,7 +91,7 @@ class _FailoverAware:
     def _reconnect(self) -> None:
         self._made_in = None
         if self._strict:
-            raise redis.exceptions.ConnectionError("the connected server is no longer the master")
+            raise redis.exceptions.ConnectionError(LEFT)
 
 
 class _FailoverAwareAsync(_FailoverAware):
@@ -134,22 +136,40 @@ class _FailoverAwareSync(_FailoverAware):
         except redis.exceptions.ResponseError:
             self._inquire(inquire(self._address))
             raise
-        self._inquire(inquire(self._address))
+        self._ask_role = self._inquire(inquire(self._address))
         self._made_in = number
 
-    def _inquire(self, inquiry: Inquiry) -> None:
+    def _inquire(self, inquiry: Inquiry) -> tuple[str, ...]:
         connection: Any = self
         try:
             command = next(inquiry)
             while True:
                 connection.send_command(*command, check_health=False)
-                try:
-                    reply = connection.read_response()
-                except redis.exceptions.ResponseError as error:
-                    reply = error
-                command = inquiry.send(reply)
-        except StopIteration:
-            pass
+                command = inquiry.send(self._reply())
+        except StopIteration as over:
+            again: tuple[str, ...] = over.value
+            return again
+
+    def _reply(self) -> Any:
+        try:
+            return self.read_response()
+        except redis.exceptions.ResponseError as error:
+            return error
+
+    def execute_on_master(self, *command: Any) -> Any:
+        """Run a command that may block, and ask in the same write whether the server is still the master.
+
+        Redis reports a demotion only to calls that are blocked at that moment. A replica that accepts writes reports it
+        to no later call. Redis answers this question and begins the command without a pause, so no demotion is missed.
+        """
+        connection: Any = self
+        connection.connect()
+        connection.send_packed_command(connection.pack_commands([self._ask_role, command]))
+        if is_replica(self._reply()):
+            self._generation.invalidate(self._made_in)
+            connection.disconnect()  # the command's reply is still to come
+            raise redis.exceptions.ConnectionError(LEFT)
+        return connection.read_response()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send a command. Reconnect first if the server may no longer be the master."""

@@ -1,7 +1,8 @@
 """Checks the kind of a server. Only a single master can be used; the error for any other kind names it.
 
 The check runs once for each new connection. No I/O happens here: the owner of the connection runs each command that
-`inquire` yields, and sends the reply, or the error that Redis replied with, back into it.
+`inquire` yields, and sends the reply, or the error that Redis replied with, back into it. Later `is_replica` reads the
+reply to the command that `inquire` returned.
 """
 
 from collections.abc import Generator
@@ -23,7 +24,7 @@ REPLICA = (
     " Set PROGRESS_REDIS_URL to the master's address; during a failover, wait: this is retried"
 )
 
-Inquiry = Generator[tuple[str, ...], Any, None]
+Inquiry = Generator[tuple[str, ...], Any, tuple[str, ...]]
 
 
 class WrongKind(redis.exceptions.ConnectionError):
@@ -35,19 +36,32 @@ class NotMaster(redis.exceptions.ConnectionError):
 
 
 def inquire(address: str) -> Inquiry:
-    """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted."""
+    """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted.
+
+    Return the command that asks this server for its role again.
+    """
     # HELLO needs no permission, but some proxies and managed servers reject it. INFO has the same information.
-    reply = yield ("HELLO",)
-    fields = _read_info((yield ("INFO",))) if _rejected(reply) else _read_hello(reply)
-    mode, role = fields.get("mode") or fields.get("redis_mode"), fields.get("role")
+    again: tuple[str, ...] = ("HELLO",)
+    reply = yield again
+    if _rejected(reply):
+        again = ("INFO", "replication")
+        reply = yield ("INFO",)
+    fields = _read_fields(reply)
+    mode = fields.get("mode") or fields.get("redis_mode")
     if mode == "cluster":
         raise WrongKind(CLUSTER.format(shown(address)))
     if mode == "sentinel":
         raise WrongKind(SENTINEL.format(shown(address)))
-    if role in ("replica", "slave"):
-        fields = _read_info((yield ("INFO", "replication")))
+    if is_replica(reply):
+        fields = _read_fields((yield ("INFO", "replication")))
         host, port = fields.get("master_host"), fields.get("master_port")
         raise NotMaster(REPLICA.format(shown(address), f" of {host}:{port}" if host and port else ""))
+    return again
+
+
+def is_replica(reply: Any) -> bool:
+    """Return whether a reply to HELLO or INFO, or an error, says that the server is a replica."""
+    return _read_fields(reply).get("role") in ("replica", "slave")
 
 
 def shown(address: str) -> str:
@@ -60,21 +74,15 @@ def _rejected(reply: Any) -> bool:
     return isinstance(reply, Exception)
 
 
-def _read_hello(reply: Any) -> dict[str, str]:
-    """Return the fields in a reply to HELLO. In RESP2 it is a list of names and values in turn."""
-    if isinstance(reply, dict):
-        return _read_info(reply)
-    if not isinstance(reply, list):
-        return {}
-    parts = [_text(part) for part in reply]
-    return dict(zip(parts[::2], parts[1::2], strict=False))
-
-
-def _read_info(reply: Any) -> dict[str, str]:
+def _read_fields(reply: Any) -> dict[str, str]:
+    """Return the fields in a reply to HELLO or INFO. In RESP2, HELLO replies a list of names and values in turn."""
     if _rejected(reply):
         return {}
-    if isinstance(reply, dict):  # already parsed by the library
+    if isinstance(reply, dict):  # RESP3, or already parsed by the library
         return {_text(name): _text(value) for name, value in reply.items()}
+    if isinstance(reply, list):
+        parts = [_text(part) for part in reply]
+        return dict(zip(parts[::2], parts[1::2], strict=False))
     pairs = (line.partition(":") for line in _text(reply).splitlines())
     return {name: value.strip() for name, _, value in pairs}
 

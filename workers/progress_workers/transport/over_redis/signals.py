@@ -39,7 +39,8 @@ class SignalStreams:
                 client = self._client or self._connect()
                 streams = {self._connection.keys(operation).signals: operation for operation in positions}
                 after = [f"{ms}-{seq}" for ms, seq in positions.values()]
-                reply = client.execute_command("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
+                read = ("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
+                reply = client.connection.execute_on_master(*read)
         except BaseException:
             self._client = self._client_id = None
             raise
