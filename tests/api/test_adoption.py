@@ -28,7 +28,7 @@ from tests.api.conftest import Connect, InLoopServer
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.conftest import make_settings
-from tests.servers import ApiReplica, RealRedis, eventually, need, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, eventually, need, wait_until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -575,7 +575,7 @@ class TestServedOverTls:
         cert, key = certificate
         with ApiReplica(redis_server.url, tmp_path / "log", tls_cert=cert, tls_key=key) as replica:
             assert f"serving on https://127.0.0.1:{replica.port}" in replica.output()
-            async with httpx.AsyncClient(base_url=replica.url, verify=False) as http:
+            async with httpx.AsyncClient(base_url=replica.url, verify=False, timeout=DEADLINE_S) as http:
                 (await http.post(OPS, json={"id": "tls"})).raise_for_status()
                 client = await Client.connect(replica.url)
                 client.send(request(f"{OPS}/tls/stream"))
@@ -614,7 +614,7 @@ class TestShutdown:
     @pytest.fixture
     def replica(self, redis_url: str, tmp_path: Path) -> Iterator[ApiReplica]:
         with ApiReplica(redis_url, tmp_path / "log", drain_s=1) as replica:
-            httpx.post(f"{replica.url}{OPS}", json={"id": "a"})
+            httpx.post(f"{replica.url}{OPS}", json={"id": "a"}, timeout=DEADLINE_S)
             yield replica
 
     async def ended(self, replica: ApiReplica) -> None:
@@ -641,7 +641,7 @@ class TestShutdown:
         client.send(request())
         await client.opened()
         body = [{"type": "log", "data": {"message": "x" * 60_000}}] * 10
-        async with httpx.AsyncClient(base_url=replica.url) as http:
+        async with httpx.AsyncClient(base_url=replica.url, timeout=DEADLINE_S) as http:
             for _ in range(30):
                 (await http.post(f"{OPS}/a/events", json=body)).raise_for_status()
         replica.send(signal.SIGINT)

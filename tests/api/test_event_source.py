@@ -15,7 +15,7 @@ import uvicorn
 from tests.api.conftest import Connect
 from tests.api.raw import Client, request
 from tests.api.test_operations import create
-from tests.servers import Process, eventually, free_port, wait_until
+from tests.servers import DEADLINE_S, Process, eventually, free_port, wait_until
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ async def test_a_signal_to_any_server_ends_streams_with_a_word(
 
         def ready() -> bool:
             try:
-                return httpx.get(f"{url}/readyz").status_code == 200
+                return httpx.get(f"{url}/readyz", timeout=DEADLINE_S).status_code == 200
             except httpx.TransportError:
                 return False
 
         await asyncio.to_thread(wait_until, ready, "it is ready", 90)
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
             await create(http, id="a")
         client = await Client.connect(url)
         client.send(request())

@@ -21,7 +21,7 @@ from tests.api.conftest import InLoopServer
 from tests.api.hostile import KINDS, mutated
 from tests.api.raw import Client
 from tests.api.test_operations import create
-from tests.servers import ApiReplica, RealRedis, eventually, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, eventually, wait_until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 ROUNDS = int(os.environ.get("PROGRESS_FUZZ_EXAMPLES", "25"))
@@ -139,7 +139,7 @@ def test_a_server_gives_back_what_slow_ones_took(redis_server: RealRedis, tmp_pa
     most = 16 * 1024 * 1024
     with ApiReplica(redis_server.url, tmp_path / "log", drain_s=1) as replica:
         replica.await_ready()
-        httpx.post(f"{replica.url}/v1/operations", json={"id": "a"})
+        httpx.post(f"{replica.url}/v1/operations", json={"id": "a"}, timeout=DEADLINE_S)
         folder = Path(f"/proc/{replica.pid}/fd")
         sizes = []
         for _ in range(3):  # the first run allocates what stays

@@ -626,7 +626,7 @@ class TestServed:
         self, redis_server: RealRedis, tmp_path: Path
     ) -> None:
         with ApiReplica(redis_server.url, tmp_path / "log", drain_s=2, log_level="debug") as replica:
-            async with httpx.AsyncClient(base_url=replica.url) as http:
+            async with httpx.AsyncClient(base_url=replica.url, timeout=DEADLINE_S) as http:
                 await http.post(OPS, json={"id": "ws"})
                 url = replica.url.replace("http", "ws", 1)
                 quiet = {"proxy": None, "close_timeout": 1.0, "max_queue": 1}
@@ -674,7 +674,7 @@ class TestServed:
                         position[name] = message["id"]
 
         async def work(url: str, start: int) -> None:
-            async with httpx.AsyncClient(base_url=url) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
                 for i in range(start, start + 40):
                     for name in names:
                         await publish(http, name, "log", {"message": str(i)})
@@ -683,7 +683,7 @@ class TestServed:
             ApiReplica(redis_server.url, tmp_path / "one") as one,
             ApiReplica(redis_server.url, tmp_path / "other") as other,
         ):
-            async with httpx.AsyncClient(base_url=other.url) as http:
+            async with httpx.AsyncClient(base_url=other.url, timeout=DEADLINE_S) as http:
                 for name in names:
                     await create(http, id=name)
                 following = asyncio.create_task(follow(one.url))

@@ -26,7 +26,7 @@ async def replicas(theirs: TheirBackend, redis_url: str, tmp_path: Path) -> Asyn
             stack.enter_context(ApiReplica(redis_url, tmp_path / f"log{number}", drain_s=2, **decides))
             for number in range(2)
         ]
-        async with httpx.AsyncClient(base_url=both[0].url) as http:
+        async with httpx.AsyncClient(base_url=both[0].url, timeout=DEADLINE_S) as http:
             (await http.post(OPS, json={"id": "a"})).raise_for_status()
         yield both
 

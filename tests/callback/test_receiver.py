@@ -13,7 +13,7 @@ import pytest
 from progress_server.callback.signature import Signer
 from tests.api.test_operations import OPS
 from tests.callback.backend import SECRET
-from tests.servers import START_S, ApiReplica, Process, free_port, wait_until
+from tests.servers import DEADLINE_S, START_S, ApiReplica, Process, free_port, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "callback.md"
 ALICE = {"Cookie": "session=a-session-of-alice"}
@@ -22,7 +22,7 @@ DISCONNECT = b'{"action": "disconnect"}'
 
 def answers(url: str) -> bool:
     try:
-        return httpx.post(url).status_code == 400
+        return httpx.post(url, timeout=DEADLINE_S).status_code == 400
     except httpx.TransportError:
         return False
 
@@ -42,7 +42,10 @@ def hook(tmp_path: Path) -> Iterator[str]:
 
 def test_it_decides_who_may_open_a_stream(hook: str, redis_url: str, tmp_path: Path) -> None:
     settings = {"auth": "callback", "callback_url": hook, "callback_secret": SECRET}
-    with ApiReplica(redis_url, tmp_path / "log", **settings) as replica, httpx.Client(base_url=replica.url) as http:
+    with (
+        ApiReplica(redis_url, tmp_path / "log", **settings) as replica,
+        httpx.Client(base_url=replica.url, timeout=DEADLINE_S) as http,
+    ):
         assert http.get(OPS, headers=ALICE).json()["operations"] == []
         assert http.get(f"{OPS}/a/stream", headers=ALICE).status_code == 404
         for headers in ({}, {"Cookie": "session=guessed"}, {"Authorization": "Bearer guessed"}):
@@ -66,4 +69,4 @@ def test_it_rejects_what_the_broker_did_not_sign(hook: str) -> None:
         (good | {"webhook-signature": "v1,a"}, DISCONNECT, 400),
         (good, b"\xff", 400),
     ):
-        assert httpx.post(hook, headers=headers, content=body).status_code == status
+        assert httpx.post(hook, headers=headers, content=body, timeout=DEADLINE_S).status_code == status

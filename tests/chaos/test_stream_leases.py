@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.chaos import named_replica
-from tests.servers import ApiReplica, RealRedis, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
 
 GIVEN = os.environ.get("PROGRESS_STREAM_LEASE_S")
 LEASE_S = float(GIVEN or "6")
@@ -38,7 +38,7 @@ def test_the_streams_of_a_killed_replica_are_free_after_their_lease(folder: Path
         limits = {"max_streams_per_principal": STREAMS, "stream_lease_s": LEASE_S}
         replicas = [NamedReplica(redis.url, folder / f"api-{i}.log", **limits) for i in range(2)]
         doomed, other = [stack.enter_context(replica) for replica in replicas]
-        httpx.post(f"{other.url}/v1/operations", json={"id": "a"}).raise_for_status()
+        httpx.post(f"{other.url}/v1/operations", json={"id": "a"}, timeout=DEADLINE_S).raise_for_status()
         client = stack.enter_context(httpx.Client(base_url=doomed.url, timeout=60))
         for _ in range(STREAMS):
             stream = client.stream("GET", "/v1/operations/a/stream", headers=ANN)
@@ -59,7 +59,7 @@ def test_the_streams_of_a_replica_that_stops_are_free_at_once(folder: Path) -> N
         limits = {"max_streams_per_principal": 1, "stream_lease_s": 60, "drain_s": 0.5}
         replicas = [NamedReplica(redis.url, folder / f"api-{i}.log", **limits) for i in range(2)]
         stopping, other = [stack.enter_context(replica) for replica in replicas]
-        httpx.post(f"{other.url}/v1/operations", json={"id": "a"}).raise_for_status()
+        httpx.post(f"{other.url}/v1/operations", json={"id": "a"}, timeout=DEADLINE_S).raise_for_status()
         client = stack.enter_context(httpx.Client(base_url=stopping.url, timeout=60))
         stack.enter_context(client.stream("GET", "/v1/operations/a/stream", headers=ANN))
         assert status(other) == 429

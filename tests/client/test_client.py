@@ -247,7 +247,7 @@ def test_what_is_missing_or_deleted_is_an_error(client: Client, id: str, server:
 def _delete(id: str, where: Settings, server: object) -> None:
     import httpx
 
-    httpx.delete(f"{server.url}/v1/operations/{id}?force=true").raise_for_status()  # type: ignore[attr-defined]
+    httpx.delete(f"{server.url}/v1/operations/{id}?force=true", timeout=DEADLINE_S).raise_for_status()  # type: ignore[attr-defined]
 
 
 def test_bad_arguments_are_rejected_before_anything_is_sent() -> None:

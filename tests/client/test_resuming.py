@@ -23,7 +23,7 @@ def restless(redis_url: str, tmp_path: Path) -> Iterator[ApiReplica]:
 
 
 def times_sent_away(server: ApiReplica) -> float:
-    told = httpx.get(f"{server.url}/metrics").text
+    told = httpx.get(f"{server.url}/metrics", timeout=DEADLINE_S).text
     return sum(float(line.rpartition(" ")[2]) for line in told.splitlines() if "max-age" in line)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 
 from tests.deploy.files import ROOT
-from tests.servers import ApiReplica, Process, RealRedis, free_port, need, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, Process, RealRedis, free_port, need, wait_until
 
 RECIPES = {"nginx": "nginx-tls.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile"}
 SILENCE = "5m"
@@ -73,7 +73,7 @@ class Proxy(Process):
 
     def __enter__(self) -> Self:
         self.start()
-        with httpx.Client(verify=self._certificate.context()) as client:
+        with httpx.Client(verify=self._certificate.context(), timeout=DEADLINE_S) as client:
 
             def answers() -> bool:
                 assert self.popen is not None

@@ -20,7 +20,7 @@ from tests import sse
 from tests.deploy.proxies import RECIPES, SILENCE, Certificate, Front, recipe
 from tests.deploy.stack import Curl
 from tests.deploy.test_rolling import Source
-from tests.servers import START_S, ApiReplica, eventually, wait_until
+from tests.servers import DEADLINE_S, START_S, ApiReplica, eventually, wait_until
 from tests.workers.harness import Broker, assert_whole
 
 EVENTS = {"Accept": "text/event-stream"}  # and nothing else, as an EventSource says
@@ -118,7 +118,7 @@ def test_an_address_is_the_proxy_s_word_and_not_the_client_s(front: Front) -> No
 
 def test_metrics_are_not_told_to_strangers(front: Front) -> None:
     assert front.client.get("/metrics").status_code == 404
-    assert all(httpx.get(f"{replica.url}/metrics").status_code == 200 for replica in front.replicas)
+    assert all(httpx.get(f"{replica.url}/metrics", timeout=DEADLINE_S).status_code == 200 for replica in front.replicas)
 
 
 def test_browsers_are_told_to_stay_with_tls(front: Front) -> None:
@@ -144,7 +144,9 @@ def test_pings_outlast_the_idle_limit(name: str, folder: Path, certificate: Cert
     front.replicas[1] = quiet = ApiReplica(front.redis.url, folder / "quiet.log", front.replicas[1].port, ping_s=60)
     with front.running(), ExitStack() as stack:
         # Not through the proxy: there an answer may take longer than its limit.
-        httpx.post(f"{front.replicas[0].url}/v1/operations", json={"id": "import-1"}).raise_for_status()
+        httpx.post(
+            f"{front.replicas[0].url}/v1/operations", json={"id": "import-1"}, timeout=DEADLINE_S
+        ).raise_for_status()
         url = f"{front.proxy.url}/v1/operations/import-1/stream"
         streams: list[Curl] = []
 
@@ -306,7 +308,7 @@ def test_an_event_source_survives_that_there_is_no_replica(name: str, folder: Pa
             return bool(message.json["reason"] == asked)
 
         front.redis.stop()  # so that none is ready, and all still answer
-        with httpx.Client() as direct:
+        with httpx.Client(timeout=DEADLINE_S) as direct:
             for replica in front.replicas:
                 wait_until(lambda r=replica: direct.get(f"{r.url}/readyz").status_code == 503, "it is not ready")  # type: ignore[misc]
         for _ in range(5):

@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from tests.deploy.files import ROOT
 from tests.deploy.proxies import Certificate, replaced
-from tests.servers import ApiReplica, Process, free_port, need, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, Process, free_port, need, wait_until
 from tests.workers.harness import finished, python
 
 CONF = (ROOT / "deploy" / "redis.conf").read_text()
@@ -191,7 +191,7 @@ def test_workers_reach_the_lanes_alone(guarded: Guarded) -> None:
 def test_a_missing_grant_is_named(guarded: Guarded, folder: Path) -> None:
     """As a worker's user, a replica can't list."""
     with ApiReplica(guarded.url("worker"), folder / "api.log") as replica:
-        answer = httpx.get(f"{replica.url}/v1/operations")
+        answer = httpx.get(f"{replica.url}/v1/operations", timeout=DEADLINE_S)
     assert answer.status_code == 503
     assert answer.json()["type"] == "storage-unavailable"
     assert "lacks a permission" in answer.json()["detail"]

@@ -69,7 +69,7 @@ class Source(Client):
 
 
 def show(stack: Stack, operation: str) -> dict[str, Any]:
-    shown: dict[str, Any] = httpx.get(f"{stack.url}/v1/operations/{operation}").json()
+    shown: dict[str, Any] = httpx.get(f"{stack.url}/v1/operations/{operation}", timeout=DEADLINE_S).json()
     return shown
 
 
@@ -83,7 +83,7 @@ def restart(stack: Stack, replica: Container) -> None:
 
 def is_ready(replica: Container) -> bool:
     try:
-        return httpx.get(f"{replica.url}/readyz").status_code == 200
+        return httpx.get(f"{replica.url}/readyz", timeout=DEADLINE_S).status_code == 200
     except httpx.TransportError:
         return False
 

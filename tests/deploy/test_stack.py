@@ -13,19 +13,19 @@ import pytest
 from tests import sse
 from tests.deploy import files
 from tests.deploy.stack import REPLICAS, STOP_SIGNALS, Curl, Stack
-from tests.servers import wait_until
+from tests.servers import DEADLINE_S, wait_until
 
 NAMES_VALID_S = 2  # as deploy/nginx.conf says of its resolver
 
 
 def create(stack: Stack, operation: str) -> None:
-    answer = httpx.post(f"{stack.url}/v1/operations", json={"id": operation, "kind": "import"})
+    answer = httpx.post(f"{stack.url}/v1/operations", json={"id": operation, "kind": "import"}, timeout=DEADLINE_S)
     assert answer.status_code == 201, answer.text
 
 
 def publish(stack: Stack, operation: str, type: str, data: dict[str, Any]) -> dict[str, Any]:
     url = f"{stack.url}/v1/operations/{operation}/events"
-    answer = httpx.post(url, json={"type": type, "data": data})
+    answer = httpx.post(url, json={"type": type, "data": data}, timeout=DEADLINE_S)
     assert answer.is_success, answer.text
     stored: dict[str, Any] = answer.json()
     return stored
@@ -65,7 +65,10 @@ def test_a_stream_goes_on_at_the_other_replica_and_no_call_fails(stack: Stack) -
     first, second = REPLICAS
     leaving = stack.replicas[0]
     # One is known at first, so that we know who serves the stream.
-    with stack.running(known=(first,)), httpx.Client(base_url=f"{stack.url}/v1/operations") as client:
+    with (
+        stack.running(known=(first,)),
+        httpx.Client(base_url=f"{stack.url}/v1/operations", timeout=DEADLINE_S) as client,
+    ):
         create(stack, "import-1")
         url = f"{stack.url}/v1/operations/import-1/stream"
         with Curl(stack.folder, url) as curl:
@@ -105,7 +108,7 @@ def test_a_stream_goes_on_at_the_other_replica_and_no_call_fails(stack: Stack) -
         assert seen[0].json["data"]["message"] == "two"
         assert [message.json["n"] for message in seen] == [seen[0].json["n"], seen[0].json["n"] + 1]
 
-        ended = httpx.get(url, headers={"Last-Event-ID": seen[1].id})
+        ended = httpx.get(url, headers={"Last-Event-ID": seen[1].id}, timeout=DEADLINE_S)
         assert ended.status_code == 204
 
 
@@ -121,14 +124,14 @@ def test_no_call_fails_while_a_replica_is_gone_and_no_log_tells_tickets(stack: S
         stack.replicas[0].stop(signal.SIGKILL)
         for number in range(20):
             create(stack, f"import-{number}")
-            assert httpx.get(f"{stack.url}/v1/operations/import-{number}").status_code == 200
+            assert httpx.get(f"{stack.url}/v1/operations/import-{number}", timeout=DEADLINE_S).status_code == 200
         tried = [line for line in stack.nginx.output().splitlines() if f"{REPLICAS[0]}:" in line and ", " in line]
         assert tried != []  # the dead one was tried, and the other one answered
 
         url = f"{stack.url}/v1/operations/import-1?ticket=t1cket"
-        assert httpx.get(url).status_code == 200
+        assert httpx.get(url, timeout=DEADLINE_S).status_code == 200
         stack.replicas[1].stop(signal.SIGKILL)
-        assert httpx.get(url).status_code == 502  # which nginx has something to say about
+        assert httpx.get(url, timeout=DEADLINE_S).status_code == 502  # which nginx has something to say about
         logs = [process.output() for process in (stack.nginx, *stack.replicas)]
         assert "/v1/operations/import-1" in logs[0]
         assert not any("t1cket" in log for log in logs)
@@ -149,6 +152,7 @@ def test_a_body_is_passed_on_as_it_comes(shared: Stack) -> None:
             f"{shared.url}/v1/operations/import-lines/events",
             content=lines(),
             headers={"Content-Type": "application/x-ndjson"},
+            timeout=DEADLINE_S,
         )
         assert answer.json()["accepted"] == 2
 
@@ -156,7 +160,7 @@ def test_a_body_is_passed_on_as_it_comes(shared: Stack) -> None:
 def test_streams_tell_nginx_not_to_buffer_them(shared: Stack) -> None:
     create(shared, "import-unbuffered")
     url = f"{shared.replicas[0].url}/v1/operations/import-unbuffered/stream"  # nginx keeps the header to itself
-    with httpx.stream("GET", url) as answer:
+    with httpx.stream("GET", url, timeout=DEADLINE_S) as answer:
         assert answer.headers["x-accel-buffering"] == "no"
 
 
@@ -164,7 +168,9 @@ def test_the_demo_workers_are_at_work(shared: Stack) -> None:
     seen: list[dict[str, Any]] = []
 
     def begun() -> bool:
-        seen.extend(httpx.get(f"{shared.url}/v1/operations", params={"tag": "demo"}).json()["operations"])
+        seen.extend(
+            httpx.get(f"{shared.url}/v1/operations", params={"tag": "demo"}, timeout=DEADLINE_S).json()["operations"]
+        )
         return seen != []
 
     wait_until(begun, f"the demo begins: {shared.worker.output()[-2000:]}")
@@ -173,10 +179,10 @@ def test_the_demo_workers_are_at_work(shared: Stack) -> None:
 
 
 def test_the_dashboard_is_served(shared: Stack) -> None:
-    page = httpx.get(f"{shared.url}/")
+    page = httpx.get(f"{shared.url}/", timeout=DEADLINE_S)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert httpx.get(f"{shared.url}/web/dashboard/dashboard.js").status_code == 200
+    assert httpx.get(f"{shared.url}/web/dashboard/dashboard.js", timeout=DEADLINE_S).status_code == 200
 
 
 def test_services_stop_within_their_grace(stack: Stack) -> None:
@@ -213,6 +219,6 @@ def test_a_missing_program_is_named(program: str, folder: Path, site: Path, monk
 
 
 def test_metrics_are_told_by_the_replicas_and_not_to_strangers(shared: Stack) -> None:
-    assert httpx.get(f"{shared.url}/metrics").status_code == 404
+    assert httpx.get(f"{shared.url}/metrics", timeout=DEADLINE_S).status_code == 404
     for replica in shared.replicas:
-        assert "progress_broker_build_info" in httpx.get(f"{replica.url}/metrics").text
+        assert "progress_broker_build_info" in httpx.get(f"{replica.url}/metrics", timeout=DEADLINE_S).text

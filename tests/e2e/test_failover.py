@@ -18,7 +18,7 @@ from progress_broker.settings import Settings
 from tests import sse
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import Api, counting
-from tests.servers import RealRedis, free_port, wait_until
+from tests.servers import DEADLINE_S, RealRedis, free_port, wait_until
 from tests.workers.harness import finished, python
 from tests.workers.proxy import Proxy
 
@@ -53,15 +53,15 @@ def do(server: RealRedis, *command: Any) -> Any:
 
 def publish(api: Api, message: str) -> int:
     body = {"type": "log", "data": {"message": message}}
-    return int(httpx.post(f"{api.http.base_url}/v1/operations/a/events", json=body).status_code)
+    return int(httpx.post(f"{api.http.base_url}/v1/operations/a/events", json=body, timeout=DEADLINE_S).status_code)
 
 
 def readyz(api: Api) -> Any:
-    return httpx.get(f"{api.http.base_url}/readyz").json()
+    return httpx.get(f"{api.http.base_url}/readyz", timeout=DEADLINE_S).json()
 
 
 def readiness(api: Api) -> int:
-    return int(httpx.get(f"{api.http.base_url}/readyz").status_code)
+    return int(httpx.get(f"{api.http.base_url}/readyz", timeout=DEADLINE_S).status_code)
 
 
 @pytest.mark.parametrize("demotion", DEMOTIONS)

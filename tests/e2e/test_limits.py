@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import OPS, Api
-from tests.servers import RealRedis, wait_until
+from tests.servers import DEADLINE_S, RealRedis, wait_until
 
 ALONE = "applies the limits to its own streams"
 FIRST, SECOND = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
@@ -22,9 +22,12 @@ def test_who_calls_is_what_a_trusted_proxy_says(
     replica = start_replica(e2e_redis.url, trusted_proxies=trusted, max_streams_per_address=1)
     with Api(replica.url) as api:
         stream = api.stream(api.create(kind="limits"))
-        with httpx.stream("GET", stream, headers=FIRST), httpx.stream("GET", stream, headers=SECOND) as second:
+        with (
+            httpx.stream("GET", stream, headers=FIRST, timeout=DEADLINE_S),
+            httpx.stream("GET", stream, headers=SECOND, timeout=DEADLINE_S) as second,
+        ):
             assert second.status_code == status
-            with httpx.stream("GET", stream, headers=FIRST) as first:
+            with httpx.stream("GET", stream, headers=FIRST, timeout=DEADLINE_S) as first:
                 assert first.status_code == 429
 
 

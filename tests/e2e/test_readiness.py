@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import StartReplica
-from tests.servers import RealRedis, free_port, wait_until
+from tests.servers import DEADLINE_S, RealRedis, free_port, wait_until
 from tests.workers.proxy import Proxy
 
 PROBE_INTERVAL_S = 0.3
@@ -22,8 +22,8 @@ def own_redis(tmp_path: Path) -> Iterator[RealRedis]:
 
 def reason(url: str) -> str | None:
     """Return why a replica is not ready."""
-    answer = httpx.get(f"{url}/readyz")
-    assert httpx.get(f"{url}/livez").status_code == 200
+    answer = httpx.get(f"{url}/readyz", timeout=DEADLINE_S)
+    assert httpx.get(f"{url}/livez", timeout=DEADLINE_S).status_code == 200
     if answer.status_code == 200:
         return None
     assert answer.status_code == 503
@@ -51,7 +51,7 @@ def test_a_feed_that_is_stuck_makes_a_replica_unready_though_commands_work(
         assert reason(url) is None
         proxy.muting = b"XREAD\r\n"
         wait_until(lambda: reason(url) == "feed silent", "it is noticed")
-        assert httpx.post(f"{url}/v1/operations", json={"id": "a"}).status_code == 201
+        assert httpx.post(f"{url}/v1/operations", json={"id": "a"}, timeout=DEADLINE_S).status_code == 201
         proxy.muting = None
         wait_until(lambda: reason(url) is None, "it is ready again")
 
@@ -61,26 +61,30 @@ def test_a_redis_that_takes_no_writes_leaves_a_replica_ready(own_redis: RealRedi
     import redis
 
     replica = start_replica(own_redis.url, probe_interval_s=PROBE_INTERVAL_S)
-    assert httpx.post(f"{replica.url}/v1/operations", json={"id": "kept"}).status_code == 201
+    assert httpx.post(f"{replica.url}/v1/operations", json={"id": "kept"}, timeout=DEADLINE_S).status_code == 201
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("maxmemory", 1)
     wait_until(
-        lambda: httpx.post(f"{replica.url}/v1/operations", json={"kind": "x"}).status_code == 507, "Redis is full"
+        lambda: httpx.post(f"{replica.url}/v1/operations", json={"kind": "x"}, timeout=DEADLINE_S).status_code == 507,
+        "Redis is full",
     )
     for _ in range(20):
         assert reason(replica.url) is None
     wait_until(lambda: _full(replica.url), "it says so")
-    told = httpx.get(f"{replica.url}/metrics").text
+    told = httpx.get(f"{replica.url}/metrics", timeout=DEADLINE_S).text
     assert "progress_broker_redis_full 1.0" in told
     assert "progress_broker_ready 1.0" in told
     assert "progress_broker_redis_memory_max_bytes 1.0" in told
-    assert httpx.get(f"{replica.url}/v1/operations/kept").json()["status"] == "pending"
-    assert httpx.delete(f"{replica.url}/v1/operations/kept?force=true").status_code == 204
+    assert httpx.get(f"{replica.url}/v1/operations/kept", timeout=DEADLINE_S).json()["status"] == "pending"
+    assert httpx.delete(f"{replica.url}/v1/operations/kept?force=true", timeout=DEADLINE_S).status_code == 204
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("maxmemory", 0)
-    wait_until(lambda: httpx.get(f"{replica.url}/readyz").json() == {"status": "ready"}, "it has room again")
+    wait_until(
+        lambda: httpx.get(f"{replica.url}/readyz", timeout=DEADLINE_S).json() == {"status": "ready"},
+        "it has room again",
+    )
 
 
 def _full(url: str) -> bool:
-    told = httpx.get(f"{url}/readyz").json()
+    told = httpx.get(f"{url}/readyz", timeout=DEADLINE_S).json()
     return told.get("reason") == "redis full" and "Redis is out of memory" in told["detail"]

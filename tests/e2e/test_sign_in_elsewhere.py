@@ -16,7 +16,7 @@ from progress_workers import Operation
 from tests.callback.backend import SECRET
 from tests.e2e.browser import visited
 from tests.e2e.conftest import StartReplica
-from tests.servers import ApiReplica, RealRedis
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis
 
 
 class TheirApp(BaseHTTPRequestHandler):
@@ -152,6 +152,6 @@ class TestWithout:
         expect(row_of(page, work)).to_contain_text("cancelling")
 
     def test_what_the_page_asks_first_tells_nothing_else(self, replica: ApiReplica) -> None:
-        answer = httpx.get(f"{replica.url}/web/sign-in.json")
+        answer = httpx.get(f"{replica.url}/web/sign-in.json", timeout=DEADLINE_S)
         assert answer.json() == {"by": "back-end", "url": None}
-        assert httpx.get(f"{replica.url}/v1/operations").status_code == 401
+        assert httpx.get(f"{replica.url}/v1/operations", timeout=DEADLINE_S).status_code == 401

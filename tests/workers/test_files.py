@@ -23,6 +23,7 @@ from progress_workers import Operation
 from progress_workers._passed import MAX_RANGES, PassedBytes
 from progress_workers.files import CountedFile, reading, size, writing
 from progress_workers.testing import Recording
+from tests.servers import DEADLINE_S
 
 LINE = b"x" * 999 + b"\n"
 DATA = 100 * LINE
@@ -281,10 +282,10 @@ def taker() -> Iterator[str]:
 
 def test_httpx_uploads_it(recorded: Recording, op: Operation, path: Path, taker: str) -> None:
     with reading(path.open("rb")) as file:
-        assert httpx.post(taker, content=file).json() == SIZE
+        assert httpx.post(taker, content=file, timeout=DEADLINE_S).json() == SIZE
     assert counted(recorded) == (SIZE, SIZE)
     with reading(path.open("rb"), op.stage("form")) as file:
-        assert httpx.post(taker, files={"file": file}).json() > SIZE
+        assert httpx.post(taker, files={"file": file}, timeout=DEADLINE_S).json() > SIZE
     assert recorded.progress["stages"][0]["current"] == SIZE
 
 

@@ -30,7 +30,7 @@ from progress_workers import Operation
 from progress_workers.transport.over_http.limits import ServerLimits
 from progress_workers.transport.over_http.publishes import Publishes
 from tests.deploy.proxies import Certificate
-from tests.servers import ApiReplica, RealRedis, free_port, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, free_port, wait_until
 from tests.workers.forward_proxy import PASSWORD, ForwardProxy
 from tests.workers.harness import Broker, assert_whole
 
@@ -273,7 +273,7 @@ class _Answering(BaseHTTPRequestHandler):
         elif self.path.endswith("/signals"):
             self._send(503, "text/html", b"")
         else:
-            with httpx.Client() as client:
+            with httpx.Client(timeout=DEADLINE_S) as client:
                 passed = {name: self.headers[name] for name in ("content-type", "accept") if name in self.headers}
                 got = client.post(f"http://127.0.0.1:{self.server.target}{self.path}", content=body, headers=passed)
             self._send(got.status_code, got.headers["content-type"], got.content)
