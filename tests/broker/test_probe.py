@@ -81,12 +81,15 @@ async def test_a_replica_is_told_by_name_until_the_next_answer_is_another(caplog
     await bench.probe.once()
     bench.come_back()
     bench.timers.advance(3.1)
+    bench.rejection = errors.StorageReadOnly("Redis is read-only")
+    await bench.probe.once()
     bench.rejection = errors.StorageReadOnly("redis://a is a replica of b:1")
     for _ in range(2):
         await bench.probe.once()
     assert (bench.probe.not_ready_reason, bench.probe.detail) == ("redis replica", "redis://a is a replica of b:1")
     assert [record.getMessage() for record in caplog.records] == [
-        "events can't be published: redis://a is a replica of b:1"
+        "events can't be published: Redis is read-only",
+        "events can't be published: redis://a is a replica of b:1",
     ]
     bench.answers.clear()
     sending = asyncio.create_task(bench.probe.once())

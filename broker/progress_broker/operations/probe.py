@@ -42,7 +42,7 @@ class Probe:
         self._proved_at = -math.inf
         self._suspected_reason: NotReadyReason = "redis away"
         self._rejected_at = -math.inf  # when Redis was full, or a replica
-        self._read_only = False
+        self._read_only = ""  # why Redis rejects writes, as logged last
         self.detail = ""
         """Why Redis could not be reached or written to at the last probe, if that was the cause."""
         self.full = False
@@ -77,9 +77,9 @@ class Probe:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageReadOnly as error:
             self._suspected_reason, self._rejected_at, self.detail = "redis replica", self._clock(), error.detail
-            if not self._read_only:
+            if error.detail != self._read_only:  # a rejected write does not name the master; later probes do
                 log.warning("events can't be published: %s", error.detail)
-            self._read_only = True
+            self._read_only = error.detail
             return
         except StorageUnavailable as error:
             self._rejected_at, self.detail = -math.inf, error.detail
@@ -88,7 +88,7 @@ class Probe:
             self._suspected_reason, self._rejected_at, self.detail = "redis full", self._clock(), ""
             if not self.full:
                 log.warning("events can't be published: %s", error.detail)
-            self.full, self._read_only = True, False
+            self.full, self._read_only = True, ""
             return
         except Exception:  # whatever the error is, other publishers get it, too
             self._suspected_reason, self._rejected_at, self.detail = "publish fails", -math.inf, ""
@@ -100,7 +100,7 @@ class Probe:
         if self._read_only:
             log.info("the Redis at PROGRESS_REDIS_URL is a master again; events can be published")
             self._rejected_at = -math.inf
-        self._suspected_reason, self.full, self._read_only, self.detail = "feed silent", False, False, ""
+        self._suspected_reason, self.full, self._read_only, self.detail = "feed silent", False, "", ""
 
     def received(self, event: Event) -> None:
         """Receive a probe from the feed."""
