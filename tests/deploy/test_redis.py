@@ -21,7 +21,7 @@ CONF = (ROOT / "deploy" / "redis.conf").read_text()
 USERS = dict(re.findall(r"^user (\w+) on (.*)$", CONF, re.MULTILINE))
 SETTINGS = {
     "sweep_interval_s": 0.2,
-    "retention_s": 2,
+    "retention_s": 5,
     "worker_lost_after_s": 1,
     "probe_interval_s": 0.5,
     "redis_timeout_s": 5,
@@ -119,7 +119,7 @@ def test_replicas_and_workers_need_no_more_than_they_have(guarded: Guarded, fold
         assert client.post("/operations/import-1/cancel", json={"reason": "enough"}).status_code == 202
         stream = client.get("/operations/import-1/stream", params={"from": "start"}).text
         assert '"status":"cancelled"' in stream
-        worker.wait(30)
+        worker.wait(DEADLINE_S)
 
         finished(python(guarded.url("worker"), LOST))
         stream = client.get("/operations/import-lost/stream", params={"from": "start"}).text

@@ -200,11 +200,9 @@ def test_services_stop_within_their_grace(stack: Stack) -> None:
             grace_s = files.seconds(stack.services[name].get("stop_grace_period", "10s"))  # engines' own default
             with Curl(stack.folder, f"{watched}{path}") as curl:
                 curl.await_text("event: snapshot")
-                began = time.monotonic()
                 process.send(STOP_SIGNALS.get(name, signal.SIGTERM))
                 assert process.popen is not None
                 assert process.popen.wait(grace_s) == 0, name
-                assert time.monotonic() - began < grace_s
 
 
 @pytest.mark.parametrize("program", ["nginx", "redis-server", "curl", "wget"])

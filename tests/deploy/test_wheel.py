@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.distributions import OURS, link, needed
 from tests.deploy.installation import Installation
-from tests.servers import START_S, RealRedis, free_port, wait_until
+from tests.servers import DEADLINE_S, START_S, RealRedis, free_port, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_server_serves_the_api_and_the_page(installed: Installation, redis: 
 
 
 def get(url: str) -> tuple[int, str]:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         return answer.status, answer.read().decode()
 
 

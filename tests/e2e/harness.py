@@ -58,9 +58,17 @@ class Api:
     def finish(self, operation: str, result: object = None) -> None:
         self.publish(operation, "end", {"status": "succeeded", "result": result})
 
-    def history(self, operation: str, limit: int = 1000) -> list[dict[str, Any]]:
-        answer = self.http.get(f"{OPS}/{operation}/events", params={"limit": limit}).raise_for_status()
-        events: list[dict[str, Any]] = answer.json()["events"]
+    def history(self, operation: str) -> list[dict[str, Any]]:
+        """Return all events that are kept so far."""
+        events: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"done": False}
+        query: dict[str, Any] = {"limit": 1000}
+        while not page["done"]:
+            page = self.http.get(f"{OPS}/{operation}/events", params=query).raise_for_status().json()
+            if page["events"] == []:
+                break
+            events += page["events"]
+            query["after"] = page["position"]
         return events
 
     def stream(self, operation: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.api.raw import request
 from tests.e2e.harness import OPS, Api
-from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
+from tests.servers import DEADLINE_S, START_S, ApiReplica, RealRedis, wait_until
 
 UPLOAD = f"POST {OPS}/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
 FOREVER_S = 3600
@@ -62,12 +62,13 @@ def test_an_event_source_that_has_no_answer_yet_is_told_to_come_back(tmp_path: P
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_that_can_not_start_for_want_of_redis_can_be_stopped(tmp_path: Path, number: int) -> None:
-    soon = {"redis_timeout_s": 1}
-    with RealRedis(tmp_path / "redis") as redis, ApiReplica(redis.url, tmp_path / "log", **soon) as replica:
-        wait_until(lambda: "Waiting for application startup" in replica.output(), "it starts")
+    with RealRedis(tmp_path / "redis") as redis:
         redis.send(signal.SIGSTOP)
+        replica = ApiReplica(redis.url, tmp_path / "log", redis_timeout_s=1).start()
         try:
+            wait_until(lambda: "Waiting for application startup" in replica.output(), "it starts", START_S)
             replica.send(number)
             ended_quietly(replica)
         finally:
+            replica.stop(signal.SIGKILL)
             redis.send(signal.SIGCONT)

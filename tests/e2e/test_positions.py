@@ -17,7 +17,7 @@ from progress_broker.errors import InvalidInput
 from progress_broker.model.position import parse
 from tests import sse
 from tests.e2e.harness import Api
-from tests.servers import ApiReplica
+from tests.servers import DEADLINE_S, ApiReplica
 
 LINES = 560  # the newest 200 to 400 of them are kept
 
@@ -100,8 +100,8 @@ async def read(
     """
     body = b""
     async with (
-        asyncio.timeout(30),
-        httpx.AsyncClient(timeout=30) as client,
+        asyncio.timeout(DEADLINE_S),
+        httpx.AsyncClient(timeout=DEADLINE_S) as client,
         client.stream("GET", case.api.stream(case.operation), **request) as answer,
     ):
         async for chunk in answer.aiter_bytes():
@@ -307,12 +307,12 @@ REJECTED_BY_HTTP = frozenset(range(32)) - {9} | {127}
 
 
 async def ask(api: Api, target: bytes, header: bytes | None = None) -> tuple[int, bytes]:
-    """Send a request as raw bytes. Return the status and the body. The response must be complete and fast."""
+    """Send a request as raw bytes. Return the status and the body. The response must be complete."""
     where = urlsplit(api.url)
     lines = [b"GET " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
     if header is not None:
         lines.append(b"Last-Event-ID: " + header)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
         with contextlib.closing(writer):
             writer.write(b"\r\n".join(lines) + b"\r\n\r\n")

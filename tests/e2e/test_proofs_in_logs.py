@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from progress_server.auth.api_keys import hash_key
 from tests.e2e.harness import OPS
-from tests.servers import ApiReplica, RealRedis
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis
 
 JWT_KEY = "jwt-key-s3cret-that-is-long-enough-for-HS256"
 TICKET_SECRET = "ticket-s3cret-that-is-long-enough-as-well"
@@ -95,6 +95,6 @@ def present(http: httpx.Client, url: str, proof: str) -> bool:
         asked = f"{url.replace('http', 'ws')}/v1/ws?{'&'.join(f'{name}={it}' for name, it in query.items())}"
         with suppress(WebSocketException), connect(asked, additional_headers=headers, close_timeout=1) as socket:
             socket.send(json.dumps({"type": proof}))
-            while "problem" not in str(socket.recv(timeout=30)):
+            while "problem" not in str(socket.recv(timeout=DEADLINE_S)):
                 pass
     return taken

@@ -11,7 +11,8 @@ from tests.e2e.conftest import StartReplica
 from tests.servers import DEADLINE_S, RealRedis, free_port, wait_until
 from tests.workers.proxy import Proxy
 
-PROBE_INTERVAL_S = 0.3
+PROBE_INTERVAL_S = 1
+"""A proof is valid for three of them: a probe that takes longer makes a replica unready, also on a busy machine."""
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_redis_that_hangs_makes_a_replica_unready_until_it_goes_on(
     own_redis: RealRedis, start_replica: StartReplica
 ) -> None:
     url = start_replica(own_redis.url, probe_interval_s=PROBE_INTERVAL_S, redis_timeout_s=1).url
-    assert reason(url) is None
+    wait_until(lambda: reason(url) is None, "it is ready")
     own_redis.send(signal.SIGSTOP)
     wait_until(lambda: reason(url) == "redis away", "it is noticed")
     own_redis.send(signal.SIGCONT)
@@ -47,8 +48,8 @@ def test_a_feed_that_is_stuck_makes_a_replica_unready_though_commands_work(
     own_redis: RealRedis, start_replica: StartReplica
 ) -> None:
     with Proxy(int(own_redis.url.rpartition(":")[2])) as proxy:
-        url = start_replica(proxy.url, probe_interval_s=PROBE_INTERVAL_S, redis_timeout_s=1).url
-        assert reason(url) is None
+        url = start_replica(proxy.url, probe_interval_s=PROBE_INTERVAL_S, redis_timeout_s=3).url
+        wait_until(lambda: reason(url) is None, "it is ready")
         proxy.muting = b"XREAD\r\n"
         wait_until(lambda: reason(url) == "feed silent", "it is noticed")
         assert httpx.post(f"{url}/v1/operations", json={"id": "a"}, timeout=DEADLINE_S).status_code == 201

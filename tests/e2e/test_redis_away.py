@@ -11,7 +11,7 @@ import pytest
 from tests import sse
 from tests.e2e.conftest import StartReplica
 from tests.e2e.harness import Api, counting
-from tests.servers import RealRedis, eventually, wait_until
+from tests.servers import DEADLINE_S, START_S, RealRedis, eventually, wait_until
 from tests.workers.harness import finished, python
 
 AWAY_PINGS = 10  # one ping per second: Redis is unavailable for the time of ten pings
@@ -31,7 +31,7 @@ class Watcher:
         self.url, self.body, self.ended = url, b"", False
 
     async def watch(self) -> None:
-        async with httpx.AsyncClient(timeout=30) as client, client.stream("GET", self.url) as answer:
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as client, client.stream("GET", self.url) as answer:
             async for chunk in answer.aiter_bytes():
                 self.body += chunk
         self.ended = True
@@ -56,7 +56,7 @@ async def test_ten_seconds_without_redis(kept_redis: RealRedis, api: Api) -> Non
     assert worker.stdout is not None
     assert await asyncio.to_thread(worker.stdout.readline) == "started\n"
     watchers = [Watcher(f"{api.stream('import-42')}?from=start") for _ in range(5)]
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(START_S), asyncio.TaskGroup() as group:
         for watcher in watchers:
             group.create_task(watcher.watch())
         await eventually(lambda: all(b"line 5" in watcher.body for watcher in watchers), "all are live")
