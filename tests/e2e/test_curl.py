@@ -7,12 +7,12 @@ import pytest
 
 from tests import sse
 from tests.e2e.harness import Api, run
-from tests.servers import Process, need, wait_until
+from tests.servers import DEADLINE_S, Process, need, wait_until
 
 
 def curl(*arguments: str) -> tuple[int, dict[str, str], str]:
     """Return the status, the headers and the body of an answer."""
-    done = run([need("curl", "curl"), "-N", "-sS", "-i", "--max-time", "15", *arguments], text=False)
+    done = run([need("curl", "curl"), "-N", "-sS", "-i", "--max-time", f"{DEADLINE_S:g}", *arguments], text=False)
     assert done.returncode == 0, done.stderr
     head, _, body = done.stdout.decode().partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
@@ -26,7 +26,7 @@ def numbers(body: str) -> list[int]:
 
 def test_live(api: Api, tmp_path: Path) -> None:
     operation = api.create()
-    command = [need("curl", "curl"), "-N", "-sS", "--max-time", "15", api.stream(operation)]
+    command = [need("curl", "curl"), "-N", "-sS", "--max-time", f"{DEADLINE_S:g}", api.stream(operation)]
     with Process(command, tmp_path / "out") as process:
         wait_until(lambda: "event: snapshot" in process.output(), "the snapshot comes")
         for n in range(5):
@@ -35,7 +35,7 @@ def test_live(api: Api, tmp_path: Path) -> None:
         wait_until(lambda: "\n: ping\n" in process.output(), "so does a ping")
         api.finish(operation)
         assert process.popen is not None
-        assert process.popen.wait(30) == 0
+        assert process.popen.wait(DEADLINE_S) == 0
         assert process.output().startswith("retry: ")
         assert numbers(process.output()) == [1, 2, 3, 4, 5, 6, 7]
 
