@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from progress_broker.errors import Draining
 from progress_broker.runtime.tally import Tally
@@ -134,6 +134,8 @@ class ShutdownMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; if it is cancelled because the server stops, answer it with `draining`."""
+        if scope["type"] == "lifespan":
+            send = self._without_failed_start(send)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
@@ -148,6 +150,15 @@ class ShutdownMiddleware:
                 await reject(fault, scope, receive, send)
             except RuntimeError:  # the response has already begun
                 raise asyncio.CancelledError from None
+
+    def _without_failed_start(self, send: Send) -> Send:
+        """Return a `send` that leaves out a failed start if the server stops: it was cancelled, and is no error."""
+
+        async def passing(message: Message) -> None:
+            if not (self._stopping() and message["type"] == "lifespan.startup.failed"):
+                await send(message)
+
+        return passing
 
 
 def check(settings: Settings) -> None:
