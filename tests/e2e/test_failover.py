@@ -56,12 +56,8 @@ def publish(api: Api, message: str) -> int:
     return int(httpx.post(f"{api.http.base_url}/v1/operations/a/events", json=body, timeout=DEADLINE_S).status_code)
 
 
-def readyz(api: Api) -> Any:
-    return httpx.get(f"{api.http.base_url}/readyz", timeout=DEADLINE_S).json()
-
-
-def readiness(api: Api) -> int:
-    return int(httpx.get(f"{api.http.base_url}/readyz", timeout=DEADLINE_S).status_code)
+def readyz(api: Api) -> httpx.Response:
+    return httpx.get(f"{api.http.base_url}/readyz", timeout=DEADLINE_S)
 
 
 @pytest.mark.parametrize("demotion", DEMOTIONS)
@@ -90,20 +86,20 @@ async def test_a_demoted_master_is_left_by_all(
 
         target = free_port() if demotion == "without its master" else port(new)
         do(old, "REPLICAOF", "127.0.0.1", target)
-        await asyncio.to_thread(wait_until, lambda: readiness(api) == 503, "what it can't do it does not promise")
-        assert await asyncio.to_thread(publish, api, "meanwhile") == 503
         said = f"{proxy.url} is a replica of 127.0.0.1:{target}: "
 
         def says_why() -> bool:  # at first it may only know what a write was told
-            told = readyz(api)
-            return bool(told.get("reason") == "redis replica" and told["detail"].startswith(said))
+            answer = readyz(api)
+            why = answer.json()
+            return answer.status_code == 503 and why["reason"] == "redis replica" and why["detail"].startswith(said)
 
-        await asyncio.to_thread(wait_until, says_why, "it says why")
+        await asyncio.to_thread(wait_until, says_why, "what it can't do it does not promise, and it says why")
+        assert await asyncio.to_thread(publish, api, "meanwhile") == 503
         assert f"events can't be published: {said}" in replica.output()
         assert "Set PROGRESS_REDIS_URL to the master's address" in replica.output()
         do(new, "REPLICAOF", "NO", "ONE")
         proxy.target = port(new)
-        await asyncio.to_thread(wait_until, lambda: readiness(api) == 200, "it has left the old one")
+        await asyncio.to_thread(wait_until, lambda: readyz(api).status_code == 200, "it has left the old one")
         with ThreadPoolExecutor(20) as threads:
             assert set(threads.map(lambda n: publish(api, f"late {n}"), range(100))) == {200}
         stored = api.show("worked")["events"]
