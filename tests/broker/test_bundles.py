@@ -1,6 +1,8 @@
 """Many operations on one stream, on both backends: searching, new and deleted operations, and resuming."""
 
 import asyncio
+from itertools import count
+from typing import Any
 
 import orjson
 import pytest
@@ -13,9 +15,10 @@ from progress_broker.hub import Hub
 from progress_broker.live.feed import Batch
 from progress_broker.model.entry import encode
 from progress_broker.model.event import CREATED, Event
-from progress_broker.model.index_terms import IndexedOperation
+from progress_broker.model.index_terms import Found, IndexedOperation
 from progress_broker.model.operation import NewOperation, Operation
 from progress_broker.model.position import order
+from progress_broker.operations import index_search
 from progress_broker.operations.commands import create_call, delete_call, publish_call
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -472,6 +475,61 @@ async def test_what_was_created_while_the_feed_was_interrupted_is_found(store: S
     await told(client, "b", 3)
     assert client.numbers("b") == [-1, 2, 3]
     assert client.numbers("a") == [-1, 2]
+    client.leave()
+
+
+@pytest.fixture
+def slow_search(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Hold the answer of the first search until this event is set."""
+    find, may_answer, searches = index_search.by_terms, asyncio.Event(), count()
+
+    async def slow(*args: Any) -> Found:
+        found = await find(*args)
+        if not next(searches):
+            await may_answer.wait()
+        return found
+
+    monkeypatch.setattr(index_search, "by_terms", slow)
+    return may_answer
+
+
+async def meanwhile(store: Store) -> None:
+    """Let all go on for some round trips."""
+    for _ in range(30):
+        await store.connections.commands.ping()
+
+
+async def test_what_a_search_for_missed_ones_finds_while_a_stream_opens_begins_with_its_snapshot(
+    store: Store, hub: Hub, slow_search: asyncio.Event
+) -> None:
+    await create(store, "a")
+    await publish(store, "a", 2)
+    opening = asyncio.create_task(watch(hub, MINE))
+    await meanwhile(store)
+    for feed in hub.feeds:
+        hub.bundles.feed_advanced(feed.positions, Batch([], tuple(range(store.keyspace.lanes))))
+    await meanwhile(store)
+    slow_search.set()
+    client = await opening
+    await told(client, "a", 3)
+    assert client.numbers("a") == [-3]
+    client.leave()
+
+
+async def test_what_ends_while_a_stream_opens_is_among_what_it_follows(
+    store: Store, hub: Hub, slow_search: asyncio.Event
+) -> None:
+    await create(store, "a")
+    opening = asyncio.create_task(watch(hub, MINE))
+    await meanwhile(store)
+    await create(store, "b")
+    await finish(store, "b")
+    await meanwhile(store)
+    slow_search.set()
+    client = await opening
+    await told(client, "b", 2)
+    (listed,) = client.events("operations")
+    assert sorted(listed["operations"]) == ["a", "b"]  # type: ignore[call-overload]
     client.leave()
 
 

@@ -76,7 +76,7 @@ class Account:
 
     def fail(self, what: str) -> None:
         """Remember a fault: raised here, it would be the outlet's, which the hub survives."""
-        about = [word for word in what.split() if word in self.known]
+        about = {word for word in what.split() if (word, self.published.newest.get(word)) in self.published.lives}
         shown = [
             line for line in self._recent if line.startswith("connected") or any(f"'{it}'" in line for it in about)
         ]

@@ -108,6 +108,7 @@ class MissedSearch:
     ) -> None:
         with searching:
             try:
+                await searching.turn()
                 found = await self._find(bundle, lane, since)
             except Exception:
                 log.exception("searching for a stream's operations failed; its client is disconnected")

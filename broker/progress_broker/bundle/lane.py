@@ -10,6 +10,7 @@ members. Until it has been sent, the lane's part of the cursor says that it is d
 from collections.abc import Iterable
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
+from typing import Protocol
 
 from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.member import BundleMember
@@ -21,6 +22,13 @@ from progress_broker.stream.frames import Frame
 Outgoing = tuple[BundleMember, Frame]
 
 order = lru_cache(maxsize=8192)(read_order)  # bundles that follow the same operations look up the same positions
+
+
+class Search(Protocol):
+    """A search for members of a lane."""
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
 
 
 class Lane:
@@ -35,7 +43,7 @@ class Lane:
         "number",
         "position",
         "resetting",
-        "searches",
+        "search",
         "since",
         "snapshots_due",
         "trimmed_since",
@@ -63,8 +71,8 @@ class Lane:
         """The lane's position when the first of these resets became due."""
         self.history_lost = False
         """Whether one of them is due because Redis has lost history, and not because it was trimmed."""
-        self.searches = 0
-        """The number of searches in progress. Nothing is sent meanwhile: new members may have earlier events."""
+        self.search: Search | None = None
+        """The last search in progress. Nothing is sent meanwhile: new members may have earlier events."""
         self.waiting = False
         """Whether frames were held back at the last `take`."""
         self._held_progress: dict[str, Frame] = {}  # the newest `progress` of each member, in order
@@ -136,7 +144,7 @@ class Lane:
         `watermark` is the position up to which the feed has been delivered.
         """
         self.waiting = True
-        if self.searches:
+        if self.search is not None:
             return [], False
         pending: list[BundleMember] = []
         for member in self.members.values():

@@ -121,6 +121,11 @@ class BundleMember:
         subscription, channel = self.subscription, self.channel
         return channel is not None and channel.loaded and subscription is not None and subscription.mode is Mode.LIVE
 
+    @property
+    def has_events_to_come(self) -> bool:
+        """Whether the client will get events of it, and not only that it is missing."""
+        return not self.closed or any(frame.type != MISSING for frame in self.pending)
+
     def follow(self, channel: Channel, delivery: Delivery, policy: StreamPolicy) -> MemberSubscription:
         """Subscribe to a channel."""
         self.channel = channel

@@ -1,5 +1,6 @@
 """The merge: selects the frames of a bundle's lanes that may be sent, each with the cursor after it."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -24,18 +25,33 @@ class FeedPositions(Protocol):
 
 
 class SearchGuard:
-    """A search for members of some lanes: in progress from the creation of this object until its block ends."""
+    """A search for members of some lanes: in progress from the creation of this object until its block ends.
+
+    Searches of a lane take turns: each needs to know what the one before it found.
+    """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = lanes
+        self._lanes, self._done = lanes, asyncio.Event()
+        self._before = [lane.search for lane in lanes if lane.search is not None]
         for lane in lanes:
-            lane.searches += 1
+            lane.search = self
+
+    async def turn(self) -> None:
+        """Wait until the earlier searches of these lanes have ended."""
+        for search in self._before:
+            await search.wait()
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
+        await self._done.wait()
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None:
+        self._done.set()
         for lane in self._lanes:
-            lane.searches -= 1
+            if lane.search is self:
+                lane.search = None
 
 
 class Merge:
@@ -61,8 +77,9 @@ class Merge:
         return lane
 
     def open_ids(self) -> list[str]:
-        """Return the ids of members that have not ended."""
-        return [name for lane in self.lanes.values() for name, member in lane.members.items() if not member.closed]
+        """Return the ids of members with events to come, be it only their end."""
+        members = (member for lane in self.lanes.values() for member in lane.members.values())
+        return [member.operation for member in members if member.has_events_to_come]
 
     def subscriptions(self) -> Iterator[Subscription]:
         """Return the members' subscriptions."""
