@@ -53,6 +53,15 @@ def test_what_the_feed_brings_while_the_log_is_read_follows_it() -> None:
     assert outlet.numbers == [1, 2, 3, 4]
 
 
+def test_what_the_feed_brought_of_an_earlier_operation_does_not_follow_the_log_of_a_new_one() -> None:
+    channel, reads = make(ring=10)
+    outlet = watch(channel)
+    channel.accept([event(2)._replace(position=b"900-0")])
+    channel.loaded_with([event(1)])
+    channel.accept([event(2)])
+    assert (outlet.numbers, reads.loads) == ([1, 2], 0)
+
+
 def test_each_event_is_built_once_for_all() -> None:
     channel, _ = make()
     channel.loaded_with([])

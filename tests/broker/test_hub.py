@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from progress_broker.live.channel import Channel
 from progress_broker.live.feed import COUNT, Batch
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import Event
-from progress_broker.model.operation import NewOperation
+from progress_broker.model.operation import NewOperation, Operation
 from progress_broker.operations import retention
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
@@ -348,6 +349,48 @@ async def test_how_many_events_are_kept_is_read_once_a_client_wants_few_of_them(
     channel = hub.channels.get(b"a")
     assert channel is not None
     await eventually(lambda: channel.bookmark_every == 30, "it is known")
+
+
+@pytest.mark.parametrize("asked_by", ["a comparison", "a reset"])
+async def test_an_answer_that_an_operation_does_not_exist_is_outdated_once_somebody_has_found_it(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch, asked_by: str
+) -> None:
+    """It was deleted and created again, and the answer is of the time between."""
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def wait_the_first_time() -> bool:
+        if asked.is_set():
+            return False
+        asked.set()
+        await may_answer.wait()
+        return True
+
+    async def last_events(*args: Any) -> list[event_log.LastEvent | None]:
+        return [None] if await wait_the_first_time() else await compare(*args)
+
+    async def get(operation: str) -> Operation:
+        if await wait_the_first_time():
+            raise errors.Gone("it was deleted")
+        return await read(operation)
+
+    await store.create(NewOperation(id="a"))
+    outlet, subscription = await watch(hub)
+    compare, read = event_log.last_events, store.get
+    if asked_by == "a comparison":
+        monkeypatch.setattr(event_log, "last_events", last_events)
+        asking = asyncio.create_task(hub._reconciler.compare(hub.channels))
+    else:
+        monkeypatch.setattr(store, "get", get)
+        subscription.reset("trimmed")
+        asking = asyncio.create_task(asyncio.sleep(0))
+    await asked.wait()
+    late, _ = await watch(hub, Start("0-0"))
+    may_answer.set()
+    await asking
+    await publish(store, 1)
+    await finish(store)
+    await ended(outlet, late)
+    assert outlet.numbers[-2:] == late.numbers[-2:] == [2, 3]
 
 
 async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(

@@ -71,7 +71,7 @@ class Account:
             life = self.published.lives.get((operation, title))
             if life is not None and not life.may_miss(missed):
                 self._recent = deque(recent)
-                self.fail(f"events {missed} of {operation} are missing, and not all of them are progress")
+                self.fail(f"events {missed} of {operation} are missing, and not all of them are progress {life}")
         assert not self._faults, "\n".join([*self._faults[:5], f"{len(self._faults)} faults"])
 
     def fail(self, what: str) -> None:

@@ -20,6 +20,8 @@ class Life:
 
     types: dict[int, str] = field(default_factory=dict)
     """The types of events by number. What is not in it, such as a status, is no progress."""
+    positions: dict[int, str] = field(default_factory=dict)
+    """The position of the last event of each publish, by number."""
     last: int = 1
     ended: bool = False
     deleted: bool = False
@@ -114,6 +116,7 @@ class Writer:
         data = {"message": "m" * self._random.choice(SIZES)}
         answer = await self._store.publish(id, [encode(type, data, self._store.settings) for type in types])
         life.last = answer.events
+        life.positions[answer.events] = answer.position
         life.types |= {answer.events - after: type for after, type in enumerate(reversed(types))}
 
     async def _end(self, id: str) -> None:

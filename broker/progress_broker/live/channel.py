@@ -20,7 +20,16 @@ _LOST = "Redis has lost history of operation %s: its streams (%d) continue with 
 class Channel(History):
     """One watched operation: it passes events from the feed to the subscriptions, and reloads the log after a gap."""
 
-    __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
+    __slots__ = (
+        "_ahead",
+        "_early_events",
+        "_joined",
+        "_live",
+        "_stale",
+        "checked_at",
+        "last_event_at",
+        "subscriptions",
+    )
 
     def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         super().__init__(operation, loader, limits)
@@ -33,6 +42,7 @@ class Channel(History):
             maxlen=limits.frames
         )  # events from the feed while the log is being read
         self._stale = False
+        self._joined = 0  # how many subscriptions it ever had
 
     # What the feed calls
 
@@ -61,6 +71,7 @@ class Channel(History):
             self._loader.load(self)
         else:
             self._stale = True  # the result of the read in progress may be older than the missed events
+            self._early_events.clear()  # the next read has them, or they were lost
 
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Receive the newest events of the log, oldest first, then apply what the feed delivered meanwhile."""
@@ -77,7 +88,8 @@ class Channel(History):
         elif lost:
             self.n, self.position = 0, START.encode()
         self.loaded = True
-        early = tuple(self._early_events)
+        # Older events than those of the log may be of an earlier operation with the same id.
+        early = [event for event in self._early_events if order(event.position) > order(self.position)]
         self._early_events.clear()
         if lost:
             fields = {"operation": self.operation, "streams": len(self.subscriptions)}
@@ -110,9 +122,16 @@ class Channel(History):
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
 
+    @property
+    def standing(self) -> tuple[int, bytes, int]:
+        """What makes an answer outdated that an operation does not exist: new events, and subscriptions that found it
+        after that was asked."""
+        return self.n, self.position, self._joined
+
     def add(self, subscription: Subscription) -> None:
         """Add a new subscription. It then says where it begins."""
         self.subscriptions.add(subscription)
+        self._joined += 1
         self._filter_for(subscription)
 
     # What subscriptions call (`subscription.FrameSource`; a part of it is in `History`)

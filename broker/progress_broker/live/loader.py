@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from progress_broker.errors import Gone, NotFound, StorageUnavailable, Unreadable
 from progress_broker.history import event_log
 from progress_broker.live.channel import Channel
+from progress_broker.model.operation import Operation
 from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
@@ -105,11 +106,20 @@ class ChannelLoader:
         """Read the snapshot of a channel's operation."""
 
         async def read() -> None:
-            operation = await self._until_answered(channel, lambda: self._store.get(channel.operation))
+            operation = await self._until_answered(channel, lambda: self._get(channel))
             if operation is not None:
                 channel.snapshot_read(operation)
 
         self._read_for(channel, read())
+
+    async def _get(self, channel: Channel) -> Operation:
+        while True:
+            standing = channel.standing
+            try:
+                return await self._store.get(channel.operation)
+            except (NotFound, Gone):
+                if channel.standing == standing:
+                    raise  # else a new operation may have its id since
 
     def empty(self, channel: Channel) -> None:
         """Report that a channel has no subscriptions any more."""

@@ -41,7 +41,8 @@ class Reconciler:
         """Reload the channels whose last event differs from the one in Redis; close those of deleted operations."""
         remaining = iter(channels)
         while group := tuple(islice(remaining, _PER_PIPELINE)):
-            await self._compare(group)
+            while group:
+                group = await self._compare(group)
 
     def _is_due(self, channel: Channel, now: float) -> bool:
         """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""
@@ -50,16 +51,22 @@ class Reconciler:
         max_between_s = _MAX_SWEEPS_BETWEEN * self._sweep_interval_s
         return silent_s >= (self._sweep_interval_s if checked_s <= 0 else min(2 * checked_s, checked_s + max_between_s))
 
-    async def _compare(self, channels: Sequence[Channel]) -> None:
-        before = [channel.n for channel in channels]
+    async def _compare(self, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+        """Compare channels; return those for which the answer came too late."""
+        before = [channel.standing for channel in channels]
         last_events = await event_log.last_events(self._store, [channel.operation for channel in channels])
-        for channel, n, last_event in zip(channels, before, last_events, strict=True):
+        again = []
+        for channel, standing, last_event in zip(channels, before, last_events, strict=True):
             if last_event is UNREADABLE:
                 continue
-            if last_event is None:
+            if last_event is not None:
+                if _differs(channel, standing[0], last_event):
+                    channel.reload()
+            elif channel.standing == standing:
                 channel.gone()
-            elif _differs(channel, n, last_event):
-                channel.reload()
+            else:  # a new operation may have its id since
+                again.append(channel)
+        return tuple(again)
 
 
 def _differs(channel: Channel, n_before: int, last_event: LastEvent) -> bool:

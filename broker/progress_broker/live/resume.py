@@ -111,7 +111,7 @@ class Resumer:
         try:
             # A read that started before `since` existed may miss it, so reads are shared only for the same `since`.
             return await self._single_flight.share(("snapshot", operation, reset, since), read)
-        except NotFound:  # the shared read may have started before the operation was created
+        except (NotFound, Gone):  # the shared read may have started before the operation was created
             return await read()
 
 
