@@ -575,7 +575,7 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
     assert not world.bundle.has(deleted)
     _, created_again, *_ = world.places[-1]
-    assert [frame.type for frame in created_again.pending] == [SNAPSHOT, MISSING]
+    assert [frame.type for frame in created_again.pending] == [MISSING], "it tells its own snapshot after that"
 
 
 def test_a_deletion_that_two_learn_of_is_told_once() -> None:

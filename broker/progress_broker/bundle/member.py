@@ -5,7 +5,7 @@ a client's buffer is full, and continues from its position when the frames have 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from progress_broker.live.channel import Channel
@@ -136,6 +136,14 @@ class BundleMember:
     def mark_dirty(self) -> None:
         """Notify the bundle."""
         self.host.member_changed(self)
+
+    def send_first(self, frames: Iterable[Frame]) -> None:
+        """Send what was pending of an earlier operation with the same id.
+
+        A snapshot of this operation may be among it. It is left out: the client then gets `missing`, and forgets it.
+        """
+        mine = order(self.first)
+        self.pending.extend(frame for frame in frames if not frame.position or order(frame.position) < mine)
 
     def send_control(self, frame: Frame) -> None:
         """Send a control frame after the pending frames."""

@@ -108,7 +108,7 @@ class Merge:
         if before is None:
             self.count += 1
         else:  # the operation was deleted and created again before its last frames were sent
-            member.pending.extend(before.pending)
+            member.send_first(before.pending)
             self._settle(lane, before)
             before.leave()
         if known and lane.trimmed_since is not None:  # a reset may be due; the placer finds out
