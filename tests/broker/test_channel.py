@@ -53,6 +53,13 @@ def test_what_the_feed_brings_while_the_log_is_read_follows_it() -> None:
     assert outlet.numbers == [1, 2, 3, 4]
 
 
+def test_a_deletion_closes_no_stream_that_is_known_to_follow_the_next_operation() -> None:
+    channel, _ = make()
+    of_the_next, of_the_deleted = watch(channel, 5), watch(channel, 1)
+    channel.gone(b"1003-0")
+    assert (of_the_next.closed, of_the_deleted.closed) == (False, True)
+
+
 def test_what_the_feed_brought_of_an_earlier_operation_does_not_follow_the_log_of_a_new_one() -> None:
     channel, reads = make(ring=10)
     outlet = watch(channel)

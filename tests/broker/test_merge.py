@@ -578,6 +578,20 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     assert [frame.type for frame in created_again.pending] == [MISSING], "it tells its own snapshot after that"
 
 
+def test_one_that_was_found_before_the_feed_told_of_the_deletion_is_followed() -> None:
+    world = World(ring=5, room=1_000)
+    world.create()
+    log = world.logs["0"]
+    log.channel = channel = Channel("0", log, RingLimits(5, 1_000_000))  # not read yet
+    world.connect()
+    world.answer()
+    member = world.bundle.merge.lane(0).members["0"]
+    channel.gone(b"900-0")
+    assert not member.closed
+    channel.gone(b"9000-0")
+    assert member.closed
+
+
 def test_a_deletion_that_two_learn_of_is_told_once() -> None:
     world = World(ring=5, room=1_000)
     world.create()

@@ -198,6 +198,20 @@ def test_what_was_being_read_when_history_was_lost_is_not_believed() -> None:
     assert b'"reset":"lost"' in outlet.frames[-1].wire
 
 
+def test_one_whose_history_was_lost_before_it_began_begins_with_that_snapshot_alone() -> None:
+    log = Log()
+    log.publish()
+    subscription = Subscription(log.channel, ALL, Timers().policy())
+    log.channel.add(subscription)
+    subscription.reset("lost")
+    subscription.begin(1, b"1001-0", [snapshot(1)])
+    outlet = attached(subscription)
+    log.publish()
+    log.answer()
+    assert outlet.numbers == [-2]
+    assert b'"reset":"lost"' in outlet.frames[-1].wire
+
+
 def test_a_page_that_leads_nowhere_does_not_go_round_for_ever() -> None:
     log = Log(ring=1)
     for _ in range(5):

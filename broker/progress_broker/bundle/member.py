@@ -60,6 +60,10 @@ class MemberSubscription(Subscription):
             self._has_room = False
             self.fall_back()
 
+    def is_beyond(self, position: bytes) -> bool:
+        """Whether it is known to follow what is after a position, if only because its operation began after it."""
+        return super().is_beyond(position) or order(self.member.first) > order(position)
+
     def reset(self, reason: str | None) -> None:
         """Request a snapshot to continue from. The bundle's cursor says that it is due until it has been sent."""
         if reason is not None and self.mode is not Mode.CLOSED:

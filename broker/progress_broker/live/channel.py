@@ -108,13 +108,14 @@ class Channel(History):
     def gone(self, deleted_at: bytes | None = None) -> None:
         """Close all subscriptions, because the operation was deleted. Clients learn that when they reconnect.
 
-        Subscriptions that wait for the operation's creation stay open. If the channel has an event after `deleted_at`,
-        nothing happens: the operation was created again before the feed reported the deletion.
+        Subscriptions that wait for the operation's creation stay open. If the operation was created again before the
+        feed reported the deletion, the channel or some subscriptions have something after `deleted_at`. They go on.
         """
         if deleted_at is not None and order(self.position) > order(deleted_at):
             return
         for subscription in tuple(self.subscriptions):
-            if subscription.mode is not Mode.AWAITING:
+            is_of_another = deleted_at is not None and subscription.is_beyond(deleted_at)
+            if subscription.mode is not Mode.AWAITING and not is_of_another:
                 subscription.close("gone", reconnect=True)
 
     def close(self, reason: str) -> None:

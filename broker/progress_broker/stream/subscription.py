@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from progress_broker.model.event import END, SNAPSHOT
+from progress_broker.model.position import order
 from progress_broker.runtime.tally import BytesWritten
 from progress_broker.stream.batching import Types, conflate, slices, told
 from progress_broker.stream.delivery import Delivery, StreamPolicy
@@ -145,10 +146,14 @@ class Subscription(Stream):
 
     def begin(self, n: int, position: bytes, first: Sequence[Frame] = ()) -> None:
         """Start after the n-th event, and send `first` before all other frames."""
-        if self._first:  # a reset has already set its position, with a snapshot
+        if self._first or self._reading:  # a reset has set its position, or will set it, with a snapshot
             return
         self.n, self.position, self._first = n, position, first
         self._replays = self.delivery.says_live and not (first and first[0].type == SNAPSHOT)
+
+    def is_beyond(self, position: bytes) -> bool:
+        """Whether it is known to follow what is after a position. A live one is where its source is."""
+        return order(self.position) > order(position)
 
     def wait(self) -> None:
         """Wait for an operation that does not exist yet. When it exists, its snapshot is sent."""
