@@ -20,16 +20,7 @@ _LOST = "Redis has lost history of operation %s: its streams (%d) continue with 
 class Channel(History):
     """One watched operation: it passes events from the feed to the subscriptions, and reloads the log after a gap."""
 
-    __slots__ = (
-        "_ahead",
-        "_early_events",
-        "_joined",
-        "_live",
-        "_stale",
-        "checked_at",
-        "last_event_at",
-        "subscriptions",
-    )
+    __slots__ = ("_ahead", "_early_events", "_live", "_stale", "checked_at", "last_event_at", "subscriptions")
 
     def __init__(self, operation: str, loader: Loader, limits: RingLimits) -> None:
         super().__init__(operation, loader, limits)
@@ -42,7 +33,6 @@ class Channel(History):
             maxlen=limits.frames
         )  # events from the feed while the log is being read
         self._stale = False
-        self._joined = 0  # how many subscriptions it ever had
 
     # What the feed calls
 
@@ -71,7 +61,7 @@ class Channel(History):
             self._loader.load(self)
         else:
             self._stale = True  # the result of the read in progress may be older than the missed events
-            self._early_events.clear()  # the next read has them, or they were lost
+            self._early_events.clear()
 
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Receive the newest events of the log, oldest first, then apply what the feed delivered meanwhile."""
@@ -88,7 +78,7 @@ class Channel(History):
         elif lost:
             self.n, self.position = 0, START.encode()
         self.loaded = True
-        # Older events than those of the log may be of an earlier operation with the same id.
+        # Not what is older than the log: it may be of an earlier operation with the same id.
         early = [event for event in self._early_events if order(event.position) > order(self.position)]
         self._early_events.clear()
         if lost:
@@ -101,33 +91,26 @@ class Channel(History):
                 subscription.appeared()
             subscription.pump()
         self.accept(early)
-        if self._stale:
-            self._stale = False
+        stale, self._stale = self._stale, False
+        if stale:
             self.reload()
 
     def gone(self, deleted_at: bytes | None = None) -> None:
         """Close all subscriptions, because the operation was deleted. Clients learn that when they reconnect.
 
-        Subscriptions that wait for the operation's creation stay open. If the operation was created again before the
-        feed reported the deletion, the channel or some subscriptions have something after `deleted_at`. They go on.
+        Those that wait for its creation stay open, and those that have something after `deleted_at`: it was created
+        again before the feed reported the deletion.
         """
         if deleted_at is not None and order(self.position) > order(deleted_at):
             return
         for subscription in tuple(self.subscriptions):
-            is_of_another = deleted_at is not None and subscription.is_beyond(deleted_at)
-            if subscription.mode is not Mode.AWAITING and not is_of_another:
+            if subscription.mode is not Mode.AWAITING and not (deleted_at and subscription.is_beyond(deleted_at)):
                 subscription.close("gone", reconnect=True)
 
     def close(self, reason: str) -> None:
         """Close all subscriptions for a temporary reason; clients reconnect."""
         for subscription in tuple(self.subscriptions):
             subscription.close(reason, reconnect=True)
-
-    @property
-    def standing(self) -> tuple[int, bytes, int]:
-        """What makes an answer outdated that an operation does not exist: new events, and subscriptions that found it
-        after that was asked."""
-        return self.n, self.position, self._joined
 
     def add(self, subscription: Subscription) -> None:
         """Add a new subscription. It then says where it begins."""
@@ -164,8 +147,7 @@ class Channel(History):
             began = self.n == 0
             if frames[-1].type == END:
                 for subscription in list(self._live):
-                    # Before the position is changed, because this may fill its buffer.
-                    subscription.flush_side(last=True)
+                    subscription.flush_side(last=True)  # before the position is changed: it may fill its buffer
             for frame in frames:
                 self._ring.append(frame)
             # A write may fill a live subscription's buffer. It then copies this position, so set the position first.

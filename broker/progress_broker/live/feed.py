@@ -24,7 +24,6 @@ READ_EVERY_S = 0.002
 under load each read should return many events. At a steady 10,000 events/s this saves a third of the cost per event. An
 event after a pause is not delayed, because by then a read is waiting for it."""
 
-
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
 

@@ -115,6 +115,7 @@ class History:
     """An operation's events up to the n-th: the part of a channel from which subscriptions catch up."""
 
     __slots__ = (
+        "_joined",
         "_loader",
         "_pages",
         "_ring",
@@ -139,8 +140,15 @@ class History:
         """Whether a client wants only some types. Nobody else needs to know how many events are kept."""
         self._ring = Ring(limits)  # it ends with the n-th frame
         self._loader = loader
+        self._joined = 0  # how many subscriptions it ever had
         self._pages: dict[bytes, list[Subscription]] = {}
         self._snapshots: list[tuple[Subscription, str | None]] = []
+
+    @property
+    def standing(self) -> tuple[int, bytes, int]:
+        """What makes an answer outdated that the operation does not exist: new events, and subscriptions that found it
+        after that was asked."""
+        return self.n, self.position, self._joined
 
     def trim(self) -> None:
         """Drop the oldest frames that exceed the limits. The last frame always stays."""
