@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from progress_broker.history import event_log
+from progress_broker.model.event import PROGRESS
 from progress_broker.operations.store import Store
 from tests.chaos.client import Client
 from tests.conftest import make_settings
@@ -64,13 +65,18 @@ async def test_every_client_sees_every_event_once_in_order(folder: Path) -> None
             await asyncio.to_thread(worker.communicate, timeout=30)
         await eventually(lambda: all(task.done() for task in running), "every client sees its end", 60)
         await asyncio.gather(*running)
+        superseded = 0
         async with await Store.open(make_settings(redis_url=redis.url)) as store:
             for name in names:
-                expected = [event.n for event in await event_log.kept(store, name, HISTORY)]
-                assert expected == list(range(1, len(expected) + 1))
+                kept = {event.n: event.type for event in await event_log.kept(store, name, HISTORY)}
+                assert list(kept) == list(range(1, len(kept) + 1))
                 for client in clients:
                     if client.operation == name:
                         assert client.faults == []
-                        assert client.numbers == expected
+                        assert client.numbers == sorted(set(client.numbers))
+                        missed = kept.keys() - set(client.numbers)  # a slow client gets the newest progress only
+                        assert {kept[n] for n in missed} <= {PROGRESS}
+                        superseded += len(missed)
         told = f"{sum(c.connections for c in clients)} connections, {sum(len(c.numbers) for c in clients)} events"
-        print(f"chaos: {lasting:.0f} s, {CLIENTS} clients, {told}, none twice, none lost")
+        left_out = f"{superseded} of superseded progress left out"
+        print(f"chaos: {lasting:.0f} s, {CLIENTS} clients, {told}, none twice, none lost, {left_out}")
