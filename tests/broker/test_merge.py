@@ -578,6 +578,24 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
     assert [frame.type for frame in created_again.pending] == [MISSING], "it tells its own snapshot after that"
 
 
+def test_one_that_is_made_anew_is_told_whole_though_its_predecessors_frames_are_sent_before_it_begins() -> None:
+    world = World(ring=5, room=1_000)
+    world.create()
+    world.publish("0", "log")
+    world.connect()
+    world.answer()
+    world.answer()
+    world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1005-0", b"1005-0"), 0)
+    world.answer()  # its subscription is made
+    world.deliver(0, 100)
+    told = [frame.type for frame in world.client.frames]
+    assert told[-2:] == [SNAPSHOT, MISSING], "those of its predecessor"
+    world.answer()  # it begins
+    world.publish("0", "log")
+    world.deliver(0, 100)
+    assert [frame.n for frame in world.client.frames[len(told) :] if frame.n] == [1, 2, 3]
+
+
 def test_one_that_was_found_before_the_feed_told_of_the_deletion_is_followed() -> None:
     world = World(ring=5, room=1_000)
     world.create()

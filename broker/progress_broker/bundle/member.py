@@ -161,8 +161,8 @@ class BundleMember:
         return frame
 
     def refill(self) -> None:
-        """Continue, if it was paused."""
-        if self.subscription is not None:
+        """Continue, if it was paused. Before it has begun, it may have frames of an earlier operation to send."""
+        if self.subscription is not None and self.subscription.outlet is self:
             self.subscription.resume_writing()
 
     def leave(self) -> None:
