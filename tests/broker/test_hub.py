@@ -393,6 +393,30 @@ async def test_an_answer_that_an_operation_does_not_exist_is_outdated_once_someb
     assert [abs(n) for n in outlet.numbers[-2:]] == late.numbers[-2:] == [2, 3]
 
 
+async def test_an_operation_that_took_an_id_unnoticed_is_told_to_nobody_who_watched_the_earlier_one(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may read the earlier one may not be allowed to read it."""
+
+    async def dispatch(_: object) -> None: ...
+
+    await store.create(NewOperation(id="a", owner="ann"))
+    await publish(store, 3)
+    outlet, _ = await watch(hub)
+    await publish(store, 1)
+    await eventually(lambda: outlet.numbers == [-4, 5], "it is live")
+    monkeypatch.setattr(hub._dispatcher, "dispatch", dispatch)
+    await store.delete("a", force=True)
+    await store.connections.commands.delete(store.keyspace.operation("a").snapshot)  # the tombstone
+    await asyncio.sleep(0.002)  # what is created within the same millisecond can't be told apart
+    await store.create(NewOperation(id="a", owner="bob"))
+    await publish(store, 1)
+    await hub._reconciler.compare(hub.channels)
+    await ended(outlet)
+    assert outlet.numbers == [-4, 5]
+    assert b'"reason":"gone"' in outlet.frames[-1].wire
+
+
 async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from progress_broker.model.event import Event
 from progress_broker.model.operation import Operation
-from progress_broker.model.position import START, order
+from progress_broker.model.position import START, milliseconds, order
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.subscription import Subscription
 
@@ -186,11 +186,19 @@ class History:
             self._loader.snapshot(self)
 
     def snapshot_read(self, operation: Operation) -> None:
-        """Pass a snapshot to all subscriptions that wait for one."""
+        """Pass a snapshot to all subscriptions that wait for one.
+
+        An operation that began after the last event of a subscription is another one, which has the id now. Its client
+        may not be allowed to read it, so it has to ask again.
+        """
         waiting, self._snapshots = self._snapshots, []
         frames = {reset: snapshot_frame(operation, reset) for reset in {reset for _, reset in waiting}}
+        began_ms = round(operation.created_at.timestamp() * 1000)
         for subscription, reset in waiting:
-            subscription.take_snapshot(frames[reset], done=operation.done)
+            if reset is not None and 0 < milliseconds(subscription.position) < began_ms:
+                subscription.close("gone", reconnect=True)
+            else:
+                subscription.take_snapshot(frames[reset], done=operation.done)
 
     def _filter_for(self, subscription: Subscription) -> None:
         """Find out how many events are kept if a subscription is the first to need that."""
