@@ -1,5 +1,6 @@
 """What the image would have in it, and the services that run on it."""
 
+import compileall
 import fnmatch
 import os
 import shutil
@@ -68,17 +69,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """The packages as the image has them: the wheel, unpacked."""
+    """The packages as the image has them: the wheel, unpacked and compiled, as its processes write no bytecode."""
     site = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
+    assert compileall.compile_dir(site, quiet=1)
     return site
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Iterator[Stack]:
     """All services, for tests that leave them as they were."""
-    with Stack(tmp_path_factory.mktemp("stack"), site).running() as running:
+    with Stack(tmp_path_factory.mktemp("stack"), site).running(worker=True) as running:
         yield running
 
 

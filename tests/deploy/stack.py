@@ -5,6 +5,7 @@ Each replica of the API has a loopback address of its own, as each container has
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,19 +82,21 @@ class Stack:
         self.nginx = self._container("nginx", self._nginx_command(), {})
 
     @contextmanager
-    def running(self, *, known: tuple[str, ...] = REPLICAS) -> Iterator[Self]:
-        """Run all the services; the name `api` has the addresses in `known`."""
+    def running(self, *, known: tuple[str, ...] = REPLICAS, worker: bool = False) -> Iterator[Self]:
+        """Run the services; the name `api` has the addresses in `known`. The worker compiles and packs files all the
+        time, so it runs only for those who ask for it.
+        """
         self.names.addresses = list(known)
         with ExitStack() as stack:
             stack.enter_context(self.names)
             stack.enter_context(self.redis)
-            self.await_healthy("redis", self.redis)
-            for started in (*self.replicas, self.worker):
+            self.await_healthy("redis", self.redis, ("127.0.0.1", self._redis_port))
+            for started in (*self.replicas, *([self.worker] if worker else [])):
                 stack.enter_context(started)
-            for replica in self.replicas:
-                self.await_healthy("api", replica)
+            for host, replica in zip(REPLICAS, self.replicas, strict=True):
+                self.await_healthy("api", replica, (host, self._api_port))
             stack.enter_context(self.nginx)
-            self.await_healthy("nginx", self.nginx)
+            self.await_healthy("nginx", self.nginx, ("127.0.0.1", self._nginx_port))
             yield self
 
     def health(self, name: str, container: Container) -> subprocess.CompletedProcess[str]:
@@ -107,11 +110,13 @@ class Stack:
             command = [part.replace("http://127.0.0.1:8080", self.url) for part in command]
         return container.run(command)
 
-    def await_healthy(self, name: str, container: Container) -> None:
+    def await_healthy(self, name: str, container: Container, address: tuple[str, int]) -> None:
+        """Wait for its health check. A check is a program of its own, so none is started before the port is open."""
+
         def healthy() -> bool:
             assert container.popen is not None
             assert container.popen.poll() is None, f"{name} ended: {container.output()[-2000:]}"
-            return self.health(name, container).returncode == 0
+            return listens(address) and self.health(name, container).returncode == 0
 
         wait_until(healthy, f"{name} is healthy", START_S)
 
@@ -152,6 +157,15 @@ class Stack:
         conf.write_text(text)
         program, *options = files.command(self.services["nginx"])
         return [program, "-p", str(self.folder), "-c", str(conf), *options]
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Return whether somebody accepts connections there."""
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _replaced(text: str, old: str, new: str) -> str:

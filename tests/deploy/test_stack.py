@@ -164,17 +164,22 @@ def test_streams_tell_nginx_not_to_buffer_them(shared: Stack) -> None:
         assert answer.headers["x-accel-buffering"] == "no"
 
 
-def test_the_demo_workers_are_at_work(shared: Stack) -> None:
+def first_of_the_demo(stack: Stack) -> str:
+    """Wait until the demo is at work, and return the id of an operation of its."""
     seen: list[dict[str, Any]] = []
 
     def begun() -> bool:
         seen.extend(
-            httpx.get(f"{shared.url}/v1/operations", params={"tag": "demo"}, timeout=DEADLINE_S).json()["operations"]
+            httpx.get(f"{stack.url}/v1/operations", params={"tag": "demo"}, timeout=DEADLINE_S).json()["operations"]
         )
         return seen != []
 
-    wait_until(begun, f"the demo begins: {shared.worker.output()[-2000:]}")
-    with Curl(shared.folder, f"{shared.url}/v1/operations/{seen[0]['id']}/stream?from=start") as curl:
+    wait_until(begun, f"the demo begins: {stack.worker.output()[-2000:]}")
+    return str(seen[0]["id"])
+
+
+def test_the_demo_workers_are_at_work(shared: Stack) -> None:
+    with Curl(shared.folder, f"{shared.url}/v1/operations/{first_of_the_demo(shared)}/stream?from=start") as curl:
         curl.await_text("event: progress")
 
 
@@ -187,7 +192,8 @@ def test_the_dashboard_is_served(shared: Stack) -> None:
 
 def test_services_stop_within_their_grace(stack: Stack) -> None:
     """With a stream open; an engine kills what takes longer."""
-    with stack.running():
+    with stack.running(worker=True):
+        first_of_the_demo(stack)
         create(stack, "import-1")
         path = "/v1/operations/import-1/stream"
         first, second = stack.replicas
