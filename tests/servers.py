@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,16 +48,24 @@ def free_port() -> int:
     return port
 
 
+def pauses() -> Iterator[float]:
+    """Yield how long to wait before looking again: longer and longer, as looking takes from what is waited for."""
+    pause_s = 0.01
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 1.25, 0.1)
+
+
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    end = time.monotonic() + deadline_s
+    end, pausing = time.monotonic() + deadline_s, pauses()
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {deadline_s} s")
-        time.sleep(0.01)
+        time.sleep(next(pausing))
 
 
 async def eventually(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    end = time.monotonic() + deadline_s
+    end, pausing = time.monotonic() + deadline_s, pauses()
     while True:
         met = condition()
         if isinstance(met, Awaitable):
@@ -66,7 +74,7 @@ async def eventually(condition: Callable[[], object], what: str, deadline_s: flo
             return
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {deadline_s} s")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(next(pausing))
 
 
 class Process:
