@@ -101,4 +101,4 @@ class WorkerSettings:
     progress = {"count": {"kind": "count", "tags": ["eu"]}, "unreported": False, "returns_unreported": False}  # noqa: RUF012 - as a user writes it
     allow_abort_jobs = True
     max_jobs = 2
-    poll_delay = 0.02
+    poll_delay = 0.05

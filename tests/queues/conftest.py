@@ -45,12 +45,20 @@ def queues(
             each.close()
 
 
+@pytest.fixture(scope="package")
+def attended(queues: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The queues while tests of them run. Afterwards their workers are stopped: idle, they still ask for tasks."""
+    yield queues
+    for each in queues.values():
+        each.stop()
+
+
 @pytest.fixture(params=list(QUEUES))
 def queue(
-    request: pytest.FixtureRequest, queues: dict[str, Any], broker: Broker, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, attended: dict[str, Any], broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """A queue with a running worker."""
-    found = queues[request.param]
+    found = attended[request.param]
     found.report_to(found.address, monkeypatch)
     found.start()
     return found

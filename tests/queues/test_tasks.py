@@ -140,25 +140,6 @@ def test_a_task_that_is_revoked_in_the_queue_ends_as_cancelled(queue: Any, broke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_broker_for_progress_tasks_are_enqueued_and_run(
-    queue: Any,
-    broker: Broker,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    queue.report_to(queue.nowhere(), monkeypatch)
-    queue.stop()
-    queue.start()
-    try:
-        task = queue.enqueue("touch", str(tmp_path / "done"))
-        assert "progress could not be sent to" in caplog.text
-        until(queue, broker, task, (tmp_path / "done").exists, "runs")
-        wait_until(lambda: "progress could not be sent to" in queue.output(), "the worker says so")
-    finally:
-        queue.stop()
-
-
 def test_what_could_not_be_created_when_it_was_enqueued_is_when_it_begins(
     queue: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +157,23 @@ def test_a_task_can_be_left_unreported(queue: Any, broker: Broker) -> None:
     ended(queue, broker, queue.enqueue("count", 1))
     with pytest.raises(NotFound):
         broker.show(operation)
+
+
+def test_without_a_broker_for_progress_tasks_are_enqueued_and_run(
+    queue: Any,
+    broker: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The last of this file, as the workers would have to be started again for another one."""
+    queue.report_to(queue.nowhere(), monkeypatch)
+    queue.stop()
+    queue.start()
+    try:
+        task = queue.enqueue("touch", str(tmp_path / "done"))
+        assert "progress could not be sent to" in caplog.text
+        until(queue, broker, task, (tmp_path / "done").exists, "runs")
+        wait_until(lambda: "progress could not be sent to" in queue.output(), "the worker says so")
+    finally:
+        queue.stop()
