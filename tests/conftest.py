@@ -5,6 +5,7 @@ import inspect
 import os
 import random
 import signal
+import sys
 from collections.abc import AsyncIterator, Hashable, Iterator
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,7 @@ def pytest_configure() -> None:
 
     Have processes of tests end by a Ctrl-C also where shells started the tests to ignore it: in the background.
     """
+    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type] # httpcore looks for it in each request
     os.environ.setdefault("PROGRESS_STREAMS_SEED", str(random.randrange(1 << 32)))
     trusted = httpx.create_ssl_context()
     for call in CALLS:
