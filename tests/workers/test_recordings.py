@@ -2,11 +2,11 @@
 
 # ruff: noqa: RUF001 - tools print typographic quotes
 
+from itertools import product
 from typing import NamedTuple
 
-import pytest
-
 from progress_workers.processes.errors import failure
+from tests.cases import case
 from tests.recordings.play import NAMES, Bar, play
 
 
@@ -252,10 +252,13 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("step", [None, 1, 7])
-@pytest.mark.parametrize("name", SEEN)
-def test_people_see_of_a_tool_what_its_user_sees(name: str, step: int | None) -> None:
-    seen = SEEN[name]
+def test_people_see_of_a_tool_what_its_user_sees() -> None:
+    for name, step in product(SEEN, (None, 1, 7)):
+        with case(name, step):
+            assert_seen(name, SEEN[name], step)
+
+
+def assert_seen(name: str, seen: Seen, step: int | None) -> None:
     played = play(name, seen.pattern, step=step)
     sheet = played.sheet
     assert [(part[0], part[-1]) for part in played.parts] == seen.parts
@@ -270,11 +273,10 @@ def test_people_see_of_a_tool_what_its_user_sees(name: str, step: int | None) ->
     assert (str(error).splitlines()[-1] if error else None) == seen.error
 
 
-@pytest.mark.parametrize("pattern", ["bars", "auto"])
-@pytest.mark.parametrize("name", NAMES)
-def test_no_bar_is_at_its_end_while_a_tool_works(name: str, pattern: str) -> None:
-    played = play(name, pattern)
-    assert all(bar.percent is None or bar.percent < 100 for bar in played.running)
+def test_no_bar_is_at_its_end_while_a_tool_works() -> None:
+    for name, pattern in product(NAMES, ("bars", "auto")):
+        with case(name, pattern):
+            assert all(bar.percent is None or bar.percent < 100 for bar in play(name, pattern).running)
 
 
 def test_every_recording_is_looked_at() -> None:
