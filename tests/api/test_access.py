@@ -15,11 +15,6 @@ from tests.api.test_operations import OPS, create, finish, publish
 from tests.conftest import make_settings
 
 
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
 async def test_an_answer_tells_its_requests_id(http: httpx.AsyncClient) -> None:
     made = [(await http.get("/livez")).headers["x-request-id"] for _ in range(2)]
     assert made[0] != made[1]

@@ -36,11 +36,6 @@ both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 async def hub(app: Any, http: httpx.AsyncClient) -> Any:
     """The hub of a server that has an operation "a"."""
     await create(http, id="a")

@@ -52,11 +52,6 @@ def tampered(proof: str) -> str:
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return secured(tmp_path, cors_origins=FRIEND)
 

@@ -27,11 +27,6 @@ def outlet(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def backend() -> str:
-    return "redis"
-
-
-@pytest.fixture
 def settings() -> Settings:
     return make_settings(history_length=KEPT, ring_length=16)
 

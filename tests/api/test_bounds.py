@@ -27,11 +27,6 @@ EVENT_BYTES = 2_000
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 def settings() -> Settings:
     return make_settings(
         max_body_bytes=10_000, max_event_bytes=EVENT_BYTES, max_progress_bytes=EVENT_BYTES, request_timeout_s=HEAD_S

@@ -121,51 +121,46 @@ class TestTheAdoptedOutlet:
         assert gzip.decompress(unchunked(b"".join(wire.writes))) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "accepted"),
-    [
-        ("gzip", True),
-        ("gzip, deflate, br, zstd", True),
-        ("GZip", True),
-        ("x-gzip", True),
-        ("*", True),
-        ("br;q=1.0, *;q=0.1", True),
-        ("gzip;q=0.001", True),
-        ("gzip ; q=1", True),
-        ("deflate,gzip;Q=0.5", True),
-        ("identity;q=0, gzip;q=0.2", True),
-        ("identity;q=0.5, gzip;q=0.5", True),
-        ("identity;q=0, *", True),
-        ("gzip;q=0", False),
-        ("gzip;q=0.000", False),
-        ("gzip;q=0, *", False),
-        ("*;q=0", False),
-        ("gzip;q=0.4, identity;q=0.5", False),
-        ("identity", False),
-        ("identity;q=0", False),
-        ("", False),
-        ("br", False),
-        ("notgzip, gzipped", False),
-        ("gzip;q=2", False),
-        ("gzip;q=-1", False),
-        ("gzip;q=x", False),
-        ("gzip;level=9", False),
-        (",,;;q=", False),
-    ],
-)
-def test_who_accepts_gzip(value: str, accepted: bool) -> None:
-    assert accepts_gzip([(b"host", b"gzip"), (b"accept-encoding", value.encode())]) is accepted
+ACCEPTED = [
+    ("gzip", True),
+    ("gzip, deflate, br, zstd", True),
+    ("GZip", True),
+    ("x-gzip", True),
+    ("*", True),
+    ("br;q=1.0, *;q=0.1", True),
+    ("gzip;q=0.001", True),
+    ("gzip ; q=1", True),
+    ("deflate,gzip;Q=0.5", True),
+    ("identity;q=0, gzip;q=0.2", True),
+    ("identity;q=0.5, gzip;q=0.5", True),
+    ("identity;q=0, *", True),
+    ("gzip;q=0", False),
+    ("gzip;q=0.000", False),
+    ("gzip;q=0, *", False),
+    ("*;q=0", False),
+    ("gzip;q=0.4, identity;q=0.5", False),
+    ("identity", False),
+    ("identity;q=0", False),
+    ("", False),
+    ("br", False),
+    ("notgzip, gzipped", False),
+    ("gzip;q=2", False),
+    ("gzip;q=-1", False),
+    ("gzip;q=x", False),
+    ("gzip;level=9", False),
+    (",,;;q=", False),
+]
+
+
+def test_who_accepts_gzip() -> None:
+    for value, accepted in ACCEPTED:
+        assert accepts_gzip([(b"host", b"gzip"), (b"accept-encoding", value.encode())]) is accepted, value
 
 
 def test_who_says_nothing_is_sent_it_plain_and_many_lines_are_one() -> None:
     assert not accepts_gzip([])
     assert accepts_gzip([(b"accept-encoding", b"br"), (b"accept-encoding", b"gzip")])
     assert not accepts_gzip([(b"accept-encoding", b"gzip;q=0"), (b"accept-encoding", b"*;q=\xff")])
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"
 
 
 @pytest.fixture(params=["adopted", "asgi"])

@@ -1,6 +1,7 @@
 """Checks of every request and headers of every response: the Host check, CORS, and security headers."""
 
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import httpx
@@ -11,17 +12,13 @@ from progress_broker.settings import Settings, load_settings
 from progress_server.middleware.trusted_hosts import names_answered
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create, finish
+from tests.cases import case
 from tests.conftest import make_settings
 
 FRIEND, STRANGER = "https://app.example.com", "https://evil.example"
 EVENTS = {"Accept": "text/event-stream"}
 
 both_outlets = pytest.mark.parametrize("outlet", ["adopted", "asgi"])
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -89,24 +86,23 @@ class TestCors:
         assert "access-control-allow-origin" not in answer.headers
         assert varies_by_origin(answer)
 
-    @pytest.mark.parametrize(
-        "names",
-        [
-            "cache-control,last-event-id",  # event-source-polyfill, eventsource
-            "accept,authorization,last-event-id,pragma,x-requested-with",  # eventsource-polyfill, axios, jQuery
-            "baggage,sentry-trace,traceparent,tracestate",  # OpenTelemetry, Sentry
-            "b3,x-b3-traceid,x-datadog-trace-id,newrelic,elastic-apm-traceparent",
-            "idempotency-key,if-none-match,x-csrf-token,x-request-id,x-xsrf-token",
-        ],
+    ADDED = (
+        "cache-control,last-event-id",  # event-source-polyfill, eventsource
+        "accept,authorization,last-event-id,pragma,x-requested-with",  # eventsource-polyfill, axios, jQuery
+        "baggage,sentry-trace,traceparent,tracestate",  # OpenTelemetry, Sentry
+        "b3,x-b3-traceid,x-datadog-trace-id,newrelic,elastic-apm-traceparent",
+        "idempotency-key,if-none-match,x-csrf-token,x-request-id,x-xsrf-token",
     )
-    @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-    async def test_a_preflight_allows_what_clients_add(self, http: httpx.AsyncClient, names: str, method: str) -> None:
-        asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": names}
-        answer = await http.options(f"{OPS}/a", headers=asked | {"Origin": FRIEND})
-        assert answer.status_code == 200, answer.text
-        allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
-        assert allowed >= set(names.split(","))
-        assert (await http.options(f"{OPS}/a", headers=asked | {"Origin": STRANGER})).status_code == 400
+
+    async def test_a_preflight_allows_what_clients_add(self, http: httpx.AsyncClient) -> None:
+        for names, method in product(self.ADDED, ("GET", "POST", "DELETE")):
+            with case(names, method):
+                asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": names}
+                answer = await http.options(f"{OPS}/a", headers=asked | {"Origin": FRIEND})
+                assert answer.status_code == 200, answer.text
+                allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+                assert allowed >= set(names.split(","))
+                assert (await http.options(f"{OPS}/a", headers=asked | {"Origin": STRANGER})).status_code == 400
 
     @both_outlets
     async def test_a_stream_can_be_read(self, client: Client) -> None:

@@ -19,11 +19,6 @@ from tests.servers import DEADLINE_S, Process, eventually, free_port, wait_until
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # it is of no matter here
-
-
-@pytest.fixture
 def outlet() -> str:
     return "asgi"
 

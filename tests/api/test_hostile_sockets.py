@@ -35,7 +35,7 @@ REDIS_CONNECTIONS = 20
 
 @pytest.fixture
 def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
+    return "fakeredis"  # connections to it are no files, and so not among those that are counted
 
 
 @pytest.fixture

@@ -33,11 +33,6 @@ ANN, BOB = {"X-Principal": "ann"}, {"X-Principal": "bob"}
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 async def app(store: Store) -> Any:
     return name_callers(create_app(store.settings, store))
 

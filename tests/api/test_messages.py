@@ -9,6 +9,7 @@ import pytest
 
 from progress_server.routes.tickets import NewTicket
 from tests.api.test_operations import OPS, create
+from tests.cases import case
 
 INTERNAL = re.compile(
     r"constrained|function-|nullable|literal\[|tagged|instance of|Value error|Assertion|validat"
@@ -31,11 +32,6 @@ SHAPES = {
     "status": {"status": BAD},
     "end": {"status": BAD, "error": [*BAD, {"type": 1}, {"type": "t", "message": []}]},
 }
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 def bodies() -> list[tuple[str, Any]]:
@@ -103,37 +99,39 @@ async def test_of_tickets_and_revocations(http: httpx.AsyncClient) -> None:
     assert NewTicket.__name__ not in (await http.post("/v1/tickets", json=[])).text
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        f"{OPS}?status=x",
-        f"{OPS}?limit=x",
-        f"{OPS}?owner=",
-        f"{OPS}?parent=!",
-        f"{OPS}/!",
-        f"{OPS}/a?include=x",
-        f"{OPS}/a/events?limit=0",
-        f"{OPS}/a/events?wait=x",
-        f"{OPS}/a/events?types=!",
-        f"{OPS}/a/events?after=x",
-        f"{OPS}/a/stream?children=x",
-        f"{OPS}/a/stream?interval_ms=x",
-        f"{OPS}/a/stream?ping=x",
-        f"{OPS}/a/stream?from=x",
-        "/v1/stream?operation=!",
-        "/v1/stream?owner=",
-        "/v1/stream?tag=a&tag=",
-        "/v1/stream?wait_s=x&owner=a",
-        "/v1/revocations?cursor=x",
-    ],
-)
-async def test_of_queries(http: httpx.AsyncClient, path: str) -> None:
+BAD_QUERIES = [
+    f"{OPS}?status=x",
+    f"{OPS}?limit=x",
+    f"{OPS}?owner=",
+    f"{OPS}?parent=!",
+    f"{OPS}/!",
+    f"{OPS}/a?include=x",
+    f"{OPS}/a/events?limit=0",
+    f"{OPS}/a/events?wait=x",
+    f"{OPS}/a/events?types=!",
+    f"{OPS}/a/events?after=x",
+    f"{OPS}/a/stream?children=x",
+    f"{OPS}/a/stream?interval_ms=x",
+    f"{OPS}/a/stream?ping=x",
+    f"{OPS}/a/stream?from=x",
+    "/v1/stream?operation=!",
+    "/v1/stream?owner=",
+    "/v1/stream?tag=a&tag=",
+    "/v1/stream?wait_s=x&owner=a",
+    "/v1/revocations?cursor=x",
+]
+
+
+async def test_of_queries(http: httpx.AsyncClient) -> None:
     await create(http, id="a")
-    answer = await http.get(path)
-    assert answer.status_code == 422
-    told = answer.json()
-    assert INTERNAL.search(told["detail"]) is None, told
-    assert told["field"].partition(".")[0] in (*path.replace("=", "&").replace("?", "&").split("&"), "id", "position")
+    for path in BAD_QUERIES:
+        with case(path):
+            answer = await http.get(path)
+            assert answer.status_code == 422
+            told = answer.json()
+            assert INTERNAL.search(told["detail"]) is None, told
+            names = path.replace("=", "&").replace("?", "&").split("&")
+            assert told["field"].partition(".")[0] in (*names, "id", "position")
 
 
 @pytest.mark.parametrize("ref", [1.5, [], {}, "x" * 200, 2**60, True])

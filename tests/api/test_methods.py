@@ -3,15 +3,8 @@
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.api.test_operations import OPS, create
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
 
 PATHS = ("/livez", "/readyz", "/metrics", "/", "/docs", "/openapi.json", OPS, f"{OPS}/a", f"{OPS}/a/events")
 

@@ -4,7 +4,6 @@ import random
 from contextlib import suppress
 
 import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
@@ -19,11 +18,6 @@ OTHERS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
 MARK = "h0stile"
 
 Series = frozenset[tuple[str, frozenset[tuple[str, str]]]]
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 async def series(http: httpx.AsyncClient) -> Series:

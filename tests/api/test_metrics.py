@@ -28,11 +28,6 @@ from tests.conftest import make_settings
 from tests.servers import eventually
 
 
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
 class Figures:
     """The samples of a scrape."""
 
@@ -196,10 +191,6 @@ async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch
 
 
 class TestRoundTrips:
-    @pytest.fixture
-    def backend(self) -> str:
-        return "redis"
-
     async def test_are_counted_by_call(self, http: httpx.AsyncClient, app: Any) -> None:
         before = await scrape(http)
         await create(http, id="a")

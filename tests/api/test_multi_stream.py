@@ -1,4 +1,4 @@
-"""Many operations on one stream, over both outlets and both backends, as clients see it."""
+"""Many operations on one stream, over both outlets, as clients see it."""
 
 import asyncio
 import gzip
@@ -16,6 +16,7 @@ from tests import sse
 from tests.api import proofs
 from tests.api.raw import Client, request
 from tests.api.test_operations import create, finish, problem, publish
+from tests.cases import case
 from tests.conftest import make_settings
 from tests.servers import eventually
 
@@ -102,24 +103,25 @@ async def test_a_query_follows_what_comes_and_goes(base_url: str, http: httpx.As
     client.close()
 
 
-@pytest.mark.parametrize(
-    ("query", "status", "type"),
-    [
-        ("", 422, "invalid"),
-        ("operation=a&owner=ann", 422, "invalid"),
-        ("operation=%20", 422, "invalid"),
-        ("operation=absent", 404, "not-found"),
-        ("owner=", 422, "invalid"),
-        ("operation=a&types=A", 422, "invalid"),
-        ("operation=a&interval_ms=-1", 422, "invalid"),
-        ("operation=a&last_event_id=1795231360001-0", 422, "invalid"),
-        ("operation=a&last_event_id=zz.1", 422, "invalid"),
-        ("&".join(f"operation=op-{i}" for i in range(11)), 422, "invalid"),
-    ],
-)
-async def test_what_can_not_be_is_rejected(http: httpx.AsyncClient, query: str, status: int, type: str) -> None:
+IMPOSSIBLE = [
+    ("", 422, "invalid"),
+    ("operation=a&owner=ann", 422, "invalid"),
+    ("operation=%20", 422, "invalid"),
+    ("operation=absent", 404, "not-found"),
+    ("owner=", 422, "invalid"),
+    ("operation=a&types=A", 422, "invalid"),
+    ("operation=a&interval_ms=-1", 422, "invalid"),
+    ("operation=a&last_event_id=1795231360001-0", 422, "invalid"),
+    ("operation=a&last_event_id=zz.1", 422, "invalid"),
+    ("&".join(f"operation=op-{i}" for i in range(11)), 422, "invalid"),
+]
+
+
+async def test_what_can_not_be_is_rejected(http: httpx.AsyncClient) -> None:
     await create(http, id="a")
-    problem(await http.get(f"{STREAM}?{query}"), status, type)
+    for query, status, type in IMPOSSIBLE:
+        with case(query):
+            problem(await http.get(f"{STREAM}?{query}"), status, type)
 
 
 async def test_a_query_that_finds_too_many_is_rejected(http: httpx.AsyncClient) -> None:

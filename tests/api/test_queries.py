@@ -1,6 +1,7 @@
 """Query parameters: names of the position, repeated parameters, and unknown parameters."""
 
 import json
+from itertools import product
 from typing import Any
 
 import httpx
@@ -11,14 +12,10 @@ from tests import sse
 from tests.api.conftest import Connect
 from tests.api.raw import STREAM, request
 from tests.api.test_operations import OPS, create, finish, problem, publish
+from tests.cases import case
 
 SPELLINGS = ["last_event_id", "lastEventId", "lastEventID", "Last-Event-ID", "Last-Event-Id", "evs_last_event_id"]
 MANY = "/v1/stream?operation=a"
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -115,16 +112,16 @@ CALLS = [
 UNKNOWN = {"form": "start", "since": "1h", "q": "", "beginning": "start", "Types": "log", "_": "17"}
 
 
-@pytest.mark.parametrize(("method", "path"), CALLS)
-async def test_a_name_that_a_call_does_not_take_is_rejected(http: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_a_name_that_a_call_does_not_take_is_rejected(http: httpx.AsyncClient) -> None:
     await create(http, id="a")
-    for name, value in UNKNOWN.items():
-        answer = await http.request(method, path, params={name: value})
-        assert answer.status_code == 422, name
-        if method != "HEAD":
-            bad = problem(answer, 422, "invalid")
-            assert (bad["field"], repr(name) in str(bad["detail"])) == (name, True)
-        assert (await http.get(f"{OPS}/a")).json()["status"] == "pending", name
+    for (method, path), (name, value) in product(CALLS, UNKNOWN.items()):
+        with case(method, path, name):
+            answer = await http.request(method, path, params={name: value})
+            assert answer.status_code == 422
+            if method != "HEAD":
+                bad = problem(answer, 422, "invalid")
+                assert (bad["field"], repr(name) in str(bad["detail"])) == (name, True)
+            assert (await http.get(f"{OPS}/a")).json()["status"] == "pending"
 
 
 async def test_the_rejection_names_those_it_takes(http: httpx.AsyncClient) -> None:

@@ -36,10 +36,6 @@ def test_uvicorns_own_formatter_takes_what_is_left() -> None:
 
 class TestTheAccessLog:
     @pytest.fixture
-    def backend(self) -> str:
-        return "fakeredis"  # the backend does not matter here
-
-    @pytest.fixture
     def server_options(self) -> dict[str, Any]:
         return {"log_config": None, "log_level": "info"}
 

@@ -24,11 +24,6 @@ HEAD_S = 0.3
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 def settings() -> Settings:
     return make_settings(max_body_bytes=1_000)
 

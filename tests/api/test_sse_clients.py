@@ -27,11 +27,6 @@ def outlet(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 def settings() -> Settings:
     return make_settings(ping_s=0.3, gzip_min_bytes=1)
 

@@ -28,11 +28,6 @@ SAMPLED = f"00-{TRACE_ID:032x}-00f067aa0ba902b7-01"
 UNSAMPLED = f"00-{TRACE_ID:032x}-00f067aa0ba902b7-00"
 
 
-@pytest.fixture
-def backend() -> str:
-    return "redis"
-
-
 class Spans:
     """The exported spans."""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from itertools import product
 
 import httpx
 import orjson
@@ -14,6 +15,7 @@ from websockets.asyncio.client import connect as connect_websocket
 from tests.api.conftest import Connect
 from tests.api.raw import STREAM, Client, request
 from tests.api.test_operations import OPS, create
+from tests.cases import case
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
@@ -35,11 +37,6 @@ OFFERS = {
 }
 POSTED = OFFERS | {"a handshake": HANDSHAKE}
 BODY = b'{"id": "a", "kind": "import"}'
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 def create_request(*lines: str, body: bytes = BODY, version: str = "1.1") -> bytes:
@@ -69,19 +66,20 @@ def byte_by_byte() -> Iterator[int]:
         yield 1
 
 
-async def created(client: Client) -> None:
+async def created(client: Client, id: str = "a") -> None:
     status, body = await client.answer()
-    assert (status, orjson.loads(body).get("id"), orjson.loads(body).get("kind")) == (201, "a", "import")
+    assert (status, orjson.loads(body).get("id"), orjson.loads(body).get("kind")) == (201, id, "import")
 
 
 class TestAnOffer:
-    @pytest.mark.parametrize("offer", POSTED.values(), ids=POSTED)
-    @pytest.mark.parametrize("split", [all_at_once, head_first, byte_by_byte])
-    async def test_leaves_the_body_whole(self, connect: Connect, offer: tuple[str, ...], split: object) -> None:
-        client = await connect()
-        assert callable(split)
-        await send_in_pieces(client, create_request(*offer), split())
-        await created(client)
+    async def test_leaves_the_body_whole(self, connect: Connect) -> None:
+        for number, (name, split) in enumerate(product(POSTED, (all_at_once, head_first, byte_by_byte))):
+            with case(name, split):
+                client, id = await connect(), f"a-{number:02}"
+                body = BODY.replace(b'"a"', f'"{id}"'.encode())
+                await send_in_pieces(client, create_request(*POSTED[name], body=body), split())
+                await created(client, id)
+                client.reset()
 
     async def test_leaves_a_body_in_chunks_whole(self, connect: Connect) -> None:
         client = await connect()
@@ -183,28 +181,24 @@ class TestAnOfferOfAWebsocket:
         assert (await client.answer())[0] == 200
         assert (await client.answer())[0] in (404, 426)
 
-    @pytest.mark.parametrize(
-        "offer",
-        [
-            HANDSHAKE,
-            (*HANDSHAKE[:1], "Upgrade: h2c, WebSocket", *HANDSHAKE[2:]),
-            ("Connection: Upgrade", "Connection: keep-alive", *HANDSHAKE[1:]),
-            ("Connection: keep-alive, Upgrade", "Upgrade: WebSocket", *HANDSHAKE[2:]),
-        ],
+    OFFERS = (
+        HANDSHAKE,
+        (*HANDSHAKE[:1], "Upgrade: h2c, WebSocket", *HANDSHAKE[2:]),
+        ("Connection: Upgrade", "Connection: keep-alive", *HANDSHAKE[1:]),
+        ("Connection: keep-alive, Upgrade", "Upgrade: WebSocket", *HANDSHAKE[2:]),
     )
-    @pytest.mark.parametrize("split", [all_at_once, byte_by_byte])
-    async def test_is_taken_by_a_handshake(
-        self, http: httpx.AsyncClient, connect: Connect, offer: tuple[str, ...], split: object
-    ) -> None:
+
+    async def test_is_taken_by_a_handshake(self, http: httpx.AsyncClient, connect: Connect) -> None:
         await create(http, id="a")
-        client = await connect()
-        client.send(request("/livez"))  # a connection that was used before may also be upgraded
-        assert (await client.answer())[0] == 200
-        assert callable(split)
-        await send_in_pieces(client, request(f"{OPS}/a/ws?from=start", *offer), split())
-        status, headers = await client.head()
-        assert (status, headers["upgrade"]) == (101, "websocket")
-        client.reset()
+        for offer, split in product(self.OFFERS, (all_at_once, byte_by_byte)):
+            with case(offer, split):
+                client = await connect()
+                client.send(request("/livez"))  # a connection that was used before may also be upgraded
+                assert (await client.answer())[0] == 200
+                await send_in_pieces(client, request(f"{OPS}/a/ws?from=start", *offer), split())
+                status, headers = await client.head()
+                assert (status, headers["upgrade"]) == (101, "websocket")
+                client.reset()
 
     async def test_is_taken_from_a_real_client(self, http: httpx.AsyncClient, base_url: str) -> None:
         await create(http, id="a")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -30,6 +30,7 @@ from progress_server.websocket.session import FAULTS
 from progress_server.websocket.socket import Socket
 from tests.api.conftest import InLoopServer
 from tests.api.test_operations import OPS, create, finish, publish
+from tests.cases import case
 from tests.conftest import make_settings
 from tests.servers import ApiReplica, RealRedis, eventually
 
@@ -67,11 +68,6 @@ class Peer:
 
 
 Connect = Callable[..., Any]
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
 
 
 @pytest.fixture
@@ -297,37 +293,35 @@ class TestCancelling:
 
 
 class TestMessages:
-    @pytest.mark.parametrize(
-        ("said", "field"),
-        [
-            ("", None),
-            ("{", None),
-            ("[]", "type"),
-            ("null", "type"),
-            ("{}", "type"),
-            ('{"type": "shout"}', "type"),
-            ('{"type": ["ping"]}', "type"),
-            ('{"type": "subscribe"}', "operation"),
-            ('{"type": "subscribe", "operation": "/"}', "operation"),
-            ('{"type": "subscribe", "operation": "a", "lastEventId": "1-1"}', "lastEventId"),
-            ('{"type": "subscribe", "operation": "a", "last_event_id": "x"}', "position"),
-            ('{"type": "subscribe", "operation": "a", "types": ["A"]}', "types"),
-            ('{"type": "subscribe", "operation": "a", "interval_ms": -1}', "interval_ms"),
-            ('{"type": "unsubscribe", "operation": "a"}', "operation"),
-            ('{"type": "ping", "ref": 1e300}', "ref"),
-            ('{"type": "ping", "ref": {}}', "ref"),
-            (b'{"type": "ping"}', None),
-        ],
-    )
-    async def test_that_are_none_are_a_problem_and_no_more(
-        self, hub: Any, dial: Connect, said: str | bytes, field: str | None
-    ) -> None:
-        async with dial() as peer:
-            await peer.connection.send(said)
-            problem = await peer.next("problem")
-            assert (problem["type"], problem.get("field", "").split(".")[0]) == ("invalid", field or "")
-            await peer.ask("ping", ref="still here")
-            assert await peer.next() == {"event": "pong", "ref": "still here"}
+    NONE: ClassVar[list[tuple[str | bytes, str | None]]] = [
+        ("", None),
+        ("{", None),
+        ("[]", "type"),
+        ("null", "type"),
+        ("{}", "type"),
+        ('{"type": "shout"}', "type"),
+        ('{"type": ["ping"]}', "type"),
+        ('{"type": "subscribe"}', "operation"),
+        ('{"type": "subscribe", "operation": "/"}', "operation"),
+        ('{"type": "subscribe", "operation": "a", "lastEventId": "1-1"}', "lastEventId"),
+        ('{"type": "subscribe", "operation": "a", "last_event_id": "x"}', "position"),
+        ('{"type": "subscribe", "operation": "a", "types": ["A"]}', "types"),
+        ('{"type": "subscribe", "operation": "a", "interval_ms": -1}', "interval_ms"),
+        ('{"type": "unsubscribe", "operation": "a"}', "operation"),
+        ('{"type": "ping", "ref": 1e300}', "ref"),
+        ('{"type": "ping", "ref": {}}', "ref"),
+        (b'{"type": "ping"}', None),
+    ]
+
+    async def test_that_are_none_are_a_problem_and_no_more(self, hub: Any, dial: Connect) -> None:
+        for said, field in self.NONE:
+            with case(said):
+                async with dial() as peer:
+                    await peer.connection.send(said)
+                    problem = await peer.next("problem")
+                    assert (problem["type"], problem.get("field", "").split(".")[0]) == ("invalid", field or "")
+                    await peer.ask("ping", ref="still here")
+                    assert await peer.next() == {"event": "pong", "ref": "still here"}
 
     async def test_problems_name_what_they_are_about_as_far_as_it_is_known(self, hub: Any, dial: Connect) -> None:
         async with dial() as peer:

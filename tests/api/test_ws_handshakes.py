@@ -19,11 +19,6 @@ Dial = Callable[[], Awaitable[Client]]
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
-@pytest.fixture
 async def dial(base_url: str) -> AsyncIterator[Dial]:
     clients: list[Client] = []
 

@@ -3,16 +3,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from progress_broker.settings import Settings
-from tests.api.conftest import app, base_url, http, outlet, server, server_options
+from tests.api.conftest import app, backend, base_url, http, outlet, server, server_options
 from tests.callback.backend import SECRET, TheirBackend
 from tests.conftest import make_settings
 
-__all__ = ["app", "base_url", "http", "outlet", "server", "server_options"]
-
-
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # which Redis answers is of no matter here
+__all__ = ["app", "backend", "base_url", "http", "outlet", "server", "server_options"]
 
 
 @pytest.fixture

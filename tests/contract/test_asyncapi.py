@@ -17,11 +17,6 @@ from tests.api.test_operations import OPS, create, finish, publish
 SCHEMA = Path(__file__).parents[1] / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
 
 
-@pytest.fixture
-def backend() -> str:
-    return "fakeredis"  # the backend does not matter here
-
-
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads(orjson.dumps(asyncapi()))

@@ -19,11 +19,6 @@ from tests.servers import eventually
 
 
 @pytest.fixture
-def backend() -> str:
-    return "redis"
-
-
-@pytest.fixture
 def settings() -> Settings:
     """Small limits, so that few events are enough to use the ring buffer, pages and the log."""
     return make_settings(history_length=300, ring_length=16, page_length=10, max_body_bytes=10_000_000)
