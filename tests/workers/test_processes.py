@@ -10,7 +10,7 @@ from progress_broker.model.operation import Status
 from progress_workers import Operation
 from progress_workers.core.progress.counter import Counter
 from progress_workers.core.progress.dirty import DirtyFlag
-from tests.workers.harness import Broker, assert_whole, finished, python
+from tests.workers.harness import Broker, assert_whole, finished, python, worker
 
 
 def shown(broker: Broker) -> list[Shown]:
@@ -155,7 +155,7 @@ def test_two_processes_report_on_one_operation(address: str, broker: Broker) -> 
                 op.advance(1)
     """
     with Operation.start("import", id="shared", settings=broker.settings):
-        processes = [python(address, f"NAME = {name!r}\n" + _dedented(code)) for name in "ab"]
+        processes = [worker(address, f"NAME = {name!r}\n" + _dedented(code)) for name in "ab"]
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "joined\n"
@@ -211,7 +211,7 @@ def test_a_signal_handler_may_report_in_the_middle_of_a_report(address: str, bro
                 op.update(current=number, message="busy")
             signal.setitimer(signal.ITIMER_REAL, 0)
     """
-    finished(python(address, code))
+    finished(worker(address, code))
     assert broker.data("timed", "progress")[-1]["current"] == 19_999
     assert_whole(broker.events("timed"))
 
