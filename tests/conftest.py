@@ -26,6 +26,8 @@ from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis
 
+gc.disable()  # until all is loaded and collected, which stays
+
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -82,6 +84,7 @@ def pytest_collection_finish() -> None:
     """Leave all that was loaded and collected out of later collections of garbage, which would look through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 DEFAULTS: dict[str, Any] = {"sweep_interval_s": 0.2, "redis_timeout_s": 5}

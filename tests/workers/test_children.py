@@ -14,7 +14,7 @@ import pytest
 from progress_broker.model.operation import ChildrenSummary, Status
 from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded
 from tests.servers import wait_until
-from tests.workers.harness import Broker, assert_whole, environment, finished
+from tests.workers.harness import Broker, assert_whole, environment, finished, worker
 
 PROCESSES = """
     import multiprocessing
@@ -86,10 +86,13 @@ ASYNCIO = """
 def test_whoever_reports_the_parts_the_whole_shows_them(
     broker: Broker, address: str, folder: Path, example: str
 ) -> None:
-    file = folder / "album.py"
-    file.write_text(textwrap.dedent(example))
-    found, pipe = environment(address), subprocess.PIPE
-    finished(subprocess.Popen([sys.executable, str(file)], env=found, stdout=pipe, stderr=pipe, text=True))
+    if "__main__" in example:  # its processes read its file
+        file = folder / "album.py"
+        file.write_text(textwrap.dedent(example))
+        found, pipe = environment(address), subprocess.PIPE
+        finished(subprocess.Popen([sys.executable, str(file)], env=found, stdout=pipe, stderr=pipe, text=True))
+    else:
+        finished(worker(address, example))
     shown, events = broker.show("p"), broker.events("p")
     assert_whole(events)
     assert sorted(event.data["weight"] for event in events if event.type == "child") == [1, 1, 2, 4]
