@@ -124,18 +124,25 @@ def test_a_worker_whose_computing_holds_the_interpreter_does_not_look_dead(reape
     assert statuses(reaped) == ["pending", "running", "succeeded"]
 
 
+def await_beat(broker: Broker) -> None:
+    before = broker.lease_deadline("op")
+    wait_until(lambda: broker.lease_deadline("op") > before, "a beat is heard")
+
+
 def test_beats_go_on_while_plain_code_computes(reaped: Broker, address: str, tmp_path: Path) -> None:
     worker = start(address, WORK.format(lease_s=15))
     assert worker.stdout is not None
     worker.stdout.readline()
-    code = f"import os\nwhile not os.path.exists({str(tmp_path / 'enough')!r}): sum(range(1000))\n"
+    enough, begun = tmp_path / "enough", tmp_path / "begun"
+    code = f"import os, pathlib\npathlib.Path({str(begun)!r}).touch()\n"
+    code += f"while not os.path.exists({str(enough)!r}): sum(range(1000))\n"
+    await_beat(reaped)  # the next one comes no sooner than a third of a lease later
     assert worker.stdin is not None
     worker.stdin.write(f"exec({code!r})\n")
     worker.stdin.flush()
-    for _ in range(2):  # the first may have been sent before
-        before = reaped.lease_deadline("op")
-        wait_until(lambda before=before: reaped.lease_deadline("op") > before, "a beat is heard")  # type: ignore[misc]
-    (tmp_path / "enough").touch()
+    wait_until(begun.exists, "it computes")
+    await_beat(reaped)
+    enough.touch()
     finished(worker)
     assert statuses(reaped) == ["pending", "running", "succeeded"]
 
