@@ -19,16 +19,17 @@ help:  ## say what can be made
 demo: $(VENV)/.demo  ## run a server, a private Redis and demo workers, until Ctrl-C
 	@exec $(BIN)/progress-broker demo
 
+PACKAGES := tests/node_modules/.package-lock.json
+
 # Types are checked while tests wait. Files are dealt out whole, and in the order of `tests/longest_first.py`.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev  ## install what tests need, then check everything
 	@deploy/test-system.sh
-	@cd tests && npm ci --no-audit --no-fund --silent
 	@$(MAKE) --no-print-directory -j 2 lint pytest
 
 # What rewrites the tests' asserts keeps what it has made. In a new clone one process makes it, not each of them.
-pytest: $(VENV)/.dev
+pytest: $(VENV)/.dev $(PACKAGES)
 	@test -d tests/__pycache__ || $(BIN)/pytest --collect-only -qq > /dev/null || true
 	@$(PYTEST)
 
@@ -47,7 +48,7 @@ examples: $(VENV)/.dev  ## run each example, with a browser; see examples/
 # Apart, as it takes tests twice the time to compute.
 coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs
 	@deploy/test-system.sh
-	@cd tests && npm ci --no-audit --no-fund --silent
+	@$(MAKE) --no-print-directory $(PACKAGES)
 	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## style, types, layers
@@ -93,6 +94,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
 	@$(PIP) install -e '.[dev]'
 	@touch $@
+
+$(PACKAGES): tests/package-lock.json
+	@cd tests && npm ci --no-audit --no-fund --silent
 
 $(VENV)/.frameworks: pyproject.toml | $(VENV)/.dev
 	@echo "Installing into $(VENV) …"
