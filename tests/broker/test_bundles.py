@@ -504,6 +504,8 @@ async def test_what_a_search_for_missed_ones_finds_while_a_stream_opens_begins_w
 ) -> None:
     await create(store, "a")
     await publish(store, "a", 2)
+    lane, last = store.keyspace.lane_of("a"), (await store.get("a")).position.encode()
+    await eventually(lambda: order(hub.bundles.watermarks[lane]) >= order(last), "the feed has come there")
     opening = asyncio.create_task(watch(hub, MINE))
     await meanwhile(store)
     for feed in hub.feeds:

@@ -414,7 +414,7 @@ async def test_an_operation_that_took_an_id_unnoticed_is_told_to_nobody_who_watc
     await hub._reconciler.compare(hub.channels)
     await ended(outlet)
     assert outlet.numbers == [-4, 5]
-    assert b'"reason":"gone"' in outlet.frames[-1].wire
+    assert b'"reason":"lost"' in outlet.frames[-1].wire
 
 
 async def test_who_waits_for_redis_when_the_hub_ends_is_told_that_it_does(

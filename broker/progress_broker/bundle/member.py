@@ -207,7 +207,7 @@ class BundleMember:
             self.closed = True
             self.host.member_finished(self)
         else:
-            self.fail("gone" if reason == "gone" else "unreadable")
+            self.fail("gone" if reason in ("gone", "lost") else "unreadable")
 
     # What the subscription calls
 

@@ -196,7 +196,7 @@ class History:
         began_ms = round(operation.created_at.timestamp() * 1000)
         for subscription, reset in waiting:
             if reset is not None and 0 < milliseconds(subscription.position) < began_ms:
-                subscription.close("gone", reconnect=True)
+                subscription.close("lost", reconnect=True)
             else:
                 subscription.take_snapshot(frames[reset], done=operation.done)
 
