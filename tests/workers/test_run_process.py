@@ -29,8 +29,9 @@ from progress_workers.processes import (
     run_process_async,
 )
 from progress_workers.processes.output import LEAST_AT_ONCE, MOST_AT_ONCE, Output
-from progress_workers.processes.run import RunOptions
+from progress_workers.processes.run import RunOptions, make_outputs
 from progress_workers.processes.stream import Stream
+from tests.recordings.play import Sheet
 from tests.servers import RealRedis, eventually, wait_until
 from tests.workers.harness import Broker, finished, python
 
@@ -632,3 +633,20 @@ def test_in_a_notebook_the_output_goes_to_the_cell(capfd: pytest.CaptureFixture[
         assert run_process(["echo", "hi"]) == 0
     assert capfd.readouterr().out == "hi\n"
     assert (tmp_path / "terminal").read_text() == ""
+
+
+def test_a_bar_and_its_line_are_told_together() -> None:
+    """Otherwise people might see the new bar with the line before."""
+    sheet = Sheet()
+    _, output = make_outputs(sheet, pattern="bars", ansi="strip")
+    told = []
+    look = sheet._look
+
+    def look_and_note() -> None:
+        look()
+        told.append((sheet.bars[-1].current, sheet.messages[-1]))
+
+    sheet._look = look_and_note  # type: ignore[method-assign]
+    for done in (1, 2, 3, 4):  # each is read when the next one overwrites it
+        output.feed(f"\r{25 * done:3}%|{'#' * done:3}| {done}/4".encode())
+    assert told == [(1, "25%|#  | 1/4"), (2, "50%|## | 2/4"), (3, "75%|###| 3/4")]

@@ -139,15 +139,13 @@ class Output:
             is_main, reading = self._among_rows(line, reading)
         else:
             is_main, reading = True, None if reading is None else self._labels.take(reading)
-        if reading is not None and (is_main or reading.bars > 1):
-            self._move(reading)
-        if not is_main:
-            return
-        message = text if line.rewritten and text != self._message else None
-        if reading is not None and reading.message is not None:
+        message = text if is_main and line.rewritten and text != self._message else None
+        if is_main and reading is not None and reading.message is not None:
             message = reading.message
         if message is not None:
             self._message = message
+        moved = reading is not None and (is_main or reading.bars > 1) and self._move(reading, message)
+        if message is not None and not moved:
             self._operation.update(message=message)
 
     def _among_rows(self, line: Line, reading: Reading | None) -> tuple[bool, Reading | None]:
@@ -161,10 +159,13 @@ class Output:
             return self._rows.decides(line.row), together
         return self._rows.decides(line.row), reading
 
-    def _move(self, reading: Reading) -> None:
+    def _move(self, reading: Reading, message: str | None) -> bool:
+        """Report how far the work is, and the message with it; return whether there was anything to report."""
         if reading.share is None:  # only a pattern of the user finds a count without a total, or a unit alone
-            self._operation.update(current=reading.current, total=reading.total, unit=reading.unit)
-            return
+            self._operation.update(current=reading.current, total=reading.total, unit=reading.unit, message=message)
+            return True
         measured = self._parts.take(reading)
-        if measured is not None:
-            self._operation._measure(measured)
+        if measured is None:
+            return False
+        self._operation._measure(measured._replace(message=message))
+        return True

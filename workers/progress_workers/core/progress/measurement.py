@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Measurement(NamedTuple):
-    """How far the work is. What is None is unknown from now on, except for the unit."""
+    """How far the work is. What is None is unknown from now on, except for the unit and the message."""
 
     current: float | None = None
     total: float | None = None
@@ -15,3 +15,5 @@ class Measurement(NamedTuple):
     """Whether another part of the work begins. Then the percentage may be lower than before."""
     counts_anew: bool = False
     """Whether other things are counted than before, so that the rate begins anew, too."""
+    message: str | None = None
+    """None changes nothing."""

@@ -203,6 +203,9 @@ class Progress:
             self._given_percent = measured.percent
             if measured.unit is not None:
                 self._unit = text(measured.unit, MAX_UNIT_CHARS) or None
+            if measured.message is not None:
+                self._message = text(measured.message)
+                self._changed.add("message")
             if measured.counts_anew:
                 self._rate = Rate(self.gauge.current - self.gauge.skipped)
                 self._pace = Rate(measured.percent or 0.0)
