@@ -1,6 +1,5 @@
 """Every rejection is told, logged and counted as what it is, also that of a request that could not be read."""
 
-import asyncio
 import logging
 from typing import Any
 
@@ -105,6 +104,9 @@ class TestWebSockets:
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+ASKED = "Expect: 100-continue"
+
+
 class TestClientsThatLeave:
     """Nobody made a mistake: nothing is rejected, and nothing is invalid."""
 
@@ -117,8 +119,8 @@ class TestClientsThatLeave:
         "sent",
         [
             request(f"{OPS}/a/events?wait=30&after=9999999999999-0"),
-            request(f"{OPS}/a/events", "Content-Length: 100", method="POST") + b"{",
-            request(f"{OPS}/a/events", "Content-Type: application/x-ndjson", "Content-Length: 9", method="POST") + b"{",
+            request(f"{OPS}/a/events", "Content-Length: 100", ASKED, method="POST"),
+            request(f"{OPS}/a/events", "Content-Type: application/x-ndjson", "Content-Length: 9", ASKED, method="POST"),
         ],
     )
     async def test_are_noted_as_such(
@@ -133,7 +135,8 @@ class TestClientsThatLeave:
             hub = http.hub  # type: ignore[attr-defined]
             await eventually(lambda: hub.channels, "it waits")
         else:
-            await asyncio.sleep(0.05)
+            assert (await client.head())[0] == 100, "it reads the body"
+            client.send(b"{")
         logged.clear()
         client.reset()
         await eventually(lambda: logged.records, "it is noted")
