@@ -12,7 +12,7 @@ from progress_broker.live.feed import COUNT, LATE_S, READ_EVERY_S, Batch, FeedRe
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
-from progress_broker.runtime.tasks import Tasks
+from progress_broker.runtime.tasks import Tasks, end
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.keys import Keyspace
 from tests.servers import eventually
@@ -188,12 +188,10 @@ async def test_a_connection_that_was_cut_is_made_anew(redis_url: str, settings: 
         following = asyncio.create_task(follow(reader, numbers))
         await eventually(lambda: reader.connected, "it reads")
         assert await store.connections.commands.client_kill_filter(_type="normal", skipme=True)
-        await eventually(lambda: not reader.connected, "it notices")
-        await eventually(lambda: reader.connected, "it reads again")
+        await eventually(lambda: reader.interruptions and reader.connected, "it notices, and reads again")
         await store.publish("a", [encode("log", {"message": "m"}, store.settings)])
         await eventually(lambda: numbers == [2], "the event comes")
-        following.cancel()
-        await asyncio.wait({following})
+        await end(following)
         await store.delete("a", force=True)
 
 
