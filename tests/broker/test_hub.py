@@ -393,6 +393,22 @@ async def test_an_answer_that_an_operation_does_not_exist_is_outdated_once_someb
     assert [abs(n) for n in outlet.numbers[-2:]] == late.numbers[-2:] == [2, 3]
 
 
+async def test_a_comparison_ends_though_clients_keep_coming(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds up the feed."""
+    waiting = await hub.subscribe("a", Start(), await_creation=True)
+
+    async def last_events(*_: object) -> list[None]:
+        (await hub.subscribe("a", Start(), await_creation=True)).close()
+        return [None]
+
+    monkeypatch.setattr(event_log, "last_events", last_events)
+    async with asyncio.timeout(60):
+        await hub._reconciler.compare(hub.channels)
+    waiting.close()
+
+
 async def test_an_operation_that_took_an_id_unnoticed_is_told_to_nobody_who_watched_the_earlier_one(
     store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from progress_broker.operations.store import Store
 
 _MAX_SWEEPS_BETWEEN = 8  # an operation that has been silent for long is checked only every eighth sweep
 _PER_PIPELINE = 500  # operations per pipeline
+_TRIES = 3  # how often an operation is asked for if the answers come too late; then its next check is awaited
 
 
 class Reconciler:
@@ -41,8 +42,8 @@ class Reconciler:
         """Reload the channels whose last event differs from the one in Redis; close those of deleted operations."""
         remaining = iter(channels)
         while group := tuple(islice(remaining, _PER_PIPELINE)):
-            while group:
-                group = await self._compare(group)
+            for _ in range(_TRIES):
+                group = await self._compare(group) if group else ()
 
     def _is_due(self, channel: Channel, now: float) -> bool:
         """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""
