@@ -563,13 +563,19 @@ def test_one_that_is_made_anew_before_the_deleted_one_had_its_place_takes_that()
     assert len(world.places) == 2, "who is heard of twice is followed once"
 
 
-def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_read_of_it() -> None:
+def ahead_of_the_feed() -> World:
+    """Return a world whose client follows an operation, and has read an event that the feed has not delivered yet."""
     world = World(ring=5, room=1_000)
     world.create()
     world.publish("0", "log")
     world.connect()
     world.answer()
     world.answer()
+    return world
+
+
+def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_read_of_it() -> None:
+    world = ahead_of_the_feed()
     deleted = world.bundle.merge.lane(0).members["0"]
     assert [frame.position for frame in deleted.pending] == [b"1003-0"], "it waits for the feed"
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1002-3", b"1002-3"), 0)  # after that of its deletion
@@ -579,12 +585,7 @@ def test_one_that_is_made_anew_is_followed_though_the_deleted_ones_member_has_re
 
 
 def test_one_that_is_made_anew_is_told_whole_though_its_predecessors_frames_are_sent_before_it_begins() -> None:
-    world = World(ring=5, room=1_000)
-    world.create()
-    world.publish("0", "log")
-    world.connect()
-    world.answer()
-    world.answer()
+    world = ahead_of_the_feed()
     world.bundle.appeared(IndexedOperation("0", TERMS, False, b"1005-0", b"1005-0"), 0)
     world.answer()  # its subscription is made
     world.deliver(0, 100)

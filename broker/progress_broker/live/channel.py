@@ -61,7 +61,7 @@ class Channel(History):
             self._loader.load(self)
         else:
             self._stale = True  # the result of the read in progress may be older than the missed events
-            self._early_events.clear()
+            self._early_events.clear()  # the next read has them, if they still exist
 
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Receive the newest events of the log, oldest first, then apply what the feed delivered meanwhile."""
