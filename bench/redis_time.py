@@ -16,13 +16,14 @@ from progress_broker.history import event_log
 from progress_broker.model.children import MAX_READ
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import MAX_TAGS, NewOperation, NewSignal
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention, rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
 from progress_broker.storage.schema import ensure_schema
-from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND, Call
+from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND
 from progress_server.routes.publish import AT_ONCE, AT_ONCE_BYTES, MAX_BATCH
 
 MOST_MS = 10.0

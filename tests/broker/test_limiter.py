@@ -11,11 +11,12 @@ import pytest
 from progress_broker.errors import AtCapacity, TooManyStreams
 from progress_broker.limits import limiter as module
 from progress_broker.limits.limiter import Limiter
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run_all
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
-from progress_broker.storage.run import run_all
-from progress_broker.storage.scripts import HOLD, SPEND, Call
+from progress_broker.storage.scripts import HOLD, SPEND
 from tests.broker.harness import Timers
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually

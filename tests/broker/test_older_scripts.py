@@ -16,11 +16,12 @@ from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.model.position import START
+from progress_broker.nodes.calls import Call, Script
+from progress_broker.nodes.run import run
 from progress_broker.operations.commands import create_call, delete_call, publish_call, signal_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SCHEMA, SIGNAL, Call, Script
+from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SCHEMA, SIGNAL
 
 FOLDER = Path(__file__).with_name("schema_2")
 TODAYS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}

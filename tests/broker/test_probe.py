@@ -9,11 +9,11 @@ from progress_broker import errors
 from progress_broker.hub import Hub
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
+from progress_broker.nodes.calls import Script
 from progress_broker.operations import commands
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.probe import Probe
 from progress_broker.operations.store import Store
-from progress_broker.storage.scripts import Script
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
 from tests.servers import eventually

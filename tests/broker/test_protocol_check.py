@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from progress_broker.errors import SetupError, StorageUnavailable
+from progress_broker.nodes.protocol_check import mismatch
 from progress_broker.operations.store import Store
-from progress_broker.storage.protocol_check import mismatch
 from progress_workers import Operation
 from tests.conftest import make_settings
 from tests.deploy.proxies import Certificate

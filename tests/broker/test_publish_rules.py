@@ -6,9 +6,9 @@ from progress_broker import errors
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
+from progress_broker.nodes.run import run
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
 
 
 def said(store: Store, message: str, producer: str = "p", seq: int | None = None) -> NewEvent:

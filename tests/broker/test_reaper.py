@@ -11,12 +11,12 @@ from progress_broker.errors import Conflict, Fenced, OperationEnded
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
+from progress_broker.nodes.run import run
 from progress_broker.operations import retention
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.storage.run import run
 from tests.conftest import make_settings
 from tests.servers import eventually
 

@@ -16,11 +16,11 @@ from progress_broker.live.family import Family
 from progress_broker.model.children import MAX_GENERATIONS, MAX_SHOWN
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
+from progress_broker.nodes.run import run
 from progress_broker.operations import rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
 from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.frames import Frame
 from tests.broker.harness import Outlet

@@ -8,11 +8,12 @@ import pytest
 from progress_broker.errors import Conflict, NotFound, Unreadable
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run
 from progress_broker.operations.commands import all_keys
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL, Call
+from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL
 
 RUNNING = NewEvent("status", b'{"status":"running"}', "running")
 SCRIPTS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}

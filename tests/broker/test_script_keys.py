@@ -16,11 +16,12 @@ from progress_broker.access import deny_list
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import HOLD, SPEND, VERBS, Call
+from progress_broker.storage.scripts import HOLD, SPEND, VERBS
 from tests.conftest import make_settings
 from tests.servers import RealRedis
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from progress_broker import errors
 from progress_broker.model.entry import encode, read_publish_request
 from progress_broker.model.position import parse
+from progress_broker.routing.slots import hash_slot
 from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.runtime.tasks import end
 from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import load_settings
 from progress_broker.storage import schema
-from progress_broker.storage.keys import Keyspace, hash_slot, lane_tags
+from progress_broker.storage.keys import Keyspace, lane_tags
 from tests.conftest import make_settings
 
 

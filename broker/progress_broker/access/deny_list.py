@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import denied_key, meta_key
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import DENY, Call
+from progress_broker.storage.scripts import DENY
 
 VERSION = "denials"
 LONGEST_S = 366 * 86_400.0

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 
 from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.storage.keys import secrets_key
-from progress_broker.storage.redis_errors import storage_errors
 
 FIELD = "tickets"
 KEPT_S = 10.0

@@ -16,10 +16,10 @@ from zlib import crc32
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.event import Event
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import readable
-from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from progress_broker.model.event import Event, read_events
 from progress_broker.model.position import order
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import KEPT, Call
+from progress_broker.storage.scripts import KEPT
 
 _MOST_POINTS = 400
 """How many points a curve has at most: POINTS of `archive.lua`."""

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from progress_broker.history.archive import read_kept, spread, whole_curve
 from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import SwallowedCancels
 from progress_broker.storage.connections import BLOCK_MS
-from progress_broker.storage.redis_errors import storage_errors
 
 
 class LastEvent(NamedTuple):

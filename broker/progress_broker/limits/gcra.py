@@ -7,8 +7,9 @@ This code is our own because rate-limit libraries ask Redis before each request,
 
 from typing import Any, Literal, NamedTuple
 
+from progress_broker.nodes.calls import Call
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.scripts import SPEND, Call
+from progress_broker.storage.scripts import SPEND
 
 MAX_BUCKETS = 100_000
 """The maximum number of callers with a bucket of their own; further callers share one bucket."""

@@ -19,13 +19,13 @@ from progress_broker.limits.gcra import Buckets, SpendReport
 from progress_broker.limits.policy import Limits
 from progress_broker.limits.slots import RETRY_AFTER_S, Slot, Slots
 from progress_broker.limits.stream_leases import LeaseReport, StreamLeases
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.run import run, run_all
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.run import run, run_all
-from progress_broker.storage.scripts import Call
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from secrets import token_hex
 from typing import Any
 
+from progress_broker.nodes.calls import Call
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.scripts import HOLD, Call
+from progress_broker.storage.scripts import HOLD
 
 RENEWALS = 2.5
 """How often a lease is renewed before it expires. One renewal may be lost."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.live.feed_connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.model.event import Event, read_entry
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.redis_errors import storage_errors
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from progress_broker.errors import Unreadable
 from progress_broker.model.position import was_lost
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
-from progress_broker.storage.redis_errors import storage_errors
 
 EMPTY = b"0-0"
 """The position of an empty feed."""

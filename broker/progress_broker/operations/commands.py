@@ -13,9 +13,10 @@ from progress_broker.model.entry import NewEvent, encode_data
 from progress_broker.model.metadata import FIELD, check_size, indexed
 from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
 from progress_broker.model.publish import Created, Publish, Published, read_counts
+from progress_broker.nodes.calls import Call
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import OperationKeys
-from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL, Call
+from progress_broker.storage.scripts import CREATE, DELETE, PROBE, PUBLISH, SIGNAL
 
 PROBE_PERIODS_KEPT = 5
 """Its probe operation is kept for so many periods. The lane's next probe extends that, or creates it again."""
@@ -95,10 +96,9 @@ def publish_call(
     """Return the call that appends entries to an operation, all or none; without entries it is a heartbeat.
 
     `attempt` fences: an older one than the operation's is rejected, and one of an operation of this id that was not
-    created at `created_ms`; if it `begins`, it takes over from the one before.
-    `expect` is the status it must have, if given, and with `lease_expired` its lease must have expired. Its worker may
-    be silent for `lease_ms` from now on, if that is longer than its lease. An observer is not its worker: its lease
-    stays as it is.
+    created at `created_ms`; if it `begins`, it takes over from the one before. `expect` is the status it must have, if
+    given, and with `lease_expired` its lease must have expired. Its worker may be silent for `lease_ms` from now on, if
+    that is longer than its lease. An observer is not its worker: its lease stays as it is.
     """
     args: list[str | bytes] = [operation]
     if attempt is not None:

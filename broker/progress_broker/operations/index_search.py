@@ -8,11 +8,12 @@ from progress_broker.model.index_terms import Found, IndexedOperation, IndexTerm
 from progress_broker.model.metadata import FIELD
 from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
 from progress_broker.model.position import is_canonical
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import run
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import FIND, Call
+from progress_broker.storage.scripts import FIND
 
 _FIELDS = ("status", "position", "first_position", "created", "indexes", "gone")
 _OF_CREATION = ("gone", "schema", "spec", "created", "created_metadata")

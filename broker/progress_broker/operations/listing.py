@@ -14,11 +14,11 @@ from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
 from progress_broker.model.metadata import FIELD, indexed
 from progress_broker.model.operation import Operation, Status, is_id
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.redis_errors import storage_errors
 
 _WALK = 500
 """Maximum operations scanned for one page. With a filter that rarely matches, the page is short and has a cursor, and

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import meta_key
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import RETAIN, SET_RETENTION, Call
+from progress_broker.storage.scripts import RETAIN, SET_RETENTION
 
 log = logging.getLogger(__name__)
 

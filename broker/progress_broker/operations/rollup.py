@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from progress_broker.model.children import MAX_GENERATIONS, MAX_READ, Tree, read_child, with_rollup
 from progress_broker.model.operation import ChildrenSummary, Operation, is_id
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import run_all
 from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run_all
-from progress_broker.storage.scripts import CHILDREN, Call
+from progress_broker.storage.scripts import CHILDREN
 
 _DIGITS = 16
 

@@ -25,6 +25,10 @@ from progress_broker.model.operation import (
 )
 from progress_broker.model.publish import Created, Publish, Published
 from progress_broker.model.validation import validated
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
+from progress_broker.nodes.redis_errors import storage_error, storage_errors
+from progress_broker.nodes.run import ScriptQueue, run, run_all
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
@@ -54,11 +58,8 @@ from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.protocol_check import check_tls, explained, tls_address
-from progress_broker.storage.redis_errors import storage_error, storage_errors
-from progress_broker.storage.run import ScriptQueue, run, run_all
 from progress_broker.storage.schema import ensure_schema, setup_errors
-from progress_broker.storage.scripts import LAPSED, SWEEP, Call
+from progress_broker.storage.scripts import LAPSED, SWEEP
 
 SWEPT_AT_ONCE = 10_000
 """About how many expired operations are removed at most before the next pause."""

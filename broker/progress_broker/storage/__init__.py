@@ -1,1 +1,1 @@
-"""Redis: connections, keys, scripts, and the meaning of its errors."""
+"""Redis: connections, keys and scripts."""

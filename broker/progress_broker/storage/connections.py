@@ -14,11 +14,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from progress_broker.errors import SetupError, StorageUnavailable
+from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, pool_options
+from progress_broker.nodes.instrumented import ClientMetrics, counted
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.routing.server_kind import NotMaster
 from progress_broker.settings import Settings
-from progress_broker.storage.failover import ConnectionGeneration, inquire_by, pool_options
-from progress_broker.storage.instrumented import ClientMetrics, counted
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.server_kind import NotMaster
+from progress_broker.storage.scripts import VERBS
 
 BLOCK_MS = 2000
 """How long a blocking read waits in Redis. It is short, because its return proves that the connection works."""
@@ -86,7 +87,7 @@ class Connections:
         lanes: int,
         trips: ClientMetrics | None = None,
     ) -> None:
-        self.trips = trips or ClientMetrics()
+        self.trips = trips or ClientMetrics(VERBS)
         """Statistics of the calls to Redis. They stay empty if the clients that were passed in do not count."""
         self.commands: Any = unparsed(commands)  # `Any`, because the library's types describe parsed replies
         self._reader = unparsed(reader)
@@ -97,7 +98,7 @@ class Connections:
     @classmethod
     def open(cls, settings: Settings, lanes: int) -> "Connections":
         """Return connections to the Redis of the settings. Nothing is sent yet."""
-        trips, generation = ClientMetrics(), ConnectionGeneration()
+        trips, generation = ClientMetrics(VERBS), ConnectionGeneration()
         address, options = _address(settings), _options(settings, AsyncRetry)
         counting = {"redis_connect_func": trips.on_connect}
         bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}

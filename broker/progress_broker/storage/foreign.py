@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from progress_broker.errors import Unreadable
-from progress_broker.storage.redis_errors import storage_errors
+from progress_broker.nodes.redis_errors import storage_errors
 
 log = logging.getLogger(__name__)
 

@@ -4,18 +4,12 @@ An operation belongs to the lane `crc32(id) % lanes`. All keys of a lane share a
 them together, also on a cluster.
 """
 
-from binascii import crc_hqx
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
 from zlib import crc32
 
-_SLOTS = 16384
-
-
-def hash_slot(tag: bytes) -> int:
-    """Return the cluster slot of a hash tag: CRC-16/XMODEM modulo 16384 (Redis Cluster specification)."""
-    return crc_hqx(tag, 0) % _SLOTS
+from progress_broker.routing.slots import SLOTS, hash_slot
 
 
 @lru_cache(maxsize=32)
@@ -26,7 +20,7 @@ def lane_tags(prefix: str, lanes: int) -> tuple[str, ...]:
     """
     tags = []
     for lane in range(lanes):
-        low, high = lane * _SLOTS // lanes, (lane + 1) * _SLOTS // lanes
+        low, high = lane * SLOTS // lanes, (lane + 1) * SLOTS // lanes
         tag, attempt = f"{prefix}:{lane}", 0
         while not low <= hash_slot(tag.encode()) < high:
             attempt += 1

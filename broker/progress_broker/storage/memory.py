@@ -7,8 +7,8 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.storage.foreign import warn_once
-from progress_broker.storage.redis_errors import storage_errors
 
 PATIENCE_S = 1.0
 

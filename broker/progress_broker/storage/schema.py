@@ -7,12 +7,13 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import SetupError, StorageUnsuitable, Unreadable
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import run
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, lane_tags, meta_key
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.run import run
-from progress_broker.storage.scripts import META, SCHEMA, Call
+from progress_broker.storage.scripts import META, SCHEMA
 
 DEFAULT_LANES = 16
 OLDEST_REDIS = (6, 2)

@@ -1,21 +1,14 @@
-"""The Lua scripts, and the calls of them. No I/O happens here, so that sync and async clients can both send a call."""
+"""The Lua scripts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
+
+from progress_broker.nodes.calls import Script
 
 SCHEMA: Final = 2
 """The version of the data in Redis and of the scripts' arguments. docs/protocol.md says when it changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script's text, and the SHA-1 under which Redis caches the script."""
-
-    text: str
-    sha: str
 
 
 VERBS: dict[str, str] = {}
@@ -55,15 +48,3 @@ PROBE = _load("probe")
 SPEND = _load("spend", "settle_rate")
 HOLD = _load("hold", "report_streams")
 DENY = _load("deny")
-
-
-class Call(NamedTuple):
-    """One run of a script: the script, its keys and its arguments."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[str | bytes]
-
-    def command(self) -> tuple[str | bytes | int, ...]:
-        """Return the EVALSHA command; on NOSCRIPT load `script.text` and send it again."""
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)

@@ -9,9 +9,9 @@ import redis.exceptions
 
 from progress_broker.errors import Unreadable
 from progress_broker.model.event import END, GONE, SIGNAL, STATUS, Event
+from progress_broker.nodes.redis_errors import storage_error
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.redis_errors import storage_error
 
 SignalPosition = tuple[int, int]
 """The position up to which an operation's signals were read; (0, 0): none."""

@@ -16,13 +16,14 @@ from progress_broker.extras import require
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
 from progress_broker.model.publish import Publish, Published
+from progress_broker.nodes.calls import Call
 from progress_broker.operations.commands import check_rejection, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections, unparsed
 from progress_broker.storage.keys import Keyspace
-from progress_broker.storage.scripts import META, Call
+from progress_broker.storage.scripts import META
 from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.testing.recorded import RecordedOperation

@@ -6,13 +6,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from progress_broker.errors import BrokerError, StorageUnavailable
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.generations import ConnectionGeneration
+from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import connect, unparsed
-from progress_broker.storage.failover import ConnectionGeneration
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
-from progress_broker.storage.protocol_check import check_tls, explained, tls_address
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
-from progress_broker.storage.scripts import Call
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
 
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 from progress_broker.errors import BrokerError, Conflict, InvalidInput, OperationEnded, StorageFull, StorageUnavailable
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Cancel, NewOperation, Status
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations import cancellation, parent_notice
 from progress_broker.operations.commands import publish_call, read_answer
-from progress_broker.storage.redis_errors import storage_errors
 from progress_workers.transport.over_redis.connection import Connection
 
 

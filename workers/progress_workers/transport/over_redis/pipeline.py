@@ -7,8 +7,8 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable
-from progress_broker.storage.redis_errors import storage_error
-from progress_broker.storage.scripts import Call
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_error
 from progress_workers.transport.carrier import CallRejected
 
 

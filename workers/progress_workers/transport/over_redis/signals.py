@@ -8,9 +8,9 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import BrokerError, StorageUnavailable, Unreadable
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
-from progress_broker.storage.redis_errors import storage_errors
 from progress_broker.workers.signals import COUNT, ArrivedSignal, SignalPosition, read_signal
 from progress_workers.transport.over_redis.connection import Connection
 

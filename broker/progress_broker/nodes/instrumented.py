@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -9,7 +10,6 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
 from progress_broker.runtime.tally import Histogram
-from progress_broker.storage.scripts import VERBS
 
 BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -17,8 +17,10 @@ BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 class ClientMetrics:
     """Counts since the process started, by call: a script's verb, `command` for a single command, or `pipeline`."""
 
-    def __init__(self) -> None:
-        calls = (*VERBS.values(), "command", "pipeline")
+    def __init__(self, verbs: Mapping[str, str]) -> None:
+        self.verbs = verbs
+        """The name of each script, by its SHA-1."""
+        calls = (*verbs.values(), "command", "pipeline")
         self.took_s = {call: Histogram(BOUNDS_S) for call in calls}
         self.failed = Counter(dict.fromkeys(calls, 0))
         self.connected = 0
@@ -41,7 +43,7 @@ class CountedRedis(aioredis.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command."""
-        call = VERBS.get(args[1], "command") if args[0] == "EVALSHA" else "command"
+        call = self.trips.verbs.get(args[1], "command") if args[0] == "EVALSHA" else "command"
         began = time.perf_counter()
         try:
             reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]

@@ -10,8 +10,8 @@ import ssl
 from urllib.parse import urlsplit
 
 from progress_broker.errors import StorageUnavailable, StorageUnsuitable
+from progress_broker.routing.server_kind import shown
 from progress_broker.settings import Settings
-from progress_broker.storage.server_kind import shown
 
 PATIENCE_S = 1.0
 

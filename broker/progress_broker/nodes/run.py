@@ -10,8 +10,8 @@ import hiredis
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool
 
-from progress_broker.storage.redis_errors import storage_errors
-from progress_broker.storage.scripts import VERBS, Call
+from progress_broker.nodes.calls import Call
+from progress_broker.nodes.redis_errors import storage_errors
 
 
 async def run(client: Any, call: Call) -> Any:
@@ -123,7 +123,7 @@ class ScriptQueue:
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         began, metrics = time.perf_counter(), self._client.trips
-        name = VERBS[calls[0].script.sha] if len(calls) == 1 else "pipeline"
+        name = metrics.verbs[calls[0].script.sha] if len(calls) == 1 else "pipeline"
         try:
             replies = await self._exchange([call.command() for call in calls])
             unknown = [at for at, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]

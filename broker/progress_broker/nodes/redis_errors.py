@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import redis
 
 from progress_broker.errors import StorageFull, StorageReadOnly, StorageUnavailable, StorageUnsuitable, Unreadable
-from progress_broker.storage.server_kind import NotMaster, WrongKind
+from progress_broker.routing.server_kind import NotMaster, WrongKind
 
 _UNAVAILABLE = (
     "BUSY ",

@@ -4,7 +4,7 @@ After a failover, a proxy or a service may direct its address to another server,
 demoted master still answers them: READONLY to writes, and old data to reads. So the clients of one Redis share a
 `ConnectionGeneration`. The first connection that detects the demotion ends the generation, and each connection
 reconnects before it sends again. A new connection first asks the server for its kind
-(`broker/progress_broker/storage/server_kind.py`).
+(`broker/progress_broker/routing/server_kind.py`).
 """
 
 import time
@@ -17,8 +17,8 @@ import redis.asyncio as aioredis
 import redis.connection
 import redis.exceptions
 
-from progress_broker.storage.redis_errors import text_of
-from progress_broker.storage.server_kind import Inquiry, inquire, is_replica
+from progress_broker.nodes.redis_errors import text_of
+from progress_broker.routing.server_kind import Inquiry, inquire, is_replica
 
 MIN_INTERVAL_S = 0.5
 """The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get

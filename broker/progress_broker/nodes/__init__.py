@@ -1,0 +1,1 @@
+"""One Redis server each: connections, scripts, and what its errors mean."""
