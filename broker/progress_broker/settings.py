@@ -12,13 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from progress_broker.errors import SetupError
+from progress_broker.routing.address import kind_of
 
 Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86400)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=0)]
 """A count; 0 means no limit."""
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 LEAST_SECRET_BYTES = 32  # the output size of HMAC-SHA256: a shorter secret would be easier to guess than a signature
 WEBHOOK_KEY_PREFIX = "whsec_"
 WEBHOOK_KEY_BYTES = range(24, 65)
@@ -42,8 +42,8 @@ def _default_data_dir() -> Path:
 
 
 def _redis_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
-        raise ValueError("a Redis address must begin with redis://, rediss:// or unix://")
+    if value is not None:
+        kind_of(value.get_secret_value())
     return value
 
 
@@ -170,7 +170,8 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
-        description="Redis address (redis://, rediss:// or unix://); default: the private Redis that `serve` starts",
+        description="Redis address (redis://, rediss:// or unix://; also valkey:// and valkeys://);"
+        " default: the private Redis that `serve` starts",
     )
     url: Annotated[str | None, AfterValidator(_server_url)] = Field(
         None,

@@ -5,8 +5,8 @@ import logging
 import os
 import secrets
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from progress_broker.routing.address import parse_address
 from progress_broker.settings import Settings
 from progress_workers.spool.file import SUFFIX, SpoolFile
 
@@ -18,8 +18,10 @@ def broker_name(settings: Settings) -> str:
     if settings.url is not None:
         address = settings.url
     elif settings.redis_url is not None:
-        parts = urlsplit(settings.redis_url.get_secret_value())
-        address = f"{parts.hostname}:{parts.port}{parts.path}"
+        try:
+            address = parse_address(settings.redis_url.get_secret_value()).identity
+        except ValueError:  # the carrier says what is wrong with it
+            address = ""
     else:
         address = str(settings.data_dir)
     return hashlib.sha256(f"{address}\n{settings.prefix}".encode()).hexdigest()[:12]
