@@ -21,8 +21,8 @@ from bench.processes import Child, Cores, PrivateRedis, pin, serve
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Call
+from progress_broker.nodes.node import connect
 from progress_broker.operations.commands import create_call, publish_call
-from progress_broker.storage.connections import connect
 from progress_workers import Operation, flush
 from progress_workers.transport.over_redis.pipeline import run_pipeline
 

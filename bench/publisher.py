@@ -11,8 +11,8 @@ from progress_broker.errors import BrokerError
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Call
+from progress_broker.nodes.node import connect
 from progress_broker.operations.commands import create_call, publish_call, read_answer
-from progress_broker.storage.connections import connect
 from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 TICK_S = 0.001  # events of many independent workers arrive evenly; larger ticks would save readers wake-ups

@@ -228,7 +228,7 @@ async def _find_none(largest: Largest) -> Callable[[], Awaitable[Any]]:
 @case("children: of one with too many")
 async def _children(largest: Largest) -> Callable[[], Awaitable[Any]]:
     await largest.running(2 * MAX_READ, ["parent:p"])
-    return lambda: rollup._load(largest.client, largest.store.keyspace, {"p": 0})
+    return lambda: rollup._load(largest.store.connections, largest.store.keyspace, {"p": 0})
 
 
 @case("children: of many, each with some")
@@ -236,7 +236,7 @@ async def _grandchildren(largest: Largest) -> Callable[[], Awaitable[Any]]:
     parents = {f"p{number}": 0 for number in range(250)}
     for parent in parents:
         await largest.running(2, [f"parent:{parent}"])
-    return lambda: rollup._load(largest.client, largest.store.keyspace, parents)
+    return lambda: rollup._load(largest.store.connections, largest.store.keyspace, parents)
 
 
 @case("hold: 100 replicas")

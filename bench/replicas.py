@@ -15,9 +15,9 @@ from bench.harness import settings_for
 from progress_broker.errors import StorageUnavailable
 from progress_broker.hub import Hub
 from progress_broker.model.event import PROGRESS, read_entry
+from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.stream.delivery import Start
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
@@ -119,8 +119,8 @@ async def _subscribed(hub: Hub, operation: str) -> Subscription:
 async def watch_streams(settings: Settings, operations: list[str], tally: Tally) -> AsyncIterator[None]:
     """The simple alternative: blocking XREAD over the logs of the operations, split over several connections."""
     async with await Store.open(settings) as store:
-        client: Any = store.connections.for_blocking()
         logs = {store.keyspace.operation(name).log.encode(): name.encode() for name in operations}
+        client: Any = await store.connections.blocking(next(iter(logs)).decode())
 
         async def follow(keys: Iterable[bytes], begun: asyncio.Event) -> None:
             positions = dict.fromkeys(keys, b"0-0")

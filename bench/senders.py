@@ -12,8 +12,8 @@ from bench.processes import serve
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Call
+from progress_broker.nodes.node import connect
 from progress_broker.operations.commands import create_call, publish_call, read_answer
-from progress_broker.storage.connections import connect
 from progress_workers.transport.over_redis.pipeline import run_pipeline
 
 OPERATION = "operation"

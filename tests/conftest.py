@@ -1,4 +1,4 @@
-"""Fixtures all suites share: a real redis-server, and a store over each of the two backends."""
+"""Fixtures all suites share: a real redis-server, and a store over each kind of Redis."""
 
 import gc
 import inspect
@@ -25,6 +25,7 @@ from progress_broker.storage.schema import ensure_schema
 from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis
+from tests.topologies.shards import Shards
 
 gc.disable()  # until all is loaded and collected, which stays
 
@@ -36,18 +37,21 @@ hypothesis.settings.load_profile("shared")
 ALL_BACKENDS = "PROGRESS_TEST_ALL_BACKENDS"
 ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py"}
 """The files whose tests always run on the double, too. The others do in `make topologies`."""
+ON_SHARDS = {"test_store.py", "test_hub.py", "test_listing.py", "test_rollup.py"}
+"""The files whose tests also run where each of two servers has half of the lanes. Others ask for what one server is."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if ALL_BACKENDS not in os.environ:
-        config.hook.pytest_deselected(items=[item for item in items if _is_for_topologies(item)])
-        items[:] = [item for item in items if not _is_for_topologies(item)]
-    items[:] = longest_first(items)
+    config.hook.pytest_deselected(items=[item for item in items if _is_left_out(item)])
+    items[:] = longest_first([item for item in items if not _is_left_out(item)])
 
 
-def _is_for_topologies(item: pytest.Item) -> bool:
+def _is_left_out(item: pytest.Item) -> bool:
     case = getattr(item, "callspec", None)
-    return case is not None and case.params.get("backend") == "fakeredis" and item.path.name not in ON_THE_DOUBLE
+    backend = None if case is None else case.params.get("backend")
+    if backend == "shards":
+        return item.path.name not in ON_SHARDS
+    return backend == "fakeredis" and item.path.name not in ON_THE_DOUBLE and ALL_BACKENDS not in os.environ
 
 
 CALLS = (
@@ -125,7 +129,22 @@ def settings() -> Settings:
     return make_settings()
 
 
-@pytest.fixture(params=["fakeredis", "redis"])
+@pytest.fixture(scope="session")
+def second_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
+    """Another redis-server for the whole run, beside `redis_server`."""
+    with RealRedis(tmp_path_factory.mktemp("second")) as server:
+        yield server
+
+
+@pytest.fixture
+def shards(redis_url: str, second_server: RealRedis) -> tuple[str, str]:
+    """The addresses of two empty servers."""
+    with redis.Redis.from_url(second_server.url) as client:
+        client.flushall()
+    return redis_url, second_server.url
+
+
+@pytest.fixture(params=["fakeredis", "redis", "shards"])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -138,14 +157,21 @@ async def store(backend: str, settings: Settings, request: pytest.FixtureRequest
         url = request.getfixturevalue("redis_url")
         settings = settings.model_copy(update={"redis_url": make_settings(redis_url=url).redis_url})
         opened = await Store.open(settings)
+    elif backend == "shards":
+        urls = request.getfixturevalue("shards")
+        redises = [make_settings(redis_url=url).redis_url for url in urls]
+        settings = settings.model_copy(update={"redis_url": redises[0]})
+        connections: Connections = Shards.over(settings.model_copy(update={"redis_url": it}) for it in redises)
+        opened = Store(connections, await ensure_schema(connections, settings), settings)
     else:
         server = fakeredis.FakeServer()
         clients = [fakeredis.aioredis.FakeRedis(server=server, protocol=2) for _ in range(2)]
-        keyspace = await ensure_schema(Connections(clients[0], clients[1], 1), settings)
-        opened = Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, settings)
+        connections = Connections.of(*clients)
+        opened = Store(connections, await ensure_schema(connections, settings), settings)
     async with opened:
         yield opened
-        assert await unbounded(opened.connections.commands, opened.keyspace, settings) == []
+        for master in await opened.connections.masters():
+            assert await unbounded(master, opened.keyspace, settings) == []
 
 
 @pytest.fixture

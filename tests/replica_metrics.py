@@ -16,8 +16,8 @@ from tests.conftest import make_settings
 async def replica_metrics() -> list[Metric]:
     settings = make_settings()
     redis = fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-    keyspace = await ensure_schema(Connections(redis, redis, 1), settings)
-    async with Store(Connections(redis, redis, keyspace.lanes), keyspace, settings) as store:
+    connections = Connections.of(redis, redis)
+    async with Store(connections, await ensure_schema(connections, settings), settings) as store:
         hub = Hub(store, settings)
         hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is shown after its first request
         return list(registry_of(hub, Reaper(store), processes=1).collect())

@@ -54,7 +54,7 @@ class Hub:
         self._settings = settings
         self._traced = tracing.is_on()  # asked once: for each stream it would take a microsecond
         self.clock = clock
-        readers = store.connections.readers()
+        readers = store.connections.readers(store.keyspace)
         self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
         self.client_metrics = store.connections.trips
         self._tasks = Tasks()
@@ -71,7 +71,7 @@ class Hub:
         self.signal_waits = SignalWaits()
         self._started = [asyncio.Event() for _ in self.feeds]
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
-        self.memory = MemoryUsage(store.connections.commands)
+        self.memory = MemoryUsage(store.connections)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.internal_handlers = self._dispatcher.internal_handlers
         """Handlers of internal entries, which belong to no operation, by the entry's name."""

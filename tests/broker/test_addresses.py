@@ -14,7 +14,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}(\.[a-z]{1,4})?", fullmatch=True)
 HOSTS = NAMES | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(str)
 PORTS = st.integers(1, 65535)
-SERVERS = st.builds(Endpoint, HOSTS, PORTS)
+SERVERS = st.builds(Endpoint, HOSTS, PORTS, st.just(""))
 PUNCTUATION = st.text("12/:@#%[]?,&=", max_size=4)
 SECRETS = st.builds("{}S3CRET{}".format, PUNCTUATION, PUNCTUATION)
 
@@ -32,7 +32,7 @@ def test_an_address_of_one_server_is_read_as_the_library_reads_it(
     theirs = redis.connection.parse_url(scheme.replace("valkeys", "rediss").replace("valkey", "redis") + rest)
     assert redis.connection.parse_url(address.url_of(address.seeds[0])) == theirs
     assert (address.kind, address.seeds, address.database) == ("single", (server,), database)
-    assert (address.username, address.password, address.tls) == (name, password, scheme.endswith("s"))
+    assert (address.username, address.password, address.tls) == (name, password, scheme in ("rediss", "valkeys"))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ async def family_of(store: Store, number: int) -> None:
 async def test_a_large_family_is_read_once_in_a_while(store: Store) -> None:
     await family_of(store, 300)
     now = 0.0
-    store._rollups = Rollups(store.connections.commands, store.keyspace, lambda: now)
+    store._rollups = Rollups(store.connections, store.keyspace, lambda: now)
     first = await asyncio.gather(*(store.get("p") for _ in range(5)))
     async with measured(store.connections.commands) as cost:
         again = await store.get("p", list_children=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,17 +21,16 @@ LANES = (0, 1)
 
 
 class Redis:
-    """A double for a connection and its pool. It gives prepared replies, and records what a reader does."""
+    """A double for a connection and what makes it. It gives prepared replies, and records what a reader does."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.did: list[str] = []
         self.waits: list[float] = []
         self.replies: list[Callable[[], Any]] = []
-        self.connection_pool = SimpleNamespace(get_connection=self._connect)
 
     def reader(self) -> FeedReader:
-        return FeedReader(Reader(self, LANES), KEYSPACE, lambda: self.now, self._sleep)  # type: ignore[arg-type]
+        return FeedReader(Reader(LANES, self._connect), KEYSPACE, lambda: self.now, self._sleep)
 
     def answer(self, *positions: str, after_s: float = 0.0) -> None:
         """Answer the next XREAD with one event at each position, after a while."""
@@ -156,7 +154,7 @@ async def test_after_a_fault_it_begins_anew_with_a_resync(error: Exception) -> N
 
 
 def reader_of(store: Store) -> FeedReader:
-    (reader,) = store.connections.readers()
+    (reader,) = store.connections.readers(store.keyspace)
     return FeedReader(reader, store.keyspace)
 
 
@@ -233,7 +231,7 @@ NOTE: Any = {"o": "x", "t": "note", "d": "null"}
 
 async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncIterator[Batch]]:
     """Return a reader that has read entries at these positions of a lane's feed. A feed keeps at least five entries."""
-    (connection,) = store.connections.readers()
+    (connection,) = store.connections.readers(store.keyspace)
     reader = FeedReader(connection, store.keyspace, least_kept=5)
     batches = reader.batches()
     assert (await anext(batches)).lost == ()
@@ -259,7 +257,7 @@ async def test_a_feed_that_was_trimmed_past_its_reader_is_noticed(
     async def sleep(_: float) -> None:
         pass
 
-    (connection,) = store.connections.readers()
+    (connection,) = store.connections.readers(store.keyspace)
     reader = FeedReader(connection, store.keyspace, lambda: now, sleep, least_kept=5)
     batches = reader.batches()
     await anext(batches)

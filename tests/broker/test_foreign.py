@@ -140,7 +140,7 @@ class Others:
             before = await self.store.get(id)
             assert before.children is not None
             assert before.children.total == 1
-            assert await rollup.ids(self.store.connections.commands, self.store.keyspace, id) == [f"{id}-child"]
+            assert await rollup.ids(self.store.connections, self.store.keyspace, id) == [f"{id}-child"]
             outlet, _ = await watch(hub, operation=id)
             answer = await self.store.publish(id, [encode("log", {"message": "on"}, self.store.settings)], attempt=1)
             assert answer.events > before.events
@@ -400,7 +400,7 @@ async def test_following_a_log_passes_over_what_can_t_be_read(store: Store, redi
     await store.create(NewOperation(id="a"))
     key = store.keyspace.operation("a").log
     reads = 0
-    client: Any = store.connections.for_blocking()
+    client: Any = await store.connections.blocking(key)
     execute = client.execute_command
 
     async def counted(*args: Any, **more: Any) -> Any:

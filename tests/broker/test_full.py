@@ -243,7 +243,7 @@ async def test_a_replica_says_that_redis_is_full_and_goes_on_serving(full: Fille
 
 
 async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
-    memory = MemoryUsage(full.redis)
+    memory = MemoryUsage(full.store.connections)
     assert memory.used != memory.used  # NaN: not read yet
     await full.redis.config_set("maxmemory", 100 * MIB)
     await memory.refresh()
@@ -254,7 +254,7 @@ async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
 async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Settings) -> None:
     await full.redis.execute_command("ACL", "SETUSER", "mute", "on", "nopass", "~*", "+@all", "-info")
     async with await Store.open(settings) as store:
-        memory = MemoryUsage(store.connections.commands)
+        memory = MemoryUsage(store.connections)
         await memory.refresh()
         known = memory.used
         await store.connections.commands.execute_command("AUTH", "mute", "")

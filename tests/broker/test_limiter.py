@@ -12,7 +12,6 @@ from progress_broker.errors import AtCapacity, TooManyStreams
 from progress_broker.limits import limiter as module
 from progress_broker.limits.limiter import Limiter
 from progress_broker.nodes.calls import Call
-from progress_broker.nodes.run import run_all
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
@@ -121,7 +120,7 @@ class TestRates:
         keys = store.keyspace.caller("=ann")
         spend = Call(SPEND, (keys.requests,), ("100000", "1000000"))
         since = Stopwatch()
-        first, second = await run_all(store.connections.commands, [spend, spend])
+        first, second = await store.connections.scripts.run_all([spend, spend])
         assert first == pytest.approx(100_000, abs=1)
         assert 200_000 - 1e6 * since.s <= second <= 200_001
         redis: Any = store.connections.commands
@@ -129,13 +128,13 @@ class TestRates:
 
     async def test_no_debt_is_longer_than_is_said(self, store: Store) -> None:
         key = store.keyspace.caller("=ann").requests
-        [lacks_us] = await run_all(store.connections.commands, [Call(SPEND, (key,), ("99000000", "1000000"))])
+        [lacks_us] = await store.connections.scripts.run_all([Call(SPEND, (key,), ("99000000", "1000000"))])
         assert lacks_us == 1_000_000
 
     async def test_what_a_foreign_hand_wrote_is_taken_for_a_full_one(self, store: Store) -> None:
         key = store.keyspace.caller("=ann").requests
         await store.connections.commands.set(key, "much", px=5000)
-        assert await run_all(store.connections.commands, [Call(SPEND, (key,), ("1000", "1000000"))]) == [1000]
+        assert await store.connections.scripts.run_all([Call(SPEND, (key,), ("1000", "1000000"))]) == [1000]
 
 
 async def _missing(redis: Any, key: str) -> bool:
@@ -226,22 +225,22 @@ class TestStreams:
         key = store.keyspace.caller("ann").streams
         words = [Call(HOLD, (key,), ("r", count, "5000", number)) for count, number in (("1", "2"), ("7", "1"))]
         asked = Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "2"))
-        assert await run_all(store.connections.commands, [*words, asked]) == [[1, 0], [1, 0], [1, 1]]
+        assert await store.connections.scripts.run_all([*words, asked]) == [[1, 0], [1, 0], [1, 1]]
 
     async def test_replicas_with_other_leases_share_the_limit(self, store: Store) -> None:
         key = store.keyspace.caller("ann").streams
         long, short = ("r", "2", "600000", "1", "LIMIT", "2"), ("s", "1", "50", "1", "LIMIT", "2")
         asked = [Call(HOLD, (key,), args) for args in (long, short)]
-        assert await run_all(store.connections.commands, asked) == [[1, 0], [0, 2]]
-        assert await run_all(store.connections.commands, [Call(HOLD, (key,), ("s", "0", "50", "2"))]) == [[1, 2]]
+        assert await store.connections.scripts.run_all(asked) == [[1, 0], [0, 2]]
+        assert await store.connections.scripts.run_all([Call(HOLD, (key,), ("s", "0", "50", "2"))]) == [[1, 2]]
         assert await store.connections.commands.pttl(key) > 500_000, "the short lease leaves the long one"
 
     async def test_a_lease_from_a_clock_that_was_ahead_does_not_last(self, store: Store) -> None:
         key = store.keyspace.caller("ann").streams
         await store.connections.commands.hset(key, "r", "9 99999999999999 1")
-        assert await run_all(
-            store.connections.commands, [Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "1"))]
-        ) == [[1, 0]]
+        assert await store.connections.scripts.run_all([Call(HOLD, (key,), ("s", "1", "5000", "1", "LIMIT", "1"))]) == [
+            [1, 0]
+        ]
 
     async def test_who_has_no_name_has_no_limit_but_the_address(self) -> None:
         limiter = Limiter(make_settings(max_streams_per_principal=1, max_streams_per_address=2, max_streams=4), Tally())

@@ -12,6 +12,7 @@ import pytest
 from progress_broker.errors import SetupError, StorageUnavailable
 from progress_broker.nodes.protocol_check import mismatch
 from progress_broker.operations.store import Store
+from progress_broker.routing.address import parse_address
 from progress_workers import Operation
 from tests.conftest import make_settings
 from tests.deploy.proxies import Certificate
@@ -68,13 +69,13 @@ def test_an_address_that_can_never_be_right_is_told_at_once(
 def test_nothing_is_wrong_with_an_address_that_is_right(
     request: pytest.FixtureRequest, scheme: str, server: str
 ) -> None:
-    assert mismatch(f"{scheme}://127.0.0.1:{request.getfixturevalue(server)}") is None
+    assert mismatch(parse_address(f"{scheme}://127.0.0.1:{request.getfixturevalue(server)}")) is None
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_where_nobody_answers_or_nobody_is_the_client_s_word_is_kept(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for address in (f"127.0.0.1:{silent.getsockname()[1]}", "127.0.0.1:1", "no-such-host.invalid"):
-            assert mismatch(f"{scheme}://{address}") is None
+            assert mismatch(parse_address(f"{scheme}://{address}")) is None
     with pytest.raises(SetupError, match=r"Redis can't be reached: .*no-such-host"):
         asyncio.run(Store.open(make_settings(redis_url=f"{scheme}://no-such-host.invalid")))

@@ -6,7 +6,6 @@ from progress_broker import errors
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.nodes.run import run
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.store import Store
 
@@ -52,7 +51,7 @@ async def test_an_attempt_that_has_not_begun_is_rejected(store: Store) -> None:
             await store.publish("a", entries, attempt=2)
     assert await logged(store) == []
     call = publish_call("a", store.keyspace.operation("a"), [said(store, "begun")], attempt=2, begins=True)
-    read_answer(await run(store.connections.commands, call))
+    read_answer(await store.connections.scripts.run(call))
     await store.publish("a", [said(store, "goes on")], attempt=2)
     assert len(await logged(store)) == 2
 

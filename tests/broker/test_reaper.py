@@ -11,7 +11,6 @@ from progress_broker.errors import Conflict, Fenced, OperationEnded
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.nodes.run import run
 from progress_broker.operations import retention
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
@@ -214,7 +213,7 @@ async def test_a_new_attempt_fences_the_one_before_and_begins_anew(store: Store)
     def call(attempt: int) -> object:
         return publish_call("op", keys, [RUNNING], attempt=attempt, begins=True, worker="host:2")
 
-    read_answer(await run(store.connections.commands, call(2)))  # type: ignore[arg-type]
+    read_answer(await store.connections.scripts.run(call(2)))  # type: ignore[arg-type]
     now = await store.get("op")
     assert (now.attempt, now.worker, now.progress) == (2, "host:2", None)
     with pytest.raises(Fenced):
@@ -223,7 +222,7 @@ async def test_a_new_attempt_fences_the_one_before_and_begins_anew(store: Store)
         await store.publish("op", [], attempt=1)
     for attempt in (1, 2, 4):
         with pytest.raises(Conflict):
-            read_answer(await run(store.connections.commands, call(attempt)))  # type: ignore[arg-type]
+            read_answer(await store.connections.scripts.run(call(attempt)))  # type: ignore[arg-type]
     assert (await store.get("op")).attempt == 2
 
 
@@ -262,7 +261,7 @@ async def test_one_created_anew_under_the_same_id_does_not_hear_of_the_one_befor
     created_ms = round(first.created_at.timestamp() * 1000)
     call = publish_call("op", store.keyspace.operation("op"), [RUNNING], attempt=1, created_ms=created_ms)
     with pytest.raises(Fenced):
-        read_answer(await run(store.connections.commands, call))
+        read_answer(await store.connections.scripts.run(call))
     assert (await store.get("op")).events == 2
 
 

@@ -16,7 +16,6 @@ from progress_broker.live.family import Family
 from progress_broker.model.children import MAX_GENERATIONS, MAX_SHOWN
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
-from progress_broker.nodes.run import run
 from progress_broker.operations import rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.listing import Filters
@@ -61,7 +60,7 @@ class TestNoting:
     async def test_whoever_died_before_the_note_sends_it_by_creating_again(self, store: Store) -> None:
         await store.create(NewOperation(id="p"))
         child = NewOperation(id="a", parent="p")
-        await run(store.connections.commands, create_call("a", store.keyspace.operation("a"), child, store.settings))
+        await store.connections.scripts.run(create_call("a", store.keyspace.operation("a"), child, store.settings))
         assert await notes(store, "p") == []
         await store.create(child)
         assert [note["operation"] for note in await notes(store, "p")] == ["a"]
@@ -118,7 +117,7 @@ class TestRollingUp:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await begin(store, "alone", percent=5)
-        monkeypatch.setattr(rollup, "run_all", None)
+        monkeypatch.setattr(store.connections.scripts, "run_all", None)
         assert len((await store.find(Filters()))[0]) == 1
 
     async def test_what_the_parent_says_itself_counts(self, store: Store) -> None:
@@ -214,7 +213,8 @@ class TestRollingUp:
     async def test_a_server_that_forgot_its_scripts_is_told_again(self, store: Store) -> None:
         await begin(store, "p", percent=None)
         await begin(store, "a", "p", 30)
-        await store.connections.commands.script_flush()
+        for master in await store.connections.masters():
+            await master.script_flush()
         assert percent(await store.get("p")) == 30
 
     async def test_the_first_children_are_listed_on_request(self, store: Store) -> None:

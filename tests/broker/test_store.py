@@ -366,7 +366,8 @@ class TestSweeping:
 
         async def left() -> set[str]:
             await store.sweep()
-            keys = {key.decode().rpartition(":")[2] async for key in store.connections.commands.scan_iter()}
+            masters = await store.connections.masters()
+            keys = {key.decode().rpartition(":")[2] for it in masters async for key in it.scan_iter()}
             return keys - {"meta", "feed", "length"}
 
         async def none_left() -> bool:

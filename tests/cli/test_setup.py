@@ -20,6 +20,12 @@ BAD = [
     ({"redis_url": "http://:s3cret@localhost"}, r"invalid settings: PROGRESS_REDIS_URL: .*redis://"),
     ({"redis_url": "redis://u:s3cret/s3cret@localhost:6379/0"}, r"PROGRESS_REDIS_URL is invalid"),
     ({"redis_url": "redis://localhost:6379/0?nonsense=1"}, r"PROGRESS_REDIS_URL is invalid"),
+    ({"redis_url": "redis://u:s3cret@a,b"}, r"PROGRESS_REDIS_URL is invalid \(it names several hosts"),
+    (
+        {"redis_url": "redis+cluster://:s3cret@a,b:1"},
+        r"PROGRESS_REDIS_URL names a Redis Cluster \(redis\+cluster://a:6379,b:1\)",
+    ),
+    ({"redis_url": "redis+sentinel://:s3cret@a/main"}, r"PROGRESS_REDIS_URL names a Redis Sentinel "),
     ({"ticket_secret": "s3cret"}, r"invalid settings: PROGRESS_TICKET_SECRET: the secret must have at least 32 bytes"),
     (
         {"cors_origins": "https://a.test/"},

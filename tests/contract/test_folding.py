@@ -11,7 +11,6 @@ from progress_broker.errors import BrokerError
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.nodes.run import run
 from progress_broker.operations.commands import publish_call, read_answer
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
@@ -87,7 +86,7 @@ class Life:
             keys = self.store.keyspace.operation(self.id)
             entries = [NewEvent("status", said, "running")]
             call = publish_call(self.id, keys, entries, attempt=attempt, begins=True, worker=worker, expect=now.status)
-            read_answer(await run(self.store.connections.commands, call))
+            read_answer(await self.store.connections.scripts.run(call))
 
     async def ask_to_stop(self, chance: random.Random) -> None:
         by, reason = chance.choice([None, "ann@desk-3"]), chance.choice([None, "enough"])

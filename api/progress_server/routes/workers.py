@@ -190,7 +190,7 @@ async def signals_for_worker(request: Request, context: InContext) -> Response:
 
 
 async def _read(context: Context, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
-    return await signals_after(context.store.connections.commands, context.store.keyspace, positions)
+    return await signals_after(context.store.connections, context.store.keyspace, positions)
 
 
 def _draining() -> Draining:

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple, get_args
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import denied_key, meta_key
@@ -120,11 +119,11 @@ async def list_revoked(store: Store, start: int, count: int) -> tuple[list[Revok
 
 async def _change(store: Store, entry: str, verb: Literal["DENY", "ALLOW"], for_s: float) -> tuple[int, int]:
     """Set or withdraw a revocation, and notify the replicas; return its new and its former expiry, in ms."""
-    prefix, client = store.keyspace.prefix, store.connections.commands
+    prefix, connections = store.keyspace.prefix, store.connections
     call = Call(DENY, (denied_key(prefix),), (entry, verb, str(math.ceil(1000 * for_s))))
-    until_ms, before_ms = await run(client, call)
+    until_ms, before_ms = await connections.scripts.run(call)
     with storage_errors():
-        await client.hset(
+        await connections.commands.hset(
             meta_key(prefix), VERSION, secrets.token_hex(8)
         )  # written last, so that a replica that sees it also sees the change
     return until_ms, before_ms

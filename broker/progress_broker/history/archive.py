@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from progress_broker.model.event import Event, read_events
 from progress_broker.model.position import order
 from progress_broker.nodes.calls import Call
-from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import KEPT
 
@@ -60,7 +59,7 @@ async def read_kept(store: Store, operation: str, position: bytes, count: int) -
     """
     keys = store.keyspace.operation(operation)
     call = Call(KEPT, (keys.snapshot, keys.log, keys.kept, keys.curve), (position, str(count)))
-    *streams, kept_more, curve_more, log_more = await run(store.connections.commands, call)
+    *streams, kept_more, curve_more, log_more = await store.connections.scripts.run(call)
     *before, oldest, first, kept, curve, log = [read_events(operation, entries) for entries in streams]
     older = sorted((*kept, *curve), key=_order)
     if oldest:

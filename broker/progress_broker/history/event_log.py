@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from progress_broker.history.archive import read_kept, spread, whole_curve
 from progress_broker.model.event import END, Event, read_entry, read_events
 from progress_broker.model.position import START, order, parse
+from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import SwallowedCancels
-from progress_broker.storage.connections import BLOCK_MS
 
 
 class LastEvent(NamedTuple):
@@ -172,7 +172,6 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
     removed, and `HistoryLost` when events after the position can't be read.
     """
     key, yielded, seen = store.keyspace.operation(operation).log, position, position
-    client: Any = store.connections.for_blocking()
     cancels = SwallowedCancels()
     while True:
         cancels.check()
@@ -193,6 +192,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
         cancels.check()
         seen = max(seen, yielded, key=parse)
         with storage_errors():
+            client = await store.connections.blocking(key)
             reply: Any = await client.execute_command("XREAD", "BLOCK", BLOCK_MS, "STREAMS", key, seen)
         if reply:
             seen = reply[0][1][-1][0].decode()  # it may be an entry that another program wrote

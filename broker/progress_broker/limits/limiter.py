@@ -20,7 +20,6 @@ from progress_broker.limits.policy import Limits
 from progress_broker.limits.slots import RETRY_AFTER_S, Slot, Slots
 from progress_broker.limits.stream_leases import LeaseReport, StreamLeases
 from progress_broker.nodes.calls import Call
-from progress_broker.nodes.run import run, run_all
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
@@ -190,10 +189,10 @@ class Limiter:
 
     async def _replies(self, calls: Sequence[Call]) -> list[Any]:
         assert self._store is not None  # noqa: S101 - see `_send`
-        commands = self._store.connections.commands
+        scripts = self._store.connections.scripts
         if len(calls) == 1:  # a pipeline costs a third more
-            return [await run(commands, calls[0])]
-        return await run_all(commands, calls)
+            return [await scripts.run(calls[0])]
+        return await scripts.run_all(calls)
 
     def _limit_alone(self, error: BaseException) -> None:
         if not self._alone:

@@ -1,12 +1,12 @@
 """The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 from progress_broker.errors import Unreadable
 from progress_broker.model.position import was_lost
+from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 
 EMPTY = b"0-0"
@@ -14,19 +14,19 @@ EMPTY = b"0-0"
 
 
 class FeedConnection:
-    """One dedicated connection: taking one from the pool for each command would cost 20 us more.
+    """One dedicated connection: taking one from a pool for each command would cost 20 us more.
 
     It reconnects after a disconnect. It disconnects when a reply is late, or when the caller stops waiting for it.
     """
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        self._connect = connect
         self._connection: Any = None
 
     async def request(self, command: bytes) -> Any:
         """Send an encoded command, and return the reply."""
         if self._connection is None:
-            self._connection = await self._pool.get_connection()
+            self._connection = await self._connect()
         await self._connection.send_packed_command(command, check_health=False)
         return await self._connection.read_response()
 

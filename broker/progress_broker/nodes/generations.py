@@ -18,6 +18,7 @@ import redis.connection
 import redis.exceptions
 
 from progress_broker.nodes.redis_errors import text_of
+from progress_broker.routing.address import RedisAddress
 from progress_broker.routing.server_kind import Inquiry, inquire, is_replica
 
 MIN_INTERVAL_S = 0.5
@@ -57,9 +58,9 @@ class ConnectionGeneration:
             self._not_before = now + MIN_INTERVAL_S
 
 
-async def inquire_by(ask: Callable[..., Awaitable[Any]], address: str) -> None:
+async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str) -> None:
     """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise."""
-    inquiry = inquire(address)
+    inquiry = inquire(shown)
     with suppress(StopIteration):
         command = next(inquiry)
         while True:
@@ -77,9 +78,9 @@ class _FailoverAware:
     not depend on earlier replies.
     """
 
-    def __init__(self, *, generation: ConnectionGeneration, address: str, strict: bool = False, **options: Any) -> None:
+    def __init__(self, *, generation: ConnectionGeneration, shown: str, strict: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        self._generation, self._address, self._strict = generation, address, strict
+        self._generation, self._shown, self._strict = generation, shown, strict
         self._made_in: int | None = None
         """The generation it belongs to; None while it connects."""
 
@@ -101,9 +102,9 @@ class _FailoverAwareAsync(_FailoverAware):
         try:
             await super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:  # for example from a Cluster, which has no databases
-            await inquire_by(self._ask, self._address)
+            await inquire_by(self._ask, self._shown)
             raise
-        await inquire_by(self._ask, self._address)
+        await inquire_by(self._ask, self._shown)
         self._made_in = number
 
     async def _ask(self, *command: str) -> Any:
@@ -134,9 +135,9 @@ class _FailoverAwareSync(_FailoverAware):
         try:
             super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:
-            self._inquire(inquire(self._address))
+            self._inquire(inquire(self._shown))
             raise
-        self._ask_role = self._inquire(inquire(self._address))
+        self._ask_role = self._inquire(inquire(self._shown))
         self._made_in = number
 
     def _inquire(self, inquiry: Inquiry) -> tuple[str, ...]:
@@ -210,7 +211,7 @@ _CLASSES = {
 
 
 def pool_options(
-    address: str, base: type[Any], generation: ConnectionGeneration, *, strict: bool = False
+    address: RedisAddress, base: type[Any], generation: ConnectionGeneration, *, strict: bool = False
 ) -> dict[str, Any]:
     """Return the options of a pool whose connections end when their server is demoted.
 
@@ -218,7 +219,7 @@ def pool_options(
     """
     asynchronous = base is aioredis.Connection
     parse: Any = aioredis.connection.parse_url if asynchronous else redis.connection.parse_url
-    options = dict(parse(address))
+    options = dict(parse(address.url_of(address.seeds[0])))
     options["connection_class"] = _CLASSES[options.get("connection_class", base)]
     options["redis_connect_func"] = _begin_async if asynchronous else _begin_sync
-    return options | {"generation": generation, "address": address, "strict": strict}
+    return options | {"generation": generation, "shown": address.shown, "strict": strict}

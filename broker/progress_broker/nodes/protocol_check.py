@@ -7,10 +7,10 @@ Certificates are not checked, because nothing secret is sent.
 
 import socket
 import ssl
-from urllib.parse import urlsplit
 
 from progress_broker.errors import StorageUnavailable, StorageUnsuitable
-from progress_broker.routing.server_kind import shown
+from progress_broker.nodes.pool_settings import address_of
+from progress_broker.routing.address import RedisAddress
 from progress_broker.settings import Settings
 
 PATIENCE_S = 1.0
@@ -20,13 +20,13 @@ _TLS = "{} uses TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
 _HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address of a Redis"
 
 
-def tls_address(settings: Settings) -> str | None:
-    """Return the address of Redis if it is for TLS."""
-    address = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    return address if address is not None and urlsplit(address).scheme == "rediss" else None
+def tls_address(settings: Settings) -> RedisAddress | None:
+    """Return the address of Redis if it is for TLS; raise `SetupError` if it is wrong."""
+    address = None if settings.redis_url is None else address_of(settings)
+    return address if address is not None and address.tls else None
 
 
-def check_tls(address: str | None) -> None:
+def check_tls(address: RedisAddress | None) -> None:
     """Raise `StorageUnsuitable` if the server at a `tls_address` has no TLS. A connection would only time out."""
     if address is not None:
         wrong = mismatch(address)
@@ -38,25 +38,24 @@ def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailab
     """Return an error that names the cause of a failed connection, if it can be found; else the same error."""
     if settings.redis_url is None or isinstance(error, StorageUnsuitable):
         return error
-    wrong = mismatch(settings.redis_url.get_secret_value())
+    wrong = mismatch(address_of(settings))
     return error if wrong is None else StorageUnsuitable(wrong)
 
 
-def mismatch(address: str) -> str | None:
+def mismatch(address: RedisAddress) -> str | None:
     """Return what is wrong with an address; None if nothing is wrong or the server does not answer."""
-    parts = urlsplit(address)
-    if parts.scheme == "unix":
+    (host, port, path), wants_tls = address.seeds[0], address.tls
+    if path:
         return None
-    host, port, wants_tls = parts.hostname or "localhost", parts.port or 6379, parts.scheme == "rediss"
     try:
         if wants_tls and _speaks_tls(host, port):
             return None
         answer = _said_plainly(host, port)
         if answer.startswith((b"HTTP/", b"<")):
-            return _HTTP.format(shown(address))
+            return _HTTP.format(address.shown)
         if answer.startswith((b"+", b"-")):
-            return _NO_TLS.format(shown(address)) if wants_tls else None
-        return _TLS.format(shown(address)) if not wants_tls and _speaks_tls(host, port) else None
+            return _NO_TLS.format(address.shown) if wants_tls else None
+        return _TLS.format(address.shown) if not wants_tls and _speaks_tls(host, port) else None
     except (OSError, ValueError):  # no server or an unknown host name: the client's own error says so
         return None
 

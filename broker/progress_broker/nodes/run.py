@@ -24,16 +24,6 @@ async def run(client: Any, call: Call) -> Any:
             return await client.execute_command(*call.command())
 
 
-async def run_all(client: Any, calls: Sequence[Call]) -> list[Any]:
-    """Run independent scripts and return their replies. Raise the first error of Redis itself."""
-    replies = await run_each(client, calls)
-    with storage_errors():
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-    return replies
-
-
 async def run_each(client: Any, calls: Sequence[Call]) -> list[Any]:
     """Run independent scripts and return their replies, or the errors of Redis with which single ones failed.
 
@@ -55,6 +45,26 @@ async def _send(client: Any, calls: Sequence[Call]) -> list[Any]:
         for call in calls:
             pipeline.execute_command(*call.command())
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+class Scripts:
+    """Runs scripts at once, over connections of a client's pool."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def run(self, call: Call) -> Any:
+        """Run a script, and return its reply."""
+        return await run(self._client, call)
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Run independent scripts and return their replies. Raise the first error of Redis itself."""
+        replies = await run_each(self._client, calls)
+        with storage_errors():
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
         return replies
 
 

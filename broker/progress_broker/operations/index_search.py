@@ -10,7 +10,6 @@ from progress_broker.model.operation import TERMINAL, Operation, Status, is_id
 from progress_broker.model.position import is_canonical
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.nodes.run import run
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import FIND
@@ -84,7 +83,7 @@ async def _in_lane(
     fixed = frozenset(term for term in terms if term.startswith(_METADATA))  # it is listed by changed metadata, too
     goes_on: Sequence[str | bytes] = ()
     while len(found) <= most:
-        cursor, *told = await run(store.connections.commands, Call(FIND, (keys.index,), (*args, *goes_on)))
+        cursor, *told = await store.connections.scripts.run(Call(FIND, (keys.index,), (*args, *goes_on)))
         for name, state in zip(told[::2], told[1::2], strict=True):
             operation = name.decode("utf-8", "replace")
             indexed = _read(operation, state) if is_id(operation) else None

@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from progress_broker.errors import Gone, InvalidInput, NotFound
 from progress_broker.model.grants import Action, Grants
@@ -17,6 +17,7 @@ from progress_broker.model.operation import Operation, Status, is_id
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.snapshot import FIELDS, attributes_of, has_children, read_snapshot
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
 
@@ -113,16 +114,18 @@ def _write_cursor(mark: Mark) -> str:
 
 
 async def page(
-    client: Any, keyspace: Keyspace, rollups: Rollups, filters: Filters, limit: int, cursor: str | None
+    connections: Connections, keyspace: Keyspace, rollups: Rollups, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Operation], str | None]:
     """Return a page of operations, and the next page's cursor or None."""
-    found, cursor = await _page(client, keyspace, filters, limit, cursor)
+    found, cursor = await _page(connections, keyspace, filters, limit, cursor)
     return await _rolled_up(rollups, found), cursor
 
 
-async def load(client: Any, keyspace: Keyspace, rollups: Rollups, operations: Sequence[str]) -> list[Operation]:
+async def load(
+    connections: Connections, keyspace: Keyspace, rollups: Rollups, operations: Sequence[str]
+) -> list[Operation]:
     """Return those of these operations that exist."""
-    loaded = await _load(client, keyspace, operations)
+    loaded = await _load(connections, keyspace, operations)
     return await _rolled_up(rollups, [it for it in loaded if it is not None])
 
 
@@ -132,17 +135,17 @@ async def _rolled_up(rollups: Rollups, found: Sequence[Loaded]) -> list[Operatio
 
 
 async def _page(
-    client: Any, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
+    connections: Connections, keyspace: Keyspace, filters: Filters, limit: int, cursor: str | None
 ) -> tuple[list[Loaded], str | None]:
     mark = _read_cursor(cursor) if cursor else None
-    sources = await _sources(client, keyspace, filters)
+    sources = await _sources(connections, keyspace, filters)
     indexes = list(_indexes(keyspace, sources))
     found: list[Loaded] = []
     walked = reads = 0
     at_once, at_end = min(limit, _AT_ONCE), False
     while not at_end and walked < _WALK and reads < _READS:
-        marks, at_end = await _walk(client, keyspace, sources, indexes, mark, min(at_once, _WALK - walked))
-        loaded = await _load(client, keyspace, [operation for _, operation in marks])
+        marks, at_end = await _walk(connections, keyspace, sources, indexes, mark, min(at_once, _WALK - walked))
+        loaded = await _load(connections, keyspace, [operation for _, operation in marks])
         for mark, it in zip(marks, loaded, strict=True):
             if it is not None and filters.match(it[0]):
                 found.append(it)
@@ -152,20 +155,20 @@ async def _page(
     return found, _write_cursor(mark) if mark and not at_end else None
 
 
-async def _sources(client: Any, keyspace: Keyspace, filters: Filters) -> Sequence[IndexKey]:
+async def _sources(connections: Connections, keyspace: Keyspace, filters: Filters) -> Sequence[IndexKey]:
     """Return the indexes to scan: those that the grants name, so that only readable operations are scanned, else those
     of the filter with the fewest operations."""
     named = None if filters.grants is None else filters.grants.sources(Action.READ)
     if named is not None and len(named) <= _SOURCES:
         return sorted(named)
-    return await _rarest(client, keyspace, filters)
+    return await _rarest(connections, keyspace, filters)
 
 
-async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[IndexKey]:
+async def _rarest(connections: Connections, keyspace: Keyspace, filters: Filters) -> list[IndexKey]:
     chosen = filters.chosen()
     if len(chosen) < 2:
         return chosen[0] if chosen else [WHOLE]
-    async with client.pipeline(transaction=False) as pipeline:
+    async with connections.commands.pipeline(transaction=False) as pipeline:
         for key in (key for sources in chosen for key in _indexes(keyspace, sources)):
             pipeline.zcard(key)
         with storage_errors():
@@ -175,7 +178,7 @@ async def _rarest(client: Any, keyspace: Keyspace, filters: Filters) -> list[Ind
 
 
 async def _walk(
-    client: Any,
+    connections: Connections,
     keyspace: Keyspace,
     sources: Sequence[IndexKey],
     indexes: Sequence[str],
@@ -188,7 +191,7 @@ async def _walk(
     """
     part = 1 + 2 * limit // max(1, len(indexes))
     ids = [value for field, value in sources if field == "id"]
-    async with client.pipeline(transaction=False) as pipeline:
+    async with connections.commands.pipeline(transaction=False) as pipeline:
         for id in ids:
             pipeline.zscore(keyspace.operation(id).lane.index, id)
         for key in indexes:
@@ -220,9 +223,9 @@ def _indexes(keyspace: Keyspace, sources: Sequence[IndexKey]) -> Iterator[str]:
                 yield lane.index_of(field, value) if field else lane.index
 
 
-async def _load(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> list[Loaded | None]:
+async def _load(connections: Connections, keyspace: Keyspace, operations: Sequence[str]) -> list[Loaded | None]:
     ids = [operation for operation in operations if is_id(operation)]
-    async with client.pipeline(transaction=False) as pipeline:
+    async with connections.commands.pipeline(transaction=False) as pipeline:
         for operation in ids:
             pipeline.hmget(keyspace.operation(operation).snapshot, FIELDS)
         with storage_errors():

@@ -7,11 +7,10 @@ the keys of its lane. A change applies to existing operations, too.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.nodes.run import run
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import meta_key
@@ -57,27 +56,27 @@ async def change(store: Store, new: Retention, tell: Callable[[int], None] = lam
     `tell` is called with the number of operations that were looked at so far. If it is interrupted, new operations have
     the new retention, and so have some existing ones: repeat it.
     """
-    client: Any = store.connections.commands
+    scripts = store.connections.scripts
     values = [str(max(1, round(1000 * given_s))) for given_s in (new.ended_s, new.idle_s)]
     lanes = [store.keyspace.lane(number) for number in range(store.keyspace.lanes)]
     for lane in lanes:
-        await run(client, Call(SET_RETENTION, (lane.policy,), values))
+        await scripts.run(Call(SET_RETENTION, (lane.policy,), values))
     looked = changed = 0
     for lane in lanes:
         cursor = 0
         while True:
             with storage_errors():
-                cursor, found = await client.zscan(lane.expiry, cursor, count=_AT_ONCE)
+                cursor, found = await store.connections.commands.zscan(lane.expiry, cursor, count=_AT_ONCE)
             members = [member for member, _ in found]
             for at in range(0, len(members), _AT_ONCE):
                 some = members[at : at + _AT_ONCE]
-                changed += int(await run(client, Call(RETAIN, (lane.expiry,), (lane.operations, *some))))
+                changed += int(await scripts.run(Call(RETAIN, (lane.expiry,), (lane.operations, *some))))
                 looked += len(some)
                 tell(looked)
             if cursor == 0:
                 break
     # Last, so that a server that starts after an interruption repeats it.
-    await run(client, Call(SET_RETENTION, (meta_key(store.settings.prefix),), values))
+    await scripts.run(Call(SET_RETENTION, (meta_key(store.settings.prefix),), values))
     return looked, changed
 
 

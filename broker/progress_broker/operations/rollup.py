@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from progress_broker.model.children import MAX_GENERATIONS, MAX_READ, Tree, read_child, with_rollup
 from progress_broker.model.operation import ChildrenSummary, Operation, is_id
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.nodes.run import run_all
 from progress_broker.runtime.single_flight import SingleFlight
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.scripts import CHILDREN
@@ -44,8 +44,10 @@ class Rollups:
     than a small part of its time on one.
     """
 
-    def __init__(self, client: Any, keyspace: Keyspace, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client, self._keyspace, self._clock = client, keyspace, clock
+    def __init__(
+        self, connections: Connections, keyspace: Keyspace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._connections, self._keyspace, self._clock = connections, keyspace, clock
         self._kept: dict[tuple[str, int], tuple[float, _Family]] = {}
         self._flights = SingleFlight()
 
@@ -71,7 +73,7 @@ class Rollups:
         return self._clock() < kept[0]
 
     async def _read(self, created: Mapping[str, int]) -> dict[str, _Family]:
-        tree = await _load(self._client, self._keyspace, created)
+        tree = await _load(self._connections, self._keyspace, created)
         families = {}
         for key in created.items():
             id, _ = key
@@ -90,18 +92,18 @@ class Rollups:
         self._kept[key] = self._clock() + kept_s, family
 
 
-async def load(client: Any, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
+async def load(connections: Connections, keyspace: Keyspace, parents: Iterable[str]) -> Tree:
     """Return operations' children, and the children's own children where a child reports no percentage itself."""
-    return await _load(client, keyspace, await _created(client, keyspace, list(dict.fromkeys(parents))))
+    return await _load(connections, keyspace, await _created(connections, keyspace, list(dict.fromkeys(parents))))
 
 
-async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
+async def _load(connections: Connections, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
     """Like `load`, for operations given with their time of creation in ms."""
     tree, wanted = Tree(), dict(created)
     for _ in range(MAX_GENERATIONS):
         if not wanted:
             break
-        await _load_generation(client, keyspace, tree, wanted)
+        await _load_generation(connections, keyspace, tree, wanted)
         found = (tree.children[id] for parent in wanted for id in tree.under[parent])
         silent = [child for child in found if child.is_parent and child.percent is None]
         more = [child for child in silent if child.id not in tree.under]
@@ -110,9 +112,9 @@ async def _load(client: Any, keyspace: Keyspace, created: Mapping[str, int]) -> 
     return tree
 
 
-async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
+async def ids(connections: Connections, keyspace: Keyspace, parent: str) -> list[str]:
     """Return the ids of all children of an operation. No child that exists now is missed."""
-    async with client.pipeline(transaction=False) as pipeline:
+    async with connections.commands.pipeline(transaction=False) as pipeline:
         for lane in range(keyspace.lanes):
             pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
         with storage_errors():
@@ -122,8 +124,8 @@ async def ids(client: Any, keyspace: Keyspace, parent: str) -> list[str]:
     ]
 
 
-async def _created(client: Any, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
-    async with client.pipeline(transaction=False) as pipeline:
+async def _created(connections: Connections, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
+    async with connections.commands.pipeline(transaction=False) as pipeline:
         for operation in operations:
             pipeline.hget(keyspace.operation(operation).snapshot, "created")
         with storage_errors():
@@ -135,7 +137,9 @@ def _moment(ms: bytes | None) -> int:
     return int(ms) if ms and ms.isdigit() and len(ms) < _DIGITS else 0
 
 
-async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]) -> None:
+async def _load_generation(
+    connections: Connections, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]
+) -> None:
     """Add the children of these parents, which are given with their time of creation.
 
     A child that is older than its parent is ignored: its `parent` is only a label.
@@ -146,7 +150,7 @@ async def _load_generation(client: Any, keyspace: Keyspace, tree: Tree, parents:
         lane = keyspace.lane(number)
         indexes = [lane.index_of("parent", parent) for parent in parents]
         calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
-    replies = await run_all(client, calls)
+    replies = await connections.scripts.run_all(calls)
     for (parent, created), of_lanes in zip(parents.items(), zip(*replies, strict=True), strict=True):
         children = []
         for total, sampled, *states in of_lanes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -28,7 +28,6 @@ from progress_broker.model.validation import validated
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.nodes.redis_errors import storage_error, storage_errors
-from progress_broker.nodes.run import ScriptQueue, run, run_all
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
@@ -57,7 +56,7 @@ from progress_broker.runtime import tracing
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
-from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.keys import Keyspace, LaneKeys
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP
 
@@ -83,8 +82,7 @@ class Store:
         self.connections = connections
         self.keyspace = keyspace
         self.settings = settings
-        self._rollups = rollup.Rollups(connections.commands, keyspace)
-        self._queue = ScriptQueue(connections.commands)
+        self._rollups = rollup.Rollups(connections, keyspace)
         self._turn = 0  # the lane whose leases were corrected last
 
     @classmethod
@@ -101,22 +99,21 @@ class Store:
     @classmethod
     async def reach(cls, settings: Settings) -> Self:
         """Connect like `open`, but raise `StorageUnavailable` or `StorageFull` for errors that may be temporary."""
-        connections = Connections.open(settings, lanes=1)
+        connections = Connections.open(settings)
         try:
             with setup_errors():
                 if (address := tls_address(settings)) is not None:
                     await asyncio.to_thread(check_tls, address)
                 try:
-                    keyspace = await ensure_schema(connections, settings)
+                    return cls(connections, await ensure_schema(connections, settings), settings)
                 except StorageUnavailable as error:
                     raise await asyncio.to_thread(explained, settings, error) from None
-        finally:
+        except BaseException:
             await connections.close()
-        return cls(Connections.open(settings, keyspace.lanes), keyspace, settings)
+            raise
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._queue.close()
         await self.connections.close()
 
     async def __aenter__(self) -> Self:
@@ -160,7 +157,7 @@ class Store:
         if has_children(values):
             first = (await self._rollups.fill([snapshot]))[operation]
             if list_children and snapshot.children is not None:
-                operations = await listing.load(self.connections.commands, self.keyspace, self._rollups, first)
+                operations = await listing.load(self.connections, self.keyspace, self._rollups, first)
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
 
@@ -177,11 +174,11 @@ class Store:
         with storage_errors():
             if not await self.connections.commands.hexists(self.keyspace.operation(operation).snapshot, "has_children"):
                 return Tree()
-        return await rollup.load(self.connections.commands, self.keyspace, [operation])
+        return await rollup.load(self.connections, self.keyspace, [operation])
 
     async def children(self, operation: str) -> list[str]:
         """Return the ids of all children of an operation that exist when the call starts."""
-        return await rollup.ids(self.connections.commands, self.keyspace, operation)
+        return await rollup.ids(self.connections, self.keyspace, operation)
 
     async def standings(self, operations: Sequence[str]) -> list[cancellation.Standing | None]:
         """Return where operations stand, in one round trip; None for each that can't be read."""
@@ -207,7 +204,7 @@ class Store:
             )
             for operation, entry, expect in entries
         ]
-        return [reply[0] == b"ok" for reply in await run_all(self.connections.commands, calls)]
+        return [reply[0] == b"ok" for reply in await self.connections.scripts.run_all(calls)]
 
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
@@ -216,7 +213,7 @@ class Store:
 
         A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
         """
-        return await listing.page(self.connections.commands, self.keyspace, self._rollups, filters, limit, cursor)
+        return await listing.page(self.connections, self.keyspace, self._rollups, filters, limit, cursor)
 
     async def publish(
         self,
@@ -246,7 +243,7 @@ class Store:
             as_observer=as_observer,
             traceparent=tracing.current(),
         )
-        return read_answer(await self._queue.run(call))
+        return read_answer(await self.connections.queue.run(call))
 
     async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         """Store publishes of workers in one round trip; return the answer to each, or why it was not stored.
@@ -254,7 +251,7 @@ class Store:
         If it raises, each may or may not be stored.
         """
         calls = [worker_publish_call(publish, self.keyspace.operation(publish.operation)) for publish in publishes]
-        return [_answer(reply) for reply in await self._queue.run_each(calls)]
+        return [_answer(reply) for reply in await self.connections.queue.run_each(calls)]
 
     async def worker_view(self, operation: str) -> WorkerView:
         """Return what a worker needs of an operation; raise `NotFound` or `Gone`."""
@@ -295,15 +292,15 @@ class Store:
 
     async def probe(self, lane: int, name: str, data: bytes) -> None:
         """Publish to a lane, as to an operation of this name, which no caller can see. Raises what `publish` raises."""
-        await self.connections.check_master()
         keys = self.keyspace.operation_in(lane, name)
+        await self.connections.check_master(keys.lane.feed)
         check_rejection(await self._run(probe_call(keys, self.settings)))
         read_answer(await self._run(publish_call(name, keys, [NewEvent("probe", data)], as_observer=True)))
 
     async def sweep(self, *, most: int = SWEPT_AT_ONCE) -> int:
         """Remove the remains of expired operations until none is left, but not many more than `most`; return their
         number. If none has expired, it is one round trip."""
-        swept, due = 0, await self._due([self.keyspace.lane(number).expiry for number in range(self.keyspace.lanes)])
+        swept, due = 0, await self._due(lambda lane: lane.expiry)
         while due and swept < most:
             for number in tuple(due):
                 lane, removed = self.keyspace.lane(number), 0
@@ -321,7 +318,7 @@ class Store:
         Each call also corrects deadlines of one lane that are too late, as they are after a clock was set back.
         """
         found = []
-        due = await self._due([self.keyspace.lane(number).leases for number in range(self.keyspace.lanes)])
+        due = await self._due(lambda lane: lane.leases)
         self._turn = (self._turn + 1) % self.keyspace.lanes
         for number in dict.fromkeys([*due, self._turn]):
             lane = self.keyspace.lane(number)
@@ -331,19 +328,23 @@ class Store:
                 found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
 
-    async def _due(self, keys: Sequence[str]) -> list[int]:
-        """Return which of the sorted sets of times have one that has passed."""
-        async with self.connections.commands.pipeline(transaction=False) as pipeline:
-            pipeline.time()
-            for key in keys:
-                pipeline.zrange(key, 0, 0, withscores=True)
-            with storage_errors():
-                (seconds, microseconds), *first = readable(await pipeline.execute(raise_on_error=False))
-        now_ms = 1000 * seconds + microseconds // 1000
-        return [number for number, entries in enumerate(first) if entries and entries[0][1] <= now_ms]
+    async def _due(self, key_of: Callable[[LaneKeys], str]) -> list[int]:
+        """Return the lanes whose sorted set of times has one that has passed."""
+        lanes = {key_of(self.keyspace.lane(number)): number for number in range(self.keyspace.lanes)}
+        due = []
+        for commands, keys in self.connections.by_node(list(lanes)):
+            async with commands.pipeline(transaction=False) as pipeline:
+                pipeline.time()  # by the clock of the server that has the times
+                for key in keys:
+                    pipeline.zrange(key, 0, 0, withscores=True)
+                with storage_errors():
+                    (seconds, microseconds), *first = readable(await pipeline.execute(raise_on_error=False))
+            now_ms = 1000 * seconds + microseconds // 1000
+            due += [lanes[key] for key, times in zip(keys, first, strict=True) if times and times[0][1] <= now_ms]
+        return due
 
     async def _run(self, call: Call) -> Any:
-        return await run(self.connections.commands, call)
+        return await self.connections.scripts.run(call)
 
 
 def _answer(reply: Any) -> Published | BrokerError:

@@ -7,7 +7,6 @@ reply to the command that `inquire` returned.
 
 from collections.abc import Generator
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.exceptions
 
@@ -35,7 +34,7 @@ class NotMaster(redis.exceptions.ConnectionError):
     """The server is a replica now. Later it may be promoted, or the address may lead to another server."""
 
 
-def inquire(address: str) -> Inquiry:
+def inquire(shown: str) -> Inquiry:
     """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted.
 
     Return the command that asks this server for its role again.
@@ -49,25 +48,19 @@ def inquire(address: str) -> Inquiry:
     fields = _read_fields(reply)
     mode = fields.get("mode") or fields.get("redis_mode")
     if mode == "cluster":
-        raise WrongKind(CLUSTER.format(shown(address)))
+        raise WrongKind(CLUSTER.format(shown))
     if mode == "sentinel":
-        raise WrongKind(SENTINEL.format(shown(address)))
+        raise WrongKind(SENTINEL.format(shown))
     if is_replica(reply):
         fields = _read_fields((yield ("INFO", "replication")))
         host, port = fields.get("master_host"), fields.get("master_port")
-        raise NotMaster(REPLICA.format(shown(address), f" of {host}:{port}" if host and port else ""))
+        raise NotMaster(REPLICA.format(shown, f" of {host}:{port}" if host and port else ""))
     return again
 
 
 def is_replica(reply: Any) -> bool:
     """Return whether a reply to HELLO or INFO, or an error, says that the server is a replica."""
     return _read_fields(reply).get("role") in ("replica", "slave")
-
-
-def shown(address: str) -> str:
-    """Return an address without its user, password and options."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.path if parts.scheme == 'unix' else parts.netloc.rpartition('@')[2]}"
 
 
 def _rejected(reply: Any) -> bool:

@@ -9,7 +9,6 @@ import redis.exceptions
 from progress_broker.errors import SetupError, StorageUnsuitable, Unreadable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.nodes.run import run
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, lane_tags, meta_key
@@ -27,14 +26,14 @@ async def ensure_schema(connections: Connections, settings: Settings) -> Keyspac
     Raises `SetupError` if its version, its configuration or its data do not fit this program and its settings, and
     `StorageUnavailable` or `StorageFull` if that can't be checked now.
     """
-    client = connections.commands
     with storage_errors():
-        # Some managed servers, and the test double, do not report this. They are accepted without the check.
-        with suppress(redis.exceptions.ResponseError):
-            check_server(await client.info())
+        for master in await connections.masters():
+            # Some managed servers, and the test double, do not report this. They are accepted without the check.
+            with suppress(redis.exceptions.ResponseError):
+                check_server(await master.info())
         # Read before anything is written, so that a server can start, and read, with a Redis that rejects writes.
-        known = await client.hmget(meta_key(settings.prefix), META_FIELDS)
-        return read_meta(known if is_set_up(known) else await run(client, meta_call(settings)), settings)
+        known = await connections.commands.hmget(meta_key(settings.prefix), META_FIELDS)
+        return read_meta(known if is_set_up(known) else await connections.scripts.run(meta_call(settings)), settings)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import redis.exceptions
 from progress_broker.errors import Unreadable
 from progress_broker.model.event import END, GONE, SIGNAL, STATUS, Event
 from progress_broker.nodes.redis_errors import storage_error
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
 
@@ -49,19 +50,22 @@ def read_signal(operation: str, entry: Sequence[Any]) -> ArrivedSignal:
 
 
 async def signals_after(
-    client: Any, keyspace: Keyspace, positions: Mapping[str, SignalPosition]
+    connections: Connections, keyspace: Keyspace, positions: Mapping[str, SignalPosition]
 ) -> list[ArrivedSignal]:
     """Return the signals after these positions, in order, in one round trip. Raises `StorageUnavailable`."""
     streams = {
         keyspace.operation(operation).signals: (operation, f"{ms}-{seq}") for operation, (ms, seq) in positions.items()
     }
-    keys = list(streams)
-    groups = [keys[at : at + _STREAMS_AT_ONCE] for at in range(0, len(keys), _STREAMS_AT_ONCE)]
-    replies = await _read(client, groups, streams)
+    groups = [
+        keys[at : at + _STREAMS_AT_ONCE]
+        for keys in connections.together(streams)
+        for at in range(0, len(keys), _STREAMS_AT_ONCE)
+    ]
+    replies = await _read(connections.commands, groups, streams)
     if foreign := [at for at, reply in enumerate(replies) if isinstance(reply, Exception)]:
         single = [[key] for at in foreign for key in groups[at]]  # one that can't be read must not hide the others
         replies = [reply for reply in replies if not isinstance(reply, Exception)]
-        for (key,), reply in zip(single, await _read(client, single, streams), strict=True):
+        for (key,), reply in zip(single, await _read(connections.commands, single, streams), strict=True):
             if isinstance(reply, Exception):
                 warn_once(key, str(reply))
             else:

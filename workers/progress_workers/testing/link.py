@@ -17,11 +17,12 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewSignal, Operation
 from progress_broker.model.publish import Publish, Published
 from progress_broker.nodes.calls import Call
+from progress_broker.nodes.node import unparsed
 from progress_broker.operations.commands import check_rejection, signal_call
 from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import Connections, unparsed
+from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace
 from progress_broker.storage.scripts import META
 from progress_workers.core.inbox import Signal
@@ -244,8 +245,7 @@ class RecordingLink(Link):
     def _ask(self, question: Callable[[Store], Coroutine[Any, Any, Any]]) -> None:
         async def ask() -> None:
             clients = [fakeredis.aioredis.FakeRedis(server=self._memory.server, protocol=2) for _ in range(2)]
-            keyspace = self._memory.keyspace()
-            async with Store(Connections(clients[0], clients[1], keyspace.lanes), keyspace, self._settings) as store:
+            async with Store(Connections.of(*clients), self._memory.keyspace(), self._settings) as store:
                 await question(store)
 
         # In a separate thread, because this thread may already run an event loop.

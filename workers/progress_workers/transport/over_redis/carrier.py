@@ -16,7 +16,7 @@ from progress_broker.operations.worker_view import (
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 from progress_workers.transport.over_redis.connection import Connection
 from progress_workers.transport.over_redis.parent import notify_parent
-from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
+from progress_workers.transport.over_redis.pipeline import errors_that_may_pass
 from progress_workers.transport.over_redis.signals import SignalStreams
 
 
@@ -33,7 +33,7 @@ class RedisCarrier:
         """Run the publish script for each, in one round trip."""
         keys = self._connection.keys
         calls = [worker_publish_call(publish, keys(publish.operation)) for publish in publishes]
-        replies = run_pipeline(self._connection.client(), calls)
+        replies = self._connection.run_each(calls)
         return [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]
 
     def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:

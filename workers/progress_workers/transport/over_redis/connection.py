@@ -1,5 +1,6 @@
-"""The clients of one Redis, and the keys that its users share."""
+"""The way to Redis for this process, and the keys that its users share. Callers name keys, and never a server."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -8,9 +9,9 @@ from pydantic import SecretStr
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.generations import ConnectionGeneration
+from progress_broker.nodes.node import connect, unparsed
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.settings import Settings
-from progress_broker.storage.connections import connect, unparsed
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
@@ -33,7 +34,7 @@ class Connection:
         self._generation = ConnectionGeneration()
 
     def client(self) -> Any:
-        """Return the client for commands; raise `StorageUnavailable` while the address of Redis is unknown."""
+        """Return the client for commands that name a key; raise `StorageUnavailable` while the address is unknown."""
         settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
         located = self._located
         # The embedded Redis may restart at another address.
@@ -42,8 +43,12 @@ class Connection:
             self._located = settings
         return self._commands
 
-    def blocking_client(self) -> Any:
-        """Return a client for blocking reads: a single connection, so that CLIENT UNBLOCK can address it."""
+    def client_of(self, key: str) -> Any:
+        """Return a client of the server that has a key, for commands that name none."""
+        return self.client()
+
+    def blocking_client(self, key: str) -> Any:
+        """Return a client for blocking reads of a key: a single connection, so that CLIENT UNBLOCK can address it."""
         settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
         connection: Any = connect(settings, blocking=True, generation=self._generation)
         return unparsed(connection.client())
@@ -67,10 +72,14 @@ class Connection:
 
     def run(self, call: Call) -> Any:
         """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""
-        (reply,) = run_pipeline(self.client(), [call])
+        (reply,) = self.run_each([call])
         if isinstance(reply, BrokerError):
             raise reply
         return reply
+
+    def run_each(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one round trip, as `run_pipeline` does."""
+        return run_pipeline(self.client(), calls)
 
     def _keys(self, operation: str) -> OperationKeys:
         return self.keyspace().operation(operation)

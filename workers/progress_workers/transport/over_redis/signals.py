@@ -8,8 +8,8 @@ from typing import Any
 import redis.exceptions
 
 from progress_broker.errors import BrokerError, StorageUnavailable, Unreadable
+from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.storage.connections import BLOCK_MS
 from progress_broker.storage.foreign import warn_once
 from progress_broker.workers.signals import COUNT, ArrivedSignal, SignalPosition, read_signal
 from progress_workers.transport.over_redis.connection import Connection
@@ -24,6 +24,7 @@ class SignalStreams:
         self._connection = connection
         self._client: Any = None
         self._client_id: int | None = None
+        self._key = ""  # one that the client's server has
 
     def read(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
         """Return the signals after these positions. Wait at most `BLOCK_MS` for the first."""
@@ -36,8 +37,8 @@ class SignalStreams:
     def _read(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
         try:
             with storage_errors():
-                client = self._client or self._connect()
                 streams = {self._connection.keys(operation).signals: operation for operation in positions}
+                client = self._client or self._connect(next(iter(streams)))
                 after = [f"{ms}-{seq}" for ms, seq in positions.values()]
                 read = ("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
                 reply = client.connection.execute_on_master(*read)
@@ -46,8 +47,8 @@ class SignalStreams:
             raise
         return [read_signal(streams[key.decode()], entry) for key, entries in reply or () for entry in entries]
 
-    def _connect(self) -> Any:
-        self._client = self._connection.blocking_client()
+    def _connect(self, key: str) -> Any:
+        self._client, self._key = self._connection.blocking_client(key), key
         with suppress(redis.exceptions.ResponseError):  # not permitted everywhere, and needed only by `end_wait`
             self._client_id = int(self._client.client_id())
         return self._client
@@ -59,7 +60,7 @@ class SignalStreams:
             return False
         # Not permitted, or Redis is unavailable: then the read ends by itself within `BLOCK_MS`.
         with suppress(BrokerError, redis.exceptions.ResponseError), storage_errors():
-            self._connection.client().client_unblock(reader)
+            self._connection.client_of(self._key).client_unblock(reader)
         return True
 
     def _remove_foreign(self, operations: Iterable[str]) -> None:

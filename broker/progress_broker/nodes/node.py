@@ -1,0 +1,94 @@
+"""One Redis server, as this process is connected to it."""
+
+from typing import Any, Self, TypeVar
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, pool_options
+from progress_broker.nodes.instrumented import ClientMetrics, counted
+from progress_broker.nodes.pool_settings import address_of, pool_settings
+from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import ScriptQueue, Scripts
+from progress_broker.routing.server_kind import NotMaster
+from progress_broker.settings import Settings
+
+_MAX_CONNECTIONS = 32
+
+Client = TypeVar("Client", redis.Redis, aioredis.Redis)
+
+
+def unparsed(client: Client) -> Client:
+    """Return the client, changed to return raw stream replies: the library's parsing costs more than ours."""
+    for command in ("XREAD", "XRANGE", "XREVRANGE"):
+        client.set_response_callback(command, _as_it_is)  # type: ignore[arg-type]
+    return client
+
+
+def _as_it_is(reply: Any, **_: Any) -> Any:
+    return reply
+
+
+class Node:
+    """One Redis server, for asyncio. Call `close` when done."""
+
+    def __init__(self, commands: "aioredis.Redis", blocking: "aioredis.Redis") -> None:
+        self.commands: Any = unparsed(commands)  # `Any`, because the library's types describe parsed replies
+        self.blocking = unparsed(blocking)
+        """A client for reads that block for up to `BLOCK_MS`."""
+        self.scripts = Scripts(self.commands)
+        self.queue = ScriptQueue(self.commands)
+        self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
+        self._shown = ""
+
+    @classmethod
+    def open(cls, settings: Settings, trips: ClientMetrics) -> Self:
+        """Return the Redis of the settings. Nothing is sent yet."""
+        address, generation, retry = address_of(settings), ConnectionGeneration(), AsyncRetry(NoBackoff(), 0)
+        counting = {"redis_connect_func": trips.on_connect}
+        bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}
+        kept = pool_options(address, aioredis.Connection, generation)
+        pool = aioredis.BlockingConnectionPool(**bounds | pool_settings(settings, retry) | kept | counting)
+        # Strict: after a switch to another server, the feed reader must compare its positions with that server first.
+        kept = pool_options(address, aioredis.Connection, generation, strict=True)
+        blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
+        node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking))
+        node._generation, node._shown = generation, address.shown
+        return node
+
+    async def check_master(self) -> None:
+        """Raise `StorageUnavailable`, and end all connections to the server, if it is no longer the master.
+
+        A replica that is configured to accept writes does not reject any. Only a client that was blocked at the moment
+        of the demotion is notified of it.
+        """
+        if self._generation is None:
+            return
+        number = self._generation.number
+        with storage_errors():
+            try:
+                await inquire_by(self.commands.execute_command, self._shown)
+            except NotMaster:
+                self._generation.invalidate(number)
+                raise
+
+    async def close(self) -> None:
+        """Answer what the queue was asked for, and close every connection."""
+        await self.queue.close()
+        await self.commands.aclose()
+        await self.blocking.aclose()
+
+
+def connect(
+    settings: Settings, *, blocking: bool = False, generation: ConnectionGeneration | None = None
+) -> "redis.Redis":
+    """Return a synchronous client, for worker processes. `blocking` sets the timeout for blocking reads.
+
+    Clients that share a `generation` disconnect from a demoted server together.
+    """
+    options = pool_settings(settings, Retry(NoBackoff(), 0), blocking=blocking)
+    kept = pool_options(address_of(settings), redis.Connection, generation or ConnectionGeneration(), strict=blocking)
+    return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))

@@ -1,0 +1,1 @@
+"""Kinds of Redis for the tests of the store."""
