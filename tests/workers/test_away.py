@@ -251,7 +251,8 @@ def test_a_process_that_ends_while_redis_is_away_waits_no_longer_than_before(tmp
 
 
 def test_disabled_work_runs_without_connections_and_threads() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as untouched:
+    # Its own address: on 127.0.0.1, another test may look for a server that had this port before.
+    with socket.create_server(("127.0.0.2", 0)) as untouched:
         code = """
             import asyncio, os, signal, threading
             os.environ["PROGRESS_DISABLED"] = "1"
@@ -286,7 +287,7 @@ def test_disabled_work_runs_without_connections_and_threads() -> None:
             assert threading.active_count() == 1
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         """
-        process = python(f"redis://127.0.0.1:{untouched.getsockname()[1]}", code)
+        process = python(f"redis://127.0.0.2:{untouched.getsockname()[1]}", code)
         assert process.communicate(timeout=120) == ("shown\n", "")
         untouched.settimeout(0)
         with pytest.raises(BlockingIOError):
