@@ -12,7 +12,7 @@ from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnava
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
-from progress_broker.live.feed import Batch, FeedReader
+from progress_broker.live.feeds.reader import Batch, FeedReader
 from progress_broker.live.loader import ChannelLoader
 from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer

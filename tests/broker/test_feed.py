@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 
-from progress_broker.live.feed import COUNT, LATE_S, READ_EVERY_S, Batch, FeedReader
+from progress_broker.live.feeds.reader import COUNT, LATE_S, READ_EVERY_S, Batch, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store

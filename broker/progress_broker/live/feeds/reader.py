@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
-from progress_broker.live.feed_connection import EMPTY, FeedConnection, packed, xread_of
+from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.model.event import Event, read_entry
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s

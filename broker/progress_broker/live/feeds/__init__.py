@@ -1,0 +1,1 @@
+"""The reading of feeds: what is published arrives here, lane by lane."""
