@@ -12,6 +12,8 @@ from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnava
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
+from progress_broker.live.feeds.feed_log import FeedLog
+from progress_broker.live.feeds.pace import Pace
 from progress_broker.live.feeds.reader import Batch, FeedReader
 from progress_broker.live.loader import ChannelLoader
 from progress_broker.live.reconciler import Reconciler
@@ -55,7 +57,11 @@ class Hub:
         self._traced = tracing.is_on()  # asked once: for each stream it would take a microsecond
         self.clock = clock
         readers = store.connections.readers(store.keyspace)
-        self.feeds = [FeedReader(reader, store.keyspace, least_kept=settings.feed_length) for reader in readers]
+        log, pace = FeedLog(store.keyspace.lanes if len(readers) > 1 else 0), Pace(len(readers))
+        self.feeds = [
+            FeedReader(reader, store.keyspace, least_kept=settings.feed_length, log=log, pace=pace, number=number)
+            for number, reader in enumerate(readers)
+        ]
         self.client_metrics = store.connections.trips
         self._tasks = Tasks()
         self._loader = ChannelLoader(store, self._tasks, self.channels.forget)
@@ -69,7 +75,7 @@ class Hub:
         )
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
         self.signal_waits = SignalWaits()
-        self._started = [asyncio.Event() for _ in self.feeds]
+        self._started = asyncio.Event()
         self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
@@ -80,8 +86,8 @@ class Hub:
     # Start and stop
 
     async def __aenter__(self) -> Self:
-        for feed, started in zip(self.feeds, self._started, strict=True):
-            self._tasks.keep_running(lambda feed=feed, started=started: self._follow(feed, started))  # type: ignore[misc]
+        for feed in self.feeds:
+            self._tasks.keep_running(lambda feed=feed: self._follow(feed))  # type: ignore[misc]
         self._tasks.keep_running(self.wheel.run)
         self._tasks.keep_running(self._reconciler.run)
         self._tasks.keep_running(self._policy.replays.run)
@@ -186,7 +192,7 @@ class Hub:
 
     # Background tasks
 
-    async def _follow(self, feed: FeedReader, started: asyncio.Event) -> None:
+    async def _follow(self, feed: FeedReader) -> None:
         failed = 0
         async for batch in feed.batches():
             try:
@@ -198,12 +204,14 @@ class Hub:
             else:
                 failed = 0
                 self.bundles.feed_advanced(feed.positions, batch)
-                started.set()
+                feed.tried.set()
+                self._started.set()
 
     async def started(self) -> None:
-        """Wait until every feed is being read."""
-        for started in self._started:
-            await started.wait()
+        """Wait until every feed is being read, or some are and each other one could not be reached once."""
+        for feed in self.feeds:
+            await feed.tried.wait()
+        await self._started.wait()
 
     async def _run_probe(self) -> None:
         await self.started()  # an earlier probe would be before the position from which the feeds are read

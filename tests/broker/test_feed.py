@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import redis.exceptions
+from redis.exceptions import MovedError
 
-from progress_broker.live.feeds.reader import COUNT, LATE_S, READ_EVERY_S, Batch, FeedReader
+from progress_broker.live.feeds.pace import READ_EVERY_S, RECENT_S, SLOWEST_S, Pace
+from progress_broker.live.feeds.reader import COUNT, LATE_S, Batch, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
@@ -28,9 +30,10 @@ class Redis:
         self.did: list[str] = []
         self.waits: list[float] = []
         self.replies: list[Callable[[], Any]] = []
+        self.looked_up: list[bytes] = []
 
     def reader(self) -> FeedReader:
-        return FeedReader(Reader(LANES, self._connect), KEYSPACE, lambda: self.now, self._sleep)
+        return FeedReader(Reader(LANES, self._connect, self._release), KEYSPACE, lambda: self.now, self._sleep)
 
     def answer(self, *positions: str, after_s: float = 0.0) -> None:
         """Answer the next XREAD with one event at each position, after a while."""
@@ -58,11 +61,20 @@ class Redis:
         self.did.append("disconnect")
 
     async def read_response(self) -> Any:
-        return self.replies.pop(0)() if self.sent[0] == b"XREAD" else []
+        match self.sent[0]:
+            case b"XREAD":
+                return self.replies.pop(0)()
+            case b"XLEN":
+                return 9
+            case _:
+                return self.looked_up
 
     async def _connect(self) -> "Redis":
         self.did.append("connect")
         return self
+
+    async def _release(self, _: "Redis") -> None:
+        self.did.append("release")
 
     async def _sleep(self, seconds: float) -> None:
         self.did.append("wait")
@@ -86,6 +98,18 @@ async def test_under_load_there_is_a_least_time_between_two_reads() -> None:
         await anext(batches)
     assert redis.did == ["XREAD", "wait", "XREAD", "wait", "XREAD"]
     assert redis.waits == pytest.approx([READ_EVERY_S] * 2)
+
+
+def test_readers_with_news_share_the_pace() -> None:
+    pace, now = Pace(16), 100.0
+    assert pace.interval_s(now) == READ_EVERY_S
+    for busy in range(1, 17):
+        pace.had_news(busy - 1, now)
+        assert pace.interval_s(now) == pytest.approx(min(SLOWEST_S, busy * READ_EVERY_S))
+    assert pace.interval_s(now + RECENT_S) == READ_EVERY_S, "they are silent again"
+    alone = Pace()
+    alone.had_news(0, now)
+    assert alone.interval_s(now) == READ_EVERY_S
 
 
 async def test_the_time_that_handing_on_takes_is_part_of_it() -> None:
@@ -148,9 +172,35 @@ async def test_after_a_fault_it_begins_anew_with_a_resync(error: Exception) -> N
     redis.fail(error)
     redis.did.clear()
     assert (await anext(batches)).resync == LANES
-    assert (redis.did, reader.connected) == (["XREAD", "disconnect", "wait", "XREVRANGE", "XREVRANGE"], True)
+    again = ["disconnect", "release", "wait", "connect"]
+    assert (redis.did, reader.connected) == (["XREAD", *again, "XREVRANGE", "XREVRANGE"], True)
     redis.answer("5-0")
     assert [event.position for event in (await anext(batches)).events] == [b"5-0"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_after_a_move_it_goes_on_where_it_was_if_the_new_server_has_what_it_read(kept: bool) -> None:
+    """Some servers say also after a failover that the feed has moved, and then history may be lost."""
+    redis = Redis()
+    reader = redis.reader()
+    batches = reader.batches()
+    await anext(batches)
+    redis.answer("5-0")
+    await anext(batches)
+    redis.fail(MovedError("1 127.0.0.1:7001"))
+    redis.looked_up = [b"5-0"] if kept else []
+    redis.answer("6-0")
+    redis.did.clear()
+    batch = await anext(batches)
+    again = ["wait", "XREAD", "disconnect", "release", "connect", "XRANGE"]
+    if kept:
+        assert redis.did == [*again, "XREAD"]
+        assert ([event.position for event in batch.events], batch.resync) == ([b"6-0"], ())
+    else:
+        assert redis.did[:6] == again
+        assert batch.resync == LANES
+        assert [event.position for event in (await anext(batches)).events] == [b"6-0"]
+    assert (reader.interruptions, reader.moves) == (0, 1)
 
 
 def reader_of(store: Store) -> FeedReader:

@@ -497,7 +497,7 @@ async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monk
     hub = Hub(store, store.settings)
 
     class Feed:
-        connected = True
+        connected, tried = True, asyncio.Event()
         positions = {store.keyspace.lane(0).feed.encode(): b"1-0"}  # noqa: RUF012
 
         async def batches(self) -> AsyncIterator[Batch]:
@@ -508,5 +508,5 @@ async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monk
         raise errors.StorageUnavailable("away")
 
     hub._resync = fail  # type: ignore[method-assign]
-    await hub._follow(Feed(), asyncio.Event())  # type: ignore[arg-type]
+    await hub._follow(Feed())  # type: ignore[arg-type]
     assert waited == [0, 1, 2, 0]

@@ -71,10 +71,9 @@ class Shards(Connections):
         return self._nodes[slots.pop() * len(self._nodes) // SLOTS]
 
     def readers(self, keyspace: Keyspace) -> list[Reader]:
-        lanes: dict[Node, list[int]] = {}
-        for lane in range(keyspace.lanes):
-            lanes.setdefault(self.node_of([keyspace.lane(lane).feed]), []).append(lane)
-        return [Reader(tuple(some), node.blocking.connection_pool.get_connection) for node, some in lanes.items()]
+        nodes = [self.node_of([keyspace.lane(lane).feed]) for lane in range(keyspace.lanes)]
+        pools = [node.blocking.connection_pool for node in nodes]
+        return [Reader((lane,), pool.get_connection, pool.release) for lane, pool in enumerate(pools)]
 
     async def blocking(self, key: str) -> Any:
         return self.node_of([key]).blocking

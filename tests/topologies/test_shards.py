@@ -19,9 +19,10 @@ def backend() -> str:
 @pytest.fixture
 async def one_a_server(store: Store) -> list[str]:
     """The ids of an operation in each server's lanes."""
-    readers = store.connections.readers(store.keyspace)
+    feeds = {store.keyspace.lane(lane).feed: lane for lane in range(store.keyspace.lanes)}
+    nodes = [{feeds[key] for key in node.keys} for node in store.connections.by_node(list(feeds))]
     ids = (f"operation-{number}" for number in range(1000))
-    return [next(id for id in ids if store.keyspace.lane_of(id) in reader.lanes) for reader in readers]
+    return [next(id for id in ids if store.keyspace.lane_of(id) in lanes) for lanes in nodes]
 
 
 async def test_each_server_has_a_part_of_the_lanes(store: Store, one_a_server: list[str]) -> None:

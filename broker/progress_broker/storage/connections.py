@@ -21,6 +21,9 @@ class Reader(NamedTuple):
 
     lanes: tuple[int, ...]
     connect: Callable[[], Awaitable[Any]]
+    """Return a connection to the server that has the feeds now."""
+    release: Callable[[Any], Awaitable[Any]]
+    """Take a connection back."""
 
 
 class KeysOfNode(NamedTuple):
@@ -56,7 +59,8 @@ class Connections:
 
     def readers(self, keyspace: Keyspace) -> list[Reader]:
         """Return the readers of the feeds. Together they have all lanes."""
-        return [Reader(tuple(range(keyspace.lanes)), self._node.blocking.connection_pool.get_connection)]
+        pool = self._node.blocking.connection_pool
+        return [Reader(tuple(range(keyspace.lanes)), pool.get_connection, pool.release)]
 
     async def blocking(self, key: str) -> Any:
         """Return a client for reads of a key that block for up to `BLOCK_MS`."""

@@ -1,12 +1,13 @@
 """The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from progress_broker.errors import Unreadable
 from progress_broker.model.position import was_lost
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.storage.connections import Reader
 from progress_broker.storage.foreign import warn_once
 
 EMPTY = b"0-0"
@@ -16,24 +17,27 @@ EMPTY = b"0-0"
 class FeedConnection:
     """One dedicated connection: taking one from a pool for each command would cost 20 us more.
 
-    It reconnects after a disconnect. It disconnects when a reply is late, or when the caller stops waiting for it.
+    After a disconnect it connects to the server that has the feeds then. It disconnects when a reply is late, or when
+    the caller stops waiting for it.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
-        self._connect = connect
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._connection: Any = None
 
     async def request(self, command: bytes) -> Any:
         """Send an encoded command, and return the reply."""
         if self._connection is None:
-            self._connection = await self._connect()
+            self._connection = await self._reader.connect()
         await self._connection.send_packed_command(command, check_health=False)
         return await self._connection.read_response()
 
     async def disconnect(self) -> None:
         """Disconnect, also after an error reply: the server may have stopped being the master, and still answer."""
-        if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._reader.release(connection)
 
     async def last(self, feed: bytes) -> bytes:
         """Return the position of a feed's newest entry."""
@@ -54,6 +58,10 @@ class FeedConnection:
         entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self.request(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
+
+    async def has(self, feed: bytes, position: bytes) -> bool:
+        """Whether a feed still has its entry at a position."""
+        return position == EMPTY or bool(await self.request(_command(b"XRANGE", feed, position, position)))
 
     async def trimmed_past(self, feed: bytes, position: bytes) -> bool:
         """Whether a feed keeps no entry up to a position any more. Then entries after it may have been trimmed, too."""

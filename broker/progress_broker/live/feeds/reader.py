@@ -1,28 +1,28 @@
-"""The feed reader: one blocking XREAD over the feeds of all lanes, independent of the number of watched operations."""
+"""The feed reader: one blocking XREAD over the feeds of several lanes, independent of the number of operations.
+
+One reader has all lanes where one server has all feeds; in a Cluster, where one command can name the keys of one slot
+only, each lane has a reader.
+"""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import redis.exceptions
+
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
+from progress_broker.live.feeds.feed_log import FeedLog
+from progress_broker.live.feeds.pace import READ_EVERY_S, Pace
 from progress_broker.model.event import Event, read_entry
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.keys import Keyspace
 
-log = logging.getLogger(__name__)
-
 COUNT = 500
 """Maximum entries per feed and read. It limits the size of a reply, and the time that its delivery takes."""
-
-READ_EVERY_S = 0.002
-"""The minimum time from a reply to the next read. A wake-up costs as much as the delivery of ten events or more, so
-under load each read should return many events. At a steady 10,000 events/s this saves a third of the cost per event. An
-event after a pause is not delayed, because by then a read is waiting for it."""
 
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
@@ -49,19 +49,26 @@ class FeedReader:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
         least_kept: int = 0,
+        log: FeedLog | None = None,
+        pace: Pace | None = None,
+        number: int = 0,
     ) -> None:
+        self.lanes = reader.lanes
         self.connected = False
-        self.reads = self.interruptions = 0
+        self.tried = asyncio.Event()
+        """Set once the first connection failed, or the first batch was delivered."""
+        self.reads = self.interruptions = self.moves = 0
         self.answered_at = clock()
         """When Redis last replied, by the clock."""
         self.positions: dict[bytes, bytes] = {}
         """The last position that was read of each feed."""
         self._delivered: dict[bytes, bytes] | None = None  # the positions when the feed was interrupted
-        self._connection = FeedConnection(reader.connect)
+        self._connection = FeedConnection(reader)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._least_kept = least_kept
         self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
         self._clock, self._sleep = clock, sleep
+        self._log, self._pace, self._number = log or FeedLog(), pace or Pace(), number
         self._read_at = clock() - READ_EVERY_S
         self._xread = xread_of(self._lanes, COUNT)
 
@@ -72,12 +79,13 @@ class FeedReader:
         while True:
             try:
                 with storage_errors():
-                    batch = await (self._read(self.positions) if self.connected else self._begin())
+                    batch = await (self._go_on() if self.connected else self._begin())
             except (StorageUnavailable, StorageFull, Unreadable) as error:
                 if tries == 0:
                     self.interruptions += 1
-                    log.warning("the connection to the feed is interrupted, reconnecting: %s", error)
+                    self._log.interrupted(self.lanes, error)
                 self.connected = False
+                self.tried.set()
                 await self._connection.disconnect()
                 await self._sleep(backoff_s(tries))
                 tries += 1
@@ -88,11 +96,25 @@ class FeedReader:
             if not self.connected:
                 self.connected = True
                 if tries:
-                    log.info("reconnected to the feed after %d tries", tries)
+                    self._log.reconnected(self.lanes, tries)
                 tries = 0
             yield batch
             if self.connected:
                 self._delivered = None
+
+    async def _go_on(self) -> Batch:
+        """Read what follows; after feeds have moved to another server, there."""
+        try:
+            return await self._read(self.positions)
+        except redis.exceptions.MovedError:
+            await self._connection.disconnect()
+        # Some servers say this also after a failover. Then the new server may lack entries that were delivered.
+        self.moves += 1
+        for feed, position in self.positions.items():
+            if not await self._connection.has(feed, position):
+                return await self._begin()
+        self._log.moved(self.lanes)
+        return await self._read(self.positions)
 
     async def _begin(self) -> Batch:
         """Continue from the end of the feeds, and find which of them have lost entries that were delivered."""
@@ -107,13 +129,16 @@ class FeedReader:
         return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))
 
     async def _read(self, positions: dict[bytes, bytes]) -> Batch:
-        early_s = self._read_at + READ_EVERY_S - self._clock()
+        now = self._clock()
+        early_s = self._read_at + self._pace.interval_s(now) - now
         if early_s > 0:
             await self._sleep(early_s)
         late = self._clock() - self.answered_at > LATE_S
         reply = await self._connection.request(self._xread + packed(positions.values()))
         self._read_at = self.answered_at = self._clock()
         self.reads += 1
+        if reply:
+            self._pace.had_news(self._number, self._read_at)
         events: list[Event] = []
         resync: list[int] = []
         for feed, entries in reply or ():

@@ -1,0 +1,65 @@
+"""What the log says of feeds that are interrupted: one line, however many readers one server's end interrupts."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+TOGETHER_S = 0.25
+"""How long interruptions are collected before they are logged, where several readers share the lanes."""
+
+
+class FeedLog:
+    """The log of a replica's feed readers. With several of them, `shared_by` is the number of all lanes."""
+
+    def __init__(self, shared_by: int = 0) -> None:
+        self._lanes = shared_by
+        self._interrupted: dict[int, Exception] = {}
+        self._reconnected: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def interrupted(self, lanes: Sequence[int], error: Exception) -> None:
+        """Tell that a reader has lost its connection."""
+        if not self._lanes:
+            log.warning("the connection to the feed is interrupted, reconnecting: %s", error)
+            return
+        self._interrupted |= dict.fromkeys(lanes, error)
+        self._soon()
+
+    def reconnected(self, lanes: Sequence[int], tries: int) -> None:
+        """Tell that a reader has a connection again, after a number of tries."""
+        if not self._lanes:
+            log.info("reconnected to the feed after %d tries", tries)
+            return
+        self._reconnected.update(lanes)
+        self._soon()
+
+    def moved(self, lanes: Sequence[int]) -> None:
+        """Tell that a reader goes on at another server, which has all that was read."""
+        log.debug("the feeds of lanes %s have moved to another server", named(lanes))
+
+    def _soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TOGETHER_S, self._write)
+
+    def _write(self) -> None:
+        self._timer = None
+        interrupted, self._interrupted = self._interrupted, {}
+        reconnected, self._reconnected = self._reconnected, set()
+        if interrupted:
+            error = next(iter(interrupted.values()))
+            log.warning("the feeds of lanes %s are interrupted, reconnecting: %s", named(interrupted), error)
+        if reconnected:
+            log.info("reconnected to the feeds of lanes %s", named(reconnected))
+
+
+def named(lanes: Sequence[int] | set[int] | dict[int, Exception]) -> str:
+    """Return numbers as ranges: `0-7, 12`."""
+    runs: list[list[int]] = []
+    for lane in sorted(lanes):
+        if runs and lane == runs[-1][-1] + 1:
+            runs[-1].append(lane)
+        else:
+            runs.append([lane])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

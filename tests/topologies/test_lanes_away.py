@@ -1,0 +1,113 @@
+"""A server that is away costs its own lanes only: everything of the other lanes goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from progress_broker import errors
+from progress_broker.hub import Hub
+from progress_broker.model.entry import NewEvent, encode
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.storage.schema import ensure_schema
+from progress_broker.stream.delivery import Start
+from progress_broker.stream.subscription import Subscription
+from tests.broker.harness import Outlet
+from tests.conftest import make_settings
+from tests.servers import RealRedis, eventually
+from tests.topologies.shards import Shards
+
+LANES = 16
+UPPER = set(range(LANES // 2, LANES))
+"""The lanes of the server that is away."""
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[RealRedis, RealRedis]]:
+    with RealRedis(tmp_path / "lower") as lower, RealRedis(tmp_path / "upper", keep=True) as upper:
+        yield lower, upper
+
+
+@pytest.fixture
+def upper(pair: tuple[RealRedis, RealRedis]) -> RealRedis:
+    return pair[1]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return make_settings(redis_timeout_s=2, probe_interval_s=0.1)
+
+
+@pytest.fixture
+async def store(pair: tuple[RealRedis, RealRedis], settings: Settings) -> AsyncIterator[Store]:
+    redises = [make_settings(redis_url=server.url).redis_url for server in pair]
+    connections = Shards.over(settings.model_copy(update={"redis_url": it}) for it in redises)
+    async with Store(connections, await ensure_schema(connections, settings), settings) as opened:
+        assert opened.keyspace.lanes == LANES
+        yield opened
+
+
+@pytest.fixture
+async def hub(store: Store) -> AsyncIterator[Hub]:
+    async with Hub(store, store.settings) as hub:
+        await hub.started()
+        yield hub
+
+
+def ids_of(store: Store, *, away: bool, prefix: str = "operation") -> Iterator[str]:
+    """Yield ids of operations whose lanes are, or are not, on the server that goes away."""
+    return (id for number in count() if (store.keyspace.lane_of(id := f"{prefix}-{number}") in UPPER) == away)
+
+
+def line(message: str = "m") -> NewEvent:
+    return encode("log", {"message": message}, make_settings())
+
+
+async def watch(hub: Hub, operation: str) -> tuple[Outlet, Subscription]:
+    subscription = await hub.subscribe(operation, Start())
+    outlet = Outlet(subscription)
+    subscription.attach(outlet)
+    return outlet, subscription
+
+
+async def test_feeds_of_the_other_lanes_go_on_and_those_that_come_back_miss_nothing(
+    store: Store, hub: Hub, upper: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [feed.lanes for feed in hub.feeds] == [(lane,) for lane in range(LANES)]
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    for id in (here, there):
+        await store.create(NewOperation(id=id))
+    (well, one), (cut, other) = await watch(hub, here), await watch(hub, there)
+    upper.stop()
+    await eventually(lambda: {it.lanes[0] for it in hub.feeds if not it.connected} == UPPER, "its lanes are away")
+    await store.publish(here, [line()])
+    await eventually(lambda: well.numbers == [-1, 2], "the other lanes go on")
+    with pytest.raises(errors.StorageUnavailable):
+        await store.publish(there, [line()])
+    assert not cut.closed
+    upper.start()
+    await store.publish(there, [line()])
+    await eventually(lambda: cut.numbers == [-1, 2], "what comes afterwards is told")
+    assert [feed.interruptions for feed in hub.feeds] == [lane in UPPER for lane in range(LANES)]
+    await eventually(lambda: hub.connected, "all lanes are back")
+    await eventually(lambda: "interrupted" in caplog.text, "it is logged")
+    (told,) = [it.getMessage() for it in caplog.records if "interrupted" in it.getMessage()]
+    assert told.startswith("the feeds of lanes 8-15 are interrupted, reconnecting: ")
+    for subscription in (one, other):
+        subscription.close()
+
+
+async def test_a_hub_starts_without_some_lanes(store: Store, upper: RealRedis) -> None:
+    here = next(ids_of(store, away=False))
+    await store.create(NewOperation(id=here))
+    upper.stop()
+    async with Hub(store, store.settings) as hub:
+        async with asyncio.timeout(60):
+            await hub.started()
+        assert {feed.lanes[0] for feed in hub.feeds if not feed.connected} == UPPER
+        upper.start()
+        await eventually(lambda: hub.connected, "they are back")
