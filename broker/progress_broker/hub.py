@@ -18,7 +18,7 @@ from progress_broker.live.feeds.reader import Batch, FeedReader
 from progress_broker.live.loader import ChannelLoader
 from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer
-from progress_broker.operations.probe import NotReadyReason, Probe
+from progress_broker.operations.probe import NotReadyReason, Probes
 from progress_broker.operations.store import Store
 from progress_broker.runtime import tracing
 from progress_broker.runtime.backoff import backoff_s
@@ -26,6 +26,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import Settings
+from progress_broker.storage.lanes import lanes_by_node
 from progress_broker.storage.memory import MemoryUsage
 from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
@@ -57,11 +58,12 @@ class Hub:
         self._traced = tracing.is_on()  # asked once: for each stream it would take a microsecond
         self.clock = clock
         readers = store.connections.readers(store.keyspace)
-        log, pace = FeedLog(store.keyspace.lanes if len(readers) > 1 else 0), Pace(len(readers))
+        log, pace = FeedLog(together=len(readers) > 1), Pace(len(readers))
         self.feeds = [
             FeedReader(reader, store.keyspace, least_kept=settings.feed_length, log=log, pace=pace, number=number)
             for number, reader in enumerate(readers)
         ]
+        self._feed_of = {lane: feed for feed in self.feeds for lane in feed.lanes}
         self.client_metrics = store.connections.trips
         self._tasks = Tasks()
         self._loader = ChannelLoader(store, self._tasks, self.channels.forget)
@@ -76,12 +78,17 @@ class Hub:
         self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
         self.signal_waits = SignalWaits()
         self._started = asyncio.Event()
-        self.probe = Probe(store.probe, store.keyspace.lanes, settings.probe_interval_s, clock)
         self.memory = MemoryUsage(store.connections)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.internal_handlers = self._dispatcher.internal_handlers
         """Handlers of internal entries, which belong to no operation, by the entry's name."""
-        self.internal_handlers[self.probe.name] = self.probe.received
+        self.probes = Probes(
+            store.probe,
+            lambda: lanes_by_node(store.connections, store.keyspace),
+            settings.probe_interval_s,
+            clock,
+            self.internal_handlers,
+        )
 
     # Start and stop
 
@@ -91,7 +98,7 @@ class Hub:
         self._tasks.keep_running(self.wheel.run)
         self._tasks.keep_running(self._reconciler.run)
         self._tasks.keep_running(self._policy.replays.run)
-        self._tasks.keep_running(self._run_probe)
+        self._tasks.keep_running(self._run_probes)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -108,18 +115,36 @@ class Hub:
         """The age of the last batch's newest event when it was received. It includes the difference of both clocks."""
         return self._dispatcher.lag_s
 
+    def lane_state(self, lane: int) -> NotReadyReason | None:
+        """Return why events published to a lane may not reach the clients, or None while delivery is proven to work."""
+        probe = self.probes[lane]
+        return probe.not_ready_reason if self._feed_of[lane].connected else probe.suspected_reason
+
     @property
     def not_ready_reason(self) -> NotReadyReason | None:
-        """Why published events may not reach the clients, or None while delivery is proven to work."""
-        return self.probe.not_ready_reason if self.connected else self.probe.suspected_reason
+        """The state of the first lane whose delivery is not proven to work; None if there is none."""
+        return next(filter(None, map(self.lane_state, self._feed_of)), None)
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes."""
+        return len(self._feed_of)
+
+    @property
+    def lanes_away(self) -> dict[int, NotReadyReason]:
+        """The lanes whose operations get no new streams, and why. A full Redis does not count: it can still be read,
+        and it is full for every replica."""
+        states = {lane: self.lane_state(lane) for lane in self._feed_of}
+        return {
+            lane: state
+            for lane, state in states.items()
+            if state is not None and not (state == "redis full" and self._feed_of[lane].connected)
+        }
 
     @property
     def ready(self) -> bool:
-        """Whether this replica accepts new streams. A full Redis does not count: it can still be read, and it is full
-        for every replica."""
-        return not self.draining and (
-            self.not_ready_reason is None or (self.connected and self.not_ready_reason == "redis full")
-        )
+        """Whether this replica accepts new streams, of some lanes at least."""
+        return not self.draining and len(self.lanes_away) < self.lanes
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -161,8 +186,9 @@ class Hub:
         first_s = min(self._settings.ping_s * random.uniform(0.5, 1), self._settings.stream_max_age_s)
         self.wheel.add(subscription, min(first_s, delivery.deadline - self.clock()))
         try:
-            if not self.connected:
-                raise StorageUnavailable(self.probe.detail or "Redis can't be reached now: retry in a moment")
+            lane = self._store.keyspace.lane_of(operation)
+            if not self._feed_of[lane].connected:
+                raise StorageUnavailable(self.probes[lane].detail or "Redis can't be reached now: retry in a moment")
             await self._loader.until_loaded(channel, self._settings.redis_timeout_s)
             if delivery.children:
                 await self.families.reading(operation, self._settings.redis_timeout_s)
@@ -213,9 +239,9 @@ class Hub:
             await feed.tried.wait()
         await self._started.wait()
 
-    async def _run_probe(self) -> None:
+    async def _run_probes(self) -> None:
         await self.started()  # an earlier probe would be before the position from which the feeds are read
-        await self.probe.run()
+        await self.probes.run()
 
     async def dispatch(self, batch: Batch) -> None:
         """Distribute a batch."""

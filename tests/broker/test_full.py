@@ -235,11 +235,11 @@ async def test_a_replica_says_that_redis_is_full_and_goes_on_serving(full: Fille
         await eventually(lambda: hub.not_ready_reason is None, "delivery is proved")
         await full.fill()
         await eventually(lambda: hub.not_ready_reason == "redis full", "it is noticed")
-        assert hub.probe.full
+        assert hub.probes.full
         assert hub.ready
         await full.redis.config_set("maxmemory", 0)
         await eventually(lambda: hub.not_ready_reason is None, "there is room again")
-        assert not hub.probe.full
+        assert not hub.probes.full
 
 
 async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:

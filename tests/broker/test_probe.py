@@ -1,6 +1,7 @@
 """The probe: what proves delivery and what does not. No caller can see the probe."""
 
 import asyncio
+from collections.abc import Callable
 from hashlib import sha1
 
 import pytest
@@ -12,7 +13,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Script
 from progress_broker.operations import commands
 from progress_broker.operations.listing import Filters
-from progress_broker.operations.probe import Probe
+from progress_broker.operations.probe import Probe, Probes
 from progress_broker.operations.store import Store
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
@@ -28,7 +29,7 @@ class Bench:
         self.rejection: Exception | None = None
         self.answers = asyncio.Event()
         self.answers.set()
-        self.probe = Probe(self.send, 2, 1, self.timers.clock)
+        self.probe = Probe(self.send, (0, 1), 1, self.timers.clock)
 
     async def send(self, lane: int, name: str, data: bytes) -> None:
         await self.answers.wait()
@@ -150,6 +151,30 @@ async def test_all_lanes_have_their_turn() -> None:
     assert [lane for lane, _ in bench.sent] == [0, 1, 0, 1]
 
 
+async def test_lanes_that_move_to_another_server_stay_proved_if_all_of_that_server_were() -> None:
+    timers, sent = Timers(), dict[str, int]()
+    handlers: dict[bytes, Callable[[Event], None]] = {}
+    nodes = [(0, 1), (2, 3)]
+
+    async def send(lane: int, name: str, data: bytes) -> None:
+        sent[name] = lane
+        handlers[name.encode()](Event(name.encode(), b"1-0", 1, b"probe", data))
+
+    probes = Probes(send, lambda: nodes, 1, timers.clock, handlers)
+    await probes[0].once()
+    assert [probes[lane].not_ready_reason for lane in range(4)] == [None, None, "redis away", "redis away"]
+    before, other = probes[0], probes[2]
+    nodes[:] = [(0,), (1, 2), (3,)]
+    probes._divide()
+    assert [probes[lane].not_ready_reason for lane in range(4)] == [None, "redis away", "redis away", "redis away"]
+    assert handlers.keys() == {probes[lane].name for lane in (0, 1, 3)}
+    assert not handlers.keys() & {before.name, other.name}
+    proved = probes[0]
+    nodes[:] = [(0,), (1, 2, 3)]
+    probes._divide()
+    assert probes[0] is proved
+
+
 @pytest.mark.parametrize("data", [b"x", b"nan", b"null", b"-1e999"])
 async def test_what_a_foreign_hand_writes_in_its_name_proves_nothing(data: bytes) -> None:
     bench = Bench()
@@ -166,10 +191,10 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert hub.not_ready_reason is not None
         outlet, _ = await watch(hub)
         seen: list[Event] = []
-        other.internal_handlers[other.probe.name] = seen.append
+        other.internal_handlers[other.probes[0].name] = seen.append
         await eventually(lambda: hub.not_ready_reason is None, "its probe is back")
         await eventually(lambda: len(seen) == 1, "the other sees its own")
-        assert seen[0].operation == other.probe.name
+        assert seen[0].operation == other.probes[0].name
         assert outlet.numbers == [-1]  # a snapshot
         assert hub.tally.events == 0
         found, _ = await store.find(Filters())

@@ -1,10 +1,13 @@
 """A server that is away costs its own lanes only: everything of the other lanes goes on."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from progress_broker import errors
@@ -16,6 +19,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.stream.delivery import Start
 from progress_broker.stream.subscription import Subscription
+from progress_server.app import create_app
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually
@@ -52,10 +56,24 @@ async def store(pair: tuple[RealRedis, RealRedis], settings: Settings) -> AsyncI
 
 
 @pytest.fixture
-async def hub(store: Store) -> AsyncIterator[Hub]:
-    async with Hub(store, store.settings) as hub:
-        await hub.started()
-        yield hub
+async def app(store: Store) -> AsyncIterator[Any]:
+    app = create_app(store.settings, store)
+    async with app.router.lifespan_context(app):
+        await eventually(lambda: hasattr(app.state, "context"), "it has started")
+        yield app
+
+
+@pytest.fixture
+async def hub(app: Any) -> Hub:
+    hub: Hub = app.state.context.hub
+    return hub
+
+
+@pytest.fixture
+async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(base_url="http://127.0.0.1", transport=transport) as client:
+        yield client
 
 
 def ids_of(store: Store, *, away: bool, prefix: str = "operation") -> Iterator[str]:
@@ -111,3 +129,56 @@ async def test_a_hub_starts_without_some_lanes(store: Store, upper: RealRedis) -
         assert {feed.lanes[0] for feed in hub.feeds if not feed.connected} == UPPER
         upper.start()
         await eventually(lambda: hub.connected, "they are back")
+
+
+async def test_readiness_and_new_streams_are_a_lane_s_own(
+    store: Store, hub: Hub, http: httpx.AsyncClient, upper: RealRedis
+) -> None:
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    for id in (here, there):
+        await store.create(NewOperation(id=id))
+    await eventually(lambda: not hub.lanes_away, "all is proved")
+    assert (await http.get("/readyz")).json() == {"status": "ready"}
+    upper.stop()
+    await eventually(lambda: hub.lanes_away == dict.fromkeys(UPPER, "redis away"), "its lanes are away")
+    assert hub.lane_state(0) is None
+    assert hub.ready
+    answer = await http.get("/readyz")
+    known = answer.json()
+    assert (answer.status_code, known["status"], known["lanes"]) == (200, "ready", LANES)
+    assert set(known["away"]) == UPPER
+    assert known["detail"].startswith("lanes 8-15 of 16: Redis does not answer")
+    answer = await http.get("/readyz?all=1")
+    assert (answer.status_code, answer.json()["reason"], set(answer.json()["away"])) == (503, "redis away", UPPER)
+    with pytest.raises(errors.StorageUnavailable):
+        await hub.subscribe(there, Start())
+    (await watch(hub, here))[1].close()
+    await asyncio.sleep(store.settings.probe_interval_s * 4)
+    assert hub.lanes_away.keys() == UPPER, "the other lanes stay proved"
+    upper.start()
+    await eventually(lambda: not hub.lanes_away, "all is proved again")
+    (await watch(hub, there))[1].close()
+
+
+async def test_without_any_lane_it_is_not_ready(
+    hub: Hub, http: httpx.AsyncClient, pair: tuple[RealRedis, RealRedis]
+) -> None:
+    await eventually(lambda: not hub.lanes_away, "all is proved")
+    for server in pair:
+        server.stop()
+    await eventually(lambda: hub.lanes_away == dict.fromkeys(range(LANES), "redis away"), "all are away")
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["reason"], hub.ready) == (503, "redis away", False)
+
+
+async def test_a_server_that_hangs_delays_nobody_s_proof_but_its_own(hub: Hub, upper: RealRedis) -> None:
+    await eventually(lambda: not hub.lanes_away, "all is proved")
+    upper.send(signal.SIGSTOP)
+    try:
+        await eventually(lambda: hub.lanes_away.keys() == UPPER, "its lanes are away")
+        before = hub.probes[0].proved_at
+        await eventually(lambda: hub.probes[0].proved_at > before, "the other lanes are proved again")
+        assert hub.lanes_away.keys() == UPPER
+    finally:
+        upper.send(signal.SIGCONT)
+    await eventually(lambda: not hub.lanes_away, "all is proved again")

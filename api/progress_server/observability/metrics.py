@@ -184,7 +184,7 @@ class ReplicaCollector(Collector):
             sum(feed.interruptions for feed in hub.feeds),
         )
         yield GaugeMetricFamily(
-            f"{PREFIX}redis_full", "1 while Redis rejects events because it is out of memory or disk.", hub.probe.full
+            f"{PREFIX}redis_full", "1 while Redis rejects events because it is out of memory or disk.", hub.probes.full
         )
         memory = hub.memory
         yield GaugeMetricFamily(

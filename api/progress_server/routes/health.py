@@ -1,12 +1,15 @@
 """Health checks (`/livez`, `/readyz`) and metrics."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from progress_broker.errors import StorageReadOnly
 from progress_broker.model.grants import Action
 from progress_broker.operations.probe import NotReadyReason
+from progress_broker.storage import lanes
 from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext, context_of
 from progress_server.http.openapi import rejections
@@ -30,26 +33,39 @@ async def livez() -> Response:
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/readyz", responses=rejections("draining", "storage-unavailable"))
-async def readyz(request: Request) -> Response:
+@router.get("/readyz", responses=rejections("draining", "storage-unavailable", "invalid"))
+async def readyz(
+    request: Request,
+    all: Annotated[bool, Query(description="Be ready only if every lane is.")] = False,
+) -> Response:
     """Readiness check: 200 while this replica accepts new streams and receives published events through its feeds.
 
     While Redis is full, the status is also 200, with a `detail`. Otherwise a load balancer would remove every replica,
     and clients could not even read.
+
+    Redis may be several servers. While some of them are away, the operations in their lanes are, and the others are
+    served: the status is 200, with the numbers of these lanes in `away`, or 503 with `all=1`.
     """
     if not hasattr(request.app.state, "context"):
         error = not_started(request.scope)
-        away: NotReadyReason = "redis replica" if isinstance(error, StorageReadOnly) else "redis away"
-        return problem("storage-unavailable", error.detail, reason=away)
+        cause: NotReadyReason = "redis replica" if isinstance(error, StorageReadOnly) else "redis away"
+        return problem("storage-unavailable", error.detail, reason=cause)
     hub = context_of(request).hub
     if hub.draining:
         return problem("draining", "this server is shutting down", reason="draining")
-    doubt = hub.not_ready_reason
-    if doubt is None:
-        return JSONResponse({"status": "ready"})
-    if hub.ready:
-        return JSONResponse({"status": "ready", "reason": doubt, "detail": DETAILS[doubt]})
-    return problem("storage-unavailable", _explained(doubt, hub.probe.detail), reason=doubt)
+    away = hub.lanes_away
+    if not away:
+        full = hub.not_ready_reason
+        reason = {} if full is None else {"reason": full, "detail": DETAILS[full]}
+        return JSONResponse({"status": "ready", **reason})
+    lane, first = next(iter(away.items()))
+    detail = _explained(first, hub.probes[lane].detail)
+    if len(away) == hub.lanes:
+        return problem("storage-unavailable", detail, reason=first)
+    detail = f"{lanes.shown(away)} of {hub.lanes}: {detail}"
+    if all:
+        return problem("storage-unavailable", detail, reason=first, lanes=hub.lanes, away=sorted(away))
+    return JSONResponse({"status": "ready", "lanes": hub.lanes, "away": sorted(away), "detail": detail})
 
 
 def _explained(doubt: NotReadyReason, cause: str) -> str:

@@ -1,12 +1,13 @@
-"""The probe: checks every few seconds that published events come back from this replica's feeds.
+"""The probes: they check every few seconds that published events come back from this replica's feeds.
 
-It uses the same call, the same script and the same reader as all other events.
+They use the same call, the same script and the same reader as all other events. Each server has one; what it proves
+holds for all lanes of the server.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import cycle
 from secrets import token_hex
 from typing import Literal
@@ -22,13 +23,17 @@ PROOF_PERIODS = 3
 NotReadyReason = Literal["redis away", "redis replica", "redis full", "publish fails", "feed silent"]
 
 
+Send = Callable[[int, str, bytes], Awaitable[None]]
+"""Publish data to a lane, as to an operation of a name."""
+
+
 class Probe:
-    """Publishes to one lane after the other, and records when its events come back."""
+    """Publishes to one lane of a server after the other, and records when its events come back."""
 
     def __init__(
         self,
-        send: Callable[[int, str, bytes], Awaitable[None]],
-        lanes: int,
+        send: Send,
+        lanes: Sequence[int],
         period_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -36,10 +41,11 @@ class Probe:
         self.name = self._operation.encode()
         """The name that it publishes to. No operation has it: operation ids begin with a letter or a digit."""
         self._send = send
-        self._lanes = cycle(range(lanes))
+        self._lanes = cycle(lanes)
         self._period_s = period_s
         self._clock = clock
-        self._proved_at = -math.inf
+        self.proved_at = -math.inf
+        """When a probe came back last, by the clock."""
         self._suspected_reason: NotReadyReason = "redis away"
         self._rejected_at = -math.inf  # when Redis was full, or a replica
         self._read_only = ""  # why Redis rejects writes, as logged last
@@ -47,11 +53,12 @@ class Probe:
         """Why Redis could not be reached or written to at the last probe, if that was the cause."""
         self.full = False
         """Whether Redis was full at the last probe that it answered."""
+        self.sending = False
 
     @property
     def not_ready_reason(self) -> NotReadyReason | None:
         """Why delivery may be failing, or None while it is proven to work."""
-        return None if self._is_recent(self._proved_at) else self.suspected_reason
+        return None if self._is_recent(self.proved_at) else self.suspected_reason
 
     @property
     def suspected_reason(self) -> NotReadyReason:
@@ -64,14 +71,21 @@ class Probe:
     def _is_recent(self, at: float) -> bool:
         return at >= self._clock() - PROOF_PERIODS * self._period_s
 
-    async def run(self) -> None:
-        """Send probes until cancelled."""
-        while True:
-            await self.once()
-            await asyncio.sleep(self._period_s)
+    def inherit(self, earlier: "Probe") -> None:
+        """Take over what an earlier probe of its lanes has found out."""
+        self.proved_at, self._suspected_reason = earlier.proved_at, earlier._suspected_reason
+        self._rejected_at, self._read_only = earlier._rejected_at, earlier._read_only
+        self.detail, self.full = earlier.detail, earlier.full
 
     async def once(self) -> None:
         """Send one probe."""
+        self.sending = True
+        try:
+            await self._once()
+        finally:
+            self.sending = False
+
+    async def _once(self) -> None:
         before, self._suspected_reason = self._suspected_reason, "redis away"  # until it answers
         try:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
@@ -110,6 +124,64 @@ class Probe:
         except ValueError:  # another program wrote it
             return
         if 0 <= took_s <= PROOF_PERIODS * self._period_s:
-            self._proved_at = now
+            self.proved_at = now
         else:
             log.warning("a published event took %.1f s to come back from the feed", took_s)
+
+
+class Probes:
+    """The probes of all servers. A server that does not answer delays its own probe only."""
+
+    def __init__(
+        self,
+        send: Send,
+        lanes_by_node: Callable[[], Sequence[Sequence[int]]],
+        period_s: float,
+        clock: Callable[[], float],
+        handlers: dict[bytes, Callable[[Event], None]],
+    ) -> None:
+        self._send, self._period_s, self._clock = send, period_s, clock
+        self._lanes_by_node, self._handlers = lanes_by_node, handlers
+        self._of: dict[int, Probe] = {}
+        self._by_lanes: dict[tuple[int, ...], Probe] = {}
+        self._divide()
+
+    def __getitem__(self, lane: int) -> Probe:
+        """Return the probe of a lane's server."""
+        return self._of[lane]
+
+    @property
+    def full(self) -> bool:
+        """Whether a server was full at the last probe that it answered."""
+        return any(probe.full for probe in self._by_lanes.values())
+
+    async def run(self) -> None:
+        """Send probes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._divide()
+                for probe in self._by_lanes.values():
+                    if not probe.sending:
+                        tasks.create_task(probe.once())
+                await asyncio.sleep(self._period_s)
+
+    def _divide(self) -> None:
+        """Have a probe for each server: lanes may have moved to another one."""
+        groups = [tuple(lanes) for lanes in self._lanes_by_node()]
+        if groups == list(self._by_lanes):
+            return
+        before, self._by_lanes = self._by_lanes, {}
+        for lanes in groups:
+            probe = before.pop(lanes) if lanes in before else self._new(lanes)
+            self._by_lanes[lanes] = probe
+            self._of |= dict.fromkeys(lanes, probe)
+        for probe in before.values():
+            del self._handlers[probe.name]
+
+    def _new(self, lanes: tuple[int, ...]) -> Probe:
+        probe = Probe(self._send, lanes, self._period_s, self._clock)
+        known = [self._of[lane] for lane in lanes if lane in self._of]
+        if known:
+            probe.inherit(min(known, key=lambda earlier: earlier.proved_at))
+        self._handlers[probe.name] = probe.received
+        return probe

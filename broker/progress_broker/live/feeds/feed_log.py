@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from progress_broker.storage.lanes import shown
+
 log = logging.getLogger(__name__)
 
 TOGETHER_S = 0.25
@@ -11,17 +13,17 @@ TOGETHER_S = 0.25
 
 
 class FeedLog:
-    """The log of a replica's feed readers. With several of them, `shared_by` is the number of all lanes."""
+    """The log of a replica's feed readers. What happens to several of them is told `together`."""
 
-    def __init__(self, shared_by: int = 0) -> None:
-        self._lanes = shared_by
+    def __init__(self, together: bool = False) -> None:
+        self._together = together
         self._interrupted: dict[int, Exception] = {}
         self._reconnected: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def interrupted(self, lanes: Sequence[int], error: Exception) -> None:
         """Tell that a reader has lost its connection."""
-        if not self._lanes:
+        if not self._together:
             log.warning("the connection to the feed is interrupted, reconnecting: %s", error)
             return
         self._interrupted |= dict.fromkeys(lanes, error)
@@ -29,7 +31,7 @@ class FeedLog:
 
     def reconnected(self, lanes: Sequence[int], tries: int) -> None:
         """Tell that a reader has a connection again, after a number of tries."""
-        if not self._lanes:
+        if not self._together:
             log.info("reconnected to the feed after %d tries", tries)
             return
         self._reconnected.update(lanes)
@@ -37,7 +39,7 @@ class FeedLog:
 
     def moved(self, lanes: Sequence[int]) -> None:
         """Tell that a reader goes on at another server, which has all that was read."""
-        log.debug("the feeds of lanes %s have moved to another server", named(lanes))
+        log.debug("the feeds of %s have moved to another server", shown(lanes))
 
     def _soon(self) -> None:
         if self._timer is None:
@@ -49,17 +51,6 @@ class FeedLog:
         reconnected, self._reconnected = self._reconnected, set()
         if interrupted:
             error = next(iter(interrupted.values()))
-            log.warning("the feeds of lanes %s are interrupted, reconnecting: %s", named(interrupted), error)
+            log.warning("the feeds of %s are interrupted, reconnecting: %s", shown(interrupted), error)
         if reconnected:
-            log.info("reconnected to the feeds of lanes %s", named(reconnected))
-
-
-def named(lanes: Sequence[int] | set[int] | dict[int, Exception]) -> str:
-    """Return numbers as ranges: `0-7, 12`."""
-    runs: list[list[int]] = []
-    for lane in sorted(lanes):
-        if runs and lane == runs[-1][-1] + 1:
-            runs[-1].append(lane)
-        else:
-            runs.append([lane])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+            log.info("reconnected to the feeds of %s", shown(reconnected))
