@@ -140,7 +140,7 @@ class Others:
             before = await self.store.get(id)
             assert before.children is not None
             assert before.children.total == 1
-            assert await rollup.ids(self.store.connections, self.store.keyspace, id) == [f"{id}-child"]
+            assert (await rollup.ids(self.store.connections, self.store.keyspace, id)).ids == [f"{id}-child"]
             outlet, _ = await watch(hub, operation=id)
             answer = await self.store.publish(id, [encode("log", {"message": "on"}, self.store.settings)], attempt=1)
             assert answer.events > before.events

@@ -4,7 +4,7 @@ A command whose keys are of several slots is refused, as a Cluster does, also wh
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -55,7 +55,7 @@ class Shards(Connections):
     def __init__(self, nodes: Sequence[Node], trips: ClientMetrics) -> None:
         self.trips, self._nodes = trips, nodes
         self.commands = _Commands(self.node_of)
-        self.scripts = _Scripts(self.commands, nodes)
+        self.scripts = _Scripts(self.node_of)
         self.queue: Any = _Queue(self.node_of)
 
     @classmethod
@@ -145,15 +145,16 @@ class _Pipeline(Pipeline):
 
 
 class _Scripts(Scripts):
-    """Runs scripts where their keys are."""
+    """Runs scripts where their keys are, and loads them there."""
 
-    def __init__(self, commands: _Commands, nodes: Sequence[Node]) -> None:
-        super().__init__(commands)
-        commands.script_load = self._load  # type: ignore[method-assign]
-        self._nodes = nodes
+    def __init__(self, node_of: Any) -> None:
+        self._node_of = node_of
 
-    async def _load(self, text: Any) -> Any:
-        return [await node.commands.script_load(text) for node in self._nodes]
+    async def run(self, call: Call) -> Any:
+        return await self._node_of(call.keys).scripts.run(call)
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        return await _in_parts(self._node_of, calls, lambda node, some: node.scripts.run_all(some))
 
 
 class _Queue:
@@ -166,14 +167,21 @@ class _Queue:
         return await self._node_of(call.keys).queue.run(call)
 
     async def run_each(self, calls: Sequence[Call]) -> list[Any]:
-        parts: dict[Node, list[int]] = {}
-        for at, call in enumerate(calls):
-            parts.setdefault(self._node_of(call.keys), []).append(at)
-        replies: list[Any] = [None] * len(calls)
+        return await _in_parts(self._node_of, calls, lambda node, some: node.queue.run_each(some))
 
-        async def send(node: Node, places: Sequence[int]) -> None:
-            for at, reply in zip(places, await node.queue.run_each([calls[at] for at in places]), strict=True):
-                replies[at] = reply
 
-        await asyncio.gather(*(send(node, places) for node, places in parts.items()))
-        return replies
+async def _in_parts(
+    node_of: Any, calls: Sequence[Call], run: Callable[[Node, Sequence[Call]], Awaitable[Sequence[Any]]]
+) -> list[Any]:
+    """Run calls where their keys are; return their replies in order."""
+    parts: dict[Node, list[int]] = {}
+    for at, call in enumerate(calls):
+        parts.setdefault(node_of(call.keys), []).append(at)
+    replies: list[Any] = [None] * len(calls)
+
+    async def send(node: Node, places: Sequence[int]) -> None:
+        for at, reply in zip(places, await run(node, [calls[at] for at in places]), strict=True):
+            replies[at] = reply
+
+    await asyncio.gather(*(send(node, places) for node, places in parts.items()))
+    return replies

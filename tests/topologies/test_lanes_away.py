@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from progress_broker import errors
@@ -17,7 +18,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.schema import ensure_schema
-from progress_broker.stream.delivery import Start
+from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.subscription import Subscription
 from progress_server.app import create_app
 from tests.broker.harness import Outlet
@@ -182,3 +183,100 @@ async def test_a_server_that_hangs_delays_nobody_s_proof_but_its_own(hub: Hub, u
     finally:
         upper.send(signal.SIGCONT)
     await eventually(lambda: not hub.lanes_away, "all is proved again")
+
+
+@pytest.fixture(params=["killed", "hung"])
+async def take_away(request: pytest.FixtureRequest, upper: RealRedis) -> AsyncIterator[Callable[[], None]]:
+    """What makes the server of the upper lanes refuse connections, or answer nothing."""
+    if request.param == "killed":
+        yield lambda: upper.stop() and None
+    else:
+        yield lambda: upper.send(signal.SIGSTOP)
+        upper.send(signal.SIGCONT)
+
+
+async def test_listings_have_what_can_be_reached_and_tell_what_is_missing(
+    store: Store, http: httpx.AsyncClient, take_away: Callable[[], None]
+) -> None:
+    here, there = islice(ids_of(store, away=False), 3), islice(ids_of(store, away=True), 3)
+    made = [id for pair in zip(here, there, strict=True) for id in pair]
+    for id in made:
+        await store.create(NewOperation(id=id, kind="job", owner="ann", tags=["red"]))
+        await asyncio.sleep(0.002)  # no two are of the same millisecond
+    query = "/v1/operations?kind=job&owner=ann&tag=red&limit=2"
+    whole = (await http.get(query)).json()
+    assert whole.keys() == {"operations", "next_cursor"}
+    assert [it["id"] for it in whole["operations"]] == made[:-3:-1]
+    take_away()
+    pages = []
+    cursor = whole["next_cursor"]  # of a time when all were there
+    while cursor:
+        answer = await http.get(f"{query}&cursor={cursor}")
+        assert answer.status_code == 200
+        pages.append(answer.json())
+        cursor = pages[-1]["next_cursor"]
+    assert [it["id"] for page in pages for it in page["operations"]] == made[2::-2]
+    assert {page["partial"] for page in pages} == {True}
+    assert all(set(page["lanes_away"]) == UPPER for page in pages)
+
+
+async def test_sums_are_told_to_be_of_a_part_and_have_no_percentage(
+    store: Store, hub: Hub, http: httpx.AsyncClient, take_away: Callable[[], None]
+) -> None:
+    parent, known, *here = islice(ids_of(store, away=False), 4)
+    there = list(islice(ids_of(store, away=True, prefix="child"), 2))
+    for id in (parent, known):
+        await store.create(NewOperation(id=id))
+    for id in (*here, *there):
+        await store.create(NewOperation(id=id, parent=parent))
+    for id in (here[0], there[0]):
+        await store.publish(id, [encode("end", {"status": "succeeded"}, store.settings)], attempt=1)
+    whole = (await http.get(f"/v1/operations/{parent}")).json()
+    assert whole["children"] == {"total": 4, "done": 2, "failed": 0, "cancelled": 0, "running": 0, "percent": 50.0}
+    assert whole["progress"] == {"percent": 50.0, "rolled_up": True}
+    subscription = await hub.subscribe(parent, Start(), Delivery(children=True))
+    watched = Outlet(subscription)
+    subscription.attach(watched)
+    take_away()
+    part = (await http.get(f"/v1/operations/{parent}?include=children")).json()
+    listed = [it["id"] for it in part["children"].pop("operations")]
+    assert sorted(listed) == sorted(here)
+    counts = {"total": 2, "done": 1, "failed": 0, "cancelled": 0, "running": 0}
+    assert part["children"] == {**counts, "percent": None, "partial": True}
+    assert part["progress"] is None
+    hub.families.invalidate()
+    await store.publish(here[1], [encode("end", {"status": "succeeded"}, store.settings)], attempt=1)
+    await eventually(lambda: b'"done":3' in watched.frames[-1].wire, "those who watch keep what they know")
+    last = orjson.loads(watched.frames[-1].wire.partition(b"data: ")[2])["data"]
+    assert (last["total"], last["percent"], len(last["operations"])) == (4, 75.0, 4)
+    assert "partial" not in last
+    subscription.close()
+
+
+async def test_a_cancel_reaches_what_it_can_and_tells_what_it_did_not(
+    store: Store, http: httpx.AsyncClient, upper: RealRedis
+) -> None:
+    parent, here = islice(ids_of(store, away=False), 2)
+    there = next(ids_of(store, away=True))
+    await store.create(NewOperation(id=parent))
+    for id in (here, there):
+        await store.create(NewOperation(id=id, parent=parent))
+    upper.stop()
+    answer = await http.post(f"/v1/operations/{parent}/cancel")
+    assert answer.status_code == 503
+    assert "children of operation-" in answer.json()["detail"]
+    assert "in lanes 8-15 were not reached" in answer.json()["detail"]
+    for id in (parent, here):
+        assert (await store.get(id)).status == "cancelled"
+    upper.start()
+    assert (await http.post(f"/v1/operations/{parent}/cancel")).status_code in (200, 202)
+    assert (await store.get(there)).status == "cancelled"
+
+
+async def test_without_any_lane_reads_fail(
+    store: Store, http: httpx.AsyncClient, pair: tuple[RealRedis, RealRedis]
+) -> None:
+    for server in pair:
+        server.stop()
+    answer = await http.get("/v1/operations")
+    assert (answer.status_code, answer.json()["type"]) == (503, "storage-unavailable")

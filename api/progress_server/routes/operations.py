@@ -5,7 +5,7 @@ from hashlib import blake2s
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from progress_broker.errors import OperationExists
@@ -20,7 +20,7 @@ from progress_broker.model.operation import (
     OperationId,
     Status,
 )
-from progress_broker.operations.listing import Filters
+from progress_broker.operations.listing import Filters, Page
 from progress_broker.operations.snapshot import attributes_of
 from progress_server.auth.authorization import require_creation, require_permission
 from progress_server.auth.guard import Guard, guard_of
@@ -43,6 +43,10 @@ class Listing(BaseModel):
 
     operations: list[Operation]
     next_cursor: str | None
+    partial: bool = Field(
+        False, description="Whether operations are missing, because a part of Redis can't be reached; left out if not."
+    )
+    lanes_away: list[int] = Field([], description="The lanes that have them; left out if there are none.")
 
 
 def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
@@ -101,25 +105,24 @@ async def listing(
         status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent, metadata=tuple(metadata)
     )
     if grants.allows_everywhere(Action.READ):
-        operations, following = await context.store.find(filters, limit=limit, cursor=cursor)
+        page = await context.store.page(filters, limit=limit, cursor=cursor)
     else:
-        operations, following = await _sealed(
-            context, guard_of(request), replace(filters, grants=grants), limit, cursor
-        )
-    body = {"operations": [operation.model_dump(mode="json") for operation in operations], "next_cursor": following}
-    return answer(body)
+        page = await _sealed(context, guard_of(request), replace(filters, grants=grants), limit, cursor)
+    body = {
+        "operations": [operation.model_dump(mode="json") for operation in page.operations],
+        "next_cursor": page.next_cursor,
+    }
+    return answer(body | {"partial": True, "lanes_away": page.lanes_away} if page.lanes_away else body)
 
 
-async def _sealed(
-    context: Context, guard: Guard, filters: Filters, limit: int, cursor: str | None
-) -> tuple[list[Operation], str | None]:
+async def _sealed(context: Context, guard: Guard, filters: Filters, limit: int, cursor: str | None) -> Page:
     """Find operations for a caller that may not read all of them.
 
     The cursor is encrypted: it can contain the id and the time of an operation that the caller may not read.
     """
     seal = await guard.cursor_cipher()
-    operations, following = await context.store.find(filters, limit=limit, cursor=seal.decrypt(cursor))
-    return operations, seal.encrypt(following)
+    page = await context.store.page(filters, limit=limit, cursor=seal.decrypt(cursor))
+    return page._replace(next_cursor=seal.encrypt(page.next_cursor))
 
 
 @router.get(

@@ -103,6 +103,8 @@ class Families:
         try:
             tree = await until_back(lambda: self._store.family(family.parent), wanted=lambda: family.watchers)
             if tree is not None and family.watchers:
+                if away := frozenset(tree.lanes_away):
+                    tree.keep(family.tree, lambda id: self._store.keyspace.lane_of(id) in away)
                 family.take(tree)
         except NotFound:  # another program has overwritten the parent's data
             family.take(Tree())

@@ -25,6 +25,7 @@ INTERVAL_S = 0.25
 """The minimum time between two frames, and between two reads."""
 _REST_PER_READ = 10  # after a read or a frame it pauses for this many times its duration: longer for large families
 _REST_AFTER_FAULT_S = 10.0
+_REST_WHILE_PARTIAL_S = 2.0
 _NOBODY = ChildrenSummary(total=0, done=0, failed=0, cancelled=0, running=0, percent=0)
 
 
@@ -93,6 +94,11 @@ class Family:
 
     # What its host calls
 
+    @property
+    def tree(self) -> Tree:
+        """The children, as they are known."""
+        return self._tree
+
     def begin(self) -> None:
         """Read the children now."""
         self._stale, self._reading, self._began = False, True, self.clock()
@@ -127,12 +133,13 @@ class Family:
             self._invalidated = False
             self._read_again()
         self._host.follow(self, tree.children)
-        self.rest(now)
+        self._stale |= bool(tree.lanes_away)
+        self.rest(now, _REST_WHILE_PARTIAL_S if tree.lanes_away else INTERVAL_S)
 
-    def rest(self, now: float) -> None:
+    def rest(self, now: float, at_least_s: float = INTERVAL_S) -> None:
         """Record that a read has finished."""
         self._reading = False
-        self._read_at = now + max(INTERVAL_S, _REST_PER_READ * (now - self._began))
+        self._read_at = now + max(at_least_s, _REST_PER_READ * (now - self._began))
         self._arm()
 
     def invalidate(self) -> None:

@@ -1,6 +1,6 @@
 """An operation's children: the state of each child, and their sum. No I/O happens here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
@@ -130,6 +130,17 @@ class Tree:
     """The ids of an operation's children."""
     whole: bool = True
     """Whether all children were read, and not only a sample."""
+    lanes_away: set[int] = field(default_factory=set)
+    """The lanes that could not be reached. Their children are missing."""
+
+    def keep(self, earlier: "Tree", missing: Callable[[str], bool]) -> None:
+        """Keep, of what was read earlier, the children that are missing now because their lanes are away."""
+        for parent, ids in earlier.under.items():
+            kept = [id for id in ids if missing(id) and id not in self.children]
+            if kept and (parent in self.under or missing(parent)):
+                self.under.setdefault(parent, []).extend(kept)
+                self.children |= {id: earlier.children[id] for id in kept}
+        self.lanes_away &= earlier.lanes_away
 
     def add(self, parent: str, children: Iterable[Child]) -> None:
         """Set an operation's children. An operation that names itself as its parent is ignored."""
@@ -161,8 +172,8 @@ class Tree:
 
     def summary(self, parent: str, above: tuple[str, ...] = ()) -> ChildrenSummary | None:
         """Return the summary of an operation's children, or None if it has none."""
-        children = self.of(parent)
-        if not children:
+        children, partial = self.of(parent), bool(self.lanes_away)
+        if not children and not partial:
             return None
         line = (*above, parent)
         return ChildrenSummary(
@@ -171,8 +182,12 @@ class Tree:
             failed=_count(children, frozenset({Status.FAILED})),
             cancelled=_count(children, frozenset({Status.CANCELLED})),
             running=_count(children, _AT_WORK),
-            percent=mean((child.weight * child.stands_for, self.percent(child, line) or 0.0) for child in children),
+            percent=None if partial else self._mean(children, line),
+            partial=partial,
         )
+
+    def _mean(self, children: Iterable[Child], line: tuple[str, ...]) -> float:
+        return mean((child.weight * child.stands_for, self.percent(child, line) or 0.0) for child in children)
 
     def percent(self, child: Child, above: tuple[str, ...] = ()) -> float | None:
         """Return a child's percentage: what it reported itself, else that of its children, else None."""
@@ -210,7 +225,7 @@ def with_rollup(
     if children is None or reported_percent(progress or {}) is not None:
         return progress
     percent = 100.0 if status is Status.SUCCEEDED else children.percent
-    return (progress or {}) | {"percent": percent, "rolled_up": True}
+    return progress if percent is None else (progress or {}) | {"percent": percent, "rolled_up": True}
 
 
 def _urgency(status: Status) -> int:

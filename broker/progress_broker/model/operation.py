@@ -209,7 +209,12 @@ class ChildrenSummary(BaseModel):
     failed: int
     cancelled: int
     running: int = Field(description="children that are running, stalled or cancelling")
-    percent: float = Field(description="weighted mean of the children's percentages")
+    percent: float | None = Field(description="weighted mean of the children's percentages; null may mean `partial`")
+    partial: bool = Field(
+        False,
+        exclude_if=lambda partial: not partial,
+        description="whether children are missing because a part of Redis can't be reached; left out if not",
+    )
 
 
 class Operation(BaseModel):

@@ -11,7 +11,9 @@ import orjson
 from progress_broker.errors import Conflict, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable, Unreadable
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Cancel, Operation, PublishResult, Status
+from progress_broker.operations.rollup import ChildIds
 from progress_broker.settings import Settings
+from progress_broker.storage.lanes import shown
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Operations(Protocol):
     ) -> PublishResult:
         """Append entries to an operation, if it has the expected status."""
 
-    async def children(self, operation: str) -> Sequence[str]:
+    async def children(self, operation: str) -> ChildIds:
         """Return the ids of all children of an operation."""
 
     async def standings(self, operations: Sequence[str]) -> Sequence["Standing | None"]:
@@ -59,8 +61,8 @@ class _TooFast(StorageUnavailable):
 async def cancel(store: Operations, operation: str, request: Cancel, *, force: bool) -> tuple[Operation, bool]:
     """Cancel an operation and all its descendants; return the operation, and whether it was changed.
 
-    If one of them can't be cancelled, the others still are; the first error is raised at the end. If Redis becomes
-    unavailable, its error is raised at once.
+    If one of them can't be cancelled, or if some lanes can't be reached, the others still are; the first error is
+    raised at the end. If Redis becomes unavailable, its error is raised at once.
     """
     now, changed = await cancel_one(store, operation, request, force=force)
     seen, waiting = {operation}, [(operation, now.created_at)]
@@ -69,7 +71,9 @@ async def cancel(store: Operations, operation: str, request: Cancel, *, force: b
         parent, created = waiting.pop()
         children: Sequence[str] = ()
         with _logging_faults(parent, faults):
-            children = await store.children(parent)
+            children, away = await store.children(parent)
+            if away:
+                faults.append(_not_reached(operation, parent, away))
         for at in range(0, len(children), _AT_ONCE):
             group = [id for id in children[at : at + _AT_ONCE] if id not in seen]
             standings = await _cancel_together(store, group, request, created, force=force)
@@ -86,6 +90,13 @@ async def cancel(store: Operations, operation: str, request: Cancel, *, force: b
     if faults:
         raise faults[0]
     return now, changed
+
+
+def _not_reached(operation: str, parent: str, lanes_away: Sequence[int]) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"operation {operation} is cancelled, but children of {parent} in {shown(lanes_away)} were not reached, because"
+        " a part of Redis is away: repeat the request"
+    )
 
 
 async def _cancel_together(

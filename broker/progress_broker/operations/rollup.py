@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 from progress_broker.model.children import MAX_GENERATIONS, MAX_READ, Tree, read_child, with_rollup
 from progress_broker.model.operation import ChildrenSummary, Operation, is_id
@@ -13,6 +14,7 @@ from progress_broker.runtime.single_flight import SingleFlight
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.lanes import FanOut
 from progress_broker.storage.scripts import CHILDREN
 
 _DIGITS = 16
@@ -79,10 +81,19 @@ class Rollups:
             id, _ = key
             family = _Family(tree.summary(id), [child.id for child in tree.shown(id)], tree.size(id))
             families[id] = family
-            if family.descendants > _LARGE:
+            if tree.lanes_away:
+                family = families[id] = self._as_known(key, family)
+            elif family.descendants > _LARGE:
                 self._keep(key, family)
             await asyncio.sleep(0)
         return families
+
+    def _as_known(self, key: tuple[str, int], partial: _Family) -> _Family:
+        """Return a family of which only a part was read, with the percentage that the whole had, if it was kept."""
+        _, known = self._kept.get(key, (0.0, None))
+        if partial.summary is None or known is None or known.summary is None:
+            return partial
+        return partial._replace(summary=partial.summary.model_copy(update={"percent": known.summary.percent}))
 
     def _keep(self, key: tuple[str, int], family: _Family) -> None:
         self._kept.pop(key, None)
@@ -99,11 +110,11 @@ async def load(connections: Connections, keyspace: Keyspace, parents: Iterable[s
 
 async def _load(connections: Connections, keyspace: Keyspace, created: Mapping[str, int]) -> Tree:
     """Like `load`, for operations given with their time of creation in ms."""
-    tree, wanted = Tree(), dict(created)
+    tree, wanted, lanes = Tree(), dict(created), FanOut(connections, keyspace)
     for _ in range(MAX_GENERATIONS):
         if not wanted:
             break
-        await _load_generation(connections, keyspace, tree, wanted)
+        await _load_generation(connections, keyspace, lanes, tree, wanted)
         found = (tree.children[id] for parent in wanted for id in tree.under[parent])
         silent = [child for child in found if child.is_parent and child.percent is None]
         more = [child for child in silent if child.id not in tree.under]
@@ -112,16 +123,29 @@ async def _load(connections: Connections, keyspace: Keyspace, created: Mapping[s
     return tree
 
 
-async def ids(connections: Connections, keyspace: Keyspace, parent: str) -> list[str]:
-    """Return the ids of all children of an operation. No child that exists now is missed."""
-    async with connections.commands.pipeline(transaction=False) as pipeline:
-        for lane in range(keyspace.lanes):
-            pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
-        with storage_errors():
-            replies = readable(await pipeline.execute(raise_on_error=False))
-    return [
-        id for found in replies for id in (member.decode("utf-8", "replace") for member in found or ()) if is_id(id)
-    ]
+class ChildIds(NamedTuple):
+    """The ids of an operation's children, and the lanes that could not be reached, which may have others."""
+
+    ids: list[str]
+    lanes_away: Sequence[int]
+
+
+async def ids(connections: Connections, keyspace: Keyspace, parent: str) -> ChildIds:
+    """Return the ids of all children of an operation. No child that exists now is missed in the lanes that answer."""
+
+    async def listed(lanes: Sequence[int]) -> list[list[bytes]]:
+        async with connections.commands.pipeline(transaction=False) as pipeline:
+            for lane in lanes:
+                pipeline.zrange(keyspace.lane(lane).index_of("parent", parent), 0, -1)
+            with storage_errors():
+                return [found or [] for found in readable(await pipeline.execute(raise_on_error=False))]
+
+    lanes = FanOut(connections, keyspace)
+    members = chain(*(await lanes.ask(listed)).values())
+    return ChildIds(
+        [id for member in members if is_id(id := member.decode("utf-8", "replace"))],
+        sorted(lanes.away),
+    )
 
 
 async def _created(connections: Connections, keyspace: Keyspace, operations: Sequence[str]) -> dict[str, int]:
@@ -138,19 +162,23 @@ def _moment(ms: bytes | None) -> int:
 
 
 async def _load_generation(
-    connections: Connections, keyspace: Keyspace, tree: Tree, parents: Mapping[str, int]
+    connections: Connections, keyspace: Keyspace, lanes: FanOut, tree: Tree, parents: Mapping[str, int]
 ) -> None:
     """Add the children of these parents, which are given with their time of creation.
 
     A child that is older than its parent is ignored: its `parent` is only a label.
     """
     most = str(max(1, min(_MAX_PER_LANE, MAX_READ // keyspace.lanes)))
-    calls = []
-    for number in range(keyspace.lanes):
-        lane = keyspace.lane(number)
-        indexes = [lane.index_of("parent", parent) for parent in parents]
-        calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
-    replies = await connections.scripts.run_all(calls)
+
+    async def ask(some: Sequence[int]) -> list[Any]:
+        calls = []
+        for lane in map(keyspace.lane, some):
+            indexes = [lane.index_of("parent", parent) for parent in parents]
+            calls.append(Call(CHILDREN, indexes, (lane.operations, most)))
+        return await connections.scripts.run_all(calls)
+
+    replies = (await lanes.ask(ask)).values()
+    tree.lanes_away |= lanes.away.keys()
     for (parent, created), of_lanes in zip(parents.items(), zip(*replies, strict=True), strict=True):
         children = []
         for total, sampled, *states in of_lanes:

@@ -176,7 +176,7 @@ class Store:
                 return Tree()
         return await rollup.load(self.connections, self.keyspace, [operation])
 
-    async def children(self, operation: str) -> list[str]:
+    async def children(self, operation: str) -> rollup.ChildIds:
         """Return the ids of all children of an operation that exist when the call starts."""
         return await rollup.ids(self.connections, self.keyspace, operation)
 
@@ -209,7 +209,12 @@ class Store:
     async def find(
         self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[Operation], str | None]:
-        """Return a page of operations, last changed first, and the cursor of the next page, or None at the end.
+        """Like `page`, but only the operations and the cursor."""
+        found = await self.page(filters, limit=limit, cursor=cursor)
+        return found.operations, found.next_cursor
+
+    async def page(self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None) -> listing.Page:
+        """Return a page of operations, last changed first.
 
         A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
         """

@@ -1,9 +1,18 @@
-"""Lanes, over several servers: which are on one server, and how they are named to people."""
+"""Lanes, over several servers: which are on one server, questions to all of them, and how they are named to people."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
+from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.runtime.tasks import end
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace
+
+PATIENCE_S = 1.0
+"""How much longer than for the first answer the other servers are waited for."""
+
+T = TypeVar("T")
 
 
 def lanes_by_node(connections: Connections, keyspace: Keyspace) -> list[tuple[int, ...]]:
@@ -22,3 +31,60 @@ def shown(lanes: Iterable[int]) -> str:
             runs.append([lane])
     ranges = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
     return f"lane {ranges}" if ranges.isdigit() else f"lanes {ranges}"
+
+
+class FanOut:
+    """Questions of one caller to many lanes. What a server that is away has is left out, and told.
+
+    If one server has all lanes, its errors are raised as they are.
+    """
+
+    def __init__(self, connections: Connections, keyspace: Keyspace) -> None:
+        self._nodes = lanes_by_node(connections, keyspace)
+        self._lanes = range(keyspace.lanes)
+        self.away: dict[int, BrokerError] = {}
+        """The lanes that were left out, and why. They are not asked again."""
+
+    async def ask(
+        self, ask: Callable[[Sequence[int]], Awaitable[Sequence[T]]], lanes: Iterable[int] | None = None
+    ) -> dict[int, T]:
+        """Return the replies by lane. `ask` is called for the lanes of each server; it returns a reply for each lane.
+
+        Raises `StorageUnavailable` or `StorageFull` if all lanes are away.
+        """
+        wanted = self._lanes if lanes is None else sorted(set(lanes))
+        if len(self._nodes) == 1:
+            return dict(zip(wanted, await ask(wanted), strict=True)) if wanted else {}
+        due = set(wanted) - self.away.keys()
+        groups = [some for node in self._nodes if (some := [lane for lane in node if lane in due])]
+        replies: dict[int, T] = {}
+        tasks = {asyncio.ensure_future(ask(group)): group for group in groups}
+        try:
+            await _answered(tasks)
+            for task, group in tasks.items():
+                try:
+                    replies |= zip(group, _result(task), strict=True)
+                except (StorageUnavailable, StorageFull) as error:
+                    self.away |= dict.fromkeys(group, error)
+        finally:
+            await end(*tasks)
+        if len(self.away) == len(self._lanes):
+            raise next(iter(self.away.values()))
+        return replies
+
+
+async def _answered(tasks: Iterable["asyncio.Future[Sequence[T]]"]) -> None:
+    """Wait for the first good answer, and then for the others, but not for long."""
+    pending = set(tasks)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if any(task.exception() is None for task in done):
+            break
+    if pending:
+        await asyncio.wait(pending, timeout=PATIENCE_S)
+
+
+def _result(task: "asyncio.Future[Sequence[T]]") -> Sequence[T]:
+    if not task.done():
+        raise StorageUnavailable(f"Redis does not answer within {PATIENCE_S:g} s of others")
+    return task.result()

@@ -160,8 +160,9 @@ def _children(operation: Operation) -> Iterator[tuple[str, str]]:
     counts = {"done": children.done, "failed": children.failed, "cancelled": children.cancelled}
     counts["running"] = children.running
     fields = ", ".join(f"{format.number(count)} {name}" for name, count in counts.items() if count)
-    percent = format.percentage(children.percent)
-    yield "children", "  ".join(filter(None, (format.number(children.total), percent, fields)))
+    percent = "" if children.percent is None else format.percentage(children.percent)
+    partial = "(others can't be reached now)" if children.partial else ""
+    yield "children", "  ".join(filter(None, (format.number(children.total), percent, fields, partial)))
     listed = children.operations if isinstance(children, Children) else []
     for child in listed:
         yield "child", f"{child.id}: {child.status}  {format.progress(child.progress, child.status)}".rstrip()

@@ -28,6 +28,7 @@ export function rolledUp(operation) {
   if (reportsPercent(progress) && !progress?.rolled_up) return operation;
   if (!children) return progress?.rolled_up ? { ...operation, progress: { ...progress, percent: null, rolled_up: false } } : operation;
   const percent = status === 'succeeded' ? 100 : children.percent;
+  if (percent === null) return operation; // only a part of them is known now
   return { ...operation, progress: { ...progress, percent, rolled_up: true } };
 }
 

@@ -48,7 +48,8 @@
  * @property {number} failed
  * @property {number} cancelled
  * @property {number} running children that are running
- * @property {number} percent 0 to 100, weighted
+ * @property {number|null} percent 0 to 100, weighted; null while only a part of them is known
+ * @property {boolean} [partial] whether children are missing, because a part of Redis is away
  * @property {Operation[]} [operations] only if the call lists them
  *
  * @typedef {object} Child A child in short form.
