@@ -15,6 +15,7 @@ from progress_broker import errors
 from progress_broker.hub import Hub
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation
+from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.schema import ensure_schema
@@ -280,3 +281,48 @@ async def test_without_any_lane_reads_fail(
         server.stop()
     answer = await http.get("/v1/operations")
     assert (answer.status_code, answer.json()["type"]) == (503, "storage-unavailable")
+
+
+async def test_leases_of_a_lane_that_was_away_are_not_acted_on_before_its_workers_could_be_heard(
+    store: Store, take_away: Callable[[], None], upper: RealRedis
+) -> None:
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    now = 100.0
+    reaper = Reaper(store, grace_s=5, clock=lambda: now)
+    for id in (here, there):
+        await store.create(NewOperation(id=id))
+        begun = NewEvent("status", b'{"status":"running","attempt":1}', "running")
+        await store.publish(id, [begun], attempt=1)
+        await store.connections.commands.zadd(store.keyspace.operation(id).lane.leases, {id: 1})
+    await reaper._reap_once()
+    assert [(await store.get(id)).status for id in (here, there)] == ["running"] * 2, "the server has just started"
+    take_away()
+    now += 6
+    await reaper._reap_once()
+    assert (await store.get(here)).status == "stalled"
+    assert await store.sweep() == 0
+    upper.send(signal.SIGCONT)
+    if upper.popen is not None and upper.popen.poll() is not None:
+        upper.start()
+    now += 4
+    await reaper._reap_once()
+    assert (await store.get(there)).status == "running", "its worker has some time"
+    now += 6
+    await reaper._reap_once()
+    assert (await store.get(there)).status == "stalled"
+
+
+async def test_silent_operations_are_compared_in_the_other_lanes(
+    store: Store, hub: Hub, take_away: Callable[[], None]
+) -> None:
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    for id in (here, there):
+        await store.create(NewOperation(id=id))
+    (well, one), (_, other) = await watch(hub, here), await watch(hub, there)
+    take_away()
+    keys = store.keyspace.operation(here)
+    await store.connections.commands.xadd(keys.log, {"n": 2, "t": "log", "d": "{}"})
+    await store.connections.commands.hset(keys.snapshot, "n", 2)
+    await eventually(lambda: well.numbers == [-1, 2], "an event that the feed lost is found")
+    for subscription in (one, other):
+        subscription.close()

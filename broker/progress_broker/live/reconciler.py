@@ -11,6 +11,7 @@ from progress_broker.history.event_log import UNREADABLE, LastEvent
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.operations.store import Store
+from progress_broker.storage.lanes import lanes_by_node
 
 _MAX_SWEEPS_BETWEEN = 8  # an operation that has been silent for long is checked only every eighth sweep
 _PER_PIPELINE = 500  # operations per pipeline
@@ -27,7 +28,7 @@ class Reconciler:
     async def run(self) -> None:
         """Compare silent operations with Redis, at increasing intervals, and reload those that differ.
 
-        This runs until it is cancelled. While Redis is unavailable, the checks are skipped.
+        This runs until it is cancelled. While a server of Redis is unavailable, the checks in its lanes are skipped.
         """
         while True:
             await asyncio.sleep(self._sweep_interval_s)
@@ -35,8 +36,7 @@ class Reconciler:
             silent = [channel for channel in self._channels if channel.loaded and self._is_due(channel, now)]
             for channel in silent:
                 channel.checked_at = now
-            with suppress(StorageUnavailable, StorageFull):
-                await self.compare(silent)
+            await asyncio.gather(*map(self._compare_if_possible, self._by_node(silent)))
 
     async def compare(self, channels: Iterable[Channel]) -> None:
         """Reload the channels whose last event differs from the one in Redis; close those of deleted operations."""
@@ -44,6 +44,22 @@ class Reconciler:
         while group := tuple(islice(remaining, _PER_PIPELINE)):
             for _ in range(_TRIES):
                 group = await self._compare(group) if group else ()
+
+    async def _compare_if_possible(self, channels: Sequence[Channel]) -> None:
+        with suppress(StorageUnavailable, StorageFull):
+            await self.compare(channels)
+
+    def _by_node(self, channels: Sequence[Channel]) -> list[Sequence[Channel]]:
+        """Divide channels by the server that has their operations."""
+        keyspace = self._store.keyspace
+        nodes = lanes_by_node(self._store.connections, keyspace)
+        if len(nodes) == 1:
+            return [channels]
+        groups: list[list[Channel]] = [[] for _ in nodes]
+        node_of = {lane: group for lanes, group in zip(nodes, groups, strict=True) for lane in lanes}
+        for channel in channels:
+            node_of[keyspace.lane_of(channel.operation)].append(channel)
+        return [group for group in groups if group]
 
     def _is_due(self, channel: Channel, now: float) -> bool:
         """Whether to check a channel: after one sweep of silence, then at doubling intervals, up to a maximum."""

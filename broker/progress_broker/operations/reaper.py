@@ -7,7 +7,8 @@ the first one changes the operation.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Container, Iterable
 from contextlib import suppress
 from typing import Self
 
@@ -21,11 +22,12 @@ from progress_broker.operations.store import LEASES_PER_LANE, Store
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.lanes import FanOut
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
-"""After Redis was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
+"""After a lane was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
 
 _ROUNDS = 20  # in case that many operations can't be changed
 
@@ -43,11 +45,12 @@ class Reaper:
     Use it as an async context manager.
     """
 
-    def __init__(self, store: Store, *, grace_s: float = GRACE_S) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
         self._settings = store.settings
         self._grace_s = grace_s
         self._wait_ms = round(1000 * self._settings.worker_lost_after_s)
+        self._not_before = dict.fromkeys(range(store.keyspace.lanes), clock() + grace_s)
         self._tasks = Tasks()
         self.stalled = self.lost = self.expired = 0
 
@@ -60,22 +63,32 @@ class Reaper:
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
 
-    async def reap(self) -> None:
-        """Change each operation whose lease has expired: from running to stalled, or from another status to its end."""
-        for _ in range(_ROUNDS):
-            expired = await self._store.expired_leases()
-            await self._change(expired)
-            if len(expired) < LEASES_PER_LANE:
-                return
+    async def reap(self, held: Container[int] = ()) -> Collection[int]:
+        """Change each operation whose lease has expired: from running to stalled, or from another status to its end.
 
-    async def _change(self, expired: Iterable[tuple[str, Status]]) -> None:
+        Those in the lanes that are `held` are left as they are. Return the lanes that could not be reached; if there is
+        no other, raise `StorageUnavailable` or `StorageFull`.
+        """
+        lanes = self._store.fan_out()
+        for _ in range(_ROUNDS):
+            expired = await self._store.expired_leases(lanes, held)
+            await self._change(expired, lanes)
+            if len(expired) < LEASES_PER_LANE:
+                break
+        return lanes.away
+
+    async def _change(self, expired: Iterable[tuple[str, Status]], lanes: FanOut) -> None:
         for operation, status in expired:
+            lane = self._store.keyspace.lane_of(operation)
+            if lane in lanes.away:
+                continue
             try:
                 await self._store.publish(
                     operation, [self._step(status)], expect=status, lease_expired=True, lease_ms=self._wait_ms
                 )
-            except (StorageUnavailable, StorageFull):
-                raise
+            except (StorageUnavailable, StorageFull) as error:
+                lanes.leave_out(lane, error)
+                continue
             except redis.exceptions.ResponseError as error:
                 warn_once(f"operation {operation} has an expired lease, but changing its status failed", str(error))
                 continue
@@ -97,17 +110,17 @@ class Reaper:
         return encode("end", {"status": "failed", "error": _LOST}, self._settings)
 
     async def _reap(self) -> None:
-        loop = asyncio.get_running_loop()
-        not_before = loop.time() + self._grace_s
         while True:
             await _pause(self._settings.lease_check_interval_s)
-            try:
-                if loop.time() >= not_before:
-                    await self.reap()
-                else:
-                    await self._store.expired_leases(most=1)
-            except (StorageUnavailable, StorageFull):
-                not_before = loop.time() + self._grace_s
+            await self._reap_once()
+
+    async def _reap_once(self) -> None:
+        """Act on the leases of lanes whose workers had time for a heartbeat."""
+        now = self._clock()
+        away: Collection[int] = self._not_before
+        with suppress(StorageUnavailable, StorageFull):
+            away = await self.reap({lane for lane, at in self._not_before.items() if at > now})
+        self._not_before |= dict.fromkeys(away, self._clock() + self._grace_s)
 
     async def _retain(self) -> None:
         await until_back(lambda: retention.apply_settings(self._store), wanted=lambda: True)

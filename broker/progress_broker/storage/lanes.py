@@ -72,6 +72,12 @@ class FanOut:
             raise next(iter(self.away.values()))
         return replies
 
+    def leave_out(self, lane: int, error: BrokerError) -> None:
+        """Leave out the lanes of a lane's server, which failed with this error. Raise it if no other server is left."""
+        self.away |= dict.fromkeys(next(node for node in self._nodes if lane in node), error)
+        if len(self.away) == len(self._lanes):
+            raise error
+
 
 async def _answered(tasks: Iterable["asyncio.Future[Sequence[T]]"]) -> None:
     """Wait for the first good answer, and then for the others, but not for long."""
