@@ -3,20 +3,27 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import httpx
 import orjson
 import pytest
 
 from progress_broker import errors
+from progress_broker.access.takeover import REPLACED, Takeover
 from progress_broker.hub import Hub
+from progress_broker.limits import limiter
+from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.routing.slots import SLOTS
+from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.stream.delivery import Delivery, Start
@@ -25,7 +32,7 @@ from progress_server.app import create_app
 from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually
-from tests.topologies.shards import Shards
+from tests.topologies.shards import Shards, slot_of
 
 LANES = 16
 UPPER = set(range(LANES // 2, LANES))
@@ -48,13 +55,17 @@ def settings() -> Settings:
     return make_settings(redis_timeout_s=2, probe_interval_s=0.1)
 
 
-@pytest.fixture
-async def store(pair: tuple[RealRedis, RealRedis], settings: Settings) -> AsyncIterator[Store]:
+async def opened(pair: tuple[RealRedis, RealRedis], settings: Settings) -> Store:
     redises = [make_settings(redis_url=server.url).redis_url for server in pair]
     connections = Shards.over(settings.model_copy(update={"redis_url": it}) for it in redises)
-    async with Store(connections, await ensure_schema(connections, settings), settings) as opened:
-        assert opened.keyspace.lanes == LANES
-        yield opened
+    return Store(connections, await ensure_schema(connections, settings), settings)
+
+
+@pytest.fixture
+async def store(pair: tuple[RealRedis, RealRedis], settings: Settings) -> AsyncIterator[Store]:
+    async with await opened(pair, settings) as store:
+        assert store.keyspace.lanes == LANES
+        yield store
 
 
 @pytest.fixture
@@ -81,6 +92,11 @@ async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
 def ids_of(store: Store, *, away: bool, prefix: str = "operation") -> Iterator[str]:
     """Yield ids of operations whose lanes are, or are not, on the server that goes away."""
     return (id for number in count() if (store.keyspace.lane_of(id := f"{prefix}-{number}") in UPPER) == away)
+
+
+def is_upper(key: str) -> bool:
+    """Whether a key is on the server that goes away."""
+    return slot_of(key) >= SLOTS // 2
 
 
 def line(message: str = "m") -> NewEvent:
@@ -131,6 +147,22 @@ async def test_a_hub_starts_without_some_lanes(store: Store, upper: RealRedis) -
         assert {feed.lanes[0] for feed in hub.feeds if not feed.connected} == UPPER
         upper.start()
         await eventually(lambda: hub.connected, "they are back")
+
+
+async def test_a_server_starts_without_some_lanes(
+    store: Store, pair: tuple[RealRedis, RealRedis], settings: Settings
+) -> None:
+    pair[0].stop()  # the other has what all servers must agree on
+    async with await opened(pair, settings) as late:
+        app = create_app(settings, late)
+        async with app.router.lifespan_context(app):
+            await eventually(lambda: hasattr(app.state, "context"), "it has started")
+            hub = app.state.context.hub
+            await eventually(lambda: hub.ready and hub.lanes_away.keys() == set(range(LANES)) - UPPER, "it is ready")
+            await app.state.context.hub.memory.refresh()
+            assert app.state.context.hub.memory.used > 0
+            pair[0].start()
+            await eventually(lambda: not hub.lanes_away, "all is proved")
 
 
 async def test_readiness_and_new_streams_are_a_lane_s_own(
@@ -326,3 +358,49 @@ async def test_silent_operations_are_compared_in_the_other_lanes(
     await eventually(lambda: well.numbers == [-1, 2], "an event that the feed lost is found")
     for subscription in (one, other):
         subscription.close()
+
+
+async def test_callers_of_the_other_lanes_share_their_limits_and_others_are_limited_by_each_replica(
+    store: Store, take_away: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "SETTLE_S", 3600)
+    settings = make_settings(requests_per_s=1, max_streams_per_principal=1)
+    store.settings = settings
+    tallies = Tally(), Tally()
+    one, other = (Limiter(settings, tally, lambda: 100.0) for tally in tallies)
+    here, there = (
+        next(who for who in map("={}".format, count()) if is_upper(store.keyspace.caller(who).requests) == away)
+        for away in (False, True)
+    )
+    async with one.shared(store), other.shared(store):
+        take_away()
+        assert one.requests is not None
+        assert other.requests is not None
+        for who in (here, there):
+            while not one.requests.take(who, 1, 100.0):
+                pass
+            other.requests.take(who, 1, 100.0)
+        for replica in (one, other):
+            async with asyncio.timeout(60):
+                await replica.settle()
+        assert other.requests.take(here, 1, 100.0) > 0, "what was spent elsewhere counts"
+        assert other.requests.take(there, 1, 100.0) == 0
+        assert [tally.limiter_mode_changes["alone"] for tally in tallies] == [1, 1]
+        assert await one.stream_slot(here, "a")
+        with pytest.raises(errors.TooManyStreams):
+            await other.stream_slot(here, "b")
+
+
+async def test_a_takeover_is_told_in_any_lane_that_can_be_reached(store: Store, hub: Hub, upper: RealRedis) -> None:
+    gone: list[str] = []
+    takeover = Takeover(store)
+    hub.internal_handlers[REPLACED] = takeover.received
+    hashed = ((tab, sha256(tab.encode()).hexdigest()[:32]) for tab in map("tab {}".format, count()))
+    identifier = next(tab for tab, hash in hashed if not is_upper(f"{store.keyspace.prefix}:newest:{hash}"))
+    first = next(f"{number}" for number in count(1000) if crc32(f"{number}".encode()) % LANES in UPPER)
+    await takeover.claim(identifier, first, lambda: gone.append(first))
+    upper.stop()
+    await takeover.claim(identifier, "9999999", lambda: gone.append("the newest"))
+    await eventually(lambda: gone == [first], "it is told by another lane")
+    await takeover.check_all()
+    assert gone == [first]

@@ -20,6 +20,7 @@ from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import readable
+from progress_broker.storage.lanes import lanes_by_node
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
@@ -80,8 +81,7 @@ class Takeover:
         try:
             before = await self._replace_key(key, connection)
             if before is not None and before != connection.encode():
-                with storage_errors():
-                    await self._publish_replaced(before)
+                await self._publish_replaced(before)
         except StorageFull:  # a check notifies the other replicas once Redis has memory again
             self._replace_here(key, connection)
         except StorageUnavailable:  # the next check updates Redis
@@ -103,10 +103,19 @@ class Takeover:
                 self._replace(other)
 
     async def _publish_replaced(self, connection: bytes) -> None:
-        lane = crc32(connection) % self._store.keyspace.lanes
-        feed = self._store.keyspace.lane(lane).feed  # publishing trims it
+        """Publish that a connection was replaced, in any lane that can be reached: every replica reads all lanes."""
+        keyspace, connections = self._store.keyspace, self._store.connections
         entry = {"o": REPLACED, "t": "replaced", "d": connection}
-        await self._store.connections.commands.xadd(feed, entry)
+        first = crc32(connection) % keyspace.lanes
+        others = [lanes[0] for lanes in lanes_by_node(connections, keyspace) if first not in lanes]
+        for lane in (first, *others):
+            try:
+                with storage_errors():
+                    await connections.commands.xadd(keyspace.lane(lane).feed, entry)  # publishing trims it
+                return
+            except StorageUnavailable:
+                if lane == (first, *others)[-1]:
+                    raise
 
     def release(self, connection: str) -> None:
         """Remove a connection that has closed."""
@@ -124,14 +133,21 @@ class Takeover:
     async def _keep_checking(self) -> None:
         while True:
             await asyncio.sleep(self._check_interval_s)
-            with suppress(StorageUnavailable, StorageFull):
-                await self.check_all()
+            await self.check_all()
 
     async def check_all(self) -> None:
-        """Refresh the keys of this replica's connections, and close those that are not the newest any more."""
-        ours = iter([(connection, key) for connection, (key, _) in self._ours.items()])
-        while group := tuple(islice(ours, _PER_PIPELINE)):
-            await self._compare(group)
+        """Refresh the keys of this replica's connections, and close those that are not the newest any more.
+
+        What can't be reached is left for the next time.
+        """
+        ours: dict[str, list[str]] = {}
+        for connection, (key, _) in self._ours.items():
+            ours.setdefault(key, []).append(connection)
+        for node in self._store.connections.by_node(list(ours)):
+            pairs = iter([(connection, key) for key in node.keys for connection in ours[key]])
+            with suppress(StorageUnavailable, StorageFull):
+                while group := tuple(islice(pairs, _PER_PIPELINE)):
+                    await self._compare(group)
 
     async def _compare(self, ours: Sequence[tuple[str, str]]) -> None:
         async with self._store.connections.commands.pipeline(transaction=False) as pipeline:

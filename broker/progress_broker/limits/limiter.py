@@ -2,7 +2,8 @@
 
 Rate limits use buckets in this process, which are synchronized through Redis a few times a second. So no request waits
 for Redis. Only a new stream of a principal asks Redis first, because streams are long-lived. While Redis is unavailable
-or slow, this replica applies the same limits alone: callers are not locked out, and they are still limited.
+or slow, this replica applies the same limits alone: callers are not locked out, and they are still limited. Of several
+servers, each has some of the callers: while it is away, these are limited by this replica alone.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.lanes import by_node
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ RETRY_S = 1.0
 _FORGET_S = 10.0
 _TOGETHER = 500  # calls per pipeline
 _AWAY = (StorageUnavailable, StorageFull, TimeoutError, redis.exceptions.RedisError)
+
+
+Node = tuple[int, ...]
+"""A server, named by its lanes."""
 
 
 class Report(Protocol):
@@ -71,7 +77,8 @@ class Limiter:
         self._leases = StreamLeases(settings.stream_lease_s)
         self._tally = tally
         self._store: Store | None = None
-        self._alone = False
+        self._alone: set[Node] = set()
+        """The servers that do not answer."""
         self._forget_at = 0.0
 
     @asynccontextmanager
@@ -85,7 +92,7 @@ class Limiter:
             yield
         finally:
             await tasks.close()
-            if not self._alone:
+            if not self._all_alone:
                 await self.settle()
             self._store = None
 
@@ -115,8 +122,9 @@ class Limiter:
         limit = self.limits.streams_per_principal
         allowed = self._leases.add(principal) <= limit
         try:
-            if allowed and self._store is not None and not self._alone:
-                allowed = await self._ask(LeaseReport(self._leases, principal, limit))
+            report = LeaseReport(self._leases, principal, limit)
+            if allowed and self._store is not None and not self._is_alone(report):
+                allowed = await self._ask(report)
             elif allowed:
                 self._leases.change(principal)
         except BaseException:
@@ -132,7 +140,8 @@ class Limiter:
             )
 
     async def _ask(self, report: LeaseReport) -> bool:
-        replies = await self._send([report])
+        [(node, reports)] = self._by_node([report]).items()
+        replies = await self._send(node, reports)
         if replies is None:  # without Redis, the count of this replica decides
             return True
         [(allowed, _)] = replies
@@ -143,20 +152,46 @@ class Limiter:
     async def settle(self) -> None:
         """Report to Redis what was spent and is held here, and read the totals of all replicas."""
         due, now = list(self._due()), self.clock()
-        for at in range(0, len(due), _TOGETHER):
-            if await self._send(due[at : at + _TOGETHER]) is None:
-                for report in due[at + _TOGETHER :]:
-                    report.failed(now)
-                return
+        await asyncio.gather(*(self._settle(node, reports) for node, reports in self._by_node(due).items()))
+        for node in self._alone - self._nodes():  # it serves nothing any more
+            self._limit_together(node)
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_S
             for buckets in filter(None, (self.requests, self.sent)):
                 buckets.forget_full(now)
 
+    async def _settle(self, node: Node, due: Sequence[Report]) -> None:
+        for at in range(0, len(due), _TOGETHER):
+            if await self._send(node, due[at : at + _TOGETHER]) is None:
+                for report in due[at + _TOGETHER :]:
+                    report.failed(self.clock())
+                return
+
     async def _keep_settled(self) -> None:
         while True:
-            await asyncio.sleep(RETRY_S if self._alone else SETTLE_S)
+            await asyncio.sleep(RETRY_S if self._all_alone else SETTLE_S)
             await self.settle()
+
+    def _by_node(self, reports: Sequence[Report]) -> dict[Node, list[Report]]:
+        """Divide reports by the server that has their callers."""
+        assert self._store is not None  # noqa: S101 - only called within `shared`
+        keyspace, of_key = self._store.keyspace, dict[str, list[Report]]()
+        for report in reports:
+            of_key.setdefault(report.call(keyspace).keys[0], []).append(report)
+        divided = by_node(self._store.connections, keyspace, of_key)
+        return {node: [report for key in keys for report in of_key[key]] for node, keys in divided.items() if keys}
+
+    def _nodes(self) -> set[Node]:
+        assert self._store is not None  # noqa: S101 - only called within `shared`
+        return by_node(self._store.connections, self._store.keyspace, ()).keys() | set()
+
+    def _is_alone(self, report: Report) -> bool:
+        """Whether the server that has a report's caller does not answer."""
+        return bool(self._alone) and not self._alone.isdisjoint(self._by_node([report]))
+
+    @property
+    def _all_alone(self) -> bool:
+        return bool(self._alone) and self._nodes() <= self._alone
 
     def _due(self) -> Iterator[Report]:
         if self.requests is not None:
@@ -168,8 +203,8 @@ class Limiter:
         for name in self._leases.due(self.clock()):
             yield LeaseReport(self._leases, name)
 
-    async def _send(self, reports: Sequence[Report]) -> list[Any] | None:
-        """Return the replies; or None if Redis does not answer: then this replica applies the limits alone."""
+    async def _send(self, node: Node, reports: Sequence[Report]) -> list[Any] | None:
+        """Return the replies of a server; or None if it does not answer: then this replica applies the limits alone."""
         assert self._store is not None  # noqa: S101 - only called within `shared`
         keyspace = self._store.keyspace
         try:
@@ -180,11 +215,11 @@ class Limiter:
                 report.failed(self.clock())
             if not isinstance(error, _AWAY):
                 raise
-            self._limit_alone(error)
+            self._limit_alone(node, error)
             return None
         for report, reply in zip(reports, replies, strict=True):
             report.replied(reply, self.clock())
-        self._limit_together()
+        self._limit_together(node)
         return replies
 
     async def _replies(self, calls: Sequence[Call]) -> list[Any]:
@@ -194,9 +229,8 @@ class Limiter:
             return [await scripts.run(calls[0])]
         return await scripts.run_all(calls)
 
-    def _limit_alone(self, error: BaseException) -> None:
+    def _limit_alone(self, node: Node, error: BaseException) -> None:
         if not self._alone:
-            self._alone = True
             self._tally.limiter_mode_changes["alone"] += 1
             why = str(error) or type(error).__name__
             log.warning(
@@ -204,10 +238,12 @@ class Limiter:
                 why,
                 extra={"error": why},
             )
+        self._alone.add(node)
 
-    def _limit_together(self) -> None:
-        if self._alone:
-            self._alone = False
-            self._tally.limiter_mode_changes["together"] += 1
+    def _limit_together(self, node: Node) -> None:
+        if node in self._alone:
+            self._alone.discard(node)
             self._leases.all_due()
-            log.info("Redis answers again, so all replicas share the limits again")
+            if not self._alone:
+                self._tally.limiter_mode_changes["together"] += 1
+                log.info("Redis answers again, so all replicas share the limits again")

@@ -21,6 +21,15 @@ def lanes_by_node(connections: Connections, keyspace: Keyspace) -> list[tuple[in
     return [tuple(lanes[key] for key in node.keys) for node in connections.by_node(list(lanes))]
 
 
+def by_node(connections: Connections, keyspace: Keyspace, keys: Iterable[str]) -> dict[tuple[int, ...], list[str]]:
+    """Return keys, divided by the server that has them, which is named by its lanes: others may take its place."""
+    lanes, divided = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}, {}
+    for node in connections.by_node([*lanes, *keys]):
+        name = tuple(lanes[key] for key in node.keys if key in lanes)
+        divided[name] = [key for key in node.keys if key not in lanes]
+    return divided
+
+
 def shown(lanes: Iterable[int]) -> str:
     """Return numbers of lanes as people read them: `lane 3`, `lanes 0-7, 12`."""
     runs: list[list[int]] = []

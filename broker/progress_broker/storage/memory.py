@@ -1,6 +1,7 @@
 """Redis' memory use, as Redis reports it. It is read on request, and unknown if Redis does not report it."""
 
 import asyncio
+from contextlib import suppress
 from math import isnan, nan
 from typing import Any, NamedTuple
 
@@ -31,7 +32,10 @@ class MemoryUsage:
 
     async def refresh(self) -> None:
         """Read the values from Redis, for at most a second."""
-        read = await asyncio.gather(*(_read(master) for master in await self._connections.masters()))
+        masters: list[Any] = []
+        with suppress(StorageUnavailable):  # none answers
+            masters = await self._connections.masters()
+        read = await asyncio.gather(*map(_read, masters))
         known = [usage for usage in read if not isnan(usage.used)]
         self.used, self.maximum = max(known, key=_fullness, default=_Usage(nan, nan))
 

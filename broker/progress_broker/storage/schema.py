@@ -1,7 +1,8 @@
 """The checks before a server or a worker uses a Redis: its version, its configuration, and whether its data match."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import redis.exceptions
@@ -27,13 +28,24 @@ async def ensure_schema(connections: Connections, settings: Settings) -> Keyspac
     `StorageUnavailable` or `StorageFull` if that can't be checked now.
     """
     with storage_errors():
-        for master in await connections.masters():
-            # Some managed servers, and the test double, do not report this. They are accepted without the check.
-            with suppress(redis.exceptions.ResponseError):
-                check_server(await master.info())
+        await _check_servers(await connections.masters())
         # Read before anything is written, so that a server can start, and read, with a Redis that rejects writes.
         known = await connections.commands.hmget(meta_key(settings.prefix), META_FIELDS)
         return read_meta(known if is_set_up(known) else await connections.scripts.run(meta_call(settings)), settings)
+
+
+async def _check_servers(masters: Sequence[Any]) -> None:
+    """Check all servers; of several, those that answer."""
+    read = await asyncio.gather(*(master.info() for master in masters), return_exceptions=True)
+    failed: list[BaseException] = []
+    for info in read:
+        # Some managed servers, and the test double, do not report this. They are accepted without the check.
+        if isinstance(info, BaseException) and not isinstance(info, redis.exceptions.ResponseError):
+            failed.append(info)
+        elif isinstance(info, dict):
+            check_server(info)
+    if failed and len(failed) == len(read):
+        raise failed[0]
 
 
 @contextmanager
