@@ -171,6 +171,14 @@ class ReplicaCollector(Collector):
             f"{PREFIX}feed_connected", "1 while this replica is connected to every feed.", hub.connected
         )
         yield GaugeMetricFamily(
+            f"{PREFIX}lanes", "Lanes: each operation belongs to one, and each server of Redis has some.", hub.lanes
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}lanes_away",
+            "Lanes whose operations get no new streams, because their server of Redis can't be reached.",
+            len(hub.lanes_away),
+        )
+        yield GaugeMetricFamily(
             f"{PREFIX}feed_lag_seconds", "Age of the newest event when it was last read from a feed.", hub.lag_s
         )
         yield GaugeMetricFamily(
@@ -182,6 +190,11 @@ class ReplicaCollector(Collector):
             "feed_interruptions",
             "Times the connection to a feed was lost and restored.",
             sum(feed.interruptions for feed in hub.feeds),
+        )
+        yield _counter(
+            "feed_moves",
+            "Times a feed was read on at another server of a Cluster, without an interruption.",
+            sum(feed.moves for feed in hub.feeds),
         )
         yield GaugeMetricFamily(
             f"{PREFIX}redis_full", "1 while Redis rejects events because it is out of memory or disk.", hub.probes.full
