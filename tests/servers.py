@@ -136,14 +136,21 @@ class RealRedis(Process):
     """A redis-server on a unix socket, or on a port; with its append-only file when it is to survive a restart."""
 
     def __init__(
-        self, folder: Path, *, keep: bool = False, port: int | None = None, options: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        *,
+        keep: bool = False,
+        port: int | None = None,
+        options: tuple[str, ...] = (),
+        binary: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = folder / "redis.sock"
         self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self.socket}"
         address = ["--port", str(port)] if port else ["--port", "0", "--unixsocket", str(self.socket)]
         keeping = ["--appendonly", "yes" if keep else "no", "--save", ""]
-        command = [need("redis-server", "redis-server"), *address, *keeping, "--dir", str(folder), *options]
+        binary = binary or need("redis-server", "redis-server")
+        command = [binary, *address, *keeping, "--dir", str(folder), *options]
         super().__init__(command, folder / "redis.log")
 
     def start(self) -> Self:
