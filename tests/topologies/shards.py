@@ -14,7 +14,7 @@ from progress_broker.nodes.calls import Call
 from progress_broker.nodes.instrumented import ClientMetrics
 from progress_broker.nodes.node import Node
 from progress_broker.nodes.run import Scripts
-from progress_broker.routing.slots import SLOTS, hash_slot
+from progress_broker.routing.slots import SLOTS, slot_of
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections, KeysOfNode, Reader
 from progress_broker.storage.keys import Keyspace
@@ -22,14 +22,6 @@ from progress_broker.storage.scripts import VERBS
 
 _KEYLESS = {"TIME", "PING"}
 """Commands that any server may answer."""
-
-
-def slot_of(key: str | bytes) -> int:
-    """Return the slot of a key: that of its hash tag, if it has one."""
-    name = key if isinstance(key, bytes) else key.encode()
-    _, _, after = name.partition(b"{")
-    tag, closed, _ = after.partition(b"}")
-    return hash_slot(tag if tag and closed else name)
 
 
 def keys_of(words: Sequence[Any]) -> Sequence[Any]:
