@@ -1,7 +1,7 @@
 """Hash slots: how a Redis Cluster divides keys between its nodes."""
 
 from binascii import crc_hqx
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from progress_broker.routing.address import Endpoint
@@ -33,7 +33,8 @@ class Layout(NamedTuple):
 class SlotMap:
     """Which master has which slot, as far as this process knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, reachable: Mapping[Endpoint, Endpoint] | None = None) -> None:
+        self._reachable = reachable or {}
         self._owners: list[Endpoint | None] = [None] * SLOTS
         self._patches: dict[int, tuple[int, Endpoint]] = {}
         self.version = 0
@@ -63,6 +64,11 @@ class SlotMap:
             self._owners[slot] = owner
         self.replicas = layout.replicas
         self._find_masters()
+
+    def reached(self, host: str, port: int, asked: Endpoint) -> Endpoint:
+        """Return where a node is reached that a server announces. Without a host it means the server that was asked."""
+        announced = Endpoint(host.lower() or asked.host, port)
+        return self._reachable.get(announced, announced)
 
     def serves(self, owner: Endpoint) -> bool:
         """Return whether a node has any slot."""
