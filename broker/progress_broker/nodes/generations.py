@@ -52,10 +52,13 @@ class ConnectionGeneration:
 
     def invalidate(self, number: int | None) -> None:
         """End a generation, unless it has already ended, or the one before it ended less than `MIN_INTERVAL_S` ago."""
-        now = self._clock()
-        if number == self.number and now >= self._not_before:
-            self.number += 1
-            self._not_before = now + MIN_INTERVAL_S
+        if number == self.number and self._clock() >= self._not_before:
+            self.end()
+
+    def end(self) -> None:
+        """End this generation now: another server is the master."""
+        self.number += 1
+        self._not_before = self._clock() + MIN_INTERVAL_S
 
 
 async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str) -> None:
