@@ -170,8 +170,8 @@ class Settings(BaseSettings):
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
-        description="Redis address (redis://, rediss:// or unix://; also valkey:// and valkeys://);"
-        " default: the private Redis that `serve` starts",
+        description="Redis address (redis://, rediss://, unix://; redis+sentinel://, rediss+sentinel:// for sentinels;"
+        " also valkey:// and valkeys://); default: the private Redis that `serve` starts",
     )
     url: Annotated[str | None, AfterValidator(_server_url)] = Field(
         None,

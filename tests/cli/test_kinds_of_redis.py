@@ -15,6 +15,7 @@ import redis as library
 from progress_broker.errors import SetupError
 from progress_workers import Operation, StorageUnavailable
 from tests.cli.conftest import Shell, ready
+from tests.conftest import make_settings
 from tests.servers import Process, RealRedis, Sentinel, free_port, wait_until
 from tests.workers.harness import Broker
 
@@ -32,16 +33,22 @@ def replica(tmp_path: Path, master: RealRedis) -> Iterator[RealRedis]:
         yield server
 
 
-@pytest.fixture(params=["cluster", "sentinel"])
+@pytest.fixture(params=["cluster", "sentinel", "no sentinel"])
 def never_right(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """An address that can never be used, and the error for it."""
     folder = tmp_path / "odd"
     if request.param == "cluster":
         with RealRedis(folder, port=free_port(), options=("--cluster-enabled", "yes")) as server:
             yield server.url, f"{server.url} is a Redis Cluster node: progress-broker needs a single master"
+        return
+    master = request.getfixturevalue("master")
+    if request.param == "sentinel":
+        with Sentinel(folder, master) as sentinel:
+            there = sentinel.url.replace("redis://", "redis+sentinel://")
+            yield sentinel.url, f"{sentinel.url} is a Redis Sentinel: write {there}/SERVICE in PROGRESS_REDIS_URL"
     else:
-        with Sentinel(folder, request.getfixturevalue("master")) as sentinel:
-            yield sentinel.url, f"{sentinel.url} is a Redis Sentinel: progress-broker needs a single master"
+        there = master.url.removeprefix("redis://")
+        yield f"redis+sentinel://{there}/main", f"{there} is not a Redis Sentinel: write redis://{there}"
 
 
 COMMANDS = [("ls",), ("show", "a"), ("tail", "a"), ("publish", "a", "--create")]
@@ -56,7 +63,7 @@ def test_a_kind_that_never_serves_is_rejected_by_its_name(
     for command in (("serve", "--port", "0"), *COMMANDS):
         assert lonely.fails(5, *command).startswith(said), command
     with pytest.raises(StorageUnavailable, match=re.escape(said)):
-        Operation.start("import", settings=Broker(url).settings, required=True)
+        Operation.start("import", settings=make_settings(redis_url=url), required=True)
 
 
 def test_a_replica_is_rejected_by_commands_and_waited_for_by_servers(lonely: Shell, replica: RealRedis) -> None:

@@ -25,7 +25,10 @@ BAD = [
         {"redis_url": "redis+cluster://:s3cret@a,b:1"},
         r"PROGRESS_REDIS_URL names a Redis Cluster \(redis\+cluster://a:6379,b:1\)",
     ),
-    ({"redis_url": "redis+sentinel://:s3cret@a/main"}, r"PROGRESS_REDIS_URL names a Redis Sentinel "),
+    (
+        {"redis_url": "redis+sentinel://:s3cret@127.0.0.1:1/main?sentinel_password=s3cret"},
+        r"Redis can't be reached: no sentinel of redis\+sentinel://127.0.0.1:1/main names a master",
+    ),
     ({"ticket_secret": "s3cret"}, r"invalid settings: PROGRESS_TICKET_SECRET: the secret must have at least 32 bytes"),
     (
         {"cors_origins": "https://a.test/"},

@@ -13,6 +13,8 @@ from progress_broker.nodes.instrumented import ClientMetrics, counted
 from progress_broker.nodes.pool_settings import address_of, pool_settings
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.run import ScriptQueue, Scripts
+from progress_broker.nodes.sentinels.asynchronous import AsyncMaster
+from progress_broker.nodes.sentinels.threads import ThreadedMaster
 from progress_broker.routing.server_kind import NotMaster
 from progress_broker.settings import Settings
 
@@ -43,20 +45,24 @@ class Node:
         self.queue = ScriptQueue(self.commands)
         self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
         self._shown = ""
+        self._master: AsyncMaster | None = None  # of a Sentinel set
 
     @classmethod
     def open(cls, settings: Settings, trips: ClientMetrics) -> Self:
         """Return the Redis of the settings. Nothing is sent yet."""
         address, generation, retry = address_of(settings), ConnectionGeneration(), AsyncRetry(NoBackoff(), 0)
+        master = AsyncMaster(address, generation) if address.kind == "sentinel" else None
         counting = {"redis_connect_func": trips.on_connect}
         bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}
-        kept = pool_options(address, aioredis.Connection, generation)
+        kept = _led(pool_options(address, aioredis.Connection, generation), master)
         pool = aioredis.BlockingConnectionPool(**bounds | pool_settings(settings, retry) | kept | counting)
         # Strict: after a switch to another server, the feed reader must compare its positions with that server first.
-        kept = pool_options(address, aioredis.Connection, generation, strict=True)
+        kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
         node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking))
-        node._generation, node._shown = generation, address.shown
+        node._generation, node._shown, node._master = generation, address.shown, master
+        if master is not None:
+            master.make_connection = pool.make_connection
         return node
 
     async def check_master(self) -> None:
@@ -73,22 +79,45 @@ class Node:
                 await inquire_by(self.commands.execute_command, self._shown)
             except NotMaster:
                 self._generation.invalidate(number)
+                if self._master is not None:
+                    raise self._master.known.late(self._master.known.current) from None
                 raise
 
     async def close(self) -> None:
         """Answer what the queue was asked for, and close every connection."""
         await self.queue.close()
+        if self._master is not None:
+            await self._master.close()
         await self.commands.aclose()
         await self.blocking.aclose()
 
 
 def connect(
-    settings: Settings, *, blocking: bool = False, generation: ConnectionGeneration | None = None
+    settings: Settings,
+    *,
+    blocking: bool = False,
+    generation: ConnectionGeneration | None = None,
+    master: ThreadedMaster | None = None,
 ) -> "redis.Redis":
     """Return a synchronous client, for worker processes. `blocking` sets the timeout for blocking reads.
 
-    Clients that share a `generation` disconnect from a demoted server together.
+    Clients that share a `generation`, or the `master` of a Sentinel set, disconnect from a demoted server together.
     """
     options = pool_settings(settings, Retry(NoBackoff(), 0), blocking=blocking)
-    kept = pool_options(address_of(settings), redis.Connection, generation or ConnectionGeneration(), strict=blocking)
-    return unparsed(redis.Redis.from_pool(redis.ConnectionPool(**options | kept)))
+    generation = generation or ConnectionGeneration()
+    kept = pool_options(address_of(settings), redis.Connection, generation, strict=blocking)
+    master = master or master_of(settings, generation)
+    pool = redis.ConnectionPool(**options | _led(kept, master))
+    if master is not None and master.make_connection is None:
+        master.make_connection = pool.make_connection
+    return unparsed(redis.Redis.from_pool(pool))
+
+
+def master_of(settings: Settings, generation: ConnectionGeneration) -> ThreadedMaster | None:
+    """Return the master of the Sentinel set that the settings name; None if they name a server."""
+    address = address_of(settings)
+    return ThreadedMaster(address, generation) if address.kind == "sentinel" else None
+
+
+def _led(options: dict[str, Any], master: AsyncMaster | ThreadedMaster | None) -> dict[str, Any]:
+    return options if master is None else master.led(options)

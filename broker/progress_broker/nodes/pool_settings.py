@@ -27,7 +27,7 @@ def address_of(settings: Settings) -> RedisAddress:
         address = parse_address(settings.redis_url.get_secret_value())
     except ValueError as error:
         raise SetupError(f"PROGRESS_REDIS_URL is invalid ({error}): {_FORM}") from None
-    if address.kind != "single":
+    if address.kind == "cluster":
         raise SetupError(
             f"PROGRESS_REDIS_URL names a Redis {address.kind.capitalize()} ({address.shown}): progress-broker needs a"
             f" single master and does not support {address.kind.capitalize()} yet"

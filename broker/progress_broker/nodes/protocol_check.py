@@ -7,16 +7,17 @@ Certificates are not checked, because nothing secret is sent.
 
 import socket
 import ssl
+from contextlib import suppress
 
 from progress_broker.errors import StorageUnavailable, StorageUnsuitable
 from progress_broker.nodes.pool_settings import address_of
-from progress_broker.routing.address import RedisAddress
+from progress_broker.routing.address import Endpoint, RedisAddress
 from progress_broker.settings import Settings
 
 PATIENCE_S = 1.0
 
-_NO_TLS = "{} does not use TLS: write redis:// instead of rediss:// in PROGRESS_REDIS_URL, or enable TLS at that port"
-_TLS = "{} uses TLS: write rediss:// instead of redis:// in PROGRESS_REDIS_URL"
+_NO_TLS = "{} does not use TLS: write {}:// instead of {}:// in PROGRESS_REDIS_URL, or enable TLS at that port"
+_TLS = "{} uses TLS: write {}:// instead of {}:// in PROGRESS_REDIS_URL"
 _HTTP = "{} is a web server, not a Redis: set PROGRESS_REDIS_URL to the address of a Redis"
 
 
@@ -43,21 +44,32 @@ def explained(settings: Settings, error: StorageUnavailable) -> StorageUnavailab
 
 
 def mismatch(address: RedisAddress) -> str | None:
-    """Return what is wrong with an address; None if nothing is wrong or the server does not answer."""
-    (host, port, path), wants_tls = address.seeds[0], address.tls
-    if path:
+    """Return what is wrong with an address; None if nothing is wrong or no server of it answers."""
+    for seed in address.seeds:
+        if not seed.path:
+            # No server, or an unknown host name: then the client's own error says so.
+            with suppress(OSError, ValueError):
+                return _mismatch_of(seed, address)
+    return None
+
+
+def _mismatch_of(server: Endpoint, address: RedisAddress) -> str | None:
+    host, port, wants_tls = server.host, server.port, address.tls
+    if wants_tls and _speaks_tls(host, port):
         return None
-    try:
-        if wants_tls and _speaks_tls(host, port):
-            return None
-        answer = _said_plainly(host, port)
-        if answer.startswith((b"HTTP/", b"<")):
-            return _HTTP.format(address.shown)
-        if answer.startswith((b"+", b"-")):
-            return _NO_TLS.format(address.shown) if wants_tls else None
-        return _TLS.format(address.shown) if not wants_tls and _speaks_tls(host, port) else None
-    except (OSError, ValueError):  # no server or an unknown host name: the client's own error says so
-        return None
+    answer = _said_plainly(host, port)
+    if answer.startswith((b"HTTP/", b"<")):
+        return _HTTP.format(address.shown)
+    if answer.startswith((b"+", b"-")):
+        return _NO_TLS.format(address.shown, *_schemes(address)) if wants_tls else None
+    return _TLS.format(address.shown, *_schemes(address)) if not wants_tls and _speaks_tls(host, port) else None
+
+
+def _schemes(address: RedisAddress) -> tuple[str, str]:
+    """Return the scheme to write, and the one that is written."""
+    written = address.shown.partition("://")[0]
+    name, plus, kind = written.partition("+")
+    return f"{'redis' if name == 'rediss' else 'rediss'}{plus}{kind}", written
 
 
 def _speaks_tls(host: str, port: int) -> bool:

@@ -72,10 +72,17 @@ class RedisAddress:
 
     def url_of(self, server: Endpoint) -> str:
         """Return one server's address as the client library reads it, with the password and all options."""
-        user = quote(self.username, safe="") + (f":{quote(self.password, safe='')}" if self.password else "")
+        return self._url(server, self.username, self.password, self.database)
+
+    def url_of_sentinel(self, sentinel: Endpoint) -> str:
+        """Return one sentinel's address likewise. Sentinels have users of their own, and no databases."""
+        return self._url(sentinel, self.sentinel_username, self.sentinel_password, 0)
+
+    def _url(self, server: Endpoint, username: str, password: str, database: int) -> str:
+        user = quote(username, safe="") + (f":{quote(password, safe='')}" if password else "")
         where = quote(server.path) if server.path else str(server)
         scheme = _UNIX if server.path else f"redis{'s' if self.tls else ''}"
-        return f"{scheme}://{user and f'{user}@'}{where}?{urlencode({'db': self.database, **self.library})}"
+        return f"{scheme}://{user and f'{user}@'}{where}?{urlencode({'db': database, **self.library})}"
 
 
 def kind_of(text: str) -> Kind:

@@ -15,8 +15,8 @@ CLUSTER = (
     " Set PROGRESS_REDIS_URL to a Redis that runs without cluster-enabled"
 )
 SENTINEL = (
-    "{} is a Redis Sentinel: progress-broker needs a single master and does not support Sentinel yet."
-    " Set PROGRESS_REDIS_URL to the master's address, or to a proxy that always connects to the master"
+    "{} is a Redis Sentinel: write redis+sentinel://{}/SERVICE in PROGRESS_REDIS_URL, with the name of the master that"
+    " it watches for SERVICE, or set it to the master's address"
 )
 REPLICA = (
     "{} is a replica{}: progress-broker needs the master, because a replica rejects writes."
@@ -50,7 +50,7 @@ def inquire(shown: str) -> Inquiry:
     if mode == "cluster":
         raise WrongKind(CLUSTER.format(shown))
     if mode == "sentinel":
-        raise WrongKind(SENTINEL.format(shown))
+        raise WrongKind(SENTINEL.format(shown, shown.partition("://")[2]))
     if is_replica(reply):
         fields = _read_fields((yield ("INFO", "replication")))
         host, port = fields.get("master_host"), fields.get("master_port")

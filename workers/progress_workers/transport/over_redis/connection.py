@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.generations import ConnectionGeneration
-from progress_broker.nodes.node import connect, unparsed
+from progress_broker.nodes.node import connect, master_of, unparsed
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
+from progress_broker.nodes.sentinels.threads import ThreadedMaster
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
@@ -32,6 +33,7 @@ class Connection:
         self._located: Settings | None = None
         self._commands: Any = None
         self._generation = ConnectionGeneration()
+        self._master: ThreadedMaster | None = None
 
     def client(self) -> Any:
         """Return the client for commands that name a key; raise `StorageUnavailable` while the address is unknown."""
@@ -39,7 +41,8 @@ class Connection:
         located = self._located
         # The embedded Redis may restart at another address.
         if located is None or located.redis_url != settings.redis_url:
-            self._commands = connect(settings, generation=self._generation)
+            self._master = master_of(settings, self._generation)
+            self._commands = connect(settings, generation=self._generation, master=self._master)
             self._located = settings
         return self._commands
 
@@ -50,7 +53,7 @@ class Connection:
     def blocking_client(self, key: str) -> Any:
         """Return a client for blocking reads of a key: a single connection, so that CLIENT UNBLOCK can address it."""
         settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
-        connection: Any = connect(settings, blocking=True, generation=self._generation)
+        connection: Any = connect(settings, blocking=True, generation=self._generation, master=self._master)
         return unparsed(connection.client())
 
     def keyspace(self) -> Keyspace:
