@@ -164,6 +164,14 @@ class StorageUnavailable(BrokerError):
     code = "storage-unavailable"
 
 
+class LaneAway(StorageUnavailable):
+    """The node of a Cluster that has this key can't be reached now. Other nodes may answer."""
+
+
+class SlotMoving(StorageUnavailable):
+    """The key is just being moved to another node of a Cluster. A retry succeeds when it has moved."""
+
+
 class StorageReadOnly(StorageUnavailable):
     """The server at Redis' address is a replica, for example after a failover: it rejects writes."""
 

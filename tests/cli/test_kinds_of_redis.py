@@ -39,7 +39,7 @@ def never_right(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
     folder = tmp_path / "odd"
     if request.param == "cluster":
         with RealRedis(folder, port=free_port(), options=("--cluster-enabled", "yes")) as server:
-            yield server.url, f"{server.url} is a Redis Cluster node: progress-broker needs a single master"
+            yield server.url, f"{server.url} is a node of a Redis Cluster: write redis+cluster://… instead of redis://…"
         return
     master = request.getfixturevalue("master")
     if request.param == "sentinel":

@@ -18,7 +18,7 @@ import redis.connection
 import redis.exceptions
 
 from progress_broker.nodes.redis_errors import text_of
-from progress_broker.routing.address import RedisAddress
+from progress_broker.routing.address import Kind, RedisAddress
 from progress_broker.routing.server_kind import Inquiry, inquire, is_replica
 
 MIN_INTERVAL_S = 0.5
@@ -29,25 +29,44 @@ LEFT = "the connected server is no longer the master"
 
 _DEMOTED = (
     redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,  # and MasterDownError
-    redis.exceptions.AskError,  # and MovedError
-    redis.exceptions.BusyLoadingError,
+    redis.exceptions.MasterDownError,
     redis.exceptions.AuthenticationError,
 )
+_ANOTHER = (
+    *_DEMOTED,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.BusyLoadingError,
+)
+"""Also what says that an address leads to another server than before. In a Cluster this is no news."""
 _DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 
 
 class ConnectionGeneration:
-    """The connections that were made while one server was known as the master."""
+    """The connections that were made while one server was known as the master.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `heard` is called with each error that a connection reads.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        kind: Kind = "single",
+        heard: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.number = 0
+        self.kind = kind
+        self._ends = _DEMOTED if kind == "cluster" else _ANOTHER
+        self._heard = heard
         self._clock = clock
         self._not_before = float("-inf")
 
     def check_reply(self, error: redis.exceptions.RedisError, number: int | None) -> None:
         """End this generation if an error of one of its connections says that the server is not the master."""
-        if isinstance(error, _DEMOTED) or text_of(error).startswith(_DEMOTED_CODES):
+        if self._heard is not None:
+            self._heard(error)
+        if isinstance(error, self._ends) or text_of(error).startswith(_DEMOTED_CODES):
             self.invalidate(number)
 
     def invalidate(self, number: int | None) -> None:
@@ -61,9 +80,9 @@ class ConnectionGeneration:
         self._not_before = self._clock() + MIN_INTERVAL_S
 
 
-async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str) -> None:
+async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str, kind: Kind) -> None:
     """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise."""
-    inquiry = inquire(shown)
+    inquiry = inquire(shown, kind)
     with suppress(StopIteration):
         command = next(inquiry)
         while True:
@@ -105,9 +124,9 @@ class _FailoverAwareAsync(_FailoverAware):
         try:
             await super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:  # for example from a Cluster, which has no databases
-            await inquire_by(self._ask, self._shown)
+            await inquire_by(self._ask, self._shown, self._generation.kind)
             raise
-        await inquire_by(self._ask, self._shown)
+        await inquire_by(self._ask, self._shown, self._generation.kind)
         self._made_in = number
 
     async def _ask(self, *command: str) -> Any:
@@ -138,9 +157,9 @@ class _FailoverAwareSync(_FailoverAware):
         try:
             super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:
-            self._inquire(inquire(self._shown))
+            self._inquire(inquire(self._shown, self._generation.kind))
             raise
-        self._ask_role = self._inquire(inquire(self._shown))
+        self._ask_role = self._inquire(inquire(self._shown, self._generation.kind))
         self._made_in = number
 
     def _inquire(self, inquiry: Inquiry) -> tuple[str, ...]:

@@ -7,11 +7,15 @@ from typing import Any
 
 import redis.asyncio as aioredis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError
+from redis.exceptions import AskError, NoScriptError, TryAgainError
 
 from progress_broker.runtime.tally import Histogram
 
 BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+_EXPECTED = (NoScriptError, AskError, TryAgainError)  # and MovedError
+"""Errors after which the same call is made again: the script is loaded, or a Cluster has moved its keys."""
 
 
 class ClientMetrics:
@@ -48,7 +52,7 @@ class CountedRedis(aioredis.Redis):
         try:
             reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except BaseException as error:
-            if not isinstance(error, NoScriptError):  # expected: then the script is loaded
+            if not isinstance(error, _EXPECTED):
                 self.trips.failed[call] += 1
             raise
         self.trips.record(call, began)

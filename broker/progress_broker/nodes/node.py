@@ -1,5 +1,6 @@
 """One Redis server, as this process is connected to it."""
 
+from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 import redis
@@ -10,11 +11,12 @@ from redis.retry import Retry
 
 from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, pool_options
 from progress_broker.nodes.instrumented import ClientMetrics, counted
-from progress_broker.nodes.pool_settings import address_of, pool_settings
+from progress_broker.nodes.pool_settings import address_of, address_of_master, pool_settings
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.run import ScriptQueue, Scripts
 from progress_broker.nodes.sentinels.asynchronous import AsyncMaster
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
+from progress_broker.routing.address import RedisAddress
 from progress_broker.routing.server_kind import NotMaster
 from progress_broker.settings import Settings
 
@@ -34,6 +36,10 @@ def _as_it_is(reply: Any, **_: Any) -> Any:
     return reply
 
 
+def _ignore(_: Exception) -> None:
+    pass
+
+
 class Node:
     """One Redis server, for asyncio. Call `close` when done."""
 
@@ -43,14 +49,26 @@ class Node:
         """A client for reads that block for up to `BLOCK_MS`."""
         self.scripts = Scripts(self.commands)
         self.queue = ScriptQueue(self.commands)
+        self.heard: Callable[[Exception], None] = _ignore
+        """To be called with each error of the server, or of a connection to it."""
         self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
         self._shown = ""
         self._master: AsyncMaster | None = None  # of a Sentinel set
 
     @classmethod
-    def open(cls, settings: Settings, trips: ClientMetrics) -> Self:
-        """Return the Redis of the settings. Nothing is sent yet."""
-        address, generation, retry = address_of(settings), ConnectionGeneration(), AsyncRetry(NoBackoff(), 0)
+    def open(
+        cls,
+        settings: Settings,
+        trips: ClientMetrics,
+        address: RedisAddress | None = None,
+        heard: Callable[[Exception], None] | None = None,
+    ) -> Self:
+        """Return the Redis of the settings, or the one server of an address. Nothing is sent yet.
+
+        `heard` is called with each error that a connection reads.
+        """
+        address, retry = address or address_of_master(settings), AsyncRetry(NoBackoff(), 0)
+        generation = ConnectionGeneration(kind=address.kind, heard=heard)
         master = AsyncMaster(address, generation) if address.kind == "sentinel" else None
         counting = {"redis_connect_func": trips.on_connect}
         bounds: dict[str, Any] = {"max_connections": _MAX_CONNECTIONS, "timeout": settings.redis_timeout_s}
@@ -61,9 +79,20 @@ class Node:
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
         node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking))
         node._generation, node._shown, node._master = generation, address.shown, master
+        node.heard = heard or _ignore
         if master is not None:
             master.make_connection = pool.make_connection
         return node
+
+    async def ask(self, *words: str) -> Any:
+        """Send a command over a connection of its own, which waits for no call. Return the reply as Redis sent it."""
+        connection = self.commands.connection_pool.make_connection()
+        try:
+            await connection.connect()
+            await connection.send_command(*words, check_health=False)
+            return await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
 
     async def check_master(self) -> None:
         """Raise `StorageUnavailable`, and end all connections to the server, if it is no longer the master.
@@ -76,12 +105,18 @@ class Node:
         number = self._generation.number
         with storage_errors():
             try:
-                await inquire_by(self.commands.execute_command, self._shown)
+                await inquire_by(self.commands.execute_command, self._shown, self._generation.kind)
             except NotMaster:
                 self._generation.invalidate(number)
                 if self._master is not None:
                     raise self._master.known.late(self._master.known.current) from None
                 raise
+
+    async def leave(self) -> None:
+        """Close every connection. Calls under way fail at once, and do not wait for a server that may hang."""
+        await self.commands.connection_pool.disconnect(inuse_connections=True)
+        await self.blocking.connection_pool.disconnect(inuse_connections=True)
+        await self.close()
 
     async def close(self) -> None:
         """Answer what the queue was asked for, and close every connection."""
@@ -105,7 +140,7 @@ def connect(
     """
     options = pool_settings(settings, Retry(NoBackoff(), 0), blocking=blocking)
     generation = generation or ConnectionGeneration()
-    kept = pool_options(address_of(settings), redis.Connection, generation, strict=blocking)
+    kept = pool_options(address_of_master(settings), redis.Connection, generation, strict=blocking)
     master = master or master_of(settings, generation)
     pool = redis.ConnectionPool(**options | _led(kept, master))
     if master is not None and master.make_connection is None:

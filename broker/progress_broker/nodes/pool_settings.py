@@ -27,15 +27,21 @@ def address_of(settings: Settings) -> RedisAddress:
         address = parse_address(settings.redis_url.get_secret_value())
     except ValueError as error:
         raise SetupError(f"PROGRESS_REDIS_URL is invalid ({error}): {_FORM}") from None
-    if address.kind == "cluster":
-        raise SetupError(
-            f"PROGRESS_REDIS_URL names a Redis {address.kind.capitalize()} ({address.shown}): progress-broker needs a"
-            f" single master and does not support {address.kind.capitalize()} yet"
-        )
     try:
         redis.ConnectionPool.from_url(address.url_of(address.seeds[0])).make_connection()  # this does not connect yet
     except (ValueError, TypeError):  # not shown, because the library's message may quote a part of the password
         raise SetupError(f"PROGRESS_REDIS_URL is invalid (an option is wrong): {_FORM}") from None
+    return address
+
+
+def address_of_master(settings: Settings) -> RedisAddress:
+    """Return the configured address, if one server has all keys. Raises as `address_of` does, also for a Cluster."""
+    address = address_of(settings)
+    if address.kind == "cluster":
+        raise SetupError(
+            f"PROGRESS_REDIS_URL names a Redis Cluster ({address.shown}): workers do not support it yet; have them"
+            " publish over HTTP, with PROGRESS_URL"
+        )
     return address
 
 

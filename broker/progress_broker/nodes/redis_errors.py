@@ -6,7 +6,17 @@ from contextlib import contextmanager
 
 import redis
 
-from progress_broker.errors import StorageFull, StorageReadOnly, StorageUnavailable, StorageUnsuitable, Unreadable
+from progress_broker.errors import (
+    LaneAway,
+    SlotMoving,
+    StorageFull,
+    StorageReadOnly,
+    StorageUnavailable,
+    StorageUnsuitable,
+    Unreadable,
+)
+from progress_broker.routing.health import NodeAway
+from progress_broker.routing.plan import is_moving
 from progress_broker.routing.server_kind import NotMaster, WrongKind
 
 _UNAVAILABLE = (
@@ -79,6 +89,8 @@ def storage_error(
             )
         case WrongKind():
             return StorageUnsuitable(str(error))
+        case NodeAway():
+            return LaneAway(f"Redis can't be reached: {error}")
         case NotMaster():
             return StorageReadOnly(str(error))
         case redis.exceptions.ReadOnlyError() | redis.exceptions.MasterDownError():
@@ -93,9 +105,11 @@ def storage_error(
             return StorageUnavailable(f"the server at PROGRESS_REDIS_URL is not a Redis: {str(error)[:100]}")
         case redis.exceptions.ClusterCrossSlotError():
             return StorageUnsuitable(
-                "this Redis distributes its keys over several servers, like a Cluster or a proxy for one:"
-                " progress-broker needs a single master"
+                "this Redis distributes its keys over several servers: if it is a Cluster, write redis+cluster://…"
+                " instead of redis://… in PROGRESS_REDIS_URL; a proxy for a Cluster is not supported"
             )
+        case redis.exceptions.ResponseError() if is_moving(error):
+            return SlotMoving(f"Redis is moving this key to another node: retry in a moment ({text_of(error)})")
         case redis.exceptions.ClusterError() | redis.exceptions.AskError() | redis.exceptions.TryAgainError():
             return _passing(error)
         case redis.exceptions.OutOfMemoryError():

@@ -91,6 +91,11 @@ class ScriptQueue:
 
     async def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts; return their replies, or the errors of Redis with which single ones failed."""
+        with storage_errors():
+            return await self.replies(calls)
+
+    async def replies(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts as `run_each` does. Errors of the network are raised as the library's."""
         if not isinstance(self._client.connection_pool, BlockingConnectionPool):  # a double in a test
             return await run_each(self._client, calls)
         if not calls:
@@ -99,8 +104,7 @@ class ScriptQueue:
         self._waiting.append((calls, replies))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        with storage_errors():
-            return await replies
+        return await replies
 
     async def close(self) -> None:
         """Answer what was asked for, and close the connection."""

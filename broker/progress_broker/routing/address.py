@@ -1,7 +1,7 @@
 """Addresses of Redis: one server, the sentinels that know it, or some nodes of a Cluster."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -69,6 +69,10 @@ class RedisAddress:
         """A name of the data behind the address. It does not change with a password, or with the order of the seeds."""
         service = f"/{self.service}" if self.service else ""
         return f"{','.join(sorted(map(str, self.seeds)))}{service}/{self.database}"
+
+    def at(self, server: Endpoint) -> "RedisAddress":
+        """Return the address of one server of these, with the same user and options."""
+        return replace(self, seeds=(server,))
 
     def url_of(self, server: Endpoint) -> str:
         """Return one server's address as the client library reads it, with the password and all options."""

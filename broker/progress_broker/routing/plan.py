@@ -4,8 +4,9 @@ No I/O happens here, so that asyncio and threads carry batches by the same rules
 command is sent again only if its reply says that it did not run: never after a lost connection or a timeout.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError, TryAgainError
@@ -28,10 +29,13 @@ _MOVING = ("non local key", "during rehashing of the slot")
 
 
 class Request(NamedTuple):
-    """A command, and the text of the script that it runs, if it runs one."""
+    """A command."""
 
     words: Words
     script: str | None = None
+    """The text of the script that it runs, if it runs one."""
+    node: Endpoint | None = None
+    """Where it goes if it names no key; None for any node."""
 
 
 class Part(NamedTuple):
@@ -86,71 +90,73 @@ def carry(slots: SlotMap, away: Callable[[Endpoint], str | None], batch: Sequenc
     return carried.replies
 
 
+def did_not_run(error: object) -> bool:
+    """Return whether an error says that the command did not run here, and will when it is sent again or elsewhere."""
+    return isinstance(error, AskError) or is_moving(error)
+
+
 def is_moving(error: object) -> bool:
     """Return whether an error says that a slot just moves: the command did not run, and will when it has moved."""
-    if isinstance(error, AskError) and not isinstance(error, MovedError):
-        return True
-    if isinstance(error, TryAgainError):
+    if isinstance(error, MovedError):
+        return False
+    if isinstance(error, (AskError, TryAgainError)):
         return True
     return isinstance(error, ResponseError) and any(text in str(error) for text in _MOVING)
 
 
-@dataclass(slots=True)
 class _Batch:
-    slots: SlotMap
-    away: Callable[[Endpoint], str | None]
-    batch: Sequence[Request]
-    replies: list[Any] = field(init=False)
-    keys: list[str | bytes | None] = field(init=False)
-    waiting: dict[int, None] = field(init=False)
-    """The numbers of the commands without a reply, in order."""
-    learned: bool = False
-    learn_error: Exception | None = None
-    pause_s: float = 0.0
-    ask: dict[int, Endpoint] = field(default_factory=dict)
-    """Where single commands go next, and only once."""
-    load: set[int] = field(default_factory=set)
-    """The commands whose scripts are loaded with them."""
-    redirected: dict[int, int] = field(default_factory=dict)
-    paused: dict[int, int] = field(default_factory=dict)
-    loaded: dict[int, int] = field(default_factory=dict)
+    """The state of a batch under way."""
 
-    def __post_init__(self) -> None:
-        self.replies = [None] * len(self.batch)
-        self.keys = [key_of(request.words) for request in self.batch]
-        self.waiting = dict.fromkeys(range(len(self.batch)))
+    def __init__(self, slots: SlotMap, away: Callable[[Endpoint], str | None], batch: Sequence[Request]) -> None:
+        self._slots, self._away, self._batch = slots, away, batch
+        self.replies: list[Any] = [None] * len(batch)
+        self.waiting = dict.fromkeys(range(len(batch)))
+        """The numbers of the commands without a reply, in order."""
+        self.learned = False
+        self.learn_error: Exception | None = None
+        self.pause_s = 0.0
+        self._keys = [key_of(request.words) for request in batch]
+        self._slot = [None if key is None else slot_of(key) for key in self._keys]
+        self._ask: dict[int, Endpoint] = {}  # where single commands go next, and only once
+        self._load: set[int] = set()  # the commands whose scripts are loaded with them
+        self._redirected: Counter[int] = Counter()
+        self._paused: Counter[int] = Counter()
+        self._loaded: Counter[int] = Counter()
 
     def has_unknown(self) -> bool:
         """Return whether nobody is known to serve one of the keys, and nobody was asked yet."""
-        return not self.learned and any(self._target(at) is None for at in self.waiting)
+        return not self.learned and None in [self._target(at) for at in self.waiting]
 
     def parts(self) -> list[Part]:
         """Return what can be sent now. Commands of nodes that are away get their error instead."""
         places: dict[Endpoint, list[int]] = {}
-        asking: dict[Endpoint, set[int]] = {}
+        asking: set[int] = set()
         texts: dict[Endpoint, dict[str, None]] = {}
         busy: set[str | bytes | None] = set()
         for at in list(self.waiting):
-            request = self.batch[at]
             if at not in self.waiting:  # an earlier one failed meanwhile
                 continue
-            if request.script is not None:
-                if self.keys[at] in busy:
+            script = self._batch[at].script
+            if script is not None:
+                if self._keys[at] in busy:
                     continue
-                busy.add(self.keys[at])
+                busy.add(self._keys[at])
             node = self._target(at)
-            reason = self._unserved(at) if node is None else self.away(node)
-            if node is None or reason is not None:
-                self._reply(at, self.learn_error if node is None and self.learn_error else NodeAway(str(reason)))
+            reason = None if node is None else self._away(node)
+            if node is None:
+                self._reply(at, self.learn_error or NodeAway(self._unserved(at)))
+                continue
+            if reason is not None:
+                self._reply(at, NodeAway(reason))
                 continue
             places.setdefault(node, []).append(at)
-            if self.ask.pop(at, None) is not None:
-                asking.setdefault(node, set()).add(at)
-            if at in self.load and request.script is not None:
-                self.load.remove(at)
-                texts.setdefault(node, {})[request.script] = None
+            if self._ask.pop(at, None) is not None:
+                asking.add(at)
+            if at in self._load and script is not None:
+                self._load.remove(at)
+                texts.setdefault(node, {})[script] = None
         return [
-            Part(node, some, frozenset(asking.get(node, ())), tuple(texts.get(node, ())))
+            Part(node, some, frozenset(asking.intersection(some)), tuple(texts.get(node, ())))
             for node, some in places.items()
         ]
 
@@ -158,52 +164,60 @@ class _Batch:
         """Take the reply of a node to a command."""
         if not isinstance(reply, ResponseError):
             self._reply(at, reply)
-        elif isinstance(reply, MovedError):
-            times = self.redirected[at] = self.redirected.get(at, 0) + 1
-            self.slots.patch(reply.slot_id, self.slots.reached(reply.host, reply.port, node))
-            if times > REDIRECTIONS:
+        elif isinstance(reply, AskError):
+            self._redirect(at, node, reply)
+        elif isinstance(reply, NoScriptError) and self._batch[at].script is not None:
+            self._loaded[at] += 1
+            self._load.add(at)
+            if self._loaded[at] > LOADS:
                 self._reply(at, reply)
-            elif times > 1:  # two nodes may name each other until both know
-                self.pause_s = max(self.pause_s, PAUSES_S[times - 2])
-        elif isinstance(reply, NoScriptError) and self.batch[at].script is not None:
-            times = self.loaded[at] = self.loaded.get(at, 0) + 1
-            if times > LOADS:
-                self._reply(at, reply)
-            self.load.add(at)
-        elif isinstance(reply, AskError) and self.batch[at].script is None:
-            times = self.redirected[at] = self.redirected.get(at, 0) + 1
-            if times > REDIRECTIONS:
-                self._reply(at, reply)
-            self.ask[at] = self.slots.reached(reply.host, reply.port, node)
         elif is_moving(reply):
-            times = self.paused[at] = self.paused.get(at, 0) + 1
-            if times > len(PAUSES_S):
-                self._reply(at, reply)
-            else:
-                self.pause_s = max(self.pause_s, PAUSES_S[times - 1])
+            self._wait(at, reply)
         else:
             self._reply(at, reply)
 
+    def _redirect(self, at: int, node: Endpoint, reply: AskError) -> None:
+        moved = isinstance(reply, MovedError)
+        if not moved and self._batch[at].script is not None:
+            self._wait(at, reply)
+            return
+        named = self._slots.reached(reply.host, reply.port, node)
+        if moved:
+            self._slots.patch(reply.slot_id, named)
+        else:
+            self._ask[at] = named
+        self._redirected[at] += 1
+        if self._redirected[at] > REDIRECTIONS:
+            self._reply(at, reply)
+        elif self._redirected[at] > 1:  # two nodes may name each other until both know
+            self.pause_s = max(self.pause_s, PAUSES_S[self._redirected[at] - 2])
+
+    def _wait(self, at: int, reply: ResponseError) -> None:
+        if self._paused[at] == len(PAUSES_S):
+            self._reply(at, reply)
+        else:
+            self.pause_s = max(self.pause_s, PAUSES_S[self._paused[at]])
+            self._paused[at] += 1
+
     def _target(self, at: int) -> Endpoint | None:
-        if at in self.ask:
-            return self.ask[at]
-        key = self.keys[at]
-        return self._any_node() if key is None else self.slots.owner(slot_of(key))
+        if at in self._ask:
+            return self._ask[at]
+        slot = self._slot[at]
+        return self._batch[at].node or self._any_node() if slot is None else self._slots.owner(slot)
 
     def _any_node(self) -> Endpoint | None:
-        up = (node for node in self.slots.masters if self.away(node) is None)
-        return next(up, next(iter(self.slots.masters), None))
+        up = (node for node in self._slots.masters if self._away(node) is None)
+        return next(up, next(iter(self._slots.masters), None))
 
     def _unserved(self, at: int) -> str:
-        key = self.keys[at]
-        return "no node is known" if key is None else f"no node serves slot {slot_of(key)} now"
+        return "no node is known" if self._slot[at] is None else f"no node serves slot {self._slot[at]} now"
 
     def _reply(self, at: int, reply: Any) -> None:
         """Have a command's reply. Later scripts of the same key are not sent after one that failed."""
         del self.waiting[at]
         self.replies[at] = reply
-        if isinstance(reply, Exception) and self.batch[at].script is not None:
+        if isinstance(reply, Exception) and self._batch[at].script is not None:
             for later in list(self.waiting):
-                if later > at and self.batch[later].script is not None and self.keys[later] == self.keys[at]:
+                if later > at and self._batch[later].script is not None and self._keys[later] == self._keys[at]:
                     del self.waiting[later]
                     self.replies[later] = reply

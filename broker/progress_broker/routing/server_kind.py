@@ -1,4 +1,4 @@
-"""Checks the kind of a server. Only a single master can be used; the error for any other kind names it.
+"""Checks whether a server is of the kind that the address says; the error for any other kind says what to write.
 
 The check runs once for each new connection. No I/O happens here: the owner of the connection runs each command that
 `inquire` yields, and sends the reply, or the error that Redis replied with, back into it. Later `is_replica` reads the
@@ -10,9 +10,15 @@ from typing import Any
 
 import redis.exceptions
 
+from progress_broker.routing.address import Kind
+
 CLUSTER = (
-    "{} is a Redis Cluster node: progress-broker needs a single master and does not support Cluster yet."
-    " Set PROGRESS_REDIS_URL to a Redis that runs without cluster-enabled"
+    "{} is a node of a Redis Cluster: write redis+cluster://… instead of {}://… in PROGRESS_REDIS_URL, with some of its"
+    " nodes, or set it to a Redis that runs without cluster-enabled"
+)
+NO_CLUSTER = (
+    "{} is not a node of a Redis Cluster: write redis://… instead of redis+cluster://… in PROGRESS_REDIS_URL,"
+    " or set cluster-enabled at each node"
 )
 SENTINEL = (
     "{} is a Redis Sentinel: write redis+sentinel://{}/SERVICE in PROGRESS_REDIS_URL, with the name of the master that"
@@ -34,8 +40,10 @@ class NotMaster(redis.exceptions.ConnectionError):
     """The server is a replica now. Later it may be promoted, or the address may lead to another server."""
 
 
-def inquire(shown: str) -> Inquiry:
+def inquire(shown: str, expected: Kind = "single") -> Inquiry:
     """Ask a server for its kind; raise `WrongKind` or `NotMaster`. A server that does not report it is accepted.
+
+    A node of a Cluster may be a replica: it names the master to each call, so nothing old is read.
 
     Return the command that asks this server for its role again.
     """
@@ -47,10 +55,14 @@ def inquire(shown: str) -> Inquiry:
         reply = yield ("INFO",)
     fields = _read_fields(reply)
     mode = fields.get("mode") or fields.get("redis_mode")
-    if mode == "cluster":
-        raise WrongKind(CLUSTER.format(shown))
     if mode == "sentinel":
         raise WrongKind(SENTINEL.format(shown, shown.partition("://")[2]))
+    if expected == "cluster":
+        if mode not in (None, "cluster"):
+            raise WrongKind(NO_CLUSTER.format(shown))
+        return again
+    if mode == "cluster":
+        raise WrongKind(CLUSTER.format(shown, shown.partition("://")[0]))
     if is_replica(reply):
         fields = _read_fields((yield ("INFO", "replication")))
         host, port = fields.get("master_host"), fields.get("master_port")
