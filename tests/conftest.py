@@ -25,6 +25,7 @@ from progress_broker.storage.schema import ensure_schema
 from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis
+from tests.topologies.cluster import Cluster
 from tests.topologies.shards import Shards
 
 gc.disable()  # until all is loaded and collected, which stays
@@ -37,8 +38,10 @@ hypothesis.settings.load_profile("shared")
 ALL_BACKENDS = "PROGRESS_TEST_ALL_BACKENDS"
 ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py"}
 """The files whose tests always run on the double, too. The others do in `make topologies`."""
-ON_SHARDS = {"test_store.py", "test_hub.py", "test_listing.py", "test_rollup.py"}
-"""The files whose tests also run where each of two servers has half of the lanes. Others ask for what one server is."""
+ON_A_CLUSTER = {
+    *("test_store.py", "test_hub.py", "test_bundles.py", "test_listing.py", "test_children.py", "test_rollup.py")
+}
+"""The files whose tests also run on a Cluster of three masters. Others ask for what one server is."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,8 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_left_out(item: pytest.Item) -> bool:
     case = getattr(item, "callspec", None)
     backend = None if case is None else case.params.get("backend")
-    if backend == "shards":
-        return item.path.name not in ON_SHARDS
+    if backend == "cluster":
+        return item.path.name not in ON_A_CLUSTER
     return backend == "fakeredis" and item.path.name not in ON_THE_DOUBLE and ALL_BACKENDS not in os.environ
 
 
@@ -144,7 +147,20 @@ def shards(redis_url: str, second_server: RealRedis) -> tuple[str, str]:
     return redis_url, second_server.url
 
 
-@pytest.fixture(params=["fakeredis", "redis", "shards"])
+@pytest.fixture(scope="session")
+def cluster_of_masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Cluster for the whole run; tests that stop or move something start their own."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_url(cluster_of_masters: Cluster) -> str:
+    cluster_of_masters.flush()
+    return cluster_of_masters.url
+
+
+@pytest.fixture(params=["fakeredis", "redis", "cluster"])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -153,8 +169,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def store(backend: str, settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """A store over the test double and over the real server; afterwards nothing without a bound may be left."""
-    if backend == "redis":
-        url = request.getfixturevalue("redis_url")
+    if backend in ("redis", "cluster"):
+        url = request.getfixturevalue("redis_url" if backend == "redis" else "cluster_url")
         settings = settings.model_copy(update={"redis_url": make_settings(redis_url=url).redis_url})
         opened = await Store.open(settings)
     elif backend == "shards":
@@ -171,7 +187,7 @@ async def store(backend: str, settings: Settings, request: pytest.FixtureRequest
     async with opened:
         yield opened
         for master in await opened.connections.masters():
-            assert await unbounded(master, opened.keyspace, settings) == []
+            assert await unbounded(opened.connections.commands, master, opened.keyspace, settings) == []
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import TEXT
 from progress_broker.stream.stream import Mode
 from tests.conftest import make_settings
+from tests.keyspace import keys_of_all, master_of
 from tests.servers import eventually
 
 MINE = OperationQuery(terms=frozenset({b"owner:ann"}))
@@ -370,7 +371,8 @@ async def test_a_lost_position_is_told_also_where_the_feed_has_passed_it_since(s
     await create(store, "a")
     client = await watch(hub, named("a"))
     await told(client, "a", 1)
-    kept = {key: (max(0, await redis.pttl(key)), await redis.dump(key)) for key in await redis.keys("*")}
+    keys = await keys_of_all(store.connections)
+    kept = {key: (max(0, await redis.pttl(key)), await redis.dump(key)) for key in keys}
     await publish(store, "a")
     await told(client, "a", 2)
     client.leave()
@@ -546,7 +548,8 @@ async def test_one_that_is_deleted_and_made_anew_at_one_moment_is_followed(store
     heard = len(client.numbers("a"))
     alone = await hub.subscribe("a", Start())  # this client is disconnected when it is deleted
     others = await asyncio.gather(*(hub.subscribe(busy, Start()) for _ in range(500)))
-    keys, commands = store.keyspace.operation("a"), store.connections.commands
+    keys = store.keyspace.operation("a")
+    commands = await master_of(store.connections, keys.snapshot)
     entry = encode("log", {"message": "m"}, store.settings)
     before = publish_call(
         busy, store.keyspace.operation(busy), [entry]
