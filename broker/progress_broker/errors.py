@@ -7,6 +7,7 @@ BrokerError
 ├── OperationRunning    operation-running    the operation must end before it can be deleted
 ├── OperationEnded      operation-ended      the operation has ended and can't change any more
 ├── Fenced              fenced               a later attempt has taken over the operation
+├── Gap                 gap                  Redis lost events that were stored before; `last` is the last it has
 ├── Conflict            conflict             the operation's status has changed; read it again
 ├── InvalidInput        invalid              the input is invalid; `field` names the part, if there is one
 ├── TooLarge            too-large            the input exceeds a size limit
@@ -87,6 +88,14 @@ class Fenced(BrokerError):
     """A later attempt has taken over the operation; this attempt must stop."""
 
     code = "fenced"
+
+
+class Gap(BrokerError):
+    """Redis does not have the events that the caller was told are stored, as after a failover. Nothing was stored."""
+
+    code = "gap"
+    last = 0
+    """The seq of the last event that it has of the caller's producer."""
 
 
 class Conflict(BrokerError):

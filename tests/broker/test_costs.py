@@ -12,6 +12,7 @@ from progress_broker.model.children import MAX_SHOWN
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import MAX_TAGS, Children, NewOperation, Status
 from progress_broker.operations import index_search
+from progress_broker.operations.commands import publish_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.rollup import Rollups
@@ -198,3 +199,25 @@ async def test_a_page_of_history_is_read_in_parts(store: Store) -> None:
             await read(store, "a", 1_000)
         assert cost.commands / max(1, cost.scripts) < 40
         assert cost.sent_bytes < 15_000_000, "not the 60 MB that are there"
+
+
+async def test_what_an_event_has_to_follow_is_read_with_what_is_read_anyway(store: Store) -> None:
+    await store.create(NewOperation(id="a", lease_s=15))
+    keys, lines = store.keyspace.operation("a"), iter(range(1, 100))
+
+    async def cost_of(*, heartbeat: bool, follows: bool) -> int:
+        seq = 0 if heartbeat else next(lines)
+        entries = [] if heartbeat else [encode("log", {"message": "m"}, store.settings, producer="p", seq=seq)]
+        after = ("p", 3 if heartbeat else seq - 1) if follows else None
+        call = publish_call("a", keys, entries, after=after)
+        async with measured(store.connections.commands) as cost:
+            assert (await store.connections.scripts.run(call))[0] == b"ok"
+        return cost.commands
+
+    for _ in range(3):  # the first ones also write what is written once a second
+        await cost_of(heartbeat=False, follows=True)
+    for heartbeat in (False, True):
+        plain, following = [
+            min([await cost_of(heartbeat=heartbeat, follows=it) for _ in range(5)]) for it in (False, True)
+        ]
+        assert following == plain + heartbeat

@@ -6,7 +6,7 @@ from progress_broker import errors
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, Status
-from progress_broker.operations.commands import publish_call, read_answer
+from progress_broker.operations.commands import publish_call, read_answer, read_published
 from progress_broker.operations.store import Store
 
 
@@ -99,3 +99,35 @@ async def test_what_several_publishers_say_is_joined_as_they_wrote_it(store: Sto
         await publish(broken, (0, 0))
     large = b'{"current":0,"total":null,"percent":null,"big":"%b"}' % (b"x" * 70_000)
     assert len(await publish(large, (0, 0))) < 70_100, "it does not grow for ever"
+
+
+async def test_a_producer_that_was_told_more_than_is_stored_is_told_of_the_gap(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    keys = store.keyspace.operation("a")
+
+    async def send(*entries: NewEvent, after: tuple[str, int], attempt: int = 1) -> None:
+        call = publish_call("a", keys, entries, attempt=attempt, after=after, expect="running")
+        read_published(await store.connections.scripts.run(call))
+
+    await store.publish("a", [NewEvent("status", b'{"status":"running"}', "running")])
+    await send(said(store, "one", seq=1), said(store, "two", seq=2), after=("p", 0))
+    kept = await store.connections.commands.hgetall(keys.snapshot)
+    await send(said(store, "three", seq=3), after=("p", 2))
+    await send(after=("p", 3))
+    await send(said(store, "three", seq=3), after=("p", 3))  # a repeat, whatever it is after
+    await store.connections.commands.hset(keys.snapshot, mapping=kept)  # as a failover does that loses the third
+    for entries in ((), (said(store, "four", seq=4),), (said(store, "other", "q", 1),)):
+        before = await store.connections.commands.hgetall(keys.snapshot)
+        with pytest.raises(errors.Gap, match="has the events of producer p up to seq 2 and not up to seq 3") as gap:
+            await send(*entries, after=("p", 3))
+        assert gap.value.last == 2
+        assert await store.connections.commands.hgetall(keys.snapshot) == before
+    with pytest.raises(errors.Conflict, match="attempt 2 has not begun"):  # another reason to send nothing again
+        await send(after=("p", 3), attempt=2)
+    await send(said(store, "three", seq=3), said(store, "four", seq=4), after=("p", 2))
+    with pytest.raises(errors.Gap, match="up to seq 0"):
+        await send(after=("unknown", 1))
+    await store.connections.commands.hset(keys.snapshot, "producers", 256)
+    await send(after=("unknown", 1))  # it may have been forgotten
+    with pytest.raises(errors.Gap):
+        await send(after=("p", 5))

@@ -38,6 +38,8 @@ OTHERS = {
     "a seq that is none": ("publish", ("EVENT", "log", "{}", "PRODUCER", "p", "x")),
     "a number that is none": ("publish", ("LEASE", "soon")),
     "a new attempt without its number": ("publish", ("BEGIN",)),
+    "a seq to follow without its producer": ("publish", ("AFTER", "7")),
+    "a seq to follow that is none": ("publish", ("AFTER", "p", "x")),
     "an observer with a lease": ("publish", ("LEASE", "1", "OBSERVER")),
     "a creation without limits": ("create", ("{}",)),
     "an index that is none": (

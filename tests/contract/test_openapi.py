@@ -42,6 +42,7 @@ CONTRACT = {
     "operation-exists": 409,
     "operation-ended": 409,
     "fenced": 409,
+    "gap": 409,
     "invalid": 422,
     "too-large": 413,
     "unauthenticated": 401,

@@ -23,6 +23,7 @@ STATUS_OF_CODE = {
     "operation-running": 409,
     "operation-ended": 409,
     "fenced": 409,
+    "gap": 409,
     "conflict": 409,
     "invalid": 422,
     "too-large": 413,

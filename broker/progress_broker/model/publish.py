@@ -15,7 +15,8 @@ class Publish(NamedTuple):
     `attempt` fences: an older one than the operation's is rejected, and one of an operation of this id that was not
     created at `created_ms`; if it `begins`, it takes over from the one before. `expect` is the status that the
     operation must have, if given. Its worker may be silent for `lease_ms` from now on, if that is longer than its
-    lease. An observer is not its worker: its lease stays as it is.
+    lease. An observer is not its worker: its lease stays as it is. `after` is a producer and its last seq that was said
+    to be stored. If it is not, Redis has lost it since, and the answer is `Gap`.
     """
 
     operation: str
@@ -28,6 +29,7 @@ class Publish(NamedTuple):
     lease_ms: int | None = None
     as_observer: bool = False
     traceparent: str = ""
+    after: tuple[str, int] | None = None
 
 
 class Created(NamedTuple):

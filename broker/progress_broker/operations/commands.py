@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from progress_broker.errors import rejection
+from progress_broker.errors import Gap, rejection
 from progress_broker.model.entry import NewEvent, encode_data
 from progress_broker.model.metadata import FIELD, check_size, indexed
 from progress_broker.model.operation import Cancel, NewOperation, NewSignal, PublishResult
@@ -92,6 +92,7 @@ def publish_call(
     lease_ms: int | None = None,
     as_observer: bool = False,
     traceparent: str = "",
+    after: tuple[str, int] | None = None,
 ) -> Call:
     """Return the call that appends entries to an operation, all or none; without entries it is a heartbeat.
 
@@ -119,6 +120,8 @@ def publish_call(
         args.append("OBSERVER")
     if traceparent:
         args += ("TRACEPARENT", traceparent)
+    if after is not None:
+        args += ("AFTER", after[0], str(after[1]))
     for entry in entries:
         args += ("EVENT", entry.type, entry.data)
         if entry.status:
@@ -171,4 +174,7 @@ def read_cancel(data: bytes) -> Cancel:
 def check_rejection(reply: Sequence[Any]) -> None:
     """Raise the error that a script's reply stands for, if it is a rejection."""
     if reply[0] != b"ok":
-        raise rejection(reply[0].decode(), reply[1].decode("utf-8", "replace"))
+        error = rejection(reply[0].decode(), reply[1].decode("utf-8", "replace"))
+        if isinstance(error, Gap):
+            error.last = int(reply[2])
+        raise error

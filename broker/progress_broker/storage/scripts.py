@@ -34,7 +34,9 @@ def _load(verb: str, file: str = "", *, includes: Sequence[str] = ()) -> Script:
 
 META = _load("meta")
 CREATE = _load("create")
-PUBLISH = _load("publish", includes=("append", "producers", "joined", "counts", "metadata", "archive"))
+PUBLISH = _load(
+    "publish", includes=("append", "producers", "joined", "counts", "metadata", "archive", "publish_arguments")
+)
 DELETE = _load("delete")
 SIGNAL = _load("signal")
 CHILDREN = _load("children")

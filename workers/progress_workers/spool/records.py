@@ -24,6 +24,7 @@ def encode(key: str, record: Opening | Publish) -> bytes:
         # Only what was given: the creation is stored as these bytes, and repeating it must not change them.
         fields["new"] = None if record.new is None else record.new.model_dump(mode="json", exclude_unset=True)
         return orjson.dumps({"key": key, "open": fields})
+    del fields["after"]  # what would be sent again is not kept longer than its process
     fields["entries"] = [
         [entry.type, entry.data.decode(), entry.status, entry.producer, entry.seq, entry.count]
         for entry in record.entries

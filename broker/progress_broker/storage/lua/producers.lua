@@ -4,6 +4,17 @@
 local PRODUCERS = 256 -- remembered of each operation; past that the one silent longest is forgotten
 local LOOKED_BACK, LOOKED_BACK_BYTES = 250, 1000000 -- how far a repeat of an older seq is looked for in the log
 
+-- Returns the last seq of a producer, with its position and number; '0' if none is known.
+local function known_of(producer)
+  local known = redis.call('HGET', KEYS[1], 'producer:' .. producer)
+  return known and string.match(known, '^%d+ %d+%-%d+ %d+$') or '0'
+end
+
+-- Returns whether a producer that is not known may have been forgotten.
+local function forgets()
+  return (tonumber(redis.call('HGET', KEYS[1], 'producers') or '') or 0) >= PRODUCERS
+end
+
 -- Returns the position and the number that a seq was given first. `taken` is what is known of its producer's last one.
 local function first_answer(producer, seq, taken)
   local last_seq, last_position, last_n = string.match(taken, '^(%d+) (%S+) (%d+)')

@@ -18,6 +18,8 @@
 --       IF_CREATED ms      rejected as `fenced` unless it was created then: an id may be used again
 --       IF_LEASE_EXPIRED   rejected as `conflict` unless the lease has expired. The caller is an observer, and LEASE
 --                          says how long to wait for the worker
+--       AFTER name seq     rejected as `gap` unless the last seq that is stored of this producer is at least that: the
+--                          caller was told so, and Redis has lost it since. One that may have been forgotten passes
 --       COUNT by of        follows PRODUCER of a progress: its publisher is one of several that count. `by` and `of` are
 --                          added to what all have counted, and to the total. The sums replace current, total and percent,
 --                          with which the data has to begin, here and in the progress of the publisher without COUNT.
@@ -30,7 +32,8 @@
 -- all the same: they are small, and free more than they take.
 -- Reply {'ok', position, n, cancel, counts} of the last event; if it is a repeat, as it was answered first. cancel is the
 --       data of the event that asked the worker to stop, or nil. counts is nil, or if several publishers count: current
---       and total of the one without COUNT, and the sums of `by` and `of`. Or {code, detail}, and then nothing was changed.
+--       and total of the one without COUNT, and the sums of `by` and `of`. Or {code, detail}, and then nothing was changed;
+--       after `gap` comes the last seq that is stored.
 
 local OPEN = { pending = true, running = true, stalled = true, cancelling = true }
 -- Names that a stream uses itself, or that EventSource does. But `child` is published, by the creator of a child.
@@ -52,65 +55,6 @@ local function signal(...) write('XADD', KEYS[3], 'MAXLEN', '~', '100', '*', 't'
 local function is_outcome(kind, data, status) -- the one event that is looked into: what ends an operation must say so
   local read, outcome = pcall(cjson.decode, data)
   return kind == 'end' and read and type(outcome) == 'table' and outcome.status == status
-end
-
-local id, args, at, wrong = ARGV[1], ARGV, 2, nil
-local given_attempt, begins, worker, longer_ms, observes, traceparent, if_status, if_created, if_lease_expired
-while true do -- without tables of options, which would cost more than the rest of it
-  local name, value = args[at], args[at + 1]
-  if name == 'ATTEMPT' then given_attempt = value
-  elseif name == 'WORKER' then worker = value
-  elseif name == 'LEASE' then longer_ms = value
-  elseif name == 'TRACEPARENT' then traceparent = value
-  elseif name == 'IF_STATUS' then if_status = value
-  elseif name == 'IF_CREATED' then if_created = value
-  elseif name == 'BEGIN' then begins, at = true, at - 1
-  elseif name == 'OBSERVER' then observes, at = true, at - 1
-  elseif name == 'IF_LEASE_EXPIRED' then if_lease_expired, at = true, at - 1
-  else break end
-  at = at + 2
-end
-local requested = {} -- events as {type, data, status, producer, seq}; false for what is not given
-local seqs_asked, out_of_order = {}, nil
-while args[at] == 'EVENT' do
-  local event = { args[at + 1], args[at + 2], false, false, false }
-  at = at + 3
-  while true do
-    if args[at] == 'STATUS' then event[3], at = args[at + 1], at + 2
-    elseif args[at] == 'PRODUCER' then event[4], event[5], at = args[at + 1], args[at + 2], at + 3
-    elseif args[at] == 'COUNT' then event[6], event[7], at = args[at + 1] or '', args[at + 2] or '', at + 3
-    else break end
-  end
-  if event[5] and not string.find(event[5], '^%d+$') then
-    wrong = "seq is a number that goes up, and not '" .. string.sub(event[5], 1, 40) .. "'"
-  elseif event[5] then
-    local earlier = seqs_asked[event[4]]
-    if earlier and tonumber(event[5]) <= tonumber(earlier) then out_of_order = { event[4], earlier, event[5] } end
-    seqs_asked[event[4]] = event[5]
-  end
-  if event[6] and not (event[1] == 'progress' and string.match(event[2], HEAD)
-    and string.find(event[6], '^-?%d[%d.eE+-]*$') and tonumber(event[6])
-    and string.find(event[7], '^-?%d[%d.eE+-]*$') and tonumber(event[7])) then
-    wrong = 'COUNT needs two numbers, and a progress that begins with current, total and percent'
-  end
-  requested[#requested + 1] = event
-end
-if at > #args + 1 then wrong = 'the last option or event lacks a value' end
-if begins and not given_attempt then wrong = 'BEGIN needs ATTEMPT' end
-if longer_ms and observes then wrong = 'LEASE is not for an OBSERVER' end
-if not (whole(given_attempt or '1') and whole(longer_ms or '1') and whole(if_created or '1')) then
-  wrong = 'ATTEMPT, LEASE and IF_CREATED need whole numbers'
-end
-if wrong or args[at] then
-  return reject_arguments(wrong, at, 'id [ATTEMPT n] [BEGIN] [WORKER name] [LEASE ms | OBSERVER] [TRACEPARENT tp]'
-    .. ' [IF_STATUS status] [IF_CREATED ms] [IF_LEASE_EXPIRED]'
-    .. ' [EVENT type data [STATUS status] [PRODUCER name seq] [COUNT by of]]...')
-end
-
-if out_of_order then -- it would be taken for a repeat, and dropped
-  local producer, earlier, later = unpack(out_of_order)
-  return { 'invalid', "producer '" .. string.sub(producer, 1, 40) .. "' sends seq " .. string.sub(later, 1, 40)
-    .. ' after seq ' .. string.sub(earlier, 1, 40) .. ' in the same batch: its seq has to go up. Nothing was stored' }
 end
 
 local snapshot = ask('HMGET', KEYS[1], 'gone', 'schema', 'status', 'n', 'position', 'attempt', 'cancel', 'created',
@@ -142,8 +86,8 @@ for _, event in ipairs(requested) do
   local producer, seq, taken = event[4], event[5], nil
   if producer then
     if seqs[producer] == nil then
-      local known = redis.call('HGET', KEYS[1], 'producer:' .. producer)
-      seqs[producer] = known and string.match(known, '^%d+ %d+%-%d+ %d+$') or '0'
+      seqs[producer] = known_of(producer)
+      if producer == after_producer then after_known = seqs[producer] end
     end
     local last = tonumber(string.match(seqs[producer], '^%d+'))
     if tonumber(seq) <= last then taken = seqs[producer] else seqs[producer] = seq end
@@ -170,6 +114,14 @@ if given_attempt and not begins and tonumber(given_attempt) > tonumber(attempt) 
 end
 if given_attempt and tonumber(given_attempt) < tonumber(attempt) then
   return { 'fenced', 'attempt ' .. attempt .. ' of operation ' .. id .. ' has taken over from attempt ' .. given_attempt }
+end
+if after_seq then
+  local last = string.match(after_known or known_of(after_producer), '^%d+')
+  if tonumber(last) < tonumber(after_seq) and not (last == '0' and forgets()) then
+    return { 'gap', 'Redis has the events of producer ' .. string.sub(after_producer, 1, 64) .. ' up to seq ' .. last
+      .. ' and not up to seq ' .. string.sub(after_seq, 1, 20) .. ', as after a failover: send the later ones again',
+      tonumber(last) }
+  end
 end
 if if_status and if_status ~= before then
   return { 'conflict', 'operation ' .. id .. ' is ' .. before .. ', and not ' .. if_status }
