@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from progress_workers import Operation
-from progress_workers.core.backlog import MAX_LINES
+from progress_workers.core.outgoing.backlog import MAX_LINES
 from tests.servers import RealRedis, free_port, wait_until
 from tests.workers.harness import Broker
 from tests.workers.proxy import Proxy

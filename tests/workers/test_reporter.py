@@ -18,8 +18,8 @@ from progress_broker.model.operation import Cancel
 from progress_broker.model.payloads import Progress
 from progress_broker.model.publish import Counts, Publish, Published
 from progress_broker.settings import Settings
-from progress_workers.core.backlog import MAX_CHARS, MAX_LINES, Line
-from progress_workers.core.outbox import BATCH_LINES
+from progress_workers.core.outgoing.backlog import MAX_CHARS, MAX_LINES, Line
+from progress_workers.core.outgoing.outbox import BATCH_LINES
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.progress import MAX_STAGES
 from progress_workers.core.progress.rate import Rate

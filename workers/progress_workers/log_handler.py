@@ -4,7 +4,7 @@ import logging
 import sys
 
 from progress_workers.base import BaseOperation
-from progress_workers.core.backlog import numbered_level
+from progress_workers.core.outgoing.backlog import numbered_level
 from progress_workers.current import current
 from progress_workers.values import MAX_CHARS, attempt
 

@@ -8,8 +8,8 @@ import orjson
 from progress_broker.errors import TooLarge
 from progress_broker.model.entry import NewEvent, encode, encode_custom
 from progress_broker.settings import Settings
-from progress_workers.core.backlog import Line
 from progress_workers.core.exceptions import described, details, kind_of, message_of
+from progress_workers.core.outgoing.backlog import Line
 from progress_workers.errors import cancel_reason, describe_cancel, is_cancellation
 from progress_workers.values import MAX_CHARS, text, tree
 

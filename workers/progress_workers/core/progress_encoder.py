@@ -6,8 +6,8 @@ from typing import Any
 
 from progress_broker.model.entry import NewEvent
 from progress_broker.settings import Settings
-from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import log_json, progress_json, room
+from progress_workers.core.outgoing.backlog import Line
 from progress_workers.core.progress.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from progress_broker.model.metadata import FIELD, MAX_METADATA_BYTES
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish, Published, WorkerView
 from progress_broker.settings import Settings
-from progress_workers.core.backlog import LEVELS, Line, level_of
 from progress_workers.core.cancellation import Cancellation
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
 from progress_workers.core.opening import Opening
-from progress_workers.core.outbox import BATCH_LINES, Outbox
+from progress_workers.core.outgoing.backlog import LEVELS, Line, level_of
+from progress_workers.core.outgoing.outbox import BATCH_LINES, Outbox
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress.progress import Progress

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Literal
 
 from progress_workers.base import BaseOperation
-from progress_workers.core.backlog import MAX_LINES
+from progress_workers.core.outgoing.backlog import MAX_LINES
 from progress_workers.processes.bars.parts import Parts
 from progress_workers.processes.bars.patterns import Pattern
 from progress_workers.processes.bars.readings import Reading

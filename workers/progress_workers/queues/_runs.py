@@ -13,8 +13,8 @@ from progress_broker.model.publish import Publish
 from progress_broker.settings import load_settings
 from progress_workers.async_operation import AsyncOperation
 from progress_workers.base import MAX_DELAY_S, BaseOperation
-from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import room
+from progress_workers.core.outgoing.backlog import Line
 from progress_workers.errors import Cancelled
 from progress_workers.lifecycle import start
 from progress_workers.lifecycle.create import create_pending

@@ -9,8 +9,8 @@ import orjson
 from progress_broker.errors import BrokerError, RejectedEvents, TooLarge
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.publish import Publish, Published
-from progress_workers.core.backlog import Line
 from progress_workers.core.encoding import log_json, progress_json, room
+from progress_workers.core.outgoing.backlog import Line
 from progress_workers.values import text
 
 logger = logging.getLogger(__name__)

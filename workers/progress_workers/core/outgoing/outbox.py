@@ -6,9 +6,9 @@ from secrets import token_hex
 
 from progress_broker.model.entry import NewEvent
 from progress_broker.settings import Settings
-from progress_workers.core.backlog import Backlog, Line
 from progress_workers.core.encoding import log_json, room, running
 from progress_workers.core.metadata import Metadata
+from progress_workers.core.outgoing.backlog import Backlog, Line
 from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress_encoder import ProgressEncoder
 
