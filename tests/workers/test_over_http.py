@@ -16,6 +16,7 @@ import pytest
 from progress_broker.errors import (
     BrokerError,
     Forbidden,
+    Gap,
     ServerUnavailable,
     SetupError,
     StorageUnavailable,
@@ -353,6 +354,50 @@ def test_a_limit_of_a_proxy_is_learned_and_forgotten() -> None:
         sizes.clear()
         sent.send(few)
     assert len(sizes) == 1, "all in one request again"
+
+
+def test_parts_of_a_publish_that_a_failover_lost_are_sent_again() -> None:
+    stored, failing_at = 3, 21
+
+    def post(body: bytes, number: int) -> list[Published | BrokerError]:
+        nonlocal stored, failing_at
+        if len(body) > 2_000:
+            raise TooLarge("a proxy answered 413")
+        (publish,) = orjson.loads(body)
+        if publish["events"][-1]["seq"] >= failing_at:
+            stored, failing_at = 5, 1_000  # it had all before, and now has less
+        if stored < publish["after"]:
+            gap = Gap("lost")
+            gap.last = stored
+            return [gap]
+        stored = publish["events"][-1]["seq"]
+        return [Published("1-1", 1)]
+
+    line = NewEvent("log", orjson.dumps({"message": "x" * 400}))
+    entries = [line.numbered("p", seq) for seq in range(4, 44)]
+    publish, sent = Publish("many", entries, after=("p", 3)), Publishes(post, ServerLimits("a server"))
+    (answer,) = sent.send([publish])
+    assert isinstance(answer, Gap)
+    assert answer.last == 5
+    (answer,) = sent.send([publish])
+    assert isinstance(answer, Published)
+    assert stored == 43
+
+
+def test_what_events_follow_is_a_seq_of_their_producer(server: ApiReplica) -> None:
+    def publish(operation: str, **fields: Any) -> httpx.Response:
+        body = [{"operation": operation, **fields}]
+        return httpx.post(f"{server.url}/v1/workers/publish", json=body, timeout=DEADLINE_S)
+
+    answer = publish("follows", after=1)
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "after"
+    httpx.post(f"{server.url}/v1/operations", json={"id": "follows"}, timeout=DEADLINE_S).raise_for_status()
+    [rejected] = publish("follows", producer="p", after=1).json()
+    assert (rejected["error"], rejected["last"]) == ("gap", 0)
+    event = {"type": "log", "data": {"message": "m"}, "seq": 1}
+    assert publish("follows", producer="p", after=0, events=[event]).json()[0]["n"] == 2
+    assert publish("follows", producer="p", after=1).json()[0]["n"] == 2
 
 
 def test_a_page_in_the_place_of_the_server_never_fails_the_work(

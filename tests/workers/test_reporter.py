@@ -18,6 +18,7 @@ from progress_broker.model.operation import Cancel
 from progress_broker.model.payloads import Progress
 from progress_broker.model.publish import Counts, Publish, Published
 from progress_broker.settings import Settings
+from progress_workers.core.lease import ASKED_AFTER_S
 from progress_workers.core.outgoing.backlog import MAX_CHARS, MAX_LINES, Line
 from progress_workers.core.outgoing.outbox import BATCH_LINES
 from progress_workers.core.progress.clock import Clock
@@ -170,7 +171,8 @@ def test_a_lease_is_kept_by_beats_that_tell_nothing() -> None:
     bench.send()
     assert bench.reporter.heartbeat_due_at() == bench.now + 5  # a batch replaces a heartbeat
     bench.now += 5
-    assert bench.reporter.heartbeat(bench.now) == Publish("op", (), 1)
+    follows = (bench.stored[-1].producer, bench.stored[-1].seq)
+    assert bench.reporter.heartbeat(bench.now) == Publish("op", (), 1, after=follows)
     assert bench.reporter.heartbeat_due_at() == bench.now + 5
     bench.reporter.release()
     assert bench.reporter.heartbeat_due_at() == inf
@@ -735,3 +737,18 @@ def test_the_rate_is_that_of_the_last_seconds_or_of_the_last_items(
     rate = Rate()
     found = [rate.sample(now, done) for now, done in samples][-1]
     assert found == (None if told is None else pytest.approx(told, rel=0.15))
+
+
+def test_without_heartbeats_it_is_asked_once_whether_the_last_report_is_still_stored() -> None:
+    bench = Bench(lease_s=None)
+    woken: list[float] = []
+    bench.reporter.lease.wake = lambda: woken.append(bench.now)
+    for _ in range(3):
+        bench.now += 1
+        bench.reporter.log("line")
+        bench.send()
+    assert bench.reporter.heartbeat_due_at() == bench.now + ASKED_AFTER_S
+    assert woken == [101.0], "the thread that sends heartbeats waits for the new time"
+    bench.now += ASKED_AFTER_S
+    assert bench.reporter.heartbeat(bench.now).as_observer
+    assert bench.reporter.heartbeat_due_at() == bench.now + SETTINGS.idle_timeout_s / 4

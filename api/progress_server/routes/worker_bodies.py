@@ -55,6 +55,9 @@ class WorkerPublish(BaseModel):
     lease_ms: Whole | None = Field(None, description="how long the worker may be silent, if longer than its lease")
     observer: bool = Field(False, description="the sender is not its worker: its lease stays as it is")
     traceparent: Traceparent = ""
+    after: Whole | None = Field(
+        None, description="the last seq of the producer that was said to be stored; `gap` if it no longer is"
+    )
 
 
 WorkerPublishes = Annotated[list[WorkerPublish], Field(max_length=MAX_PUBLISHES)]
@@ -80,6 +83,7 @@ class WorkerPublished(BaseModel):
     error: str | None = Field(None, description="the error code, if it was rejected")
     detail: str | None = None
     events: RejectedEvents | None = Field(None, description="the events for which it was rejected, if it is some")
+    last: int | None = Field(None, description="with `gap`: the last seq of the producer that is stored")
 
 
 class WorkerCreated(BaseModel):

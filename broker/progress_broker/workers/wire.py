@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from progress_broker.errors import BrokerError, InvalidInput, RejectedEvents, rejection
+from progress_broker.errors import BrokerError, Gap, InvalidInput, RejectedEvents, rejection
 from progress_broker.model.entry import MAX_SEQ, NewEvent, encode, encode_data, is_event_type
 from progress_broker.model.operation import MAX_LABEL_CHARS, Cancel, Status, is_id
 from progress_broker.model.publish import Counts, Created, Publish, Published
@@ -34,6 +34,7 @@ _FIELDS: Final = frozenset(
         "lease_ms",
         "observer",
         "traceparent",
+        "after",
     }
 )
 _EVENT_FIELDS: Final = frozenset({"type", "data", "seq", "count"})
@@ -47,13 +48,15 @@ _POSITION = re.compile(r"(\d{1,20})-(\d{1,20})")
 
 
 def write_publish(publish: Publish) -> dict[str, Any]:
-    """Return a publish as JSON values. Its entries are of one producer, or of none."""
+    """Return a publish as JSON values. Its entries are of one producer, or of none, and `after` of the same."""
     entries = publish.entries
     value: dict[str, Any] = {"operation": publish.operation}
     if entries:
         value["events"] = [_write_event(entry) for entry in entries]
         if entries[0].producer:
             value["producer"] = entries[0].producer
+    if publish.after is not None:
+        value["producer"], value["after"] = publish.after
     optional = {
         "attempt": publish.attempt,
         "begins": publish.begins or None,
@@ -99,6 +102,9 @@ def read_publish(value: object, settings: Settings) -> Publish | BrokerError:
     expect = _text(value, "expect")
     if expect and expect not in _STATUSES:
         raise InvalidInput("expect: must be a status", field="expect")
+    after = _whole(value, "after")
+    if after is not None and producer is None:
+        raise InvalidInput("after: needs a producer, whose seq it is", field="after")
     publish = Publish(
         operation,
         (),
@@ -110,6 +116,7 @@ def read_publish(value: object, settings: Settings) -> Publish | BrokerError:
         _whole(value, "lease_ms"),
         _flag(value, "observer"),
         traceparent,
+        None if after is None or producer is None else (producer, after),
     )
     try:
         return publish._replace(entries=[_read_event(event, producer, settings, begins=begins) for event in events])
@@ -233,6 +240,8 @@ def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
     """Return the answer to a publish."""
     if "error" in value:
         error = rejection(value["error"], value["detail"])
+        if isinstance(error, Gap):
+            error.last = value["last"]
         if events := value.get("events"):
             error.events = RejectedEvents(
                 tuple(events["rejected"]), events["max_event_bytes"], events["max_progress_bytes"]
@@ -249,6 +258,8 @@ def read_answers(values: Sequence[Mapping[str, Any]], number: int) -> list[Publi
 def write_error(error: BrokerError) -> dict[str, Any]:
     """Return an error that concerns one operation of several as JSON values."""
     value: dict[str, Any] = {"error": error.code, "detail": error.detail}
+    if isinstance(error, Gap):
+        value["last"] = error.last
     if error.events is not None:
         numbers, event_bytes, progress_bytes = error.events
         value["events"] = {

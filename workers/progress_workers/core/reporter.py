@@ -22,6 +22,7 @@ from progress_workers.core.lease import Lease
 from progress_workers.core.opening import Opening
 from progress_workers.core.outgoing.backlog import LEVELS, Line, level_of
 from progress_workers.core.outgoing.outbox import BATCH_LINES, Outbox
+from progress_workers.core.outgoing.sent import Refill
 from progress_workers.core.progress.clock import Clock
 from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress.progress import Progress
@@ -98,6 +99,7 @@ class Reporter:
         self._discarded = self._told = False
         self._assumes_running = False
         self._begins, self._conflicts = False, 0
+        self._asks = self._lost_events = False
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
         if opening is not None and opening.new is not None:
@@ -213,6 +215,11 @@ class Reporter:
         """
         return self._told or (self.lost is not None and not isinstance(self.lost, Fenced | OperationEnded))
 
+    def tell_loss(self) -> bool:
+        """Return whether Redis lost events for good since this was asked before."""
+        told, self._lost_events = self._lost_events, False
+        return told
+
     @property
     def ended(self) -> bool:
         """Whether an end was reported, or a retry."""
@@ -304,7 +311,7 @@ class Reporter:
 
     def spooled(self) -> None:
         """Note that the last batch is written: this process has done what it can."""
-        if self.outbox.batch is not None and self.outbox.acknowledged():
+        if self.outbox.batch is not None and self.outbox.spooled():
             self._finished = True
             self._finish()
 
@@ -314,7 +321,7 @@ class Reporter:
         """Return the monotonic time, in seconds, at which there is a batch to take; infinity for never."""
         if self.done:
             return inf
-        return -inf if self.opening is not None else self.outbox.due_at(counting=not self._released)
+        return -inf if self.opening is not None or self._asks else self.outbox.due_at(counting=not self._released)
 
     def take(self, now: float) -> list[NewEvent] | None:
         """Return the batch to send as of `now`; None if nothing is due. It is the same until it is acknowledged."""
@@ -326,6 +333,23 @@ class Reporter:
         """Return the publish that sends the batch of `take`."""
         entries = self.take(now)
         return None if entries is None else self._publish(entries, lease_ms=self.outbox.lease_ms)
+
+    def ask_stored(self) -> None:
+        """Ask the broker next whether all that was stored still is: a heartbeat was told that something is not."""
+        if not self.done:
+            self._asks = True
+            self.dirty_flag.wake()
+
+    def question(self) -> Publish | None:
+        """Return the publish that asks this, if it has to be asked before there is a batch, which asks it too."""
+        asks = self._asks and self.outbox.batch is None
+        return self._publish((), as_observer=self.lease.lease_s is None) if asks else None
+
+    def refill(self, last: int) -> Refill:
+        """Send again what Redis has lost: all that it had stored after the seq `last`. Return what that is."""
+        refill = self.outbox.refill(last)
+        self._asks, self._lost_events = False, self._lost_events or refill.gone > 0
+        return refill
 
     def begin_again(self) -> bool:
         """Begin this attempt again, because Redis does not know it: a failover may have lost its beginning.
@@ -348,12 +372,14 @@ class Reporter:
         return left_out
 
     def acknowledged(self, answer: Published) -> None:
-        """Note that the last batch is stored."""
+        """Note that the last batch is stored, or that all before is, if that was asked."""
+        self._asks = False
         if self.outbox.batch is None:
+            self.apply_answer(answer)
             return
         if answer.counts is not None:
             self.progress.hear(answer.counts)
-        last = self.outbox.acknowledged()
+        last = self.outbox.acknowledged(self._clock.monotonic())
         self.lease.heard(self.outbox.taken_at)
         self.apply_answer(answer)
         if last:
@@ -369,6 +395,7 @@ class Reporter:
     def heartbeat(self, now: float) -> Publish:
         """Return the heartbeat. Its answer also says whether this process may still report the operation."""
         self.lease.heartbeat_sent(now)
+        self.outbox.sent.drop_old(now)
         return self._publish((), as_observer=self.lease.lease_s is None)
 
     def after_fork(self) -> None:
@@ -396,6 +423,7 @@ class Reporter:
             lease_ms=lease_ms,
             as_observer=as_observer,
             traceparent=self.trace.traceparent if entries else "",
+            after=(self.outbox.producer, self.outbox.stored) if self.outbox.stored else None,
         )
 
     def apply_answer(self, answer: Published) -> None:
@@ -405,4 +433,5 @@ class Reporter:
             self.cancellation.request(CancelInfo(answer.cancel.reason, answer.cancel.by))
 
     def _finish(self) -> None:
+        self.outbox.sent.clear()
         self.dirty_flag.dirty = True  # never cleared again: further counting wakes nobody

@@ -7,6 +7,7 @@ from progress_broker.errors import (
     BrokerError,
     Conflict,
     Forbidden,
+    Gap,
     OperationEnded,
     SetupError,
     StorageFull,
@@ -27,10 +28,23 @@ def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Call
     """Pass the answer to `take`. If it is a rejection, stop reporting the operation."""
     if not isinstance(answer, BrokerError):
         take(answer)
+    elif isinstance(answer, Gap):
+        refill(reporter, answer)
     elif isinstance(answer, Conflict) and reporter.begin_again():
         pass
     elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():
         give_up(reporter, answer)
+
+
+def refill(reporter: Reporter, gap: Gap) -> None:
+    """Send again what was stored and is lost, in the thread that sends."""
+    again, gone = reporter.refill(gap.last)
+    logger.warning(
+        "Redis lost events of operation %s that it had stored, as in a failover: %d are sent again, %d are gone",
+        reporter.operation,
+        sum(map(len, again)) - (gone > 0),
+        gone,
+    )
 
 
 def checked_answer(answer: Published | BrokerError) -> Published:

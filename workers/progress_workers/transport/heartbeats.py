@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from math import inf
 
-from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Gap, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
@@ -34,6 +34,7 @@ class Heartbeats:
 
     def add(self, reporter: Reporter) -> None:
         """Send heartbeats for an operation from now on."""
+        reporter.lease.wake = self._wakeup.set
         self._reporters.setdefault(reporter)
         self._thread.start()
         if reporter.heartbeat_due_at() < self._next_at:
@@ -85,7 +86,9 @@ class Heartbeats:
                     continue
                 if isinstance(answer, StorageUnavailable | StorageFull):
                     return self._failed(batch, answer)
-                if not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
+                if isinstance(answer, Gap):
+                    reporter.ask_stored()  # only the thread that sends knows what it is sending
+                elif not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
                     apply_answer(reporter, answer, reporter.apply_answer)
         self._backoff.succeeded()
         return 0.0

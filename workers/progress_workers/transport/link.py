@@ -148,10 +148,12 @@ class Link:
         return self._sender.flush(reporters, timeout_s)
 
     def tell_dropped(self) -> bool:
-        """Return whether reports of an operation that is still in use were dropped since the last call."""
-        dropped = {reporter for reporter in list(self._known) if reporter.dropped} - set(self._reported_dropped)
+        """Return whether reports of an operation that is still in use were dropped, or lost, since the last call."""
+        known = list(self._known)
+        lost = [reporter for reporter in known if reporter.tell_loss()]
+        dropped = {reporter for reporter in known if reporter.dropped} - set(self._reported_dropped)
         self._reported_dropped.update(dropped)
-        return bool(dropped)
+        return bool(dropped or lost)
 
     def exit_timeout_s(self) -> float:
         """Return how long the end of a block, or of the process, waits for storage."""

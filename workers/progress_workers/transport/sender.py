@@ -132,7 +132,10 @@ class Sender:
         Operations that were given up are not waited for: their reports will never be acknowledged.
         """
         reporters = list(reporters)
-        return self.settled(reporters, timeout_s) and not any(reporter.dropped for reporter in reporters)
+        if not self.settled(reporters, timeout_s):
+            return False
+        lost = [reporter for reporter in reporters if reporter.tell_loss() or reporter.dropped]
+        return not lost
 
     def settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
         """Wait until nothing of what was reported so far will be sent any more. Return whether that was in time."""
@@ -333,7 +336,7 @@ class Sender:
 
 def _batch(reporter: Reporter, now: float) -> Publish | None:
     try:
-        return reporter.batch(now)
+        return reporter.question() or reporter.batch(now)
     except Exception as error:  # an unexpected value in one operation must not stop the others
         logger.exception("stopped reporting operation %s, because of an unexpected error", reporter.operation)
         reporter.lose(

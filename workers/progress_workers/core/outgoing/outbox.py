@@ -1,5 +1,9 @@
-"""Sends one batch at a time to Redis. A batch stays unchanged, with the same numbers, until it is acknowledged."""
+"""Sends one batch at a time to Redis. A batch stays unchanged, with the same numbers, until it is acknowledged.
 
+If Redis loses what it acknowledged, that is sent again first, under the same numbers.
+"""
+
+from collections import deque
 from collections.abc import Sequence
 from math import inf
 from secrets import token_hex
@@ -9,6 +13,7 @@ from progress_broker.settings import Settings
 from progress_workers.core.encoding import log_json, room, running
 from progress_workers.core.metadata import Metadata
 from progress_workers.core.outgoing.backlog import Backlog, Line
+from progress_workers.core.outgoing.sent import Refill, Sent
 from progress_workers.core.progress.dirty import DirtyFlag
 from progress_workers.core.progress_encoder import ProgressEncoder
 
@@ -53,6 +58,10 @@ class Outbox:
 
     def _begin_anew(self) -> None:
         self.batch = None
+        self._later: deque[list[NewEvent]] = deque()  # after a loss: the batches that follow this one
+        self.sent = Sent()
+        self.stored = 0
+        """The seq up to which events are known to be stored."""
         self.producer, self._seq = token_hex(8), 0
         self._marks = self._batch_mark = self._reached = 0
 
@@ -64,7 +73,7 @@ class Outbox:
     @property
     def lease_ms(self) -> int | None:
         """How long the worker may be silent after the batch; None: as long as its lease."""
-        return self.hold_ms if self._parting else None
+        return self.hold_ms if self._parting and not self._later else None
 
     @property
     def newest(self) -> int:
@@ -84,7 +93,7 @@ class Outbox:
         """Return how many events are not acknowledged yet."""
         batch = self.batch or []
         end = self.end is not None and not (batch and batch[-1].type == "end")
-        return len(batch) + len(self.backlog) + self.metadata.waits + end
+        return len(batch) + sum(map(len, self._later)) + len(self.backlog) + self.metadata.waits + end
 
     def due_at(self, *, counting: bool) -> float:
         """Return when there is a batch to take; infinity for never.
@@ -138,17 +147,43 @@ class Outbox:
     def leave_out(self, type: str) -> bool:
         """Take the events of a type out of the batch, which was rejected for them. Return whether there were any."""
         before = self.batch or []
-        self.batch = [entry for entry in before if entry.type != type] or None
-        if self.batch is None:
-            self._reached = self._batch_mark
+        self.batch = [entry for entry in before if entry.type != type]
+        if not self.batch:
+            self._batch_done()
         return len(before) > len(self.batch or ())
 
-    def acknowledged(self) -> bool:
+    def acknowledged(self, now: float) -> bool:
         """Note that the batch is stored. Return whether it was the last one."""
-        last = self._parting or (self.batch or [])[-1].type == "end"
-        self.batch = None
-        self._reached = self._batch_mark
+        batch = self.batch or []
+        self.stored = batch[-1].seq or 0
+        self.sent.keep(batch, now)
+        return self._batch_done()
+
+    def spooled(self) -> bool:
+        """Note that the batch is written to a spool, from where it is sent. Return whether it was the last one."""
+        self.sent.spooled = (self.batch or [])[-1].seq or 0
+        return self._batch_done()
+
+    def _batch_done(self) -> bool:
+        batch = self.batch or []
+        last = bool(batch) and not self._later and (self._parting or batch[-1].type == "end")
+        self.batch = self._later.popleft() if self._later else None
+        if self.batch is None:
+            self._reached = self._batch_mark
         return last
+
+    def refill(self, last: int) -> Refill:
+        """Send again first what Redis has lost of what it had stored: all after the seq `last`."""
+        refill = self.take_lost(last)
+        following = [self.batch] if self.batch else []
+        self._later.extendleft(reversed([*refill.batches, *following]))
+        self.batch = self._later.popleft() if self._later else None
+        return refill
+
+    def take_lost(self, last: int) -> Refill:
+        """Return what Redis has lost, if it has stored only what is up to the seq `last`."""
+        self.stored = min(self.stored, last)
+        return self.sent.take_lost(last, self.producer)
 
     def after_fork(self) -> None:
         """Restart in a forked child as a new producer: the parent sends what was waiting."""

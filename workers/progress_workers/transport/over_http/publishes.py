@@ -7,6 +7,7 @@ import orjson
 
 from progress_broker.errors import (
     BrokerError,
+    Gap,
     RejectedEvents,
     ServerUnavailable,
     StorageFull,
@@ -115,6 +116,8 @@ class Publishes:
         for part in _parts(publish, number, self._stored.get(producer, 0)):
             (answer,) = self.send([part])
             if isinstance(answer, BrokerError):
+                if isinstance(answer, Gap):  # parts that were stored may be lost, too
+                    self._stored.pop(producer, None)
                 return answer
             if producer:
                 self._stored[producer] = part.entries[-1].seq or 0
@@ -144,5 +147,8 @@ def _parts(publish: Publish, number: int, stored: int) -> Iterator[Publish]:
     rest = [entry for entry in publish.entries if (entry.seq or 1) > stored]
     for at in range(0, len(rest), most):
         part = publish._replace(entries=rest[at : at + most])
-        # What the first one has begun, or found, the others do not begin or expect again.
-        yield part._replace(begins=False, expect="") if at or stored else part
+        if at or stored:  # what the first one has begun, or found, the others do not begin or expect again
+            before = rest[at - 1].seq if at else stored
+            follows = (part.entries[0].producer, before or 0) if publish.after else None
+            part = part._replace(begins=False, expect="", after=follows)
+        yield part
