@@ -21,7 +21,10 @@ def server(redis_server: RealRedis, tmp_path_factory: pytest.TempPathFactory) ->
         yield it
 
 
-OVER_BOTH = {f"test_{name}.py" for name in ("operations", "cancelling", "children", "counting", "leases", "processes")}
+OVER_BOTH = {
+    f"test_{name}.py"
+    for name in ("operations", "cancelling", "children", "counting", "failing_over", "leases", "processes")
+}
 """The files whose tests run over Redis and over HTTP, but for those that are `over_redis`."""
 
 

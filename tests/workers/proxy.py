@@ -48,9 +48,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:  # it is down for now
+                client.close()
+                continue
             self._sockets += (client, server)
             asked, muted = threading.Event(), threading.Event()
             self._spawn(self._pass_calls, client, server, asked, muted)

@@ -69,15 +69,24 @@ class Signals:
                 while True:
                     listeners = self._listeners()
                     arrived = self._carrier.signals({name: _position(group) for name, group in listeners.items()})
-                    backoff.succeeded()
+                    if backoff.failing:
+                        self._check_all()
+                        backoff.succeeded()
                     for signal in arrived:
                         self._deliver(listeners[signal.operation], signal)
             except (StorageUnavailable, StorageFull) as error:
                 logger.debug("signals could not be read; reading is retried: %s", error)
+                if not backoff.failing:
+                    self._check_all()
                 time.sleep(max(backoff.failed(), error.retry_s or 0.0))
             except Exception:  # this thread serves all operations
                 logger.exception("an unexpected error occurred while reading signals; reading is retried")
                 time.sleep(backoff.failed())
+
+    def _check_all(self) -> None:
+        """Have a heartbeat sent for each: another server may answer now, which lacks what was stored."""
+        for reporter in list(self._reporters):
+            self._look(reporter)
 
     def _listeners(self) -> dict[str, list[Reporter]]:
         """Return the listeners of each operation, once there are any."""

@@ -1,0 +1,72 @@
+"""A master dies with what its replica never got. Workers send it again, over Redis and over HTTP."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from progress_workers import Operation
+from tests.servers import wait_until
+from tests.workers.conftest import Lasting
+from tests.workers.harness import Broker, assert_whole
+from tests.workers.pair import Pair
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with Pair(tmp_path / "pair") as pair:
+        yield pair
+
+
+@pytest.fixture
+def failing(pair: Pair, carrier: str, tmp_path: Path) -> Iterator[Broker]:
+    """The Redis that will be the master, and settings of workers that report to the one that is."""
+    if carrier == "redis":
+        broker = Broker(pair.direct_url, pair.url)
+        yield broker
+    else:
+        with Lasting(pair.url, tmp_path / "server.log", redis_timeout_s=2) as server:
+            broker = Broker(pair.direct_url, server.url)
+            yield broker
+    broker.redis.close()
+
+
+def test_what_the_new_master_never_got_is_sent_again(
+    pair: Pair, failing: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Operation.start("import", id="op", total=100, interval_s=0.01, settings=failing.settings) as op:
+        with Operation.attach("op", interval_s=0.01, end_on_exit=False, settings=failing.settings) as joined:
+            silent = Operation.start("import", id="silent", lease_s=1.5, settings=failing.settings)
+            silent.log("before")
+            for number in range(20):
+                if number == 10:
+                    assert silent.flush(60)
+                    pair.cut()
+                    silent.log("lost for a while")
+                op.log(f"line {number}")
+                op.advance()
+                joined.advance(2)
+                assert op.flush(60)
+                assert joined.flush(60)
+            assert silent.flush(60)
+            pair.fail_over()
+            op.log("after")
+            assert op.flush(60), "nothing is gone"
+            wait_until(lambda: failing.logged("silent") == ["before", "lost for a while"], "a heartbeat finds it")
+            wait_until(lambda: counted(failing) == 60, "also what sends none while it is not asked to")
+        assert joined.flush(60)
+    for each in ("op", "silent"):
+        assert_whole(failing.events(each))
+    assert failing.logged("op") == [*(f"line {number}" for number in range(20)), "after"]
+    assert failing.show("op").status == "succeeded"
+    assert counted(failing) == 60
+    silent.succeed()
+    assert silent.flush(60)
+    said = [record for record in caplog.records if "that it had stored, as in a failover" in record.message]
+    assert len(said) == 3, "once for each publisher"
+    assert all(record.levelno == logging.WARNING and "0 are gone" in record.message for record in said)
+
+
+def counted(broker: Broker) -> float:
+    return float((broker.show("op").progress or {}).get("current", 0))
