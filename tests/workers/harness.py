@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import redis
 
-from progress_broker.model.operation import NewSignal
+from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.operations.store import Store
 from progress_broker.storage.keys import Keyspace
@@ -73,6 +73,9 @@ class Broker:
 
     def signal(self, operation: str, type: str, data: Any = None) -> None:
         self._ask(lambda store: store.signal(operation, NewSignal(type=type, data=data), by="bob"))
+
+    def create(self, new: dict[str, Any]) -> None:
+        self._ask(lambda store: store.create(NewOperation.model_validate(new)))
 
     def delete(self, operation: str) -> None:
         self._ask(lambda store: store.delete(operation, force=True))

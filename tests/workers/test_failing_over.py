@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from progress_workers import Operation
+from progress_workers import Fenced, Operation
 from tests.servers import wait_until
 from tests.workers.conftest import Lasting
 from tests.workers.harness import Broker, assert_whole
@@ -70,3 +70,61 @@ def test_what_the_new_master_never_got_is_sent_again(
 
 def counted(broker: Broker) -> float:
     return float((broker.show("op").progress or {}).get("current", 0))
+
+
+def test_an_operation_that_the_new_master_never_got_is_created_again(
+    pair: Pair, failing: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"interval_s": 0.01, "settings": failing.settings}
+    pair.cut()
+    first = Operation.start("import", id="retried", title="Import", lease_s=2, **options)
+    created = [
+        Operation.start("import", id="op", title="Import", metadata={"customer": "a"}, lease_s=2, total=10, **options),
+        Operation.start("import", id="retried", title="Import", lease_s=2, new_attempt=True, **options),
+    ]
+    joined = Operation.attach("op", end_on_exit=False, **options)
+    created[0].update(metadata={"part": 1})
+    for op in (*created, joined):
+        op.log("before")
+        op.advance(2)
+        assert op.flush(60)
+    pair.fail_over()
+    for op in (*created, joined):
+        op.log("after")
+        assert op.flush(60), "nothing is gone"
+    assert sorted(failing.logged("op")) == ["after", "after", "before", "before"]
+    assert failing.logged("retried") == ["before", "after"]
+    assert counted(failing) == 4
+    shown = failing.show("op")
+    assert (shown.title, shown.metadata) == ("Import", {"customer": "a", "part": 1})
+    assert failing.show("retried").attempt == 2
+    for op in (*created, joined):
+        op.succeed()
+        assert op.flush(60)
+    assert_whole(failing.events("op"))
+    assert [failing.show(each).status for each in ("op", "retried")] == ["succeeded", "succeeded"]
+    assert "Redis lost operation op, as in a failover: it is created again" in caplog.text
+    first.log("from an attempt that is over")
+    with pytest.raises(Fenced), first:
+        pass
+
+
+def test_an_operation_of_another_process_is_waited_for_until_it_is_created_again(
+    pair: Pair, failing: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"interval_s": 0.01, "settings": failing.settings}
+    pair.cut()
+    create = {"id": "op", "kind": "import", "lease_s": None}
+    failing_over = Broker(pair.url)
+    failing_over.create(create)
+    with Operation.attach("op", **options) as op:
+        op.log("before")
+        assert op.flush(60)
+        pair.fail_over()
+        op.log("after")
+        wait_until(lambda: "waiting for the process that created it to create it again" in caplog.text, "it is missed")
+        failing.create(create)
+        assert op.flush(60)
+    assert failing.logged("op") == ["before", "after"]
+    assert failing.show("op").status == "succeeded"
+    failing_over.redis.close()

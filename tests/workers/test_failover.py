@@ -1,7 +1,6 @@
 """Redis fails over or rejects calls: temporary errors are retried, and losses are reported."""
 
 import asyncio
-import logging
 from pathlib import Path
 
 import pytest
@@ -100,49 +99,69 @@ def test_what_another_program_does_to_one_operation_holds_up_no_other(broker: Br
         assert op.flush(timeout=60)
 
 
-def test_an_operation_that_redis_lost_is_not_said_to_be_stored(
+def lose(broker: Broker, *operations: str) -> None:
+    """Delete operations without a trace, as a failover or a flush does."""
+    for operation in operations:
+        keys = KEYS.operation(operation)
+        broker.redis.delete(keys.snapshot, keys.log, keys.signals)
+
+
+def test_an_operation_that_redis_lost_is_created_again(
     run: Run, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     def body(op: Operation | AsyncOperation) -> None:
-        broker.redis.delete(KEYS.operation("lost").snapshot)  # a failover can lose it like this
+        op.log("before")
+        wait_until(lambda: broker.logged("lost") == ["before"], "it is stored")
         for n in range(3):
+            lose(broker, "lost")
             op.log(f"line {n}")
+            wait_until(lambda n=n: f"line {n}" in broker.logged("lost"), "it is stored again")
 
-    caplog.set_level(logging.WARNING, "progress_workers")
-    with pytest.raises(NotFound, match="a failover or restart lost it"):
-        run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
-    [said] = [message for message in caplog.messages if "lost" in message]
-    assert "stopped reporting operation lost, because operation lost no longer exists in Redis" in said
-    assert "events that were not stored yet and are lost" in said
+    run(body, "import", id="lost", interval_s=0.01, settings=broker.settings)
+    assert_whole(broker.events("lost"))
+    assert broker.logged("lost") == ["before", "line 0", "line 1", "line 2"]
+    assert broker.show("lost").status == "succeeded"
+    assert caplog.text.count("Redis lost operation lost, as in a failover: it is created again") == 3
 
 
-def test_flush_tells_a_loss_however_it_is_called(broker: Broker, redis_url: str) -> None:
-    op = Operation.start("import", id="lost", interval_s=0.01, settings=broker.settings)
+def test_flush_tells_the_loss_of_an_operation_that_nobody_creates_again(
+    broker: Broker, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its worker has nothing to create it with. It gives it up after 10 s."""
+    for id in ("lost", "lost-too", "lost-here"):
+        broker.create({"id": id, "lease_s": None})
+    elsewhere = python(redis_url, LOSING)
+    op = Operation.attach("lost", interval_s=0.01, settings=broker.settings)
     assert op.flush(timeout=60)
-    broker.redis.delete(KEYS.operation("lost").snapshot)
+    lose(broker, "lost")
     op.log("line")
-    assert not op.flush(timeout=20)
-    assert not op.flush(timeout=20)
 
     async def flushed() -> bool:
-        other = await AsyncOperation.start("import", id="lost-too", interval_s=0.01, settings=broker.settings)
-        await asyncio.to_thread(broker.redis.delete, KEYS.operation("lost-too").snapshot)
+        other = await AsyncOperation.attach("lost-too", interval_s=0.01, settings=broker.settings)
+        await asyncio.to_thread(lose, broker, "lost-too")
         other.log("line")
         return await other.flush(timeout=60)
 
     assert not asyncio.run(flushed())
-    assert finished(python(redis_url, LOSING)) == "True False True"
+    assert not op.flush(timeout=60)
+    assert not op.flush(timeout=60)
+    with pytest.raises(NotFound, match="a failover or restart lost it"):
+        op.raise_if_cancelled()
+    [said] = [message for message in caplog.messages if "stopped reporting operation lost," in message]
+    assert "because operation lost no longer exists in Redis" in said
+    assert "events that were not stored yet and are lost: " in said
+    assert finished(elsewhere) == "True False True"
 
 
 LOSING = """
     import os, redis, progress_workers
     from progress_broker.storage.keys import Keyspace
-    op = progress_workers.Operation.start("import", id="lost-here", lease_s=None)
+    op = progress_workers.Operation.attach("lost-here")
     flushed = [progress_workers.flush(20)]
     client = redis.Redis.from_url(os.environ["PROGRESS_REDIS_URL"])
     client.delete(Keyspace("pb", 16).operation("lost-here").snapshot)
     op.log("line")
-    print(*flushed, progress_workers.flush(20), progress_workers.flush(20), end="")
+    print(*flushed, progress_workers.flush(60), progress_workers.flush(20), end="")
 """
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from threading import RLock
 
-from progress_broker.errors import BrokerError, Fenced, OperationEnded
+from progress_broker.errors import BrokerError, Fenced, NotFound, OperationEnded
 from progress_broker.model.entry import NewEvent, build_shapes
 from progress_broker.model.metadata import FIELD, MAX_METADATA_BYTES
 from progress_broker.model.operation import Status
@@ -19,7 +19,7 @@ from progress_broker.settings import Settings
 from progress_workers.core.cancellation import Cancellation
 from progress_workers.core.inbox import Inbox
 from progress_workers.core.lease import Lease
-from progress_workers.core.opening import Opening
+from progress_workers.core.opening import Opening, OpeningAgain
 from progress_workers.core.outgoing.backlog import LEVELS, Line, level_of
 from progress_workers.core.outgoing.outbox import BATCH_LINES, Outbox
 from progress_workers.core.outgoing.sent import Refill
@@ -72,6 +72,7 @@ class Reporter:
         self._traced = False
         self.opening = opening
         """What has to be done before anything can be sent; None: nothing. Until then, reports are buffered."""
+        self._again = OpeningAgain()
         self.parent = opening.new.parent if opening is not None and opening.new is not None else None
         self.joins = joins
         """Whether this is one of several processes that count, and another one ends the operation."""
@@ -94,12 +95,14 @@ class Reporter:
         self.inbox = Inbox()
         self.cancellation = Cancellation(operation, self.dirty_flag, self.inbox)
         self._worker = worker
-        self._created_ms = created_ms
+        self.created_ms = created_ms
+        """When the operation was created, which tells it from another one that gets its id later."""
         self._finished = self._released = False
         self._discarded = self._told = False
         self._assumes_running = False
         self._begins, self._conflicts = False, 0
         self._asks = self._lost_events = False
+        self._lost_created_ms: int | None = None
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
         if opening is not None and opening.new is not None:
@@ -270,12 +273,13 @@ class Reporter:
 
     def opened(self, state: WorkerView) -> None:
         """Begin to report an operation that is in this state, or has just been found to be in it."""
-        opening = self.opening
-        if opening is not None:
-            if opening.only_creates:
-                self._finished, self.opening = True, None
-                self._finish()
-                return
+        opening, again = self.opening, self.missing is not None
+        if opening is not None and opening.only_creates:
+            self._finished, self.opening = True, None
+            self._finish()
+            return
+        if opening is not None and not again:
+            self._again.opening = opening
             self.begin_trace(state.traceparent)
             # What `start` creates or finds counts from 0, but its percentage continues.
             self.progress.resume(state.progress, state.counts, joins=self.joins, percent_only=opening.new is not None)
@@ -283,9 +287,12 @@ class Reporter:
             if state.started_ms is not None:
                 self._began_at = self._clock.monotonic() - max(0.0, time.time() - state.started_ms / 1000)
         self.parent = self.parent or state.parent
-        self.attempt, self._created_ms = state.attempt, state.created_ms
+        self._lost_created_ms = self.created_ms
+        self.attempt, self.created_ms = state.attempt, state.created_ms
         running = state.status not in (Status.PENDING, Status.STALLED)
-        if not self._assumes_running:
+        if again and not self.outbox.sent.complete_after:
+            pass  # what is sent again says that it is running
+        elif not self._assumes_running:
             self.outbox.publish_running = not running
         elif running:
             self.outbox.leave_out("status")
@@ -294,6 +301,23 @@ class Reporter:
         self.opening = None
         if state.cancel is not None:
             self.cancellation.request(CancelInfo(state.cancel.reason, state.cancel.by))
+
+    def open_again(self, rejection: NotFound) -> bool:
+        """Open the operation again, because Redis does not have it any more. Return False if that can't help."""
+        opening = self._again.missed(self._clock.monotonic(), rejection)
+        if opening is not None:
+            self.opening = opening
+        return opening is not None
+
+    def follow_creation(self, other: "Reporter") -> None:
+        """Go on with an operation that another reporter of this process has created again, if it is the same."""
+        if self.operation == other.operation and self.created_ms == other._lost_created_ms:
+            self.created_ms = other.created_ms
+
+    @property
+    def missing(self) -> NotFound | None:
+        """What the broker said when it did not have the operation any more; None once something is stored again."""
+        return self._again.rejection
 
     # Spooling, instead of sending, by the thread that sends.
 
@@ -418,7 +442,7 @@ class Reporter:
             entries,
             self.attempt,
             self._begins,
-            self._created_ms,
+            self.created_ms,
             self._worker if entries else "",
             lease_ms=lease_ms,
             as_observer=as_observer,
@@ -429,6 +453,7 @@ class Reporter:
     def apply_answer(self, answer: Published) -> None:
         """Process the answer to a heartbeat or a batch."""
         self._begins, self._conflicts = False, 0
+        self._again.stored()
         if answer.cancel is not None:
             self.cancellation.request(CancelInfo(answer.cancel.reason, answer.cancel.by))
 

@@ -8,6 +8,8 @@ from progress_broker.errors import (
     Conflict,
     Forbidden,
     Gap,
+    InvalidInput,
+    NotFound,
     OperationEnded,
     SetupError,
     StorageFull,
@@ -28,12 +30,25 @@ def apply_answer(reporter: Reporter, answer: Published | BrokerError, take: Call
     """Pass the answer to `take`. If it is a rejection, stop reporting the operation."""
     if not isinstance(answer, BrokerError):
         take(answer)
-    elif isinstance(answer, Gap):
-        refill(reporter, answer)
-    elif isinstance(answer, Conflict) and reporter.begin_again():
-        pass
-    elif not isinstance(answer, TooLarge) or not reporter.leave_out_metadata():
+    elif not _mended(reporter, answer):
         give_up(reporter, answer)
+
+
+def _mended(reporter: Reporter, rejection: BrokerError) -> bool:
+    """Return whether the reporter can go on after a rejection, with other calls."""
+    match rejection:
+        case Gap():
+            refill(reporter, rejection)
+            return True
+        case NotFound():
+            return open_again(reporter, rejection)
+        case Conflict():
+            return reporter.begin_again()
+        case TooLarge():
+            return reporter.leave_out_metadata()
+        case InvalidInput():  # the operation may have been cancelled since it began
+            return reporter.outbox.leave_out("status")
+    return False
 
 
 def refill(reporter: Reporter, gap: Gap) -> None:
@@ -45,6 +60,22 @@ def refill(reporter: Reporter, gap: Gap) -> None:
         sum(map(len, again)) - (gone > 0),
         gone,
     )
+
+
+def open_again(reporter: Reporter, rejection: NotFound) -> bool:
+    """Open the operation again if Redis has lost it. Return False if it has to be given up."""
+    known = reporter.missing is not None
+    if not reporter.open_again(rejection):
+        return False
+    if not known:
+        logger.warning(
+            "Redis lost operation %s, as in a failover: %s",
+            reporter.operation,
+            "it is created again"
+            if reporter.opening is not None and reporter.opening.new is not None
+            else "waiting for the process that created it to create it again",
+        )
+    return True
 
 
 def checked_answer(answer: Published | BrokerError) -> Published:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from math import inf
 
-from progress_broker.errors import BrokerError, Gap, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Fenced, Gap, NotFound, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
@@ -86,8 +86,8 @@ class Heartbeats:
                     continue
                 if isinstance(answer, StorageUnavailable | StorageFull):
                     return self._failed(batch, answer)
-                if isinstance(answer, Gap):
-                    reporter.ask_stored()  # only the thread that sends knows what it is sending
+                if isinstance(answer, Gap | NotFound | Fenced):
+                    reporter.ask_stored()  # the thread that sends may have opened it again meanwhile: it asks, and acts
                 elif not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
                     apply_answer(reporter, answer, reporter.apply_answer)
         self._backoff.succeeded()

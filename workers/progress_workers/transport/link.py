@@ -180,6 +180,8 @@ class Link:
         return Spooler(spool, self.carrier, self._opened)
 
     def _opened(self, reporter: Reporter) -> None:
+        for each in list(self._known) if reporter.missing is not None else ():
+            each.follow_creation(reporter)
         self._signals.add(reporter)
         self._heartbeats.add(reporter)
 

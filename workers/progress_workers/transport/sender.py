@@ -8,16 +8,16 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.publish import Publish
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import Cancelled
-from progress_workers.transport.answers import AWAY, apply_answer, refuse
+from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
-from progress_workers.transport.opening.operation import open_operation
+from progress_workers.transport.opening.operation import open_again, open_operation
 from progress_workers.transport.spooler import Spooler
 
 logger = logging.getLogger(__name__)
@@ -250,7 +250,10 @@ class Sender:
         if opening is None:
             return True
         try:
-            reporter.opened(open_operation(self._carrier, opening))
+            if reporter.missing is not None:
+                reporter.opened(open_again(self._carrier, opening, reporter.attempt))
+            else:
+                reporter.opened(open_operation(self._carrier, opening))
         except CallRejected as error:
             self._back_off_one(reporter, error)
             return True
@@ -258,7 +261,13 @@ class Sender:
             self._back_off(error)
             return False
         except (BrokerError, Cancelled) as error:
-            refuse(reporter, error)
+            if isinstance(error, NotFound) and reporter.open_again(error):  # who can create it again may come
+                self._rejected.setdefault(reporter, _Rejected()).again()
+                return True
+            if reporter.missing is not None and isinstance(error, BrokerError):
+                give_up(reporter, reporter.missing if isinstance(error, NotFound) else error)
+            else:
+                refuse(reporter, error)
         self._answered()
         self._rejected.pop(reporter, None)
         if not reporter.done:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from math import inf
 
-from progress_broker.errors import BrokerError, OperationEnded, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Conflict, OperationEnded, StorageFull, StorageUnavailable, TooLarge
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish, Published, WorkerView
 from progress_workers.core.opening import Opening
@@ -13,7 +13,7 @@ from progress_workers.errors import Cancelled
 from progress_workers.spool.file import SpoolFile
 from progress_workers.spool.records import decode, encode
 from progress_workers.spool.spool import Spool
-from progress_workers.transport.answers import AWAY, apply_answer, refuse
+from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.opening.operation import open_operation
 
@@ -195,7 +195,10 @@ class Spooler:
                 reporter.apply_answer(answer)
         elif reporter is not None and not reporter.done:
             self._states[key] = None
-            apply_answer(reporter, answer, reporter.apply_answer)
+            if isinstance(answer, Conflict | TooLarge):
+                apply_answer(reporter, answer, reporter.apply_answer)
+            else:
+                give_up(reporter, answer)
         else:
             self._states[key] = None
             self._refused.add(publish.operation)

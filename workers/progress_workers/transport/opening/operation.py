@@ -1,12 +1,12 @@
 """Opens an operation: creates or finds it, and begins a new attempt if wanted. This is safe to repeat."""
 
-from progress_broker.errors import NotFound, OperationEnded, OperationExists
+from progress_broker.errors import Fenced, NotFound, OperationEnded, OperationExists
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import WorkerView
 from progress_workers.core.opening import Opening
 from progress_workers.errors import Cancelled
 from progress_workers.transport.carrier import Carrier
-from progress_workers.transport.opening.takeover import begin_attempt
+from progress_workers.transport.opening.takeover import begin_attempt, begin_next_attempt
 
 
 def open_operation(carrier: Carrier, opening: Opening) -> WorkerView:
@@ -21,6 +21,18 @@ def open_operation(carrier: Carrier, opening: Opening) -> WorkerView:
     if opening.new_attempt:
         state = begin_attempt(carrier, opening.operation, state, opening.worker)
     check_open(carrier, opening, state)
+    return state
+
+
+def open_again(carrier: Carrier, opening: Opening, attempt: int) -> WorkerView:
+    """Open an operation that Redis has lost, as the attempt that it was at. Raises what `open_operation` does."""
+    state = _found(carrier, opening)
+    check_open(carrier, opening, state)
+    while state.attempt < attempt:
+        state = begin_next_attempt(carrier, opening.operation, state, opening.worker)
+        check_open(carrier, opening, state)
+    if state.attempt > attempt:
+        raise Fenced(f"attempt {state.attempt} of operation {opening.operation} has taken over from attempt {attempt}")
     return state
 
 

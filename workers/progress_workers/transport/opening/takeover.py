@@ -15,9 +15,16 @@ _TRIES: Final = 8
 
 def begin_attempt(carrier: Carrier, operation: str, state: WorkerView, worker: str) -> WorkerView:
     """Begin a new attempt at an operation, unless no worker has started it. Return the operation's new state."""
+    if state.status.done or state.status is Status.PENDING:
+        return state  # an operation that nobody has started needs no new attempt
+    return begin_next_attempt(carrier, operation, state, worker)
+
+
+def begin_next_attempt(carrier: Carrier, operation: str, state: WorkerView, worker: str) -> WorkerView:
+    """Begin the attempt after the present one, unless the operation has ended. Return its new state."""
     for _ in range(_TRIES):
-        if state.status.done or state.status is Status.PENDING:
-            return state  # an operation that nobody has started needs no new attempt
+        if state.status.done:
+            return state
         attempt = state.attempt + 1
         # A cancel stays in effect, and the new attempt learns of it.
         status = Status.CANCELLING if state.status is Status.CANCELLING else Status.RUNNING
