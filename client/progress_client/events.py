@@ -52,7 +52,11 @@ class Snapshot(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset(_Event):
-    """Events were lost before this one. What was known of the operation is to be replaced by its state."""
+    """Events were lost before this one. What was known of the operation is to be replaced by its state.
+
+    Forget the events that were told after `n`: all that are stored after it follow. The state may be newer than some of
+    these: `state.events` says how many events it has.
+    """
 
     reason: str
     """Why: `trimmed` (no longer kept) or `lost` (Redis lost them, or never had the position)."""
@@ -138,7 +142,7 @@ Event = Snapshot | Reset | Progress | Log | MetadataChange | StatusChange | Chil
 
 
 def read_event(envelope: bytes, position: str = "") -> Event:
-    """Return the event of an envelope. An envelope without an id has its operation's position."""
+    """Return the event of an envelope. A snapshot without an id has its operation's position."""
     try:
         said = orjson.loads(envelope)
         known = {
@@ -159,7 +163,7 @@ def _typed(known: dict[str, Any], reset: str | None) -> Event:
     type, data = known["type"], known["data"]
     if type == "snapshot":
         state = Operation.model_validate(data)
-        known["position"] = state.position
+        known["position"] = known["position"] or state.position
         return Snapshot(**known, state=state) if reset is None else Reset(**known, reason=reset, state=state)
     if isinstance(data, dict) and (fields := _FIELDS.get(type)) is not None:
         try:

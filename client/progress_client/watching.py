@@ -35,13 +35,14 @@ async def watch(
                     cancels.check()
                     patience.heard()
                     state = event.state if isinstance(event, Snapshot | Reset) else None
-                    if state is None or not state.done:
+                    is_whole = state is not None and state.done and event.position == state.position
+                    if not is_whole:
                         start = Start(event.position, seen=True)
                     elif end_shown:
                         continue  # cut off before the end: that can't be resumed from the snapshot
                     if isinstance(event, Bookmark):
                         continue
-                    end_shown = state is not None and state.done
+                    end_shown = is_whole
                     yield event
                     if isinstance(event, End):
                         return

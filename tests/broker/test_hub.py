@@ -13,7 +13,7 @@ from progress_broker.hub import Hub
 from progress_broker.live.channel import Channel
 from progress_broker.live.feeds.reader import COUNT, Batch
 from progress_broker.model.entry import NewEvent, encode
-from progress_broker.model.event import Event
+from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.operation import NewOperation, Operation
 from progress_broker.operations import retention
 from progress_broker.operations.store import Store
@@ -365,7 +365,7 @@ async def test_an_answer_that_an_operation_does_not_exist_is_outdated_once_someb
         await may_answer.wait()
         return True
 
-    async def last_events(*args: Any) -> list[event_log.LastEvent | None]:
+    async def last_events(*args: Any) -> list[LastEvent | None]:
         return [None] if await wait_the_first_time() else await compare(*args)
 
     async def get(operation: str) -> Operation:

@@ -11,7 +11,7 @@ import pytest
 from progress_broker.errors import InvalidInput
 from progress_broker.model.children import Child, Tree
 from progress_broker.model.entry import read_publish_request
-from progress_broker.model.event import Event
+from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.operation import EVENT_TYPE, OPERATION_ID, RESERVED_TYPES, NewOperation, Operation, Status
 from progress_broker.model.position import milliseconds, parse
 from progress_broker.settings import Settings
@@ -112,11 +112,15 @@ def test_the_events_of_folds_are_what_the_server_tells(vector: dict[str, Any]) -
         if "snapshot" in event:
             snapshot = event["snapshot"]
             operation = Operation.model_validate(snapshot)
-            [message] = sse.read(snapshot_frame(operation, event.get("reset")).wire)
+            shared = LastEvent(event["at"]["n"], event["at"]["id"].encode()) if "at" in event else None
+            [message] = sse.read(snapshot_frame(operation, event.get("reset"), shared).wire)
             assert message.json["data"] == snapshot
             assert message.json.get("reset") == event.get("reset")
-            assert message.json["n"] == snapshot["events"]
-            assert message.id == ("" if snapshot["done"] else snapshot["position"])
+            if "at" in event:
+                assert {"n": message.json["n"], "id": message.id} == event["at"]
+            else:
+                assert message.json["n"] == snapshot["events"]
+                assert message.id == ("" if snapshot["done"] else snapshot["position"])
         elif "children" in event:
             [message] = sse.read(children_frame("import-42", event["time"], orjson.dumps(event["children"])).wire)
             assert (message.type, message.id) == ("children", "")

@@ -63,12 +63,12 @@ for (const { name, entry, event } of vectors.frames) {
 }
 
 /** An event of a fold as it is on the wire: its name, its data and its id. */
-function told({ id, type, n, data, snapshot, reset, children, time: at }) {
-  if (children) return ['children', { operation: OPERATION, type: 'children', time: at, data: children }, ''];
+function told({ id, type, n, data, snapshot, reset, at, children, time: toldAt }) {
+  if (children) return ['children', { operation: OPERATION, type: 'children', time: toldAt, data: children }, ''];
   if (!snapshot) return [type, { operation: OPERATION, n, type, time: Number(id.split('-')[0]), data }, id];
   const time = Number(snapshot.position.split('-')[0]);
-  const envelope = { operation: OPERATION, n: snapshot.events, type: 'snapshot', time, data: snapshot };
-  return ['snapshot', reset ? { ...envelope, reset } : envelope, snapshot.done ? '' : snapshot.position];
+  const envelope = { operation: OPERATION, n: at?.n ?? snapshot.events, type: 'snapshot', time, data: snapshot };
+  return ['snapshot', reset ? { ...envelope, reset } : envelope, at?.id ?? (snapshot.done ? '' : snapshot.position)];
 }
 
 for (const { name, events, state } of vectors.folds) {

@@ -2,23 +2,15 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from progress_broker.history.archive import read_kept, spread, whole_curve
-from progress_broker.model.event import END, Event, read_entry, read_events
+from progress_broker.model.event import END, Event, LastEvent, read_entry, read_events
 from progress_broker.model.position import START, order, parse
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import SwallowedCancels
-
-
-class LastEvent(NamedTuple):
-    """An operation's state in Redis: its number of events, and the position of the last one."""
-
-    n: int
-    position: bytes
-
 
 UNREADABLE = LastEvent(-1, b"")
 """The `LastEvent` of an operation whose data another program has overwritten."""

@@ -7,9 +7,10 @@ from itertools import islice
 
 from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.history import event_log
-from progress_broker.history.event_log import UNREADABLE, LastEvent
+from progress_broker.history.event_log import UNREADABLE
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
+from progress_broker.model.event import LastEvent
 from progress_broker.operations.store import Store
 from progress_broker.storage.lanes import lanes_by_node
 

@@ -37,6 +37,13 @@ class Event(NamedTuple):
     """The publisher's trace context, if it is traced. Only entries of the feed have it."""
 
 
+class LastEvent(NamedTuple):
+    """Where a log or its reader stands: the number and position of the last event. 0 is before the first."""
+
+    n: int
+    position: bytes
+
+
 def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None:
     """Return the event in a stream entry `[id, [field, value, …]]`, or None if another program wrote the entry."""
     position, fields = entry

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import orjson
 
-from progress_broker.model.event import BOOKMARK, CHILDREN, END, PROGRESS, SNAPSHOT, Event
+from progress_broker.model.event import BOOKMARK, CHILDREN, END, PROGRESS, SNAPSHOT, Event, LastEvent
 from progress_broker.model.operation import EVENT_TYPE, RESERVED_TYPES, TERMINAL, Operation
 from progress_broker.model.position import milliseconds
 from progress_broker.model.validation import fits_nesting_limit
@@ -116,25 +116,30 @@ def _replaced(type: bytes, data: bytes, reason: str) -> tuple[bytes, bytes]:
     return type, orjson.dumps(outcome)
 
 
-def snapshot_frame(operation: Operation, reset: str | None = None) -> Frame:
+def snapshot_frame(operation: Operation, reset: str | None = None, at: LastEvent | None = None) -> Frame:
     """Return the frame of a snapshot. `reset` is why the client can't resume: `trimmed` or `lost` history.
 
-    The frame has no id if the operation has ended: a client that disconnects before it gets the `end` must not resume
-    after it.
+    `at` is the last event that the client and the log share, if there is one: the frame then has its `n` and id, and
+    all events after it follow, although the state is newer. Otherwise the frame has no id if the operation has ended: a
+    client that disconnects before it gets the `end` must not resume after it.
     """
+    n, position = operation.events, operation.position.encode()
+    resumable = not operation.done
+    if at is not None and at.n < n:
+        (n, position), resumable = at, True
     envelope: dict[str, object] = {
         "operation": operation.id,
-        "n": operation.events,
+        "n": n,
         "type": "snapshot",
         "time": int(operation.position.partition("-")[0]),
         "data": operation.model_dump(mode="json"),
     }
     if reset is not None:
         envelope["reset"] = reset
-    identifier = b"" if operation.done else b"id: %b\n" % operation.position.encode()
+    identifier = b"id: %b\n" % position if resumable else b""
     head = identifier + b"event: snapshot\ndata: "
     wire = head + orjson.dumps(envelope) + b"\n\n"
-    return Frame(operation.events, operation.position.encode(), SNAPSHOT, wire, len(head))
+    return Frame(n, position, SNAPSHOT, wire, len(head))
 
 
 # A comment, and `retry`, are not followed by an empty line: they join the next event. Of a block without data several

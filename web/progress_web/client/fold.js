@@ -80,7 +80,7 @@ function foldSnapshot(state, event) {
     position: event.position, // null if its `end` is still to come: resuming must not skip it
     ended: state.ended && sameOne,
     children: sameOne ? state.children : [],
-    logN: Math.min(state.logN, operation.events), // after a loss of data the numbers may have started again
+    logN: Math.min(state.logN, event.n), // after a loss of data, other events follow with these numbers
   };
   if (!event.reset) return next;
   return addLine(next, { n: event.n, time: event.time, level: 'gap', message: event.reset, stage: null });
@@ -112,10 +112,14 @@ function foldEnd(state, event) {
   return next.ended ? next : { ...next, ended: true };
 }
 
-/** @param {OperationState} state @param {Event} event @returns {OperationState} */
+/**
+ * A snapshot does not list the children, so a child older than the snapshot may still be new.
+ * @param {OperationState} state @param {Event} event @returns {OperationState}
+ */
 function foldChild(state, event) {
   const next = advance(state, event, {});
-  return next === state ? state : { ...next, children: withChild(next.children, event.data) };
+  const children = withChild(next.children, event.data);
+  return children === next.children ? next : { ...next, children };
 }
 
 /**

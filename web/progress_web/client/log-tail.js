@@ -111,5 +111,6 @@ export class LogTail {
 function eventsOf({ operation, events, snapshot, reset }) {
   const lines = events.map((event) => ({ ...event, position: null, reset: null }));
   if (!snapshot) return lines;
-  return [{ type: 'snapshot', position: null, operation, n: snapshot.events, time: Date.parse(snapshot.updated_at), data: snapshot, reset }, ...lines];
+  // The page goes on after the last event that is left, which the state may be ahead of: lines with any number may be new.
+  return [{ type: 'snapshot', position: null, operation, n: 0, time: Date.parse(snapshot.updated_at), data: snapshot, reset }, ...lines];
 }
