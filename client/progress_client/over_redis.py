@@ -9,6 +9,7 @@ from progress_broker.history import event_log
 from progress_broker.history.event_log import HistoryLost
 from progress_broker.model import event as log_event
 from progress_broker.model.entry import NewEvent
+from progress_broker.model.event import LastEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
 from progress_broker.model.position import START, parse
 from progress_broker.operations.listing import Filters
@@ -22,8 +23,10 @@ from progress_client.events import Event, read_event
 class _State(NamedTuple):
     """An operation's state to begin with, and why its history is missing, if it is."""
 
-    state: Operation
-    reset: str | None
+    operation: Operation
+    reset: str | None = None
+    shared: LastEvent | None = None
+    """The last event that the reader and the log share, from which it goes on."""
 
 
 class OverRedis:
@@ -72,21 +75,23 @@ class OverRedis:
         begins = await self._begin(operation, start)
         if begins is None:
             return
-        after = START
+        after = position = START
         if isinstance(begins, Bookmark):
             position = begins.position
             if start.seen:
                 yield begins
             elif start.position != FROM_START:
                 after = start.position or START  # a time, if the log is read from before it
-        else:
-            yield _snapshot(begins.state, begins.reset)
-            if begins.state.done:
-                yield await self._end(begins.state)
-                return
-            position = begins.state.position
         wanted = None if types is None else frozenset(type.encode() for type in types) | {log_event.END}
+        state = None if isinstance(begins, Bookmark) else begins
         while True:
+            if state is not None:
+                frame = snapshot_frame(*state)
+                after, position = START, frame.position.decode()
+                yield read_event(frame.envelope, position)
+                if state.operation.done and frame.n == state.operation.events:
+                    yield await self._end(state.operation)
+                    return
             try:
                 async with aclosing(event_log.follow(self._store, operation, position)) as following:
                     async for event in following:
@@ -96,13 +101,7 @@ class OverRedis:
                         yield _told(event) if wanted is None or event.type in wanted else Bookmark(position)
                 return
             except HistoryLost as lost:
-                snapshot = await self._store.get(operation)
-                yield _snapshot(snapshot, str(lost))
-                after = START
-                if snapshot.done:
-                    yield await self._end(snapshot)
-                    return
-                position = snapshot.position
+                state = _State(await self._store.get(operation), str(lost), lost.shared)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -112,7 +111,7 @@ class OverRedis:
         """Return the position or the state to go on from; None if the operation has ended at the position."""
         position = start.position
         if position is None:
-            return _State(await self._store.get(operation), None)
+            return _State(await self._store.get(operation))
         if position == FROM_START:
             await self._store.get(operation)  # the log of an operation that does not exist is only empty
             return Bookmark(START)
@@ -120,13 +119,12 @@ class OverRedis:
         if page.reset is None:
             ended = page.at is not None and page.at.type == log_event.END
             return None if ended else Bookmark(position)
+        shared = await event_log.last_before(self._store, operation, position) if page.reset == "lost" else None
         current = await self._store.get(operation)
-        if not start.seen and parse(position) < parse(current.position):
+        if shared is not None and not start.seen and parse(position) < parse(current.position):
             # It may be any time, and not the position of an event: nothing is lost if the log reaches back to it.
-            before = await event_log.last_before(self._store, operation, position)
-            if before is not None:
-                return Bookmark(before.position.decode())
-        return _State(current, page.reset)
+            return Bookmark(shared.position.decode())
+        return _State(current, page.reset, shared)
 
     async def _end(self, snapshot: Operation) -> Event:
         """Return the end of an operation that has ended. If it is no longer in the log, the snapshot has it."""
@@ -140,7 +138,3 @@ class OverRedis:
 
 def _told(event: log_event.Event) -> Event:
     return read_event(make_frame(event).envelope, event.position.decode())
-
-
-def _snapshot(operation: Operation, reset: str | None) -> Event:
-    return read_event(snapshot_frame(operation, reset).envelope)

@@ -87,7 +87,8 @@ async def history(
     """Read an operation's events as JSON. Continue with the `position` of the response until `done` is true.
 
     If the position is unknown, or the events after it are no longer stored, `reset` is the reason and `snapshot` is
-    the current state of the operation. Continue from the snapshot's position.
+    the current state of the operation. Continue from `position` all the same: after a loss in Redis it is that of the
+    last event which is left, and all that is stored after it follows.
     """
     await require_permission(request, context, Action.READ, operation)
     if after is not None:
@@ -117,14 +118,17 @@ async def history(
                 raise Unauthenticated("the credentials expired or were revoked during a long poll")
         else:
             break
+    position = page.events[-1].position.decode() if page.events else after or START
+    shared = await event_log.last_before(context.store, operation, position) if page.reset == "lost" else None
     # Without events, reading the snapshot shows whether the operation exists at all: it raises `NotFound` if not.
     snapshot = None if page.events else await context.store.get(operation)
     reset = snapshot if page.reset else None
-    position = page.events[-1].position.decode() if page.events else after or START
+    if reset is not None:
+        position = reset.position if shared is None else shared.position.decode()
     body = {
         "operation": operation,
         "events": [orjson.Fragment(frame.envelope) for frame in frames],
-        "position": reset.position if reset else position,
+        "position": position,
         "done": _at_end(page),
         "reset": page.reset,
         "snapshot": reset.model_dump(mode="json") if reset else None,

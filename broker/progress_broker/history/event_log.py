@@ -19,6 +19,11 @@ UNREADABLE = LastEvent(-1, b"")
 class HistoryLost(Exception):
     """A log can't be read on from a position. Its text is the reason: `trimmed` or `lost`."""
 
+    def __init__(self, reason: str, shared: LastEvent | None) -> None:
+        super().__init__(reason)
+        self.shared = shared
+        """The last event that the reader and the log share. None: not all events after it are kept."""
+
 
 PART = 100
 """How many events are read at once: Redis does nothing else meanwhile."""
@@ -124,16 +129,20 @@ async def _kept_after(store: Store, operation: str, position: str, count: int) -
 
 
 async def last_before(store: Store, operation: str, position: str) -> LastEvent | None:
-    """Return the last event of a log at a position that may lie between events: number 0 is before the first one.
+    """Return the last kept event at or before a position, which may lie between events: number 0 is before the first.
 
-    None means that the log does not reach back to there.
+    None means that events after the position are missing, other than `progress`. If Redis has lost the position, this
+    is the last event that its reader and the log share: what was published since the loss has later positions.
     """
-    key = store.keyspace.operation(operation).log
+    key, at = store.keyspace.operation(operation).log, position.encode()
     before = await _entries(store.connections.commands.xrevrange(key, max=position, count=_LOOKED_BACK))
     for event in read_events(operation, before):
         return LastEvent(event.n, event.position)
-    first = await kept(store, operation, 1)
-    return LastEvent(0, START.encode()) if first and first[0].n == 1 else None
+    found = await read_kept(store, operation, at, 1)
+    if found.oldest is None or not found.has_all_after(at):
+        return None
+    older = found.events[0] if found.events and found.events[0].position == at else found.before
+    return LastEvent(older.n, older.position) if older else LastEvent(0, START.encode())
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
@@ -172,7 +181,8 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
         else:
             page = await after(store, operation, yielded, store.settings.page_length)
             if page.reset is not None:
-                raise HistoryLost(page.reset)
+                shared = None if page.reset == "trimmed" else await last_before(store, operation, yielded)
+                raise HistoryLost(page.reset, shared)
             events = page.events
         for event in events:
             yield event
@@ -191,7 +201,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
             continue
         now = await store.get(operation)
         if parse(now.position) < parse(yielded):  # new events would be skipped until they pass this position
-            raise HistoryLost("lost")
+            raise HistoryLost("lost", await last_before(store, operation, yielded))
         if now.done and parse(now.position) <= parse(seen):
             return
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -204,8 +204,8 @@ class LongPoll:
                 for event in page["events"]:
                     yield Told(event["type"], page["position"], event)
                 if page["reset"]:
-                    yield _snapshot(page["snapshot"], page["reset"])
-                if page["done"] or (page["reset"] and page["snapshot"]["done"]):
+                    yield replace(_snapshot(page["snapshot"], page["reset"]), id=page["position"])
+                if page["done"]:
                     yield OVER
                     return
                 position = page["position"]

@@ -1,0 +1,29 @@
+"""A Redis that loses what was written last, as in a failover to a server that did not have it yet."""
+
+from typing import Any
+
+from progress_broker.operations.store import Store
+
+
+class Remembered:
+    """What Redis had of an operation and of its lane at a moment."""
+
+    def __init__(self, store: Store, had: dict[str, tuple[bytes | None, int]]) -> None:
+        self._store, self._had = store, had
+
+    @classmethod
+    async def of(cls, store: Store, operation: str) -> "Remembered":
+        """Remember what Redis has now."""
+        keys = store.keyspace.operation(operation)
+        lane = (keys.lane.feed, f"{keys.lane.feed}:length", keys.lane.index, keys.lane.expiry, keys.lane.leases)
+        own = (keys.snapshot, keys.log, keys.kept, keys.curve, keys.signals)
+        redis: Any = store.connections.commands
+        return cls(store, {key: (await redis.dump(key), await redis.pttl(key)) for key in (*own, *lane)})
+
+    async def lose_the_rest(self) -> None:
+        """Let Redis have what it had then, and nothing of what came since."""
+        redis: Any = self._store.connections.commands
+        for key, (value, left_ms) in self._had.items():
+            await redis.delete(key)
+            if value is not None:
+                await redis.restore(key, max(0, left_ms), value)
