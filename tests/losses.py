@@ -1,7 +1,10 @@
 """A Redis that loses what was written last, as in a failover to a server that did not have it yet."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from progress_broker.model.event import Event, LastEvent
+from progress_broker.model.position import order
 from progress_broker.operations.store import Store
 
 
@@ -27,3 +30,11 @@ class Remembered:
             await redis.delete(key)
             if value is not None:
                 await redis.restore(key, max(0, left_ms), value)
+
+
+def shared_with(events: Sequence[Event], lost: bytes | None) -> LastEvent | None:
+    """Return the last event at or before a position that was lost."""
+    if lost is None:
+        return None
+    before = [LastEvent(event.n, event.position) for event in events if order(event.position) <= order(lost)]
+    return before[-1] if before else LastEvent(0, b"0-0")

@@ -26,6 +26,7 @@ from progress_broker.stream.batching import BOOKMARK_EVERY
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
 from progress_broker.stream.outlet import UNENCODED
 from tests.broker.harness import ALL, Timers
+from tests.losses import shared_with
 
 LANES = 3
 TERMS = frozenset({b"owner:ann"})
@@ -40,7 +41,7 @@ class Log:
         self.gone = False
         self.loading = False
         self.pages: list[bytes] = []
-        self.snapshots = 0
+        self.snapshots: list[bytes | None] = []
         self.channel = Channel(name, self, RingLimits(ring, 1_000_000))
         self.channel.loaded_with(self.events[-ring:])
 
@@ -53,8 +54,8 @@ class Log:
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)
 
-    def snapshot(self, channel: Channel) -> None:
-        self.snapshots += 1
+    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
+        self.snapshots.append(lost)
 
     def empty(self, channel: Channel) -> None: ...
 
@@ -96,12 +97,12 @@ class Log:
         pages, self.pages = self.pages, []
         for position in pages:
             self.channel.page_read(position, *self.after(position))
-        if self.snapshots:
-            self.snapshots = 0
+        snapshots, self.snapshots = self.snapshots, []
+        for lost in snapshots:
             if self.gone:
                 self.channel.close("gone")
             else:
-                self.channel.snapshot_read(self.operation())
+                self.channel.snapshot_read(lost, self.operation(), shared_with(self.events, lost))
 
 
 class Client:

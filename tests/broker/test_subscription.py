@@ -18,6 +18,7 @@ from progress_broker.stream.replay import Reading, Replays
 from progress_broker.stream.stream import Mode
 from progress_broker.stream.subscription import CONFLATE_OVER, Subscription
 from tests.broker.harness import ALL, Outlet, Timers, event, frame
+from tests.losses import shared_with
 
 
 def operation(n: int, status: str = "running") -> Operation:
@@ -44,7 +45,7 @@ class Log:
         self.ring, self.trimmed = ring, 0
         self.loading = False
         self.pages: list[bytes] = []
-        self.snapshots = 0
+        self.snapshots: list[bytes | None] = []
         self.emptied = 0
         self.channel = Channel("a", self, RingLimits(ring, 1_000_000))
         self.channel.bookmark_every = BOOKMARK_EVERY
@@ -66,8 +67,8 @@ class Log:
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)
 
-    def snapshot(self, channel: Channel) -> None:
-        self.snapshots += 1
+    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
+        self.snapshots.append(lost)
 
     def empty(self, channel: Channel) -> None:
         self.emptied += 1
@@ -81,9 +82,9 @@ class Log:
             n = max(0, int(position.partition(b"-")[0]) - 1_000)
             reset = "trimmed" if n < self.trimmed else None
             self.channel.page_read(position, [] if reset else self.events[n : n + length], reset)
-        if self.snapshots:
-            self.snapshots = 0
-            self.channel.snapshot_read(operation(len(self.events)))
+        snapshots, self.snapshots = self.snapshots, []
+        for lost in snapshots:
+            self.channel.snapshot_read(lost, operation(len(self.events)), shared_with(self.events, lost))
 
 
 def placed(log: Log, at: int = 0, delivery: Delivery = ALL, timers: Timers | None = None) -> Subscription:
@@ -191,11 +192,15 @@ def test_what_was_being_read_when_history_was_lost_is_not_believed() -> None:
     log = Log(ring=2)
     for _ in range(10):
         log.publish()
-    subscription, outlet = subscribed(log)
+    subscription = placed(log, 3)
+    outlet = attached(subscription)
     subscription.reset("lost")
     log.answer()
-    assert outlet.numbers == [-10]
+    assert outlet.numbers == [-3]
     assert b'"reset":"lost"' in outlet.frames[-1].wire
+    log.answer()
+    log.answer()
+    assert outlet.numbers == [-3, *range(4, 11)]
 
 
 def test_one_whose_history_was_lost_before_it_began_begins_with_that_snapshot_alone() -> None:
@@ -208,8 +213,39 @@ def test_one_whose_history_was_lost_before_it_began_begins_with_that_snapshot_al
     outlet = attached(subscription)
     log.publish()
     log.answer()
-    assert outlet.numbers == [-2]
-    assert b'"reset":"lost"' in outlet.frames[-1].wire
+    assert outlet.types == ["snapshot", "progress", "progress"]
+    assert b'"reset":"lost"' in outlet.frames[1].wire
+    assert b'"n":0' in outlet.frames[1].wire
+
+
+LOST = 4  # of 10 events
+
+
+@pytest.mark.parametrize(("behind", "told"), [(0, [-6, 7, 8]), (3, [-6, 7, 8]), (5, [6, 7, 8])])
+@pytest.mark.parametrize("late_ms", [0, -2])
+def test_after_a_loss_all_that_is_stored_follows_the_last_event_that_is_shared(
+    behind: int, told: list[int], late_ms: int
+) -> None:
+    """Whose last event is left needs no reset. The clock of the other Redis may be behind."""
+    log = Log(ring=8)
+    for _ in range(10 - behind):
+        log.publish()
+    subscription = placed(log, 10 - behind)
+    outlet = attached(subscription)
+    if behind:
+        subscription.pause_writing()
+    for _ in range(behind):
+        log.publish()
+    del log.events[-LOST:]
+    for n in (7, 8):
+        log.events.append(event(n, "log")._replace(position=b"%d-5" % (1_010 + n - 6 + late_ms)))
+    log.channel.reload()
+    log.answer()
+    subscription.resume_writing()
+    while log.loading or log.snapshots or log.pages:
+        log.answer()
+    assert outlet.numbers == told
+    assert subscription.mode is Mode.LIVE
 
 
 def test_a_page_that_leads_nowhere_does_not_go_round_for_ever() -> None:
@@ -219,7 +255,7 @@ def test_a_page_that_leads_nowhere_does_not_go_round_for_ever() -> None:
     subscription, _ = subscribed(log)
     log.pages.clear()
     subscription.take_page(())
-    assert log.snapshots == 1
+    assert len(log.snapshots) == 1
 
 
 def test_the_end_closes_it_once() -> None:
@@ -238,7 +274,7 @@ def test_the_end_closes_it_once() -> None:
     subscription.reset("lost")
     subscription.take_page([frame(2)])
     assert subscription.tick(1e9) is None
-    assert log.snapshots == 0
+    assert not log.snapshots
 
 
 def test_an_ended_operation_is_told_as_snapshot_and_end() -> None:

@@ -50,6 +50,8 @@ class MemberSubscription(Subscription):
 
     __slots__ = ("member",)
 
+    replays_after_loss = False
+
     def __init__(self, channel: Channel, delivery: Delivery, policy: StreamPolicy, member: "BundleMember") -> None:
         super().__init__(channel, delivery, policy)
         self.member = member

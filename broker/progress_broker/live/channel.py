@@ -66,6 +66,7 @@ class Channel(History):
     def loaded_with(self, tail: Sequence[Event]) -> None:
         """Receive the newest events of the log, oldest first, then apply what the feed delivered meanwhile."""
         lost = self._contradicts(tail)
+        self._agreed = self._agreed_with(tail) if lost else None
         if tail and 0 < self.n == tail[0].n - 1:
             # The tail starts right after our last event, so it does not contain that event, and it can't be compared.
             # Without the tail's first event, each subscription continues from its own position.
@@ -85,7 +86,7 @@ class Channel(History):
             fields = {"operation": self.operation, "streams": len(self.subscriptions)}
             log.info(_LOST, *fields.values(), extra=fields)
         for subscription in tuple(self.subscriptions):
-            if lost:
+            if lost and not self._agrees_with(subscription):
                 subscription.reset("lost")
             elif newest:
                 subscription.appeared()

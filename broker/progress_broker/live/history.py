@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from progress_broker.model.event import Event
+from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import START, milliseconds, order
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
@@ -104,8 +104,9 @@ class Loader(Protocol):
     def page(self, channel: Any, position: bytes) -> None:
         """Read the log after a position, then call `page_read`."""
 
-    def snapshot(self, channel: Any) -> None:
-        """Read the operation's snapshot, then call `snapshot_read`."""
+    def snapshot(self, channel: Any, lost: bytes | None) -> None:
+        """Read the last event at or before a position that Redis has lost, if there is one, and the operation's
+        snapshot; then call `snapshot_read`."""
 
     def empty(self, channel: Any) -> None:
         """Remove the channel, because it has no subscriptions any more."""
@@ -115,6 +116,7 @@ class History:
     """An operation's events up to the n-th: the part of a channel from which subscriptions catch up."""
 
     __slots__ = (
+        "_agreed",
         "_joined",
         "_loader",
         "_pages",
@@ -142,7 +144,8 @@ class History:
         self._loader = loader
         self._joined = 0  # how many subscriptions it ever had
         self._pages: dict[bytes, list[Subscription]] = {}
-        self._snapshots: list[tuple[Subscription, str | None]] = []
+        self._snapshots: dict[bytes | None, list[tuple[Subscription, str | None]]] = {}
+        self._agreed: bytes | None = None  # after a loss: up to there, the log has nothing that was not delivered
 
     @property
     def standing(self) -> tuple[int, bytes, int]:
@@ -180,25 +183,32 @@ class History:
             subscription.take_page(frames, reset)
 
     def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
-        """Request a snapshot for a subscription. All subscriptions that wait for one share it."""
-        self._snapshots.append((subscription, reset))
-        if len(self._snapshots) == 1:
-            self._loader.snapshot(self)
+        """Request a snapshot for a subscription. Subscriptions that have lost the same history share it, and all
+        others."""
+        lost = None
+        if reset == "lost" and subscription.replays_after_loss:
+            lost = min(subscription.position, self._agreed or subscription.position, key=order)
+        waiting = self._snapshots.setdefault(lost, [])
+        waiting.append((subscription, reset))
+        if len(waiting) == 1:
+            self._loader.snapshot(self, lost)
 
-    def snapshot_read(self, operation: Operation) -> None:
-        """Pass a snapshot to all subscriptions that wait for one.
+    def snapshot_read(self, lost: bytes | None, operation: Operation, shared: LastEvent | None) -> None:
+        """Pass a snapshot to all subscriptions that wait for it. After a loss it is followed by all events after the
+        last one that they share with the log.
 
         An operation that began after the last event of a subscription is another one, which has the id now. Its client
         may not be allowed to read it, so it has to ask again.
         """
-        waiting, self._snapshots = self._snapshots, []
-        frames = {reset: snapshot_frame(operation, reset) for reset in {reset for _, reset in waiting}}
+        waiting = self._snapshots.pop(lost)
+        frames = {reset: snapshot_frame(operation, reset, shared) for reset in {reset for _, reset in waiting}}
         began_ms = round(operation.created_at.timestamp() * 1000)
         for subscription, reset in waiting:
             if reset is not None and 0 < milliseconds(subscription.position) < began_ms:
                 subscription.close("lost", reconnect=True)
             else:
-                subscription.take_snapshot(frames[reset], done=operation.done)
+                frame = frames[reset]
+                subscription.take_snapshot(frame, done=operation.done and frame.n == operation.events)
 
     def _filter_for(self, subscription: Subscription) -> None:
         """Find out how many events are kept if a subscription is the first to need that."""
@@ -229,6 +239,27 @@ class History:
             return ours.position == event.position
         oldest = self._ring.first
         return oldest is not None and order(event.position) < order(oldest.position)
+
+    def _agrees_with(self, subscription: Subscription) -> bool:
+        """Whether a subscription can go on after a loss: its last event is in the ring, or older.
+
+        It is not certain before it has begun. If it is older, a page will show whether the log has it.
+        """
+        ours, oldest = self._ring.at(subscription.n), self._ring.first
+        if not subscription.n or subscription.has_first_frames or oldest is None:
+            return False
+        return subscription.n < oldest.n if ours is None else ours.position == subscription.position
+
+    def _agreed_with(self, tail: Sequence[Event]) -> bytes:
+        """Return the last position that both the ring and a log have, or else one that is older than all they share.
+
+        Positions alone would not show what they share if the clock of another Redis is behind.
+        """
+        for event in reversed(tail):
+            ours = self._ring.at(event.n)
+            if ours is not None and ours.position == event.position:
+                return ours.position
+        return self.position if self._ring.first is None else self._ring.first.position
 
     def _contradicts(self, tail: Sequence[Event]) -> bool:
         """Whether the log no longer has events that were delivered: a failover or a restore has lost them."""

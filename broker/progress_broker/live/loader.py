@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from progress_broker.errors import Gone, NotFound, StorageUnavailable, Unreadable
 from progress_broker.history import event_log
 from progress_broker.live.channel import Channel
+from progress_broker.model.event import LastEvent
 from progress_broker.model.operation import Operation
 from progress_broker.operations.store import Store
 from progress_broker.runtime.backoff import until_back
@@ -102,13 +103,21 @@ class ChannelLoader:
         room = 2 * settings.client_buffer_bytes // typical if typical else settings.page_length
         return max(2, min(settings.page_length, room))
 
-    def snapshot(self, channel: Channel) -> None:
-        """Read the snapshot of a channel's operation."""
+    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
+        """Read the last event at or before a lost position, if there is one, and the operation's snapshot."""
+
+        async def found() -> tuple[LastEvent | None, Operation]:
+            # The state is read last, so that it is not older than the event.
+            shared = (
+                None if lost is None else await event_log.last_before(self._store, channel.operation, lost.decode())
+            )
+            return shared, await self._get(channel)
 
         async def read() -> None:
-            operation = await self._until_answered(channel, lambda: self._get(channel))
-            if operation is not None:
-                channel.snapshot_read(operation)
+            answer = await self._until_answered(channel, found)
+            if answer is not None:
+                shared, operation = answer
+                channel.snapshot_read(lost, operation, shared)
 
         self._read_for(channel, read())
 

@@ -43,6 +43,7 @@ class Resumer:
                 subscription.begin(at.n, at.position)
                 return None
             position = start.position
+            subscription.expect(position.encode())
             page = await self._single_flight.share(
                 ("after", operation, position), lambda: event_log.after(self._store, operation, position, 1)
             )
@@ -50,16 +51,28 @@ class Resumer:
             if page.at or page.events:  # if the operation does not exist, both are empty
                 _resume_at(subscription, operation, position, page)
                 return None
-        await self.resume_with_snapshot(subscription, operation, reset)
+        lost = start.position.encode() if start.position is not None and reset == "lost" else None
+        await self.resume_with_snapshot(subscription, operation, reset, lost=lost)
         return reset
 
     async def resume_with_snapshot(
-        self, subscription: Subscription, operation: str, reset: str | None, since: bytes | None = None
+        self,
+        subscription: Subscription,
+        operation: str,
+        reset: str | None,
+        since: bytes | None = None,
+        *,
+        lost: bytes | None = None,
     ) -> None:
-        """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`."""
-        snapshot, frame = await self._snapshot(operation, reset, since)
+        """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`.
+
+        If Redis has lost a position, all events after the last one at or before it follow, also those older than the
+        snapshot's state.
+        """
+        snapshot, frame = await self._snapshot(operation, reset, since, lost)
+        end_follows = snapshot.done and frame.n == snapshot.events
         # The frame's position, because all subscriptions that share the frame then share these bytes, too.
-        subscription.begin(snapshot.events - snapshot.done, frame.position, [frame])
+        subscription.begin(frame.n - end_follows, frame.position, [frame])
 
     async def resume_at_creation(self, subscription: Subscription, operation: str, first: bytes) -> None:
         """Start a subscription with a snapshot of the operation right after its creation; all its events follow.
@@ -103,14 +116,18 @@ class Resumer:
             subscription.begin(found.last.n, found.last.position)
         return None
 
-    async def _snapshot(self, operation: str, reset: str | None, since: bytes | None) -> tuple[Operation, Frame]:
+    async def _snapshot(
+        self, operation: str, reset: str | None, since: bytes | None, lost: bytes | None
+    ) -> tuple[Operation, Frame]:
         async def read() -> tuple[Operation, Frame]:
+            # The state is read last, so that it is not older than the event.
+            shared = None if lost is None else await event_log.last_before(self._store, operation, lost.decode())
             snapshot = await self._store.get(operation)
-            return snapshot, snapshot_frame(snapshot, reset)
+            return snapshot, snapshot_frame(snapshot, reset, shared)
 
         try:
             # A read that started before `since` existed may miss it, so reads are shared only for the same `since`.
-            return await self._single_flight.share(("snapshot", operation, reset, since), read)
+            return await self._single_flight.share(("snapshot", operation, reset, since, lost), read)
         except (NotFound, Gone):  # the shared read may have started before the operation was created
             return await read()
 

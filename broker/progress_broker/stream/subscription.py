@@ -60,7 +60,8 @@ class FrameSource(Protocol):
         """Read the frames after the subscription's position from Redis, and call `take_page`."""
 
     def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
-        """Read the operation's snapshot, and call `take_snapshot`."""
+        """Read the operation's snapshot, and call `take_snapshot`. After lost history, the events that are stored after
+        the last one that the subscription shares with the log follow."""
 
     def wake(self, subscription: "Subscription") -> None:
         """Call `Subscription.pump` when there is a new frame."""
@@ -117,6 +118,9 @@ class Subscription(Stream):
         "throttle",
     )
 
+    replays_after_loss = True
+    """Whether all that is stored follows a snapshot that tells of lost history, also what is older than its state."""
+
     def __init__(self, source: FrameSource, delivery: Delivery, policy: StreamPolicy) -> None:
         super().__init__(delivery, policy)
         self.n = 0
@@ -142,7 +146,16 @@ class Subscription(Stream):
         """The operation's id."""
         return self._source.operation
 
+    @property
+    def has_first_frames(self) -> bool:
+        """Whether it was begun with frames that have not been sent yet."""
+        return bool(self._first)
+
     # Start
+
+    def expect(self, position: bytes) -> None:
+        """Set the position that its client has, until `begin`: history may be lost before that."""
+        self.position = position
 
     def begin(self, n: int, position: bytes, first: Sequence[Frame] = ()) -> None:
         """Start after the n-th event, and send `first` before all other frames."""
@@ -221,7 +234,7 @@ class Subscription(Stream):
             self.reset(reset or "lost")
 
     def take_snapshot(self, frame: Frame, *, done: bool) -> None:
-        """Receive the requested snapshot. If the operation has ended, its `end` follows."""
+        """Receive the requested snapshot. With `done`, the operation's `end` follows, which has the same number."""
         if self._arrived():
             return
         if self.throttle is not None:

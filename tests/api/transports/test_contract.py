@@ -15,6 +15,7 @@ from progress_broker.settings import Settings
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.transports.transports import LAST, OVER, TRANSPORTS, Told, Transport, whole
 from tests.conftest import make_settings
+from tests.losses import Remembered
 from tests.servers import eventually
 
 
@@ -170,6 +171,48 @@ async def test_one_who_listens_when_history_is_lost_goes_on_from_a_snapshot(
     assert (said.event, said.data["reset"]) == ("snapshot", "lost")
     await finish(http, "a")
     assert [each.event for each in await whole(transport, after=said.id)][-1] == "over"
+
+
+async def test_one_who_listens_when_history_is_lost_is_told_all_that_is_stored(
+    http: httpx.AsyncClient, store: Store, transport: Transport
+) -> None:
+    await create(http, id="a")
+    await log(http, 9, "both have ")
+    before = await Remembered.of(store, "a")
+    async with listening(transport) as told:
+        shared = await anext(told)
+        await log(http, 3, "lost ")
+        assert numbers(await take(told, 3)) == [11, 12, 13]
+        await before.lose_the_rest()
+        await log(http, 30, "stored ")
+        reset = await anext(told)
+        assert (reset.event, reset.data["reset"], reset.id) == ("snapshot", "lost", shared.id)
+        assert reset.data["data"]["events"] > 10
+        others = await take(told, 30)
+        assert numbers(others) == [*range(11, 41)]
+        assert [each.data["data"]["message"] for each in others] == [f"stored {i}" for i in range(30)]
+        await finish(http, "a")
+        assert [each.event for each in await take(told, 2)] == ["end", "over"]
+
+
+async def test_one_who_comes_back_after_history_is_lost_is_told_all_that_is_stored(
+    http: httpx.AsyncClient, store: Store, transport: Transport
+) -> None:
+    await create(http, id="a")
+    await log(http, 9, "both have ")
+    before = await Remembered.of(store, "a")
+    async with listening(transport) as told:
+        shared = await anext(told)
+        await log(http, 3, "lost ")
+        *_, last = await take(told, 3)
+    await before.lose_the_rest()
+    await log(http, 30, "stored ")
+    await finish(http, "a")
+    reset, *others = await whole(transport, after=last.id)
+    assert (reset.event, reset.data["reset"], reset.id) == ("snapshot", "lost", shared.id)
+    assert reset.data["data"]["status"] == "succeeded"
+    assert numbers(others) == [*range(11, 42)]
+    assert [each.event for each in others] == ["log"] * 30 + ["end", "over"]
 
 
 async def test_an_unknown_operation_is_rejected(transport: Transport) -> None:
