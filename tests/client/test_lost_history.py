@@ -6,16 +6,10 @@ import pytest
 
 from progress_broker.model.entry import encode
 from progress_broker.operations.store import Store
-from progress_broker.settings import Settings
 from progress_client import AsyncClient, End, Event, Reset
 from tests.conftest import make_settings
 from tests.losses import Remembered
 from tests.servers import RealRedis
-
-
-@pytest.fixture
-def where(redis_server: RealRedis) -> Settings:
-    return make_settings(redis_url=redis_server.url)
 
 
 @pytest.fixture

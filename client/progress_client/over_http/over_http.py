@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from progress_broker.errors import RETRYABLE, Conflict, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status
-from progress_broker.model.position import START, parse
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings
 from progress_client.backend import FROM_START, Bookmark, ComeBack, Start
@@ -88,29 +87,16 @@ class OverHttp:
         self, operation: str, start: Start, types: frozenset[str] | None
     ) -> AsyncGenerator[Event | Bookmark]:
         """Yield what follows the start."""
-        position, begins = start.position, True
-        async with aclosing(self._stream(operation, position, types)) as events:
+        begins = True
+        async with aclosing(self._stream(operation, start.position, types)) as events:
             async for event in events:
                 unknown = begins and not start.seen and isinstance(event, Reset)
-                if unknown and await self._reaches_back(operation, position, event.position):
-                    break
                 begins = False
-                yield event
-            else:
-                return
-        after = parse(position or START)
-        async with aclosing(self._stream(operation, FROM_START, types)) as events:
-            async for event in events:
-                if parse(event.position) > after:
+                if unknown and isinstance(event, Reset) and event.n < event.state.events:
+                    # It may be any time, and not the position of an event. All events after it follow, so none is lost.
+                    yield Bookmark(event.position)
+                else:
                     yield event
-
-    async def _reaches_back(self, operation: str, position: str | None, newest: str) -> bool:
-        """Return whether what followed a position is kept. It may be any time, and not that of an event."""
-        if position is None or parse(position) >= parse(newest):
-            return False
-        page = self._read(_HistoryPage, await self._ask("GET", _path(operation, "/events"), query=[("limit", "1")]))
-        first = page.events[0].n if page.events else 0
-        return first == 1 or (first > 1 and parse(page.position) <= parse(position))
 
     async def _stream(
         self, operation: str, position: str | None, types: frozenset[str] | None
@@ -174,15 +160,6 @@ class OverHttp:
 class _Page(BaseModel):
     operations: list[Operation]
     next_cursor: str | None
-
-
-class _Numbered(BaseModel):
-    n: int
-
-
-class _HistoryPage(BaseModel):
-    events: list[_Numbered]
-    position: str
 
 
 def _path(operation: str, call: str = "") -> str:
