@@ -26,7 +26,7 @@ class Redis:
     """A double for a connection and what makes it. It gives prepared replies, and records what a reader does."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now, self.socket_timeout = 100.0, None
         self.did: list[str] = []
         self.waits: list[float] = []
         self.replies: list[Callable[[], Any]] = []

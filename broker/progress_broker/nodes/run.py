@@ -40,6 +40,34 @@ async def run_each(client: Any, calls: Sequence[Call]) -> list[Any]:
     return replies
 
 
+async def exchange(connection: Any, commands: bytes, replies: int) -> list[Any]:
+    """Send encoded commands over a connection, and return their replies; one that is an error is returned as the error.
+
+    Raises the library's `ConnectionError`, and its `TimeoutError` when nothing comes for the connection's
+    `socket_timeout`, also while it connects. It is closed then, and also when the caller stops waiting.
+    """
+    found: list[Any] = []
+    # One timeout for all of it: the library's own, one for each send and each reply, cost as much as the rest. That of
+    # a send makes a task under Python 3.11.
+    timeout_s, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        async with asyncio.timeout(timeout_s) as timeout:
+            await connection.send_packed_command(commands, check_health=False)
+            while len(found) < replies:
+                if found and timeout_s is not None:
+                    timeout.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                try:
+                    found.append(await connection.read_response())
+                except redis.exceptions.ResponseError as error:
+                    found.append(error)
+    except TimeoutError:
+        await connection.disconnect(nowait=True)
+        raise redis.exceptions.TimeoutError(f"Redis did not answer within {timeout_s:g} s") from None
+    finally:
+        connection.socket_timeout = timeout_s
+    return found
+
+
 async def _send(client: Any, calls: Sequence[Call]) -> list[Any]:
     async with client.pipeline(transaction=False) as pipeline:
         for call in calls:
@@ -154,20 +182,8 @@ class ScriptQueue:
         return replies
 
     async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
-        connection = await self._connected()
-        replies: list[Any] = []
-        try:
-            packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-            await connection.send_packed_command([b"".join(packed)], False)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except redis.exceptions.ResponseError as error:
-                    replies.append(error)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return replies
+        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+        return await exchange(await self._connected(), b"".join(packed), len(packed))
 
     async def _connected(self) -> Any:
         if self._connection is None:

@@ -7,6 +7,7 @@ from progress_broker.errors import Unreadable
 from progress_broker.model.position import was_lost
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.run import exchange
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.foreign import warn_once
 
@@ -29,8 +30,10 @@ class FeedConnection:
         """Send an encoded command, and return the reply."""
         if self._connection is None:
             self._connection = await self._reader.connect()
-        await self._connection.send_packed_command(command, check_health=False)
-        return await self._connection.read_response()
+        (reply,) = await exchange(self._connection, command, 1)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def disconnect(self) -> None:
         """Disconnect, also after an error reply: the server may have stopped being the master, and still answer."""
